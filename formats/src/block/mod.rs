@@ -1,0 +1,307 @@
+//! How numbers are packed: every tensor type that a container can name, in one list.
+//!
+//! A type is a fixed number of weights in a fixed number of bytes. The list at the end of this file gives each
+//! type's name, number, size and which of its bytes are multi-byte numbers; types that can be decoded and
+//! encoded also name their [`Block`]. Adding a type is a file and a line.
+
+mod float;
+mod legacy;
+mod ternary;
+
+pub use float::{f16_to_f32, f32_to_f16};
+
+/// Packs and unpacks one block: `W` weights in `B` bytes, little-endian. Plain scalar code over arrays; faster
+/// builds of the same bodies are the caller's business.
+pub trait Block<const W: usize, const B: usize>: 'static {
+    /// Unpacks a block.
+    fn decode(bytes: &[u8; B], out: &mut [f32; W]);
+
+    /// Packs finite weights with the least squared error that the type's search finds; with `importance`, with
+    /// the least sum of importance × error². Importances are finite and not negative.
+    fn encode(x: &[f32; W], importance: Option<&[f32; W]>, bytes: &mut [u8; B]);
+}
+
+/// Something to be done with the block of a type, whatever it is.
+pub trait Visitor {
+    /// What comes of it.
+    type Out;
+    /// Does it.
+    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Self::Out;
+}
+
+/// Unpacks whole blocks.
+#[inline(always)]
+pub fn decode_blocks<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
+    for (b, x) in bytes.as_chunks::<B>().0.iter().zip(out.as_chunks_mut::<W>().0) {
+        T::decode(b, x);
+    }
+}
+
+/// Packs whole blocks; `importance`, where given, has one value for each weight.
+#[inline(always)]
+pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
+    x: &[f32],
+    importance: Option<&[f32]>,
+    bytes: &mut [u8],
+) {
+    let mut importance = importance.map(|w| w.as_chunks::<W>().0.iter());
+    for (x, b) in x.as_chunks::<W>().0.iter().zip(bytes.as_chunks_mut::<B>().0) {
+        T::encode(x, importance.as_mut().and_then(Iterator::next), b);
+    }
+}
+
+/// What a multi-byte number in a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// An IEEE half.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+    /// An f32.
+    F32,
+    /// An f64.
+    F64,
+    /// An integer or a pattern of bits.
+    Bits,
+}
+
+/// Numbers of more than one byte inside a block, `count` of them, `stride` bytes apart: what the other byte
+/// order turns round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// Offset of the first in the block.
+    pub at: usize,
+    /// Bytes of each.
+    pub width: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Distance from one to the next.
+    pub stride: usize,
+    /// What they are.
+    pub number: Number,
+}
+
+const fn one(at: usize, width: usize, number: Number) -> Field {
+    Field { at, width, count: 1, stride: width, number }
+}
+
+const fn half(at: usize) -> Field {
+    one(at, 2, Number::F16)
+}
+
+const fn bits(at: usize, width: usize, count: usize, stride: usize) -> Field {
+    Field { at, width, count, stride, number: Number::Bits }
+}
+
+/// A row of the list of types.
+#[derive(Debug)]
+pub struct Info {
+    /// The type.
+    pub dtype: DType,
+    /// The name that people use, in lower case: "q4_k".
+    pub name: &'static str,
+    /// Its number in GGUF, if GGUF has it.
+    pub gguf: Option<u32>,
+    /// Its name in safetensors, if safetensors has it.
+    pub safetensors: Option<&'static str>,
+    /// Weights in a block.
+    pub weights: usize,
+    /// Bytes of a block.
+    pub bytes: usize,
+    /// The block's multi-byte numbers.
+    pub fields: &'static [Field],
+}
+
+macro_rules! types {
+    ($($name:ident $text:literal, gguf $gguf:expr, safetensors $st:expr, $weights:literal in $bytes:literal,
+       [$($field:expr),*] $(, $block:ty)?;)*) => {
+        /// A tensor type.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[allow(non_camel_case_types, missing_docs)]
+        pub enum DType { $($name),* }
+
+        /// Every type, in the order of its GGUF number; then those that only safetensors has.
+        pub const TYPES: &[Info] = &[$(Info {
+            dtype: DType::$name,
+            name: $text,
+            gguf: $gguf,
+            safetensors: $st,
+            weights: $weights,
+            bytes: $bytes,
+            fields: &[$($field),*],
+        }),*];
+
+        impl DType {
+            /// Does something with the type's block; `None` if it can be copied but not decoded.
+            pub fn visit<V: Visitor>(self, visitor: V) -> Option<V::Out> {
+                match self {
+                    $($(Self::$name => Some(visitor.visit::<$weights, $bytes, $block>()),)?)*
+                    #[allow(unreachable_patterns)]
+                    _ => { let _ = visitor; None }
+                }
+            }
+        }
+    };
+}
+
+types! {
+    F32 "f32", gguf Some(0), safetensors Some("F32"), 1 in 4, [one(0, 4, Number::F32)], float::F32;
+    F16 "f16", gguf Some(1), safetensors Some("F16"), 1 in 2, [half(0)], float::F16;
+    Q4_0 "q4_0", gguf Some(2), safetensors None, 32 in 18, [half(0)], legacy::Q4_0;
+    Q4_1 "q4_1", gguf Some(3), safetensors None, 32 in 20, [half(0), half(2)], legacy::Q4_1;
+    Q5_0 "q5_0", gguf Some(6), safetensors None, 32 in 22, [half(0), bits(2, 4, 1, 4)], legacy::Q5_0;
+    Q5_1 "q5_1", gguf Some(7), safetensors None, 32 in 24, [half(0), half(2), bits(4, 4, 1, 4)], legacy::Q5_1;
+    Q8_0 "q8_0", gguf Some(8), safetensors None, 32 in 34, [half(0)], legacy::Q8_0;
+    Q8_1 "q8_1", gguf Some(9), safetensors None, 32 in 36, [half(0), half(2)];
+    Q2_K "q2_k", gguf Some(10), safetensors None, 256 in 84, [half(80), half(82)];
+    Q3_K "q3_k", gguf Some(11), safetensors None, 256 in 110, [half(108)];
+    Q4_K "q4_k", gguf Some(12), safetensors None, 256 in 144, [half(0), half(2)];
+    Q5_K "q5_k", gguf Some(13), safetensors None, 256 in 176, [half(0), half(2)];
+    Q6_K "q6_k", gguf Some(14), safetensors None, 256 in 210, [half(208)];
+    Q8_K "q8_k", gguf Some(15), safetensors None, 256 in 292, [one(0, 4, Number::F32), bits(260, 2, 16, 2)];
+    IQ2_XXS "iq2_xxs", gguf Some(16), safetensors None, 256 in 66, [half(0), bits(6, 4, 8, 8)];
+    IQ2_XS "iq2_xs", gguf Some(17), safetensors None, 256 in 74, [half(0), bits(2, 2, 32, 2)];
+    IQ3_XXS "iq3_xxs", gguf Some(18), safetensors None, 256 in 98, [half(0), bits(66, 4, 8, 4)];
+    IQ1_S "iq1_s", gguf Some(19), safetensors None, 256 in 50, [half(0), bits(34, 2, 8, 2)];
+    IQ4_NL "iq4_nl", gguf Some(20), safetensors None, 32 in 18, [half(0)];
+    IQ3_S "iq3_s", gguf Some(21), safetensors None, 256 in 110, [half(0)];
+    IQ2_S "iq2_s", gguf Some(22), safetensors None, 256 in 82, [half(0)];
+    IQ4_XS "iq4_xs", gguf Some(23), safetensors None, 256 in 136, [half(0), bits(2, 2, 1, 2)];
+    I8 "i8", gguf Some(24), safetensors Some("I8"), 1 in 1, [], float::I8;
+    I16 "i16", gguf Some(25), safetensors Some("I16"), 1 in 2, [bits(0, 2, 1, 2)], float::I16;
+    I32 "i32", gguf Some(26), safetensors Some("I32"), 1 in 4, [bits(0, 4, 1, 4)], float::I32;
+    I64 "i64", gguf Some(27), safetensors Some("I64"), 1 in 8, [bits(0, 8, 1, 8)], float::I64;
+    F64 "f64", gguf Some(28), safetensors Some("F64"), 1 in 8, [one(0, 8, Number::F64)], float::F64;
+    IQ1_M "iq1_m", gguf Some(29), safetensors None, 256 in 56, [bits(48, 2, 4, 2)];
+    BF16 "bf16", gguf Some(30), safetensors Some("BF16"), 1 in 2, [one(0, 2, Number::Bf16)], float::Bf16;
+    TQ1_0 "tq1_0", gguf Some(34), safetensors None, 256 in 54, [half(52)], ternary::Tq1_0;
+    TQ2_0 "tq2_0", gguf Some(35), safetensors None, 256 in 66, [half(64)], ternary::Tq2_0;
+    MXFP4 "mxfp4", gguf Some(39), safetensors None, 32 in 17, [];
+    NVFP4 "nvfp4", gguf Some(40), safetensors None, 64 in 36, [];
+    Q1_0 "q1_0", gguf Some(41), safetensors None, 128 in 18, [half(0)];
+    Q2_0 "q2_0", gguf Some(42), safetensors None, 64 in 18, [half(0)];
+    Bool "bool", gguf None, safetensors Some("BOOL"), 1 in 1, [];
+    U8 "u8", gguf None, safetensors Some("U8"), 1 in 1, [];
+    U16 "u16", gguf None, safetensors Some("U16"), 1 in 2, [bits(0, 2, 1, 2)];
+    U32 "u32", gguf None, safetensors Some("U32"), 1 in 4, [bits(0, 4, 1, 4)];
+    U64 "u64", gguf None, safetensors Some("U64"), 1 in 8, [bits(0, 8, 1, 8)];
+    F8_E4M3 "f8_e4m3", gguf None, safetensors Some("F8_E4M3"), 1 in 1, [];
+    F8_E5M2 "f8_e5m2", gguf None, safetensors Some("F8_E5M2"), 1 in 1, [];
+    F8_E8M0 "f8_e8m0", gguf None, safetensors Some("F8_E8M0"), 1 in 1, [];
+    F8_E4M3FNUZ "f8_e4m3fnuz", gguf None, safetensors Some("F8_E4M3FNUZ"), 1 in 1, [];
+    F8_E5M2FNUZ "f8_e5m2fnuz", gguf None, safetensors Some("F8_E5M2FNUZ"), 1 in 1, [];
+    F6_E2M3 "f6_e2m3", gguf None, safetensors Some("F6_E2M3"), 4 in 3, [];
+    F6_E3M2 "f6_e3m2", gguf None, safetensors Some("F6_E3M2"), 4 in 3, [];
+    F4 "f4", gguf None, safetensors Some("F4"), 2 in 1, [];
+    C64 "c64", gguf None, safetensors Some("C64"), 1 in 8,
+        [Field { at: 0, width: 4, count: 2, stride: 4, number: Number::F32 }];
+}
+
+/// GGUF numbers whose types were taken out of ggml, with their former names.
+pub const REMOVED: [(u32, &str); 8] = [
+    (4, "q4_2"),
+    (5, "q4_3"),
+    (31, "q4_0_4_4"),
+    (32, "q4_0_4_8"),
+    (33, "q4_0_8_8"),
+    (36, "iq4_nl_4_4"),
+    (37, "iq4_nl_4_8"),
+    (38, "iq4_nl_8_8"),
+];
+
+/// GGUF numbers that bitnet.cpp uses for types of its own.
+pub const BITNET_CPP: [(u32, &str); 4] = [(36, "i2_s"), (37, "i8_s"), (38, "tl1"), (39, "tl2")];
+
+impl DType {
+    /// Its row in the list.
+    pub fn info(self) -> &'static Info {
+        &TYPES[self as usize]
+    }
+
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// The type with this GGUF number.
+    pub fn from_gguf(id: u32) -> Option<Self> {
+        TYPES.iter().find(|t| t.gguf == Some(id)).map(|t| t.dtype)
+    }
+
+    /// The type with this name in safetensors.
+    pub fn from_safetensors(name: &str) -> Option<Self> {
+        TYPES.iter().find(|t| t.safetensors == Some(name)).map(|t| t.dtype)
+    }
+
+    /// The type with this name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        TYPES.iter().find(|t| t.name.eq_ignore_ascii_case(name)).map(|t| t.dtype)
+    }
+
+    /// The bytes of `elements` weights; `None` if they do not fill whole blocks or overflow.
+    pub fn bytes_for(self, elements: u64) -> Option<u64> {
+        let info = self.info();
+        let blocks = elements / info.weights as u64;
+        (blocks * info.weights as u64 == elements).then(|| blocks.checked_mul(info.bytes as u64))?
+    }
+
+    /// Bits of a weight.
+    pub fn bits_per_weight(self) -> f64 {
+        8.0 * self.info().bytes as f64 / self.info().weights as f64
+    }
+
+    /// Turns whole blocks from one byte order into the other: every multi-byte number is reversed, all other
+    /// bytes stay.
+    pub fn swap(self, bytes: &mut [u8]) {
+        let info = self.info();
+        match info.fields {
+            [f] if f.width * f.count == info.bytes => match f.width {
+                2 => bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|b| b.reverse()),
+                4 => bytes.as_chunks_mut::<4>().0.iter_mut().for_each(|b| b.reverse()),
+                _ => bytes.as_chunks_mut::<8>().0.iter_mut().for_each(|b| b.reverse()),
+            },
+            fields => {
+                for f in fields {
+                    for block in bytes.chunks_exact_mut(info.bytes) {
+                        for i in 0..f.count {
+                            let at = f.at + i * f.stride;
+                            block[at..at + f.width].reverse();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The index of the first block whose scales (or, for plain floats, whose number) are infinite or not a
+    /// number, in little-endian bytes. Integers have no such values.
+    pub fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
+        let info = self.info();
+        bytes.chunks_exact(info.bytes).position(|block| {
+            let odd = match self {
+                Self::MXFP4 => block[0] == 0xFF,
+                Self::IQ1_M => {
+                    let nibbles = [49, 51, 53, 55].map(|i: usize| u16::from(block[i] >> 4));
+                    let d = nibbles[0] | nibbles[1] << 4 | nibbles[2] << 8 | nibbles[3] << 12;
+                    d & 0x7C00 == 0x7C00
+                }
+                _ => false,
+            };
+            odd || info.fields.iter().any(|f| {
+                (0..f.count).any(|i| {
+                    let b = &block[f.at + i * f.stride..][..f.width];
+                    let top = u16::from_le_bytes([b[f.width - 2], b[f.width - 1]]);
+                    match f.number {
+                        Number::F16 => top & 0x7C00 == 0x7C00,
+                        Number::Bf16 | Number::F32 => top & 0x7F80 == 0x7F80,
+                        Number::F64 => top & 0x7FF0 == 0x7FF0,
+                        Number::Bits => false,
+                    }
+                })
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! GGUF: llama.cpp's container. Versions 1 to 3 are read, in either byte order; version 3 is written.
+//!
+//! Layout: magic, version, counts, metadata, tensor infos, padding, tensor data. Version 3 is version 2 with
+//! either byte order allowed; version 1 has 32-bit lengths. All numbers but the magic, tensor data included,
+//! are in one order, and the version's low 16 bits are zero when it is read in the wrong one.
+//! Source: the GGUF specification of ggml, and the checks of its reader.
+
+mod read;
+mod split;
+mod write;
+
+pub use read::read;
+pub use split::{Split, join, shard_name, split_of};
+pub use write::{Options, layout};
+
+/// The alignment of files that do not name one.
+pub const DEFAULT_ALIGNMENT: u64 = 32;
+/// The key that names another alignment.
+pub const ALIGNMENT_KEY: &str = "general.alignment";
+/// ggml keeps names in 64 bytes, with a NUL.
+pub const MAX_NAME: usize = 63;
+/// ggml's tensors have four dimensions.
+pub const MAX_DIMS: usize = 4;
+/// Longest string and longest array that ggml reads.
+const MAX_LEN: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! The reader: every length is held against what is left of the file before anything is allocated.
+
+use std::collections::HashSet;
+
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_LEN, MAX_NAME};
+use crate::block::{BITNET_CPP, DType, REMOVED};
+use crate::container::Cursor;
+use crate::error::{Fault, Result};
+use crate::metadata::{Array, Kind, Metadata, Value};
+use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor, elements};
+
+/// Reads one GGUF file: version 1, 2 or 3, either byte order.
+///
+/// # Errors
+/// Everything that ggml's reader refuses is refused here: see [`Fault`]. [`Fault::More`] if `input` is a prefix
+/// that ends before the tensor data.
+pub fn read(input: &Input) -> Result<Model> {
+    let mut c = Cursor::new(input, ByteOrder::Little);
+    if c.take(4, || "the magic".into())? != b"GGUF" {
+        return Err(c.fault(0, Fault::NotAModel("the first four bytes are not GGUF".into())));
+    }
+    let version = c.u32("the version")?;
+    let (version, order) = match version {
+        v if v & 0xFFFF == 0 && v != 0 => (v.swap_bytes(), ByteOrder::Big),
+        v => (v, ByteOrder::Little),
+    };
+    if !(1..=3).contains(&version) {
+        return Err(c.fault(4, Fault::Version { format: "GGUF", found: version, known: "1, 2, 3" }));
+    }
+    c.order = order;
+    let mut r = Reader { c, wide: version > 1 };
+
+    // A metadata entry takes at least a key of one byte, a type and a value of one byte.
+    let n_tensors = r.count("the number of tensors", if r.wide { 24 } else { 16 })?;
+    let n_kv = r.count("the number of metadata entries", if r.wide { 14 } else { 10 })?;
+
+    let mut metadata = Metadata::new();
+    let mut keys = HashSet::new();
+    for _ in 0..n_kv {
+        let at = r.c.at;
+        let key = r.name("a metadata key")?;
+        if !keys.insert(key.clone()) {
+            return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key }));
+        }
+        let value = r.value(&key)?;
+        metadata.push(key, value);
+    }
+    let alignment = match metadata.get(ALIGNMENT_KEY) {
+        None => DEFAULT_ALIGNMENT,
+        Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
+        Some(Value::U32(a)) => return Err(r.c.fault(r.c.at, Fault::Alignment(u64::from(*a)))),
+        Some(other) => {
+            let why = format!("has type {}, expected u32", other.kind().name());
+            return Err(r.c.fault(r.c.at, Fault::Metadata { key: ALIGNMENT_KEY.into(), why }));
+        }
+    };
+
+    let bitnet = metadata.text("general.architecture").is_some_and(|a| a.starts_with("bitnet"));
+    let mut tensors = Vec::new();
+    let mut names = HashSet::new();
+    let mut infos = Vec::new(); // where each tensor info starts
+    let mut expected = 0u64;
+    for _ in 0..n_tensors {
+        let at = r.c.at;
+        let tensor = r.tensor(bitnet)?;
+        if !names.insert(tensor.name.clone()) {
+            return Err(r.c.fault(at, Fault::Duplicate { what: "tensor", name: tensor.name }));
+        }
+        let Place { offset, len, .. } = tensor.place;
+        if offset != expected {
+            return Err(r.c.fault(at, Fault::Offset { tensor: tensor.name, found: offset, expected }));
+        }
+        expected = expected
+            .checked_add(len)
+            .and_then(|end| end.checked_next_multiple_of(alignment))
+            .filter(|&end| end < 1 << 63)
+            .ok_or_else(|| {
+                let why = "the sizes of the tensors overflow".into();
+                r.c.fault(at, Fault::Shape { tensor: tensor.name.clone(), shape: tensor.shape.clone(), why })
+            })?;
+        infos.push(at);
+        tensors.push(tensor);
+    }
+
+    // Offsets count from the start of the data, which is aligned in the file.
+    let start = r.c.at.next_multiple_of(alignment);
+    for (tensor, at) in tensors.iter_mut().zip(infos) {
+        tensor.place.offset += start;
+        let end = tensor.place.offset + tensor.place.len;
+        if end > input.len && tensor.place.len > 0 {
+            let what = format!("tensor {}", tensor.name);
+            return Err(r.c.fault(at, Fault::Ends { what, end, len: input.len }));
+        }
+    }
+    Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors })
+}
+
+struct Reader<'a> {
+    c: Cursor<'a>,
+    /// Lengths and counts have 64 bits (from version 2 on).
+    wide: bool,
+}
+
+impl Reader<'_> {
+    fn len(&mut self, what: &str) -> Result<u64> {
+        if self.wide { self.c.u64(what) } else { self.c.u32(what).map(u64::from) }
+    }
+
+    /// A count of items of at least `size` bytes each, all of which must be in the rest of the file.
+    fn count(&mut self, what: &str, size: u64) -> Result<u64> {
+        let at = self.c.at;
+        let found = self.len(what)?;
+        let most = self.c.left() / size;
+        if found > most {
+            return Err(self.c.fault(at, Fault::TooMany { what: what.into(), found, most }));
+        }
+        Ok(found)
+    }
+
+    fn string(&mut self, what: &str) -> Result<&[u8]> {
+        let at = self.c.at;
+        let found = self.len(what)?;
+        if found > MAX_LEN {
+            let what = format!("the length of {what}");
+            return Err(self.c.fault(at, Fault::TooMany { what, found, most: MAX_LEN }));
+        }
+        self.c.take(found, || what.to_string())
+    }
+
+    /// A key or a tensor's name.
+    fn name(&mut self, what: &str) -> Result<String> {
+        let at = self.c.at;
+        let bytes = self.string(what)?.to_vec();
+        let problem = match String::from_utf8(bytes) {
+            Ok(s) if s.is_empty() => "empty",
+            Ok(s) => return Ok(s),
+            Err(_) => "not UTF-8",
+        };
+        Err(self.c.fault(at, Fault::Text { what: what.into(), problem: problem.into() }))
+    }
+
+    fn kind(&mut self, key: &str) -> Result<Kind> {
+        let at = self.c.at;
+        let found = self.c.u32("a value type")?;
+        Kind::from_id(found).ok_or_else(|| self.c.fault(at, Fault::ValueType { key: key.into(), found }))
+    }
+
+    fn value(&mut self, key: &str) -> Result<Value> {
+        match self.kind(key)? {
+            Kind::String => Ok(Value::String(self.string(&format!("the value of {key}"))?.to_vec())),
+            Kind::Array => Ok(Value::Array(self.values(key)?)),
+            kind => {
+                let at = self.c.at;
+                let mut bytes = self.c.take(kind.size() as u64, || format!("the value of {key}"))?.to_vec();
+                if self.c.order == ByteOrder::Big {
+                    bytes.reverse();
+                }
+                Value::from_le(kind, &bytes).ok_or_else(|| {
+                    let why = format!("is a bool of value {}, expected 0 or 1", bytes[0]);
+                    self.c.fault(at, Fault::Metadata { key: key.into(), why })
+                })
+            }
+        }
+    }
+
+    fn values(&mut self, key: &str) -> Result<Array> {
+        let at = self.c.at;
+        let kind = self.kind(key)?;
+        if kind == Kind::Array {
+            return Err(self.c.fault(at, Fault::NestedArray(key.into())));
+        }
+        let at = self.c.at;
+        let what = || format!("the length of array {key}");
+        let found = self.len(&what())?;
+        let size = if kind != Kind::String { kind.size() as u64 } else { 4 + 4 * u64::from(self.wide) };
+        let most = (self.c.left() / size).min(MAX_LEN);
+        if found > most {
+            return Err(self.c.fault(at, Fault::TooMany { what: what(), found, most }));
+        }
+        let mut bytes;
+        if kind == Kind::String {
+            bytes = Vec::new();
+            for _ in 0..found {
+                let s = self.string(key)?;
+                bytes.extend((s.len() as u64).to_le_bytes());
+                bytes.extend(s);
+            }
+        } else {
+            bytes = self.c.take(found * size, || format!("array {key}"))?.to_vec();
+            if self.c.order == ByteOrder::Big {
+                bytes.chunks_exact_mut(kind.size()).for_each(<[u8]>::reverse);
+            }
+        }
+        Ok(Array::from_encoded(kind, found as usize, bytes))
+    }
+
+    /// A tensor info; the place's offset is still relative to the data.
+    fn tensor(&mut self, bitnet: bool) -> Result<Tensor> {
+        let at = self.c.at;
+        let name = self.name("a tensor's name")?;
+        if name.len() > MAX_NAME {
+            let what = format!("the length of tensor name {name:?}");
+            return Err(self.c.fault(at, Fault::TooMany { what, found: name.len() as u64, most: 63 }));
+        }
+        let what = format!("the shape of tensor {name}");
+        let dims_at = self.c.at;
+        let n_dims = self.c.u32(&what)?;
+        if n_dims as usize > MAX_DIMS {
+            let what = format!("the number of dimensions of tensor {name}");
+            let fault = Fault::TooMany { what, found: n_dims.into(), most: MAX_DIMS as u64 };
+            return Err(self.c.fault(dims_at, fault));
+        }
+        // The file has the fastest dimension first.
+        let mut shape = (0..n_dims).map(|_| self.len(&what)).collect::<Result<Vec<_>>>()?;
+        shape.reverse();
+        let id_at = self.c.at;
+        let id = self.c.u32(&format!("the type of tensor {name}"))?;
+        let dtype = DType::from_gguf(id).filter(|_| !(bitnet && id == 39)).ok_or_else(|| {
+            let tensor = name.clone();
+            self.c
+                .fault(id_at, Fault::TensorType { tensor, id: id.to_string(), why: unknown_type(id, bitnet) })
+        })?;
+        let wrong = |why: String| Fault::Shape { tensor: name.clone(), shape: shape.clone(), why };
+        let n = elements(&shape)
+            .ok_or_else(|| self.c.fault(dims_at, wrong("the number of elements overflows".into())))?;
+        let block = dtype.info().weights as u64;
+        if shape.last().copied().unwrap_or(1) % block != 0 {
+            let why = format!("a row of {} is not a multiple of {block} weights", dtype.name());
+            return Err(self.c.fault(dims_at, wrong(why)));
+        }
+        let len =
+            dtype.bytes_for(n).ok_or_else(|| self.c.fault(dims_at, wrong("its size overflows".into())))?;
+        let offset = self.c.u64(&format!("the offset of tensor {name}"))?;
+        let place = Place { file: 0, offset, len };
+        Ok(Tensor { name, shape, encoding: Encoding::Blocks(dtype), place })
+    }
+}
+
+fn unknown_type(id: u32, bitnet: bool) -> String {
+    let named = |list: &[(u32, &'static str)]| list.iter().find(|t| t.0 == id).map(|t| t.1);
+    match (named(&BITNET_CPP), named(&REMOVED)) {
+        (Some(own), _) if bitnet => format!("bitnet.cpp's {own}, whose layout is not supported"),
+        (Some(own), Some(old)) => format!("{old}, removed from ggml (bitnet.cpp uses the number for {own})"),
+        (_, Some(old)) => format!("{old}, removed from ggml"),
+        _ if (97..400).contains(&id) => {
+            "unknown to ggml; ik_llama.cpp has types of its own in this range".into()
+        }
+        _ => "unknown".into(),
+    }
+}

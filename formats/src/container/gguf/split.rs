@@ -1,0 +1,121 @@
+//! Split GGUFs: several files as one model. The first holds all metadata; the others hold their tensors and
+//! three keys that say where they belong.
+
+use std::ops::Range;
+
+use crate::error::{Error, Fault, Result};
+use crate::metadata::{Metadata, Value};
+use crate::model::{Model, Tensor};
+
+const NO: &str = "split.no";
+const COUNT: &str = "split.count";
+const TENSORS: &str = "split.tensors.count";
+
+/// How many tensors go into which file.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Split {
+    /// All into one.
+    #[default]
+    None,
+    /// At most so many bytes of tensor data in a file; a larger tensor gets a file of its own.
+    Bytes(u64),
+    /// At most so many tensors in a file.
+    Tensors(usize),
+}
+
+/// The tensors of each file. With a single file there is no split.
+pub(super) fn assign(tensors: &[Tensor], alignment: u64, split: Split) -> Vec<Range<usize>> {
+    let mut shards = Vec::new();
+    let (mut start, mut size) = (0, 0u64);
+    for (i, t) in tensors.iter().enumerate() {
+        let padded = t.place.len.saturating_add(alignment - 1) / alignment * alignment;
+        let full = match split {
+            Split::None => false,
+            Split::Bytes(most) => size.saturating_add(padded) > most,
+            Split::Tensors(most) => i - start >= most,
+        };
+        if full && i > start {
+            shards.push(start..i);
+            (start, size) = (i, 0);
+        }
+        size = size.saturating_add(padded);
+    }
+    shards.push(start..tensors.len());
+    shards
+}
+
+/// Writes the three keys into a shard's metadata.
+pub(super) fn annotate(
+    m: &mut Metadata,
+    no: usize,
+    count: usize,
+    tensors: usize,
+) -> std::result::Result<(), Fault> {
+    let too_many = || Fault::Split(format!("{count} files are too many for a split (at most 65535)"));
+    m.set(NO, Value::U16(u16::try_from(no).map_err(|_| too_many())?));
+    m.set(COUNT, Value::U16(u16::try_from(count).map_err(|_| too_many())?));
+    m.set(TENSORS, Value::I32(i32::try_from(tensors).map_err(|_| too_many())?));
+    Ok(())
+}
+
+/// The name of shard `no` (from 0) of `count`: llama.cpp finds the shards of a model by it.
+pub fn shard_name(stem: &str, no: usize, count: usize) -> String {
+    format!("{stem}-{:05}-of-{count:05}.gguf", no + 1)
+}
+
+/// The number of this shard (from 0) and of all shards, if the file is part of a split.
+pub fn split_of(metadata: &Metadata) -> Option<(u64, u64)> {
+    let count = metadata.get(COUNT)?.as_u64()?;
+    (count > 1).then_some((metadata.get(NO)?.as_u64()?, count))
+}
+
+/// Makes one model of the shards of a split, given in order with their names. Their three keys are taken out.
+///
+/// # Errors
+/// [`Fault::Split`] if they are not all the shards of one model in order, [`Fault::Duplicate`] for a tensor that
+/// is in two of them.
+pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
+    let count = shards.len();
+    let mut names = std::collections::HashSet::new();
+    let mut whole: Option<Model> = None;
+    let mut declared = None;
+    for (i, (name, mut shard)) in shards.into_iter().enumerate() {
+        let bad = |why: String| Error::of(&name, Fault::Split(why));
+        if split_of(&shard.metadata) != Some((i as u64, count as u64)) {
+            let (no, of) = split_of(&shard.metadata).map_or((0, 1), |(no, of)| (no + 1, of));
+            return Err(bad(format!("is part {no} of {of}, expected part {} of {count}", i + 1)));
+        }
+        let total = shard.metadata.get(TENSORS).and_then(Value::as_u64);
+        if *declared.get_or_insert(total) != total {
+            return Err(bad(format!(
+                "says that the model has {total:?} tensors, the first part says otherwise"
+            )));
+        }
+        for t in &mut shard.tensors {
+            t.place.file = i;
+            if !names.insert(t.name.clone()) {
+                return Err(Error::of(&name, Fault::Duplicate { what: "tensor", name: t.name.clone() }));
+            }
+        }
+        match &mut whole {
+            None => {
+                for key in [NO, COUNT, TENSORS] {
+                    shard.metadata.remove(key);
+                }
+                whole = Some(shard);
+            }
+            Some(w) if w.order != shard.order => {
+                return Err(bad("has another byte order than the first part".into()));
+            }
+            Some(w) => w.tensors.append(&mut shard.tensors),
+        }
+    }
+    let whole = whole.ok_or_else(|| Error::of("", Fault::Split("no files".into())))?;
+    match declared.flatten() {
+        Some(n) if n != whole.tensors.len() as u64 => {
+            let why = format!("the split should have {n} tensors, its parts have {}", whole.tensors.len());
+            Err(Error::of("", Fault::Split(why)))
+        }
+        _ => Ok(whole),
+    }
+}

@@ -1,0 +1,164 @@
+//! The writer: version 3, either byte order, any alignment, any number of shards.
+
+use std::collections::HashSet;
+
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME, split};
+use crate::container::{Layout, OutFile};
+use crate::error::{Error, Fault, Result};
+use crate::metadata::{Kind, Metadata, Value};
+use crate::model::{ByteOrder, Encoding, Place, Tensor, elements};
+
+/// What a GGUF's writer is free to choose.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// The order of every number in the files.
+    pub order: ByteOrder,
+    /// How many tensors go into which file.
+    pub split: split::Split,
+}
+
+/// Lays out a GGUF. Tensors stand in the file in the order given; the alignment is that of `metadata`.
+/// `name` is the target's, for messages.
+///
+/// # Errors
+/// What a reader of [`super::read`]'s strictness would refuse.
+pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Options) -> Result<Layout> {
+    let bad = |fault| Error::of(name, fault);
+    let alignment = match metadata.get(ALIGNMENT_KEY) {
+        None => DEFAULT_ALIGNMENT,
+        Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
+        Some(v) => {
+            let why = format!("must be a u32 and a power of two, is {v:?}");
+            return Err(bad(Fault::Metadata { key: ALIGNMENT_KEY.into(), why }));
+        }
+    };
+    for (key, _) in metadata.iter() {
+        if key.is_empty() || key.len() > 65535 {
+            let problem = format!("{} bytes long, 1 to 65535 are allowed", key.len());
+            return Err(bad(Fault::Text { what: "a metadata key".into(), problem }));
+        }
+    }
+    let mut names = HashSet::new();
+    let mut placed = Vec::with_capacity(tensors.len());
+    for t in tensors {
+        let mut t = t.clone();
+        if !names.insert(t.name.clone()) {
+            return Err(bad(Fault::Duplicate { what: "tensor", name: t.name }));
+        }
+        t.place = Place { file: 0, offset: 0, len: stored_bytes(&t).map_err(bad)? };
+        placed.push(t);
+    }
+    let shards = split::assign(&placed, alignment, options.split);
+    let mut files = Vec::with_capacity(shards.len());
+    for (i, range) in shards.iter().enumerate() {
+        let mut own = if i == 0 { metadata.clone() } else { Metadata::new() };
+        if shards.len() > 1 {
+            split::annotate(&mut own, i, shards.len(), tensors.len()).map_err(bad)?;
+            if i > 0 && alignment != DEFAULT_ALIGNMENT {
+                own.set(ALIGNMENT_KEY, Value::U32(alignment as u32));
+            }
+        }
+        files.push(file(i, &own, &mut placed[range.clone()], alignment, options.order));
+    }
+    Ok(Layout { files, tensors: placed })
+}
+
+/// The bytes of a tensor's data, if GGUF can hold it.
+fn stored_bytes(t: &Tensor) -> std::result::Result<u64, Fault> {
+    let wrong = |why: String| Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why };
+    if t.name.is_empty() || t.name.len() > MAX_NAME {
+        let what = format!("the name of tensor {:?}", t.name);
+        return Err(Fault::Text {
+            what,
+            problem: format!("{} bytes long, GGUF allows 1 to 63", t.name.len()),
+        });
+    }
+    if t.shape.len() > MAX_DIMS {
+        return Err(wrong("GGUF has at most four dimensions".into()));
+    }
+    let Encoding::Blocks(dtype) = t.encoding else {
+        return Err(Fault::Unsupported(format!(
+            "GGUF cannot hold {} (tensor {})",
+            t.encoding.name(),
+            t.name
+        )));
+    };
+    if dtype.info().gguf.is_none() {
+        let why = format!("GGUF cannot hold {} (tensor {}); give it another type", dtype.name(), t.name);
+        return Err(Fault::Unsupported(why));
+    }
+    let block = dtype.info().weights as u64;
+    if t.cols() % block != 0 {
+        return Err(wrong(format!("a row of {} must be a multiple of {block} weights", dtype.name())));
+    }
+    elements(&t.shape).and_then(|n| dtype.bytes_for(n)).ok_or_else(|| wrong("its size overflows".into()))
+}
+
+/// Lays out one file and places its tensors.
+fn file(i: usize, metadata: &Metadata, tensors: &mut [Tensor], alignment: u64, order: ByteOrder) -> OutFile {
+    let mut w = Writer { out: b"GGUF".to_vec(), order };
+    w.number(&3u32.to_le_bytes());
+    w.number(&(tensors.len() as u64).to_le_bytes());
+    w.number(&(metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata.iter() {
+        w.string(key.as_bytes());
+        w.number(&(value.kind() as u32).to_le_bytes());
+        w.value(value);
+    }
+    let mut offset = 0u64;
+    for t in tensors.iter_mut() {
+        w.string(t.name.as_bytes());
+        w.number(&(t.shape.len() as u32).to_le_bytes());
+        for d in t.shape.iter().rev() {
+            w.number(&d.to_le_bytes());
+        }
+        let Encoding::Blocks(dtype) = t.encoding else { unreachable!("checked by stored_bytes") };
+        w.number(&dtype.info().gguf.expect("checked by stored_bytes").to_le_bytes());
+        w.number(&offset.to_le_bytes());
+        t.place = Place { file: i, offset, len: t.place.len };
+        offset += t.place.len.next_multiple_of(alignment);
+    }
+    let header = w.out.len() as u64;
+    let start = header.next_multiple_of(alignment);
+    tensors.iter_mut().for_each(|t| t.place.offset += start);
+    let len = if tensors.is_empty() { header } else { start + offset };
+    OutFile { len, fixed: vec![(0, w.out)] }
+}
+
+struct Writer {
+    out: Vec<u8>,
+    order: ByteOrder,
+}
+
+impl Writer {
+    /// Little-endian bytes of a number.
+    fn number(&mut self, le: &[u8]) {
+        match self.order {
+            ByteOrder::Little => self.out.extend(le),
+            ByteOrder::Big => self.out.extend(le.iter().rev()),
+        }
+    }
+
+    fn string(&mut self, s: &[u8]) {
+        self.number(&(s.len() as u64).to_le_bytes());
+        self.out.extend(s);
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::String(s) => self.string(s),
+            Value::Array(a) => {
+                self.number(&(a.kind() as u32).to_le_bytes());
+                self.number(&(a.len() as u64).to_le_bytes());
+                match (self.order, a.kind()) {
+                    (ByteOrder::Little, _) => self.out.extend(a.bytes()),
+                    (ByteOrder::Big, Kind::String) => a.strings().for_each(|s| self.string(s)),
+                    (ByteOrder::Big, kind) => {
+                        a.bytes().chunks_exact(kind.size()).for_each(|b| self.number(b))
+                    }
+                }
+            }
+            scalar => self.number(&scalar.to_le()),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Settings: ordered keys with typed values, kept exactly as the file has them.
+
+/// The type of a metadata value; the numbers are GGUF's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs)]
+pub enum Kind {
+    U8 = 0,
+    I8 = 1,
+    U16 = 2,
+    I16 = 3,
+    U32 = 4,
+    I32 = 5,
+    F32 = 6,
+    Bool = 7,
+    String = 8,
+    Array = 9,
+    U64 = 10,
+    I64 = 11,
+    F64 = 12,
+}
+
+/// Every kind with its name and the bytes of one value (0 where values differ in length).
+pub const KINDS: [(Kind, &str, usize); 13] = [
+    (Kind::U8, "u8", 1),
+    (Kind::I8, "i8", 1),
+    (Kind::U16, "u16", 2),
+    (Kind::I16, "i16", 2),
+    (Kind::U32, "u32", 4),
+    (Kind::I32, "i32", 4),
+    (Kind::F32, "f32", 4),
+    (Kind::Bool, "bool", 1),
+    (Kind::String, "str", 0),
+    (Kind::Array, "array", 0),
+    (Kind::U64, "u64", 8),
+    (Kind::I64, "i64", 8),
+    (Kind::F64, "f64", 8),
+];
+
+impl Kind {
+    /// The kind with this number.
+    pub fn from_id(id: u32) -> Option<Self> {
+        KINDS.get(id as usize).map(|k| k.0)
+    }
+
+    /// The kind with this name, as `name` gives it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|k| k.1 == name).map(|k| k.0)
+    }
+
+    /// "u32", "str", "array", ...
+    pub fn name(self) -> &'static str {
+        KINDS[self as usize].1
+    }
+
+    /// The bytes of one value, or 0 for strings and arrays.
+    pub fn size(self) -> usize {
+        KINDS[self as usize].2
+    }
+}
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    /// Bytes, since tokens need not be UTF-8.
+    String(Vec<u8>),
+    Array(Array),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+impl Value {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::U8(_) => Kind::U8,
+            Self::I8(_) => Kind::I8,
+            Self::U16(_) => Kind::U16,
+            Self::I16(_) => Kind::I16,
+            Self::U32(_) => Kind::U32,
+            Self::I32(_) => Kind::I32,
+            Self::F32(_) => Kind::F32,
+            Self::Bool(_) => Kind::Bool,
+            Self::String(_) => Kind::String,
+            Self::Array(_) => Kind::Array,
+            Self::U64(_) => Kind::U64,
+            Self::I64(_) => Kind::I64,
+            Self::F64(_) => Kind::F64,
+        }
+    }
+
+    /// A string value.
+    pub fn text(text: &str) -> Self {
+        Self::String(text.as_bytes().to_vec())
+    }
+
+    /// The value of a fixed-size kind from its little-endian bytes. `None` for a bool that is neither 0 nor 1,
+    /// for a wrong number of bytes and for strings and arrays.
+    pub fn from_le(kind: Kind, b: &[u8]) -> Option<Self> {
+        Some(match kind {
+            Kind::U8 => Self::U8(*b.first()?),
+            Kind::I8 => Self::I8(*b.first()? as i8),
+            Kind::U16 => Self::U16(u16::from_le_bytes(b.try_into().ok()?)),
+            Kind::I16 => Self::I16(i16::from_le_bytes(b.try_into().ok()?)),
+            Kind::U32 => Self::U32(u32::from_le_bytes(b.try_into().ok()?)),
+            Kind::I32 => Self::I32(i32::from_le_bytes(b.try_into().ok()?)),
+            Kind::F32 => Self::F32(f32::from_le_bytes(b.try_into().ok()?)),
+            Kind::Bool => match b.first()? {
+                0 => Self::Bool(false),
+                1 => Self::Bool(true),
+                _ => return None,
+            },
+            Kind::U64 => Self::U64(u64::from_le_bytes(b.try_into().ok()?)),
+            Kind::I64 => Self::I64(i64::from_le_bytes(b.try_into().ok()?)),
+            Kind::F64 => Self::F64(f64::from_le_bytes(b.try_into().ok()?)),
+            Kind::String | Kind::Array => return None,
+        })
+    }
+
+    /// The bytes of the value in GGUF v3, little-endian, without its kind.
+    pub fn to_le(&self) -> Vec<u8> {
+        match self {
+            Self::U8(v) => v.to_le_bytes().to_vec(),
+            Self::I8(v) => v.to_le_bytes().to_vec(),
+            Self::U16(v) => v.to_le_bytes().to_vec(),
+            Self::I16(v) => v.to_le_bytes().to_vec(),
+            Self::U32(v) => v.to_le_bytes().to_vec(),
+            Self::I32(v) => v.to_le_bytes().to_vec(),
+            Self::F32(v) => v.to_le_bytes().to_vec(),
+            Self::Bool(v) => vec![u8::from(*v)],
+            Self::String(s) => [&(s.len() as u64).to_le_bytes()[..], s].concat(),
+            Self::Array(a) => {
+                let head = [&(a.kind as u32).to_le_bytes()[..], &(a.count as u64).to_le_bytes()].concat();
+                [&head[..], &a.bytes].concat()
+            }
+            Self::U64(v) => v.to_le_bytes().to_vec(),
+            Self::I64(v) => v.to_le_bytes().to_vec(),
+            Self::F64(v) => v.to_le_bytes().to_vec(),
+        }
+    }
+
+    /// The value as a non-negative integer, whatever integer kind it has.
+    pub fn as_u64(&self) -> Option<u64> {
+        self.as_i128().and_then(|v| u64::try_from(v).ok())
+    }
+
+    /// The value as an integer, whatever integer kind it has.
+    pub fn as_i128(&self) -> Option<i128> {
+        Some(match *self {
+            Self::U8(v) => v.into(),
+            Self::I8(v) => v.into(),
+            Self::U16(v) => v.into(),
+            Self::I16(v) => v.into(),
+            Self::U32(v) => v.into(),
+            Self::I32(v) => v.into(),
+            Self::U64(v) => v.into(),
+            Self::I64(v) => v.into(),
+            _ => return None,
+        })
+    }
+
+    /// The value as a float, of either float kind.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::F32(v) => Some(v.into()),
+            Self::F64(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The value as text, if it is a string and valid UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(s) => std::str::from_utf8(s).ok(),
+            _ => None,
+        }
+    }
+
+    /// The value as an array.
+    pub fn as_array(&self) -> Option<&Array> {
+        match self {
+            Self::Array(a) => Some(a),
+            _ => None,
+        }
+    }
+}
+
+/// Values of one kind, encoded as in a little-endian GGUF v3 file, so that vocabularies of a quarter million
+/// tokens cost one allocation and round trips change nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    kind: Kind,
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl Array {
+    /// An array from values, which must all be of `kind`; `None` if one is not, or if `kind` is an array.
+    pub fn new<'a>(kind: Kind, values: impl IntoIterator<Item = &'a Value>) -> Option<Self> {
+        let mut array = Self { kind, count: 0, bytes: Vec::new() };
+        for value in values {
+            if value.kind() != kind || kind == Kind::Array {
+                return None;
+            }
+            array.bytes.extend(value.to_le());
+            array.count += 1;
+        }
+        Some(array)
+    }
+
+    /// An array of strings.
+    pub fn of_strings<S: AsRef<[u8]>>(strings: impl IntoIterator<Item = S>) -> Self {
+        let mut array = Self { kind: Kind::String, count: 0, bytes: Vec::new() };
+        for s in strings {
+            array.bytes.extend((s.as_ref().len() as u64).to_le_bytes());
+            array.bytes.extend(s.as_ref());
+            array.count += 1;
+        }
+        array
+    }
+
+    /// An array from its encoded bytes, which the caller has checked to hold `count` values of `kind`.
+    pub(crate) fn from_encoded(kind: Kind, count: usize, bytes: Vec<u8>) -> Self {
+        Self { kind, count, bytes }
+    }
+
+    /// The kind of its values.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The number of its values.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Its values as in a little-endian GGUF v3 file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The encoded values, one by one: with their length for strings.
+    fn encoded(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.bytes[..];
+        (0..self.count).map_while(move |_| {
+            let n = match self.kind {
+                Kind::String => {
+                    let len: [u8; 8] = rest.get(..8)?.try_into().ok()?;
+                    usize::try_from(u64::from_le_bytes(len)).ok()?.checked_add(8)?
+                }
+                kind => kind.size(),
+            };
+            let (value, tail) = rest.split_at_checked(n)?;
+            rest = tail;
+            Some(value)
+        })
+    }
+
+    /// The strings of an array of strings; nothing for another array.
+    pub fn strings(&self) -> impl Iterator<Item = &[u8]> {
+        self.encoded().filter(|_| self.kind == Kind::String).map(|s| &s[8..])
+    }
+
+    /// The values. Bools that are neither 0 nor 1 come as true.
+    pub fn values(&self) -> impl Iterator<Item = Value> {
+        self.encoded().map(|b| match self.kind {
+            Kind::String => Value::String(b[8..].to_vec()),
+            Kind::Bool => Value::Bool(b[0] != 0),
+            kind => Value::from_le(kind, b).expect("the array was checked when it was made"),
+        })
+    }
+}
+
+/// Keys and values in the order of the file; keys are unique.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metadata(Vec<(String, Value)>);
+
+impl Metadata {
+    /// No keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keys and values in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v))
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+    }
+
+    /// The text of a key that has a string.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_str()
+    }
+
+    /// Sets a key in place, or appends it.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self.0.iter_mut().find(|(k, _)| k == key) {
+            Some((_, v)) => *v = value,
+            None => self.0.push((key.to_string(), value)),
+        }
+    }
+
+    /// Removes a key and gives its value.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(k, _)| k == key)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Renames a key in place. False, and nothing done, if it is not there or the new name is taken.
+    pub fn rename(&mut self, key: &str, to: &str) -> bool {
+        if self.get(to).is_some() {
+            return false;
+        }
+        self.0.iter_mut().find(|(k, _)| k == key).map(|(k, _)| *k = to.to_string()).is_some()
+    }
+
+    /// Appends without looking for the key: for readers, which look for duplicates themselves.
+    pub(crate) fn push(&mut self, key: String, value: Value) {
+        self.0.push((key, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_at_their_number() {
+        for (i, (kind, name, _)) in KINDS.iter().enumerate() {
+            assert_eq!(*kind as usize, i);
+            assert_eq!(Kind::from_name(name), Some(*kind));
+        }
+    }
+
+    #[test]
+    fn arrays_give_back_what_they_were_made_of() {
+        let strings = Array::of_strings(["a", "", "▁Lily"]);
+        assert_eq!(strings.strings().collect::<Vec<_>>(), [&b"a"[..], b"", "▁Lily".as_bytes()]);
+        let numbers = [Value::I16(-3), Value::I16(300)];
+        let array = Array::new(Kind::I16, &numbers).unwrap();
+        assert_eq!(array.values().collect::<Vec<_>>(), numbers);
+        assert_eq!(array.strings().count(), 0);
+        assert!(Array::new(Kind::U16, &numbers).is_none());
+    }
+
+    #[test]
+    fn metadata_keeps_its_order() {
+        let mut m = Metadata::new();
+        m.set("b", Value::U8(1));
+        m.set("a", Value::U8(2));
+        m.set("b", Value::U8(3));
+        assert!(m.rename("a", "c") && !m.rename("c", "b") && !m.rename("x", "y"));
+        assert_eq!(m.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(m.remove("b"), Some(Value::U8(3)));
+    }
+}

@@ -1,0 +1,184 @@
+//! What every container says: settings, tensors, and where the tensors' bytes lie.
+
+use crate::block::DType;
+use crate::metadata::Metadata;
+
+/// The order in which the bytes of a number stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Least significant byte first: x86, ARM, nearly every published file.
+    Little,
+    /// Most significant byte first: PowerPC, s390x, SPARC.
+    Big,
+}
+
+impl ByteOrder {
+    /// The `N` bytes of a number in this order, as the same number's little-endian bytes; and back.
+    pub fn le<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
+        if self == Self::Big {
+            bytes.reverse();
+        }
+        bytes
+    }
+
+    /// "little" or "big".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Little => "little",
+            Self::Big => "big",
+        }
+    }
+}
+
+/// What a reader is given: a file's name for messages, its first bytes (all of them when it is mapped),
+/// and its whole length.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The name that errors carry.
+    pub name: &'a str,
+    /// The first bytes of the file.
+    pub bytes: &'a [u8],
+    /// The length of the whole file, at least `bytes.len()`.
+    pub len: u64,
+}
+
+impl<'a> Input<'a> {
+    /// A file that is wholly in memory.
+    pub fn whole(name: &'a str, bytes: &'a [u8]) -> Self {
+        Self { name, bytes, len: bytes.len() as u64 }
+    }
+}
+
+/// A stretch of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the file among those that make up the model.
+    pub file: usize,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+/// How a tensor's numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Rows of whole blocks.
+    Blocks(DType),
+    /// llama2.c version 2: one i8 for each element of the whole tensor, then one f32 scale for each run of
+    /// `size` elements of the flattened tensor (a run may cross rows).
+    Int8Groups {
+        /// Elements under one scale; divides the number of elements.
+        size: u32,
+    },
+}
+
+impl Encoding {
+    /// The bytes that `elements` numbers take, or `None` where they overflow or do not fill whole blocks.
+    pub fn bytes(self, elements: u64) -> Option<u64> {
+        match self {
+            Self::Blocks(t) => t.bytes_for(elements),
+            Self::Int8Groups { size } => {
+                let groups = elements.checked_div(size.into())?;
+                (groups * u64::from(size) == elements)
+                    .then(|| elements.checked_add(groups.checked_mul(4)?))?
+            }
+        }
+    }
+
+    /// The name that people and plans use: "q4_0", "int8/64".
+    pub fn name(self) -> String {
+        match self {
+            Self::Blocks(t) => t.name().to_string(),
+            Self::Int8Groups { size } => format!("int8/{size}"),
+        }
+    }
+
+    /// Whether numbers are kept as they are, up to the precision of a float or integer type.
+    pub fn is_plain(self) -> bool {
+        matches!(self, Self::Blocks(t) if t.info().weights == 1)
+    }
+}
+
+/// A named array in a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Its name; llama2.c files, which have none, get GGUF's.
+    pub name: String,
+    /// Outermost dimension first, as in PyTorch: `[rows, cols]` with `cols` contiguous.
+    pub shape: Vec<u64>,
+    /// How its numbers are stored.
+    pub encoding: Encoding,
+    /// Where they are stored.
+    pub place: Place,
+}
+
+impl Tensor {
+    /// The number of elements. Readers have checked that it does not overflow.
+    pub fn elements(&self) -> u64 {
+        elements(&self.shape).expect("readers check the shape")
+    }
+
+    /// The length of a row: the last dimension (1 for a scalar).
+    pub fn cols(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows: the product of all dimensions but the last.
+    pub fn rows(&self) -> u64 {
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+}
+
+/// The product of a shape's dimensions, if it stays below 2^63; every partial product is checked too, so
+/// that `rows()` cannot overflow where `elements()` is zero.
+pub fn elements(shape: &[u64]) -> Option<u64> {
+    let whole = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d).filter(|&n| n < 1 << 63))?;
+    shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d.max(1)).filter(|&n| n < 1 << 63))?;
+    Some(whole)
+}
+
+/// Which container a model came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// llama.cpp's container.
+    Gguf {
+        /// 1, 2 or 3.
+        version: u32,
+    },
+    /// Hugging Face's container.
+    Safetensors,
+    /// karpathy/llama2.c's checkpoint.
+    Llama2c {
+        /// 0, 1 or 2.
+        version: u32,
+    },
+    /// llama2.c's tokenizer.bin.
+    Llama2cTokenizer,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gguf { version } => write!(f, "GGUF v{version}"),
+            Self::Safetensors => write!(f, "safetensors"),
+            Self::Llama2c { version } => write!(f, "llama2.c v{version}"),
+            Self::Llama2cTokenizer => write!(f, "llama2.c tokenizer"),
+        }
+    }
+}
+
+/// A model as its files describe it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The container it came from.
+    pub format: Format,
+    /// The byte order of the files.
+    pub order: ByteOrder,
+    /// What tensor data is aligned to in the file (1 where the format knows no alignment).
+    pub alignment: u64,
+    /// Settings, under GGUF's names.
+    pub metadata: Metadata,
+    /// In the order of the files.
+    pub tensors: Vec<Tensor>,
+}

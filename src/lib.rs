@@ -1,0 +1,1 @@
+//! The tool: stages of a conversion.

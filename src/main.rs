@@ -1,0 +1,2 @@
+//! ggufkit.
+fn main() {}
