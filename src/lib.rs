@@ -1,1 +1,22 @@
-//! The tool: stages of a conversion.
+//! Convert and quantize language-model weights: the tool as a library, so that tests, benches and fuzz targets
+//! use what the binary uses.
+//!
+//! A conversion is a chain of stages, each of which makes one value that nobody changes afterwards:
+//! [`source`] (files → model), [`plan`] (model, wishes → what every tensor becomes, and where it goes),
+//! [`quantize`] (plan → bytes, in bands of rows), [`disk`] (bytes → whole files). [`pipeline`] is the chain.
+//! [`verify`] looks at a finished file. [`cli`] is the only place that prints.
+
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod disk;
+pub mod error;
+pub mod kernels;
+pub mod pipeline;
+pub mod plan;
+pub mod quantize;
+pub mod report;
+pub mod source;
+pub mod verify;
+
+pub use error::{Error, Result};

@@ -1,2 +1,5 @@
-//! ggufkit.
-fn main() {}
+//! The `ggufkit` program.
+
+fn main() -> std::process::ExitCode {
+    ggufkit::cli::main()
+}

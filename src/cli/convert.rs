@@ -1,0 +1,304 @@
+//! `convert` and `quantize`: one command under two names, which differ in what they do without a type.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use formats::container::gguf;
+use formats::model::{Encoding, Tensor};
+use regex::Regex;
+use serde_json::json;
+
+use super::options::{
+    Edits, Endian, FormatName, Input, Progress, Resources, choice, find_scheme, scheme_or_keep, tensor_rule,
+    usage,
+};
+use super::print;
+use crate::error::Result;
+use crate::pipeline;
+use crate::plan::scheme::Scheme;
+use crate::plan::{self, Choice, Plan, Wishes};
+use crate::quantize::Outcome;
+use crate::report::{self, Table, parse_bytes};
+use crate::source::Source;
+
+/// `ggufkit convert`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit convert model.bin model.gguf --tokenizer tokenizer.bin
+  ggufkit convert model.gguf model-be.gguf --endian big
+  ggufkit convert model.gguf out/ --split-max-size 4G --type f16")]
+pub struct Convert {
+    #[command(flatten)]
+    common: Common,
+    /// Scheme: keep (every tensor's own type), f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, tq2_0, tq1_0, or fp16,
+    /// int8, int4, ternary
+    #[arg(long = "type", value_name = "SCHEME", default_value = "keep", value_parser = scheme_or_keep)]
+    scheme: std::option::Option<&'static Scheme>,
+}
+
+/// `ggufkit quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit quantize model.safetensors model-q8_0.gguf --type q8_0
+  ggufkit quantize model.gguf small.gguf --type int4 --tensor 'attn_v=q8_0' --dry-run
+  ggufkit quantize model.bin model-int8.bin --type int8")]
+pub struct Quantize {
+    #[command(flatten)]
+    common: Common,
+    /// Scheme: q8_0, q5_1, q5_0, q4_1, q4_0, tq2_0, tq1_0, f32, f16, bf16, or int8, int4, ternary, fp16
+    #[arg(long = "type", value_name = "SCHEME", value_parser = find_scheme)]
+    scheme: &'static Scheme,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    input: Input,
+    /// The result: .gguf, .safetensors, a folder (safetensors), or .bin (llama2.c)
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    /// The format of OUT, if not by its ending
+    #[arg(long, value_enum)]
+    format: Option<FormatName>,
+    /// Give tensors whose name matches REGEX this type (or `keep`); the first match counts; may be repeated
+    #[arg(long, value_name = "REGEX=TYPE", value_parser = tensor_rule)]
+    tensor: Vec<(Regex, Choice)>,
+    /// The type of the output matrix
+    #[arg(long, value_name = "TYPE", value_parser = choice)]
+    output_type: Option<Choice>,
+    /// The type of the token embedding
+    #[arg(long, value_name = "TYPE", value_parser = choice)]
+    embedding_type: Option<Choice>,
+    /// The scheme's main type for output and embedding too
+    #[arg(long)]
+    pure: bool,
+    /// Fail if a row is no multiple of the type's block, instead of taking another type
+    #[arg(long)]
+    strict: bool,
+    /// Quantize weights that are quantized already
+    #[arg(long)]
+    allow_requantize: bool,
+    /// The byte order; the source's if not given
+    #[arg(long, value_enum)]
+    endian: Option<Endian>,
+    /// Align tensor data in a GGUF to a power of two
+    #[arg(long, value_name = "BYTES")]
+    align: Option<u32>,
+    /// Cut the result into files with at most so much tensor data: 4G, 500M
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    split_max_size: Option<u64>,
+    /// The version of a llama2.c .bin: 0, 1 (f32) or 2 (int8 groups)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2))]
+    bin_version: Option<u32>,
+    /// The largest group of a llama2.c version 2 .bin; halved until it divides every row
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(4..=65536))]
+    group_size: u32,
+    #[command(flatten)]
+    edits: Edits,
+    #[command(flatten)]
+    resources: Resources,
+    /// Show every tensor's new type, size and rule, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Convert {
+    pub fn run(&self) -> Result<()> {
+        self.common.run(self.scheme)
+    }
+}
+
+impl Quantize {
+    pub fn run(&self) -> Result<()> {
+        self.common.run(Some(self.scheme))
+    }
+}
+
+impl Common {
+    fn run(&self, scheme: Option<&'static Scheme>) -> Result<()> {
+        if let Some(align) = self.align
+            && !align.is_power_of_two()
+        {
+            return Err(usage(format!("--align {align} is not a power of two")));
+        }
+        let source = self.input.open()?;
+        let wishes = Wishes {
+            out: self.out.clone(),
+            target: self.format.map(Into::into),
+            scheme,
+            tensors: self.tensor.clone(),
+            output: self.output_type,
+            embedding: self.embedding_type,
+            pure: self.pure,
+            strict: self.strict,
+            allow_requantize: self.allow_requantize,
+            order: self.endian.map(Into::into),
+            align: self.align,
+            split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
+            edits: self.edits.list(),
+            bin_version: self.bin_version,
+            group_size: self.group_size,
+        };
+        let plan = plan::plan(&source, &wishes)?;
+        if self.dry_run {
+            return print(&if self.json {
+                plan_json(&source, &plan, None)
+            } else {
+                plan_text(&source, &plan)
+            });
+        }
+        carry_out(&source, &plan, self.resources.limits(), self.json)
+    }
+}
+
+/// Writes the files of a plan and reports.
+pub fn carry_out(source: &Source, plan: &Plan, limits: pipeline::Limits, json: bool) -> Result<()> {
+    let start = Instant::now();
+    let progress = Progress::new(plan.layout.tensors.iter().map(|t| t.place.len).sum());
+    let outcomes = pipeline::run(source, plan, limits, &progress)?;
+    progress.done();
+    if json {
+        return print(&plan_json(source, plan, Some(&outcomes)));
+    }
+    let mut text = String::new();
+    for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
+        let _ = writeln!(text, "{}", path.display());
+    }
+    if !plan.layout.tensors.is_empty() {
+        text += &by_type(plan, &outcomes);
+    }
+    let _ = writeln!(
+        text,
+        "{} → {}, {:.2} bits per weight, {:.1} s",
+        report::bytes(source.bytes()),
+        report::bytes(plan.bytes()),
+        plan.bits_per_weight(),
+        start.elapsed().as_secs_f64()
+    );
+    text += &remarks(plan);
+    print(&text)
+}
+
+/// How many tensors became what, and what that did to them.
+fn by_type(plan: &Plan, outcomes: &[Outcome]) -> String {
+    let mut rows: Vec<(String, u64, u64, u64, Outcome)> = Vec::new();
+    for ((t, step), outcome) in plan.layout.tensors.iter().zip(&plan.steps).zip(outcomes) {
+        let (from, to) = (step.from.name(), t.encoding.name());
+        let name = if from == to { to } else { format!("{from} → {to}") };
+        if !rows.iter().any(|r| r.0 == name) {
+            rows.push((name.clone(), 0, 0, 0, Outcome::default()));
+        }
+        let row = rows.iter_mut().find(|r| r.0 == name).expect("just added");
+        row.1 += 1;
+        row.2 += t.elements();
+        row.3 += t.place.len;
+        row.4.add(*outcome);
+    }
+    let mut table = Table::new(&["type", "tensors", "weights", "size", "error"]);
+    for (name, tensors, weights, bytes, outcome) in rows {
+        let error =
+            if outcome.error > 0.0 { format!("{:.3} %", 100.0 * outcome.relative()) } else { "0".into() };
+        table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
+    }
+    table.to_string()
+}
+
+/// Fallbacks with their cost, and the plan's notes.
+fn remarks(plan: &Plan) -> String {
+    let mut text = String::new();
+    let weights: u64 = plan.layout.tensors.iter().map(Tensor::elements).sum();
+    let mut seen = Vec::new();
+    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
+        let Some(wanted) = step.wanted else { continue };
+        let key = (wanted, t.encoding, t.cols());
+        if !seen.contains(&key) {
+            seen.push(key);
+        }
+    }
+    for (wanted, encoding, cols) in seen {
+        let odd = |(s, t): &(&plan::Step, &Tensor)| {
+            s.wanted == Some(wanted) && t.encoding == encoding && t.cols() == cols
+        };
+        let tensors: Vec<_> =
+            plan.steps.iter().zip(&plan.layout.tensors).filter(odd).map(|(_, t)| t).collect();
+        let cost: f64 = tensors
+            .iter()
+            .map(|t| 8.0 * t.place.len as f64 - wanted.bits_per_weight() * t.elements() as f64)
+            .sum::<f64>()
+            / weights as f64;
+        let _ = writeln!(
+            text,
+            "note: rows of {cols} are no multiple of {} weights, so {} tensors became {} instead of {}: {cost:+.2} bits per weight",
+            wanted.info().weights,
+            tensors.len(),
+            encoding.name(),
+            wanted.name(),
+        );
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+fn plan_text(source: &Source, plan: &Plan) -> String {
+    let mut table = Table::new(&["tensor", "shape", "from", "to", "bytes", "rule"]);
+    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
+        let rule = match step.wanted {
+            Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
+            None => step.rule.clone(),
+        };
+        let size = report::count(t.place.len);
+        table.row([t.name.clone(), report::shape(&t.shape), step.from.name(), t.encoding.name(), size, rule]);
+    }
+    let mut text = table.to_string();
+    for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
+        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(len));
+    }
+    for (path, bytes) in &plan.extra {
+        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(bytes.len() as u64));
+    }
+    let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
+    let _ = writeln!(
+        text,
+        "{before} → {after}, {:.2} bits per weight; nothing was written",
+        plan.bits_per_weight()
+    );
+    text + &remarks(plan)
+}
+
+fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> String {
+    let tensors = plan.steps.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (step, t))| {
+        let mut entry = json!({
+            "name": t.name,
+            "shape": t.shape,
+            "from": step.from.name(),
+            "type": t.encoding.name(),
+            "bytes": t.place.len,
+            "rule": step.rule,
+            "wanted": step.wanted.map(|w| w.name()),
+        });
+        if let (Some(outcomes), Encoding::Blocks(_) | Encoding::Int8Groups { .. }) = (outcomes, t.encoding) {
+            entry["relative_error"] = json!(outcomes[i].relative());
+        }
+        entry
+    });
+    let files = plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len));
+    let extra = plan.extra.iter().map(|(p, b)| (p, b.len() as u64));
+    let value = json!({
+        "written": outcomes.is_some(),
+        "files": files.chain(extra).map(|(p, len)| json!({"path": p.display().to_string(), "bytes": len})).collect::<Vec<_>>(),
+        "byte_order": plan.order.name(),
+        "source_bytes": source.bytes(),
+        "bytes": plan.bytes(),
+        "bits_per_weight": plan.bits_per_weight(),
+        "tensors": tensors.collect::<Vec<_>>(),
+        "notes": plan.notes,
+    });
+    format!("{value:#}\n")
+}

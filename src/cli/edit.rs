@@ -1,0 +1,60 @@
+//! `edit`: a copy of a model with changed metadata.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::convert::carry_out;
+use super::options::{Edits, Input, Resources, usage};
+use crate::error::Result;
+use crate::plan::edit::{self, key_value};
+use crate::plan::{self, Wishes};
+
+/// `ggufkit edit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit edit model.gguf new.gguf --set general.name='My model' --remove general.url
+  ggufkit edit model.gguf new.gguf --set-file tokenizer.chat_template=template.jinja
+  ggufkit edit model.gguf new.gguf --set-file tokenizer.ggml.scores=scores.json
+
+Changes are made in this order: --rename, --remove, --set, --set-file.")]
+pub struct Edit {
+    #[command(flatten)]
+    input: Input,
+    /// The result; never IN itself
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    #[command(flatten)]
+    edits: Edits,
+    /// Set a value from a file: a string as it is, an array from JSON; a new key needs KEY:str or KEY:[TYPE]
+    #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
+    set_file: Vec<(String, String)>,
+    /// Give a key another name
+    #[arg(long, value_name = "KEY=NEW", value_parser = key_value)]
+    rename: Vec<(String, String)>,
+    /// Take a key out
+    #[arg(long, value_name = "KEY")]
+    remove: Vec<String>,
+    #[command(flatten)]
+    resources: Resources,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Edit {
+    pub fn run(&self) -> Result<()> {
+        let mut edits: Vec<edit::Edit> = Vec::new();
+        edits.extend(self.rename.iter().map(|(k, to)| edit::Edit::Rename(k.clone(), to.clone())));
+        edits.extend(self.remove.iter().map(|k| edit::Edit::Remove(k.clone())));
+        edits.extend(self.edits.list());
+        edits.extend(self.set_file.iter().map(|(k, f)| edit::Edit::SetFile(k.clone(), f.into())));
+        if edits.is_empty() {
+            return Err(usage("nothing to change: say --set, --set-file, --rename or --remove"));
+        }
+        let source = self.input.open()?;
+        let wishes = Wishes { out: self.out.clone(), edits, group_size: 64, ..Wishes::default() };
+        let plan = plan::plan(&source, &wishes)?;
+        carry_out(&source, &plan, self.resources.limits(), self.json)
+    }
+}

@@ -1,0 +1,161 @@
+//! `inspect`: what a model's files say.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use formats::container::safetensors::typed;
+use formats::metadata::Value;
+use formats::model::Tensor;
+use serde_json::json;
+
+use super::options::Input;
+use super::print;
+use crate::error::Result;
+use crate::report::{self, Table};
+use crate::source::Source;
+
+/// `ggufkit inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit inspect model.gguf
+  ggufkit inspect model-00001-of-00003.gguf --tensors
+  ggufkit inspect model.safetensors --json | jq '.tensors[].name'")]
+pub struct Inspect {
+    #[command(flatten)]
+    input: Input,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// Everything, arrays in full, in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub fn run(&self) -> Result<()> {
+        let source = self.input.open()?;
+        print(&if self.json { as_json(&source) } else { as_text(&source, self.tensors) })
+    }
+}
+
+fn as_text(source: &Source, all: bool) -> String {
+    let model = &source.model;
+    let mut text = String::new();
+    let weights: u64 = model.tensors.iter().map(Tensor::elements).sum();
+    let data: u64 = model.tensors.iter().map(|t| t.place.len).sum();
+    let _ = write!(text, "{}: {}, {}-endian", source.path.display(), model.format, model.order.name());
+    if model.alignment > 1 {
+        let _ = write!(text, ", tensors aligned to {} bytes", model.alignment);
+    }
+    let files = match source.files.len() {
+        1 => String::new(),
+        n => format!(" in {n} files"),
+    };
+    let _ = writeln!(text, ", {}{files}", report::bytes(source.bytes()));
+    if weights > 0 {
+        let bits = 8.0 * data as f64 / weights as f64;
+        let (tensors, weights) = (report::count(model.tensors.len() as u64), report::count(weights));
+        let _ = writeln!(text, "{tensors} tensors, {weights} weights, {bits:.2} bits per weight");
+    }
+
+    let mut types: Vec<(String, u64, u64, u64)> = Vec::new();
+    for t in &model.tensors {
+        let name = t.encoding.name();
+        match types.iter_mut().find(|r| r.0 == name) {
+            Some(r) => (r.1, r.2, r.3) = (r.1 + 1, r.2 + t.elements(), r.3 + t.place.len),
+            None => types.push((name, 1, t.elements(), t.place.len)),
+        }
+    }
+    let mut table = Table::new(&["type", "tensors", "weights", "size"]);
+    for (name, tensors, weights, bytes) in types {
+        table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes)]);
+    }
+    if !table.is_empty() {
+        let _ = write!(text, "\n{table}");
+    }
+
+    let mut table = Table::new(&["key", "type", "value"]);
+    for (key, value) in model.metadata.iter() {
+        let kind = match value {
+            Value::Array(a) => format!("[{}; {}]", a.kind().name(), a.len()),
+            v => v.kind().name().to_string(),
+        };
+        table.row([visible(key), kind, show(value)]);
+    }
+    if !table.is_empty() {
+        let _ = write!(text, "\n{table}");
+    }
+    if all {
+        let mut table = Table::new(&["tensor", "shape", "type", "bytes", "file", "offset"]);
+        for t in &model.tensors {
+            let (bytes, offset) = (report::count(t.place.len), report::count(t.place.offset));
+            let shape = report::shape(&t.shape);
+            table.row([
+                visible(&t.name),
+                shape,
+                t.encoding.name(),
+                bytes,
+                (t.place.file + 1).to_string(),
+                offset,
+            ]);
+        }
+        let _ = write!(text, "\n{table}");
+    }
+    text
+}
+
+/// The longest text of a value that fits a line of a table.
+const WIDTH: usize = 60;
+
+fn show(value: &Value) -> String {
+    let text = match value {
+        Value::Array(a) => {
+            let items: Vec<_> = a.values().take(8).map(|v| scalar(&v)).collect();
+            let more = if a.len() > items.len() { ", …" } else { "" };
+            format!("[{}{more}]", items.join(", "))
+        }
+        v => scalar(v),
+    };
+    match text.char_indices().nth(WIDTH) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(s) => visible(&String::from_utf8_lossy(&s[..s.len().min(4 * WIDTH)])),
+        Value::F32(x) => x.to_string(),
+        Value::F64(x) => x.to_string(),
+        Value::Bool(b) => b.to_string(),
+        v => v.as_i128().map(|i| i.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Text from a file, without anything that a terminal would obey.
+fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+fn as_json(source: &Source) -> String {
+    let model = &source.model;
+    let tensors = model.tensors.iter().map(|t| {
+        json!({
+            "name": t.name,
+            "shape": t.shape,
+            "type": t.encoding.name(),
+            "file": t.place.file,
+            "offset": t.place.offset,
+            "bytes": t.place.len,
+        })
+    });
+    let value = json!({
+        "format": model.format.to_string(),
+        "byte_order": model.order.name(),
+        "alignment": model.alignment,
+        "files": source.files.iter().map(|f| json!({"path": f.name(), "bytes": f.len})).collect::<Vec<_>>(),
+        "metadata": typed::to_json(&model.metadata),
+        "tensors": tensors.collect::<Vec<_>>(),
+    });
+    format!("{value:#}\n")
+}

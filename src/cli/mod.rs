@@ -1,0 +1,90 @@
+//! The command line: one file per command. The only place that prints.
+
+mod convert;
+mod edit;
+mod inspect;
+mod options;
+mod split;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::kernels::Isa;
+
+/// Convert and quantize language-model weights: GGUF, safetensors and llama2.c, in either byte order.
+#[derive(Debug, Parser)]
+#[command(name = "ggufkit", version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a model in another format, type or byte order.
+    Convert(convert::Convert),
+    /// Write a model with its weights packed in fewer bits.
+    Quantize(convert::Quantize),
+    /// Show what a model's files say.
+    Inspect(inspect::Inspect),
+    /// Check a model's files; compare its weights with another's.
+    Verify(verify::Verify),
+    /// Cut a model into several files.
+    Split(split::Split),
+    /// Make one file of a split model.
+    Merge(split::Merge),
+    /// Write a model with changed metadata.
+    Edit(edit::Edit),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
+    let result = Isa::chosen().map_err(Error::Usage).and_then(|_| match cli.command {
+        Command::Convert(c) => c.run(),
+        Command::Quantize(c) => c.run(),
+        Command::Inspect(c) => c.run(),
+        Command::Verify(c) => c.run(),
+        Command::Split(c) => c.run(),
+        Command::Merge(c) => c.run(),
+        Command::Edit(c) => c.run(),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let text = e.to_string();
+            let (line, hint) = text.split_once('\n').map_or((text.as_str(), e.hint()), |(l, h)| (l, Some(h)));
+            // Nobody listens to the other end of a closed pipe, and nothing is to be done about it.
+            let mut err = std::io::stderr().lock();
+            let _ = writeln!(err, "ggufkit: {line}");
+            if let Some(hint) = hint {
+                let _ = writeln!(err, "  hint: {}", hint.replace('\n', "\n  "));
+            }
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// Prints to stdout. A reader that has gone away (`| head`) is no error; a full disk is.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("standard output".as_ref(), "write", e))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,181 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use formats::block::DType;
+use formats::model::ByteOrder;
+use indicatif::{ProgressBar, ProgressStyle};
+use regex::Regex;
+
+use crate::error::{Error, Result};
+use crate::pipeline::Limits;
+use crate::plan::edit::{Edit, key_value};
+use crate::plan::scheme::{self, SCHEMES, Scheme};
+use crate::plan::{Choice, Target};
+use crate::quantize::Watcher;
+use crate::report::parse_bytes;
+use crate::source;
+
+/// Where a model comes from.
+#[derive(Debug, Args)]
+pub struct Input {
+    /// A .gguf (any part of a split), a .safetensors, a folder of them, or a llama2.c .bin
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The tokenizer.bin that belongs to a llama2.c checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Read in pieces instead of mapping: for network drives and files that may change
+    #[arg(long)]
+    pub no_mmap: bool,
+}
+
+impl Input {
+    pub fn open(&self) -> Result<source::Source> {
+        let options = source::Options { no_mmap: self.no_mmap, tokenizer: self.tokenizer.clone() };
+        source::Source::open(&self.input, &options)
+    }
+}
+
+/// What a run may use.
+#[derive(Debug, Args)]
+pub struct Resources {
+    /// Threads; one per core if not given
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+    /// Most memory for weights in flight, besides mapped files
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
+    pub memory: u64,
+}
+
+impl Resources {
+    pub fn limits(&self) -> Limits {
+        Limits { threads: self.threads, memory: self.memory }
+    }
+}
+
+/// Changes of metadata.
+#[derive(Debug, Args)]
+pub struct Edits {
+    /// Set a metadata value: KEY=7, KEY=f32:1e-5, KEY=str:text, KEY='[str]:["a","b"]'. Types: u8 i8 u16 i16 u32 i32
+    /// u64 i64 f32 f64 bool str, and arrays of them in brackets with a JSON array; without one, the type that the key
+    /// has already
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+impl Edits {
+    pub fn list(&self) -> Vec<Edit> {
+        self.set.iter().map(|(k, v)| Edit::Set(k.clone(), v.clone())).collect()
+    }
+}
+
+/// A byte order.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Endian {
+    /// x86, ARM, nearly every published file
+    Little,
+    /// PowerPC, s390x, SPARC
+    Big,
+}
+
+impl From<Endian> for ByteOrder {
+    fn from(e: Endian) -> Self {
+        match e {
+            Endian::Little => Self::Little,
+            Endian::Big => Self::Big,
+        }
+    }
+}
+
+/// A container, where the ending of the name does not tell.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FormatName {
+    /// llama.cpp's
+    Gguf,
+    /// Hugging Face's
+    Safetensors,
+    /// karpathy/llama2.c's .bin
+    Llama2c,
+}
+
+impl From<FormatName> for Target {
+    fn from(f: FormatName) -> Self {
+        match f {
+            FormatName::Gguf => Self::Gguf,
+            FormatName::Safetensors => Self::Safetensors,
+            FormatName::Llama2c => Self::Llama2c,
+        }
+    }
+}
+
+/// A scheme's name, or `keep`.
+pub fn scheme_or_keep(name: &str) -> std::result::Result<Option<&'static Scheme>, String> {
+    if name.eq_ignore_ascii_case("keep") { Ok(None) } else { find_scheme(name).map(Some) }
+}
+
+/// A scheme's name.
+pub fn find_scheme(name: &str) -> std::result::Result<&'static Scheme, String> {
+    scheme::find(name).ok_or_else(|| {
+        let names: Vec<_> = SCHEMES.iter().flat_map(|s| s.aliases.iter().chain([&s.name])).copied().collect();
+        format!("there is no scheme {name:?}; there are {}", names.join(", "))
+    })
+}
+
+/// A tensor type's name, a scheme's plain name for one, or `keep`.
+pub fn choice(name: &str) -> std::result::Result<Choice, String> {
+    if name.eq_ignore_ascii_case("keep") {
+        return Ok(Choice::Keep);
+    }
+    let dtype = DType::from_name(name).or_else(|| scheme::find(name).map(|s| s.base));
+    let can = |d: &DType| crate::kernels::codec(*d).is_some();
+    dtype.filter(can).map(Choice::To).ok_or_else(|| {
+        let all = formats::block::TYPES.iter().filter(|t| can(&t.dtype)).map(|t| t.name);
+        format!(
+            "{name:?} is no type that can be written; there are keep, {}",
+            all.collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+/// "REGEX=TYPE".
+pub fn tensor_rule(text: &str) -> std::result::Result<(Regex, Choice), String> {
+    let (pattern, name) = text.rsplit_once('=').ok_or_else(|| format!("{text:?} is not REGEX=TYPE"))?;
+    Ok((Regex::new(pattern).map_err(|e| e.to_string())?, choice(name)?))
+}
+
+/// A bar on stderr, if that is a terminal.
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    pub fn new(bytes: u64) -> Self {
+        let bar = ProgressBar::new(bytes);
+        let style = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    pub fn done(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Watcher for Progress {
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+/// Two options that exclude each other where clap does not see it.
+pub fn usage(why: impl Into<String>) -> Error {
+    Error::Usage(why.into())
+}

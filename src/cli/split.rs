@@ -1,0 +1,82 @@
+//! `split` and `merge`: a model in several files, and back.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use formats::container::gguf;
+
+use super::convert::carry_out;
+use super::options::{Input, Resources, usage};
+use crate::error::Result;
+use crate::plan::{self, Wishes};
+use crate::report::parse_bytes;
+
+/// `ggufkit split`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  ggufkit split model.gguf parts/model.gguf --max-size 4G    makes parts/model-00001-of-0000N.gguf")]
+pub struct Split {
+    #[command(flatten)]
+    input: Input,
+    /// NAME.gguf or NAME.safetensors: the parts become NAME-00001-of-0000N
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    /// At most so much tensor data in a part: 4G, 500M
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with = "max_tensors")]
+    max_size: Option<u64>,
+    /// At most so many tensors in a part
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_tensors: Option<u32>,
+    #[command(flatten)]
+    resources: Resources,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `ggufkit merge`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  ggufkit merge model-00001-of-00003.gguf model.gguf")]
+pub struct Merge {
+    #[command(flatten)]
+    input: Input,
+    /// The result
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    #[command(flatten)]
+    resources: Resources,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Split {
+    pub fn run(&self) -> Result<()> {
+        let split = match (self.max_size, self.max_tensors) {
+            (Some(bytes), _) => gguf::Split::Bytes(bytes),
+            (_, Some(n)) => gguf::Split::Tensors(n as usize),
+            _ => return Err(usage("say --max-size SIZE or --max-tensors N")),
+        };
+        rewrite(&self.input, &self.out, split, &self.resources, self.json)
+    }
+}
+
+impl Merge {
+    pub fn run(&self) -> Result<()> {
+        rewrite(&self.input, &self.out, gguf::Split::None, &self.resources, self.json)
+    }
+}
+
+fn rewrite(
+    input: &Input,
+    out: &std::path::Path,
+    split: gguf::Split,
+    resources: &Resources,
+    json: bool,
+) -> Result<()> {
+    let source = input.open()?;
+    let wishes = Wishes { out: out.to_path_buf(), split, group_size: 64, ..Wishes::default() };
+    let plan = plan::plan(&source, &wishes)?;
+    carry_out(&source, &plan, resources.limits(), json)
+}

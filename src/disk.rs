@@ -1,0 +1,365 @@
+//! Files: mapped or read in pieces on the way in; on the way out without a name until they are whole.
+
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use formats::Fault;
+use formats::model::Input;
+
+use crate::error::{Error, Result};
+
+/// A file that is read.
+pub struct InFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes when it was opened.
+    pub len: u64,
+    name: String,
+    file: File,
+    map: Option<memmap2::Mmap>,
+}
+
+impl InFile {
+    /// Opens a regular file; `map` maps it into memory where the address space allows.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path, map: bool) -> Result<Self> {
+        let bad = |e| Error::io(path, "open", e);
+        let meta = fs::metadata(path).map_err(bad)?;
+        if !meta.is_file() {
+            return Err(Error::Refused(format!("{} is not a regular file", path.display())));
+        }
+        let file = File::open(path).map_err(bad)?;
+        let len = meta.len();
+        let map = if map && len > 0 && isize::try_from(len).is_ok() {
+            // SAFETY: the map is only read, through `&[u8]`. Whoever truncates or rewrites a mapped file while
+            // we read it breaks the contract of a shared slice; as with every program that maps its inputs,
+            // that is the user's to avoid, and `map: false` (--no-mmap) is the way to do without.
+            unsafe { memmap2::Mmap::map(&file) }.ok()
+        } else {
+            None
+        };
+        Ok(Self { path: path.to_path_buf(), len, name: path.display().to_string(), file, map })
+    }
+
+    /// The file's name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Parses the file: gives `parse` as much of its start as it asks for.
+    ///
+    /// # Errors
+    /// The parser's, or the system's.
+    pub fn parse<T>(&self, parse: impl Fn(&Input) -> formats::Result<T>) -> Result<T> {
+        let mut want = 1 << 20;
+        loop {
+            let bytes = self.read(0, want.min(self.len))?;
+            let whole = if let Some(map) = &self.map { &map[..] } else { &bytes[..] };
+            match parse(&Input { name: &self.name, bytes: whole, len: self.len }) {
+                Err(formats::Error { fault: Fault::More(n), .. }) if (whole.len() as u64) < self.len => {
+                    want = n.max(2 * want);
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// The bytes of a stretch of the file, borrowed where it is mapped.
+    ///
+    /// # Errors
+    /// The system's, or that the file has become shorter.
+    pub fn read(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
+        if let Some(map) = &self.map {
+            let range = usize::try_from(offset).ok().zip(usize::try_from(offset + len).ok());
+            let bytes = range.and_then(|(a, b)| map.get(a..b));
+            return bytes.map(Cow::Borrowed).ok_or_else(|| {
+                Error::io(
+                    &self.path,
+                    "read",
+                    io::Error::new(io::ErrorKind::UnexpectedEof, "the file has shrunk"),
+                )
+            });
+        }
+        let len = usize::try_from(len).map_err(|_| {
+            Error::Refused(format!("{}: {len} bytes are too many for this machine", self.name))
+        })?;
+        let mut buffer = vec![0; len];
+        read_exact_at(&self.file, &mut buffer, offset).map_err(|e| Error::io(&self.path, "read", e))?;
+        Ok(Cow::Owned(buffer))
+    }
+
+    /// Tells the system that a stretch of a mapped file is wanted soon.
+    pub fn will_read(&self, offset: u64, len: u64) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map
+            && let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len))
+        {
+            // Advice only: without it the pages come one fault at a time.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
+        }
+        #[cfg(not(unix))]
+        let _ = (offset, len);
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (buffer, offset) = (&mut buffer[n..], offset + n as u64);
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        (bytes, offset) = (&bytes[n..], offset + n as u64);
+    }
+    Ok(())
+}
+
+/// A file that is being written. It gets its name when [`finish`] is called; dropped before, it leaves nothing.
+pub struct NewFile {
+    target: PathBuf,
+    file: File,
+    /// Where it lies until then, on systems that have no nameless files.
+    temporary: Option<PathBuf>,
+}
+
+impl NewFile {
+    /// Begins a file of `len` bytes (all zero) for `target`, on the target's own file system.
+    ///
+    /// # Errors
+    /// The system's: no such folder, no permission, no space.
+    pub fn create(target: &Path, len: u64) -> Result<Self> {
+        if let Ok(meta) = fs::metadata(target)
+            && !meta.is_file()
+        {
+            return Err(Error::Refused(format!("{} exists and is not a regular file", target.display())));
+        }
+        let bad = |e| Error::io(target, "create", e);
+        let (file, temporary) = match nameless(folder(target)) {
+            Some(file) => (file.map_err(bad)?, None),
+            None => {
+                let path = partial(target);
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(&path)
+                    .map_err(bad)?;
+                // The name is the same for every run, so that what an interrupted run left is used up by the
+                // next; the lock keeps two runs that go on at once apart.
+                file.try_lock().map_err(|_| {
+                    Error::Refused(format!("another process is writing {}", target.display()))
+                })?;
+                file.set_len(0).map_err(bad)?;
+                (file, Some(path))
+            }
+        };
+        let new = Self { target: target.to_path_buf(), file, temporary };
+        allocate(&new.file, len).map_err(|e| Error::io(target, "write", e))?;
+        Ok(new)
+    }
+
+    /// Writes bytes at an offset.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.target, "write", e))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.temporary {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Makes files appear under their names, all after all are safely on the disk, the first one last: whoever finds
+/// the first part of a split finds the others too.
+///
+/// # Errors
+/// The system's.
+pub fn finish(files: Vec<NewFile>) -> Result<()> {
+    for f in &files {
+        f.file.sync_all().map_err(|e| Error::io(&f.target, "write", e))?;
+    }
+    for mut f in files.into_iter().rev() {
+        let bad = |e| Error::io(&f.target, "create", e);
+        let from = match f.temporary.take() {
+            Some(path) => path,
+            None => {
+                let path = partial(&f.target);
+                give_name(&f.file, &path).map_err(bad)?;
+                path
+            }
+        };
+        if let Err(e) = fs::rename(&from, &f.target) {
+            let _ = fs::remove_file(&from);
+            return Err(bad(e));
+        }
+        // The rename is durable when the folder is. Not every file system can sync one.
+        let _ = File::open(folder(&f.target)).and_then(|d| d.sync_all());
+    }
+    Ok(())
+}
+
+/// The folder that a path lies in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn partial(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    folder(target).join(format!(".{name}.ggufkit-partial"))
+}
+
+/// A file without a name in `folder`, readable as any new file; `None` where the system has no such thing.
+#[cfg(target_os = "linux")]
+fn nameless(folder: &Path) -> Option<io::Result<File>> {
+    use rustix::fs::{Mode, OFlags};
+    if !Path::new("/proc/self/fd").exists() {
+        return None;
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)) {
+        Ok(fd) => Some(Ok(fd.into())),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => None,
+        Err(e) => Some(Err(e.into())),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(_: &Path) -> Option<io::Result<File>> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD};
+    use std::os::fd::AsRawFd;
+    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || rustix::fs::linkat(CWD, &from, CWD, path, AtFlags::SYMLINK_FOLLOW);
+    match link() {
+        // Left by a run that was killed between naming and renaming.
+        Err(rustix::io::Errno::EXIST) => {
+            fs::remove_file(path)?;
+            Ok(link()?)
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_name(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Reserves the space, so that a full disk is known before the work.
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if len > 0 {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Err(Errno::NOSPC) => return Err(Errno::NOSPC.into()),
+            // Otherwise not every file system can, and the length alone will do.
+            _ => {}
+        }
+    }
+    file.set_len(len)
+}
+
+/// Bytes that a new file in the target's folder may take, where the system tells.
+pub fn free_space(target: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let s = rustix::fs::statvfs(folder(target)).ok()?;
+        Some(s.f_bavail.saturating_mul(s.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = target;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_no_name_until_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model.gguf");
+        fs::write(&target, b"old").unwrap();
+        let new = NewFile::create(&target, 8).unwrap();
+        new.write(4, b"data").unwrap();
+        drop(new);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+
+        let new = NewFile::create(&target, 8).unwrap();
+        new.write(4, b"data").unwrap();
+        finish(vec![new]).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"\0\0\0\0data");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_used_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model.gguf");
+        fs::write(partial(&target), b"left over").unwrap();
+        let new = NewFile::create(&target, 1).unwrap();
+        finish(vec![new]).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"\0");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn devices_and_folders_are_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(NewFile::create(dir.path(), 1).is_err());
+        #[cfg(target_os = "linux")]
+        assert!(NewFile::create(Path::new("/dev/full"), 1).is_err());
+    }
+
+    #[test]
+    fn mapped_and_plain_reads_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, (0..=255).collect::<Vec<u8>>()).unwrap();
+        for map in [true, false] {
+            let f = InFile::open(&path, map).unwrap();
+            assert_eq!(&f.read(10, 3).unwrap()[..], [10, 11, 12]);
+            assert!(f.read(250, 10).is_err());
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What can go wrong in a stage, and the way out where there is one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of every stage.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed stage.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is not what its format wants, or a format cannot hold the model.
+    #[error(transparent)]
+    Format(#[from] formats::Error),
+    /// The system refused.
+    #[error("{path}: cannot {what}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// "open", "read", "write", ...
+        what: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Something that this tool will not do, with the reason and, behind a newline, the way out.
+    #[error("{0}")]
+    Refused(String),
+    /// Options that contradict each other or the files.
+    #[error("{0}")]
+    Usage(String),
+    /// A check found something. What it found has been reported.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// An error of the system at a path.
+    pub fn io(path: &Path, what: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), what, source }
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => {
+                    Some("free some space or write to another disk; nothing was changed")
+                }
+                io::ErrorKind::PermissionDenied => Some("check the permissions of the file and its folder"),
+                io::ErrorKind::ReadOnlyFilesystem => Some("write to another folder"),
+                io::ErrorKind::NotFound => Some("check the path; folders are not made"),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The process's exit status: 2 for wrong usage, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+    }
+}

@@ -1,0 +1,203 @@
+//! Changes of metadata, from the command line's text.
+
+use std::path::PathBuf;
+
+use formats::metadata::{Array, Kind, Metadata, Value};
+
+use crate::error::{Error, Result};
+
+/// A change of metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Edit {
+    /// Gives a key a value, written as [`parse_value`] reads it.
+    Set(String, String),
+    /// Gives a key the contents of a file: a string as it is, an array as JSON.
+    SetFile(String, PathBuf),
+    /// Gives a key another name, in its place.
+    Rename(String, String),
+    /// Takes a key out.
+    Remove(String),
+}
+
+impl Edit {
+    /// Does it.
+    ///
+    /// # Errors
+    /// A key that is not there, a name that is taken, a value that does not parse.
+    pub fn apply(&self, metadata: &mut Metadata) -> Result<()> {
+        let usage = |why: String| Error::Usage(why);
+        match self {
+            Self::Set(key, text) => {
+                let value =
+                    parse_value(text, metadata.get(key)).map_err(|e| usage(format!("--set {key}: {e}")))?;
+                metadata.set(key, value);
+            }
+            Self::SetFile(key, path) => {
+                let (key, kind) = match key.split_once(':') {
+                    Some((key, kind)) => (key, Some(kind)),
+                    None => (key.as_str(), None),
+                };
+                let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+                let value = file_value(bytes, kind, metadata.get(key));
+                metadata.set(
+                    key,
+                    value.map_err(|e| usage(format!("--set-file {key}: {}: {e}", path.display())))?,
+                );
+            }
+            Self::Rename(key, to) => {
+                if !metadata.rename(key, to) {
+                    let there = metadata.get(key).is_some();
+                    let why = if there { format!("{to} exists already") } else { "no such key".to_string() };
+                    return Err(usage(format!("--rename {key}: {why}")));
+                }
+            }
+            Self::Remove(key) => {
+                metadata.remove(key).ok_or_else(|| usage(format!("--remove {key}: no such key")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Splits "KEY=VALUE".
+///
+/// # Errors
+/// No equals sign, or nothing before it.
+pub fn key_value(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+/// Reads a value: `u32:7`, `f32:1e-5`, `str:text`, `bool:true`, `[i32]:[1, 2]`; without a type, as a value of the
+/// type that the key has already, else a bool, integer or decimal number if it looks like one, else a string.
+///
+/// # Errors
+/// What does not parse, or does not fit the type.
+pub fn parse_value(text: &str, existing: Option<&Value>) -> std::result::Result<Value, String> {
+    if let Some((kind, rest)) = text.split_once(':') {
+        if let Some(kind) = Kind::from_name(kind).filter(|&k| k != Kind::Array) {
+            return scalar(kind, rest);
+        }
+        if let Some(kind) = array_kind(kind) {
+            return array(kind, rest);
+        }
+    }
+    match existing {
+        Some(Value::Array(a)) => array(a.kind(), text),
+        Some(value) => scalar(value.kind(), text),
+        None => {
+            let kinds = [Kind::Bool, Kind::U32, Kind::I32, Kind::U64, Kind::I64, Kind::F32];
+            let guess = kinds.into_iter().find_map(|kind| scalar(kind, text).ok());
+            Ok(guess.unwrap_or_else(|| Value::text(text)))
+        }
+    }
+}
+
+/// "[str]" → string.
+fn array_kind(text: &str) -> Option<Kind> {
+    Kind::from_name(text.strip_prefix('[')?.strip_suffix(']')?).filter(|&k| k != Kind::Array)
+}
+
+fn scalar(kind: Kind, text: &str) -> std::result::Result<Value, String> {
+    fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+        text.trim().parse().ok()
+    }
+    let value = match kind {
+        Kind::U8 => number(text).map(Value::U8),
+        Kind::I8 => number(text).map(Value::I8),
+        Kind::U16 => number(text).map(Value::U16),
+        Kind::I16 => number(text).map(Value::I16),
+        Kind::U32 => number(text).map(Value::U32),
+        Kind::I32 => number(text).map(Value::I32),
+        Kind::U64 => number(text).map(Value::U64),
+        Kind::I64 => number(text).map(Value::I64),
+        // "inf" and "nan" parse, and are nothing that a file should get by the way.
+        Kind::F32 => number(text).filter(|x: &f32| x.is_finite()).map(Value::F32),
+        Kind::F64 => number(text).filter(|x: &f64| x.is_finite()).map(Value::F64),
+        Kind::Bool => number(text).map(Value::Bool),
+        Kind::String => Some(Value::text(text)),
+        Kind::Array => None,
+    };
+    value.ok_or_else(|| format!("{text:?} is not a {}", kind.name()))
+}
+
+fn array(kind: Kind, json: &str) -> std::result::Result<Value, String> {
+    let list: Vec<serde_json::Value> =
+        serde_json::from_str(json).map_err(|e| format!("is not a JSON array: {e}"))?;
+    let values = list.iter().map(|v| match v {
+        serde_json::Value::String(s) => scalar(kind, s),
+        // A string array takes strings only: 1 and "1" are different tokens.
+        _ if kind == Kind::String => Err(format!("{v} is not a string")),
+        v => scalar(kind, &v.to_string()),
+    });
+    let values = values.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(Value::Array(Array::new(kind, &values).expect("all values have been made of this kind")))
+}
+
+fn file_value(
+    bytes: Vec<u8>,
+    kind: Option<&str>,
+    existing: Option<&Value>,
+) -> std::result::Result<Value, String> {
+    let text = || std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8".to_string());
+    match (kind, existing) {
+        (Some("str"), _) | (None, None | Some(Value::String(_))) => Ok(Value::String(bytes)),
+        (Some(kind), _) => match array_kind(kind) {
+            Some(kind) => array(kind, text()?),
+            None => Err(format!("{kind} is not str or an array type such as [str] or [f32]")),
+        },
+        (None, Some(Value::Array(a))) => array(a.kind(), text()?),
+        (None, Some(value)) => scalar(value.kind(), text()?.trim()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_by_type() {
+        for (text, value) in [
+            ("u32:7", Value::U32(7)),
+            ("i8:-1", Value::I8(-1)),
+            ("u64:18446744073709551615", Value::U64(u64::MAX)),
+            ("f32:1e-5", Value::F32(1e-5)),
+            ("str:u32:7", Value::text("u32:7")),
+            ("true", Value::Bool(true)),
+            ("7", Value::U32(7)),
+            ("-7", Value::I32(-7)),
+            ("5000000000", Value::U64(5_000_000_000)),
+            ("0.5", Value::F32(0.5)),
+            ("llama", Value::text("llama")),
+            ("", Value::text("")),
+            ("[str]:[\"a\",\"1\"]", Value::Array(Array::of_strings(["a", "1"]))),
+            ("[i32]:[]", Value::Array(Array::new(Kind::I32, &[]).unwrap())),
+        ] {
+            assert_eq!(parse_value(text, None), Ok(value), "{text}");
+        }
+        assert_eq!(parse_value("7", Some(&Value::F32(1.0))), Ok(Value::F32(7.0)));
+        assert_eq!(parse_value("7", Some(&Value::text(""))), Ok(Value::text("7")));
+        for text in ["u8:256", "u32:-1", "bool:2", "f32:inf", "[u8]:[300]", "[str]:[1]", "[u8]:7"] {
+            assert!(parse_value(text, None).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn edits_say_what_is_wrong() {
+        let mut m = Metadata::new();
+        m.set("a", Value::U32(1));
+        m.set("b", Value::U32(1));
+        Edit::Set("a".into(), "2".into()).apply(&mut m).unwrap();
+        assert_eq!(m.get("a"), Some(&Value::U32(2)));
+        for bad in [
+            Edit::Rename("a".into(), "b".into()),
+            Edit::Rename("x".into(), "y".into()),
+            Edit::Remove("x".into()),
+            Edit::Set("a".into(), "-1".into()),
+        ] {
+            assert!(matches!(bad.apply(&mut m), Err(Error::Usage(_))), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The second stage: what every tensor becomes, why, and where it goes. All sizes are known here, before the
+//! first weight is read.
+
+pub mod edit;
+pub mod scheme;
+mod target;
+
+use std::path::PathBuf;
+
+use formats::block::DType;
+use formats::container::gguf::{self, Split};
+use formats::container::{Layout, llama2c, safetensors};
+use formats::metadata::{Metadata, Value};
+use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
+use regex::Regex;
+
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::source::Source;
+use edit::Edit;
+use scheme::{Role, Scheme, role};
+
+/// A type, or what the source has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The source's type.
+    Keep,
+    /// This type.
+    To(DType),
+}
+
+/// The container that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `.gguf`.
+    Gguf,
+    /// `.safetensors`, or a folder of them with an index.
+    Safetensors,
+    /// llama2.c's `.bin`, with its tokenizer beside it.
+    Llama2c,
+}
+
+/// What the user asks for.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Where the result goes.
+    pub out: PathBuf,
+    /// The container, if not by the ending of `out`.
+    pub target: Option<Target>,
+    /// The scheme; `None` keeps every type that the container can hold.
+    pub scheme: Option<&'static Scheme>,
+    /// Rules that come before the scheme's, in order.
+    pub tensors: Vec<(Regex, Choice)>,
+    /// For the output matrix.
+    pub output: Option<Choice>,
+    /// For the embedding.
+    pub embedding: Option<Choice>,
+    /// The scheme's base type for output and embedding too.
+    pub pure: bool,
+    /// Fail where a row is no multiple of the block, rather than fall back.
+    pub strict: bool,
+    /// Quantize what is quantized already.
+    pub allow_requantize: bool,
+    /// The byte order; the source's if not given.
+    pub order: Option<ByteOrder>,
+    /// The alignment of tensor data in a GGUF.
+    pub align: Option<u32>,
+    /// How to cut the result into files.
+    pub split: Split,
+    /// Changes of metadata, in order.
+    pub edits: Vec<Edit>,
+    /// The version of a llama2.c checkpoint, if not by its types.
+    pub bin_version: Option<u32>,
+    /// The largest group of a llama2.c version 2 checkpoint.
+    pub group_size: u32,
+}
+
+/// What becomes of one tensor.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its index in the source.
+    pub source: usize,
+    /// The encoding that it had.
+    pub from: Encoding,
+    /// The rule that chose the new one.
+    pub rule: String,
+    /// The type that was wanted, where the block did not divide the row.
+    pub wanted: Option<DType>,
+}
+
+/// Everything about the result but its weights.
+pub struct Plan {
+    /// The container.
+    pub target: Target,
+    /// The byte order.
+    pub order: ByteOrder,
+    /// Settings as written.
+    pub metadata: Metadata,
+    /// One for each tensor of the layout.
+    pub steps: Vec<Step>,
+    /// Where everything goes.
+    pub layout: Layout,
+    /// The files of the layout.
+    pub paths: Vec<PathBuf>,
+    /// Small files beside them.
+    pub extra: Vec<(PathBuf, Vec<u8>)>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        let layout: u64 = self.layout.files.iter().map(|f| f.len).sum();
+        layout + self.extra.iter().map(|f| f.1.len() as u64).sum::<u64>()
+    }
+
+    /// Bits of tensor data for each weight.
+    pub fn bits_per_weight(&self) -> f64 {
+        let weights: u64 = self.layout.tensors.iter().map(Tensor::elements).sum();
+        let bytes: u64 = self.layout.tensors.iter().map(|t| t.place.len).sum();
+        if weights == 0 { 0.0 } else { 8.0 * bytes as f64 / weights as f64 }
+    }
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// What the target cannot hold, a quantized source without leave, with `strict` a row that no block divides, a
+/// pattern that matches nothing.
+pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
+    let model = &source.model;
+    let target = target::choose(model, wishes)?;
+    let mut notes = Vec::new();
+    let mut metadata = model.metadata.clone();
+    for edit in &wishes.edits {
+        edit.apply(&mut metadata)?;
+    }
+
+    let (steps, tensors): (Vec<_>, Vec<_>) = match target {
+        Target::Llama2c => target::llama2c_steps(model, wishes, &metadata)?,
+        _ => steps(model, wishes, target)?,
+    }
+    .into_iter()
+    .unzip();
+    if wishes.strict {
+        refuse_fallbacks(&steps, &tensors)?;
+    }
+    check_sources(model, wishes, &steps, &tensors)?;
+
+    let order = match target {
+        Target::Safetensors => ByteOrder::Little,
+        _ => wishes.order.unwrap_or(model.order),
+    };
+    if target == Target::Gguf {
+        target::gguf_metadata(model, wishes, &tensors, &mut metadata, &mut notes);
+    }
+    let (layout, paths, extra) =
+        target::place(model, wishes, target, order, &metadata, &tensors, &mut notes)?;
+    target::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
+    Ok(Plan { target, order, metadata, steps, layout, paths, extra, notes })
+}
+
+/// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
+fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Tensor)>> {
+    let tied = !model.tensors.iter().any(|t| role(&t.name) == Role::Output);
+    let mut used = vec![false; wishes.tensors.len()];
+    let mut out = Vec::with_capacity(model.tensors.len());
+    for (i, t) in model.tensors.iter().enumerate() {
+        let (choice, rule) = choose(t, wishes, tied, &mut used);
+        let mut wanted = None;
+        let encoding = match choice {
+            Choice::Keep => match t.encoding {
+                // Only llama2.c's own container has these groups; their values are exact in f32.
+                Encoding::Int8Groups { .. } => Encoding::Blocks(DType::F32),
+                e => e,
+            },
+            Choice::To(dtype) => {
+                let fits = scheme::fallback(dtype, t.cols());
+                wanted = (fits != dtype).then_some(dtype);
+                Encoding::Blocks(fits)
+            }
+        };
+        // llama.cpp wants vectors in f32, whatever the matrices are.
+        let encoding = match encoding {
+            Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64)
+                if t.shape.len() < 2
+                    && choice == Choice::Keep
+                    && target == Target::Gguf
+                    && wishes.scheme.is_some() =>
+            {
+                Encoding::Blocks(DType::F32)
+            }
+            e => e,
+        };
+        let tensor = Tensor { encoding, place: Place { file: 0, offset: 0, len: 0 }, ..t.clone() };
+        out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
+    }
+    if let Some(i) = used.iter().position(|u| !u) {
+        return Err(Error::Usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
+    }
+    Ok(out)
+}
+
+fn choose(t: &Tensor, wishes: &Wishes, tied: bool, used: &mut [bool]) -> (Choice, String) {
+    for (i, (pattern, choice)) in wishes.tensors.iter().enumerate() {
+        if pattern.is_match(&t.name) {
+            used[i] = true;
+            return (*choice, format!("--tensor {pattern}"));
+        }
+    }
+    let is_output = |r| r == Role::Output || r == Role::Embedding && tied;
+    let r = role(&t.name);
+    match (r, wishes.scheme) {
+        (Role::Output, _) if wishes.output.is_some() => {
+            (wishes.output.expect("just seen"), "--output-type".into())
+        }
+        (Role::Embedding, _) if wishes.embedding.is_some() => {
+            (wishes.embedding.expect("just seen"), "--embedding-type".into())
+        }
+        (_, None) => (Choice::Keep, "kept".into()),
+        _ if t.shape.len() < 2 => (Choice::Keep, "vector".into()),
+        (Role::Exempt, _) => (Choice::Keep, "never quantized".into()),
+        _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
+        (_, Some(s)) if wishes.pure => (Choice::To(s.base), "pure".into()),
+        (r, Some(s)) if is_output(r) => {
+            let rule = if r == Role::Output { "output" } else { "embedding that is the output" };
+            (Choice::To(s.output), rule.into())
+        }
+        (Role::Embedding, Some(s)) => (Choice::To(s.embedding), "embedding".into()),
+        (_, Some(s)) => (Choice::To(s.base), s.name.into()),
+    }
+}
+
+fn is_integer(d: DType) -> bool {
+    use DType::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};
+    matches!(d, Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+}
+
+fn refuse_fallbacks(steps: &[Step], tensors: &[Tensor]) -> Result<()> {
+    let odd: Vec<_> = steps.iter().zip(tensors).filter_map(|(s, t)| s.wanted.map(|w| (w, t))).collect();
+    let Some((wanted, first)) = odd.first() else { return Ok(()) };
+    Err(Error::Refused(format!(
+        "{} tensors have rows that no block of {} divides: {} has rows of {}, and {} stand{} alone with blocks of {}\n\
+         leave out --strict to see what they become, or give them a type with --tensor",
+        odd.len(),
+        wanted.name(),
+        first.name,
+        first.cols(),
+        odd.len(),
+        if odd.len() == 1 { "s" } else { "" },
+        wanted.info().weights,
+    )))
+}
+
+/// Whatever is to change must be decodable, and may be quantized again only with leave.
+fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
+    for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
+        if let Encoding::Blocks(dtype) = step.from
+            && kernels::codec(dtype).is_none()
+        {
+            let (name, from, to) = (&t.name, dtype.name(), t.encoding.name());
+            return Err(Error::Refused(format!(
+                "tensor {name} is {from}, which this version can copy but not decode, so it cannot become {to}\n\
+                 start from a file in f32, f16, bf16 or one of q8_0, q5_1, q5_0, q4_1, q4_0, tq1_0, tq2_0"
+            )));
+        }
+        if !step.from.is_plain() && !t.encoding.is_plain() && !wishes.allow_requantize {
+            let (from, to) = (step.from.name(), t.encoding.name());
+            return Err(Error::Refused(format!(
+                "tensor {} is quantized already ({from}); making {to} of it adds the errors of both\n\
+                 start from the original weights, or say --allow-requantize",
+                model.tensors[step.source].name
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

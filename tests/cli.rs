@@ -1,0 +1,441 @@
+//! The binary, end to end, on the bundled model.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_string()
+    }
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn demo(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name).to_str().unwrap().to_string()
+}
+
+fn program() -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_ggufkit"));
+    c.env_remove("GGUFKIT_ISA");
+    c
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn ok(args: &[&str]) -> String {
+    let out = run(args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&ok(args)).unwrap()
+}
+
+/// The exit status and the message of a run that must fail without panicking.
+fn fails(args: &[&str]) -> (i32, String) {
+    let out = run(args);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && !text.contains("panicked"), "{args:?}: {text}");
+    (out.status.code().expect("no signal"), text)
+}
+
+/// The demo as f32 GGUF.
+fn gguf(dir: &Dir) -> String {
+    let out = dir.path("tiny.gguf");
+    ok(&["convert", &demo("tiny.bin"), &out, "--tokenizer", &demo("tiny-tokenizer.bin")]);
+    out
+}
+
+#[test]
+fn a_checkpoint_goes_to_gguf_and_back() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    ok(&["convert", &gguf, &dir.path("back.bin")]);
+    let (new, old) = (dir.read("back.bin"), std::fs::read(demo("tiny.bin")).unwrap());
+    assert_eq!(new.len(), old.len());
+    // The frequency tables, at the end, come from another machine's cosine.
+    let tables = old.len() - 4 * 128 * 16;
+    assert!(new[..tables] == old[..tables], "weights differ");
+    for (a, b) in new[tables..].chunks_exact(4).zip(old[tables..].chunks_exact(4)) {
+        let (a, b) = (f32::from_le_bytes(a.try_into().unwrap()), f32::from_le_bytes(b.try_into().unwrap()));
+        assert!((a - b).abs() <= 1e-6, "{a} {b}");
+    }
+    assert_eq!(dir.read("back-tokenizer.bin"), std::fs::read(demo("tiny-tokenizer.bin")).unwrap());
+}
+
+#[test]
+fn rewriting_a_gguf_changes_nothing() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    ok(&["quantize", &gguf, &dir.path("q.gguf"), "--type", "q4_0"]);
+    for name in ["tiny.gguf", "q.gguf"] {
+        ok(&["convert", &dir.path(name), &dir.path("same.gguf")]);
+        assert_eq!(dir.read(name), dir.read("same.gguf"));
+        ok(&["convert", &dir.path(name), &dir.path("be.gguf"), "--endian", "big"]);
+        assert_ne!(dir.read(name), dir.read("be.gguf"));
+        assert_eq!(json(&["inspect", "--json", &dir.path("be.gguf")])["byte_order"], "big");
+        ok(&["verify", &dir.path("be.gguf"), "--against", &dir.path(name)]);
+        ok(&["convert", &dir.path("be.gguf"), &dir.path("le.gguf"), "--endian", "little", "--no-mmap"]);
+        assert_eq!(dir.read(name), dir.read("le.gguf"));
+    }
+}
+
+#[test]
+fn quantizing_says_what_it_did() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    for (scheme, main, bits) in [
+        ("q8_0", "q8_0", 8.5),
+        ("int8", "q8_0", 8.5),
+        ("q4_0", "q4_0", 4.5),
+        ("int4", "q4_0", 4.5),
+        ("q4_1", "q4_1", 5.0),
+        ("q5_0", "q5_0", 5.5),
+        ("q5_1", "q5_1", 6.0),
+        ("fp16", "f16", 16.0),
+        ("bf16", "bf16", 16.0),
+    ] {
+        let out = dir.path("out.gguf");
+        let report = json(&["quantize", &gguf, &out, "--type", scheme, "--pure", "--json"]);
+        let inspect = json(&["inspect", "--json", &out]);
+        for (planned, found) in report["tensors"].as_array().unwrap().iter().zip(inspect["tensors"].as_array().unwrap()) {
+            assert_eq!(planned["name"], found["name"]);
+            assert_eq!(planned["type"], found["type"]);
+            assert_eq!(planned["bytes"], found["bytes"]);
+            let name = found["name"].as_str().unwrap();
+            let is = |t: &str| assert_eq!(found["type"], t, "{scheme} {name}");
+            match name {
+                // Rows of 176, which no block of 32 divides.
+                _ if name.contains("ffn_down") && main.starts_with('q') => is("f16"),
+                _ if name.contains("norm") => is("f32"),
+                _ => is(main),
+            }
+        }
+        let q = report["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "blk.0.attn_q.weight").unwrap();
+        let elements = 64.0 * 64.0;
+        assert_eq!(q["bytes"].as_f64().unwrap() * 8.0 / elements, bits);
+        let error = q["relative_error"].as_f64().unwrap();
+        assert!(error > 0.0 && error < 0.12, "{scheme}: {error}");
+        ok(&["verify", &out, "--against", &gguf]);
+    }
+    let (code, text) = fails(&["quantize", &gguf, &dir.path("strict.gguf"), "--type", "q4_0", "--strict"]);
+    assert!(code == 1 && text.contains("176") && text.contains("ffn_down"), "{text}");
+    let text = ok(&["quantize", &gguf, &dir.path("q.gguf"), "--type", "q4_0"]);
+    assert!(text.contains("rows of 176") && text.contains("f16 instead of q4_0"), "{text}");
+    assert!(!dir.names().contains(&"strict.gguf".to_string()));
+}
+
+#[test]
+fn the_users_rules_come_first() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let plan = json(&[
+        "quantize", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--dry-run", "--json",
+        "--tensor", "attn_v=q8_0", "--tensor", r"blk\.0\..*=keep", "--embedding-type", "f16",
+    ]);
+    assert_eq!(plan["written"], false);
+    assert!(dir.names() == ["tiny.gguf"], "a dry run writes nothing");
+    let type_of = |name: &str| {
+        let tensors = plan["tensors"].as_array().unwrap();
+        tensors.iter().find(|t| t["name"] == name).unwrap()["type"].as_str().unwrap().to_string()
+    };
+    assert_eq!(type_of("blk.0.attn_v.weight"), "q8_0");
+    assert_eq!(type_of("blk.0.attn_q.weight"), "f32");
+    assert_eq!(type_of("blk.1.attn_q.weight"), "q4_0");
+    assert_eq!(type_of("token_embd.weight"), "f16");
+    let (code, text) = fails(&["quantize", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--tensor", "nothing=q8_0"]);
+    assert!(code == 2 && text.contains("nothing"), "{text}");
+}
+
+#[test]
+fn splitting_and_merging_are_inverse() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    for split in [["--max-size", "100K"], ["--max-tensors", "5"]] {
+        std::fs::create_dir_all(dir.path("parts")).unwrap();
+        ok(&["split", &gguf, &dir.path("parts/m.gguf"), split[0], split[1]]);
+        let mut parts: Vec<PathBuf> =
+            std::fs::read_dir(dir.path("parts")).unwrap().map(|e| e.unwrap().path()).collect();
+        parts.sort();
+        assert!(parts.len() > 2);
+        for part in [&parts[0], &parts[1]] {
+            ok(&["merge", part.to_str().unwrap(), &dir.path("merged.gguf")]);
+            assert_eq!(dir.read("merged.gguf"), dir.read("tiny.gguf"));
+        }
+        std::fs::rename(&parts[1], dir.path("parts/elsewhere")).unwrap();
+        let (code, text) = fails(&["merge", parts[0].to_str().unwrap(), &dir.path("merged.gguf")]);
+        assert!(code == 1 && text.contains("00002-of-"), "{text}");
+        std::fs::remove_dir_all(dir.path("parts")).unwrap();
+    }
+}
+
+#[test]
+fn safetensors_come_in_and_go_out() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    ok(&["convert", &gguf, &dir.path("tiny.safetensors")]);
+    ok(&["verify", &dir.path("tiny.safetensors"), "--against", &gguf]);
+    ok(&["convert", &dir.path("tiny.safetensors"), &dir.path("back.gguf")]);
+    ok(&["verify", &dir.path("back.gguf"), "--against", &gguf]);
+    let metadata = |name: &str| json(&["inspect", "--json", &dir.path(name)])["metadata"].clone();
+    assert_eq!(metadata("back.gguf"), metadata("tiny.gguf"));
+
+    std::fs::create_dir(dir.path("hub")).unwrap();
+    ok(&["convert", &gguf, &format!("{}/", dir.path("hub")), "--type", "f16", "--split-max-size", "100K"]);
+    assert!(Path::new(&dir.path("hub/model.safetensors.index.json")).exists());
+    assert_eq!(json(&["inspect", "--json", &dir.path("hub")])["tensors"].as_array().unwrap().len(), 29);
+    ok(&["quantize", &dir.path("hub"), &dir.path("q.gguf"), "--type", "q8_0"]);
+    let (code, text) = fails(&["convert", &dir.path("q.gguf"), &dir.path("q.safetensors")]);
+    assert!(code == 1 && text.contains("q8_0"), "{text}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::write(dir.path("plain"), b"").unwrap();
+        let mode = |name: &str| std::fs::metadata(dir.path(name)).unwrap().mode();
+        assert_eq!(mode("tiny.safetensors"), mode("plain"));
+    }
+}
+
+#[test]
+fn int8_checkpoints_have_groups_that_divide_every_row() {
+    let dir = Dir::new();
+    for endian in ["little", "big"] {
+        let out = dir.path("q.bin");
+        ok(&["quantize", &demo("tiny.bin"), &out, "--type", "int8", "--endian", endian]);
+        let info = json(&["inspect", "--json", &out]);
+        assert_eq!(info["format"], "llama2.c v2");
+        assert_eq!(info["byte_order"], endian);
+        // 64 would divide dim = 64, but not hidden_dim = 176.
+        assert!(info["tensors"].as_array().unwrap().iter().any(|t| t["type"] == "int8/16"));
+        ok(&["verify", &out, "--against", &demo("tiny.bin")]);
+        ok(&["convert", &out, &dir.path("same.bin")]);
+        assert_eq!(dir.read("q.bin"), dir.read("same.bin"));
+    }
+    ok(&["convert", &demo("tiny.bin"), &dir.path("v1.bin"), "--bin-version", "1"]);
+    assert_eq!(json(&["inspect", "--json", &dir.path("v1.bin")])["format"], "llama2.c v1");
+    ok(&["convert", &dir.path("v1.bin"), &dir.path("v0.bin"), "--bin-version", "0"]);
+    ok(&["verify", &dir.path("v0.bin"), "--against", &demo("tiny.bin")]);
+}
+
+#[test]
+fn big_endian_checkpoints_are_the_same_words_turned_round() {
+    let dir = Dir::new();
+    ok(&["convert", &demo("tiny.bin"), &dir.path("be.bin"), "--endian", "big"]);
+    let (le, be) = (std::fs::read(demo("tiny.bin")).unwrap(), dir.read("be.bin"));
+    let tables = le.len() - 4 * 128 * 16;
+    let turned: Vec<u8> = be.chunks_exact(4).flat_map(|w| [w[3], w[2], w[1], w[0]]).collect();
+    assert!(turned[..tables] == le[..tables]);
+    ok(&["convert", &demo("tiny-tokenizer.bin"), &dir.path("tok.bin"), "--endian", "big"]);
+    ok(&["convert", &dir.path("tok.bin"), &dir.path("tok-le.bin"), "--endian", "little"]);
+    assert_eq!(dir.read("tok-le.bin"), std::fs::read(demo("tiny-tokenizer.bin")).unwrap());
+    assert_ne!(dir.read("tok.bin"), dir.read("tok-le.bin"));
+}
+
+#[test]
+fn metadata_is_edited_out_of_place() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    std::fs::write(dir.path("template"), "{{ 'x' }}\n").unwrap();
+    std::fs::write(dir.path("types.json"), "[1, 2, 3]").unwrap();
+    ok(&[
+        "edit", &gguf, &dir.path("new.gguf"),
+        "--set", "general.name=Tiny",
+        "--set", "llama.context_length=64",
+        "--set", "new.array=[str]:[\"a\",\"b\"]",
+        "--set-file", &format!("tokenizer.chat_template={}", dir.path("template")),
+        "--set-file", &format!("new.types:[i32]={}", dir.path("types.json")),
+        "--rename", "llama.vocab_size=llama.words",
+        "--remove", "llama.rope.freq_base",
+    ]);
+    let info = json(&["inspect", "--json", &dir.path("new.gguf")]);
+    let get = |key: &str| info["metadata"].as_array().unwrap().iter().find(|m| m[0] == key).cloned();
+    let is = |key: &str, kind: &str, value: Value| assert_eq!(get(key), Some(serde_json::json!([key, kind, value])));
+    is("general.name", "str", "Tiny".into());
+    is("llama.context_length", "u32", 64.into());
+    is("tokenizer.chat_template", "str", "{{ 'x' }}\n".into());
+    is("new.array", "array", serde_json::json!(["str", ["a", "b"]]));
+    is("new.types", "array", serde_json::json!(["i32", [1, 2, 3]]));
+    is("llama.words", "u32", 512.into());
+    assert!(get("llama.vocab_size").is_none() && get("llama.rope.freq_base").is_none());
+    for bad in [["--set", "llama.context_length=-1"], ["--remove", "x"], ["--rename", "x=y"], ["--set", "x"]] {
+        assert_eq!(fails(&["edit", &gguf, &dir.path("bad.gguf"), bad[0], bad[1]]).0, 2, "{bad:?}");
+    }
+    assert_eq!(fails(&["edit", &gguf, &gguf, "--set", "a=1"]).0, 2);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_bad_files_with_1() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let out = dir.path("out.gguf");
+    for args in [
+        &["quantize", &gguf, &out][..],
+        &["quantize", &gguf, &out, "--type", "q9_9"],
+        &["convert", &gguf, &dir.path("out.xyz")],
+        &["convert", &gguf, &out, "--tensor", "(=f16"],
+        &["convert", &gguf, &out, "--tensor", "a=f17"],
+        &["convert", &gguf, &out, "--align", "24"],
+        &["convert", &gguf, &out, "--memory", "0"],
+        &["convert", &gguf, &dir.path("x.safetensors"), "--endian", "big"],
+        &["convert", &gguf, &dir.path("x.bin"), "--type", "q4_0"],
+        &["convert", &gguf, &gguf],
+        &["split", &gguf, &out],
+        &["nonsense"],
+    ] {
+        let (code, text) = fails(args);
+        assert_eq!(code, 2, "{args:?}: {text}");
+    }
+    let whole = dir.read("tiny.gguf");
+    std::fs::write(dir.path("cut.gguf"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(dir.path("noise.gguf"), [7; 1000]).unwrap();
+    std::fs::write(dir.path("empty.gguf"), []).unwrap();
+    std::fs::create_dir(dir.path("folder")).unwrap();
+    let bin = std::fs::read(demo("tiny.bin")).unwrap();
+    std::fs::write(dir.path("cut.bin"), &bin[..bin.len() - 8]).unwrap();
+    for name in ["cut.gguf", "noise.gguf", "empty.gguf", "missing.gguf", "folder", "cut.bin"] {
+        let (code, text) = fails(&["convert", &dir.path(name), &out]);
+        assert!(code == 1 && text.contains(name), "{name}: {text}");
+    }
+    assert!(fails(&["inspect", &dir.path("cut.gguf")]).1.contains("truncated"));
+    assert!(fails(&["inspect", &dir.path("cut.bin")]).1.contains("truncated"));
+    assert_eq!(fails(&["convert", &gguf, &dir.path("no/such/folder.gguf")]).0, 1);
+    assert!(!Path::new(&out).exists());
+    let out = program().env("GGUFKIT_ISA", "mmx").args(["inspect", &gguf]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+}
+
+#[test]
+fn quantized_weights_are_quantized_again_only_with_leave() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let q8 = dir.path("q8.gguf");
+    ok(&["quantize", &gguf, &q8, "--type", "q8_0"]);
+    let (code, text) = fails(&["quantize", &q8, &dir.path("q4.gguf"), "--type", "q4_0"]);
+    assert!(code == 1 && text.contains("--allow-requantize"), "{text}");
+    ok(&["quantize", &q8, &dir.path("q4.gguf"), "--type", "q4_0", "--allow-requantize"]);
+    ok(&["quantize", &q8, &dir.path("f16.gguf"), "--type", "f16"]);
+    ok(&["quantize", &q8, &dir.path("again.gguf"), "--type", "q8_0"]);
+    assert_eq!(dir.read("again.gguf"), dir.read("q8.gguf"));
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_and_found() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let info = json(&["inspect", "--json", &gguf]);
+    let t = &info["tensors"][5];
+    let mut bytes = dir.read("tiny.gguf");
+    let at = t["offset"].as_u64().unwrap() as usize + 40;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(dir.path("nan.gguf"), &bytes).unwrap();
+    let name = t["name"].as_str().unwrap();
+    let (code, text) = fails(&["quantize", &dir.path("nan.gguf"), &dir.path("q.gguf"), "--type", "q8_0"]);
+    assert!(code == 1 && text.contains(name) && text.contains("weight 10"), "{text}");
+    let out = run(&["verify", &dir.path("nan.gguf")]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stdout).contains(name));
+    let huge = 1e6f32.to_le_bytes();
+    bytes[at..at + 4].copy_from_slice(&huge);
+    std::fs::write(dir.path("huge.gguf"), &bytes).unwrap();
+    let (code, text) = fails(&["convert", &dir.path("huge.gguf"), &dir.path("q.gguf"), "--type", "f16"]);
+    assert!(code == 1 && text.contains(name) && text.contains("bf16"), "{text}");
+    assert_eq!(dir.names(), ["huge.gguf", "nan.gguf", "tiny.gguf"]);
+}
+
+#[test]
+fn bytes_do_not_depend_on_threads_memory_or_instructions() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let isas = ggufkit::kernels::Isa::available();
+    for scheme in ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0", "f16", "bf16"] {
+        let mut first = None;
+        for isa in &isas {
+            for extra in [["--threads", "1"], ["--threads", "2"], ["--threads", "7"], ["--memory", "1K"]] {
+                let out = dir.path("out.gguf");
+                let args = ["quantize", &gguf, &out, "--type", scheme, "--json", extra[0], extra[1]];
+                let run = program().env("GGUFKIT_ISA", isa.name()).args(args).output().unwrap();
+                assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+                let this = (dir.read("out.gguf"), run.stdout);
+                let first = first.get_or_insert_with(|| this.clone());
+                assert!(first.0 == this.0, "{scheme} on {} with {extra:?}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn alignment_is_the_users() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    for align in ["1", "64", "4096"] {
+        ok(&["convert", &gguf, &dir.path("a.gguf"), "--align", align]);
+        let info = json(&["inspect", "--json", &dir.path("a.gguf")]);
+        assert_eq!(info["alignment"], align.parse::<u64>().unwrap());
+        ok(&["verify", &dir.path("a.gguf"), "--against", &gguf]);
+        ok(&["quantize", &dir.path("a.gguf"), &dir.path("q.gguf"), "--type", "q8_0"]);
+        assert_eq!(json(&["inspect", "--json", &dir.path("q.gguf")])["alignment"], info["alignment"]);
+    }
+}
+
+/// A target on a full disk, in a folder that nobody may write to, and a run that is killed: the old file stays.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_run_leaves_the_old_file() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let (code, text) = fails(&["convert", &gguf, "/dev/full"]);
+    assert!(code == 2 || text.contains("not a regular file"), "{text}");
+    assert!(fails(&["convert", &gguf, "/dev/full", "--format", "gguf"]).1.contains("not a regular file"));
+    let full = program().args(["inspect", &gguf]).stdout(std::fs::File::create("/dev/full").unwrap()).output().unwrap();
+    assert_eq!(full.status.code(), Some(1));
+
+    // Large enough that the signal comes while weights are written.
+    let info = json(&["inspect", "--json", &gguf]);
+    assert_eq!(info["format"], "GGUF v3");
+    let big = dir.path("big.bin");
+    big_checkpoint(&big);
+    std::fs::write(dir.path("out.gguf"), b"old").unwrap();
+    for signal in ["-INT", "-KILL"] {
+        let args = ["quantize", &big, &dir.path("out.gguf"), "--type", "tq1_0", "--threads", "1"];
+        let mut child = program().args(args).stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        let status = child.wait().unwrap();
+        if status.success() {
+            continue; // it was quicker than the signal
+        }
+        assert_eq!(dir.read("out.gguf"), b"old");
+        assert_eq!(dir.names(), ["big.bin", "out.gguf", "tiny.gguf"]);
+    }
+}
+
+/// A llama2.c checkpoint of 64 MB, all weights alike.
+#[cfg(target_os = "linux")]
+fn big_checkpoint(path: &str) {
+    let (dim, hidden, layers, vocab, seq) = (512u64, 2048, 4, 512, 8);
+    let mut header: Vec<u8> = Vec::new();
+    for n in [dim, hidden, layers, 8, 8, vocab, seq] {
+        header.extend((n as i32).to_le_bytes());
+    }
+    let floats = vocab * dim + layers * (2 * dim + 4 * dim * dim + 3 * dim * hidden) + dim + seq * (dim / 8);
+    let body: Vec<u8> = (0..floats).flat_map(|i| ((i % 97) as f32 * 0.01 - 0.5).to_le_bytes()).collect();
+    std::fs::write(path, [header, body].concat()).unwrap();
+}

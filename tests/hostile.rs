@@ -1,0 +1,190 @@
+//! Every reader against damaged files: an error that names the file, or a model; never a panic, never much memory
+//! beyond the file's own size, never long.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use formats::block::TYPES;
+use formats::container::{self, gguf, llama2c, safetensors};
+use formats::metadata::{Metadata, Value};
+use formats::model::{ByteOrder, Encoding, Input, Model, Place, Tensor};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Bytes that a reader may allocate beyond the file's size.
+const MOST: usize = 64 << 20;
+
+struct Lcg(u64);
+
+impl Lcg {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize) % n.max(1)
+    }
+}
+
+/// One input: everything that a command would do with it before it reads weights.
+fn try_it(name: &str, bytes: &[u8]) -> Option<Model> {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let start = Instant::now();
+    let input = Input::whole(name, bytes);
+    let model = container::read(&input);
+    let _ = llama2c::near_miss(&input);
+    let _ = safetensors::read_index(name, bytes);
+    let (took, used) = (start.elapsed(), MEMORY.peak_usage().saturating_sub(before));
+    assert!(used <= bytes.len() + MOST, "{name}: {used} bytes for a file of {}", bytes.len());
+    assert!(took < Duration::from_secs(1), "{name}: {took:?}");
+    match model {
+        Ok(m) => {
+            for t in &m.tensors {
+                let end = t.place.offset.checked_add(t.place.len).expect("places are in the file");
+                assert!(t.place.len == 0 || end <= bytes.len() as u64, "{name}: {t:?}");
+                assert!(t.rows().checked_mul(t.cols()).is_some());
+            }
+            Some(m)
+        }
+        Err(e) => {
+            assert!(e.to_string().starts_with(name), "{e}");
+            None
+        }
+    }
+}
+
+/// The first 4 KiB, and where tensors are described.
+fn tables(model: Option<&Model>, len: usize) -> Vec<usize> {
+    let mut at: Vec<usize> = (0..len.min(4096)).collect();
+    if let Some(m) = model
+        && let Some(data) = m.tensors.iter().map(|t| t.place.offset as usize).min()
+    {
+        let table: usize = m.tensors.iter().map(|t| 24 + t.name.len() + 8 * t.shape.len()).sum();
+        at.extend(data.saturating_sub(table + m.alignment as usize).max(4096)..data.min(len));
+    }
+    at
+}
+
+fn torment(name: &str, file: &[u8], others: &[(String, Vec<u8>)], flips_every: usize, random: usize, seed: u64) {
+    let model = try_it(name, file);
+    for n in (0..file.len().min(4096)).step_by(flips_every) {
+        try_it(name, &file[..n]);
+    }
+    let mut bytes = file.to_vec();
+    for (i, at) in tables(model.as_ref(), file.len()).into_iter().enumerate() {
+        for bit in (0..8).filter(|bit| (8 * i + bit) % flips_every == 0) {
+            bytes[at] ^= 1 << bit;
+            try_it(name, &bytes);
+            bytes[at] ^= 1 << bit;
+        }
+    }
+    let mut rng = Lcg(seed);
+    for _ in 0..random {
+        let mut bytes = file.to_vec();
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len().clamp(1, 8192));
+            match rng.below(4) {
+                0 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << rng.below(8)),
+                1 => bytes.iter_mut().skip(at).take(8).for_each(|b| *b = [0, 0xFF, 0x7F, 0x80][rng.below(4)]),
+                2 => {
+                    let (_, other) = &others[rng.below(others.len())];
+                    let from = rng.below(other.len());
+                    let piece = other[from..(from + rng.below(64)).min(other.len())].to_vec();
+                    let end = (at + rng.below(64)).min(bytes.len());
+                    bytes.splice(at.min(end)..end, piece);
+                }
+                _ => bytes.truncate(rng.below(bytes.len())),
+            }
+        }
+        try_it(name, &bytes);
+    }
+}
+
+/// A file of every container, made here.
+fn own_files() -> Vec<(String, Vec<u8>)> {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+    let mut files: Vec<(String, Vec<u8>)> = ["tiny.bin", "tiny-tokenizer.bin"]
+        .map(|n| (n.to_string(), std::fs::read(demo.join(n)).expect("the demo is in the tree")))
+        .into();
+    let mut m = Metadata::new();
+    m.set("general.architecture", Value::text("test"));
+    m.set("general.file_type", Value::U32(2));
+    let names: Vec<String> = (0..40).map(|i| format!("token{i}")).collect();
+    m.set("tokenizer.ggml.tokens", Value::Array(formats::metadata::Array::of_strings(&names)));
+    let place = Place { file: 0, offset: 0, len: 0 };
+    let tensors = |gguf: bool| -> Vec<Tensor> {
+        let types = TYPES.iter().filter(|t| if gguf { t.gguf.is_some() } else { t.safetensors.is_some() });
+        let tensor = |t: &formats::block::Info| Tensor {
+            name: format!("{}.weight", t.name),
+            shape: vec![2, t.weights as u64],
+            encoding: Encoding::Blocks(t.dtype),
+            place,
+        };
+        types.map(tensor).collect()
+    };
+    let bytes = |layout: container::Layout| {
+        let mut bytes = vec![0x3A; layout.files[0].len as usize];
+        layout.files[0].fixed.iter().for_each(|(at, b)| bytes[*at as usize..][..b.len()].copy_from_slice(b));
+        bytes
+    };
+    for order in [ByteOrder::Little, ByteOrder::Big] {
+        let options = gguf::Options { order, split: gguf::Split::None };
+        let layout = gguf::layout("x", &m, &tensors(true), options).unwrap();
+        files.push((format!("{}.gguf", order.name()), bytes(layout)));
+    }
+    let options = safetensors::Options { split: gguf::Split::None };
+    files.push(("typed.safetensors".into(), bytes(safetensors::layout("x", &m, &tensors(false), options).unwrap())));
+    for version in [1, 2] {
+        let v0 = llama2c::read(&Input::whole("tiny.bin", &files[0].1)).unwrap();
+        let matrix = match version {
+            2 => Encoding::Int8Groups { size: 16 },
+            _ => Encoding::Blocks(formats::block::DType::F32),
+        };
+        let tensors: Vec<_> = v0
+            .tensors
+            .iter()
+            .map(|t| Tensor { encoding: if t.shape.len() == 2 { matrix } else { t.encoding }, ..t.clone() })
+            .collect();
+        let options = llama2c::Options { version, order: ByteOrder::Big };
+        files.push((format!("v{version}.bin"), bytes(llama2c::layout("x", &v0.metadata, &tensors, options).unwrap())));
+    }
+    files
+}
+
+#[test]
+fn damaged_files_are_errors_not_panics() {
+    let files = own_files();
+    for (i, (name, bytes)) in files.iter().enumerate() {
+        assert!(try_it(name, bytes).is_some(), "{name} is sound");
+        torment(name, bytes, &files, 29, 150, i as u64);
+    }
+}
+
+/// Files that other people's tools wrote, where they are at hand: every cut, every flipped bit, and 100,000 seeded
+/// flips and splices.
+#[test]
+#[ignore = "minutes, in a release build"]
+fn every_damage_to_real_files_is_an_error_or_a_model() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for folder in ["data/vintage", "data/stories260K", "data/llama2xs", "vectors"] {
+        let Ok(entries) = std::fs::read_dir(shared.join(folder)) else { continue };
+        paths.extend(entries.filter_map(|e| Some(e.ok()?.path())));
+    }
+    paths.retain(|p| p.extension().is_some_and(|e| ["gguf", "bin", "safetensors"].iter().any(|x| e == *x)));
+    paths.sort();
+    let mut files = own_files();
+    if paths.is_empty() {
+        eprintln!("skipped the real files: none beside the project");
+    }
+    files.extend(paths.iter().map(|p| {
+        let name = p.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        (name, std::fs::read(p).expect("readable"))
+    }));
+    let random = 100_000usize.div_ceil(files.len());
+    for (i, (name, bytes)) in files.iter().enumerate() {
+        let start = Instant::now();
+        torment(name, bytes, &files, 1, random, 1000 + i as u64);
+        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+}
