@@ -1,13 +1,323 @@
-//! tokenizer.bin
-use crate::error::Result;
-use crate::model::{Input, Model};
+//! tokenizer.bin: a SentencePiece vocabulary beside a checkpoint.
+//!
+//! Layout: u32 length of the longest token, then for each token f32 score, u32 length, bytes. The number of
+//! tokens is the checkpoint's. Against the SentencePiece model, U+2581 is a space, and tokens 1 and 2 (begin
+//! and end) stand between newlines. `run.c` has built in that they are 1 and 2, that byte `b` is token 3 + `b`,
+//! and that there is a token " ".
+//!
+//! Two older kinds are about. One has bytes as characters (U+0000 to U+00FF) instead of "<0xNN>": it is read.
+//! The oldest has neither longest length nor scores: it is refused, as nothing can be tokenized with it.
+//! Source: `tokenizer.py` and `run.c` of karpathy/llama2.c, and published files.
 
-/// Whether the file looks like a tokenizer.bin.
-pub fn looks_like(_input: &Input) -> Result<bool> {
-    Ok(false)
+use crate::container::Cursor;
+use crate::error::{Error, Fault, Result};
+use crate::metadata::{Array, Kind, Metadata, Value};
+use crate::model::{ByteOrder, Format, Input, Model};
+
+/// Longer files are something else: 250,000 tokens take 4 MB.
+const MAX_FILE: u64 = 64 << 20;
+/// Longer tokens are something else; the limit also tells the byte order, which has the number in its low half.
+const MAX_TOKEN: u32 = u16::MAX as u32;
+/// The id of byte 0.
+const FIRST_BYTE: usize = 3;
+/// SentencePiece's space.
+const SPACE: &str = "\u{2581}";
+
+const MODEL: &str = "tokenizer.ggml.model";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const SCORES: &str = "tokenizer.ggml.scores";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+
+/// llama.cpp's types of tokens.
+const NORMAL: i32 = 1;
+const UNKNOWN_TYPE: i32 = 2;
+const CONTROL: i32 = 3;
+const BYTE: i32 = 6;
+
+/// The byte order, if the file begins with a length that can be a token's.
+fn order(input: &Input) -> Option<ByteOrder> {
+    let word = *input.bytes.first_chunk()?;
+    [ByteOrder::Little, ByteOrder::Big]
+        .into_iter()
+        .find(|order| (1..=MAX_TOKEN).contains(&u32::from_le_bytes(order.le(word))))
 }
 
-/// Reads a tokenizer.bin.
-pub fn read(_input: &Input) -> Result<Model> {
-    todo!()
+/// Whether this is the oldest kind: it begins with the tokens "<unk>" and "\n<s>\n" and their lengths.
+fn is_oldest(input: &Input) -> bool {
+    [ByteOrder::Little, ByteOrder::Big].into_iter().any(|order| {
+        let five = order.le(5u32.to_le_bytes());
+        input.bytes.starts_with(&[&five[..], b"<unk>", &five, b"\n<s>\n"].concat())
+    })
+}
+
+fn oldest(input: &Input) -> Error {
+    let why = "an early llama2.c tokenizer without scores, which cannot tokenize; export it anew";
+    Error::of(input.name, Fault::NotAModel(why.into()))
+}
+
+/// The rest of the file, token by token, with the byte at which each starts.
+struct Entries<'a> {
+    c: Cursor<'a>,
+    longest: u32,
+    id: usize,
+}
+
+impl<'a> Entries<'a> {
+    fn new(input: &'a Input<'a>, order: ByteOrder) -> Result<Self> {
+        let mut c = Cursor::new(input, order);
+        let longest = c.u32("the length of the longest token")?;
+        Ok(Self { c, longest, id: 0 })
+    }
+
+    fn entry(&mut self) -> Result<(f32, &'a [u8])> {
+        let id = self.id;
+        self.id += 1;
+        let score = self.c.array("a score").map(f32::from_le_bytes)?;
+        let at = self.c.at;
+        let len = self.c.u32("the length of a token")?;
+        if len > self.longest {
+            let (what, most) = (format!("the length of token {id}"), self.longest.into());
+            return Err(self.c.fault(at, Fault::TooMany { what, found: len.into(), most }));
+        }
+        Ok((score, self.c.take(len.into(), || format!("token {id}"))?))
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (u64, Result<(f32, &'a [u8])>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.c.at;
+        (self.c.left() > 0).then(|| (at, self.entry()))
+    }
+}
+
+/// Whether the file parses as a tokenizer to its last byte. Empty tokens are let through, for [`read`] to name.
+///
+/// # Errors
+/// [`Fault::More`] if `input` is a prefix that parses as far as it goes; [`Fault::NotAModel`] for the oldest kind.
+pub fn looks_like(input: &Input) -> Result<bool> {
+    if is_oldest(input) {
+        return Err(oldest(input));
+    }
+    let Some(order) = order(input).filter(|_| input.len <= MAX_FILE) else { return Ok(false) };
+    let Ok(entries) = Entries::new(input, order) else { return Ok(false) };
+    let mut n = 0;
+    for (_, entry) in entries {
+        match entry {
+            // "<unk>", "<s>", "</s>"
+            Ok((score, text)) if n < 3 => {
+                if !score.is_finite() || text.is_empty() || std::str::from_utf8(text).is_err() {
+                    return Ok(false);
+                }
+            }
+            Ok(_) => {}
+            Err(Error { fault: Fault::More(_), .. }) => {
+                return Err(Error::of(input.name, Fault::More(input.len)));
+            }
+            Err(_) => return Ok(false),
+        }
+        n += 1;
+    }
+    Ok(n >= 3)
+}
+
+/// Reads a tokenizer.bin; the order is told by the first length. It needs the whole file.
+///
+/// # Errors
+/// Lengths that do not lead exactly to the end of the file, and empty tokens, on which `run.c` fails too.
+pub fn read(input: &Input) -> Result<Model> {
+    if is_oldest(input) {
+        return Err(oldest(input));
+    }
+    if input.len > MAX_FILE {
+        let (what, found) = ("the length of a tokenizer.bin".into(), input.len);
+        return Err(Error::of(input.name, Fault::TooMany { what, found, most: MAX_FILE }));
+    }
+    if (input.bytes.len() as u64) < input.len {
+        return Err(Error::of(input.name, Fault::More(input.len)));
+    }
+    let order = order(input).ok_or_else(|| {
+        let why = "no tokenizer.bin: it does not begin with the length of a token, in either byte order";
+        Error::at(input.name, 0, Fault::NotAModel(why.into()))
+    })?;
+    let mut tokens: Vec<&[u8]> = Vec::new();
+    let mut scores = Vec::new();
+    for (id, (at, entry)) in Entries::new(input, order)?.enumerate() {
+        let (score, token) = entry?;
+        if token.is_empty() {
+            let what = format!("token {id}");
+            return Err(Error::at(input.name, at, Fault::Text { what, problem: "empty".into() }));
+        }
+        tokens.push(token);
+        scores.extend(score.to_le_bytes());
+    }
+
+    let old_bytes = has_bytes(&tokens, |byte, token| {
+        token == [byte] || token == char::from(byte).encode_utf8(&mut [0; 2]).as_bytes()
+    });
+    let (names, types): (Vec<Vec<u8>>, Vec<i32>) = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| match id {
+            0 if *token == b"<unk>" => (token.to_vec(), UNKNOWN_TYPE),
+            1 | 2 => (unwrap(token).to_vec(), CONTROL),
+            _ if old_bytes && (FIRST_BYTE..FIRST_BYTE + 256).contains(&id) => {
+                (byte_token((id - FIRST_BYTE) as u8), BYTE)
+            }
+            _ if is_byte_token(token) => (token.to_vec(), BYTE),
+            _ => (replace(token, b" ", SPACE.as_bytes()), NORMAL),
+        })
+        .unzip();
+    let types = types.iter().flat_map(|t| t.to_le_bytes()).collect();
+    let mut metadata = Metadata::new();
+    for (key, value) in [
+        (MODEL, Value::text("llama")),
+        (TOKENS, Value::Array(Array::of_strings(&names))),
+        (SCORES, Value::Array(Array::from_encoded(Kind::F32, names.len(), scores))),
+        (TYPES, Value::Array(Array::from_encoded(Kind::I32, names.len(), types))),
+        (BOS, Value::U32(1)),
+        (EOS, Value::U32(2)),
+        (UNKNOWN, Value::U32(0)),
+    ] {
+        metadata.push(key.into(), value);
+    }
+    let format = Format::Llama2cTokenizer;
+    Ok(Model { format, order, alignment: 1, metadata, tensors: Vec::new() })
+}
+
+/// Whether the 256 tokens from [`FIRST_BYTE`] on are each the byte's.
+fn has_bytes(tokens: &[impl AsRef<[u8]>], is: impl Fn(u8, &[u8]) -> bool) -> bool {
+    let Some(bytes) = tokens.get(FIRST_BYTE..FIRST_BYTE + 256) else { return false };
+    (0..=255).zip(bytes).all(|(byte, token)| is(byte, token.as_ref()))
+}
+
+fn byte_token(byte: u8) -> Vec<u8> {
+    format!("<0x{byte:02X}>").into_bytes()
+}
+
+fn is_byte_token(token: &[u8]) -> bool {
+    let digit = |b: &u8| matches!(b, b'0'..=b'9' | b'A'..=b'F');
+    matches!(token, [b'<', b'0', b'x', a, b, b'>'] if digit(a) && digit(b))
+}
+
+/// A token without the newlines around it.
+fn unwrap(token: &[u8]) -> &[u8] {
+    match token {
+        [b'\n', inner @ .., b'\n'] if !inner.is_empty() => inner,
+        _ => token,
+    }
+}
+
+fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        if let Some(tail) = rest.strip_prefix(from) {
+            out.extend(to);
+            rest = tail;
+        } else {
+            out.push(first);
+            rest = tail;
+        }
+    }
+    out
+}
+
+/// Writes the vocabulary of a GGUF as tokenizer.bin. `name` is the target's, for messages.
+///
+/// # Errors
+/// [`Fault::Unsupported`] for another kind of tokenizer than SentencePiece's, for tokens that `run.c` cannot
+/// read and where it would look for others; [`Fault::Metadata`] for a key that is missing or makes no sense.
+pub fn write(name: &str, metadata: &Metadata, order: ByteOrder) -> Result<Vec<u8>> {
+    encode(metadata, order).map_err(|fault| Error::of(name, fault))
+}
+
+fn encode(metadata: &Metadata, order: ByteOrder) -> std::result::Result<Vec<u8>, Fault> {
+    let no = |why: String| Err(Fault::Unsupported(why));
+    let bad = |key: &str, why: &str| Fault::Metadata { key: key.into(), why: why.into() };
+    match metadata.text(MODEL) {
+        Some("llama") => {}
+        Some("gpt2") => {
+            let why = "the tokenizer is byte-level BPE (\"gpt2\"): its merges have no scores, and tokenizer.bin \
+                       has nothing else to merge by. Only SentencePiece vocabularies (\"llama\") can be written";
+            return no(why.into());
+        }
+        Some(other) => {
+            return no(format!(
+                "the tokenizer is {other:?}; tokenizer.bin holds SentencePiece (\"llama\") only"
+            ));
+        }
+        None => return Err(bad(MODEL, "is missing or not text: the model has no tokenizer to write")),
+    }
+    let array =
+        |key| metadata.get(key).and_then(Value::as_array).ok_or_else(|| bad(key, "is missing, or no array"));
+    let scores: Option<Vec<f32>> = array(SCORES)?.values().map(|v| v.as_f64().map(|v| v as f32)).collect();
+    let scores = scores.ok_or_else(|| bad(SCORES, "must be floats"))?;
+    let list = array(TOKENS)?;
+    if list.kind() != Kind::String || list.len() != scores.len() {
+        let why = format!("{} of {} values for {} scores", list.kind().name(), list.len(), scores.len());
+        return Err(bad(TOKENS, &why));
+    }
+    for (key, built_in) in [(BOS, 1), (EOS, 2)] {
+        if let Some(id) = metadata.get(key).filter(|id| id.as_u64() != Some(built_in)) {
+            return no(format!("{key} is {id:?}; llama2.c has {built_in} built in"));
+        }
+    }
+    let tokens: Vec<Vec<u8>> = list
+        .strings()
+        .enumerate()
+        .map(|(id, token)| match id {
+            // Wrapping what is wrapped already would change it at every pass.
+            1 | 2 if unwrap(token) == token => [b"\n", token, b"\n"].concat(),
+            1 | 2 => token.to_vec(),
+            _ => replace(token, SPACE.as_bytes(), b" "),
+        })
+        .collect();
+    if !has_bytes(&tokens, |byte, token| token == byte_token(byte)) {
+        return no("tokens 3 to 258 are not <0x00> to <0xFF>, where llama2.c looks for bytes".into());
+    }
+    for (id, (token, given)) in tokens.iter().zip(list.strings()).enumerate() {
+        if given.is_empty() {
+            return no(format!("token {id} is empty, on which llama2.c fails"));
+        }
+        if given.contains(&0) {
+            return no(format!("token {id} has a zero byte, at which llama2.c would end it"));
+        }
+        if token.len() as u64 > MAX_TOKEN.into() {
+            return no(format!("token {id} has {} bytes, at most {MAX_TOKEN} are written", token.len()));
+        }
+    }
+    if !tokens.iter().any(|token| token == b" ") {
+        return no("there is no token for a single space, which llama2.c puts before every text".into());
+    }
+    let longest = tokens.iter().map(Vec::len).max().unwrap_or(0) as u32; // at most MAX_TOKEN
+    let mut out = order.le(longest.to_le_bytes()).to_vec();
+    for (token, score) in tokens.iter().zip(scores) {
+        out.extend(order.le(score.to_le_bytes()));
+        out.extend(order.le((token.len() as u32).to_le_bytes()));
+        out.extend(token);
+    }
+    Ok(out)
+}
+
+/// Adds a tokenizer's keys to a model's.
+///
+/// # Errors
+/// [`Fault::Unsupported`] if it has another number of tokens than the model's vocabulary.
+pub fn attach(model: &mut Model, tokenizer: &Model) -> Result<()> {
+    let tokens = tokenizer.metadata.get(TOKENS).and_then(Value::as_array).map_or(0, Array::len) as u64;
+    let vocab = model.metadata.get("llama.vocab_size").and_then(Value::as_u64);
+    if vocab != Some(tokens) {
+        let vocab = vocab.map_or("no vocabulary".to_string(), |n| format!("a vocabulary of {n}"));
+        let why = format!("it has {tokens} tokens but the model has {vocab}; they do not belong together");
+        return Err(Error::of("the tokenizer", Fault::Unsupported(why)));
+    }
+    for (key, value) in tokenizer.metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.")) {
+        model.metadata.set(key, value.clone());
+    }
+    Ok(())
 }
