@@ -18,8 +18,10 @@ impl Dir {
         std::fs::read(self.0.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            std::fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(&self.0)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -116,7 +118,9 @@ fn quantizing_says_what_it_did() {
         let out = dir.path("out.gguf");
         let report = json(&["quantize", &gguf, &out, "--type", scheme, "--pure", "--json"]);
         let inspect = json(&["inspect", "--json", &out]);
-        for (planned, found) in report["tensors"].as_array().unwrap().iter().zip(inspect["tensors"].as_array().unwrap()) {
+        for (planned, found) in
+            report["tensors"].as_array().unwrap().iter().zip(inspect["tensors"].as_array().unwrap())
+        {
             assert_eq!(planned["name"], found["name"]);
             assert_eq!(planned["type"], found["type"]);
             assert_eq!(planned["bytes"], found["bytes"]);
@@ -129,7 +133,12 @@ fn quantizing_says_what_it_did() {
                 _ => is(main),
             }
         }
-        let q = report["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "blk.0.attn_q.weight").unwrap();
+        let q = report["tensors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|t| t["name"] == "blk.0.attn_q.weight")
+            .unwrap();
         let elements = 64.0 * 64.0;
         assert_eq!(q["bytes"].as_f64().unwrap() * 8.0 / elements, bits);
         let error = q["relative_error"].as_f64().unwrap();
@@ -148,8 +157,19 @@ fn the_users_rules_come_first() {
     let dir = Dir::new();
     let gguf = gguf(&dir);
     let plan = json(&[
-        "quantize", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--dry-run", "--json",
-        "--tensor", "attn_v=q8_0", "--tensor", r"blk\.0\..*=keep", "--embedding-type", "f16",
+        "quantize",
+        &gguf,
+        &dir.path("x.gguf"),
+        "--type",
+        "q4_0",
+        "--dry-run",
+        "--json",
+        "--tensor",
+        "attn_v=q8_0",
+        "--tensor",
+        r"blk\.0\..*=keep",
+        "--embedding-type",
+        "f16",
     ]);
     assert_eq!(plan["written"], false);
     assert!(dir.names() == ["tiny.gguf"], "a dry run writes nothing");
@@ -161,7 +181,8 @@ fn the_users_rules_come_first() {
     assert_eq!(type_of("blk.0.attn_q.weight"), "f32");
     assert_eq!(type_of("blk.1.attn_q.weight"), "q4_0");
     assert_eq!(type_of("token_embd.weight"), "f16");
-    let (code, text) = fails(&["quantize", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--tensor", "nothing=q8_0"]);
+    let (code, text) =
+        fails(&["quantize", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--tensor", "nothing=q8_0"]);
     assert!(code == 2 && text.contains("nothing"), "{text}");
 }
 
@@ -256,18 +277,29 @@ fn metadata_is_edited_out_of_place() {
     std::fs::write(dir.path("template"), "{{ 'x' }}\n").unwrap();
     std::fs::write(dir.path("types.json"), "[1, 2, 3]").unwrap();
     ok(&[
-        "edit", &gguf, &dir.path("new.gguf"),
-        "--set", "general.name=Tiny",
-        "--set", "llama.context_length=64",
-        "--set", "new.array=[str]:[\"a\",\"b\"]",
-        "--set-file", &format!("tokenizer.chat_template={}", dir.path("template")),
-        "--set-file", &format!("new.types:[i32]={}", dir.path("types.json")),
-        "--rename", "llama.vocab_size=llama.words",
-        "--remove", "llama.rope.freq_base",
+        "edit",
+        &gguf,
+        &dir.path("new.gguf"),
+        "--set",
+        "general.name=Tiny",
+        "--set",
+        "llama.context_length=64",
+        "--set",
+        "new.array=[str]:[\"a\",\"b\"]",
+        "--set-file",
+        &format!("tokenizer.chat_template={}", dir.path("template")),
+        "--set-file",
+        &format!("new.types:[i32]={}", dir.path("types.json")),
+        "--rename",
+        "llama.vocab_size=llama.words",
+        "--remove",
+        "llama.rope.freq_base",
     ]);
     let info = json(&["inspect", "--json", &dir.path("new.gguf")]);
     let get = |key: &str| info["metadata"].as_array().unwrap().iter().find(|m| m[0] == key).cloned();
-    let is = |key: &str, kind: &str, value: Value| assert_eq!(get(key), Some(serde_json::json!([key, kind, value])));
+    let is = |key: &str, kind: &str, value: Value| {
+        assert_eq!(get(key), Some(serde_json::json!([key, kind, value])))
+    };
     is("general.name", "str", "Tiny".into());
     is("llama.context_length", "u32", 64.into());
     is("tokenizer.chat_template", "str", "{{ 'x' }}\n".into());
@@ -275,7 +307,8 @@ fn metadata_is_edited_out_of_place() {
     is("new.types", "array", serde_json::json!(["i32", [1, 2, 3]]));
     is("llama.words", "u32", 512.into());
     assert!(get("llama.vocab_size").is_none() && get("llama.rope.freq_base").is_none());
-    for bad in [["--set", "llama.context_length=-1"], ["--remove", "x"], ["--rename", "x=y"], ["--set", "x"]] {
+    for bad in [["--set", "llama.context_length=-1"], ["--remove", "x"], ["--rename", "x=y"], ["--set", "x"]]
+    {
         assert_eq!(fails(&["edit", &gguf, &dir.path("bad.gguf"), bad[0], bad[1]]).0, 2, "{bad:?}");
     }
     assert_eq!(fails(&["edit", &gguf, &gguf, "--set", "a=1"]).0, 2);
@@ -404,7 +437,11 @@ fn an_interrupted_run_leaves_the_old_file() {
     let (code, text) = fails(&["convert", &gguf, "/dev/full"]);
     assert!(code == 2 || text.contains("not a regular file"), "{text}");
     assert!(fails(&["convert", &gguf, "/dev/full", "--format", "gguf"]).1.contains("not a regular file"));
-    let full = program().args(["inspect", &gguf]).stdout(std::fs::File::create("/dev/full").unwrap()).output().unwrap();
+    let full = program()
+        .args(["inspect", &gguf])
+        .stdout(std::fs::File::create("/dev/full").unwrap())
+        .output()
+        .unwrap();
     assert_eq!(full.status.code(), Some(1));
 
     // Large enough that the signal comes while weights are written.

@@ -65,7 +65,14 @@ fn tables(model: Option<&Model>, len: usize) -> Vec<usize> {
     at
 }
 
-fn torment(name: &str, file: &[u8], others: &[(String, Vec<u8>)], flips_every: usize, random: usize, seed: u64) {
+fn torment(
+    name: &str,
+    file: &[u8],
+    others: &[(String, Vec<u8>)],
+    flips_every: usize,
+    random: usize,
+    seed: u64,
+) {
     let model = try_it(name, file);
     for n in (0..file.len().min(4096)).step_by(flips_every) {
         try_it(name, &file[..n]);
@@ -133,7 +140,10 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
         files.push((format!("{}.gguf", order.name()), bytes(layout)));
     }
     let options = safetensors::Options { split: gguf::Split::None };
-    files.push(("typed.safetensors".into(), bytes(safetensors::layout("x", &m, &tensors(false), options).unwrap())));
+    files.push((
+        "typed.safetensors".into(),
+        bytes(safetensors::layout("x", &m, &tensors(false), options).unwrap()),
+    ));
     for version in [1, 2] {
         let v0 = llama2c::read(&Input::whole("tiny.bin", &files[0].1)).unwrap();
         let matrix = match version {
@@ -146,7 +156,10 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
             .map(|t| Tensor { encoding: if t.shape.len() == 2 { matrix } else { t.encoding }, ..t.clone() })
             .collect();
         let options = llama2c::Options { version, order: ByteOrder::Big };
-        files.push((format!("v{version}.bin"), bytes(llama2c::layout("x", &v0.metadata, &tensors, options).unwrap())));
+        files.push((
+            format!("v{version}.bin"),
+            bytes(llama2c::layout("x", &v0.metadata, &tensors, options).unwrap()),
+        ));
     }
     files
 }

@@ -181,4 +181,6 @@ pub struct Model {
     pub metadata: Metadata,
     /// In the order of the files.
     pub tensors: Vec<Tensor>,
+    /// What the reader put right, for people to read.
+    pub notes: Vec<String>,
 }

@@ -58,6 +58,10 @@ fn as_text(source: &Source, all: bool) -> String {
         let _ = writeln!(text, "{tensors} tensors, {weights} weights, {bits:.2} bits per weight");
     }
 
+    for note in &model.notes {
+        let _ = writeln!(text, "note: {}", visible(note));
+    }
+
     let mut types: Vec<(String, u64, u64, u64)> = Vec::new();
     for t in &model.tensors {
         let name = t.encoding.name();
@@ -156,6 +160,7 @@ fn as_json(source: &Source) -> String {
         "files": source.files.iter().map(|f| json!({"path": f.name(), "bytes": f.len})).collect::<Vec<_>>(),
         "metadata": typed::to_json(&model.metadata),
         "tensors": tensors.collect::<Vec<_>>(),
+        "notes": model.notes,
     });
     format!("{value:#}\n")
 }

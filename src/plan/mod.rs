@@ -131,7 +131,7 @@ impl Plan {
 pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     let model = &source.model;
     let target = target::choose(model, wishes)?;
-    let mut notes = Vec::new();
+    let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();
     for edit in &wishes.edits {
         edit.apply(&mut metadata)?;

@@ -34,16 +34,20 @@ pub fn read(input: &Input) -> Result<Model> {
     let n_tensors = r.count("the number of tensors", if r.wide { 24 } else { 16 })?;
     let n_kv = r.count("the number of metadata entries", if r.wide { 14 } else { 10 })?;
 
-    let mut metadata = Metadata::new();
+    let (mut metadata, mut notes) = (Metadata::new(), Vec::new());
     let mut keys = HashSet::new();
     for _ in 0..n_kv {
         let at = r.c.at;
         let key = r.name("a metadata key")?;
-        if !keys.insert(key.clone()) {
+        let value = r.value(&key)?;
+        if keys.insert(key.clone()) {
+            metadata.push(key, value);
+        } else if metadata.get(&key) == Some(&value) && notes.len() < 16 {
+            // Some writers repeat general.architecture. Nobody can read such a file in two ways.
+            notes.push(format!("metadata key {key} stands twice with the same value and is kept once"));
+        } else {
             return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key }));
         }
-        let value = r.value(&key)?;
-        metadata.push(key, value);
     }
     let alignment = match metadata.get(ALIGNMENT_KEY) {
         None => DEFAULT_ALIGNMENT,
@@ -92,7 +96,7 @@ pub fn read(input: &Input) -> Result<Model> {
             return Err(r.c.fault(at, Fault::Ends { what, end, len: input.len }));
         }
     }
-    Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors })
+    Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors, notes })
 }
 
 struct Reader<'a> {

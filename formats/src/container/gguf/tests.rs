@@ -54,7 +54,14 @@ fn sample() -> (Metadata, Vec<Tensor>) {
 
 fn model(m: &Metadata, layout: &Layout, order: ByteOrder, alignment: u64) -> Model {
     let tensors = layout.tensors.clone();
-    Model { format: Format::Gguf { version: 3 }, order, alignment, metadata: m.clone(), tensors }
+    Model {
+        format: Format::Gguf { version: 3 },
+        order,
+        alignment,
+        metadata: m.clone(),
+        tensors,
+        notes: Vec::new(),
+    }
 }
 
 #[test]
@@ -187,7 +194,7 @@ fn every_fault_is_named() {
         ("version 4", b"GGUF\x04\0\0\0".to_vec(), |f| matches!(f, Fault::Version { found: 4, .. })),
         ("cut", b"GGUF\x03\0\0\0\x01".to_vec(), |f| matches!(f, Fault::Ends { .. })),
         ("count", [&b"GGUF\x03\0\0\0"[..], &[0xFF; 16]].concat(), |f| matches!(f, Fault::TooMany { .. })),
-        ("duplicate key", file(&[u32_kv(b"a", 1), u32_kv(b"a", 1)], &[]), |f| {
+        ("duplicate key", file(&[u32_kv(b"a", 1), u32_kv(b"a", 2)], &[]), |f| {
             matches!(f, Fault::Duplicate { .. })
         }),
         ("empty key", file(&[u32_kv(b"", 1)], &[]), |f| matches!(f, Fault::Text { .. })),
@@ -226,6 +233,9 @@ fn every_fault_is_named() {
     assert!(matches!(read(&Input::whole("x", &twice)).unwrap_err().fault, Fault::Duplicate { .. }));
     let beyond = file(&[], &[info("a", &[100], 0, 0)]);
     assert!(matches!(read(&Input::whole("x", &beyond)).unwrap_err().fault, Fault::Ends { .. }));
+    let same = file(&[u32_kv(b"a", 1), u32_kv(b"a", 1)], &[]);
+    let same = read(&Input::whole("x", &same)).unwrap();
+    assert!(same.metadata.len() == 1 && same.notes.len() == 1);
     let fine = file(&[u32_kv(b"a", 1)], &[info("a", &[8], 0, 0), info("b", &[8], 0, 32)]);
     assert_eq!(read(&Input::whole("x", &fine)).unwrap().tensors.len(), 2);
 }

@@ -176,6 +176,7 @@ fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
         alignment: 1,
         metadata: metadata(config),
         tensors,
+        notes: Vec::new(),
     })
 }
 

@@ -186,7 +186,7 @@ pub fn read(input: &Input) -> Result<Model> {
         metadata.push(key.into(), value);
     }
     let format = Format::Llama2cTokenizer;
-    Ok(Model { format, order, alignment: 1, metadata, tensors: Vec::new() })
+    Ok(Model { format, order, alignment: 1, metadata, tensors: Vec::new(), notes: Vec::new() })
 }
 
 /// Whether the 256 tokens from [`FIRST_BYTE`] on are each the byte's.
