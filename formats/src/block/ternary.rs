@@ -62,7 +62,7 @@ impl Block<256, 54> for Tq1_0 {
             let mut power = 1u8;
             for n in 0..digits {
                 for i in 0..count {
-                    let digit = u16::from(bytes[byte + i].wrapping_mul(power)) * 3 >> 8;
+                    let digit = (u16::from(bytes[byte + i].wrapping_mul(power)) * 3) >> 8;
                     out[weight + n * count + i] = f32::from(digit as i16 - 1) * d;
                 }
                 power = power.wrapping_mul(3);
