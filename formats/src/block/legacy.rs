@@ -1,37 +1,207 @@
-//! 32 weights under one scale.
-use super::Block;
+//! Blocks of 32 weights under one scale, or under a scale and an offset.
 
-/// Q4_0.
+use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
+use super::{Block, f16_to_f32, f32_to_f16};
+
+/// Byte j holds the four low bits of code j low, and of code j + 16 high.
+#[inline(always)]
+fn nibbles(bytes: &[u8]) -> [u8; 32] {
+    let mut q = [0; 32];
+    for j in 0..16 {
+        q[j] = bytes[j] & 15;
+        q[j + 16] = bytes[j] >> 4;
+    }
+    q
+}
+
+#[inline(always)]
+fn pack_nibbles(q: &[u8; 32], bytes: &mut [u8]) {
+    for j in 0..16 {
+        bytes[j] = q[j] & 15 | q[j + 16] << 4;
+    }
+}
+
+/// Bit j of a 32-bit number is the fifth bit of code j.
+#[inline(always)]
+fn fifth_bits(q: &mut [u8; 32], bits: &[u8]) {
+    for j in 0..32 {
+        q[j] |= (bits[j / 8] >> (j % 8) & 1) << 4;
+    }
+}
+
+#[inline(always)]
+fn pack_fifth_bits(q: &[u8; 32], bits: &mut [u8]) {
+    for i in 0..4 {
+        bits[i] = (0..8).fold(0, |b, j| b | (q[8 * i + j] >> 4) << j);
+    }
+}
+
+#[inline(always)]
+fn half(bytes: &[u8]) -> f32 {
+    f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
+}
+
+/// A number that is a half already.
+#[inline(always)]
+fn pack_half(x: f32, bytes: &mut [u8]) {
+    bytes[..2].copy_from_slice(&f32_to_f16(x).to_le_bytes());
+}
+
+/// `first`, `first + step`, and so on.
+const fn places(first: f32, step: f32) -> Lanes {
+    let mut lanes = [first; LANES];
+    let mut l = 1;
+    while l < LANES {
+        lanes[l] = lanes[l - 1] + step;
+        l += 1;
+    }
+    lanes
+}
+
+/// d and the codes of x = d · (q − offset).
+#[inline(always)]
+fn under_scale<const G: usize>(
+    x: &[f32; 32],
+    importance: Option<&[f32; 32]>,
+    codes: Codes,
+    plain: f32,
+    grid: &[Lanes; G],
+) -> (f32, [u8; 32]) {
+    let d = fit_scale(&Sample::new(x, importance), codes, plain, grid);
+    (d, codes.round(x, d, 0.0))
+}
+
+/// d, m and the codes of x = d · q + m.
+#[inline(always)]
+fn with_offset(x: &[f32; 32], importance: Option<&[f32; 32]>, codes: Codes) -> (f32, f32, [u8; 32]) {
+    let (d, m) = fit_affine(&Sample::new(x, importance), codes, &ENDS);
+    let q = codes.round(x, d, m);
+    let d = if q == [0; 32] { 0.0 } else { d };
+    (d, m, q)
+}
+
+/// Where the search for scale and offset starts. That without steps at one end and fewer at the other finds
+/// weights that are few multiples of one number.
+const ENDS: [[Lanes; 2]; 2] = [
+    [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
+    [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
+];
+
+const Q4: Codes = Codes { lo: -8.0, hi: 7.0 };
+const Q4_GRID: [Lanes; 4] = [places(-7.2, -0.4), places(6.3, 0.4), places(-7.4, -0.4), places(6.5, 0.4)];
+const Q5: Codes = Codes { lo: -16.0, hi: 15.0 };
+const Q5_GRID: [Lanes; 4] = [places(-15.2, -0.4), places(14.3, 0.4), places(-15.4, -0.4), places(14.5, 0.4)];
+const Q8: Codes = Codes { lo: -127.0, hi: 127.0 };
+const Q8_GRID: [Lanes; 4] =
+    [places(128.5, -0.5), places(124.5, -0.5), places(120.5, -0.5), places(116.5, -0.5)];
+
+/// d, q[32]: x[j] = d · (q[j] − 8); byte j of q holds q[j] low and q[j + 16] high.
 pub struct Q4_0;
+
 impl Block<32, 18> for Q4_0 {
-    fn decode(_: &[u8; 18], _: &mut [f32; 32]) {}
-    fn encode(_: &[f32; 32], _: Option<&[f32; 32]>, _: &mut [u8; 18]) {}
+    #[inline(always)]
+    fn decode(bytes: &[u8; 18], out: &mut [f32; 32]) {
+        let d = half(bytes);
+        for (x, q) in out.iter_mut().zip(nibbles(&bytes[2..])) {
+            *x = f32::from(q as i8 - 8) * d;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 18]) {
+        let (d, q) = under_scale(x, importance, Q4, -8.0, &Q4_GRID);
+        pack_half(d, bytes);
+        pack_nibbles(&q, &mut bytes[2..]);
+    }
 }
 
-/// Q4_1.
+/// d, m, q[32]: x[j] = d · q[j] + m; q as in [`Q4_0`].
 pub struct Q4_1;
+
 impl Block<32, 20> for Q4_1 {
-    fn decode(_: &[u8; 20], _: &mut [f32; 32]) {}
-    fn encode(_: &[f32; 32], _: Option<&[f32; 32]>, _: &mut [u8; 20]) {}
+    #[inline(always)]
+    fn decode(bytes: &[u8; 20], out: &mut [f32; 32]) {
+        let (d, m) = (half(bytes), half(&bytes[2..]));
+        for (x, q) in out.iter_mut().zip(nibbles(&bytes[4..])) {
+            *x = f32::from(q) * d + m;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 20]) {
+        let (d, m, q) = with_offset(x, importance, Codes { lo: 0.0, hi: 15.0 });
+        pack_half(d, bytes);
+        pack_half(m, &mut bytes[2..]);
+        pack_nibbles(&q, &mut bytes[4..]);
+    }
 }
 
-/// Q5_0.
+/// d, h, q[32]: x[j] = d · (q[j] + 16 · h[j] − 16); q as in [`Q4_0`], h[j] is bit j of a 32-bit number.
 pub struct Q5_0;
+
 impl Block<32, 22> for Q5_0 {
-    fn decode(_: &[u8; 22], _: &mut [f32; 32]) {}
-    fn encode(_: &[f32; 32], _: Option<&[f32; 32]>, _: &mut [u8; 22]) {}
+    #[inline(always)]
+    fn decode(bytes: &[u8; 22], out: &mut [f32; 32]) {
+        let d = half(bytes);
+        let mut q = nibbles(&bytes[6..]);
+        fifth_bits(&mut q, &bytes[2..6]);
+        for (x, q) in out.iter_mut().zip(q) {
+            *x = f32::from(q as i8 - 16) * d;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 22]) {
+        let (d, q) = under_scale(x, importance, Q5, -16.0, &Q5_GRID);
+        pack_half(d, bytes);
+        pack_fifth_bits(&q, &mut bytes[2..6]);
+        pack_nibbles(&q, &mut bytes[6..]);
+    }
 }
 
-/// Q5_1.
+/// d, m, h, q[32]: x[j] = d · (q[j] + 16 · h[j]) + m; h and q as in [`Q5_0`].
 pub struct Q5_1;
+
 impl Block<32, 24> for Q5_1 {
-    fn decode(_: &[u8; 24], _: &mut [f32; 32]) {}
-    fn encode(_: &[f32; 32], _: Option<&[f32; 32]>, _: &mut [u8; 24]) {}
+    #[inline(always)]
+    fn decode(bytes: &[u8; 24], out: &mut [f32; 32]) {
+        let (d, m) = (half(bytes), half(&bytes[2..]));
+        let mut q = nibbles(&bytes[8..]);
+        fifth_bits(&mut q, &bytes[4..8]);
+        for (x, q) in out.iter_mut().zip(q) {
+            *x = f32::from(q) * d + m;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 24]) {
+        let (d, m, q) = with_offset(x, importance, Codes { lo: 0.0, hi: 31.0 });
+        pack_half(d, bytes);
+        pack_half(m, &mut bytes[2..]);
+        pack_fifth_bits(&q, &mut bytes[4..8]);
+        pack_nibbles(&q, &mut bytes[8..]);
+    }
 }
 
-/// Q8_0.
+/// d, q[32]: x[j] = d · q[j], q[j] a signed byte. Written without −128, which arithmetic on magnitudes of seven
+/// bits cannot take.
 pub struct Q8_0;
+
 impl Block<32, 34> for Q8_0 {
-    fn decode(_: &[u8; 34], _: &mut [f32; 32]) {}
-    fn encode(_: &[f32; 32], _: Option<&[f32; 32]>, _: &mut [u8; 34]) {}
+    #[inline(always)]
+    fn decode(bytes: &[u8; 34], out: &mut [f32; 32]) {
+        let d = half(bytes);
+        for (x, &q) in out.iter_mut().zip(&bytes[2..]) {
+            *x = f32::from(q as i8) * d;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 34]) {
+        let (d, q) = under_scale(x, importance, Q8, 127.0, &Q8_GRID);
+        pack_half(d, bytes);
+        for (b, q) in bytes[2..].iter_mut().zip(q) {
+            *b = q.wrapping_sub(127);
+        }
+    }
 }

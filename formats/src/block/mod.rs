@@ -6,6 +6,7 @@
 
 mod float;
 mod legacy;
+mod search;
 mod ternary;
 
 pub use float::{f16_to_f32, f32_to_f16};
@@ -254,20 +255,13 @@ impl DType {
     /// bytes stay.
     pub fn swap(self, bytes: &mut [u8]) {
         let info = self.info();
-        match info.fields {
-            [f] if f.width * f.count == info.bytes => match f.width {
-                2 => bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|b| b.reverse()),
-                4 => bytes.as_chunks_mut::<4>().0.iter_mut().for_each(|b| b.reverse()),
-                _ => bytes.as_chunks_mut::<8>().0.iter_mut().for_each(|b| b.reverse()),
-            },
-            fields => {
-                for f in fields {
-                    for block in bytes.chunks_exact_mut(info.bytes) {
-                        for i in 0..f.count {
-                            let at = f.at + i * f.stride;
-                            block[at..at + f.width].reverse();
-                        }
-                    }
+        // Strips stay in the cache from one field to the next.
+        for strip in bytes.chunks_mut(info.bytes * (1 + 8192 / info.bytes)) {
+            for f in info.fields {
+                match f.width {
+                    2 => swap_field::<2>(strip, info.bytes, f),
+                    4 => swap_field::<4>(strip, info.bytes, f),
+                    _ => swap_field::<8>(strip, info.bytes, f),
                 }
             }
         }
@@ -300,6 +294,24 @@ impl DType {
                 })
             })
         })
+    }
+}
+
+/// Turns one field round in every block.
+fn swap_field<const N: usize>(bytes: &mut [u8], block: usize, f: &Field) {
+    if N * f.count == block {
+        bytes.as_chunks_mut::<N>().0.iter_mut().for_each(|b| b.reverse());
+        return;
+    }
+    for block in bytes.chunks_exact_mut(block) {
+        let field = &mut block[f.at..];
+        if f.stride == N {
+            field.as_chunks_mut::<N>().0[..f.count].iter_mut().for_each(|b| b.reverse());
+        } else {
+            for part in field.chunks_mut(f.stride).take(f.count) {
+                part[..N].as_chunks_mut::<N>().0[0].reverse();
+            }
+        }
     }
 }
 
