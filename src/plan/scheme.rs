@@ -35,7 +35,7 @@ const fn scheme(
 use DType::{BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TQ1_0, TQ2_0};
 
 /// Every scheme.
-pub const SCHEMES: &[Scheme] = &[
+pub static SCHEMES: &[Scheme] = &[
     scheme("f32", &["fp32"], [F32, F32, F32], 0),
     scheme("f16", &["fp16"], [F16, F16, F16], 1),
     scheme("bf16", &[], [BF16, BF16, BF16], 32),
