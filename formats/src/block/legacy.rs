@@ -80,8 +80,8 @@ fn with_offset(x: &[f32; 32], importance: Option<&[f32; 32]>, codes: Codes) -> (
     (d, m, q)
 }
 
-/// Where the search for scale and offset starts. That without steps at one end and fewer at the other finds
-/// weights that are few multiples of one number.
+/// Where the search for scale and offset starts. With both extremes on whole codes, an even number apart, weights
+/// that are a few multiples of one number are met exactly.
 const ENDS: [[Lanes; 2]; 2] = [
     [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
     [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],

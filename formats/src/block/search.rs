@@ -306,8 +306,9 @@ pub(super) fn fit_scale<const W: usize, const G: usize>(
 }
 
 /// The scale and the offset to store for x = d·q + m with q from 0. Never worse than the least and the largest
-/// weight on the first and the last code. `grid` says where the search starts: the place of the least weight from the first
-/// code on, and that of the largest from the last, so what is clipped is below zero and above.
+/// weight on the first and the last code. `grid` says where the search starts, as the places (in codes) of the
+/// least weight, from the first code on, and of the largest, from the last; places below zero for the one and
+/// above zero for the other clip.
 #[inline(always)]
 pub(super) fn fit_affine<const W: usize, const G: usize>(
     sample: &Sample<W>,
