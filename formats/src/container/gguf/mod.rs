@@ -10,6 +10,7 @@ mod split;
 mod write;
 
 pub use read::read;
+pub(crate) use split::assign;
 pub use split::{Split, join, shard_name, split_of};
 pub use write::{Options, layout};
 

@@ -24,7 +24,7 @@ pub enum Split {
 }
 
 /// The tensors of each file. With a single file there is no split.
-pub(super) fn assign(tensors: &[Tensor], alignment: u64, split: Split) -> Vec<Range<usize>> {
+pub(crate) fn assign(tensors: &[Tensor], alignment: u64, split: Split) -> Vec<Range<usize>> {
     let mut shards = Vec::new();
     let (mut start, mut size) = (0, 0u64);
     for (i, t) in tensors.iter().enumerate() {

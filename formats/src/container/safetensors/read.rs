@@ -1,0 +1,187 @@
+//! The reader of one file.
+
+use std::collections::HashSet;
+
+use safetensors::tensor::TensorInfo;
+
+use super::json::Text;
+use super::{FORMAT, MAX_HEADER, MAX_KEYS, METADATA, TYPED, typed};
+use crate::block::{DType, TYPES};
+use crate::container::Cursor;
+use crate::error::{Fault, Result};
+use crate::metadata::{Metadata, Value};
+use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor, elements};
+
+/// Longest entry of one tensor: what bounds its number of dimensions.
+const MAX_ENTRY: usize = 1 << 20;
+
+/// Whether the file starts like a safetensors file: a length that can be the header's, then a brace. A file
+/// that ends before its header does is one too: reading it tells what is missing.
+pub fn looks_like(input: &Input) -> bool {
+    let Some((len, rest)) = input.bytes.split_first_chunk::<8>() else { return false };
+    (2..=MAX_HEADER).contains(&u64::from_le_bytes(*len)) && rest.first() == Some(&b'{')
+}
+
+/// Reads one file. The tensors come in the order of their data; text metadata comes as strings, typed metadata
+/// as it was before it was filed here.
+///
+/// # Errors
+/// Everything that the `safetensors` crate refuses, and names that appear twice. [`Fault::More`] if `input` is
+/// a prefix that ends before the tensor data.
+pub fn read(input: &Input) -> Result<Model> {
+    let mut c = Cursor::new(input, ByteOrder::Little);
+    let len = c.u64("the header's length")?;
+    if len > MAX_HEADER {
+        let what = "the header's length".into();
+        return Err(c.fault(0, Fault::TooMany { what, found: len, most: MAX_HEADER }));
+    }
+    let header = c.take(len, || "the header".into())?;
+    let text = Text::new(input.name, header, 8)?;
+    if !text.text.starts_with('{') {
+        return Err(c.fault(8, Fault::Header("does not start with a brace".into())));
+    }
+
+    let mut metadata = None;
+    let mut entries = Vec::new();
+    text.entries(text.text, |key, value| {
+        let name: String = text.parse(key)?;
+        if name != METADATA {
+            entries.push((key, tensor(&text, name, value)?));
+        } else if metadata.replace(strings(&text, value)?).is_some() {
+            return Err(text.fault(key, Fault::Duplicate { what: "key", name }));
+        }
+        Ok(())
+    })?;
+
+    // By name, and by place among equals: two of a name are neighbours, the second later in the file.
+    entries.sort_unstable_by(|(a_key, a), (b_key, b)| {
+        a.name.cmp(&b.name).then(a_key.as_ptr().cmp(&b_key.as_ptr()))
+    });
+    if let Some([_, (key, t)]) = entries.windows(2).find(|pair| pair[0].1.name == pair[1].1.name) {
+        return Err(text.fault(key, Fault::Duplicate { what: "tensor", name: t.name.clone() }));
+    }
+    // The stretches of data follow each other; those of no bytes stand before the one that starts with them.
+    entries.sort_by_key(|(_, t)| (t.place.offset, t.place.len));
+    let start = 8 + len;
+    let mut expected = 0u64;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (key, mut t) in entries {
+        let Place { offset, len, .. } = t.place;
+        if offset != expected {
+            return Err(text.fault(key, Fault::Offset { tensor: t.name, found: offset, expected }));
+        }
+        expected += len; // the end in the header, which `tensor` has checked
+        let end = start.saturating_add(expected);
+        if end > input.len {
+            let what = format!("tensor {}", t.name);
+            return Err(text.fault(key, Fault::Ends { what, end, len: input.len }));
+        }
+        t.place.offset += start;
+        tensors.push(t);
+    }
+    let end = start + expected;
+    if end != input.len {
+        let why = format!("{} bytes follow the data of the last tensor", input.len - end);
+        return Err(c.fault(end, Fault::Header(why)));
+    }
+    Ok(Model {
+        format: Format::Safetensors,
+        order: ByteOrder::Little,
+        alignment: 1,
+        metadata: metadata.unwrap_or_default(),
+        tensors,
+    })
+}
+
+/// A tensor from its entry; the place's offset is still relative to the data.
+fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
+    if entry.len() > MAX_ENTRY {
+        let what = format!("the length of the entry of tensor {name}");
+        let fault = Fault::TooMany { what, found: entry.len() as u64, most: MAX_ENTRY as u64 };
+        return Err(text.fault(entry, fault));
+    }
+    let info: TensorInfo = match serde_json::from_str(entry) {
+        Ok(info) => info,
+        Err(e) => return Err(unknown_type(text, &name, entry).unwrap_or_else(|| text.bad(entry, &e))),
+    };
+    let type_name = info.dtype.to_string();
+    let Some(dtype) = DType::from_safetensors(&type_name) else {
+        let why = "not known to this program".into();
+        return Err(text.fault(entry, Fault::TensorType { tensor: name, id: type_name, why }));
+    };
+    let shape: Vec<u64> = info.shape.iter().map(|&d| d as u64).collect();
+    let (from, to) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+    let wrong =
+        |why: String| text.fault(entry, Fault::Shape { tensor: name.clone(), shape: shape.clone(), why });
+    let n = elements(&shape).ok_or_else(|| wrong("the number of elements overflows".into()))?;
+    let len = dtype
+        .bytes_for(n)
+        .ok_or_else(|| wrong(format!("as {type_name} its size overflows or is not whole bytes")))?;
+    let Some(given) = to.checked_sub(from) else {
+        return Err(text.fault(entry, Fault::Header(format!("tensor {name} ends before it starts"))));
+    };
+    if given != len {
+        return Err(wrong(format!("as {type_name} it takes {len} bytes, data_offsets give it {given}")));
+    }
+    let place = Place { file: 0, offset: from, len };
+    Ok(Tensor { name, shape, encoding: Encoding::Blocks(dtype), place })
+}
+
+/// The fault of an entry whose only flaw, as far as can be told, is its type.
+fn unknown_type(text: &Text, name: &str, entry: &str) -> Option<crate::Error> {
+    #[derive(serde::Deserialize)]
+    struct Typed {
+        dtype: String,
+    }
+    let id = serde_json::from_str::<Typed>(entry).ok()?.dtype;
+    if DType::from_safetensors(&id).is_some() {
+        return None;
+    }
+    let known: Vec<&str> = TYPES.iter().filter_map(|t| t.safetensors).collect();
+    let why = format!("unknown, known are {}", known.join(", "));
+    Some(text.fault(entry, Fault::TensorType { tensor: name.to_string(), id, why }))
+}
+
+/// The value of `__metadata__`. Files of 2023 have a null there.
+fn strings(text: &Text, value: &str) -> Result<Metadata> {
+    let mut metadata = Metadata::new();
+    if value == "null" {
+        return Ok(metadata);
+    }
+    let mut keys = HashSet::new();
+    let mut from_gguf = None;
+    text.entries(value, |at, value| {
+        let key: String = text.parse(at)?;
+        if key.is_empty() {
+            let problem = "empty".into();
+            return Err(text.fault(at, Fault::Text { what: "a metadata key".into(), problem }));
+        }
+        if keys.len() == MAX_KEYS {
+            let what = "the number of metadata keys".into();
+            let fault = Fault::TooMany { what, found: MAX_KEYS as u64 + 1, most: MAX_KEYS as u64 };
+            return Err(text.fault(at, fault));
+        }
+        if !keys.insert(key.clone()) {
+            return Err(text.fault(at, Fault::Duplicate { what: "metadata key", name: key }));
+        }
+        let bad = |why: String| text.fault(value, Fault::Metadata { key: key.clone(), why });
+        if !value.starts_with('"') {
+            return Err(bad("is not a string, as all metadata of safetensors must be".into()));
+        }
+        let string: String = text.parse(value)?;
+        if key == TYPED {
+            from_gguf = Some(typed::from_text(&string).map_err(bad)?);
+        } else {
+            metadata.push(key, Value::String(string.into_bytes()));
+        }
+        Ok(())
+    })?;
+    let Some(mut typed) = from_gguf else { return Ok(metadata) };
+    // The format was written for the sake of other readers. Whatever else is there, somebody has added.
+    metadata.remove(FORMAT);
+    let keys: HashSet<String> = typed.iter().map(|(key, _)| key.to_string()).collect();
+    for (key, value) in metadata.iter().filter(|(key, _)| !keys.contains(*key)) {
+        typed.push(key.to_string(), value.clone());
+    }
+    Ok(typed)
+}

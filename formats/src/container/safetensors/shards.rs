@@ -1,0 +1,138 @@
+//! Models of several files, and the index that names each tensor's file:
+//! `{"metadata": {"total_size": 24}, "weight_map": {"name": "model-00001-of-00002.safetensors"}}`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde_json::json;
+
+use super::json::Text;
+use crate::container::Layout;
+use crate::error::{Error, Fault, Result};
+use crate::metadata::Metadata;
+use crate::model::{ByteOrder, Format, Model};
+
+/// The names of a model's files, sorted, from the bytes of its index. They lie in the index's own folder: a
+/// name that could lead elsewhere is refused.
+///
+/// # Errors
+/// A bad index: [`Fault::Header`], [`Fault::Duplicate`] for a tensor that is named twice.
+pub fn read_index(name: &str, json: &[u8]) -> Result<Vec<String>> {
+    let map = weight_map(name, json)?;
+    let files: BTreeSet<String> = map.into_values().collect();
+    if files.is_empty() {
+        return Err(Error::of(name, Fault::Header("weight_map names no file".into())));
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// Checks that each tensor of the index is in the file that it names, and that the files have no others.
+/// `shards` are the files with their names, of which the last path component counts.
+///
+/// # Errors
+/// [`Fault::Split`] with the first tensor that is not where it should be.
+pub fn check_index(name: &str, json: &[u8], shards: &[(String, Model)]) -> Result<()> {
+    let map = weight_map(name, json)?;
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
+    for (path, shard) in shards {
+        let file = path.rsplit(['/', '\\']).next().unwrap_or(path);
+        for t in &shard.tensors {
+            let why = match map.get(&t.name) {
+                Some(named) if named == file => {
+                    seen.insert((file, &t.name));
+                    continue;
+                }
+                Some(named) => format!("tensor {} is here, but {name} says that it is in {named}", t.name),
+                None => format!("tensor {} is not in {name}", t.name),
+            };
+            return Err(Error::at(path, t.place.offset, Fault::Split(why)));
+        }
+    }
+    match map.iter().filter(|(tensor, file)| !seen.contains(&(file.as_str(), tensor.as_str()))).min() {
+        Some((tensor, file)) => {
+            Err(Error::of(name, Fault::Split(format!("tensor {tensor} is not in {file}"))))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Each tensor's file.
+fn weight_map(name: &str, json: &[u8]) -> Result<HashMap<String, String>> {
+    const KEY: &str = "weight_map";
+    let text = Text::new(name, json, 0)?;
+    let mut found = None;
+    text.entries(text.text, |at, value| {
+        let key: String = text.parse(at)?;
+        if key == KEY && found.replace(value).is_some() {
+            return Err(text.fault(at, Fault::Duplicate { what: "key", name: key }));
+        }
+        Ok(())
+    })?;
+    let found = found.ok_or_else(|| Error::of(name, Fault::Header("has no weight_map".into())))?;
+    let mut map = HashMap::new();
+    text.entries(found, |at, value| {
+        let tensor: String = text.parse(at)?;
+        let file: String = text.parse(value)?;
+        if file.contains(['/', '\\', ':', '\0']) || file.contains("..") || !file.ends_with(".safetensors") {
+            let why = format!("{file:?} is not the name of a safetensors file in the same folder");
+            return Err(text.fault(value, Fault::Header(why)));
+        }
+        if map.contains_key(&tensor) {
+            return Err(text.fault(at, Fault::Duplicate { what: "tensor", name: tensor }));
+        }
+        map.insert(tensor, file);
+        Ok(())
+    })?;
+    Ok(map)
+}
+
+/// Makes one model of several files, given with their names in order. Of a metadata key that several have, the
+/// first value counts.
+///
+/// # Errors
+/// [`Fault::Duplicate`] for a tensor that is in two files, [`Fault::Split`] for a file of another format.
+pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
+    if shards.is_empty() {
+        return Err(Error::of("", Fault::Split("no files".into())));
+    }
+    let mut names = HashSet::new();
+    let mut keys = HashSet::new();
+    let mut whole = Model {
+        format: Format::Safetensors,
+        order: ByteOrder::Little,
+        alignment: 1,
+        metadata: Metadata::new(),
+        tensors: Vec::new(),
+    };
+    for (i, (name, shard)) in shards.into_iter().enumerate() {
+        if shard.format != Format::Safetensors {
+            let why = format!("is {}, the model is safetensors", shard.format);
+            return Err(Error::of(&name, Fault::Split(why)));
+        }
+        for (key, value) in shard.metadata.iter() {
+            if keys.insert(key.to_string()) {
+                whole.metadata.push(key.to_string(), value.clone());
+            }
+        }
+        for mut t in shard.tensors {
+            if !names.insert(t.name.clone()) {
+                let fault = Fault::Duplicate { what: "tensor", name: t.name };
+                return Err(Error::at(&name, t.place.offset, fault));
+            }
+            t.place.file = i;
+            whole.tensors.push(t);
+        }
+    }
+    Ok(whole)
+}
+
+/// The bytes of `model.safetensors.index.json` for a layout whose files get these names, in order.
+pub fn index(layout: &Layout, names: &[String]) -> Vec<u8> {
+    let total_size: u64 = layout.tensors.iter().map(|t| t.place.len).sum();
+    let weight_map: BTreeMap<&str, &str> = layout
+        .tensors
+        .iter()
+        .filter_map(|t| Some((t.name.as_str(), names.get(t.place.file)?.as_str())))
+        .collect();
+    let json = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+    format!("{json:#}\n").into_bytes()
+}
