@@ -22,6 +22,11 @@ def floats(values):
     return a.tobytes()
 
 
+def single(x):
+    """x as the nearest float32."""
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
 def matrix(rows, cols, layers=1):
     """Normal weights with the spread of a trained layer, and now and then an outlier."""
     scale = cols ** -0.5
@@ -37,7 +42,9 @@ def checkpoint():
     parts = [struct.pack("<7i", DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, VOCAB, SEQ), matrix(VOCAB, DIM), norm(LAYERS)]
     parts += [matrix(rows, DIM, LAYERS) for rows in (DIM, kv, kv, DIM)]
     parts += [norm(LAYERS), matrix(HIDDEN, DIM, LAYERS), matrix(DIM, HIDDEN, LAYERS), matrix(HIDDEN, DIM, LAYERS), norm()]
-    angles = [p / 10000 ** (2 * i / head) for p in range(SEQ) for i in range(head // 2)]
+    # In float32, as llama2.c's exporter computes them; readers skip these tables.
+    frequencies = [single(1 / 10000 ** (2 * i / head)) for i in range(head // 2)]
+    angles = [single(p * f) for p in range(SEQ) for f in frequencies]
     parts += [floats(map(math.cos, angles)), floats(map(math.sin, angles))]
     return b"".join(parts)
 

@@ -142,7 +142,7 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
     let options = safetensors::Options { split: gguf::Split::None };
     files.push((
         "typed.safetensors".into(),
-        bytes(safetensors::layout("x", &m, &tensors(false), options).unwrap()),
+        bytes(safetensors::layout("x", &m, &tensors(false), options, &|_, _| "x".into()).unwrap()),
     ));
     for version in [1, 2] {
         let v0 = llama2c::read(&Input::whole("tiny.bin", &files[0].1)).unwrap();

@@ -188,7 +188,7 @@ pub(super) fn place(
                 _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
             };
             let options = safetensors::Options { split: wishes.split };
-            let layout = safetensors::layout(&name, metadata, tensors, options)?;
+            let layout = safetensors::layout(&name, metadata, tensors, options, &names)?;
             let count = layout.files.len();
             let names: Vec<_> = (0..count).map(|i| names(i, count)).collect();
             let mut extra = Vec::new();

@@ -88,7 +88,7 @@ fn stored_bytes(t: &Tensor) -> std::result::Result<u64, Fault> {
         return Err(Fault::Unsupported(why));
     }
     let block = dtype.info().weights as u64;
-    if t.cols() % block != 0 {
+    if !t.cols().is_multiple_of(block) {
         return Err(wrong(format!("a row of {} must be a multiple of {block} weights", dtype.name())));
     }
     elements(&t.shape).and_then(|n| dtype.bytes_for(n)).ok_or_else(|| wrong("its size overflows".into()))

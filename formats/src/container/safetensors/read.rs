@@ -90,6 +90,7 @@ pub fn read(input: &Input) -> Result<Model> {
         alignment: 1,
         metadata: metadata.unwrap_or_default(),
         tensors,
+        notes: Vec::new(),
     })
 }
 

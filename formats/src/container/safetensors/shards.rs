@@ -102,6 +102,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
         alignment: 1,
         metadata: Metadata::new(),
         tensors: Vec::new(),
+        notes: Vec::new(),
     };
     for (i, (name, shard)) in shards.into_iter().enumerate() {
         if shard.format != Format::Safetensors {
