@@ -287,10 +287,9 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
     if len > 0 {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
-        match fallocate(file, FallocateFlags::empty(), 0, len) {
-            Err(Errno::NOSPC) => return Err(Errno::NOSPC.into()),
-            // Otherwise not every file system can, and the length alone will do.
-            _ => {}
+        // Not every file system can reserve; elsewhere a full disk is found while writing.
+        if let Err(Errno::NOSPC) = fallocate(file, FallocateFlags::empty(), 0, len) {
+            return Err(Errno::NOSPC.into());
         }
     }
     file.set_len(len)

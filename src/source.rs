@@ -177,7 +177,10 @@ impl Source {
     }
 }
 
-fn open_all(folder: &Path, names: &[String], map: bool) -> Result<(Vec<InFile>, Vec<(String, Model)>)> {
+/// Models with the names of their files.
+type Shards = Vec<(String, Model)>;
+
+fn open_all(folder: &Path, names: &[String], map: bool) -> Result<(Vec<InFile>, Shards)> {
     let (mut files, mut shards) = (Vec::new(), Vec::new());
     for name in names {
         let file = InFile::open(&folder.join(name), map)?;

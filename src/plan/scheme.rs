@@ -50,8 +50,8 @@ pub static SCHEMES: &[Scheme] = &[
 
 /// The scheme with this name or alias, in any case.
 pub fn find(name: &str) -> Option<&'static Scheme> {
-    let is = |n: &&str| n.eq_ignore_ascii_case(name);
-    SCHEMES.iter().find(|s| is(&s.name) || s.aliases.iter().any(|a| is(a)))
+    let mut is = |n: &&str| n.eq_ignore_ascii_case(name);
+    SCHEMES.iter().find(|s| is(&s.name) || s.aliases.iter().any(&mut is))
 }
 
 /// What a tensor is to the rules; names are GGUF's, or Hugging Face's where a file kept them.
