@@ -1,10 +1,12 @@
 //! A look at a finished file: whether its numbers are numbers, and how far they are from another model's.
 
+use std::collections::{HashMap, HashSet};
+
 use formats::block::DType;
 use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::quantize::Outcome;
 use crate::source::Source;
 
@@ -24,45 +26,36 @@ pub struct Finding {
     pub outcome: Option<Outcome>,
 }
 
-/// Looks at every tensor; with a reference, compares it with the tensor of the same name.
+/// Looks at every tensor; with a reference, compares it with the tensor of the same name, if there is one of the
+/// same shape.
 ///
 /// # Errors
-/// The system's; tensors that the two models do not share, or whose shapes differ.
+/// The system's; tensors that cannot be decoded.
 pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding>> {
-    if let Some(reference) = reference {
-        same_tensors(source, reference)?;
-    }
     // Tensors in parallel, bands within one after another: sums do not depend on the number of threads.
     source.model.tensors.par_iter().map(|t| tensor(source, t, reference)).collect()
 }
 
-fn same_tensors(source: &Source, reference: &Source) -> Result<()> {
-    let only = |a: &Source, b: &Source| {
-        let names: std::collections::HashSet<_> = b.model.tensors.iter().map(|t| &t.name).collect();
-        a.model.tensors.iter().find(|t| !names.contains(&t.name)).map(|t| t.name.clone())
-    };
-    for (a, b) in [(source, reference), (reference, source)] {
-        if let Some(name) = only(a, b) {
-            let (a, b) = (a.path.display(), b.path.display());
-            return Err(Error::Failed(format!("tensor {name} is in {a} but not in {b}")));
+/// How the tensors of two models differ in name or shape, in words.
+pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
+    let (ours, theirs) = (&source.model.tensors, &reference.model.tensors);
+    let shapes: HashMap<_, _> = theirs.iter().map(|t| (&t.name, &t.shape)).collect();
+    let names: HashSet<_> = ours.iter().map(|t| &t.name).collect();
+    let (here, there) = (source.path.display(), reference.path.display());
+    let differs = ours.iter().filter_map(|t| match shapes.get(&t.name) {
+        None => Some(format!("tensor {} is in {here} but not in {there}", t.name)),
+        Some(shape) if **shape != t.shape => {
+            Some(format!("tensor {} has shape {:?} in {here} and {shape:?} in {there}", t.name, t.shape))
         }
-    }
-    Ok(())
+        _ => None,
+    });
+    let missing = theirs.iter().filter(|t| !names.contains(&t.name));
+    differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 
 fn tensor(source: &Source, t: &Tensor, reference: Option<&Source>) -> Result<Finding> {
-    let other = match reference {
-        None => None,
-        Some(r) => {
-            let other = r.model.tensors.iter().find(|o| o.name == t.name).expect("same_tensors has looked");
-            if other.shape != t.shape {
-                let why =
-                    format!("tensor {} has shape {:?}, the reference has {:?}", t.name, t.shape, other.shape);
-                return Err(Error::Failed(why));
-            }
-            Some((r, other))
-        }
-    };
+    let find = |r: &'_ Source| r.model.tensors.iter().position(|o| o.name == t.name && o.shape == t.shape);
+    let other = reference.and_then(|r| Some((r, &r.model.tensors[find(r)?])));
     let mut finding = Finding { name: t.name.clone(), encoding: t.encoding, not_finite: None, outcome: None };
     let total = t.elements();
     let step = (BAND / t.cols().max(1)).max(1) * t.cols().max(1);

@@ -261,9 +261,8 @@ fn big_endian_checkpoints_are_the_same_words_turned_round() {
     let dir = Dir::new();
     ok(&["convert", &demo("tiny.bin"), &dir.path("be.bin"), "--endian", "big"]);
     let (le, be) = (std::fs::read(demo("tiny.bin")).unwrap(), dir.read("be.bin"));
-    let tables = le.len() - 4 * 128 * 16;
     let turned: Vec<u8> = be.chunks_exact(4).flat_map(|w| [w[3], w[2], w[1], w[0]]).collect();
-    assert!(turned[..tables] == le[..tables]);
+    assert!(turned == le);
     ok(&["convert", &demo("tiny-tokenizer.bin"), &dir.path("tok.bin"), "--endian", "big"]);
     ok(&["convert", &dir.path("tok.bin"), &dir.path("tok-le.bin"), "--endian", "little"]);
     assert_eq!(dir.read("tok-le.bin"), std::fs::read(demo("tiny-tokenizer.bin")).unwrap());

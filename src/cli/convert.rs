@@ -172,14 +172,12 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: pipeline::Limits, json: b
     if !plan.layout.tensors.is_empty() {
         text += &by_type(plan, &outcomes);
     }
-    let _ = writeln!(
-        text,
-        "{} → {}, {:.2} bits per weight, {:.1} s",
-        report::bytes(source.bytes()),
-        report::bytes(plan.bytes()),
-        plan.bits_per_weight(),
-        start.elapsed().as_secs_f64()
-    );
+    let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
+    let bits = match plan.layout.tensors.len() {
+        0 => String::new(),
+        _ => format!("{:.2} bits per weight, ", plan.bits_per_weight()),
+    };
+    let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
     text += &remarks(plan);
     print(&text)
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::quantize::Outcome;
 use crate::report::Table;
 use crate::source::{self, Source};
-use crate::verify::{Finding, verify};
+use crate::verify::{Finding, unmatched, verify};
 
 /// `ggufkit verify`.
 #[derive(Debug, Args)]
@@ -36,24 +36,26 @@ impl Verify {
         let options = source::Options { no_mmap: self.input.no_mmap, tokenizer: None };
         let reference = self.against.as_deref().map(|p| Source::open(p, &options)).transpose()?;
         let findings = verify(&source, reference.as_ref())?;
+        let unmatched = reference.as_ref().map(|r| unmatched(&source, r)).unwrap_or_default();
+        let compared = reference.is_some();
         print(&if self.json {
-            as_json(&findings)
+            as_json(&findings, &unmatched)
         } else {
-            as_text(&source, &findings, self.against.is_some())
+            as_text(&source, &findings, &unmatched, compared)
         })?;
-        match findings.iter().filter(|f| f.not_finite.is_some()).count() {
-            0 => Ok(()),
-            n => {
-                let total = findings.len();
-                Err(Error::Failed(format!(
-                    "{n} of {total} tensors hold numbers that are infinite or undefined"
-                )))
-            }
+        let broken = findings.iter().filter(|f| f.not_finite.is_some()).count();
+        let total = findings.len();
+        match (broken, unmatched.first()) {
+            (0, None) => Ok(()),
+            (0, Some(first)) => Err(Error::Failed(first.clone())),
+            _ => Err(Error::Failed(format!(
+                "{broken} of {total} tensors hold numbers that are infinite or undefined"
+            ))),
         }
     }
 }
 
-fn as_text(source: &Source, findings: &[Finding], compared: bool) -> String {
+fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared: bool) -> String {
     let mut text = String::new();
     let mut table = Table::new(&["tensor", "type", "error"]);
     let mut total = Outcome::default();
@@ -70,6 +72,9 @@ fn as_text(source: &Source, findings: &[Finding], compared: bool) -> String {
         let _ = write!(text, "{table}");
         let _ = writeln!(text, "all tensors: {}", percent(total));
     }
+    for line in unmatched {
+        let _ = writeln!(text, "{line}");
+    }
     let n = findings.len();
     let format = source.model.format;
     let _ = writeln!(text, "{}: {format}, structure of {n} tensors is sound", source.path.display());
@@ -80,7 +85,7 @@ fn percent(outcome: Outcome) -> String {
     if outcome.error == 0.0 { "0".into() } else { format!("{:.4} %", 100.0 * outcome.relative()) }
 }
 
-fn as_json(findings: &[Finding]) -> String {
+fn as_json(findings: &[Finding], unmatched: &[String]) -> String {
     let tensors = findings.iter().map(|f| {
         json!({
             "name": f.name,
@@ -89,5 +94,5 @@ fn as_json(findings: &[Finding]) -> String {
             "relative_error": f.outcome.map(Outcome::relative),
         })
     });
-    format!("{:#}\n", json!({ "tensors": tensors.collect::<Vec<_>>() }))
+    format!("{:#}\n", json!({ "tensors": tensors.collect::<Vec<_>>(), "unmatched": unmatched }))
 }

@@ -155,8 +155,9 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     if target == Target::Gguf {
         target::gguf_metadata(model, wishes, &tensors, &mut metadata, &mut notes);
     }
-    let (layout, paths, extra) =
+    let (mut layout, paths, extra) =
         target::place(model, wishes, target, order, &metadata, &tensors, &mut notes)?;
+    target::keep_tables(source, order, &mut layout)?;
     target::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
     Ok(Plan { target, order, metadata, steps, layout, paths, extra, notes })
 }
@@ -238,18 +239,29 @@ fn is_integer(d: DType) -> bool {
 }
 
 fn refuse_fallbacks(steps: &[Step], tensors: &[Tensor]) -> Result<()> {
-    let odd: Vec<_> = steps.iter().zip(tensors).filter_map(|(s, t)| s.wanted.map(|w| (w, t))).collect();
-    let Some((wanted, first)) = odd.first() else { return Ok(()) };
+    let mut rows: Vec<(DType, u64, Vec<&str>)> = Vec::new();
+    for (step, t) in steps.iter().zip(tensors) {
+        let Some(wanted) = step.wanted else { continue };
+        match rows.iter_mut().find(|r| (r.0, r.1) == (wanted, t.cols())) {
+            Some(r) => r.2.push(&t.name),
+            None => rows.push((wanted, t.cols(), vec![&t.name])),
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let lines = rows.iter().map(|(wanted, cols, names)| {
+        let (block, first, more) = (wanted.info().weights, names[0], names.len() - 1);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(
+            "rows of {cols} are no multiple of {} weights, the block of {}: {first}{more}",
+            block,
+            wanted.name()
+        )
+    });
     Err(Error::Refused(format!(
-        "{} tensors have rows that no block of {} divides: {} has rows of {}, and {} stand{} alone with blocks of {}\n\
-         leave out --strict to see what they become, or give them a type with --tensor",
-        odd.len(),
-        wanted.name(),
-        first.name,
-        first.cols(),
-        odd.len(),
-        if odd.len() == 1 { "s" } else { "" },
-        wanted.info().weights,
+        "{}\nleave out --strict to see what they become, or give them a type with --tensor",
+        lines.collect::<Vec<_>>().join("; ")
     )))
 }
 

@@ -213,6 +213,7 @@ pub(super) fn place(
             let layout = llama2c::layout(&name, metadata, tensors, llama2c::Options { version, order })?;
             let mut extra = Vec::new();
             match metadata.text("tokenizer.ggml.model") {
+                None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
                 None | Some("no_vocab") => {
                     notes.push(
                         "no vocabulary in the source, so no tokenizer.bin beside the checkpoint".into(),
@@ -226,6 +227,25 @@ pub(super) fn place(
             Ok((layout, vec![out.clone()], extra))
         }
     }
+}
+
+/// llama2.c version 0 to version 0: the frequency tables, which are no tensors, are copied as the weights are, and
+/// not computed again.
+pub(super) fn keep_tables(source: &Source, order: ByteOrder, layout: &mut Layout) -> Result<()> {
+    let model = &source.model;
+    let (Format::Llama2c { version: 0 }, [file]) = (model.format, &mut layout.files[..]) else {
+        return Ok(());
+    };
+    let same_places = model.tensors.iter().zip(&layout.tensors).all(|(a, b)| a.place == b.place);
+    if file.len == source.files[0].len && same_places {
+        for (offset, bytes) in file.fixed.iter_mut().filter(|(offset, _)| *offset > 0) {
+            *bytes = source.files[0].read(*offset, bytes.len() as u64)?.into_owned();
+            if order != model.order {
+                DType::F32.swap(bytes);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The file name without its ending, and without the number of a shard.
