@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# A full disk, a folder without permission, Ctrl-C and kill -9 in the middle: no file at the target, the old one intact,
+# nothing left over. Needs root for the small file system and the permissions; says so and skips them otherwise.
+#   scripts/interruptions.sh GGUFKIT FOLDER
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ggufkit=$1 out=$2/interruptions
+rm -rf "$out"; mkdir -p "$out/disk" "$out/target"
+passed=0
+pass() { passed=$((passed + 1)); }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+# A model of 117 MB: long enough to be interrupted.
+python3 - "$out/big.bin" <<'PY'
+import struct, sys
+dim, hidden, layers, heads, vocab, seq = 512, 1408, 9, 8, 512, 16
+n = vocab * dim + layers * (2 * dim + 4 * dim * dim + 3 * dim * hidden) + dim + seq * dim // heads
+with open(sys.argv[1], "wb") as f:
+    f.write(struct.pack("<7i", dim, hidden, layers, heads, heads, vocab, seq))
+    f.write((struct.pack("<97f", *(i * 0.01 - 0.5 for i in range(97))) * (n // 97 + 1))[: 4 * n])
+PY
+
+# Interrupted with SIGINT and SIGKILL at several moments.
+for signal in INT KILL; do
+  for delay in 0.02 0.1 0.3; do
+    echo old >"$out/target/m.gguf"
+    "$ggufkit" quantize "$out/big.bin" "$out/target/m.gguf" --type tq1_0 --threads 1 >/dev/null 2>&1 & pid=$!
+    sleep $delay
+    kill -$signal $pid 2>/dev/null || true
+    if ! wait $pid 2>/dev/null; then
+      [ "$(cat "$out/target/m.gguf")" = old ] || fail "SIG$signal after $delay s: the old file is gone"
+    fi
+    [ "$(ls -A "$out/target")" = m.gguf ] || fail "SIG$signal after $delay s left $(ls -A "$out/target")"
+    pass
+  done
+done
+
+if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=8m none "$out/disk" 2>/dev/null; then
+  trap 'umount "$out/disk"' EXIT
+  echo old >"$out/disk/m.gguf"
+  # Known to be too large beforehand, from the free space.
+  if "$ggufkit" convert "$out/big.bin" "$out/disk/m.gguf" 2>"$out/err"; then fail "the disk was full"; fi
+  grep -q 'are free' "$out/err" || fail "$(cat "$out/err")"
+  [ "$(cat "$out/disk/m.gguf")" = old ] && [ "$(ls -A "$out/disk")" = m.gguf ] || fail "full disk: $(ls -A "$out/disk")"
+  pass
+  # A disk without room for one more file's blocks, and standard output on a full device.
+  dd if=/dev/zero of="$out/disk/filler" bs=64K count=1000 2>/dev/null || true
+  if "$ggufkit" convert demo/tiny.bin "$out/disk/m.gguf" 2>"$out/err"; then fail "the disk was full"; fi
+  [ "$(cat "$out/disk/m.gguf")" = old ] || fail "full disk: the old file is gone"
+  pass
+else
+  echo "skipped the full disk: no leave to mount a small one"
+fi
+if "$ggufkit" inspect demo/tiny.bin >/dev/full 2>"$out/err"; then fail "/dev/full took the report"; fi
+pass
+
+# A folder that may not be written to. Root may write anywhere, so another user tries.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+  echo old >"$out/target/m.gguf"
+  chmod 755 "$out" "$out/target"
+  cp demo/tiny.bin "$out/tiny.bin"; chmod 644 "$out/tiny.bin"
+  cp "$ggufkit" "$out/ggufkit"; chmod 755 "$out/ggufkit"
+  if chmod 755 "$2" && setpriv --reuid=65534 --clear-groups test -r "$out/tiny.bin"; then
+    if setpriv --reuid=65534 --clear-groups "$out/ggufkit" convert "$out/tiny.bin" "$out/target/m.gguf" 2>"$out/err"; then
+      fail "the folder was not to be written to"
+    fi
+    grep -q 'permission' "$out/err" || fail "$(cat "$out/err")"
+    [ "$(cat "$out/target/m.gguf")" = old ] || fail "read-only folder: the old file is gone"
+    pass
+  fi
+fi
+echo "$passed passed, 0 failed"
