@@ -138,7 +138,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
 
     let (steps, tensors): (Vec<_>, Vec<_>) = match target {
-        Target::Llama2c => target::llama2c_steps(model, wishes, &metadata)?,
+        Target::Llama2c => target::llama2c_steps(model, wishes, &metadata, &mut notes)?,
         _ => steps(model, wishes, target)?,
     }
     .into_iter()

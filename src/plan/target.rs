@@ -49,11 +49,34 @@ pub(super) fn choose(model: &Model, wishes: &Wishes) -> Result<Target> {
     Ok(target)
 }
 
+/// The version of a llama2.c checkpoint: by wish, by type, or the source's.
+fn llama2c_version(model: &Model, wishes: &Wishes) -> Result<u32> {
+    let own = match model.format {
+        Format::Llama2c { version } => version,
+        _ => 0,
+    };
+    match (wishes.scheme.map(|s| s.base), wishes.bin_version) {
+        (None, version) => Ok(version.unwrap_or(own)),
+        (Some(DType::F32), None) => Ok(own.min(1)),
+        (Some(DType::Q8_0), None | Some(2)) => Ok(2),
+        (Some(DType::F32), Some(version @ (0 | 1))) => Ok(version),
+        (Some(DType::F32 | DType::Q8_0), Some(_)) => Err(Error::Usage(
+            "llama2.c versions 0 and 1 hold f32 and version 2 holds q8_0; --type and --bin-version disagree"
+                .into(),
+        )),
+        (Some(other), _) => Err(Error::Usage(format!(
+            "llama2.c files hold f32 (versions 0 and 1) or q8_0 (version 2), not {}",
+            other.name()
+        ))),
+    }
+}
+
 /// llama2.c has one type in a file: f32, or int8 groups with f32 norms (version 2).
 pub(super) fn llama2c_steps(
     model: &Model,
     wishes: &Wishes,
     metadata: &Metadata,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<(Step, Tensor)>> {
     if !wishes.tensors.is_empty() || wishes.output.is_some() || wishes.embedding.is_some() {
         return Err(Error::Usage(
@@ -61,42 +84,27 @@ pub(super) fn llama2c_steps(
                 .into(),
         ));
     }
-    let int8 = match wishes.scheme.map(|s| s.base) {
-        None => matches!(model.format, Format::Llama2c { version: 2 }),
-        Some(DType::F32) => false,
-        Some(DType::Q8_0) => true,
-        Some(other) => {
-            let why = format!(
-                "llama2.c files hold f32 (versions 0 and 1) or q8_0 (version 2), not {}",
-                other.name()
-            );
-            return Err(Error::Usage(why));
-        }
-    };
-    let version = wishes.bin_version.unwrap_or(match (int8, model.format) {
-        (true, _) => 2,
-        (false, Format::Llama2c { version: 1 }) => 1,
-        (false, _) => 0,
-    });
-    let int8 = match (version, wishes.scheme.is_some()) {
-        (2, true) | (0 | 1, _) if int8 != (version == 2) && wishes.scheme.is_some() => {
-            let why = "llama2.c versions 0 and 1 hold f32, version 2 holds q8_0; --type says otherwise";
-            return Err(Error::Usage(why.into()));
-        }
-        _ => version == 2,
-    };
+    let version = llama2c_version(model, wishes)?;
     let kept = model.tensors.iter().find_map(|t| match t.encoding {
         Encoding::Int8Groups { size } if wishes.scheme.is_none() => Some(size),
         _ => None,
     });
-    let size = match (int8, kept) {
-        (true, Some(size)) => size,
-        (true, None) => llama2c::group_size(metadata, &model.tensors, wishes.group_size)?,
+    let size = match (version, kept) {
+        (2, Some(size)) => size,
+        (2, None) => llama2c::group_size(metadata, &model.tensors, wishes.group_size)?,
         _ => 0,
     };
+    if version == 2 && kept.is_none() && size < wishes.group_size {
+        let (bits, cost) =
+            (8.0 + 32.0 / f64::from(size), 32.0 / f64::from(size) - 32.0 / f64::from(wishes.group_size));
+        notes.push(format!(
+            "groups of {} would not divide every row, so they have {size} weights: {bits:.2} bits per weight ({cost:+.2})",
+            wishes.group_size
+        ));
+    }
     let step = |(i, t): (usize, &Tensor)| {
         let encoding = match t.shape.len() {
-            2 if int8 => Encoding::Int8Groups { size },
+            2 if version == 2 => Encoding::Int8Groups { size },
             _ => Encoding::Blocks(DType::F32),
         };
         let step = Step { source: i, from: t.encoding, rule: format!("llama2.c v{version}"), wanted: None };
@@ -203,13 +211,7 @@ pub(super) fn place(
             Ok((Layout { files: Vec::new(), tensors: Vec::new() }, Vec::new(), vec![(out.clone(), bytes)]))
         }
         Target::Llama2c => {
-            let version = match tensors.iter().any(|t| matches!(t.encoding, Encoding::Int8Groups { .. })) {
-                true => 2,
-                false => wishes.bin_version.unwrap_or(match model.format {
-                    Format::Llama2c { version: 1 } => 1,
-                    _ => 0,
-                }),
-            };
+            let version = llama2c_version(model, wishes)?;
             let layout = llama2c::layout(&name, metadata, tensors, llama2c::Options { version, order })?;
             let mut extra = Vec::new();
             match metadata.text("tokenizer.ggml.model") {
