@@ -19,8 +19,13 @@ pub struct InFile {
     /// Its length in bytes when it was opened.
     pub len: u64,
     name: String,
-    file: File,
-    map: Option<memmap2::Mmap>,
+    bytes: Bytes,
+}
+
+/// A map outlives its file's descriptor, so that a model may have more parts than a process open files.
+enum Bytes {
+    Mapped(memmap2::Mmap),
+    File(File),
 }
 
 impl InFile {
@@ -32,7 +37,7 @@ impl InFile {
         let bad = |e| Error::io(path, "open", e);
         let meta = fs::metadata(path).map_err(bad)?;
         if !meta.is_file() {
-            return Err(Error::Refused(format!("{} is not a regular file", path.display())));
+            return Err(Error::refused(format!("{} is not a regular file", path.display())));
         }
         let file = File::open(path).map_err(bad)?;
         let len = meta.len();
@@ -44,7 +49,8 @@ impl InFile {
         } else {
             None
         };
-        Ok(Self { path: path.to_path_buf(), len, name: path.display().to_string(), file, map })
+        let bytes = map.map_or(Bytes::File(file), Bytes::Mapped);
+        Ok(Self { path: path.to_path_buf(), len, name: path.display().to_string(), bytes })
     }
 
     /// The file's name in messages.
@@ -60,7 +66,10 @@ impl InFile {
         let mut want = 1 << 20;
         loop {
             let bytes = self.read(0, want.min(self.len))?;
-            let whole = if let Some(map) = &self.map { &map[..] } else { &bytes[..] };
+            let whole = match &self.bytes {
+                Bytes::Mapped(map) => &map[..],
+                Bytes::File(_) => &bytes[..],
+            };
             match parse(&Input { name: &self.name, bytes: whole, len: self.len }) {
                 Err(formats::Error { fault: Fault::More(n), .. }) if (whole.len() as u64) < self.len => {
                     want = n.max(2 * want);
@@ -75,29 +84,28 @@ impl InFile {
     /// # Errors
     /// The system's, or that the file has become shorter.
     pub fn read(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
-        if let Some(map) = &self.map {
-            let range = usize::try_from(offset).ok().zip(usize::try_from(offset + len).ok());
-            let bytes = range.and_then(|(a, b)| map.get(a..b));
-            return bytes.map(Cow::Borrowed).ok_or_else(|| {
-                Error::io(
-                    &self.path,
-                    "read",
-                    io::Error::new(io::ErrorKind::UnexpectedEof, "the file has shrunk"),
-                )
-            });
+        let shrunk = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file has shrunk");
+        let ends = usize::try_from(offset).ok().zip(usize::try_from(offset + len).ok());
+        match &self.bytes {
+            Bytes::Mapped(map) => {
+                let bytes = ends.and_then(|(a, b)| map.get(a..b)).ok_or_else(shrunk);
+                bytes.map(Cow::Borrowed).map_err(|e| Error::io(&self.path, "read", e))
+            }
+            Bytes::File(file) => {
+                let len = usize::try_from(len).map_err(|_| {
+                    Error::refused(format!("{}: {len} bytes are too many for this machine", self.name))
+                })?;
+                let mut buffer = vec![0; len];
+                read_exact_at(file, &mut buffer, offset).map_err(|e| Error::io(&self.path, "read", e))?;
+                Ok(Cow::Owned(buffer))
+            }
         }
-        let len = usize::try_from(len).map_err(|_| {
-            Error::Refused(format!("{}: {len} bytes are too many for this machine", self.name))
-        })?;
-        let mut buffer = vec![0; len];
-        read_exact_at(&self.file, &mut buffer, offset).map_err(|e| Error::io(&self.path, "read", e))?;
-        Ok(Cow::Owned(buffer))
     }
 
     /// Tells the system that a stretch of a mapped file is wanted soon.
     pub fn will_read(&self, offset: u64, len: u64) {
         #[cfg(unix)]
-        if let Some(map) = &self.map
+        if let Bytes::Mapped(map) = &self.bytes
             && let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len))
         {
             // Advice only: without it the pages come one fault at a time.
@@ -153,16 +161,12 @@ impl NewFile {
     /// # Errors
     /// The system's: no such folder, no permission, no space.
     pub fn create(target: &Path, len: u64) -> Result<Self> {
-        if let Ok(meta) = fs::metadata(target)
-            && !meta.is_file()
-        {
-            return Err(Error::Refused(format!("{} exists and is not a regular file", target.display())));
-        }
-        let bad = |e| Error::io(target, "create", e);
-        let (file, temporary) = match nameless(folder(target)) {
+        let target = real_target(target)?;
+        let bad = |e| Error::io(&target, "create", e);
+        let (file, temporary) = match nameless(folder(&target)) {
             Some(file) => (file.map_err(bad)?, None),
             None => {
-                let path = partial(target);
+                let path = partial(&target, "");
                 let file = File::options()
                     .read(true)
                     .write(true)
@@ -173,14 +177,14 @@ impl NewFile {
                 // The name is the same for every run, so that what an interrupted run left is used up by the
                 // next; the lock keeps two runs that go on at once apart.
                 file.try_lock().map_err(|_| {
-                    Error::Refused(format!("another process is writing {}", target.display()))
+                    Error::refused(format!("another process is writing {}", target.display()))
                 })?;
                 file.set_len(0).map_err(bad)?;
                 (file, Some(path))
             }
         };
-        let new = Self { target: target.to_path_buf(), file, temporary };
-        allocate(&new.file, len).map_err(|e| Error::io(target, "write", e))?;
+        let new = Self { target, file, temporary };
+        allocate(&new.file, len).map_err(|e| Error::io(&new.target, "write", e))?;
         Ok(new)
     }
 
@@ -201,21 +205,21 @@ impl Drop for NewFile {
     }
 }
 
-/// Makes files appear under their names, all after all are safely on the disk, the first one last: whoever finds
-/// the first part of a split finds the others too.
+/// Makes files appear under their names, in the order given, after all of them are safely on the disk.
 ///
 /// # Errors
-/// The system's.
+/// The system's. Files that have got their names by then keep them.
 pub fn finish(files: Vec<NewFile>) -> Result<()> {
     for f in &files {
         f.file.sync_all().map_err(|e| Error::io(&f.target, "write", e))?;
     }
-    for mut f in files.into_iter().rev() {
+    for mut f in files {
         let bad = |e| Error::io(&f.target, "create", e);
         let from = match f.temporary.take() {
             Some(path) => path,
             None => {
-                let path = partial(&f.target);
+                // Runs that go on at once must not take each other's.
+                let path = partial(&f.target, &format!(".{}", std::process::id()));
                 give_name(&f.file, &path).map_err(bad)?;
                 path
             }
@@ -230,14 +234,32 @@ pub fn finish(files: Vec<NewFile>) -> Result<()> {
     Ok(())
 }
 
+/// Where a target's file lies: behind symbolic links, which are kept.
+fn real_target(target: &Path) -> Result<PathBuf> {
+    let path = match fs::symlink_metadata(target) {
+        Ok(meta) if meta.is_symlink() => {
+            fs::canonicalize(target).map_err(|e| Error::io(target, "follow", e))?
+        }
+        _ => target.to_path_buf(),
+    };
+    let system = fs::canonicalize(folder(target)).is_ok_and(|f| {
+        ["/dev", "/proc", "/sys"].iter().any(|s| f.starts_with(s)) && !f.starts_with("/dev/shm")
+    });
+    if system || fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(Error::refused(format!("{} is not a place for a regular file", target.display()))
+            .or("a model is written at many places at once, so it cannot go to a device or a pipe"));
+    }
+    Ok(path)
+}
+
 /// The folder that a path lies in.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn partial(target: &Path) -> PathBuf {
+fn partial(target: &Path, run: &str) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    folder(target).join(format!(".{name}.ggufkit-partial"))
+    folder(target).join(format!(".{name}{run}.ggufkit-partial"))
 }
 
 /// A file without a name in `folder`, readable as any new file; `None` where the system has no such thing.
@@ -332,14 +354,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_used_up() {
+    #[cfg(unix)]
+    fn symbolic_links_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("model.gguf");
-        fs::write(partial(&target), b"left over").unwrap();
-        let new = NewFile::create(&target, 1).unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::write(&real, b"old").unwrap();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        let new = NewFile::create(&link, 1).unwrap();
         finish(vec![new]).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"\0");
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        assert_eq!(fs::read(&real).unwrap(), b"\0");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     #[test]
@@ -347,7 +371,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(NewFile::create(dir.path(), 1).is_err());
         #[cfg(target_os = "linux")]
-        assert!(NewFile::create(Path::new("/dev/full"), 1).is_err());
+        for path in ["/dev/full", "/dev/nothing-of-this-name", "/proc/nothing"] {
+            assert!(NewFile::create(Path::new(path), 1).is_err(), "{path}");
+        }
     }
 
     #[test]

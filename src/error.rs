@@ -22,12 +22,22 @@ pub enum Error {
         /// The system's words.
         source: io::Error,
     },
-    /// Something that this tool will not do, with the reason and, behind a newline, the way out.
-    #[error("{0}")]
-    Refused(String),
+    /// Something that this tool will not do.
+    #[error("{why}")]
+    Refused {
+        /// The reason.
+        why: String,
+        /// The way out.
+        hint: Option<String>,
+    },
     /// Options that contradict each other or the files.
-    #[error("{0}")]
-    Usage(String),
+    #[error("{why}")]
+    Usage {
+        /// The reason.
+        why: String,
+        /// The way out.
+        hint: Option<String>,
+    },
     /// A check found something. What it found has been reported.
     #[error("{0}")]
     Failed(String),
@@ -39,16 +49,35 @@ impl Error {
         Self::Io { path: path.to_path_buf(), what, source }
     }
 
+    /// Something that this tool will not do.
+    pub fn refused(why: impl Into<String>) -> Self {
+        Self::Refused { why: why.into(), hint: None }
+    }
+
+    /// Wrong usage.
+    pub fn usage(why: impl Into<String>) -> Self {
+        Self::Usage { why: why.into(), hint: None }
+    }
+
+    /// The same with a way out.
+    #[must_use]
+    pub fn or(mut self, way_out: impl Into<String>) -> Self {
+        if let Self::Refused { hint, .. } | Self::Usage { hint, .. } = &mut self {
+            *hint = Some(way_out.into());
+        }
+        self
+    }
+
     /// What the reader can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => {
-                    Some("free some space or write to another disk; nothing was changed")
-                }
+            Self::Refused { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
+            Self::Io { source, what, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => Some("free some space or write to another disk"),
                 io::ErrorKind::PermissionDenied => Some("check the permissions of the file and its folder"),
                 io::ErrorKind::ReadOnlyFilesystem => Some("write to another folder"),
-                io::ErrorKind::NotFound => Some("check the path; folders are not made"),
+                io::ErrorKind::NotFound if *what == "create" => Some("check the path; folders are not made"),
+                io::ErrorKind::NotFound => Some("check the path"),
                 _ => None,
             },
             _ => None,
@@ -57,6 +86,6 @@ impl Error {
 
     /// The process's exit status: 2 for wrong usage, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+        if matches!(self, Self::Usage { .. }) { 2 } else { 1 }
     }
 }

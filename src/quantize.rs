@@ -36,9 +36,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Root mean square of the error relative to that of the weights.
+    /// Root mean square of the error relative to that of the weights; not a number where theirs are not.
     pub fn relative(self) -> f64 {
-        if self.energy > 0.0 { (self.error / self.energy).sqrt() } else { 0.0 }
+        if self.error == 0.0 { 0.0 } else { (self.error / self.energy).sqrt() }
     }
 
     /// Takes another's sums in.
@@ -48,8 +48,9 @@ impl Outcome {
     }
 }
 
-/// Bytes of source, f32 and result that a band aims at together.
+/// Bytes of source, f32 and result that a band aims at together, and what it has at least.
 const BAND: u64 = 8 << 20;
+const LEAST_BAND: u64 = 64 << 10;
 
 /// A piece of work: elements that are converted, or bytes that are copied.
 #[derive(Debug, Clone)]
@@ -83,7 +84,7 @@ pub fn quantize(
 ) -> Result<Vec<Outcome>> {
     let threads = pool.current_num_threads() as u64;
     // In flight: a band in each thread, as many waiting to be written, one being read and one being written.
-    let target = (memory / (2 * threads + 2)).clamp(1, BAND);
+    let target = (memory / (2 * threads + 2)).clamp(LEAST_BAND, BAND);
     let jobs = jobs(source, plan, target);
     let spare = Mutex::new(Vec::new());
 
@@ -240,13 +241,13 @@ fn encode(
 ) -> Result<(Writes, Outcome)> {
     if let Some(at) = x.iter().position(|x| !x.is_finite()) {
         let n = first + at as u64;
-        return Err(Error::Refused(format!(
-            "tensor {}: weight {n} (row {}) is {}, which has no place in a model\n\
-             ask whoever made the checkpoint; ggufkit verify lists every such tensor",
+        return Err(Error::refused(format!(
+            "tensor {}: weight {n} (row {}) is {}, which has no place in a model",
             t.name,
             n / t.cols(),
             x[at]
-        )));
+        ))
+        .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor"));
     }
     let mut back = vec![0f32; x.len()];
     let writes = match t.encoding {
@@ -274,40 +275,33 @@ fn encode(
             vec![(first, buffer), (t.elements() + first / u64::from(size) * 4, scales)]
         }
     };
-    let mut outcome = Outcome::default();
-    for (x, y) in x.chunks(4096).zip(back.chunks(4096)) {
-        outcome.add(sums(x, y));
-    }
-    if !outcome.error.is_finite() {
-        let at = back.iter().position(|y| !y.is_finite()).unwrap_or(0);
-        return Err(Error::Refused(format!(
-            "tensor {}: weight {} is {}, which {} cannot hold\nuse bf16 or f32 for it: --tensor '^{}$=bf16'",
+    if let Some(at) = back.iter().position(|y| !y.is_finite()) {
+        return Err(Error::refused(format!(
+            "tensor {}: weight {} is {}, which {} cannot hold",
             t.name,
             first + at as u64,
             x[at],
             t.encoding.name(),
-            regex::escape(&t.name)
-        )));
+        ))
+        .or(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(&t.name))));
     }
-    Ok((writes, outcome))
+    Ok((writes, sums(x, &back)))
 }
 
-/// Sums of squared error and of squares, in eight lanes that are added up in a fixed order.
-fn sums(x: &[f32], y: &[f32]) -> Outcome {
-    let (mut error, mut energy) = ([0f32; 16], [0f32; 16]);
-    let (xs, x_rest) = x.as_chunks::<16>();
-    let (ys, y_rest) = y.as_chunks::<16>();
+/// Sums of squared error and of squares, in lanes that are added up in a fixed order.
+pub(crate) fn sums(x: &[f32], y: &[f32]) -> Outcome {
+    const LANES: usize = 8;
+    let (mut error, mut energy) = ([0f64; LANES], [0f64; LANES]);
+    let (xs, x_rest) = x.as_chunks::<LANES>();
+    let (ys, y_rest) = y.as_chunks::<LANES>();
     for (x, y) in xs.iter().zip(ys) {
-        for i in 0..16 {
-            let e = x[i] - y[i];
+        for i in 0..LANES {
+            let e = f64::from(x[i]) - f64::from(y[i]);
             error[i] += e * e;
-            energy[i] += x[i] * x[i];
+            energy[i] += f64::from(x[i]) * f64::from(x[i]);
         }
     }
-    let mut all = Outcome {
-        error: error.iter().map(|&e| f64::from(e)).sum(),
-        energy: energy.iter().map(|&e| f64::from(e)).sum(),
-    };
+    let mut all = Outcome { error: error.iter().sum(), energy: energy.iter().sum() };
     for (&x, &y) in x_rest.iter().zip(y_rest) {
         let e = f64::from(x) - f64::from(y);
         all.add(Outcome { error: e * e, energy: f64::from(x) * f64::from(x) });

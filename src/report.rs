@@ -59,6 +59,11 @@ pub fn shape(shape: &[u64]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
+/// Text from a file, without anything that a terminal would obey.
+pub fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 /// A table of text: the first line is the heading; a column whose cells all begin with a digit or a sign is set
 /// flush right.
 #[derive(Debug, Default)]
@@ -72,7 +77,7 @@ impl Table {
 
     /// Adds a line.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.push(cells.into_iter().collect());
+        self.0.push(cells.into_iter().map(|cell| visible(&cell)).collect());
     }
 
     /// Whether there is nothing under the heading.

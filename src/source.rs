@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use formats::block::DType;
 use formats::container::{self, gguf, llama2c, safetensors};
-use formats::model::{ByteOrder, Encoding, Format, Model, Tensor};
+use formats::model::{ByteOrder, Encoding, Format, Input, Model, Tensor};
 
 use crate::disk::InFile;
 use crate::error::{Error, Result};
@@ -28,74 +28,84 @@ pub struct Source {
     pub model: Model,
     /// The files, in the order that tensors' places refer to.
     pub files: Vec<InFile>,
+    /// Files that were read besides: an index, a tokenizer.
+    pub beside: Vec<PathBuf>,
 }
 
-/// The name of the index in a folder of sharded safetensors.
-const INDEX: &str = "model.safetensors.index.json";
+/// The ending of the index of sharded safetensors.
+const INDEX: &str = "safetensors.index.json";
 
 impl Source {
-    /// Opens a GGUF (any part of a split opens all), a safetensors file, a folder of them or its index, a
+    /// Opens a GGUF or safetensors file (any part of a split opens all), a folder of safetensors or its index, a
     /// llama2.c checkpoint or tokenizer.
     ///
     /// # Errors
     /// The system's, or whatever is wrong with the files.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let map = !options.no_mmap;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut source = if path.is_dir() {
             Self::open_folder(path, map)?
-        } else if path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(".safetensors.index.json")) {
+        } else if name.ends_with(INDEX) {
             Self::open_index(path, map)?
         } else {
-            let file = InFile::open(path, map)?;
-            let model = file.parse(container::read).map_err(|e| explain(e, &file))?;
-            match gguf::split_of(&model.metadata) {
-                Some((_, count)) if matches!(model.format, Format::Gguf { .. }) => {
-                    Self::open_split(path, file, model, count, map)?
-                }
-                _ => Self { path: path.to_path_buf(), model, files: vec![file] },
-            }
+            Self::open_file(path, map)?
         };
         if let Some(path) = &options.tokenizer {
             let file = InFile::open(path, map)?;
             let tokenizer = file.parse(llama2c::tokenizer::read)?;
             llama2c::tokenizer::attach(&mut source.model, &tokenizer)?;
+            source.beside.push(path.clone());
         }
         Ok(source)
     }
 
-    fn open_split(path: &Path, file: InFile, model: Model, count: u64, map: bool) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let tail = format!("-of-{count:05}.gguf");
-        let stem = name.strip_suffix(&tail).and_then(|s| {
-            let (stem, no) = s.split_at_checked(s.len().checked_sub(6)?)?;
-            (no.starts_with('-') && no[1..].bytes().all(|b| b.is_ascii_digit())).then_some(stem)
-        });
-        let Some(stem) = stem else {
-            let name = path.display();
-            return Err(Error::Refused(format!(
-                "{name} is part of a split of {count}, but is not named NAME-00001{tail}"
-            )));
-        };
-        let (mut first, mut files, mut shards) = (Some((file, model)), Vec::new(), Vec::new());
-        for no in 0..count {
-            let path = path.with_file_name(gguf::shard_name(stem, no as usize, count as usize));
-            let (file, model) = match first.take_if(|(f, _)| f.path == path) {
-                Some(this) => this,
-                None => {
-                    let file = InFile::open(&path, map)?;
-                    let model = file.parse(gguf::read)?;
-                    (file, model)
+    fn new(path: &Path, model: Model, files: Vec<InFile>) -> Self {
+        Self { path: path.to_path_buf(), model, files, beside: Vec::new() }
+    }
+
+    /// A file, with the other parts if it is one of several.
+    fn open_file(path: &Path, map: bool) -> Result<Self> {
+        let file = InFile::open(path, map)?;
+        let model = file.parse(container::read).map_err(|e| explain(e, &file))?;
+        let part = path.file_stem().and_then(|s| s.to_str()).and_then(container::parse_part_stem);
+        match model.format {
+            Format::Gguf { .. } => match (gguf::split_of(&model.metadata), part) {
+                (None, _) => Ok(Self::new(path, model, vec![file])),
+                (Some((_, count)), Some((stem, _, named))) if count == named as u64 => {
+                    let names = part_names(stem, named, "gguf");
+                    let (files, shards) = open_all(path.parent(), &names, map, gguf::read)?;
+                    Ok(Self::new(path, gguf::join(shards)?, files))
                 }
-            };
-            shards.push((file.name().to_string(), model));
-            files.push(file);
+                (Some((no, count)), _) => {
+                    let why =
+                        format!("{} is part {} of a split of {count}, by its contents", file.name(), no + 1);
+                    let wanted = container::part_stem("NAME", no as usize, count as usize);
+                    Err(Error::refused(why).or(format!("name it {wanted}.gguf, beside the other parts")))
+                }
+            },
+            Format::Safetensors => match part {
+                Some((stem, _, count)) if count > 1 => {
+                    let index = path.with_file_name(format!("{stem}.{INDEX}"));
+                    if index.is_file() {
+                        return Self::open_index(&index, map);
+                    }
+                    let (files, shards) = open_all(
+                        path.parent(),
+                        &part_names(stem, count, "safetensors"),
+                        map,
+                        safetensors::read,
+                    )?;
+                    Ok(Self::new(path, safetensors::join(shards)?, files))
+                }
+                _ => Ok(Self::new(path, model, vec![file])),
+            },
+            _ => Ok(Self::new(path, model, vec![file])),
         }
-        let model = gguf::join(shards)?;
-        Ok(Self { path: path.to_path_buf(), model, files })
     }
 
     fn open_folder(path: &Path, map: bool) -> Result<Self> {
-        let index = path.join(INDEX);
+        let index = path.join(format!("model.{INDEX}"));
         if index.is_file() {
             return Self::open_index(&index, map);
         }
@@ -106,26 +116,35 @@ impl Source {
             .collect();
         names.sort();
         if names.is_empty() {
-            return Err(Error::Refused(format!(
-                "{}: no .safetensors in this folder\nname the file itself if it is a GGUF or a llama2.c checkpoint",
-                path.display()
-            )));
+            return Err(Error::refused(format!("{}: no .safetensors in this folder", path.display()))
+                .or("name the file itself if it is a GGUF or a llama2.c checkpoint"));
         }
-        let (files, shards) = open_all(path, &names, map)?;
-        Ok(Self { path: path.to_path_buf(), model: safetensors::join(shards)?, files })
+        // Where a hub offers the weights a second time (consolidated.safetensors), this is the file that its
+        // own library reads.
+        let mut note = None;
+        if names.len() > 1 && names.iter().any(|n| n == "model.safetensors") {
+            note =
+                Some(format!("{} other .safetensors beside model.safetensors are not read", names.len() - 1));
+            names = vec!["model.safetensors".into()];
+        }
+        let (files, shards) = open_all(Some(path), &names, map, safetensors::read)?;
+        let mut source = Self::new(path, safetensors::join(shards)?, files);
+        source.model.notes.extend(note);
+        Ok(source)
     }
 
     fn open_index(index: &Path, map: bool) -> Result<Self> {
         let file = InFile::open(index, map)?;
         if file.len > 256 << 20 {
-            return Err(Error::Refused(format!("{}: an index of {} bytes", file.name(), file.len)));
+            return Err(Error::refused(format!("{}: an index of {} bytes", file.name(), file.len)));
         }
         let json = file.read(0, file.len)?;
         let names = safetensors::read_index(file.name(), &json)?;
-        let folder = index.parent().unwrap_or(Path::new("."));
-        let (files, shards) = open_all(folder, &names, map)?;
+        let (files, shards) = open_all(index.parent(), &names, map, safetensors::read)?;
         safetensors::check_index(file.name(), &json, &shards)?;
-        Ok(Self { path: index.to_path_buf(), model: safetensors::join(shards)?, files })
+        let mut source = Self::new(index, safetensors::join(shards)?, files);
+        source.beside.push(index.to_path_buf());
+        Ok(source)
     }
 
     /// Bytes of the source's files.
@@ -180,11 +199,20 @@ impl Source {
 /// Models with the names of their files.
 type Shards = Vec<(String, Model)>;
 
-fn open_all(folder: &Path, names: &[String], map: bool) -> Result<(Vec<InFile>, Shards)> {
+fn part_names(stem: &str, count: usize, ending: &str) -> Vec<String> {
+    (0..count).map(|no| format!("{}.{ending}", container::part_stem(stem, no, count))).collect()
+}
+
+fn open_all(
+    folder: Option<&Path>,
+    names: &[String],
+    map: bool,
+    read: fn(&Input) -> formats::Result<Model>,
+) -> Result<(Vec<InFile>, Shards)> {
     let (mut files, mut shards) = (Vec::new(), Vec::new());
     for name in names {
-        let file = InFile::open(&folder.join(name), map)?;
-        shards.push((file.name().to_string(), file.parse(safetensors::read)?));
+        let file = InFile::open(&folder.unwrap_or(Path::new("")).join(name), map)?;
+        shards.push((file.name().to_string(), file.parse(read)?));
         files.push(file);
     }
     Ok((files, shards))
@@ -195,7 +223,7 @@ fn explain(error: Error, file: &InFile) -> Error {
     if let Error::Format(formats::Error { fault: formats::Fault::NotAModel(_), .. }) = &error
         && let Ok(Some(near)) = file.parse(|input| Ok(llama2c::near_miss(input)))
     {
-        return Error::Refused(format!("{}: {near}", file.name()));
+        return Error::refused(format!("{}: {near}", file.name()));
     }
     error
 }
@@ -218,25 +246,35 @@ pub enum Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// The stored bytes, codes before scales, with every number little-endian.
+    pub fn little_endian(&self, order: ByteOrder) -> Cow<'_, [u8]> {
+        let turned = |dtype: DType, bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            if order == ByteOrder::Big {
+                dtype.swap(&mut bytes);
+            }
+            bytes
+        };
+        match self {
+            Self::Blocks(_, bytes) if order == ByteOrder::Little => Cow::Borrowed(bytes),
+            Self::Blocks(dtype, bytes) => Cow::Owned(turned(*dtype, bytes)),
+            Self::Groups { codes, scales, .. } => {
+                Cow::Owned([codes.to_vec(), turned(DType::F32, scales)].concat())
+            }
+        }
+    }
+
     /// Decodes into `out`, one f32 for each element.
     ///
     /// # Errors
     /// The type can be copied but not decoded.
     pub fn decode(&self, name: &str, order: ByteOrder, out: &mut [f32]) -> Result<()> {
         match self {
-            Self::Blocks(dtype, bytes) => {
+            Self::Blocks(dtype, _) => {
                 let codec = kernels::codec(*dtype).ok_or_else(|| {
-                    let t = dtype.name();
-                    Error::Refused(format!("tensor {name}: {t} can be copied but not decoded\nkeep its type with --tensor '^{name}$=keep'"))
+                    Error::refused(format!("tensor {name}: {} can be copied but not decoded", dtype.name()))
                 })?;
-                match order {
-                    ByteOrder::Little => codec.decode(bytes, out),
-                    ByteOrder::Big => {
-                        let mut bytes = bytes.to_vec();
-                        dtype.swap(&mut bytes);
-                        codec.decode(&bytes, out);
-                    }
-                }
+                codec.decode(&self.little_endian(order), out);
             }
             Self::Groups { codes, scales, size, skip } => {
                 for (i, (x, &q)) in out.iter_mut().zip(codes.iter()).enumerate() {

@@ -1,13 +1,14 @@
 //! A look at a finished file: whether its numbers are numbers, and how far they are from another model's.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use formats::block::DType;
 use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::error::Result;
-use crate::quantize::Outcome;
+use crate::quantize::{Outcome, sums};
 use crate::source::Source;
 
 /// Elements that are looked at in one go.
@@ -22,7 +23,16 @@ pub struct Finding {
     pub encoding: Encoding,
     /// The element, or the first element of the block, that is infinite or not a number.
     pub not_finite: Option<u64>,
-    /// The difference from the reference's tensor.
+    /// The comparison with the reference's tensor.
+    pub comparison: Option<Comparison>,
+}
+
+/// How a tensor is to the reference's of the same name and shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Comparison {
+    /// The same numbers, whatever the byte order.
+    pub equal: bool,
+    /// By how much they differ, as f32; nothing where a type cannot be decoded.
     pub outcome: Option<Outcome>,
 }
 
@@ -56,9 +66,11 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
 fn tensor(source: &Source, t: &Tensor, reference: Option<&Source>) -> Result<Finding> {
     let find = |r: &'_ Source| r.model.tensors.iter().position(|o| o.name == t.name && o.shape == t.shape);
     let other = reference.and_then(|r| Some((r, &r.model.tensors[find(r)?])));
-    let mut finding = Finding { name: t.name.clone(), encoding: t.encoding, not_finite: None, outcome: None };
+    let mut finding =
+        Finding { name: t.name.clone(), encoding: t.encoding, not_finite: None, comparison: None };
     let total = t.elements();
     let step = (BAND / t.cols().max(1)).max(1) * t.cols().max(1);
+    let mut all = Comparison { equal: true, outcome: Some(Outcome::default()) };
     let mut at = 0;
     while at < total {
         let range = at..(at + step).min(total);
@@ -66,26 +78,43 @@ fn tensor(source: &Source, t: &Tensor, reference: Option<&Source>) -> Result<Fin
             finding.not_finite = first_not_finite(source, t, range.clone())?.map(|i| at + i);
         }
         if let Some((r, other)) = other {
-            let n = (range.end - range.start) as usize;
-            let (mut x, mut y) = (vec![0f32; n], vec![0f32; n]);
-            r.fetch(other, range.clone())?.decode(&t.name, r.model.order, &mut x)?;
-            source.fetch(t, range.clone())?.decode(&t.name, source.model.order, &mut y)?;
-            let sums = x.iter().zip(&y).fold(Outcome::default(), |mut sum, (&x, &y)| {
-                let e = f64::from(x) - f64::from(y);
-                // Bits that are equal are no error, even where they are no number.
-                let error = if x.to_bits() == y.to_bits() { 0.0 } else { e * e };
-                sum.add(Outcome { error, energy: f64::from(x) * f64::from(x) });
+            let part = compare((source, t), (r, other), range.clone())?;
+            all.equal &= part.equal;
+            all.outcome = all.outcome.zip(part.outcome).map(|(mut sum, part)| {
+                sum.add(part);
                 sum
             });
-            finding.outcome.get_or_insert_default().add(sums);
         }
         at = range.end;
     }
+    finding.comparison = other.map(|_| all);
     Ok(finding)
 }
 
+/// Compares elements `range` of two tensors of one shape.
+fn compare(ours: (&Source, &Tensor), theirs: (&Source, &Tensor), range: Range<u64>) -> Result<Comparison> {
+    let ((source, t), (reference, other)) = (ours, theirs);
+    let (a, b) = (source.fetch(t, range.clone())?, reference.fetch(other, range.clone())?);
+    let one_type = t.encoding == other.encoding;
+    let same_bytes =
+        one_type && a.little_endian(source.model.order) == b.little_endian(reference.model.order);
+    let decodable = |e| !matches!(e, Encoding::Blocks(d) if crate::kernels::codec(d).is_none());
+    if !decodable(t.encoding) || !decodable(other.encoding) {
+        return Ok(Comparison { equal: same_bytes, outcome: same_bytes.then(Outcome::default) });
+    }
+    let n = (range.end - range.start) as usize;
+    let (mut x, mut y) = (vec![0f32; n], vec![0f32; n]);
+    b.decode(&t.name, reference.model.order, &mut x)?;
+    a.decode(&t.name, source.model.order, &mut y)?;
+    let mut outcome = sums(&x, &y);
+    if same_bytes {
+        outcome.error = 0.0; // even where they are no numbers
+    }
+    Ok(Comparison { equal: if one_type { same_bytes } else { outcome.error == 0.0 }, outcome: Some(outcome) })
+}
+
 /// The first element of `range` (counted from its start) that lies in a block with an infinite or undefined scale.
-fn first_not_finite(source: &Source, t: &Tensor, range: std::ops::Range<u64>) -> Result<Option<u64>> {
+fn first_not_finite(source: &Source, t: &Tensor, range: Range<u64>) -> Result<Option<u64>> {
     let order = source.model.order;
     let bad = |dtype: DType, bytes: &[u8]| {
         let mut bytes = std::borrow::Cow::Borrowed(bytes);

@@ -92,9 +92,9 @@ struct Common {
     /// The version of a llama2.c .bin: 0, 1 (f32) or 2 (int8 groups)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2))]
     bin_version: Option<u32>,
-    /// The largest group of a llama2.c version 2 .bin; halved until it divides every row
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(4..=65536))]
-    group_size: u32,
+    /// The largest group of a llama2.c version 2 .bin (64 if not given); halved until it divides every row
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=65536))]
+    group_size: Option<u32>,
     #[command(flatten)]
     edits: Edits,
     #[command(flatten)]

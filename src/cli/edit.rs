@@ -53,7 +53,7 @@ impl Edit {
             return Err(usage("nothing to change: say --set, --set-file, --rename or --remove"));
         }
         let source = self.input.open()?;
-        let wishes = Wishes { out: self.out.clone(), edits, group_size: 64, ..Wishes::default() };
+        let wishes = Wishes { out: self.out.clone(), edits, ..Wishes::default() };
         let plan = plan::plan(&source, &wishes)?;
         carry_out(&source, &plan, self.resources.limits(), self.json)
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::options::Input;
 use super::print;
 use crate::error::Result;
-use crate::report::{self, Table};
+use crate::report::{self, Table, visible};
 use crate::source::Source;
 
 /// `ggufkit inspect`.
@@ -84,7 +84,7 @@ fn as_text(source: &Source, all: bool) -> String {
             Value::Array(a) => format!("[{}; {}]", a.kind().name(), a.len()),
             v => v.kind().name().to_string(),
         };
-        table.row([visible(key), kind, show(value)]);
+        table.row([key.to_string(), kind, show(value)]);
     }
     if !table.is_empty() {
         let _ = write!(text, "\n{table}");
@@ -95,7 +95,7 @@ fn as_text(source: &Source, all: bool) -> String {
             let (bytes, offset) = (report::count(t.place.len), report::count(t.place.offset));
             let shape = report::shape(&t.shape);
             table.row([
-                visible(&t.name),
+                t.name.clone(),
                 shape,
                 t.encoding.name(),
                 bytes,
@@ -134,11 +134,6 @@ fn scalar(value: &Value) -> String {
         Value::Bool(b) => b.to_string(),
         v => v.as_i128().map(|i| i.to_string()).unwrap_or_default(),
     }
-}
-
-/// Text from a file, without anything that a terminal would obey.
-fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 fn as_json(source: &Source) -> String {

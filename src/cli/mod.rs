@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
+use crate::report::visible;
 
 /// Convert and quantize language-model weights: GGUF, safetensors and llama2.c, in either byte order.
 #[derive(Debug, Parser)]
@@ -44,7 +45,8 @@ enum Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
-    let result = Isa::chosen().map_err(Error::Usage).and_then(|_| match cli.command {
+    allow_many_files();
+    let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
         Command::Convert(c) => c.run(),
         Command::Quantize(c) => c.run(),
         Command::Inspect(c) => c.run(),
@@ -56,16 +58,26 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            let text = e.to_string();
-            let (line, hint) = text.split_once('\n').map_or((text.as_str(), e.hint()), |(l, h)| (l, Some(h)));
             // Nobody listens to the other end of a closed pipe, and nothing is to be done about it.
             let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "ggufkit: {line}");
-            if let Some(hint) = hint {
-                let _ = writeln!(err, "  hint: {}", hint.replace('\n', "\n  "));
+            let _ = writeln!(err, "ggufkit: {}", visible(&e.to_string()));
+            if let Some(hint) = e.hint() {
+                let _ = writeln!(err, "  hint: {}", visible(hint));
             }
             ExitCode::from(e.exit_code())
         }
+    }
+}
+
+/// A split may have more parts than a process may open files by default.
+fn allow_many_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Where it is not granted, fewer files will do for most.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 

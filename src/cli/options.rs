@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use formats::block::DType;
+use formats::block::{DType, Number};
 use formats::model::ByteOrder;
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
@@ -43,17 +43,24 @@ impl Input {
 #[derive(Debug, Args)]
 pub struct Resources {
     /// Threads; one per core if not given
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub threads: usize,
-    /// Most memory for weights in flight, besides mapped files
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Most memory for weights in flight, besides mapped files; at least some 128K for each thread
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
     pub memory: u64,
 }
 
 impl Resources {
     pub fn limits(&self) -> Limits {
-        Limits { threads: self.threads, memory: self.memory }
+        Limits { threads: self.threads.unwrap_or(0), memory: self.memory }
     }
+}
+
+fn threads(text: &str) -> std::result::Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=1024).contains(n))
+        .ok_or_else(|| format!("{text:?} is not a number from 1 to 1024"))
 }
 
 /// Changes of metadata.
@@ -130,7 +137,11 @@ pub fn choice(name: &str) -> std::result::Result<Choice, String> {
         return Ok(Choice::Keep);
     }
     let dtype = DType::from_name(name).or_else(|| scheme::find(name).map(|s| s.base));
-    let can = |d: &DType| crate::kernels::codec(*d).is_some();
+    // Integers are no weights: rounding to them would lose everything.
+    let can = |d: &DType| {
+        let number = d.info().fields.iter().all(|f| f.number == Number::Bits) && d.info().weights == 1;
+        crate::kernels::codec(*d).is_some() && !number
+    };
     dtype.filter(can).map(Choice::To).ok_or_else(|| {
         let all = formats::block::TYPES.iter().filter(|t| can(&t.dtype)).map(|t| t.name);
         format!(
@@ -177,5 +188,5 @@ impl Drop for Progress {
 
 /// Two options that exclude each other where clap does not see it.
 pub fn usage(why: impl Into<String>) -> Error {
-    Error::Usage(why.into())
+    Error::usage(why.into())
 }

@@ -76,7 +76,7 @@ fn rewrite(
     json: bool,
 ) -> Result<()> {
     let source = input.open()?;
-    let wishes = Wishes { out: out.to_path_buf(), split, group_size: 64, ..Wishes::default() };
+    let wishes = Wishes { out: out.to_path_buf(), split, ..Wishes::default() };
     let plan = plan::plan(&source, &wishes)?;
     carry_out(&source, &plan, resources.limits(), json)
 }

@@ -10,9 +10,9 @@ use super::options::Input;
 use super::print;
 use crate::error::{Error, Result};
 use crate::quantize::Outcome;
-use crate::report::Table;
+use crate::report::{Table, visible};
 use crate::source::{self, Source};
-use crate::verify::{Finding, unmatched, verify};
+use crate::verify::{Comparison, Finding, unmatched, verify};
 
 /// `ggufkit verify`.
 #[derive(Debug, Args)]
@@ -43,29 +43,46 @@ impl Verify {
         } else {
             as_text(&source, &findings, &unmatched, compared)
         })?;
-        let broken = findings.iter().filter(|f| f.not_finite.is_some()).count();
         let total = findings.len();
-        match (broken, unmatched.first()) {
-            (0, None) => Ok(()),
-            (0, Some(first)) => Err(Error::Failed(first.clone())),
-            _ => Err(Error::Failed(format!(
+        let broken = findings.iter().filter(|f| f.not_finite.is_some()).count();
+        let undefined = |f: &&Finding| difference(f).is_some_and(|d| !d.is_finite());
+        if broken > 0 {
+            Err(Error::Failed(format!(
                 "{broken} of {total} tensors hold numbers that are infinite or undefined"
-            ))),
+            )))
+        } else if let Some(first) = unmatched.first() {
+            Err(Error::Failed(first.clone()))
+        } else if let Some(f) = findings.iter().find(undefined) {
+            Err(Error::Failed(format!(
+                "tensor {}: the reference's numbers are infinite or undefined",
+                f.name
+            )))
+        } else {
+            Ok(())
         }
     }
+}
+
+/// The relative error, where there is one.
+fn difference(f: &Finding) -> Option<f64> {
+    Some(f.comparison?.outcome?.relative())
 }
 
 fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared: bool) -> String {
     let mut text = String::new();
     let mut table = Table::new(&["tensor", "type", "error"]);
-    let mut total = Outcome::default();
+    let mut total = Comparison { equal: true, outcome: Some(Outcome::default()) };
     for f in findings {
-        if let Some(outcome) = f.outcome {
-            total.add(outcome);
-            table.row([f.name.clone(), f.encoding.name(), percent(outcome)]);
+        if let Some(c) = f.comparison {
+            total.equal &= c.equal;
+            if let (Some(sum), Some(part)) = (&mut total.outcome, c.outcome) {
+                sum.add(part);
+            }
+            table.row([f.name.clone(), f.encoding.name(), percent(c)]);
         }
         if let Some(at) = f.not_finite {
-            let _ = writeln!(text, "{} ({}): not finite from weight {at} on", f.name, f.encoding.name());
+            let (name, of) = (visible(&f.name), f.encoding.name());
+            let _ = writeln!(text, "{name} ({of}): not finite from weight {at} on");
         }
     }
     if compared {
@@ -73,7 +90,7 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
         let _ = writeln!(text, "all tensors: {}", percent(total));
     }
     for line in unmatched {
-        let _ = writeln!(text, "{line}");
+        let _ = writeln!(text, "{}", visible(line));
     }
     let n = findings.len();
     let format = source.model.format;
@@ -81,8 +98,13 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
     text
 }
 
-fn percent(outcome: Outcome) -> String {
-    if outcome.error == 0.0 { "0".into() } else { format!("{:.4} %", 100.0 * outcome.relative()) }
+fn percent(c: Comparison) -> String {
+    match c.outcome {
+        _ if c.equal => "0".into(),
+        None => "differs, by what this version cannot decode".into(),
+        Some(o) if o.error.is_finite() => format!("{:.4} %", 100.0 * o.relative()),
+        Some(_) => "undefined".into(),
+    }
 }
 
 fn as_json(findings: &[Finding], unmatched: &[String]) -> String {
@@ -91,7 +113,8 @@ fn as_json(findings: &[Finding], unmatched: &[String]) -> String {
             "name": f.name,
             "type": f.encoding.name(),
             "not_finite": f.not_finite,
-            "relative_error": f.outcome.map(Outcome::relative),
+            "equal": f.comparison.map(|c| c.equal),
+            "relative_error": difference(f),
         })
     });
     format!("{:#}\n", json!({ "tensors": tensors.collect::<Vec<_>>(), "unmatched": unmatched }))

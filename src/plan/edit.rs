@@ -25,8 +25,13 @@ impl Edit {
     /// # Errors
     /// A key that is not there, a name that is taken, a value that does not parse.
     pub fn apply(&self, metadata: &mut Metadata) -> Result<()> {
-        let usage = |why: String| Error::Usage(why);
+        let usage = |why: String| Error::usage(why);
         match self {
+            Self::Set(key, _) if key.starts_with("split.") => {
+                return Err(usage(format!(
+                    "--set {key}: the split keys follow from the files; use split and merge"
+                )));
+            }
             Self::Set(key, text) => {
                 let value =
                     parse_value(text, metadata.get(key)).map_err(|e| usage(format!("--set {key}: {e}")))?;
@@ -88,7 +93,7 @@ pub fn parse_value(text: &str, existing: Option<&Value>) -> std::result::Result<
         Some(Value::Array(a)) => array(a.kind(), text),
         Some(value) => scalar(value.kind(), text),
         None => {
-            let kinds = [Kind::Bool, Kind::U32, Kind::I32, Kind::U64, Kind::I64, Kind::F32];
+            let kinds = [Kind::Bool, Kind::U32, Kind::I32, Kind::U64, Kind::I64, Kind::F32, Kind::F64];
             let guess = kinds.into_iter().find_map(|kind| scalar(kind, text).ok());
             Ok(guess.unwrap_or_else(|| Value::text(text)))
         }
@@ -197,7 +202,7 @@ mod tests {
             Edit::Remove("x".into()),
             Edit::Set("a".into(), "-1".into()),
         ] {
-            assert!(matches!(bad.apply(&mut m), Err(Error::Usage(_))), "{bad:?}");
+            assert!(matches!(bad.apply(&mut m), Err(Error::Usage { .. })), "{bad:?}");
         }
     }
 }

@@ -71,8 +71,8 @@ pub struct Wishes {
     pub edits: Vec<Edit>,
     /// The version of a llama2.c checkpoint, if not by its types.
     pub bin_version: Option<u32>,
-    /// The largest group of a llama2.c version 2 checkpoint.
-    pub group_size: u32,
+    /// The largest group of a llama2.c version 2 checkpoint; 64 if not given.
+    pub group_size: Option<u32>,
 }
 
 /// What becomes of one tensor.
@@ -92,6 +92,8 @@ pub struct Step {
 pub struct Plan {
     /// The container.
     pub target: Target,
+    /// A folder that is to be made for the files.
+    pub folder: Option<PathBuf>,
     /// The byte order.
     pub order: ByteOrder,
     /// Settings as written.
@@ -153,14 +155,23 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         _ => wishes.order.unwrap_or(model.order),
     };
     if target == Target::Gguf {
-        target::gguf_metadata(model, wishes, &tensors, &mut metadata, &mut notes);
+        target::gguf_metadata(model, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
     }
     let (mut layout, paths, extra) =
         target::place(model, wishes, target, order, &metadata, &tensors, &mut notes)?;
     target::keep_tables(source, order, &mut layout)?;
     target::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
-    Ok(Plan { target, order, metadata, steps, layout, paths, extra, notes })
+    if target == Target::Safetensors {
+        target::refuse_old_index(&paths, &extra)?;
+    }
+    let folder =
+        (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
+    Ok(Plan { target, folder, order, metadata, steps, layout, paths, extra, notes })
 }
+
+/// The rules for what no scheme quantizes.
+const VECTOR: &str = "vector";
+const EXEMPT: &str = "never quantized";
 
 /// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
 fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Tensor)>> {
@@ -169,6 +180,7 @@ fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Te
     let mut out = Vec::with_capacity(model.tensors.len());
     for (i, t) in model.tensors.iter().enumerate() {
         let (choice, rule) = choose(t, wishes, tied, &mut used);
+        let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
         let mut wanted = None;
         let encoding = match choice {
             Choice::Keep => match t.encoding {
@@ -182,23 +194,24 @@ fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Te
                 Encoding::Blocks(fits)
             }
         };
-        // llama.cpp wants vectors in f32, whatever the matrices are.
-        let encoding = match encoding {
-            Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64)
-                if t.shape.len() < 2
-                    && choice == Choice::Keep
-                    && target == Target::Gguf
-                    && wishes.scheme.is_some() =>
-            {
-                Encoding::Blocks(DType::F32)
+        let encoding = match (encoding, wishes.scheme) {
+            (Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64), Some(s)) if left_alone => {
+                match target {
+                    // llama.cpp wants what is never quantized in f32, whatever the matrices are.
+                    Target::Gguf => Encoding::Blocks(DType::F32),
+                    _ => Encoding::Blocks(s.base),
+                }
             }
-            e => e,
+            (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Target::Safetensors => {
+                Encoding::Blocks(s.base)
+            }
+            (e, _) => e,
         };
         let tensor = Tensor { encoding, place: Place { file: 0, offset: 0, len: 0 }, ..t.clone() };
         out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
     }
     if let Some(i) = used.iter().position(|u| !u) {
-        return Err(Error::Usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
+        return Err(Error::usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
     }
     Ok(out)
 }
@@ -219,9 +232,12 @@ fn choose(t: &Tensor, wishes: &Wishes, tied: bool, used: &mut [bool]) -> (Choice
         (Role::Embedding, _) if wishes.embedding.is_some() => {
             (wishes.embedding.expect("just seen"), "--embedding-type".into())
         }
+        (Role::Embedding, _) if tied && wishes.output.is_some() => {
+            (wishes.output.expect("just seen"), "--output-type (the embedding is the output)".into())
+        }
         (_, None) => (Choice::Keep, "kept".into()),
-        _ if t.shape.len() < 2 => (Choice::Keep, "vector".into()),
-        (Role::Exempt, _) => (Choice::Keep, "never quantized".into()),
+        _ if t.shape.len() < 2 => (Choice::Keep, VECTOR.into()),
+        (Role::Exempt, _) => (Choice::Keep, EXEMPT.into()),
         _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
         (_, Some(s)) if wishes.pure => (Choice::To(s.base), "pure".into()),
         (r, Some(s)) if is_output(r) => {
@@ -259,31 +275,27 @@ fn refuse_fallbacks(steps: &[Step], tensors: &[Tensor]) -> Result<()> {
             wanted.name()
         )
     });
-    Err(Error::Refused(format!(
-        "{}\nleave out --strict to see what they become, or give them a type with --tensor",
-        lines.collect::<Vec<_>>().join("; ")
-    )))
+    Err(Error::refused(lines.collect::<Vec<_>>().join("; "))
+        .or("leave out --strict to see what they become, or give them a type with --tensor"))
 }
 
 /// Whatever is to change must be decodable, and may be quantized again only with leave.
 fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
     for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
+        let (name, from, to) = (&model.tensors[step.source].name, step.from.name(), t.encoding.name());
         if let Encoding::Blocks(dtype) = step.from
-            && kernels::codec(dtype).is_none()
+            && (kernels::codec(dtype).is_none() || is_integer(dtype))
         {
-            let (name, from, to) = (&t.name, dtype.name(), t.encoding.name());
-            return Err(Error::Refused(format!(
-                "tensor {name} is {from}, which this version can copy but not decode, so it cannot become {to}\n\
-                 start from a file in f32, f16, bf16 or one of q8_0, q5_1, q5_0, q4_1, q4_0, tq1_0, tq2_0"
-            )));
+            return Err(Error::refused(format!(
+                "tensor {name} is {from}, which this version can copy but not turn into {to}"
+            ))
+            .or("start from a file in f32, f16, bf16 or one of q8_0, q5_1, q5_0, q4_1, q4_0, tq1_0, tq2_0"));
         }
         if !step.from.is_plain() && !t.encoding.is_plain() && !wishes.allow_requantize {
-            let (from, to) = (step.from.name(), t.encoding.name());
-            return Err(Error::Refused(format!(
-                "tensor {} is quantized already ({from}); making {to} of it adds the errors of both\n\
-                 start from the original weights, or say --allow-requantize",
-                model.tensors[step.source].name
-            )));
+            return Err(Error::refused(format!(
+                "tensor {name} is quantized already ({from}); making {to} of it adds the errors of both"
+            ))
+            .or("start from the original weights, or say --allow-requantize"));
         }
     }
     Ok(())

@@ -6,7 +6,10 @@ use super::{
     ByteOrder, DType, Encoding, Error, Format, Layout, Metadata, Model, Place, Result, Source, Step, Target,
     Tensor, Value, Wishes, gguf, llama2c, safetensors,
 };
-use crate::plan::scheme;
+use crate::plan::edit::Edit;
+use crate::plan::scheme::SCHEMES;
+use formats::block::TYPES;
+use formats::container::{parse_part_stem, part_stem};
 
 /// The container, by wish or by the ending.
 pub(super) fn choose(model: &Model, wishes: &Wishes) -> Result<Target> {
@@ -21,20 +24,18 @@ pub(super) fn choose(model: &Model, wishes: &Wishes) -> Result<Target> {
     };
     let target = wishes.target.or(by_ending).ok_or_else(|| {
         let out = out.display();
-        Error::Usage(format!(
-            "{out}: the ending tells no format\nend the name in .gguf, .safetensors or .bin, or say --format"
-        ))
+        Error::usage(format!("{out}: the ending tells no format"))
+            .or("end the name in .gguf, .safetensors or .bin, or say --format")
     })?;
     if folder && target != Target::Safetensors {
-        return Err(Error::Usage(format!("{} is a folder; name a file in it", out.display())));
+        return Err(Error::usage(format!("{} is a folder; name a file in it", out.display())));
     }
     if model.format == Format::Llama2cTokenizer && target != Target::Llama2c {
-        return Err(Error::Usage(
-            "a tokenizer alone can only become another tokenizer.bin\ngive it with --tokenizer beside a checkpoint".into(),
-        ));
+        return Err(Error::usage("a tokenizer alone can only become another tokenizer.bin")
+            .or("give it with --tokenizer beside a checkpoint"));
     }
     let only = |wrong: bool, what: &str, whose: &str| match wrong {
-        true => Err(Error::Usage(format!("{what} is for {whose} only"))),
+        true => Err(Error::usage(format!("{what} is for {whose} only"))),
         false => Ok(()),
     };
     only(wishes.align.is_some() && target != Target::Gguf, "--align", "GGUF")?;
@@ -44,6 +45,9 @@ pub(super) fn choose(model: &Model, wishes: &Wishes) -> Result<Target> {
         "splitting",
         "GGUF and safetensors",
     )?;
+    let grouped = target == Target::Llama2c && wishes.scheme.is_none_or(|s| s.base == DType::Q8_0);
+    only(wishes.group_size.is_some() && !grouped, "--group-size", "llama2.c files of --type q8_0")?;
+    only(wishes.pure && wishes.scheme.is_none(), "--pure", "a --type other than keep")?;
     let big = wishes.order == Some(ByteOrder::Big) && target == Target::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
     Ok(target)
@@ -57,14 +61,13 @@ fn llama2c_version(model: &Model, wishes: &Wishes) -> Result<u32> {
     };
     match (wishes.scheme.map(|s| s.base), wishes.bin_version) {
         (None, version) => Ok(version.unwrap_or(own)),
-        (Some(DType::F32), None) => Ok(own.min(1)),
+        (Some(DType::F32), None) => Ok(if own == 1 { 1 } else { 0 }),
         (Some(DType::Q8_0), None | Some(2)) => Ok(2),
         (Some(DType::F32), Some(version @ (0 | 1))) => Ok(version),
-        (Some(DType::F32 | DType::Q8_0), Some(_)) => Err(Error::Usage(
-            "llama2.c versions 0 and 1 hold f32 and version 2 holds q8_0; --type and --bin-version disagree"
-                .into(),
+        (Some(DType::F32 | DType::Q8_0), Some(_)) => Err(Error::usage(
+            "llama2.c versions 0 and 1 hold f32 and version 2 holds q8_0; --type and --bin-version disagree",
         )),
-        (Some(other), _) => Err(Error::Usage(format!(
+        (Some(other), _) => Err(Error::usage(format!(
             "llama2.c files hold f32 (versions 0 and 1) or q8_0 (version 2), not {}",
             other.name()
         ))),
@@ -79,9 +82,8 @@ pub(super) fn llama2c_steps(
     notes: &mut Vec<String>,
 ) -> Result<Vec<(Step, Tensor)>> {
     if !wishes.tensors.is_empty() || wishes.output.is_some() || wishes.embedding.is_some() {
-        return Err(Error::Usage(
-            "llama2.c files have one type for all tensors: no --tensor, --output-type, --embedding-type"
-                .into(),
+        return Err(Error::usage(
+            "llama2.c files have one type for all tensors: no --tensor, --output-type, --embedding-type",
         ));
     }
     let version = llama2c_version(model, wishes)?;
@@ -89,18 +91,20 @@ pub(super) fn llama2c_steps(
         Encoding::Int8Groups { size } if wishes.scheme.is_none() => Some(size),
         _ => None,
     });
+    let wanted = wishes.group_size.unwrap_or(64);
     let size = match (version, kept) {
         (2, Some(size)) => size,
-        (2, None) => llama2c::group_size(metadata, &model.tensors, wishes.group_size)?,
+        (2, None) => llama2c::group_size(metadata, &model.tensors, wanted)?,
         _ => 0,
     };
-    if version == 2 && kept.is_none() && size < wishes.group_size {
-        let (bits, cost) =
-            (8.0 + 32.0 / f64::from(size), 32.0 / f64::from(size) - 32.0 / f64::from(wishes.group_size));
-        notes.push(format!(
-            "groups of {} would not divide every row, so they have {size} weights: {bits:.2} bits per weight ({cost:+.2})",
-            wishes.group_size
-        ));
+    if version == 2 && kept.is_none() && size < wanted {
+        let bits = |size: u32| 8.0 + 32.0 / f64::from(size);
+        let (bits, cost) = (bits(size), bits(size) - bits(wanted));
+        let why = format!("groups of {wanted} would not divide every row");
+        if wishes.strict {
+            return Err(Error::refused(why).or(format!("leave out --strict, or say --group-size {size}")));
+        }
+        notes.push(format!("{why}, so they have {size} weights: {bits:.2} bits per weight ({cost:+.2})"));
     }
     let step = |(i, t): (usize, &Tensor)| {
         let encoding = match t.shape.len() {
@@ -113,20 +117,26 @@ pub(super) fn llama2c_steps(
     Ok(model.tensors.iter().enumerate().map(step).collect())
 }
 
-/// Settings that every reader of GGUF wants and that follow from the types.
+/// Settings that every reader of GGUF wants and that follow from the types; what the user has set stays.
 pub(super) fn gguf_metadata(
     model: &Model,
     wishes: &Wishes,
+    steps: &[Step],
     tensors: &[Tensor],
     metadata: &mut Metadata,
     notes: &mut Vec<String>,
-) {
+) -> Result<()> {
+    let by_user = |key: &str| wishes.edits.iter().any(|e| matches!(e, Edit::Set(k, _) if k == key));
     if let Some(align) = wishes.align {
+        if by_user(gguf::ALIGNMENT_KEY) {
+            return Err(Error::usage("--align and --set general.alignment are one thing; say one of them"));
+        }
         metadata.set(gguf::ALIGNMENT_KEY, Value::U32(align));
     }
     let from_gguf = matches!(model.format, Format::Gguf { .. });
-    if from_gguf && wishes.scheme.is_none() {
-        return; // kept as it is, byte by byte
+    let changed = steps.iter().zip(tensors).any(|(s, t)| s.from != t.encoding);
+    if from_gguf && !changed && wishes.scheme.is_none() {
+        return Ok(()); // kept as it is, byte by byte
     }
     if metadata.get("general.architecture").is_none() {
         notes.push(
@@ -134,7 +144,8 @@ pub(super) fn gguf_metadata(
              not run it (--set general.architecture=NAME if it should be named)"
                 .into(),
         );
-    } else if metadata.get("tokenizer.ggml.model").is_none() && !from_gguf {
+    } else if metadata.get("tokenizer.ggml.model").is_none() && matches!(model.format, Format::Llama2c { .. })
+    {
         metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));
         notes.push(
             "no vocabulary: give the checkpoint's tokenizer.bin with --tokenizer to have one in the file"
@@ -142,21 +153,24 @@ pub(super) fn gguf_metadata(
         );
     }
     let quantized = tensors.iter().any(|t| !t.encoding.is_plain());
-    if quantized {
+    if quantized && !by_user("general.quantization_version") {
         metadata.set("general.quantization_version", Value::U32(2));
     }
-    if let Some(file_type) = wishes.scheme.map(|s| s.file_type).or_else(|| main_type(tensors)) {
+    if let Some(file_type) = wishes.scheme.map(|s| s.file_type).or_else(|| main_type(tensors))
+        && !by_user("general.file_type")
+    {
         metadata.set("general.file_type", Value::U32(file_type));
     }
+    Ok(())
 }
 
-/// The file type of the type that most weights have.
+/// The file type of the type that most weights have, if there is a scheme of that name.
 fn main_type(tensors: &[Tensor]) -> Option<u32> {
     let weights = |d: DType| -> u64 {
         tensors.iter().filter(|t| t.encoding == Encoding::Blocks(d)).map(Tensor::elements).sum()
     };
-    let best = scheme::SCHEMES.iter().max_by_key(|s| weights(s.base))?;
-    (weights(best.base) > 0).then_some(best.file_type)
+    let most = TYPES.iter().map(|t| t.dtype).max_by_key(|&d| weights(d))?;
+    SCHEMES.iter().find(|s| s.base == most).map(|s| s.file_type)
 }
 
 type Placed = (Layout, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);
@@ -180,7 +194,9 @@ pub(super) fn place(
             let count = layout.files.len();
             let paths = match count {
                 1 => vec![out.clone()],
-                _ => (0..count).map(|i| out.with_file_name(gguf::shard_name(&stem(out), i, count))).collect(),
+                _ => (0..count)
+                    .map(|i| out.with_file_name(format!("{}.gguf", part_stem(&stem(out), i, count))))
+                    .collect(),
             };
             Ok((layout, paths, Vec::new()))
         }
@@ -193,7 +209,7 @@ pub(super) fn place(
             let names = |i: usize, count: usize| match count {
                 1 if folder => "model.safetensors".to_string(),
                 1 => out.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
+                _ => format!("{}.safetensors", part_stem(&stem, i, count)),
             };
             let options = safetensors::Options { split: wishes.split };
             let layout = safetensors::layout(&name, metadata, tensors, options, &names)?;
@@ -250,34 +266,34 @@ pub(super) fn keep_tables(source: &Source, order: ByteOrder, layout: &mut Layout
     Ok(())
 }
 
-/// The file name without its ending, and without the number of a shard.
+/// The file name without its ending, and without the number of a part.
 fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let b = stem.as_bytes();
-    let digits = |r: &[u8]| r.iter().all(u8::is_ascii_digit);
-    match b.len().checked_sub(15) {
-        Some(at)
-            if b[at] == b'-'
-                && digits(&b[at + 1..at + 6])
-                && &b[at + 6..at + 10] == b"-of-"
-                && digits(&b[at + 10..]) =>
-        {
-            stem[..at].to_string()
-        }
-        _ => stem,
-    }
+    parse_part_stem(&stem).map(|(stem, ..)| stem.to_string()).unwrap_or(stem)
 }
 
 /// Writing over the source would be safe, but never meant.
 pub(super) fn refuse_own_source<'a>(source: &Source, paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    let own: Vec<_> = source.files.iter().map(|f| &f.path).chain(&source.beside).collect();
     for path in paths {
         let Ok(real) = path.canonicalize() else { continue };
-        if source.files.iter().any(|f| f.path.canonicalize().is_ok_and(|p| p == real)) {
-            return Err(Error::Usage(format!(
-                "{} is the source itself; write to another name",
+        if own.iter().any(|p| p.canonicalize().is_ok_and(|p| p == real)) {
+            return Err(Error::usage(format!(
+                "{} is read in this run; write to another name",
                 path.display()
             )));
         }
+    }
+    Ok(())
+}
+
+/// An index that stays behind would keep an older model in force.
+pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) -> Result<()> {
+    let Some(path) = paths.first() else { return Ok(()) };
+    let index = path.with_file_name(format!("{}.safetensors.index.json", stem(path)));
+    if index.exists() && extra.iter().all(|(p, _)| *p != index) {
+        return Err(Error::refused(format!("{} belongs to another model in this place", index.display()))
+            .or("remove it, or write to another folder"));
     }
     Ok(())
 }
@@ -290,7 +306,7 @@ mod tests {
     fn a_shard_number_is_not_part_of_the_stem() {
         assert_eq!(stem(Path::new("a/model.gguf")), "model");
         assert_eq!(stem(Path::new("a/model-00001-of-00003.gguf")), "model");
-        assert_eq!(stem(Path::new("-00001-of-00003.gguf")), "");
+        assert_eq!(stem(Path::new("model-00004-of-00003.gguf")), "model-00004-of-00003");
         assert_eq!(stem(Path::new("model-1-of-3.gguf")), "model-1-of-3");
     }
 }

@@ -31,6 +31,20 @@ pub struct OutFile {
     pub fixed: Vec<(u64, Vec<u8>)>,
 }
 
+/// The name (without its ending) of part `no` (from 0) of `count`, as llama.cpp and Hugging Face write it.
+pub fn part_stem(stem: &str, no: usize, count: usize) -> String {
+    format!("{stem}-{:05}-of-{count:05}", no + 1)
+}
+
+/// The inverse of [`part_stem`]: the model's stem, the part's number (from 0) and the number of parts.
+pub fn parse_part_stem(name: &str) -> Option<(&str, usize, usize)> {
+    let (rest, count) = name.rsplit_once("-of-")?;
+    let (stem, no) = rest.rsplit_once('-')?;
+    let number = |s: &str| (s.len() >= 5 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse().ok())?;
+    let (no, count): (usize, usize) = (number(no)?, number(count)?);
+    (1 <= no && no <= count).then_some((stem, no - 1, count))
+}
+
 /// Tells which container a file is by its content.
 ///
 /// # Errors

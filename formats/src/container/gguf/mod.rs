@@ -11,7 +11,7 @@ mod write;
 
 pub use read::read;
 pub(crate) use split::assign;
-pub use split::{Split, join, shard_name, split_of};
+pub use split::{Split, join, split_of};
 pub use write::{Options, layout};
 
 /// The alignment of files that do not name one.

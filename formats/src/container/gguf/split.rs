@@ -58,11 +58,6 @@ pub(super) fn annotate(
     Ok(())
 }
 
-/// The name of shard `no` (from 0) of `count`: llama.cpp finds the shards of a model by it.
-pub fn shard_name(stem: &str, no: usize, count: usize) -> String {
-    format!("{stem}-{:05}-of-{count:05}.gguf", no + 1)
-}
-
 /// The number of this shard (from 0) and of all shards, if the file is part of a split.
 pub fn split_of(metadata: &Metadata) -> Option<(u64, u64)> {
     let count = metadata.get(COUNT)?.as_u64()?;
