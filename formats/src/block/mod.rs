@@ -45,9 +45,20 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     importance: Option<&[f32]>,
     bytes: &mut [u8],
 ) {
-    let mut importance = importance.map(|w| w.as_chunks::<W>().0.iter());
-    for (x, b) in x.as_chunks::<W>().0.iter().zip(bytes.as_chunks_mut::<B>().0) {
-        T::encode(x, importance.as_mut().and_then(Iterator::next), b);
+    let (x, bytes) = (x.as_chunks::<W>().0, bytes.as_chunks_mut::<B>().0);
+    // Two loops: with a choice inside, those over plain numbers would not become vector code. And loops, not
+    // closures, which are compiled for the instruction set of the place where they are written.
+    match importance {
+        None => {
+            for (x, b) in x.iter().zip(bytes) {
+                T::encode(x, None, b);
+            }
+        }
+        Some(w) => {
+            for ((x, w), b) in x.iter().zip(w.as_chunks::<W>().0).zip(bytes) {
+                T::encode(x, Some(w), b);
+            }
+        }
     }
 }
 
