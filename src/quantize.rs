@@ -148,7 +148,7 @@ fn jobs(source: &Source, plan: &Plan, target: u64) -> Vec<Job> {
         let t = &plan.layout.tensors[tensor];
         let from = &source.model.tensors[plan.steps[tensor].source];
         if from.encoding == t.encoding {
-            for (part, dtype) in stored_parts(t) {
+            for (part, dtype) in t.parts() {
                 let unit = dtype.info().bytes as u64;
                 let step = (target / 2).max(1).next_multiple_of(unit);
                 let ranges = part.clone().step_by(step as usize).map(|a| a..(a + step).min(part.end));
@@ -164,17 +164,6 @@ fn jobs(source: &Source, plan: &Plan, target: u64) -> Vec<Job> {
         }
     }
     jobs
-}
-
-/// The byte ranges of a tensor's data, with the type of the numbers in each.
-fn stored_parts(t: &Tensor) -> Vec<(Range<u64>, DType)> {
-    match t.encoding {
-        Encoding::Blocks(dtype) => vec![(0..t.place.len, dtype)],
-        Encoding::Int8Groups { .. } => {
-            let n = t.elements();
-            vec![(0..n, DType::I8), (n..t.place.len, DType::F32)]
-        }
-    }
 }
 
 fn advise(source: &Source, plan: &Plan, job: &Job) {
@@ -278,6 +267,18 @@ fn encode(
     if let Some(at) = back.iter().position(|y| !y.is_finite()) {
         return Err(Error::refused(format!(
             "tensor {}: weight {} is {}, which {} cannot hold",
+            t.name,
+            first + at as u64,
+            x[at],
+            t.encoding.name(),
+        ))
+        .or(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(&t.name))));
+    }
+    // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
+    let cut = |(x, y): (&f32, &f32)| x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
+    if let Some(at) = x.iter().zip(&back).position(cut) {
+        return Err(Error::refused(format!(
+            "tensor {}: weight {} is {}, which is beyond the reach of {}",
             t.name,
             first + at as u64,
             x[at],

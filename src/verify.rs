@@ -70,38 +70,64 @@ fn tensor(source: &Source, t: &Tensor, reference: Option<&Source>) -> Result<Fin
         Finding { name: t.name.clone(), encoding: t.encoding, not_finite: None, comparison: None };
     let total = t.elements();
     let step = (BAND / t.cols().max(1)).max(1) * t.cols().max(1);
+    finding.not_finite = first_not_finite(source, t)?;
+    let Some((r, other)) = other else { return Ok(finding) };
+    let decodable = |e| !matches!(e, Encoding::Blocks(d) if crate::kernels::codec(d).is_none());
+    if !decodable(t.encoding) || !decodable(other.encoding) {
+        let equal = t.encoding == other.encoding && same_bytes(source, t, r, other)?;
+        finding.comparison = Some(Comparison { equal, outcome: equal.then(Outcome::default) });
+        return Ok(finding);
+    }
     let mut all = Comparison { equal: true, outcome: Some(Outcome::default()) };
     let mut at = 0;
     while at < total {
         let range = at..(at + step).min(total);
-        if finding.not_finite.is_none() {
-            finding.not_finite = first_not_finite(source, t, range.clone())?.map(|i| at + i);
-        }
-        if let Some((r, other)) = other {
-            let part = compare((source, t), (r, other), range.clone())?;
-            all.equal &= part.equal;
-            all.outcome = all.outcome.zip(part.outcome).map(|(mut sum, part)| {
-                sum.add(part);
-                sum
-            });
-        }
         at = range.end;
+        let part = compare((source, t), (r, other), range)?;
+        all.equal &= part.equal;
+        all.outcome = all.outcome.zip(part.outcome).map(|(mut sum, part)| {
+            sum.add(part);
+            sum
+        });
     }
-    finding.comparison = other.map(|_| all);
+    finding.comparison = Some(all);
     Ok(finding)
 }
 
-/// Compares elements `range` of two tensors of one shape.
+/// The stored bytes of a tensor, turned to little-endian, in pieces of whole blocks, with the type of their numbers
+/// and the place of each.
+fn pieces(t: &Tensor) -> impl Iterator<Item = (Range<u64>, DType)> {
+    t.parts().into_iter().flat_map(|(part, dtype)| {
+        let unit = dtype.info().bytes as u64;
+        let step = (4 * BAND).next_multiple_of(unit);
+        part.clone().step_by(step as usize).map(move |a| (a..(a + step).min(part.end), dtype))
+    })
+}
+
+fn read_piece(source: &Source, t: &Tensor, range: Range<u64>, dtype: DType) -> Result<Vec<u8>> {
+    let mut bytes = source.read(t, range)?.into_owned();
+    if source.model.order == ByteOrder::Big {
+        dtype.swap(&mut bytes);
+    }
+    Ok(bytes)
+}
+
+fn same_bytes(source: &Source, t: &Tensor, r: &Source, other: &Tensor) -> Result<bool> {
+    for (range, dtype) in pieces(t) {
+        if read_piece(source, t, range.clone(), dtype)? != read_piece(r, other, range, dtype)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Compares elements `range` of two tensors of one shape, which can be decoded.
 fn compare(ours: (&Source, &Tensor), theirs: (&Source, &Tensor), range: Range<u64>) -> Result<Comparison> {
     let ((source, t), (reference, other)) = (ours, theirs);
     let (a, b) = (source.fetch(t, range.clone())?, reference.fetch(other, range.clone())?);
     let one_type = t.encoding == other.encoding;
     let same_bytes =
         one_type && a.little_endian(source.model.order) == b.little_endian(reference.model.order);
-    let decodable = |e| !matches!(e, Encoding::Blocks(d) if crate::kernels::codec(d).is_none());
-    if !decodable(t.encoding) || !decodable(other.encoding) {
-        return Ok(Comparison { equal: same_bytes, outcome: same_bytes.then(Outcome::default) });
-    }
     let n = (range.end - range.start) as usize;
     let (mut x, mut y) = (vec![0f32; n], vec![0f32; n]);
     b.decode(&t.name, reference.model.order, &mut x)?;
@@ -113,27 +139,17 @@ fn compare(ours: (&Source, &Tensor), theirs: (&Source, &Tensor), range: Range<u6
     Ok(Comparison { equal: if one_type { same_bytes } else { outcome.error == 0.0 }, outcome: Some(outcome) })
 }
 
-/// The first element of `range` (counted from its start) that lies in a block with an infinite or undefined scale.
-fn first_not_finite(source: &Source, t: &Tensor, range: Range<u64>) -> Result<Option<u64>> {
-    let order = source.model.order;
-    let bad = |dtype: DType, bytes: &[u8]| {
-        let mut bytes = std::borrow::Cow::Borrowed(bytes);
-        if order == ByteOrder::Big {
-            dtype.swap(bytes.to_mut());
-        }
-        dtype.first_not_finite(&bytes).map(|block| (block * dtype.info().weights) as u64)
-    };
-    Ok(match t.encoding {
-        Encoding::Blocks(dtype) => {
-            let bytes = |n| dtype.bytes_for(n).unwrap_or(t.place.len);
-            bad(dtype, &source.read(t, bytes(range.start)..bytes(range.end))?)
-        }
-        Encoding::Int8Groups { size } => {
-            let size = u64::from(size);
-            let (first, last) = (range.start / size, range.end.div_ceil(size));
-            let codes = t.elements();
-            let scales = source.read(t, codes + 4 * first..codes + 4 * last)?;
-            bad(DType::F32, &scales).map(|group| ((first + group) * size).saturating_sub(range.start))
-        }
-    })
+/// The first element that lies in a block with an infinite or undefined scale.
+fn first_not_finite(source: &Source, t: &Tensor) -> Result<Option<u64>> {
+    for (range, dtype) in pieces(t) {
+        let start = range.start;
+        let Some(block) = dtype.first_not_finite(&read_piece(source, t, range, dtype)?) else { continue };
+        let info = dtype.info();
+        return Ok(Some(match t.encoding {
+            Encoding::Blocks(_) => (start / info.bytes as u64 + block as u64) * info.weights as u64,
+            // Only the scales, which stand behind the codes, can be undefined.
+            Encoding::Int8Groups { size } => ((start - t.elements()) / 4 + block as u64) * u64::from(size),
+        }));
+    }
+    Ok(None)
 }

@@ -104,22 +104,18 @@ impl Value {
         Self::String(text.as_bytes().to_vec())
     }
 
-    /// The value of a fixed-size kind from its little-endian bytes. `None` for a bool that is neither 0 nor 1,
-    /// for a wrong number of bytes and for strings and arrays.
+    /// The value of a fixed-size kind from its little-endian bytes; a bool is true unless it is 0. `None` for a
+    /// wrong number of bytes and for strings and arrays.
     pub fn from_le(kind: Kind, b: &[u8]) -> Option<Self> {
         Some(match kind {
-            Kind::U8 => Self::U8(*b.first()?),
-            Kind::I8 => Self::I8(*b.first()? as i8),
+            Kind::U8 => Self::U8(u8::from_le_bytes(b.try_into().ok()?)),
+            Kind::I8 => Self::I8(i8::from_le_bytes(b.try_into().ok()?)),
             Kind::U16 => Self::U16(u16::from_le_bytes(b.try_into().ok()?)),
             Kind::I16 => Self::I16(i16::from_le_bytes(b.try_into().ok()?)),
             Kind::U32 => Self::U32(u32::from_le_bytes(b.try_into().ok()?)),
             Kind::I32 => Self::I32(i32::from_le_bytes(b.try_into().ok()?)),
             Kind::F32 => Self::F32(f32::from_le_bytes(b.try_into().ok()?)),
-            Kind::Bool => match b.first()? {
-                0 => Self::Bool(false),
-                1 => Self::Bool(true),
-                _ => return None,
-            },
+            Kind::Bool => Self::Bool(u8::from_le_bytes(b.try_into().ok()?) != 0),
             Kind::U64 => Self::U64(u64::from_le_bytes(b.try_into().ok()?)),
             Kind::I64 => Self::I64(i64::from_le_bytes(b.try_into().ok()?)),
             Kind::F64 => Self::F64(f64::from_le_bytes(b.try_into().ok()?)),
@@ -207,9 +203,12 @@ pub struct Array {
 impl Array {
     /// An array from values, which must all be of `kind`; `None` if one is not, or if `kind` is an array.
     pub fn new<'a>(kind: Kind, values: impl IntoIterator<Item = &'a Value>) -> Option<Self> {
+        if kind == Kind::Array {
+            return None;
+        }
         let mut array = Self { kind, count: 0, bytes: Vec::new() };
         for value in values {
-            if value.kind() != kind || kind == Kind::Array {
+            if value.kind() != kind {
                 return None;
             }
             array.bytes.extend(value.to_le());
@@ -276,11 +275,10 @@ impl Array {
         self.encoded().filter(|_| self.kind == Kind::String).map(|s| &s[8..])
     }
 
-    /// The values. Bools that are neither 0 nor 1 come as true.
+    /// The values.
     pub fn values(&self) -> impl Iterator<Item = Value> {
         self.encoded().map(|b| match self.kind {
             Kind::String => Value::String(b[8..].to_vec()),
-            Kind::Bool => Value::Bool(b[0] != 0),
             kind => Value::from_le(kind, b).expect("the array was checked when it was made"),
         })
     }
@@ -370,6 +368,7 @@ mod tests {
         assert_eq!(array.values().collect::<Vec<_>>(), numbers);
         assert_eq!(array.strings().count(), 0);
         assert!(Array::new(Kind::U16, &numbers).is_none());
+        assert!(Array::new(Kind::Array, &[]).is_none());
     }
 
     #[test]

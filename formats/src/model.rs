@@ -1,5 +1,7 @@
 //! What every container says: settings, tensors, and where the tensors' bytes lie.
 
+use std::ops::Range;
+
 use crate::block::DType;
 use crate::metadata::Metadata;
 
@@ -124,6 +126,17 @@ impl Tensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
+    /// The byte ranges of the tensor's data (from its start), with the type of the numbers in each.
+    pub fn parts(&self) -> Vec<(Range<u64>, DType)> {
+        match self.encoding {
+            Encoding::Blocks(dtype) => vec![(0..self.place.len, dtype)],
+            Encoding::Int8Groups { .. } => {
+                let codes = self.elements();
+                vec![(0..codes, DType::I8), (codes..self.place.len, DType::F32)]
+            }
+        }
+    }
+
     /// The number of rows: the product of all dimensions but the last.
     pub fn rows(&self) -> u64 {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
@@ -143,7 +156,7 @@ pub fn elements(shape: &[u64]) -> Option<u64> {
 pub enum Format {
     /// llama.cpp's container.
     Gguf {
-        /// 1, 2 or 3.
+        /// 1, 2 or 3; 0 where nobody has looked yet.
         version: u32,
     },
     /// Hugging Face's container.

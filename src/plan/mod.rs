@@ -150,6 +150,9 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     check_sources(model, wishes, &steps, &tensors)?;
 
+    if target == Target::Safetensors {
+        target::refuse_packed(&tensors)?;
+    }
     let order = match target {
         Target::Safetensors => ByteOrder::Little,
         _ => wishes.order.unwrap_or(model.order),

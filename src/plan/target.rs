@@ -287,6 +287,16 @@ pub(super) fn refuse_own_source<'a>(source: &Source, paths: impl Iterator<Item =
     Ok(())
 }
 
+/// safetensors has no packed types.
+pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
+    let name = |e| matches!(e, Encoding::Blocks(d) if d.info().safetensors.is_some());
+    let Some(t) = tensors.iter().find(|t| !name(t.encoding)) else { return Ok(()) };
+    let decodable = matches!(t.encoding, Encoding::Blocks(d) if crate::kernels::codec(d).is_some());
+    let e =
+        Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));
+    Err(if decodable { e.or("unpack it with --type f16, bf16 or f32") } else { e })
+}
+
 /// An index that stays behind would keep an older model in force.
 pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     let Some(path) = paths.first() else { return Ok(()) };

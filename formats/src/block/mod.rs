@@ -279,12 +279,15 @@ impl DType {
     }
 
     /// The index of the first block whose scales (or, for plain floats, whose number) are infinite or not a
-    /// number, in little-endian bytes. Integers have no such values.
+    /// number, in little-endian bytes. Integers have no such values, nor have F4 and F6.
     pub fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
         let info = self.info();
         bytes.chunks_exact(info.bytes).position(|block| {
             let odd = match self {
-                Self::MXFP4 => block[0] == 0xFF,
+                Self::MXFP4 | Self::F8_E8M0 => block[0] == 0xFF,
+                Self::F8_E4M3 => block[0] & 0x7F == 0x7F,
+                Self::F8_E5M2 => block[0] & 0x7C == 0x7C,
+                Self::F8_E4M3FNUZ | Self::F8_E5M2FNUZ => block[0] == 0x80,
                 Self::IQ1_M => {
                     let nibbles = [49, 51, 53, 55].map(|i: usize| u16::from(block[i] >> 4));
                     let d = nibbles[0] | nibbles[1] << 4 | nibbles[2] << 8 | nibbles[3] << 12;

@@ -12,7 +12,8 @@ use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor, ele
 /// Reads one GGUF file: version 1, 2 or 3, either byte order.
 ///
 /// # Errors
-/// Everything that ggml's reader refuses is refused here: see [`Fault`]. [`Fault::More`] if `input` is a prefix
+/// What ggml's reader refuses is refused here, but for version 1 and for a key that stands twice with one value
+/// (which is kept once, with a note): see [`Fault`]. [`Fault::More`] if `input` is a prefix
 /// that ends before the tensor data.
 pub fn read(input: &Input) -> Result<Model> {
     let mut c = Cursor::new(input, ByteOrder::Little);
@@ -28,23 +29,27 @@ pub fn read(input: &Input) -> Result<Model> {
         return Err(c.fault(4, Fault::Version { format: "GGUF", found: version, known: "1, 2, 3" }));
     }
     c.order = order;
-    let mut r = Reader { c, wide: version > 1 };
+    let mut r = Reader { c, wide: version > 1, notes: Vec::new() };
 
     // A metadata entry takes at least a key of one byte, a type and a value of one byte.
     let n_tensors = r.count("the number of tensors", if r.wide { 24 } else { 16 })?;
     let n_kv = r.count("the number of metadata entries", if r.wide { 14 } else { 10 })?;
 
-    let (mut metadata, mut notes) = (Metadata::new(), Vec::new());
+    let mut metadata = Metadata::new();
+    let mut alignment_at = 0;
     let mut keys = HashSet::new();
     for _ in 0..n_kv {
         let at = r.c.at;
         let key = r.name("a metadata key")?;
         let value = r.value(&key)?;
+        if key == ALIGNMENT_KEY {
+            alignment_at = at;
+        }
         if keys.insert(key.clone()) {
             metadata.push(key, value);
-        } else if metadata.get(&key) == Some(&value) && notes.len() < 16 {
+        } else if metadata.get(&key) == Some(&value) && r.notes.len() < 16 {
             // Some writers repeat general.architecture. Nobody can read such a file in two ways.
-            notes.push(format!("metadata key {key} stands twice with the same value and is kept once"));
+            r.notes.push(format!("metadata key {key} stands twice with the same value and is kept once"));
         } else {
             return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key }));
         }
@@ -52,10 +57,10 @@ pub fn read(input: &Input) -> Result<Model> {
     let alignment = match metadata.get(ALIGNMENT_KEY) {
         None => DEFAULT_ALIGNMENT,
         Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
-        Some(Value::U32(a)) => return Err(r.c.fault(r.c.at, Fault::Alignment(u64::from(*a)))),
+        Some(Value::U32(a)) => return Err(r.c.fault(alignment_at, Fault::Alignment(u64::from(*a)))),
         Some(other) => {
             let why = format!("has type {}, expected u32", other.kind().name());
-            return Err(r.c.fault(r.c.at, Fault::Metadata { key: ALIGNMENT_KEY.into(), why }));
+            return Err(r.c.fault(alignment_at, Fault::Metadata { key: ALIGNMENT_KEY.into(), why }));
         }
     };
 
@@ -96,13 +101,15 @@ pub fn read(input: &Input) -> Result<Model> {
             return Err(r.c.fault(at, Fault::Ends { what, end, len: input.len }));
         }
     }
-    Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors, notes })
+    Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors, notes: r.notes })
 }
 
 struct Reader<'a> {
     c: Cursor<'a>,
     /// Lengths and counts have 64 bits (from version 2 on).
     wide: bool,
+    /// What was put right.
+    notes: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -114,11 +121,17 @@ impl Reader<'_> {
     fn count(&mut self, what: &str, size: u64) -> Result<u64> {
         let at = self.c.at;
         let found = self.len(what)?;
-        let most = self.c.left() / size;
-        if found > most {
-            return Err(self.c.fault(at, Fault::TooMany { what: what.into(), found, most }));
-        }
+        self.fits(at, found, size, || format!("{what} ({found})"))?;
         Ok(found)
+    }
+
+    /// Whether the rest of the file can hold `found` items of at least `size` bytes.
+    fn fits(&self, at: u64, found: u64, size: u64, what: impl Fn() -> String) -> Result<()> {
+        if found > self.c.left() / size {
+            let end = self.c.at.saturating_add(found.saturating_mul(size));
+            return Err(self.c.fault(at, Fault::Ends { what: what(), end, len: self.c.at + self.c.left() }));
+        }
+        Ok(())
     }
 
     fn string(&mut self, what: &str) -> Result<&[u8]> {
@@ -154,15 +167,17 @@ impl Reader<'_> {
             Kind::String => Ok(Value::String(self.string(&format!("the value of {key}"))?.to_vec())),
             Kind::Array => Ok(Value::Array(self.values(key)?)),
             kind => {
-                let at = self.c.at;
                 let mut bytes = self.c.take(kind.size() as u64, || format!("the value of {key}"))?.to_vec();
                 if self.c.order == ByteOrder::Big {
                     bytes.reverse();
                 }
-                Value::from_le(kind, &bytes).ok_or_else(|| {
-                    let why = format!("is a bool of value {}, expected 0 or 1", bytes[0]);
-                    self.c.fault(at, Fault::Metadata { key: key.into(), why })
-                })
+                if kind == Kind::Bool && bytes[0] > 1 {
+                    self.notes.push(format!(
+                        "metadata key {key} is a bool of value {} and is read as true",
+                        bytes[0]
+                    ));
+                }
+                Ok(Value::from_le(kind, &bytes).expect("as many bytes as the kind has were taken"))
             }
         }
     }
@@ -177,10 +192,10 @@ impl Reader<'_> {
         let what = || format!("the length of array {key}");
         let found = self.len(&what())?;
         let size = if kind != Kind::String { kind.size() as u64 } else { 4 + 4 * u64::from(self.wide) };
-        let most = (self.c.left() / size).min(MAX_LEN);
-        if found > most {
-            return Err(self.c.fault(at, Fault::TooMany { what: what(), found, most }));
+        if found > MAX_LEN {
+            return Err(self.c.fault(at, Fault::TooMany { what: what(), found, most: MAX_LEN }));
         }
+        self.fits(at, found, size, || format!("array {key} of {found} values"))?;
         let mut bytes;
         if kind == Kind::String {
             bytes = Vec::new();

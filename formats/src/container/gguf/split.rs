@@ -77,14 +77,17 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     for (i, (name, mut shard)) in shards.into_iter().enumerate() {
         let bad = |why: String| Error::of(&name, Fault::Split(why));
         if split_of(&shard.metadata) != Some((i as u64, count as u64)) {
-            let (no, of) = split_of(&shard.metadata).map_or((0, 1), |(no, of)| (no + 1, of));
-            return Err(bad(format!("is part {no} of {of}, expected part {} of {count}", i + 1)));
+            let is = match split_of(&shard.metadata) {
+                Some((no, of)) => format!("is part {} of {of}", no + 1),
+                None => "is not part of a split".into(),
+            };
+            return Err(bad(format!("{is}, expected part {} of {count}", i + 1)));
         }
         let total = shard.metadata.get(TENSORS).and_then(Value::as_u64);
         if *declared.get_or_insert(total) != total {
-            return Err(bad(format!(
-                "says that the model has {total:?} tensors, the first part says otherwise"
-            )));
+            return Err(bad(
+                "and the first part give different numbers of tensors for the whole model".into()
+            ));
         }
         for t in &mut shard.tensors {
             t.place.file = i;

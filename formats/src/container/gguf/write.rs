@@ -40,12 +40,18 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
     }
     let mut names = HashSet::new();
     let mut placed = Vec::with_capacity(tensors.len());
+    let mut total = 0u64;
     for t in tensors {
         let mut t = t.clone();
         if !names.insert(t.name.clone()) {
             return Err(bad(Fault::Duplicate { what: "tensor", name: t.name }));
         }
         t.place = Place { file: 0, offset: 0, len: stored_bytes(&t).map_err(bad)? };
+        let padded = t.place.len.checked_next_multiple_of(alignment);
+        total = padded.and_then(|n| total.checked_add(n)).filter(|&n| n < 1 << 62).ok_or_else(|| {
+            let why = "the sizes of the tensors overflow".into();
+            bad(Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why })
+        })?;
         placed.push(t);
     }
     let shards = split::assign(&placed, alignment, options.split);

@@ -257,6 +257,9 @@ fn encode(metadata: &Metadata, order: ByteOrder) -> std::result::Result<Vec<u8>,
         |key| metadata.get(key).and_then(Value::as_array).ok_or_else(|| bad(key, "is missing, or no array"));
     let scores: Option<Vec<f32>> = array(SCORES)?.values().map(|v| v.as_f64().map(|v| v as f32)).collect();
     let scores = scores.ok_or_else(|| bad(SCORES, "must be floats"))?;
+    if let Some(id) = scores.iter().position(|s| !s.is_finite()) {
+        return no(format!("the score of token {id} is {}, by which nothing can be merged", scores[id]));
+    }
     let list = array(TOKENS)?;
     if list.kind() != Kind::String || list.len() != scores.len() {
         let why = format!("{} of {} values for {} scores", list.kind().name(), list.len(), scores.len());

@@ -147,8 +147,8 @@ fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
     let scales = |key| Ok(float(key)?.is_some_and(|(_, f)| f != 0.0 && f != 1.0));
     let scaled = match kind {
         Some("none") => false,
-        Some(_) => true,
-        None => scales("llama.rope.scaling.factor")? || scales("llama.rope.scale_linear")?,
+        Some(kind) if kind != "linear" => true,
+        _ => scales("llama.rope.scaling.factor")? || scales("llama.rope.scale_linear")?,
     };
     if scaled {
         let kind = kind.unwrap_or("linear");
@@ -285,7 +285,8 @@ fn header(config: Config, storage: Storage, order: ByteOrder) -> Vec<u8> {
 }
 
 /// Version 0's cosines and sines, each [position][pair]: `precompute_freqs_cis` of `model.py`. Its readers skip
-/// them. Functions are taken in double precision and rounded, so that every machine writes the same file.
+/// them. Functions are taken in double precision and rounded, so that machines whose libraries
+/// differ in the last place nearly always write the same file.
 fn tables(config: Config, order: ByteOrder) -> Checked<Vec<u8>> {
     let (seq, head) = (config.seq, config.head());
     let bytes = u128::from(seq) * u128::from(head) * 4;

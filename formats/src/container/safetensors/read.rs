@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use safetensors::tensor::TensorInfo;
+use safetensors::Dtype;
 
 use super::json::Text;
 use super::{FORMAT, MAX_HEADER, MAX_KEYS, METADATA, TYPED, typed};
@@ -26,7 +26,8 @@ pub fn looks_like(input: &Input) -> bool {
 /// as it was before it was filed here.
 ///
 /// # Errors
-/// Everything that the `safetensors` crate refuses, and names that appear twice. [`Fault::More`] if `input` is
+/// Everything that the `safetensors` crate refuses; names that appear twice, empty metadata keys, more than 65,536
+/// of them, entries of over 1 MiB, and a header that does not begin with its brace. [`Fault::More`] if `input` is
 /// a prefix that ends before the tensor data.
 pub fn read(input: &Input) -> Result<Model> {
     let mut c = Cursor::new(input, ByteOrder::Little);
@@ -94,6 +95,15 @@ pub fn read(input: &Input) -> Result<Model> {
     })
 }
 
+/// A tensor's entry. The crate's own struct has `usize` here, which a 32-bit host cannot read the header of a
+/// 5 GB file into.
+#[derive(serde::Deserialize)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
 /// A tensor from its entry; the place's offset is still relative to the data.
 fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
     if entry.len() > MAX_ENTRY {
@@ -101,7 +111,7 @@ fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
         let fault = Fault::TooMany { what, found: entry.len() as u64, most: MAX_ENTRY as u64 };
         return Err(text.fault(entry, fault));
     }
-    let info: TensorInfo = match serde_json::from_str(entry) {
+    let info: Entry = match serde_json::from_str(entry) {
         Ok(info) => info,
         Err(e) => return Err(unknown_type(text, &name, entry).unwrap_or_else(|| text.bad(entry, &e))),
     };
@@ -110,8 +120,7 @@ fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
         let why = "not known to this program".into();
         return Err(text.fault(entry, Fault::TensorType { tensor: name, id: type_name, why }));
     };
-    let shape: Vec<u64> = info.shape.iter().map(|&d| d as u64).collect();
-    let (from, to) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+    let (shape, (from, to)) = (info.shape, info.data_offsets);
     let wrong =
         |why: String| text.fault(entry, Fault::Shape { tensor: name.clone(), shape: shape.clone(), why });
     let n = elements(&shape).ok_or_else(|| wrong("the number of elements overflows".into()))?;

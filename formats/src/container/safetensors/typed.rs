@@ -1,4 +1,4 @@
-//! Typed metadata as JSON, for containers that know only text, and nothing lost: an array of
+//! Typed metadata as JSON, for containers that know only text, and nothing lost but a NaN's payload: an array of
 //! `[key, kind, value]` in order.
 //!
 //! * Integers and bools are JSON's own; finite floats are numbers that give the same float back, the others the

@@ -82,9 +82,7 @@ fn stored(t: &Tensor) -> std::result::Result<(Dtype, u64), Fault> {
     let type_name = t.encoding.name();
     let unsupported = || {
         let tensor = &t.name;
-        Fault::Unsupported(format!(
-            "safetensors cannot hold {type_name} (tensor {tensor}); give it --type f16"
-        ))
+        Fault::Unsupported(format!("safetensors cannot hold {type_name} (tensor {tensor})"))
     };
     let (dtype, name) = dtype.ok_or_else(unsupported)?;
     let id =

@@ -1,0 +1,97 @@
+//! What the end-to-end tests share: a folder, the program, the bundled model.
+
+#![allow(dead_code, missing_docs)] // each test binary uses a part
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+pub struct Dir(pub tempfile::TempDir);
+
+impl Dir {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+    pub fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_string()
+    }
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(&self.0)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+pub fn demo(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name).to_str().unwrap().to_string()
+}
+
+pub fn program() -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_ggufkit"));
+    c.env_remove("GGUFKIT_ISA");
+    c
+}
+
+pub fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
+}
+
+pub fn ok(args: &[&str]) -> String {
+    let out = run(args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+pub fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&ok(args)).unwrap()
+}
+
+/// The exit status and the message of a run that must fail without panicking.
+pub fn fails(args: &[&str]) -> (i32, String) {
+    let out = run(args);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && !text.contains("panicked"), "{args:?}: {text}");
+    (out.status.code().expect("no signal"), text)
+}
+
+/// The demo as f32 GGUF.
+pub fn gguf(dir: &Dir) -> String {
+    let out = dir.path("tiny.gguf");
+    ok(&["convert", &demo("tiny.bin"), &out, "--tokenizer", &demo("tiny-tokenizer.bin")]);
+    out
+}
+
+/// A GGUF with a tensor of every type that GGUF has.
+pub fn all_types(path: &str) {
+    use formats::container::gguf::{Options, Split, layout};
+    use formats::model::{ByteOrder, Encoding, Place, Tensor};
+    let types = formats::block::TYPES.iter().filter(|t| t.gguf.is_some());
+    let tensors: Vec<_> = types
+        .map(|t| Tensor {
+            name: format!("{}.weight", t.name),
+            shape: vec![3, 2 * t.weights as u64],
+            encoding: Encoding::Blocks(t.dtype),
+            place: Place { file: 0, offset: 0, len: 0 },
+        })
+        .collect();
+    let mut metadata = formats::metadata::Metadata::new();
+    metadata.set("general.architecture", formats::metadata::Value::text("unknown"));
+    let options = Options { order: ByteOrder::Little, split: Split::None };
+    let layout = layout(path, &metadata, &tensors, options).unwrap();
+    let mut bytes = vec![0; layout.files[0].len as usize];
+    let header = &layout.files[0].fixed[0].1;
+    bytes[..header.len()].copy_from_slice(header);
+    for t in &layout.tensors {
+        // Any two of these bytes are a finite half, any eight a finite f64.
+        let data = &mut bytes[t.place.offset as usize..][..t.place.len as usize];
+        data.iter_mut().enumerate().for_each(|(i, b)| *b = [0x11, 0x2E, 0x35, 0x22, 0x09][i % 5]);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
