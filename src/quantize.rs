@@ -264,21 +264,11 @@ fn encode(
             vec![(first, buffer), (t.elements() + first / u64::from(size) * 4, scales)]
         }
     };
-    if let Some(at) = back.iter().position(|y| !y.is_finite()) {
+    // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
+    let lost = |(x, y): (&f32, &f32)| !y.is_finite() || x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
+    if let Some(at) = x.iter().zip(&back).position(lost) {
         return Err(Error::refused(format!(
             "tensor {}: weight {} is {}, which {} cannot hold",
-            t.name,
-            first + at as u64,
-            x[at],
-            t.encoding.name(),
-        ))
-        .or(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(&t.name))));
-    }
-    // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
-    let cut = |(x, y): (&f32, &f32)| x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
-    if let Some(at) = x.iter().zip(&back).position(cut) {
-        return Err(Error::refused(format!(
-            "tensor {}: weight {} is {}, which is beyond the reach of {}",
             t.name,
             first + at as u64,
             x[at],
