@@ -1,4 +1,5 @@
-//! The third stage: weights go from the source to the files of the plan in bands of whole rows. Reading, encoding
+//! The third stage: weights go from the source to the files of the plan in bands of whole rows (of whole blocks,
+//! where a row is longer than a band). Reading, encoding
 //! and writing overlap; what is written where depends on the plan alone, so the number of threads changes nothing.
 
 use std::ops::Range;
@@ -69,7 +70,7 @@ struct Band {
     outcome: Outcome,
 }
 
-/// Writes the plan's weights. `memory` bounds the bytes in flight (at least a row per thread); gives the outcome
+/// Writes the plan's weights. `memory` bounds the bytes in flight; gives the outcome
 /// of every tensor of the layout.
 ///
 /// # Errors
@@ -155,12 +156,13 @@ fn jobs(source: &Source, plan: &Plan, target: u64) -> Vec<Job> {
                 jobs.extend(ranges.map(|range| Job::Copy { tensor, range, dtype }));
             }
         } else {
-            let cols = t.cols();
-            // A band of plain floats holds the source, the f32s, the result.
-            let row = (10 * cols).max(1);
-            let rows = (target / row).max(1) * cols;
-            let ranges = (0..t.elements()).step_by(rows.max(1) as usize);
-            jobs.extend(ranges.map(|a| Job::Encode { tensor, range: a..(a + rows).min(t.elements()) }));
+            // A band holds the source, the f32s twice, and the result: ten bytes a weight, more or less.
+            let most = (target / 10).max(1);
+            let whole = from.encoding.unit().max(1) * t.encoding.unit().max(1);
+            let unit = if t.cols() <= most { t.cols().max(1) } else { whole };
+            let step = (most / unit).max(1) * unit;
+            let ranges = (0..t.elements()).step_by(step as usize);
+            jobs.extend(ranges.map(|a| Job::Encode { tensor, range: a..(a + step).min(t.elements()) }));
         }
     }
     jobs

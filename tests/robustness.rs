@@ -257,6 +257,23 @@ fn small_floats_are_copied_compared_and_checked() {
 }
 
 #[test]
+fn rows_longer_than_a_band_give_the_same_bytes() {
+    let dir = Dir::new();
+    let path = dir.path("a.safetensors");
+    let data: Vec<u8> =
+        (0..2u32 << 16).flat_map(|i| ((i % 1009) as f32 * 0.01 - 5.0).to_le_bytes()).collect();
+    one_tensor(&path, "F32", &[2, 1 << 16], &data);
+    for scheme in ["q4_0", "tq2_0", "bf16"] {
+        let name = |memory: &str| format!("{scheme}-{memory}.gguf");
+        for memory in ["1", "1G"] {
+            let args = ["quantize", &path, &dir.path(&name(memory)), "--type", scheme, "--memory", memory];
+            ok(&args);
+        }
+        assert!(dir.read(&name("1")) == dir.read(&name("1G")), "{scheme}");
+    }
+}
+
+#[test]
 fn weights_beyond_the_reach_of_a_scale_are_refused() {
     let dir = Dir::new();
     let path = dir.path("a.safetensors");

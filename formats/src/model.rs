@@ -88,6 +88,14 @@ impl Encoding {
         }
     }
 
+    /// The fewest elements that can be stored by themselves: a block, a group.
+    pub fn unit(self) -> u64 {
+        match self {
+            Self::Blocks(t) => t.info().weights as u64,
+            Self::Int8Groups { size } => size.into(),
+        }
+    }
+
     /// The name that people and plans use: "q4_0", "int8/64".
     pub fn name(self) -> String {
         match self {

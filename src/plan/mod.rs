@@ -226,27 +226,26 @@ fn choose(t: &Tensor, wishes: &Wishes, tied: bool, used: &mut [bool]) -> (Choice
             return (*choice, format!("--tensor {pattern}"));
         }
     }
-    let is_output = |r| r == Role::Output || r == Role::Embedding && tied;
     let r = role(&t.name);
+    let asked = match r {
+        Role::Output => wishes.output.map(|c| (c, "--output-type")),
+        Role::Embedding => wishes.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
+            let output = wishes.output.filter(|_| tied);
+            output.map(|c| (c, "--output-type (the embedding is the output)"))
+        }),
+        _ => None,
+    };
+    if let Some((choice, rule)) = asked {
+        return (choice, rule.into());
+    }
     match (r, wishes.scheme) {
-        (Role::Output, _) if wishes.output.is_some() => {
-            (wishes.output.expect("just seen"), "--output-type".into())
-        }
-        (Role::Embedding, _) if wishes.embedding.is_some() => {
-            (wishes.embedding.expect("just seen"), "--embedding-type".into())
-        }
-        (Role::Embedding, _) if tied && wishes.output.is_some() => {
-            (wishes.output.expect("just seen"), "--output-type (the embedding is the output)".into())
-        }
         (_, None) => (Choice::Keep, "kept".into()),
         _ if t.shape.len() < 2 => (Choice::Keep, VECTOR.into()),
         (Role::Exempt, _) => (Choice::Keep, EXEMPT.into()),
         _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
         (_, Some(s)) if wishes.pure => (Choice::To(s.base), "pure".into()),
-        (r, Some(s)) if is_output(r) => {
-            let rule = if r == Role::Output { "output" } else { "embedding that is the output" };
-            (Choice::To(s.output), rule.into())
-        }
+        (Role::Output, Some(s)) => (Choice::To(s.output), "output".into()),
+        (Role::Embedding, Some(s)) if tied => (Choice::To(s.output), "embedding that is the output".into()),
         (Role::Embedding, Some(s)) => (Choice::To(s.embedding), "embedding".into()),
         (_, Some(s)) => (Choice::To(s.base), s.name.into()),
     }
@@ -303,6 +302,3 @@ fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tens
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -123,6 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn a_fallback_always_fits() {
+        for s in SCHEMES {
+            for cols in [1, 31, 32, 64, 172, 256, 288, 512] {
+                let t = fallback(s.base, cols);
+                assert!(cols.is_multiple_of(t.info().weights as u64));
+                assert_eq!(t == s.base, cols.is_multiple_of(s.base.info().weights as u64));
+            }
+        }
+        assert_eq!(fallback(TQ2_0, 288), Q4_0);
+        assert_eq!(fallback(Q4_0, 172), F16);
+    }
+
+    #[test]
     fn roles_follow_the_names_of_both_worlds() {
         for (name, role_) in [
             ("token_embd.weight", Role::Embedding),
