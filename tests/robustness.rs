@@ -274,6 +274,22 @@ fn rows_longer_than_a_band_give_the_same_bytes() {
 }
 
 #[test]
+fn ternary_types_are_for_ternary_weights() {
+    let dir = Dir::new();
+    let path = dir.path("a.safetensors");
+    let mut told = Vec::new();
+    for weights in [[-0.5f32, 0.0, 0.5, 0.5], [-0.5, 0.1, 0.3, 0.2]] {
+        let data: Vec<u8> = (0..512).flat_map(|i| weights[i % 4].to_le_bytes()).collect();
+        one_tensor(&path, "F32", &[2, 256], &data);
+        let text = ok(&["quantize", &path, &dir.path("t.gguf"), "--type", "ternary"]);
+        told.push(text.contains("not ternary"));
+        let found = json(&["verify", &dir.path("t.gguf"), "--against", &path, "--json"]);
+        assert_eq!(found["tensors"][0]["relative_error"] == 0.0, !told[told.len() - 1]);
+    }
+    assert_eq!(told, [false, true]);
+}
+
+#[test]
 fn weights_beyond_the_reach_of_a_scale_are_refused() {
     let dir = Dir::new();
     let path = dir.path("a.safetensors");

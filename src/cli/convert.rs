@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use formats::block::DType;
 use formats::container::gguf;
 use formats::model::{Encoding, Tensor};
 use regex::Regex;
@@ -179,7 +180,24 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: pipeline::Limits, json: b
     };
     let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
     text += &remarks(plan);
+    text += &not_ternary(plan, &outcomes);
     print(&text)
+}
+
+/// Three values for each weight are enough for models trained that way, and for no others.
+fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
+    let ternary = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0));
+    let mut all = Outcome::default();
+    for (_, outcome) in plan.layout.tensors.iter().zip(outcomes).filter(|(t, _)| ternary(t)) {
+        all.add(*outcome);
+    }
+    match all.relative() {
+        error if error > 0.05 => format!(
+            "note: these weights are not ternary: {:.0} % of them is lost. q4_0 is the smallest scheme for other models\n",
+            100.0 * error
+        ),
+        _ => String::new(),
+    }
 }
 
 /// How many tensors became what, and what that did to them.
