@@ -88,12 +88,11 @@ const ENDS: [[Lanes; 2]; 2] = [
 ];
 
 const Q4: Codes = Codes { lo: -8.0, hi: 7.0 };
-const Q4_GRID: [Lanes; 4] = [places(-7.2, -0.4), places(6.3, 0.4), places(-7.4, -0.4), places(6.5, 0.4)];
+const Q4_GRID: [Lanes; 2] = [places(-7.2, -0.45), places(6.3, 0.45)];
 const Q5: Codes = Codes { lo: -16.0, hi: 15.0 };
-const Q5_GRID: [Lanes; 4] = [places(-15.2, -0.4), places(14.3, 0.4), places(-15.4, -0.4), places(14.5, 0.4)];
+const Q5_GRID: [Lanes; 2] = [places(-15.2, -0.45), places(14.3, 0.45)];
 const Q8: Codes = Codes { lo: -127.0, hi: 127.0 };
-const Q8_GRID: [Lanes; 4] =
-    [places(128.5, -0.5), places(124.5, -0.5), places(120.5, -0.5), places(116.5, -0.5)];
+const Q8_GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
 
 /// d, q[32]: x[j] = d · (q[j] − 8); byte j of q holds q[j] low and q[j + 16] high.
 pub struct Q4_0;
