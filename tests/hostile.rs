@@ -129,7 +129,7 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
     m.set("general.file_type", Value::U32(2));
     let names: Vec<String> = (0..40).map(|i| format!("token{i}")).collect();
     m.set("tokenizer.ggml.tokens", Value::Array(formats::metadata::Array::of_strings(&names)));
-    let place = Place { file: 0, offset: 0, len: 0 };
+    let place = Place::default();
     let tensors = |gguf: bool| -> Vec<Tensor> {
         let types = TYPES.iter().filter(|t| if gguf { t.gguf.is_some() } else { t.safetensors.is_some() });
         let tensor = |t: &formats::block::Info| Tensor {

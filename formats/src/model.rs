@@ -51,8 +51,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A stretch of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A stretch of a file; the default is for tensors that are not placed yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
     /// Index of the file among those that make up the model.
     pub file: usize,

@@ -36,7 +36,7 @@ pub struct Convert {
     /// Scheme: keep (every tensor's own type), f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, tq2_0, tq1_0, or fp16,
     /// int8, int4, ternary
     #[arg(long = "type", value_name = "SCHEME", default_value = "keep", value_parser = scheme_or_keep)]
-    scheme: std::option::Option<&'static Scheme>,
+    scheme: SchemeOrKeep,
 }
 
 /// `ggufkit quantize`.
@@ -52,6 +52,10 @@ pub struct Quantize {
     #[arg(long = "type", value_name = "SCHEME", value_parser = find_scheme)]
     scheme: &'static Scheme,
 }
+
+/// A scheme, or none to keep every type. Under another name, since clap would take an `Option` for an argument that
+/// may be left out.
+type SchemeOrKeep = Option<&'static Scheme>;
 
 #[derive(Debug, Args)]
 struct Common {
@@ -299,7 +303,7 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
             "rule": step.rule,
             "wanted": step.wanted.map(|w| w.name()),
         });
-        if let (Some(outcomes), Encoding::Blocks(_) | Encoding::Int8Groups { .. }) = (outcomes, t.encoding) {
+        if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
         }
         entry

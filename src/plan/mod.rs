@@ -210,7 +210,7 @@ fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Te
             }
             (e, _) => e,
         };
-        let tensor = Tensor { encoding, place: Place { file: 0, offset: 0, len: 0 }, ..t.clone() };
+        let tensor = Tensor { encoding, place: Place::default(), ..t.clone() };
         out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
     }
     if let Some(i) = used.iter().position(|u| !u) {

@@ -112,7 +112,7 @@ pub(super) fn llama2c_steps(
             _ => Encoding::Blocks(DType::F32),
         };
         let step = Step { source: i, from: t.encoding, rule: format!("llama2.c v{version}"), wanted: None };
-        (step, Tensor { encoding, place: Place { file: 0, offset: 0, len: 0 }, ..t.clone() })
+        (step, Tensor { encoding, place: Place::default(), ..t.clone() })
     };
     Ok(model.tensors.iter().enumerate().map(step).collect())
 }

@@ -78,7 +78,7 @@ pub fn all_types(path: &str) {
             name: format!("{}.weight", t.name),
             shape: vec![3, 2 * t.weights as u64],
             encoding: Encoding::Blocks(t.dtype),
-            place: Place { file: 0, offset: 0, len: 0 },
+            place: Place::default(),
         })
         .collect();
     let mut metadata = formats::metadata::Metadata::new();

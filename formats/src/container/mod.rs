@@ -9,6 +9,8 @@
 pub mod gguf;
 pub mod llama2c;
 pub mod safetensors;
+#[cfg(test)]
+mod testing;
 
 use crate::error::{Error, Fault, Result};
 use crate::model::{ByteOrder, Format, Input, Model, Tensor};

@@ -3,28 +3,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::block::{DType, TYPES};
 use crate::container::Layout;
+use crate::container::testing::materialise;
 use crate::error::Fault;
 use crate::metadata::{Array, Kind, Metadata, Value};
 use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor};
 
 fn tensor(name: &str, shape: &[u64], dtype: DType) -> Tensor {
-    let place = Place { file: 0, offset: 0, len: 0 };
+    let place = Place::default();
     Tensor { name: name.into(), shape: shape.into(), encoding: Encoding::Blocks(dtype), place }
-}
-
-/// The bytes of a layout's files; tensor data counts up from the tensor's index.
-fn materialise(layout: &Layout) -> Vec<Vec<u8>> {
-    let mut files: Vec<_> = layout.files.iter().map(|f| vec![0; f.len as usize]).collect();
-    for (file, layout) in files.iter_mut().zip(&layout.files) {
-        for (at, bytes) in &layout.fixed {
-            file[*at as usize..][..bytes.len()].copy_from_slice(bytes);
-        }
-    }
-    for (i, t) in layout.tensors.iter().enumerate() {
-        let data = &mut files[t.place.file][t.place.offset as usize..][..t.place.len as usize];
-        data.iter_mut().enumerate().for_each(|(j, b)| *b = (i + j) as u8);
-    }
-    files
 }
 
 fn sample() -> (Metadata, Vec<Tensor>) {
