@@ -8,9 +8,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod arch;
+pub mod card;
 pub mod cli;
 pub mod disk;
 pub mod error;
+pub mod hub;
 pub mod kernels;
 pub mod pipeline;
 pub mod plan;
@@ -18,5 +21,6 @@ pub mod quantize;
 pub mod report;
 pub mod source;
 pub mod verify;
+pub mod vocab;
 
 pub use error::{Error, Result};

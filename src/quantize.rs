@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 
 use formats::block::DType;
-use formats::model::{ByteOrder, Encoding, Place, Tensor};
+use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::disk::NewFile;
@@ -169,23 +169,18 @@ fn jobs(source: &Source, plan: &Plan, target: u64) -> Vec<Job> {
 }
 
 fn advise(source: &Source, plan: &Plan, job: &Job) {
-    let from = |tensor: usize| &source.model.tensors[plan.steps[tensor].source];
     match job {
-        Job::Encode { tensor, range } => source.will_fetch(from(*tensor), range.clone()),
-        Job::Copy { tensor, range, .. } => {
-            let Place { file, offset, .. } = from(*tensor).place;
-            source.files[file].will_read(offset + range.start, range.end - range.start);
-        }
+        Job::Encode { tensor, range } => source.will_fetch(plan.steps[*tensor].source, range.clone()),
+        Job::Copy { tensor, range, .. } => source.will_read(plan.steps[*tensor].source, range.clone()),
     }
 }
 
 /// Reads a job's source: nothing but a slice where the file is mapped.
 fn fetch<'a>(source: &'a Source, plan: &Plan, job: &Job) -> Result<Stored<'a>> {
-    let from = |tensor: usize| &source.model.tensors[plan.steps[tensor].source];
     match job {
-        Job::Encode { tensor, range } => source.fetch(from(*tensor), range.clone()),
+        Job::Encode { tensor, range } => source.fetch(plan.steps[*tensor].source, range.clone()),
         Job::Copy { tensor, range, dtype } => {
-            Ok(Stored::Blocks(*dtype, source.read(from(*tensor), range.clone())?))
+            Ok(Stored::Blocks(*dtype, source.read(plan.steps[*tensor].source, range.clone())?))
         }
     }
 }

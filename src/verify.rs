@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use formats::block::DType;
 use formats::model::{ByteOrder, Encoding, Tensor};
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
 use crate::quantize::{Outcome, sums};
@@ -43,7 +43,7 @@ pub struct Comparison {
 /// The system's; tensors that cannot be decoded.
 pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding>> {
     // Tensors in parallel, bands within one after another: sums do not depend on the number of threads.
-    source.model.tensors.par_iter().map(|t| tensor(source, t, reference)).collect()
+    (0..source.model.tensors.len()).into_par_iter().map(|i| tensor(source, i, reference)).collect()
 }
 
 /// How the tensors of two models differ in name or shape, in words.
@@ -63,18 +63,20 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
     differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 
-fn tensor(source: &Source, t: &Tensor, reference: Option<&Source>) -> Result<Finding> {
+fn tensor(source: &Source, i: usize, reference: Option<&Source>) -> Result<Finding> {
+    let t = &source.model.tensors[i];
     let find = |r: &'_ Source| r.model.tensors.iter().position(|o| o.name == t.name && o.shape == t.shape);
-    let other = reference.and_then(|r| Some((r, &r.model.tensors[find(r)?])));
+    let other = reference.and_then(|r| Some((r, find(r)?)));
     let mut finding =
         Finding { name: t.name.clone(), encoding: t.encoding, not_finite: None, comparison: None };
     let total = t.elements();
     let step = (BAND / t.cols().max(1)).max(1) * t.cols().max(1);
-    finding.not_finite = first_not_finite(source, t)?;
-    let Some((r, other)) = other else { return Ok(finding) };
+    finding.not_finite = first_not_finite(source, i)?;
+    let Some((r, index)) = other else { return Ok(finding) };
+    let other = &r.model.tensors[index];
     let decodable = |e| !matches!(e, Encoding::Blocks(d) if crate::kernels::codec(d).is_none());
     if !decodable(t.encoding) || !decodable(other.encoding) {
-        let equal = t.encoding == other.encoding && same_bytes(source, t, r, other)?;
+        let equal = t.encoding == other.encoding && same_bytes((source, i), (r, index))?;
         finding.comparison = Some(Comparison { equal, outcome: equal.then(Outcome::default) });
         return Ok(finding);
     }
@@ -83,7 +85,7 @@ fn tensor(source: &Source, t: &Tensor, reference: Option<&Source>) -> Result<Fin
     while at < total {
         let range = at..(at + step).min(total);
         at = range.end;
-        let part = compare((source, t), (r, other), range)?;
+        let part = compare((source, i), (r, index), range)?;
         all.equal &= part.equal;
         all.outcome = all.outcome.zip(part.outcome).map(|(mut sum, part)| {
             sum.add(part);
@@ -104,17 +106,17 @@ fn pieces(t: &Tensor) -> impl Iterator<Item = (Range<u64>, DType)> {
     })
 }
 
-fn read_piece(source: &Source, t: &Tensor, range: Range<u64>, dtype: DType) -> Result<Vec<u8>> {
-    let mut bytes = source.read(t, range)?.into_owned();
+fn read_piece(source: &Source, i: usize, range: Range<u64>, dtype: DType) -> Result<Vec<u8>> {
+    let mut bytes = source.read(i, range)?.into_owned();
     if source.model.order == ByteOrder::Big {
         dtype.swap(&mut bytes);
     }
     Ok(bytes)
 }
 
-fn same_bytes(source: &Source, t: &Tensor, r: &Source, other: &Tensor) -> Result<bool> {
-    for (range, dtype) in pieces(t) {
-        if read_piece(source, t, range.clone(), dtype)? != read_piece(r, other, range, dtype)? {
+fn same_bytes((source, i): (&Source, usize), (reference, other): (&Source, usize)) -> Result<bool> {
+    for (range, dtype) in pieces(&source.model.tensors[i]) {
+        if read_piece(source, i, range.clone(), dtype)? != read_piece(reference, other, range, dtype)? {
             return Ok(false);
         }
     }
@@ -122,9 +124,10 @@ fn same_bytes(source: &Source, t: &Tensor, r: &Source, other: &Tensor) -> Result
 }
 
 /// Compares elements `range` of two tensors of one shape, which can be decoded.
-fn compare(ours: (&Source, &Tensor), theirs: (&Source, &Tensor), range: Range<u64>) -> Result<Comparison> {
-    let ((source, t), (reference, other)) = (ours, theirs);
-    let (a, b) = (source.fetch(t, range.clone())?, reference.fetch(other, range.clone())?);
+fn compare(ours: (&Source, usize), theirs: (&Source, usize), range: Range<u64>) -> Result<Comparison> {
+    let ((source, i), (reference, k)) = (ours, theirs);
+    let (t, other) = (&source.model.tensors[i], &reference.model.tensors[k]);
+    let (a, b) = (source.fetch(i, range.clone())?, reference.fetch(k, range.clone())?);
     let one_type = t.encoding == other.encoding;
     let same_bytes =
         one_type && a.little_endian(source.model.order) == b.little_endian(reference.model.order);
@@ -140,10 +143,11 @@ fn compare(ours: (&Source, &Tensor), theirs: (&Source, &Tensor), range: Range<u6
 }
 
 /// The first element that lies in a block with an infinite or undefined scale.
-fn first_not_finite(source: &Source, t: &Tensor) -> Result<Option<u64>> {
+fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
+    let t = &source.model.tensors[i];
     for (range, dtype) in pieces(t) {
         let start = range.start;
-        let Some(block) = dtype.first_not_finite(&read_piece(source, t, range, dtype)?) else { continue };
+        let Some(block) = dtype.first_not_finite(&read_piece(source, i, range, dtype)?) else { continue };
         let info = dtype.info();
         return Ok(Some(match t.encoding {
             Encoding::Blocks(_) => (start / info.bytes as u64 + block as u64) * info.weights as u64,

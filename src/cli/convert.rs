@@ -17,9 +17,9 @@ use super::options::{
 };
 use super::print;
 use crate::error::Result;
-use crate::pipeline;
 use crate::plan::scheme::Scheme;
-use crate::plan::{self, Choice, Plan, Wishes};
+use crate::plan::{self, Choice, Plan, Target, Wishes};
+use crate::{hub, pipeline};
 use crate::quantize::Outcome;
 use crate::report::{self, Table, parse_bytes};
 use crate::source::Source;
@@ -131,7 +131,7 @@ impl Common {
         {
             return Err(usage(format!("--align {align} is not a power of two")));
         }
-        let source = self.input.open()?;
+        let mut source = self.input.open()?;
         let wishes = Wishes {
             out: self.out.clone(),
             target: self.format.map(Into::into),
@@ -149,6 +149,10 @@ impl Common {
             bin_version: self.bin_version,
             group_size: self.group_size,
         };
+        let folder = plan::is_folder(&wishes.out);
+        if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
+            source = hub::export(source)?;
+        }
         let plan = plan::plan(&source, &wishes)?;
         if self.dry_run {
             return print(&if self.json {
@@ -175,7 +179,7 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: pipeline::Limits, json: b
         let _ = writeln!(text, "{}", path.display());
     }
     if !plan.layout.tensors.is_empty() {
-        text += &by_type(plan, &outcomes);
+        text += &by_type(source, plan, &outcomes);
     }
     let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
     let bits = match plan.layout.tensors.len() {
@@ -205,10 +209,10 @@ fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
 }
 
 /// How many tensors became what, and what that did to them.
-fn by_type(plan: &Plan, outcomes: &[Outcome]) -> String {
+fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
     let mut rows: Vec<(String, u64, u64, u64, Outcome)> = Vec::new();
     for ((t, step), outcome) in plan.layout.tensors.iter().zip(&plan.steps).zip(outcomes) {
-        let (from, to) = (step.from.name(), t.encoding.name());
+        let (from, to) = (source.stored_as(step.source), t.encoding.name());
         let name = if from == to { to } else { format!("{from} → {to}") };
         if !rows.iter().any(|r| r.0 == name) {
             rows.push((name.clone(), 0, 0, 0, Outcome::default()));
@@ -273,8 +277,8 @@ fn plan_text(source: &Source, plan: &Plan) -> String {
             Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
             None => step.rule.clone(),
         };
-        let size = report::count(t.place.len);
-        table.row([t.name.clone(), report::shape(&t.shape), step.from.name(), t.encoding.name(), size, rule]);
+        let (size, from) = (report::count(t.place.len), source.stored_as(step.source));
+        table.row([t.name.clone(), report::shape(&t.shape), from, t.encoding.name(), size, rule]);
     }
     let mut text = table.to_string();
     for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
@@ -297,7 +301,7 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
         let mut entry = json!({
             "name": t.name,
             "shape": t.shape,
-            "from": step.from.name(),
+            "from": source.stored_as(step.source),
             "type": t.encoding.name(),
             "bytes": t.place.len,
             "rule": step.rule,

@@ -33,7 +33,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(&self) -> Result<()> {
-        let source = self.input.open()?;
+        let source = self.input.open_as_filed()?;
         print(&if self.json { as_json(&source) } else { as_text(&source, self.tensors) })
     }
 }

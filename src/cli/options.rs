@@ -21,21 +21,38 @@ use crate::source;
 /// Where a model comes from.
 #[derive(Debug, Args)]
 pub struct Input {
-    /// A .gguf (any part of a split), a .safetensors, a folder of them, or a llama2.c .bin
+    /// A folder as it comes from a hub, a .gguf (any part of a split), a .safetensors, or a llama2.c .bin
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The tokenizer.bin that belongs to a llama2.c checkpoint
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// The name in GGUF of a checkpoint's pre-tokenizer, where ggufkit does not recognise it
+    #[arg(long, value_name = "NAME")]
+    pub pre_tokenizer: Option<String>,
     /// Read in pieces instead of mapping: for network drives and files that may change
     #[arg(long)]
     pub no_mmap: bool,
 }
 
 impl Input {
+    /// The model, under GGUF's names.
     pub fn open(&self) -> Result<source::Source> {
-        let options = source::Options { no_mmap: self.no_mmap, tokenizer: self.tokenizer.clone() };
-        source::Source::open(&self.input, &options)
+        source::Source::open(&self.input, &self.options(false))
+    }
+
+    /// The model with the names and the order that its files have.
+    pub fn open_as_filed(&self) -> Result<source::Source> {
+        source::Source::open(&self.input, &self.options(true))
+    }
+
+    fn options(&self, as_filed: bool) -> source::Options {
+        source::Options {
+            no_mmap: self.no_mmap,
+            tokenizer: self.tokenizer.clone(),
+            pre_tokenizer: self.pre_tokenizer.clone(),
+            as_filed,
+        }
     }
 }
 

@@ -5,6 +5,8 @@ pub mod edit;
 pub mod scheme;
 mod target;
 
+pub use target::{is_folder, target};
+
 use std::path::PathBuf;
 
 use formats::block::DType;
@@ -132,7 +134,7 @@ impl Plan {
 /// pattern that matches nothing.
 pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     let model = &source.model;
-    let target = target::choose(model, wishes)?;
+    let target = target(model, wishes)?;
     let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();
     for edit in &wishes.edits {
@@ -141,7 +143,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
 
     let (steps, tensors): (Vec<_>, Vec<_>) = match target {
         Target::Llama2c => target::llama2c_steps(model, wishes, &metadata, &mut notes)?,
-        _ => steps(model, wishes, target)?,
+        _ => steps(source, wishes, target)?,
     }
     .into_iter()
     .unzip();
@@ -158,10 +160,10 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         _ => wishes.order.unwrap_or(model.order),
     };
     if target == Target::Gguf {
-        target::gguf_metadata(model, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
+        target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
     }
     let (mut layout, paths, extra) =
-        target::place(model, wishes, target, order, &metadata, &tensors, &mut notes)?;
+        target::place(model, wishes, target, order, &metadata, &tensors, source.export.as_ref(), &mut notes)?;
     target::keep_tables(source, order, &mut layout)?;
     target::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
     if target == Target::Safetensors {
@@ -176,13 +178,39 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
 const VECTOR: &str = "vector";
 const EXEMPT: &str = "never quantized";
 
+const KEPT: &str = "kept";
+
+/// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
+/// f32 only, and Hugging Face's checkpoints have one type for all, where that loses nothing.
+fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option<DType>) -> Result<DType> {
+    let float = matches!(d, DType::F16 | DType::BF16 | DType::F64);
+    match (target, main) {
+        (Target::Gguf, _) if source.hub.is_some() && float => Ok(DType::F32),
+        (Target::Safetensors, Some(main @ (DType::F16 | DType::BF16)))
+            if source.export.is_some() && d == DType::F32 =>
+        {
+            let n = source.model.tensors[i].elements();
+            let (mut x, mut back) = (vec![0f32; n as usize], vec![0f32; n as usize]);
+            source.fetch(i, 0..n)?.decode(&source.model.tensors[i].name, source.model.order, &mut x)?;
+            let codec = kernels::codec(main).expect("floats have codecs");
+            let mut bytes = vec![0u8; main.bytes_for(n).expect("floats of any number have a size") as usize];
+            codec.encode(&x, None, &mut bytes);
+            codec.decode(&bytes, &mut back);
+            Ok(if x == back { main } else { d })
+        }
+        _ => Ok(d),
+    }
+}
+
 /// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
-fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Tensor)>> {
+fn steps(source: &Source, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Tensor)>> {
+    let model = &source.model;
+    let main = target::main_type(&model.tensors);
     let tied = !model.tensors.iter().any(|t| role(&t.name) == Role::Output);
     let mut used = vec![false; wishes.tensors.len()];
     let mut out = Vec::with_capacity(model.tensors.len());
     for (i, t) in model.tensors.iter().enumerate() {
-        let (choice, rule) = choose(t, wishes, tied, &mut used);
+        let (choice, mut rule) = choose(t, wishes, tied, &mut used);
         let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
         let mut wanted = None;
         let encoding = match choice {
@@ -207,6 +235,13 @@ fn steps(model: &Model, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Te
             }
             (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Target::Safetensors => {
                 Encoding::Blocks(s.base)
+            }
+            (Encoding::Blocks(d), None) if rule == KEPT && (t.shape.len() < 2 || role(&t.name) == Role::Exempt) => {
+                let kept = keep_vector(source, i, d, target, main)?;
+                if kept != d {
+                    rule = VECTOR.into();
+                }
+                Encoding::Blocks(kept)
             }
             (e, _) => e,
         };
@@ -239,7 +274,7 @@ fn choose(t: &Tensor, wishes: &Wishes, tied: bool, used: &mut [bool]) -> (Choice
         return (choice, rule.into());
     }
     match (r, wishes.scheme) {
-        (_, None) => (Choice::Keep, "kept".into()),
+        (_, None) => (Choice::Keep, KEPT.into()),
         _ if t.shape.len() < 2 => (Choice::Keep, VECTOR.into()),
         (Role::Exempt, _) => (Choice::Keep, EXEMPT.into()),
         _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
@@ -251,7 +286,8 @@ fn choose(t: &Tensor, wishes: &Wishes, tied: bool, used: &mut [bool]) -> (Choice
     }
 }
 
-fn is_integer(d: DType) -> bool {
+/// Whether a type holds integers: indices and codes, no weights.
+pub(crate) fn is_integer(d: DType) -> bool {
     use DType::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};
     matches!(d, Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
 }

@@ -6,15 +6,24 @@ use super::{
     ByteOrder, DType, Encoding, Error, Format, Layout, Metadata, Model, Place, Result, Source, Step, Target,
     Tensor, Value, Wishes, gguf, llama2c, safetensors,
 };
+use crate::hub::{self, Export};
 use crate::plan::edit::Edit;
 use crate::plan::scheme::SCHEMES;
 use formats::block::TYPES;
 use formats::container::{parse_part_stem, part_stem};
 
+/// Whether a result is a folder of files.
+pub fn is_folder(out: &Path) -> bool {
+    out.is_dir() || out.to_string_lossy().ends_with('/')
+}
+
 /// The container, by wish or by the ending.
-pub(super) fn choose(model: &Model, wishes: &Wishes) -> Result<Target> {
+///
+/// # Errors
+/// An ending that tells nothing, and wishes that the container cannot fulfil.
+pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     let out = &wishes.out;
-    let folder = out.is_dir() || out.to_string_lossy().ends_with('/');
+    let folder = is_folder(out);
     let by_ending = match out.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
         _ if folder => Some(Target::Safetensors),
         Some("gguf") => Some(Target::Gguf),
@@ -119,13 +128,14 @@ pub(super) fn llama2c_steps(
 
 /// Settings that every reader of GGUF wants and that follow from the types; what the user has set stays.
 pub(super) fn gguf_metadata(
-    model: &Model,
+    source: &Source,
     wishes: &Wishes,
     steps: &[Step],
     tensors: &[Tensor],
     metadata: &mut Metadata,
     notes: &mut Vec<String>,
 ) -> Result<()> {
+    let model = &source.model;
     let by_user = |key: &str| wishes.edits.iter().any(|e| matches!(e, Edit::Set(k, _) if k == key));
     if let Some(align) = wishes.align {
         if by_user(gguf::ALIGNMENT_KEY) {
@@ -153,10 +163,10 @@ pub(super) fn gguf_metadata(
         );
     }
     let quantized = tensors.iter().any(|t| !t.encoding.is_plain());
-    if quantized && !by_user("general.quantization_version") {
+    if (quantized || source.hub.is_some()) && !by_user("general.quantization_version") {
         metadata.set("general.quantization_version", Value::U32(2));
     }
-    if let Some(file_type) = wishes.scheme.map(|s| s.file_type).or_else(|| main_type(tensors))
+    if let Some(file_type) = wishes.scheme.map(|s| s.file_type).or_else(|| file_type(main_type(tensors)?))
         && !by_user("general.file_type")
     {
         metadata.set("general.file_type", Value::U32(file_type));
@@ -164,13 +174,17 @@ pub(super) fn gguf_metadata(
     Ok(())
 }
 
-/// The file type of the type that most weights have, if there is a scheme of that name.
-fn main_type(tensors: &[Tensor]) -> Option<u32> {
+/// The type that most weights have.
+pub(super) fn main_type(tensors: &[Tensor]) -> Option<DType> {
     let weights = |d: DType| -> u64 {
         tensors.iter().filter(|t| t.encoding == Encoding::Blocks(d)).map(Tensor::elements).sum()
     };
-    let most = TYPES.iter().map(|t| t.dtype).max_by_key(|&d| weights(d))?;
-    SCHEMES.iter().find(|s| s.base == most).map(|s| s.file_type)
+    TYPES.iter().map(|t| t.dtype).max_by_key(|&d| weights(d)).filter(|&d| weights(d) > 0)
+}
+
+/// The file type of a type, if there is a scheme of that name.
+fn file_type(dtype: DType) -> Option<u32> {
+    SCHEMES.iter().find(|s| s.base == dtype).map(|s| s.file_type)
 }
 
 type Placed = (Layout, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);
@@ -183,6 +197,7 @@ pub(super) fn place(
     order: ByteOrder,
     metadata: &Metadata,
     tensors: &[Tensor],
+    export: Option<&Export>,
     notes: &mut Vec<String>,
 ) -> Result<Placed> {
     let out = &wishes.out;
@@ -201,7 +216,7 @@ pub(super) fn place(
             Ok((layout, paths, Vec::new()))
         }
         Target::Safetensors => {
-            let folder = out.is_dir() || out.to_string_lossy().ends_with('/');
+            let folder = is_folder(out);
             let (dir, stem) = match folder {
                 true => (out.clone(), "model".to_string()),
                 false => (out.parent().unwrap_or(Path::new("")).to_path_buf(), stem(out)),
@@ -219,6 +234,11 @@ pub(super) fn place(
             if count > 1 {
                 let index = dir.join(format!("{stem}.safetensors.index.json"));
                 extra.push((index, safetensors::index(&layout, &names)));
+            }
+            if let Some(export) = export.filter(|_| folder) {
+                let main = main_type(tensors).unwrap_or(DType::F32);
+                extra.push((dir.join(hub::CONFIG), export.config(main)));
+                extra.extend(export.files.iter().map(|(name, bytes)| (dir.join(name), bytes.clone())));
             }
             Ok((layout, names.iter().map(|n| dir.join(n)).collect(), extra))
         }

@@ -1,15 +1,20 @@
 //! The first stage: a path becomes a model with open files behind it.
 
+mod stored;
+pub mod view;
+
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use formats::block::DType;
 use formats::container::{self, gguf, llama2c, safetensors};
-use formats::model::{ByteOrder, Encoding, Format, Input, Model, Tensor};
+use formats::model::{Encoding, Format, Input, Model, Tensor};
 
 use crate::disk::InFile;
 use crate::error::{Error, Result};
-use crate::kernels;
+use crate::hub::{self, Export, Hub};
+pub use stored::Stored;
+pub use view::View;
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +23,10 @@ pub struct Options {
     pub no_mmap: bool,
     /// The tokenizer.bin of a llama2.c checkpoint.
     pub tokenizer: Option<PathBuf>,
+    /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised.
+    pub pre_tokenizer: Option<String>,
+    /// Leave the tensors of a Hugging Face checkpoint under its names and in its order.
+    pub as_filed: bool,
 }
 
 /// A model and its open files.
@@ -28,8 +37,16 @@ pub struct Source {
     pub model: Model,
     /// The files, in the order that tensors' places refer to.
     pub files: Vec<InFile>,
-    /// Files that were read besides: an index, a tokenizer.
+    /// Files that were read besides: an index, a tokenizer, settings.
     pub beside: Vec<PathBuf>,
+    /// One for each tensor, or none at all where every tensor is what is stored.
+    pub views: Vec<Option<View>>,
+    /// Whether there are settings only: tensors have shapes, and no bytes anywhere.
+    pub weightless: bool,
+    /// What the checkpoint says, where the source is one of Hugging Face's.
+    pub hub: Option<Hub>,
+    /// What is written besides the weights, where the result is to be such a checkpoint.
+    pub export: Option<Export>,
 }
 
 /// The ending of the index of sharded safetensors.
@@ -51,6 +68,14 @@ impl Source {
         } else {
             Self::open_file(path, map)?
         };
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        // Safetensors that were made of a GGUF say what they are themselves.
+        let checkpoint = source.model.format == Format::Safetensors
+            && source.model.metadata.get("general.architecture").is_none()
+            && folder.join(hub::CONFIG).is_file();
+        if checkpoint && !options.as_filed {
+            source = hub::translate(source, folder, options)?;
+        }
         if let Some(path) = &options.tokenizer {
             let file = InFile::open(path, map)?;
             let tokenizer = file.parse(llama2c::tokenizer::read)?;
@@ -60,8 +85,17 @@ impl Source {
         Ok(source)
     }
 
-    fn new(path: &Path, model: Model, files: Vec<InFile>) -> Self {
-        Self { path: path.to_path_buf(), model, files, beside: Vec::new() }
+    pub(crate) fn new(path: &Path, model: Model, files: Vec<InFile>) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            model,
+            files,
+            beside: Vec::new(),
+            views: Vec::new(),
+            weightless: false,
+            hub: None,
+            export: None,
+        }
     }
 
     /// A file, with the other parts if it is one of several.
@@ -115,6 +149,9 @@ impl Source {
             .filter(|n| n.ends_with(".safetensors"))
             .collect();
         names.sort();
+        if names.is_empty() && path.join(hub::CONFIG).is_file() {
+            return Ok(hub::settings_only(path));
+        }
         if names.is_empty() {
             return Err(Error::refused(format!("{}: no .safetensors in this folder", path.display()))
                 .or("name the file itself if it is a GGUF or a llama2.c checkpoint"));
@@ -152,47 +189,77 @@ impl Source {
         self.files.iter().map(|f| f.len).sum()
     }
 
-    /// Stored bytes `range` of a tensor, as they are in the file.
+    /// The view of tensor `i`, if it is not simply what is stored.
+    fn view(&self, i: usize) -> Option<&View> {
+        self.views.get(i).and_then(Option::as_ref)
+    }
+
+    /// What the stored form of tensor `i` is called.
+    pub fn stored_as(&self, i: usize) -> String {
+        self.view(i).map_or_else(|| self.model.tensors[i].encoding.name(), View::name)
+    }
+
+    /// Bytes `range` of tensor `i`, in the byte order of the source.
     ///
     /// # Errors
     /// The system's.
-    pub fn read(&self, tensor: &Tensor, range: std::ops::Range<u64>) -> Result<Cow<'_, [u8]>> {
-        let place = tensor.place;
-        self.files[place.file].read(place.offset + range.start, range.end - range.start)
+    pub fn read(&self, i: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let t = &self.model.tensors[i];
+        self.view(i).map_or_else(|| self.stored_read(t, range.clone()), |v| v.read(self, t, range.clone()))
     }
 
-    /// What is needed to decode the elements `range` of a tensor, which start and end with a block.
+    /// What is needed to decode the elements `range` of tensor `i`, which start and end with a block.
     ///
     /// # Errors
     /// The system's, or that nobody can decode the type.
-    pub fn fetch(&self, tensor: &Tensor, range: std::ops::Range<u64>) -> Result<Stored<'_>> {
-        Ok(match tensor.encoding {
+    pub fn fetch(&self, i: usize, range: Range<u64>) -> Result<Stored<'_>> {
+        let t = &self.model.tensors[i];
+        self.view(i).map_or_else(|| self.stored_fetch(t, range.clone()), |v| v.fetch(self, t, range.clone()))
+    }
+
+    /// Advises that bytes `range` of tensor `i` will be read soon.
+    pub fn will_read(&self, i: usize, range: Range<u64>) {
+        // Rows that are put in order stay near their place; what is computed from other bytes is small.
+        let t = self.view(i).map_or(&self.model.tensors[i], |v| &v.stored);
+        let (start, end) = (range.start.min(t.place.len), range.end.min(t.place.len));
+        if let Some(file) = self.files.get(t.place.file) {
+            file.will_read(t.place.offset + start, end - start);
+        }
+    }
+
+    /// Advises that elements `range` of tensor `i` will be fetched soon.
+    pub fn will_fetch(&self, i: usize, range: Range<u64>) {
+        let of = |n| match self.model.tensors[i].encoding {
+            Encoding::Blocks(dtype) => dtype.bytes_for(n).unwrap_or(0),
+            Encoding::Int8Groups { .. } => n,
+        };
+        self.will_read(i, of(range.start)..of(range.end));
+    }
+
+    /// Bytes of a tensor as a file has it.
+    pub(crate) fn stored_read(&self, t: &Tensor, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        self.files[t.place.file].read(t.place.offset + range.start, range.end - range.start)
+    }
+
+    /// Elements of a tensor as a file has it.
+    pub(crate) fn stored_fetch(&self, t: &Tensor, range: Range<u64>) -> Result<Stored<'_>> {
+        Ok(match t.encoding {
             Encoding::Blocks(dtype) => {
                 let bytes = |n| dtype.bytes_for(n).expect("ranges start and end with a block");
-                Stored::Blocks(dtype, self.read(tensor, bytes(range.start)..bytes(range.end))?)
+                Stored::Blocks(dtype, self.stored_read(t, bytes(range.start)..bytes(range.end))?)
             }
             Encoding::Int8Groups { size } => {
                 let size = u64::from(size);
                 let (first, last) = (range.start / size, range.end.div_ceil(size));
-                let codes = tensor.elements();
+                let codes = t.elements();
                 Stored::Groups {
-                    codes: self.read(tensor, range.clone())?,
-                    scales: self.read(tensor, codes + 4 * first..codes + 4 * last)?,
+                    codes: self.stored_read(t, range.clone())?,
+                    scales: self.stored_read(t, codes + 4 * first..codes + 4 * last)?,
                     size: size as usize,
                     skip: (range.start % size) as usize,
                 }
             }
         })
-    }
-
-    /// Advises that a tensor's elements `range` will be fetched soon.
-    pub fn will_fetch(&self, tensor: &Tensor, range: std::ops::Range<u64>) {
-        let of = |n| match tensor.encoding {
-            Encoding::Blocks(dtype) => dtype.bytes_for(n).unwrap_or(0),
-            Encoding::Int8Groups { .. } => n,
-        };
-        let (a, b) = (of(range.start), of(range.end));
-        self.files[tensor.place.file].will_read(tensor.place.offset + a, b - a);
     }
 }
 
@@ -226,64 +293,4 @@ fn explain(error: Error, file: &InFile) -> Error {
         return Error::refused(format!("{}: {near}", file.name()));
     }
     error
-}
-
-/// A run of a tensor's elements as stored, in the byte order of the source.
-pub enum Stored<'a> {
-    /// Whole blocks.
-    Blocks(DType, Cow<'a, [u8]>),
-    /// llama2.c's int8 groups: codes, and the scales of the groups that they touch.
-    Groups {
-        /// One for each element.
-        codes: Cow<'a, [u8]>,
-        /// f32 each.
-        scales: Cow<'a, [u8]>,
-        /// Elements under one scale.
-        size: usize,
-        /// Elements of the first group that come before the run.
-        skip: usize,
-    },
-}
-
-impl Stored<'_> {
-    /// The stored bytes, codes before scales, with every number little-endian.
-    pub fn little_endian(&self, order: ByteOrder) -> Cow<'_, [u8]> {
-        let turned = |dtype: DType, bytes: &[u8]| {
-            let mut bytes = bytes.to_vec();
-            if order == ByteOrder::Big {
-                dtype.swap(&mut bytes);
-            }
-            bytes
-        };
-        match self {
-            Self::Blocks(_, bytes) if order == ByteOrder::Little => Cow::Borrowed(bytes),
-            Self::Blocks(dtype, bytes) => Cow::Owned(turned(*dtype, bytes)),
-            Self::Groups { codes, scales, .. } => {
-                Cow::Owned([codes.to_vec(), turned(DType::F32, scales)].concat())
-            }
-        }
-    }
-
-    /// Decodes into `out`, one f32 for each element.
-    ///
-    /// # Errors
-    /// The type can be copied but not decoded.
-    pub fn decode(&self, name: &str, order: ByteOrder, out: &mut [f32]) -> Result<()> {
-        match self {
-            Self::Blocks(dtype, _) => {
-                let codec = kernels::codec(*dtype).ok_or_else(|| {
-                    Error::refused(format!("tensor {name}: {} can be copied but not decoded", dtype.name()))
-                })?;
-                codec.decode(&self.little_endian(order), out);
-            }
-            Self::Groups { codes, scales, size, skip } => {
-                for (i, (x, &q)) in out.iter_mut().zip(codes.iter()).enumerate() {
-                    let at = (i + skip) / size * 4;
-                    let scale = order.le::<4>(scales[at..at + 4].try_into().expect("four bytes"));
-                    *x = f32::from(q as i8) * f32::from_le_bytes(scale);
-                }
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,0 +1,245 @@
+//! Rotary scaling: how a model was stretched to longer contexts than it was first trained on.
+
+use formats::metadata::{Metadata, Value};
+use serde_json::{Value as Json, json};
+
+/// The kinds that GGUF's runtimes compute for the architectures here.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scaling {
+    /// None, or "default".
+    None,
+    /// Positions divided by a factor.
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Llama 3.1's: low frequencies divided by a factor, high ones kept, a ramp between. GGUF has no keys for it, but
+    /// a tensor of divisors, `rope_freqs.weight`.
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Original context / this: wavelengths above are low frequencies.
+        low: f64,
+        /// Original context / this: wavelengths below are high frequencies.
+        high: f64,
+        /// The context that the model was first trained on, in tokens.
+        original: u64,
+    },
+    /// YaRN (arXiv 2309.00071).
+    Yarn {
+        /// The factor.
+        factor: f64,
+        /// The context that the model was first trained on, in tokens.
+        original: u64,
+        /// What config.json says besides, under GGUF's names.
+        rest: [Option<f64>; 4],
+    },
+}
+
+/// YaRN's optional settings: names in config.json, and in GGUF behind `rope.scaling.`.
+const YARN: [(&[&str], &str); 4] = [
+    (&["extrapolation_factor"], "yarn_ext_factor"),
+    (&["attention_factor", "attn_factor"], "yarn_attn_factor"),
+    (&["beta_fast"], "yarn_beta_fast"),
+    (&["beta_slow"], "yarn_beta_slow"),
+];
+
+impl Scaling {
+    /// Reads `rope_scaling` or `rope_parameters`; `context` is the model's.
+    ///
+    /// # Errors
+    /// Kinds that the runtimes would not compute, and missing numbers.
+    pub fn from_hub(json: &Json, context: u64) -> Result<Self, String> {
+        let text = |key: &str| json.get(key).and_then(Json::as_str);
+        let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite());
+        let positive = |key: &str| number(key).filter(|&x| x > 0.0).ok_or(format!("rope scaling without {key}"));
+        let original = number("original_max_position_embeddings").filter(|&n| n >= 1.0).map(|n| n as u64);
+        let kind = text("rope_type").or(text("type")).unwrap_or("default").to_ascii_lowercase();
+        Ok(match kind.as_str() {
+            "default" | "none" => Self::None,
+            "linear" => Self::Linear { factor: positive("factor")? },
+            "llama3" => {
+                let (low, high) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
+                if high <= low {
+                    return Err(format!("rope scaling with high_freq_factor {high} up to low_freq_factor {low}"));
+                }
+                let original = original.ok_or("rope scaling without original_max_position_embeddings")?;
+                Self::Llama3 { factor: positive("factor")?, low, high, original }
+            }
+            "yarn" => Self::Yarn {
+                factor: positive("factor")?,
+                original: original.unwrap_or(context),
+                rest: YARN.map(|(names, _)| names.iter().find_map(|name| number(name))),
+            },
+            other => return Err(format!("rope scaling of type {other:?}, which is not supported for it")),
+        })
+    }
+
+    /// GGUF's keys for it.
+    pub fn metadata(self, arch: &str, metadata: &mut Metadata) {
+        let mut set = |key: &str, value| metadata.set(&format!("{arch}.rope.scaling.{key}"), value);
+        match self {
+            Self::None | Self::Llama3 { .. } => {}
+            Self::Linear { factor } => {
+                set("type", Value::text("linear"));
+                set("factor", Value::F32(factor as f32));
+            }
+            Self::Yarn { factor, original, rest } => {
+                set("type", Value::text("yarn"));
+                set("factor", Value::F32(factor as f32));
+                set("original_context_length", Value::U32(u32::try_from(original).unwrap_or(u32::MAX)));
+                for ((_, key), value) in YARN.iter().zip(rest) {
+                    if let Some(value) = value {
+                        set(key, Value::F32(value as f32));
+                    }
+                }
+            }
+        }
+    }
+
+    /// From GGUF's keys and, for Llama 3's kind, the divisors of `rope_freqs.weight`.
+    ///
+    /// # Errors
+    /// A kind, or divisors, that nothing here would have written.
+    pub fn from_gguf(metadata: &Metadata, arch: &str, theta: f64, freqs: Option<&[f32]>) -> Result<Self, String> {
+        let get = |key: &str| metadata.get(&format!("{arch}.rope.scaling.{key}"));
+        let float = |key: &str| get(key).and_then(Value::as_f64).map(shortest);
+        if let Some(freqs) = freqs {
+            return Self::from_freqs(freqs, theta).ok_or_else(|| {
+                "rope_freqs.weight has divisors that no known settings of Llama 3's scaling give".into()
+            });
+        }
+        match get("type").and_then(Value::as_str).unwrap_or("none") {
+            "none" => Ok(Self::None),
+            "linear" => match float("factor").ok_or("linear rope scaling without a factor")? {
+                1.0 => Ok(Self::None),
+                factor => Ok(Self::Linear { factor }),
+            },
+            "yarn" => Ok(Self::Yarn {
+                factor: float("factor").ok_or("yarn rope scaling without a factor")?,
+                original: get("original_context_length")
+                    .and_then(Value::as_u64)
+                    .ok_or("yarn rope scaling without the original context")?,
+                rest: YARN.map(|(_, key)| float(key)),
+            }),
+            other => Err(format!("rope scaling of type {other:?}")),
+        }
+    }
+
+    /// The settings that give these divisors. They cannot be computed back in general, so those of published models
+    /// are tried: everything but the factor, which is the largest divisor, is the same in most of them.
+    fn from_freqs(freqs: &[f32], theta: f64) -> Option<Self> {
+        let factor = freqs.iter().copied().fold(1.0, f32::max);
+        let same = |s: &Self| s.freqs(theta, freqs.len() * 2).is_some_and(|f| f == freqs);
+        let originals = (3..=20).map(|bits| 1u64 << bits);
+        originals
+            .flat_map(|original| {
+                [(1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (2.0, 4.0), (1.0, 32.0)].map(|(low, high)| Self::Llama3 {
+                    factor: shortest(factor.into()),
+                    low,
+                    high,
+                    original,
+                })
+            })
+            .filter(same)
+            // Several fit where all wavelengths of a small head are long: 8192 is what most models have.
+            .max_by_key(|s| matches!(s, Self::Llama3 { original: 8192, .. }))
+    }
+
+    /// The `rope_scaling` or `rope_parameters` of config.json, without the base.
+    pub fn to_hub(self) -> Json {
+        match self {
+            Self::None => json!({ "rope_type": "default" }),
+            Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            Self::Llama3 { factor, low, high, original } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }),
+            Self::Yarn { factor, original, rest } => {
+                let mut json = json!({
+                    "rope_type": "yarn",
+                    "factor": factor,
+                    "original_max_position_embeddings": original,
+                });
+                for ((names, _), value) in YARN.iter().zip(rest) {
+                    if let Some(value) = value {
+                        json[names[0]] = json!(value);
+                    }
+                }
+                json
+            }
+        }
+    }
+
+    /// The divisors of a head's frequencies, `head / 2` of them, for Llama 3's kind. In the arithmetic of the
+    /// published conversions (frequencies in f32, the ramp on them in f32 with constants of f64's division), so that
+    /// the bits are theirs.
+    pub fn freqs(self, theta: f64, head: usize) -> Option<Vec<f32>> {
+        let Self::Llama3 { factor, low, high, original } = self else { return None };
+        let original = original as f64;
+        let (longest, shortest) = (original / low, original / high);
+        let divisor = |i: usize| -> f32 {
+            let exponent = (2 * i) as f32 / head as f32;
+            let frequency = 1.0f32 / (theta as f32).powf(exponent);
+            let wavelength = (2.0 * std::f64::consts::PI) as f32 / frequency;
+            if f64::from(wavelength) < shortest {
+                1.0
+            } else if f64::from(wavelength) > longest {
+                factor as f32
+            } else {
+                let smooth = (original as f32 / wavelength - low as f32) / (high - low) as f32;
+                1.0 / ((1.0 - smooth) / factor as f32 + smooth)
+            }
+        };
+        Some((0..head / 2).map(divisor).collect())
+    }
+}
+
+/// The shortest decimal that is the same f32, as f64: 1e-5 comes back as what was in config.json.
+pub(crate) fn shortest(x: f64) -> f64 {
+    let short = x as f32;
+    if f64::from(short) == x { short.to_string().parse().unwrap_or(x) } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_3_1_divisors() {
+        let json = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192, "rope_type": "llama3"});
+        let scaling = Scaling::from_hub(&json, 131_072).unwrap();
+        let freqs = scaling.freqs(500_000.0, 128).unwrap();
+        assert_eq!(freqs.len(), 64);
+        assert_eq!((freqs[0], freqs[28], freqs[63]), (1.0, 1.0, 8.0));
+        assert!(freqs.windows(2).all(|w| w[0] <= w[1]));
+        assert_eq!(Scaling::from_freqs(&freqs, 500_000.0), Some(scaling));
+        assert_eq!(scaling.to_hub(), serde_json::from_value::<Json>(json).unwrap());
+    }
+
+    #[test]
+    fn both_dialects_and_the_way_back() {
+        for (json, wanted) in [
+            (json!({"rope_type": "default"}), Scaling::None),
+            (json!({"type": "linear", "factor": 4.0}), Scaling::Linear { factor: 4.0 }),
+            (
+                json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "beta_fast": 32.0}),
+                Scaling::Yarn { factor: 4.0, original: 32768, rest: [None, None, Some(32.0), None] },
+            ),
+        ] {
+            let scaling = Scaling::from_hub(&json, 4096).unwrap();
+            assert_eq!(scaling, wanted);
+            let mut metadata = Metadata::new();
+            scaling.metadata("llama", &mut metadata);
+            assert_eq!(Scaling::from_gguf(&metadata, "llama", 10000.0, None), Ok(wanted));
+            assert_eq!(Scaling::from_hub(&wanted.to_hub(), 4096), Ok(wanted));
+        }
+        for bad in [json!({"type": "longrope"}), json!({"rope_type": "linear"}), json!({"rope_type": "llama3"})] {
+            assert!(Scaling::from_hub(&bad, 4096).is_err(), "{bad}");
+        }
+    }
+}

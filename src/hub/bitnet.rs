@@ -1,0 +1,123 @@
+//! Ternary weights as Hugging Face's transformers stores them (its `integrations/bitnet`): which of the forms a
+//! checkpoint has, and by what its codes are multiplied.
+
+use serde_json::Value as Json;
+
+/// The form of a checkpoint's projections, by its `quantization_config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Floats that mean what they are.
+    Plain,
+    /// BitNet: two-bit codes with a scale, or master weights, whichever a tensor is.
+    Ternary(Scale),
+}
+
+/// What a stored scale is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// The weights' magnitude (`AutoBitLinear`).
+    Magnitude,
+    /// One over it (`BitLinear`).
+    Inverse,
+    /// `BitLinear` by default, since the settings name no class: the numbers may say otherwise.
+    Unsaid,
+}
+
+/// Reads `quantization_config`.
+///
+/// # Errors
+/// A method that is not read here, in words.
+pub fn form(config: &Json) -> Result<Form, String> {
+    let quantized = &config["quantization_config"];
+    if quantized.is_null() {
+        return Ok(Form::Plain);
+    }
+    let method = quantized["quant_method"].as_str().or(quantized["quant_algo"].as_str()).unwrap_or("unnamed");
+    if method != "bitnet" {
+        return Err(format!("its weights are quantized by {method:?}, which is not read yet"));
+    }
+    if quantized["use_rms_norm"].as_bool() == Some(true) {
+        return Err("its linear layers have norms of their own (use_rms_norm), which runtimes do not compute".into());
+    }
+    Ok(Form::Ternary(match quantized["linear_class"].as_str() {
+        Some("autobitlinear") => Scale::Magnitude,
+        Some("bitlinear") => Scale::Inverse,
+        Some(other) => return Err(format!("its linear_class is {other:?}; known are bitlinear and autobitlinear")),
+        // What the first release of the 2B-4T model says.
+        None if quantized["offline_quantization"].as_bool() == Some(true) => Scale::Magnitude,
+        None => Scale::Unsaid,
+    }))
+}
+
+/// Magnitudes of trained weights lie below this, and one over them above.
+const UNIT: f32 = 1.0;
+/// A scale this far on the wrong side of one is a contradiction, not a model with large weights.
+const FAR: f32 = 8.0;
+
+/// Whether codes are divided by the stored scales, and what to tell the user. The settings decide; where they are
+/// silent, or the numbers contradict them, the numbers are looked at.
+pub fn divide(scale: Scale, stored: &[f32]) -> (bool, Option<String>) {
+    let mut sorted = stored.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let Some(&median) = sorted.get(sorted.len() / 2) else { return (false, None) };
+    match scale {
+        Scale::Unsaid if median < UNIT => {
+            let note = format!(
+                "config.json does not say whether scales multiply or divide; they are about {median:.3}, so they multiply"
+            );
+            (false, Some(note))
+        }
+        Scale::Unsaid => (true, None),
+        Scale::Magnitude | Scale::Inverse => {
+            let divides = scale == Scale::Inverse;
+            let magnitude = if divides { 1.0 / median } else { median };
+            let note = (magnitude > FAR).then(|| {
+                let (does, would) = if divides { ("divide", "multiply") } else { ("multiply", "divide") };
+                format!(
+                    "config.json says that scales {does}, which makes weights of {magnitude:.1}; check whether they {would}"
+                )
+            });
+            (divides, note)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_settings_decide() {
+        let of = |q: Json| form(&json!({ "quantization_config": q }));
+        assert_eq!(form(&json!({})), Ok(Form::Plain));
+        assert_eq!(of(json!({"quant_method": "bitnet"})), Ok(Form::Ternary(Scale::Unsaid)));
+        assert_eq!(
+            of(json!({"quant_method": "bitnet", "offline_quantization": true})),
+            Ok(Form::Ternary(Scale::Magnitude))
+        );
+        assert_eq!(
+            of(json!({"quant_method": "bitnet", "linear_class": "bitlinear"})),
+            Ok(Form::Ternary(Scale::Inverse))
+        );
+        for bad in [
+            json!({"quant_method": "fp8"}),
+            json!({"quant_algo": "FP8"}),
+            json!({}),
+            json!({"quant_method": "bitnet", "linear_class": "x"}),
+            json!({"quant_method": "bitnet", "use_rms_norm": true}),
+        ] {
+            assert!(of(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_numbers_are_looked_at() {
+        assert_eq!(divide(Scale::Unsaid, &[48.0, 52.0, 50.0]), (true, None));
+        assert!(matches!(divide(Scale::Unsaid, &[0.02, 0.03]), (false, Some(_))));
+        assert_eq!(divide(Scale::Magnitude, &[0.02, 1.2]), (false, None));
+        assert_eq!(divide(Scale::Inverse, &[50.0]), (true, None));
+        assert!(matches!(divide(Scale::Magnitude, &[50.0]), (false, Some(_))));
+        assert!(matches!(divide(Scale::Inverse, &[0.02]), (true, Some(_))));
+    }
+}

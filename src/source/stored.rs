@@ -1,0 +1,73 @@
+//! Stretches of a tensor's stored bytes, and their numbers.
+
+use std::borrow::Cow;
+
+use formats::block::DType;
+use formats::model::ByteOrder;
+
+use crate::error::{Error, Result};
+use crate::kernels;
+
+/// A run of a tensor's elements as stored, in the byte order of the source.
+pub enum Stored<'a> {
+    /// Whole blocks.
+    Blocks(DType, Cow<'a, [u8]>),
+    /// llama2.c's int8 groups: codes, and the scales of the groups that they touch.
+    Groups {
+        /// One for each element.
+        codes: Cow<'a, [u8]>,
+        /// f32 each.
+        scales: Cow<'a, [u8]>,
+        /// Elements under one scale.
+        size: usize,
+        /// Elements of the first group that come before the run.
+        skip: usize,
+    },
+    /// Numbers that were computed from what is stored.
+    Computed(Vec<f32>),
+}
+
+impl Stored<'_> {
+    /// The stored bytes, codes before scales, with every number little-endian.
+    pub fn little_endian(&self, order: ByteOrder) -> Cow<'_, [u8]> {
+        let turned = |dtype: DType, bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            if order == ByteOrder::Big {
+                dtype.swap(&mut bytes);
+            }
+            bytes
+        };
+        match self {
+            Self::Blocks(_, bytes) if order == ByteOrder::Little => Cow::Borrowed(bytes),
+            Self::Blocks(dtype, bytes) => Cow::Owned(turned(*dtype, bytes)),
+            Self::Groups { codes, scales, .. } => {
+                Cow::Owned([codes.to_vec(), turned(DType::F32, scales)].concat())
+            }
+            Self::Computed(x) => Cow::Owned(x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        }
+    }
+
+    /// Decodes into `out`, one f32 for each element.
+    ///
+    /// # Errors
+    /// The type can be copied but not decoded.
+    pub fn decode(&self, name: &str, order: ByteOrder, out: &mut [f32]) -> Result<()> {
+        match self {
+            Self::Blocks(dtype, _) => {
+                let codec = kernels::codec(*dtype).ok_or_else(|| {
+                    Error::refused(format!("tensor {name}: {} can be copied but not decoded", dtype.name()))
+                })?;
+                codec.decode(&self.little_endian(order), out);
+            }
+            Self::Groups { codes, scales, size, skip } => {
+                for (i, (x, &q)) in out.iter_mut().zip(codes.iter()).enumerate() {
+                    let at = (i + skip) / size * 4;
+                    let scale = order.le::<4>(scales[at..at + 4].try_into().expect("four bytes"));
+                    *x = f32::from(q as i8) * f32::from_le_bytes(scale);
+                }
+            }
+            Self::Computed(x) => out.copy_from_slice(x),
+        }
+        Ok(())
+    }
+}

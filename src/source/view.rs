@@ -1,0 +1,263 @@
+//! Tensors that are stored in another way than the model has them: rows in another order, ternary weights in two
+//! bits or as the floats that they are trained from, numbers that follow from the settings.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use formats::block::DType;
+use formats::model::{Encoding, Tensor};
+
+use super::{Source, Stored};
+use crate::error::{Error, Result};
+
+/// How a tensor of the model comes out of what a file has.
+#[derive(Debug)]
+pub struct View {
+    /// The tensor in the file.
+    pub stored: Tensor,
+    /// Where its rows go.
+    pub rows: RowOrder,
+    /// What its numbers are.
+    pub values: Values,
+}
+
+/// The order of rows. Those of a head follow each other in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOrder {
+    /// As stored.
+    Same,
+    /// Within each `head` rows, the two halves that are stored one after the other are interleaved.
+    Interleave {
+        /// Rows of a head, an even number.
+        head: u64,
+    },
+    /// Within each `head` rows, even ones come before odd ones: the inverse.
+    Separate {
+        /// Rows of a head, an even number.
+        head: u64,
+    },
+}
+
+impl RowOrder {
+    /// The stored row that is row `row` of the tensor.
+    pub fn source(self, row: u64) -> u64 {
+        match self {
+            Self::Same => row,
+            Self::Interleave { head } => {
+                let (base, at) = (row - row % head, row % head);
+                base + at % 2 * (head / 2) + at / 2
+            }
+            Self::Separate { head } => {
+                let (base, at) = (row - row % head, row % head);
+                base + at % (head / 2) * 2 + at / (head / 2)
+            }
+        }
+    }
+
+    /// This order applied to rows that stand in another already.
+    ///
+    /// # Panics
+    /// If both change something and are no inverses: nothing asks for that.
+    pub fn after(self, first: Self) -> Self {
+        match (first, self) {
+            (other, Self::Same) | (Self::Same, other) => other,
+            (Self::Interleave { head: a }, Self::Separate { head: b })
+            | (Self::Separate { head: a }, Self::Interleave { head: b })
+                if a == b =>
+            {
+                Self::Same
+            }
+            _ => unreachable!("rows are put in order once"),
+        }
+    }
+}
+
+/// What the numbers of a tensor are.
+#[derive(Debug)]
+pub enum Values {
+    /// Those that are stored, in the stored encoding.
+    Stored,
+    /// Those that are stored, as f32.
+    Decoded,
+    /// Hugging Face's packed BitNet form: byte (r, c) of `[rows / 4, cols]` has rows r, r + rows/4, r + rows/2 and
+    /// r + 3 rows/4 from its lowest two bits up, each as the weight's sign plus one.
+    Packed {
+        /// The magnitude of every weight that is not zero.
+        scale: f32,
+    },
+    /// BitNet's master weights: what the model computes with is their sign, or zero, times the mean magnitude
+    /// (arXiv 2402.17764, the `absmean` function).
+    Master {
+        /// The magnitude, computed when it is first asked for.
+        scale: OnceLock<f32>,
+    },
+    /// Numbers that no file has.
+    Fixed(Vec<f32>),
+}
+
+/// Elements that are looked at in one go.
+const BAND: u64 = 1 << 20;
+
+impl View {
+    /// What the tensor's stored form is called in reports.
+    pub fn name(&self) -> String {
+        match &self.values {
+            Values::Stored | Values::Decoded => self.stored.encoding.name(),
+            Values::Packed { .. } => "2-bit".into(),
+            Values::Master { .. } => format!("{} master", self.stored.encoding.name()),
+            Values::Fixed(_) => "settings".into(),
+        }
+    }
+
+    /// Bytes `range` of the tensor `t` that this is the view of, in the source's byte order.
+    pub(super) fn read<'a>(&self, source: &'a Source, t: &Tensor, range: Range<u64>) -> Result<Cow<'a, [u8]>> {
+        if let Values::Stored = self.values {
+            let row = row_bytes(t);
+            if self.rows == RowOrder::Same || row == 0 {
+                return source.stored_read(&self.stored, range);
+            }
+            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+            let mut at = range.start;
+            while at < range.end {
+                let (n, skip) = (at / row, at % row);
+                let take = (row - skip).min(range.end - at);
+                let from = self.rows.source(n) * row + skip;
+                bytes.extend_from_slice(&source.stored_read(&self.stored, from..from + take)?);
+                at += take;
+            }
+            return Ok(Cow::Owned(bytes));
+        }
+        // Computed numbers are f32, or bf16 where that holds them exactly.
+        let size = if t.encoding == Encoding::Blocks(DType::BF16) { 2 } else { 4 };
+        let (first, last) = (range.start / size, range.end.div_ceil(size));
+        let x = self.numbers(source, t, first..last)?;
+        if let Some(i) = x.iter().position(|x| !x.is_finite()) {
+            let n = first + i as u64;
+            return Err(Error::refused(format!("tensor {}: weight {n} has no value", t.name))
+                .or("a two-bit code of 3 means nothing; the file is damaged"));
+        }
+        let order = source.model.order;
+        let mut bytes = Vec::with_capacity(x.len() * size as usize);
+        for x in x {
+            match size {
+                2 => bytes.extend(order.le::<2>([x.to_le_bytes()[2], x.to_le_bytes()[3]])),
+                _ => bytes.extend(order.le::<4>(x.to_le_bytes())),
+            }
+        }
+        let skip = (range.start - first * size) as usize;
+        Ok(Cow::Owned(bytes[skip..skip + (range.end - range.start) as usize].to_vec()))
+    }
+
+    /// Elements `range` of the tensor `t`, for decoding.
+    pub(super) fn fetch<'a>(&self, source: &'a Source, t: &Tensor, range: Range<u64>) -> Result<Stored<'a>> {
+        match (&self.values, t.encoding) {
+            (Values::Stored, Encoding::Blocks(dtype)) => {
+                let bytes = |n| dtype.bytes_for(n).expect("ranges start and end with a block");
+                Ok(Stored::Blocks(dtype, self.read(source, t, bytes(range.start)..bytes(range.end))?))
+            }
+            _ => Ok(Stored::Computed(self.numbers(source, t, range)?)),
+        }
+    }
+
+    /// Elements `range` of the tensor `t`; not a number where a code means nothing.
+    fn numbers(&self, source: &Source, t: &Tensor, range: Range<u64>) -> Result<Vec<f32>> {
+        let mut out = vec![0f32; (range.end - range.start) as usize];
+        if let Values::Fixed(x) = &self.values {
+            out.copy_from_slice(&x[range.start as usize..range.end as usize]);
+            return Ok(out);
+        }
+        let (mut at, mut rest) = (range.start, &mut out[..]);
+        let cols = t.cols().max(1);
+        while at < range.end {
+            let (row, skip) = (at / cols, at % cols);
+            let n = (cols - skip).min(range.end - at);
+            let (x, after) = rest.split_at_mut(n as usize);
+            self.part_of_row(source, t, self.rows.source(row), skip, x)?;
+            (rest, at) = (after, at + n);
+        }
+        Ok(out)
+    }
+
+    /// Numbers of stored row `row`, from column `skip` on.
+    fn part_of_row(&self, source: &Source, t: &Tensor, row: u64, skip: u64, out: &mut [f32]) -> Result<()> {
+        let (cols, n) = (t.cols(), out.len() as u64);
+        let stored = |out: &mut [f32]| {
+            let at = row * cols + skip;
+            source.stored_fetch(&self.stored, at..at + n)?.decode(&t.name, source.model.order, out)
+        };
+        match &self.values {
+            Values::Stored | Values::Decoded => stored(out)?,
+            Values::Packed { scale } => {
+                let quarter = (t.rows() / 4).max(1);
+                let at = row % quarter * cols + skip;
+                let codes = source.stored_read(&self.stored, at..at + n)?;
+                let shift = 2 * (row / quarter);
+                let values = [-scale, 0.0, *scale, f32::NAN];
+                for (x, code) in out.iter_mut().zip(codes.iter()) {
+                    *x = values[usize::from(code >> shift & 3)];
+                }
+            }
+            Values::Master { scale } => {
+                stored(out)?;
+                let scale = match scale.get() {
+                    Some(scale) => *scale,
+                    None => {
+                        let found = magnitude(source, &self.stored)?;
+                        *scale.get_or_init(|| found)
+                    }
+                };
+                for x in out {
+                    // The sign of -0.0 would be lost in every packed type; NaN stays NaN, and is refused later.
+                    *x = (*x / scale).round_ties_even().clamp(-1.0, 1.0) * scale + 0.0;
+                }
+            }
+            Values::Fixed(_) => unreachable!("numbers that no file has have no rows in one"),
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a row; of an element where the tensor is a vector, whose elements then are what is put in order.
+fn row_bytes(t: &Tensor) -> u64 {
+    let Encoding::Blocks(dtype) = t.encoding else { return 0 };
+    dtype.bytes_for(if t.shape.len() < 2 { 1 } else { t.cols() }).unwrap_or(0)
+}
+
+/// The magnitude that master weights are rounded to: their mean, unless they are ternary already.
+fn magnitude(source: &Source, stored: &Tensor) -> Result<f32> {
+    let (mut sum, mut least, mut most) = (0f64, f32::INFINITY, 0f32);
+    let total = stored.elements();
+    let step = (BAND / stored.cols().max(1)).max(1) * stored.cols().max(1);
+    let mut x = Vec::new();
+    let mut at = 0;
+    while at < total {
+        let end = (at + step).min(total);
+        x.resize((end - at) as usize, 0f32);
+        source.stored_fetch(stored, at..end)?.decode(&stored.name, source.model.order, &mut x)?;
+        for x in &x {
+            let x = x.abs();
+            sum += f64::from(x);
+            most = most.max(x);
+            least = if x > 0.0 { least.min(x) } else { least };
+        }
+        at = end;
+    }
+    let mean = (sum / total.max(1) as f64) as f32;
+    Ok(if least == most { most } else { mean.max(1e-5) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_inverses() {
+        let (there, back) = (RowOrder::Interleave { head: 8 }, RowOrder::Separate { head: 8 });
+        let order: Vec<u64> = (0..16).map(|r| there.source(r)).collect();
+        assert_eq!(order, [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]);
+        assert!((0..32).all(|r| back.source(there.source(r)) == r && there.source(back.source(r)) == r));
+        assert_eq!(back.after(there), RowOrder::Same);
+        assert_eq!(there.after(RowOrder::Same), there);
+    }
+}
