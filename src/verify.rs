@@ -9,7 +9,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
 use crate::quantize::{Outcome, sums};
-use crate::source::Source;
+use crate::source::{Source, Stored};
 
 /// Elements that are looked at in one go.
 const BAND: u64 = 1 << 20;
@@ -139,7 +139,10 @@ fn compare(ours: (&Source, usize), theirs: (&Source, usize), range: Range<u64>) 
     if same_bytes {
         outcome.error = 0.0; // even where they are no numbers
     }
-    Ok(Comparison { equal: if one_type { same_bytes } else { outcome.error == 0.0 }, outcome: Some(outcome) })
+    // Numbers that are computed have no stored bytes to compare.
+    let computed = matches!(a, Stored::Computed(_)) || matches!(b, Stored::Computed(_));
+    let equal = if one_type && !computed { same_bytes } else { outcome.error == 0.0 };
+    Ok(Comparison { equal, outcome: Some(outcome) })
 }
 
 /// The first element that lies in a block with an infinite or undefined scale.

@@ -87,7 +87,10 @@ impl Config {
         let mut notes = Vec::new();
         let dynamic = rope["rope_type"] == "dynamic" || rope["type"] == "dynamic";
         let scaling = if dynamic {
-            notes.push("dynamic rope scaling is left out: no runtime of GGUF computes it for this architecture".into());
+            notes.push(
+                "dynamic rope scaling is left out: no runtime of GGUF computes it for this architecture"
+                    .into(),
+            );
             Scaling::None
         } else {
             Scaling::from_hub(rope, context)?
@@ -103,7 +106,10 @@ impl Config {
         if let Some(part) = read.float("partial_rotary_factor")?
             && part != 1.0
         {
-            return Err(format!("partial_rotary_factor is {part}, which runtimes do not compute for {}", arch.name));
+            return Err(format!(
+                "partial_rotary_factor is {part}, which runtimes do not compute for {}",
+                arch.name
+            ));
         }
         let window = match json.get("use_sliding_window").and_then(Json::as_bool) {
             Some(false) => None,
@@ -180,11 +186,19 @@ impl Config {
     ///
     /// # Errors
     /// What is missing, in words, or that no architecture here has that name.
-    pub fn from_gguf(metadata: &Metadata, vocab: u64, tied: bool, freqs: Option<&[f32]>) -> Result<Self, String> {
+    pub fn from_gguf(
+        metadata: &Metadata,
+        vocab: u64,
+        tied: bool,
+        freqs: Option<&[f32]>,
+    ) -> Result<Self, String> {
         let name = metadata.text("general.architecture").ok_or("no general.architecture")?;
         let arch = by_name(name).ok_or_else(|| {
             let known: Vec<_> = super::ARCHS.iter().map(|a| a.name).collect();
-            format!("no Hugging Face names are known for the architecture {name:?}; known are {}", known.join(", "))
+            format!(
+                "no Hugging Face names are known for the architecture {name:?}; known are {}",
+                known.join(", ")
+            )
         })?;
         let class = &arch.classes[0];
         let get = |key: &str| metadata.get(&format!("{name}.{key}"));
@@ -202,7 +216,8 @@ impl Config {
         let head_given = optional("attention.key_length")?;
         let head = head_given.unwrap_or(hidden / heads);
         let rotary = optional("rope.dimension_count")?;
-        if optional("attention.value_length")?.is_some_and(|n| n != head) || rotary.is_some_and(|n| n != head) {
+        if optional("attention.value_length")?.is_some_and(|n| n != head) || rotary.is_some_and(|n| n != head)
+        {
             return Err("keys, values and rotary dimensions of different lengths".into());
         }
         if layers > MOST_LAYERS || head == 0 || head > MOST / heads {

@@ -52,7 +52,8 @@ impl Scaling {
     pub fn from_hub(json: &Json, context: u64) -> Result<Self, String> {
         let text = |key: &str| json.get(key).and_then(Json::as_str);
         let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite());
-        let positive = |key: &str| number(key).filter(|&x| x > 0.0).ok_or(format!("rope scaling without {key}"));
+        let positive =
+            |key: &str| number(key).filter(|&x| x > 0.0).ok_or(format!("rope scaling without {key}"));
         let original = number("original_max_position_embeddings").filter(|&n| n >= 1.0).map(|n| n as u64);
         let kind = text("rope_type").or(text("type")).unwrap_or("default").to_ascii_lowercase();
         Ok(match kind.as_str() {
@@ -61,7 +62,9 @@ impl Scaling {
             "llama3" => {
                 let (low, high) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
                 if high <= low {
-                    return Err(format!("rope scaling with high_freq_factor {high} up to low_freq_factor {low}"));
+                    return Err(format!(
+                        "rope scaling with high_freq_factor {high} up to low_freq_factor {low}"
+                    ));
                 }
                 let original = original.ok_or("rope scaling without original_max_position_embeddings")?;
                 Self::Llama3 { factor: positive("factor")?, low, high, original }
@@ -101,7 +104,12 @@ impl Scaling {
     ///
     /// # Errors
     /// A kind, or divisors, that nothing here would have written.
-    pub fn from_gguf(metadata: &Metadata, arch: &str, theta: f64, freqs: Option<&[f32]>) -> Result<Self, String> {
+    pub fn from_gguf(
+        metadata: &Metadata,
+        arch: &str,
+        theta: f64,
+        freqs: Option<&[f32]>,
+    ) -> Result<Self, String> {
         let get = |key: &str| metadata.get(&format!("{arch}.rope.scaling.{key}"));
         let float = |key: &str| get(key).and_then(Value::as_f64).map(shortest);
         if let Some(freqs) = freqs {
@@ -134,12 +142,8 @@ impl Scaling {
         let originals = (3..=20).map(|bits| 1u64 << bits);
         originals
             .flat_map(|original| {
-                [(1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (2.0, 4.0), (1.0, 32.0)].map(|(low, high)| Self::Llama3 {
-                    factor: shortest(factor.into()),
-                    low,
-                    high,
-                    original,
-                })
+                [(1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (2.0, 4.0), (1.0, 32.0)]
+                    .map(|(low, high)| Self::Llama3 { factor: shortest(factor.into()), low, high, original })
             })
             .filter(same)
             // Several fit where all wavelengths of a small head are long: 8192 is what most models have.
@@ -238,7 +242,9 @@ mod tests {
             assert_eq!(Scaling::from_gguf(&metadata, "llama", 10000.0, None), Ok(wanted));
             assert_eq!(Scaling::from_hub(&wanted.to_hub(), 4096), Ok(wanted));
         }
-        for bad in [json!({"type": "longrope"}), json!({"rope_type": "linear"}), json!({"rope_type": "llama3"})] {
+        for bad in
+            [json!({"type": "longrope"}), json!({"rope_type": "linear"}), json!({"rope_type": "llama3"})]
+        {
             assert!(Scaling::from_hub(&bad, 4096).is_err(), "{bad}");
         }
     }

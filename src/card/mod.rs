@@ -1,7 +1,17 @@
 //! stand-in
 #![allow(missing_docs)]
-use std::path::{Path,PathBuf};
 use formats::metadata::Metadata;
-pub struct About<'a> { pub folder: &'a Path, pub config: &'a serde_json::Value, pub parameters: u64 }
-pub struct Card { pub metadata: Metadata, pub notes: Vec<String>, pub files: Vec<PathBuf> }
-pub fn read(_: &About) -> Card { Card { metadata: Metadata::new(), notes: vec![], files: vec![] } }
+use std::path::{Path, PathBuf};
+pub struct About<'a> {
+    pub folder: &'a Path,
+    pub config: &'a serde_json::Value,
+    pub parameters: u64,
+}
+pub struct Card {
+    pub metadata: Metadata,
+    pub notes: Vec<String>,
+    pub files: Vec<PathBuf>,
+}
+pub fn read(_: &About) -> Card {
+    Card { metadata: Metadata::new(), notes: vec![], files: vec![] }
+}

@@ -19,10 +19,10 @@ use super::print;
 use crate::error::Result;
 use crate::plan::scheme::Scheme;
 use crate::plan::{self, Choice, Plan, Target, Wishes};
-use crate::{hub, pipeline};
 use crate::quantize::Outcome;
 use crate::report::{self, Table, parse_bytes};
 use crate::source::Source;
+use crate::{hub, pipeline};
 
 /// `ggufkit convert`.
 #[derive(Debug, Args)]

@@ -37,12 +37,16 @@ pub fn form(config: &Json) -> Result<Form, String> {
         return Err(format!("its weights are quantized by {method:?}, which is not read yet"));
     }
     if quantized["use_rms_norm"].as_bool() == Some(true) {
-        return Err("its linear layers have norms of their own (use_rms_norm), which runtimes do not compute".into());
+        return Err(
+            "its linear layers have norms of their own (use_rms_norm), which runtimes do not compute".into(),
+        );
     }
     Ok(Form::Ternary(match quantized["linear_class"].as_str() {
         Some("autobitlinear") => Scale::Magnitude,
         Some("bitlinear") => Scale::Inverse,
-        Some(other) => return Err(format!("its linear_class is {other:?}; known are bitlinear and autobitlinear")),
+        Some(other) => {
+            return Err(format!("its linear_class is {other:?}; known are bitlinear and autobitlinear"));
+        }
         // What the first release of the 2B-4T model says.
         None if quantized["offline_quantization"].as_bool() == Some(true) => Scale::Magnitude,
         None => Scale::Unsaid,

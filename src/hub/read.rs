@@ -48,12 +48,12 @@ const IGNORED: [&str; 3] = [".rotary_emb.inv_freq", ".attention.masked_bias", ".
 /// that does not fit.
 pub fn translate(mut source: Source, folder: &Path, options: &Options) -> Result<Source> {
     let path = folder.join(CONFIG);
-    let json = read_json(&path)?.ok_or_else(|| Error::refused(format!("{}: no such file", path.display())))?;
+    let json =
+        read_json(&path)?.ok_or_else(|| Error::refused(format!("{}: no such file", path.display())))?;
     let wrong = |why: String| Error::refused(format!("{}: {why}", path.display()));
     let config = Config::from_hub(&json).map_err(wrong)?;
-    let form = bitnet::form(&json).map_err(|why| {
-        wrong(why).or("start from the original weights, in bf16, f16 or f32")
-    })?;
+    let form = bitnet::form(&json)
+        .map_err(|why| wrong(why).or("start from the original weights, in bf16, f16 or f32"))?;
     let expected = config.arch.expected(&config);
     source.model.notes.extend(config.notes.iter().cloned());
     source.weightless = source.files.is_empty();
@@ -192,8 +192,12 @@ fn ternary(t: &Tensor, e: &Expected, rows: RowOrder, scale: Option<f32>) -> Resu
         Values::Packed { scale } if scale.to_bits() & 0xffff == 0 => DType::BF16,
         _ => DType::F32,
     };
-    let mut tensor =
-        Tensor { name: e.gguf.clone(), shape: e.shape.clone(), encoding: Encoding::Blocks(dtype), place: t.place };
+    let mut tensor = Tensor {
+        name: e.gguf.clone(),
+        shape: e.shape.clone(),
+        encoding: Encoding::Blocks(dtype),
+        place: t.place,
+    };
     tensor.place.len = dtype.bytes_for(tensor.elements()).expect("floats of any number have a size");
     Ok((tensor, Some(View { stored: t.clone(), rows, values })))
 }
@@ -265,7 +269,8 @@ fn metadata(
     metadata.set("general.architecture", Value::text(arch));
     let card = card::read(&card::About { folder, config: json, parameters: weights });
     source.model.notes.extend(card.notes);
-    let wanted = vocab::Wanted { arch, rows: config.vocab, config: json, pre: options.pre_tokenizer.as_deref() };
+    let wanted =
+        vocab::Wanted { arch, rows: config.vocab, config: json, pre: options.pre_tokenizer.as_deref() };
     let vocabulary = match &options.tokenizer {
         Some(_) => None, // it is attached later
         None => vocab::read(folder, &wanted)?,
@@ -281,7 +286,8 @@ fn metadata(
             metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));
             if options.tokenizer.is_none() {
                 source.model.notes.push(
-                    "no tokenizer files in the folder: the GGUF has no vocabulary, and runs on numbers only".into(),
+                    "no tokenizer files in the folder: the GGUF has no vocabulary, and runs on numbers only"
+                        .into(),
                 );
             }
         }

@@ -88,7 +88,8 @@ pub fn export(mut source: Source) -> Result<Source> {
     }
     if source.hub.is_none() && has_vocabulary(&source.model.metadata) {
         source.model.notes.push(
-            "the vocabulary is not written: put the tokenizer files of the original model into the folder".into(),
+            "the vocabulary is not written: put the tokenizer files of the original model into the folder"
+                .into(),
         );
     }
     source.export = Some(files(&source, &config)?);
@@ -120,7 +121,9 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
 /// The settings of a GGUF or a llama2.c checkpoint.
 fn read_config(source: &Source) -> Result<std::result::Result<Config, String>> {
     let find = |name: &str| source.model.tensors.iter().position(|t| t.name == name);
-    let Some(embedding) = find("token_embd.weight") else { return Ok(Err("it has no token_embd.weight".into())) };
+    let Some(embedding) = find("token_embd.weight") else {
+        return Ok(Err("it has no token_embd.weight".into()));
+    };
     let vocab = source.model.tensors[embedding].rows();
     let freqs = match find("rope_freqs.weight") {
         Some(i) if source.model.tensors[i].elements() <= MOST_FREQS => {

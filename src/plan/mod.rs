@@ -236,7 +236,9 @@ fn steps(source: &Source, wishes: &Wishes, target: Target) -> Result<Vec<(Step, 
             (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Target::Safetensors => {
                 Encoding::Blocks(s.base)
             }
-            (Encoding::Blocks(d), None) if rule == KEPT && (t.shape.len() < 2 || role(&t.name) == Role::Exempt) => {
+            (Encoding::Blocks(d), None)
+                if rule == KEPT && (t.shape.len() < 2 || role(&t.name) == Role::Exempt) =>
+            {
                 let kept = keep_vector(source, i, d, target, main)?;
                 if kept != d {
                     rule = VECTOR.into();

@@ -111,7 +111,12 @@ impl View {
     }
 
     /// Bytes `range` of the tensor `t` that this is the view of, in the source's byte order.
-    pub(super) fn read<'a>(&self, source: &'a Source, t: &Tensor, range: Range<u64>) -> Result<Cow<'a, [u8]>> {
+    pub(super) fn read<'a>(
+        &self,
+        source: &'a Source,
+        t: &Tensor,
+        range: Range<u64>,
+    ) -> Result<Cow<'a, [u8]>> {
         if let Values::Stored = self.values {
             let row = row_bytes(t);
             if self.rows == RowOrder::Same || row == 0 {
