@@ -45,6 +45,8 @@ pub struct Config {
 
 /// More than any model has, and few enough that a list of its tensors fits into memory.
 const MOST_LAYERS: u64 = 4096;
+/// Longer than any head, and short enough for a table of its frequencies.
+const MOST_HEAD: u64 = 1 << 16;
 /// More elements than any tensor's dimension.
 const MOST: u64 = 1 << 31;
 
@@ -75,7 +77,7 @@ impl Config {
         if !heads.is_multiple_of(kv_heads) {
             return Err(format!("{kv_heads} key/value heads do not divide {heads} heads"));
         }
-        if !head.is_multiple_of(2) || head > MOST / heads {
+        if !head.is_multiple_of(2) || head > MOST_HEAD || head > MOST / heads {
             return Err(format!("{heads} heads of {head} cannot be"));
         }
         let context = read.optional("max_position_embeddings")?.unwrap_or(class.context);
@@ -220,7 +222,8 @@ impl Config {
         {
             return Err("keys, values and rotary dimensions of different lengths".into());
         }
-        if layers > MOST_LAYERS || head == 0 || head > MOST / heads {
+        if layers > MOST_LAYERS || head == 0 || !head.is_multiple_of(2) || head > MOST_HEAD.min(MOST / heads)
+        {
             return Err(format!("{layers} layers with {heads} heads of {head} cannot be"));
         }
         if optional("expert_count")?.is_some() {
@@ -348,6 +351,42 @@ mod tests {
         let again = Config::from_hub(&back.to_hub("bfloat16", Some(1), None)).unwrap();
         assert_eq!(again.metadata(), config.metadata());
         assert_eq!(again.epsilon, 1e-5);
+    }
+
+    #[test]
+    fn odd_values_are_errors_or_settings() {
+        let odd = [
+            json!(null),
+            json!(0),
+            json!(-1),
+            json!(3),
+            json!(u64::MAX),
+            json!(1e300),
+            json!(1e-300),
+            json!("x"),
+            json!([]),
+            json!({}),
+            json!(true),
+            json!([null]),
+            json!({"rope_type": "llama3", "factor": -1}),
+        ];
+        let mut keys: Vec<String> = llama().as_object().unwrap().keys().cloned().collect();
+        keys.extend(
+            ["head_dim", "rope_theta", "rope_scaling", "rope_parameters", "sliding_window"].map(String::from),
+        );
+        for key in keys {
+            for value in &odd {
+                let mut json = llama();
+                json[&key] = value.clone();
+                if let Ok(config) = Config::from_hub(&json) {
+                    config.metadata();
+                    config.scaling.freqs(config.theta, config.head as usize);
+                    for e in config.arch.expected(&config) {
+                        assert!(formats::model::elements(&e.shape).is_some(), "{key}: {value}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use formats::block::DType;
 use formats::container::gguf;
+use formats::container::safetensors::typed;
+use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use regex::Regex;
 use serde_json::json;
@@ -321,8 +323,21 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
         "source_bytes": source.bytes(),
         "bytes": plan.bytes(),
         "bits_per_weight": plan.bits_per_weight(),
+        "metadata": metadata_json(&plan.metadata),
         "tensors": tensors.collect::<Vec<_>>(),
         "notes": plan.notes,
     });
     format!("{value:#}\n")
+}
+
+/// `[key, kind, value]` for each key; of arrays, which may be vocabularies, the kind and the length.
+fn metadata_json(metadata: &Metadata) -> serde_json::Value {
+    let mut short = Metadata::new();
+    metadata.iter().filter(|(_, v)| v.as_array().is_none()).for_each(|(k, v)| short.set(k, v.clone()));
+    let mut scalars = typed::to_json(&short).as_array().cloned().unwrap_or_default().into_iter();
+    let entry = |(key, value): (&str, &Value)| match value.as_array() {
+        Some(a) => Some(json!([key, "array", [a.kind().name(), a.len()]])),
+        None => scalars.next(),
+    };
+    metadata.iter().filter_map(entry).collect()
 }

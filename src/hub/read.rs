@@ -283,7 +283,9 @@ fn metadata(
             keys.push(v.metadata);
         }
         None => {
-            metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));
+            let mut none = Metadata::new();
+            none.set("tokenizer.ggml.model", Value::text("no_vocab"));
+            keys.push(none);
             if options.tokenizer.is_none() {
                 source.model.notes.push(
                     "no tokenizer files in the folder: the GGUF has no vocabulary, and runs on numbers only"
