@@ -372,3 +372,63 @@ fn settings_alone_make_a_plan() {
     assert!(code == 1 && text.contains("no weights"), "{text}");
     assert_eq!(dir.names(), ["hub"]);
 }
+
+/// Published models, by their settings alone: tensors and settings must be those that their conversions have.
+#[test]
+fn published_settings_give_the_tensors_of_published_conversions() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/configs");
+    if !configs.is_dir() {
+        eprintln!("skipped: no settings of published models beside the project");
+        return;
+    }
+    let read = |path: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(configs.join(path)).unwrap_or_else(|e| panic!("{path}: {e}")))
+            .unwrap()
+    };
+    let dir = Dir::new();
+    // The settings of a sibling, with what differs between the two.
+    for (expected, sibling, patch) in [
+        (
+            "Meta-Llama-3-8B-Instruct",
+            "meta-llama--Meta-Llama-3.1-8B",
+            of!({"rope_scaling": null, "max_position_embeddings": 8192}),
+        ),
+        ("Mistral-7B-Instruct-v0.2", "mlc--mistral_7b", of!({"rope_theta": 1000000.0})),
+        ("Qwen2.5-0.5B-Instruct", "mlc--qwen2_0_5b", of!({})),
+    ] {
+        let mut settings = read(&format!("{sibling}/config.json"));
+        settings.as_object_mut().unwrap().extend(patch.as_object().unwrap().clone());
+        let hub = dir.path(expected);
+        std::fs::create_dir(&hub).unwrap();
+        std::fs::write(format!("{hub}/config.json"), settings.to_string()).unwrap();
+        let plan = json(&["convert", &hub, &dir.path("x.gguf"), "--type", "f16", "--dry-run", "--json"]);
+        let mut names: Vec<&str> =
+            plan["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        let wanted = read(&format!("_ollama-convert-expected/{expected}.json"));
+        let wanted = wanted.as_object().unwrap();
+        let is_tensor = |k: &&str| k.ends_with(".weight") || k.ends_with(".bias");
+        let mut tensors: Vec<&str> = wanted.keys().map(String::as_str).filter(is_tensor).collect();
+        tensors.sort_unstable();
+        assert_eq!(names, tensors, "{expected}");
+        for t in plan["tensors"].as_array().unwrap() {
+            let vector = t["shape"].as_array().unwrap().len() == 1;
+            assert_eq!(t["type"], if vector { "f32" } else { "f16" }, "{expected}: {}", t["name"]);
+        }
+        let metadata = plan["metadata"].as_array().unwrap();
+        for (key, value) in
+            wanted.iter().filter(|(k, _)| !is_tensor(&k.as_str()) && !k.starts_with("tokenizer."))
+        {
+            if key == "general.parameter_count" {
+                continue; // ollama's own
+            }
+            let found =
+                metadata.iter().find(|e| e[0] == **key).unwrap_or_else(|| panic!("{expected}: no {key}"));
+            let number = |text: &str| text.parse::<f64>().map(|x| x as f32);
+            match (value.as_str().unwrap(), found[2].as_f64()) {
+                (text, Some(x)) => assert_eq!(number(text), Ok(x as f32), "{expected}: {key}"),
+                (text, None) => assert_eq!(found[2], text, "{expected}: {key}"),
+            }
+        }
+    }
+}
