@@ -1,6 +1,7 @@
 //! The command line: one file per command. The only place that prints.
 
 mod convert;
+mod demo;
 mod edit;
 mod inspect;
 mod options;
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Convert and quantize the model that comes with ggufkit, and show what that does to it.
+    Demo(demo::Demo),
     /// Write a model in another format, type or byte order.
     Convert(convert::Convert),
     /// Write a model with its weights packed in fewer bits.
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
     allow_many_files();
     let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
+        Command::Demo(c) => c.run(),
         Command::Convert(c) => c.run(),
         Command::Quantize(c) => c.run(),
         Command::Inspect(c) => c.run(),

@@ -285,6 +285,8 @@ fn metadata(
         None => {
             let mut none = Metadata::new();
             none.set("tokenizer.ggml.model", Value::text("no_vocab"));
+            // Readers that would count the tokens need it in every architecture.
+            none.set(&format!("{arch}.vocab_size"), Value::U32(u32::try_from(config.vocab).unwrap_or(u32::MAX)));
             keys.push(none);
             if options.tokenizer.is_none() {
                 source.model.notes.push(
