@@ -267,7 +267,7 @@ fn metadata(
     let arch = config.arch.name;
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", Value::text(arch));
-    let card = card::read(&card::About { folder, config: json, parameters: weights });
+    let card = card::read(&card::About { folder, config: json, parameters: weights, experts: None });
     source.model.notes.extend(card.notes);
     let wanted =
         vocab::Wanted { arch, rows: config.vocab, config: json, pre: options.pre_tokenizer.as_deref() };

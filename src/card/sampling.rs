@@ -1,0 +1,73 @@
+//! The sampling that a model's makers recommend: `generation_config.json`.
+
+use std::path::Path;
+
+use formats::metadata::{Kind, Value};
+use serde_json::Value as Json;
+
+use super::Card;
+
+const NAME: &str = "generation_config.json";
+
+/// The longest file that is read; real ones have a few hundred bytes.
+const LIMIT: usize = 1 << 20;
+
+/// Every setting: its key under `general.sampling`, its kind, and its names in the file.
+const SETTINGS: [(&str, Kind, &[&str]); 12] = [
+    ("sequence", Kind::String, &["sequence"]),
+    ("top_k", Kind::I32, &["top_k"]),
+    ("top_p", Kind::F32, &["top_p"]),
+    ("min_p", Kind::F32, &["min_p"]),
+    ("xtc_probability", Kind::F32, &["xtc_probability"]),
+    ("xtc_threshold", Kind::F32, &["xtc_threshold"]),
+    ("temp", Kind::F32, &["temperature"]),
+    ("penalty_last_n", Kind::I32, &["penalty_last_n"]),
+    ("penalty_repeat", Kind::F32, &["penalty_repeat", "repetition_penalty"]),
+    ("mirostat", Kind::I32, &["mirostat"]),
+    ("mirostat_tau", Kind::F32, &["mirostat_tau"]),
+    ("mirostat_eta", Kind::F32, &["mirostat_eta"]),
+];
+
+/// Adds the settings of the folder's generation config.
+pub fn read(card: &mut Card, folder: &Path) {
+    let Some((bytes, whole)) = card.load(folder, NAME, LIMIT) else { return };
+    if !whole {
+        card.notes.push(format!("{NAME}: it is longer than {LIMIT} bytes: left out"));
+        return;
+    }
+    let config: Json = match serde_json::from_slice(&bytes) {
+        Ok(config @ Json::Object(_)) => config,
+        Ok(_) => {
+            card.notes.push(format!("{NAME}: it is not an object: left out"));
+            return;
+        }
+        Err(fault) => {
+            card.notes.push(format!("{NAME}: it is not JSON: left out: {fault}"));
+            return;
+        }
+    };
+    for (key, kind, fields) in SETTINGS {
+        let found = fields.iter().find_map(|f| Some((f, config.get(f).filter(|json| !json.is_null())?)));
+        let Some((field, json)) = found else { continue };
+        match value(json, kind) {
+            Some(value) => card.metadata.set(&format!("general.sampling.{key}"), value),
+            None => {
+                let wanted = match kind {
+                    Kind::I32 => "a 32-bit integer",
+                    Kind::F32 => "a number that fits 32 bits",
+                    _ => "text",
+                };
+                card.notes.push(format!("{NAME}: {field} is not {wanted}: left out"));
+            }
+        }
+    }
+}
+
+/// A value of this kind, if the JSON has one.
+fn value(json: &Json, kind: Kind) -> Option<Value> {
+    match kind {
+        Kind::I32 => json.as_i64().and_then(|v| i32::try_from(v).ok()).map(Value::I32),
+        Kind::F32 => json.as_f64().map(|v| v as f32).filter(|v| v.is_finite()).map(Value::F32),
+        _ => json.as_str().map(Value::text),
+    }
+}
