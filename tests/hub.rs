@@ -348,8 +348,8 @@ fn shards_and_their_index_must_agree() {
     let text = std::fs::read_to_string(&index).unwrap();
     let more = text
         .replace("\"weight_map\": {", "\"weight_map\": {\n\"ghost\": \"model-00001-of-00003.safetensors\",");
-    let shard = std::fs::read_dir(&split).unwrap().map(|e| e.unwrap().path());
-    let shard = shard.filter(|p| p.to_str().unwrap().contains("-00002-of-")).next().unwrap();
+    let mut shards = std::fs::read_dir(&split).unwrap().map(|e| e.unwrap().path());
+    let shard = shards.find(|p| p.to_str().unwrap().contains("-00002-of-")).unwrap();
     let name = shard.file_name().unwrap().to_str().unwrap().replace("00002", "00001");
     std::fs::write(&index, more.replace("model-00001-of-00003.safetensors", &name)).unwrap();
     let (_, text_of) = fails(&["convert", &split, &dir.path("out.gguf")]);

@@ -269,6 +269,7 @@ fn metadata(
     metadata.set("general.architecture", Value::text(arch));
     let card = card::read(&card::About { folder, config: json, parameters: weights, experts: None });
     source.model.notes.extend(card.notes);
+    source.beside.extend(card.files);
     let wanted =
         vocab::Wanted { arch, rows: config.vocab, config: json, pre: options.pre_tokenizer.as_deref() };
     let vocabulary = match &options.tokenizer {
@@ -286,7 +287,10 @@ fn metadata(
             let mut none = Metadata::new();
             none.set("tokenizer.ggml.model", Value::text("no_vocab"));
             // Readers that would count the tokens need it in every architecture.
-            none.set(&format!("{arch}.vocab_size"), Value::U32(u32::try_from(config.vocab).unwrap_or(u32::MAX)));
+            none.set(
+                &format!("{arch}.vocab_size"),
+                Value::U32(u32::try_from(config.vocab).unwrap_or(u32::MAX)),
+            );
             keys.push(none);
             if options.tokenizer.is_none() {
                 source.model.notes.push(

@@ -163,7 +163,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
     }
     let (mut layout, paths, extra) =
-        target::place(model, wishes, target, order, &metadata, &tensors, source.export.as_ref(), &mut notes)?;
+        target::place(source, wishes, target, order, &metadata, &tensors, &mut notes)?;
     target::keep_tables(source, order, &mut layout)?;
     target::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
     if target == Target::Safetensors {

@@ -6,7 +6,7 @@ use super::{
     ByteOrder, DType, Encoding, Error, Format, Layout, Metadata, Model, Place, Result, Source, Step, Target,
     Tensor, Value, Wishes, gguf, llama2c, safetensors,
 };
-use crate::hub::{self, Export};
+use crate::hub;
 use crate::plan::edit::Edit;
 use crate::plan::scheme::SCHEMES;
 use formats::block::TYPES;
@@ -191,15 +191,15 @@ type Placed = (Layout, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);
 
 /// Lays the files out and names them.
 pub(super) fn place(
-    model: &Model,
+    source: &Source,
     wishes: &Wishes,
     target: Target,
     order: ByteOrder,
     metadata: &Metadata,
     tensors: &[Tensor],
-    export: Option<&Export>,
     notes: &mut Vec<String>,
 ) -> Result<Placed> {
+    let model = &source.model;
     let out = &wishes.out;
     let name = out.display().to_string();
     match target {
@@ -235,7 +235,7 @@ pub(super) fn place(
                 let index = dir.join(format!("{stem}.safetensors.index.json"));
                 extra.push((index, safetensors::index(&layout, &names)));
             }
-            if let Some(export) = export.filter(|_| folder) {
+            if let Some(export) = source.export.as_ref().filter(|_| folder) {
                 let main = main_type(tensors).unwrap_or(DType::F32);
                 extra.push((dir.join(hub::CONFIG), export.config(main)));
                 extra.extend(export.files.iter().map(|(name, bytes)| (dir.join(name), bytes.clone())));

@@ -1,0 +1,179 @@
+//! `demo`: the bundled model, converted and quantized in several ways.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use formats::model::Tensor;
+use serde_json::json;
+
+use super::options::Resources;
+use super::print;
+use crate::error::{Error, Result};
+use crate::pipeline;
+use crate::plan::scheme::{self, Role, role};
+use crate::plan::{self, Plan, Wishes};
+use crate::quantize::Outcome;
+use crate::report::{self, Table};
+use crate::source::{Options, Source};
+
+/// `ggufkit demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit demo
+  ggufkit demo demo-files      (keeps the checkpoint and the GGUFs)")]
+pub struct Demo {
+    /// Keep the files in this folder
+    #[arg(value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    #[command(flatten)]
+    resources: Resources,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The bundled checkpoint, as on a hub; `scripts/make_demo_model.py` makes it.
+const FILES: [(&str, &[u8]); 7] = [
+    ("config.json", include_bytes!("../../demo/model/config.json")),
+    ("generation_config.json", include_bytes!("../../demo/model/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../demo/model/model.safetensors")),
+    ("special_tokens_map.json", include_bytes!("../../demo/model/special_tokens_map.json")),
+    ("tokenizer.model", include_bytes!("../../demo/model/tokenizer.model")),
+    ("tokenizer_config.json", include_bytes!("../../demo/model/tokenizer_config.json")),
+    ("README.md", include_bytes!("../../demo/model/README.md")),
+];
+
+/// The folder of the checkpoint, which gives the model its name.
+const NAME: &str = "Little-Stories";
+
+/// What is made of it.
+const SCHEMES: [&str; 7] = ["bf16", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
+
+/// One way to write the model.
+struct Made {
+    scheme: &'static str,
+    plan: Plan,
+    outcomes: Vec<Outcome>,
+    took: Duration,
+}
+
+impl Demo {
+    pub fn run(&self) -> Result<()> {
+        let scratch;
+        let folder = match &self.keep {
+            Some(folder) => folder.as_path(),
+            None => {
+                scratch = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), "create", e))?;
+                scratch.path()
+            }
+        };
+        let hub = folder.join(NAME);
+        std::fs::create_dir_all(&hub).map_err(|e| Error::io(&hub, "create", e))?;
+        for (name, bytes) in FILES {
+            let path = hub.join(name);
+            std::fs::write(&path, bytes).map_err(|e| Error::io(&path, "write", e))?;
+        }
+        let source = Source::open(&hub, &Options::default())?;
+        let made = SCHEMES.iter().map(|s| self.make(&source, folder, s)).collect::<Result<Vec<_>>>()?;
+        print(&if self.json {
+            as_json(&source, &made)
+        } else {
+            as_text(&source, &made, self.keep.as_deref())
+        })
+    }
+
+    fn make(&self, source: &Source, folder: &Path, name: &'static str) -> Result<Made> {
+        let scheme = scheme::find(name).expect("the demo's schemes exist");
+        let out = folder.join(format!("{NAME}-{}.gguf", name.to_uppercase()));
+        let wishes = Wishes { out, scheme: Some(scheme), ..Wishes::default() };
+        let start = Instant::now();
+        let plan = plan::plan(source, &wishes)?;
+        let outcomes = pipeline::run(source, &plan, self.resources.limits(), &())?;
+        Ok(Made { scheme: scheme.name, plan, outcomes, took: start.elapsed() })
+    }
+}
+
+fn total(outcomes: &[Outcome]) -> Outcome {
+    outcomes.iter().fold(Outcome::default(), |mut sum, o| {
+        sum.add(*o);
+        sum
+    })
+}
+
+fn percent(outcome: Outcome) -> String {
+    match outcome.relative() {
+        0.0 => "0".into(),
+        e => format!("{:.3} %", 100.0 * e),
+    }
+}
+
+fn as_text(source: &Source, made: &[Made], keep: Option<&Path>) -> String {
+    let model = &source.model;
+    let number =
+        |key: &str| model.metadata.get(&format!("llama.{key}")).and_then(|v| v.as_u64()).unwrap_or(0);
+    let weights: u64 = model.tensors.iter().map(Tensor::elements).sum();
+    let mut text = format!(
+        "The bundled model: a Llama of {} weights ({} layers, hidden size {}, vocabulary {}) in bf16, {}.\n\
+         Each row is a GGUF that llama.cpp loads; `error` is the root mean square of the error of its weights,\n\
+         relative to the weights.\n\n",
+        report::count(weights),
+        number("block_count"),
+        number("embedding_length"),
+        report::count(number("vocab_size")),
+        report::bytes(source.bytes()),
+    );
+    let mut table = Table::new(&["scheme", "size", "bits per weight", "error"]);
+    for m in made {
+        table.row([
+            m.scheme.to_string(),
+            report::bytes(m.plan.bytes()),
+            format!("{:.2}", m.plan.bits_per_weight()),
+            percent(total(&m.outcomes)),
+        ]);
+    }
+    let _ = writeln!(text, "{table}");
+    let packed: Vec<&Made> =
+        made.iter().filter(|m| m.plan.layout.tensors.iter().any(|t| !t.encoding.is_plain())).collect();
+    let mut heads = vec!["error of each tensor"];
+    heads.extend(packed.iter().map(|m| m.scheme));
+    let mut table = Table::new(&heads);
+    for (i, t) in model.tensors.iter().enumerate() {
+        if t.shape.len() < 2 || role(&t.name) == Role::Exempt {
+            continue;
+        }
+        let mut row = vec![t.name.clone()];
+        row.extend(packed.iter().map(|m| {
+            let at = m.plan.steps.iter().position(|s| s.source == i).expect("every tensor is written");
+            percent(m.outcomes[at])
+        }));
+        table.row(row);
+    }
+    let _ = write!(text, "{table}");
+    if let Some(folder) = keep {
+        let _ = writeln!(text, "\nThe files are in {}.", folder.display());
+    }
+    text
+}
+
+fn as_json(source: &Source, made: &[Made]) -> String {
+    let scheme = |m: &Made| {
+        let tensors = m.plan.layout.tensors.iter().zip(&m.outcomes);
+        json!({
+            "scheme": m.scheme,
+            "bytes": m.plan.bytes(),
+            "bits_per_weight": m.plan.bits_per_weight(),
+            "relative_error": total(&m.outcomes).relative(),
+            "seconds": m.took.as_secs_f64(),
+            "tensors": tensors
+                .map(|(t, o)| json!({"name": t.name, "type": t.encoding.name(), "relative_error": o.relative()}))
+                .collect::<Vec<_>>(),
+        })
+    };
+    let value = json!({
+        "source_bytes": source.bytes(),
+        "schemes": made.iter().map(scheme).collect::<Vec<_>>(),
+    });
+    format!("{value:#}\n")
+}
