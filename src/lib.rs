@@ -18,5 +18,6 @@ pub mod quantize;
 pub mod report;
 pub mod source;
 pub mod verify;
+pub mod vocab;
 
 pub use error::{Error, Result};
