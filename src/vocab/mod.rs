@@ -1,18 +1,219 @@
-//! stand-in
-#![allow(missing_docs)]
-use formats::metadata::Metadata;
+//! The tokenizer of a Hugging Face checkpoint as a GGUF's `tokenizer.*` keys.
+//!
+//! A folder holds its tokenizer in one of three ways: tokenizer.model ([`sentencepiece`]), tokenizer.json, or
+//! vocab.json with merges.txt ([`json`]). Whichever it is, tokens are put into rows ([`tokens`]), roles are looked
+//! for in the files around it ([`special`]), and for byte-level tokenizers the rules by which a text is split get
+//! their name ([`pre`]). Keys, kinds and their order are those of llama.cpp's convert_hf_to_gguf.py, so that its
+//! runtime and its tools see what they expect.
+
+mod files;
+mod json;
+mod pre;
+mod sentencepiece;
+mod special;
+mod template;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
 use std::path::{Path, PathBuf};
+
+use formats::metadata::{Array, Kind, Metadata, Value};
+
+use crate::error::{Error, Result};
+use files::{Folder, unfit};
+use special::Special;
+use tokens::{Token, Tokens, added_tokens_decoder, added_tokens_json};
+
+/// What the caller knows besides the tokenizer's files.
 pub struct Wanted<'a> {
+    /// The architecture's GGUF name ("llama", "qwen2", "qwen3", "bitnet-b1.58").
     pub arch: &'a str,
+    /// Rows of the token embedding (config's vocab_size): missing ids are padded up to it.
     pub rows: u64,
+    /// config.json, parsed.
     pub config: &'a serde_json::Value,
+    /// The pre-tokenizer's name by the user's wish (--pre-tokenizer NAME), which overrides recognition.
     pub pre: Option<&'a str>,
 }
+
+/// A tokenizer in a GGUF's terms.
 pub struct Vocabulary {
+    /// `tokenizer.*` keys in the order in which convert_hf_to_gguf.py writes them, of the same kinds.
     pub metadata: Metadata,
+    /// What the user should know.
     pub notes: Vec<String>,
+    /// The files that were read.
     pub files: Vec<PathBuf>,
 }
-pub fn read(_: &Path, _: &Wanted) -> crate::Result<Option<Vocabulary>> {
-    Ok(None)
+
+/// More padding than this is worth a note. Vocabularies are padded to a multiple of up to 512, and Qwen's by 300.
+const MUCH_PADDING: usize = 1000;
+
+/// How the tokens are written.
+enum Source {
+    SentencePiece,
+    ByteFallback,
+    ByteLevel { pre: String, merges: Vec<String> },
+}
+
+/// Reads the tokenizer in a checkpoint's folder; `Ok(None)` if it has no tokenizer files at all.
+///
+/// # Errors
+/// Files that are damaged, with the file and where it makes sense the byte; kinds of tokenizers that llama.cpp
+/// does not run or that are not known here; more tokens than the embedding has rows; a pre-tokenizer without a
+/// name.
+pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
+    let path = folder;
+    let mut folder = Folder::new(path);
+    let has_model = folder.has(sentencepiece::FILE);
+    let has_json = folder.has(json::FILE);
+    if !has_model && !has_json && !folder.has("vocab.json") {
+        if folder.has("tekken.json") {
+            let why = format!("{}: tekken.json without a tokenizer.json is not known", path.display());
+            return Err(
+                Error::refused(why).or("take the tokenizer.json from the model's Hugging Face folder")
+            );
+        }
+        if folder.has("merges.txt") {
+            return Err(Error::refused(format!("{}: merges.txt without a vocab.json", path.display())));
+        }
+        return Ok(None);
+    }
+    let mut notes = Vec::new();
+    let config = folder.object("tokenizer_config.json")?;
+    let config = config.as_ref();
+    let json = json::read(&mut folder, !has_model)?;
+    let listed = added_tokens_decoder(&folder, config)?;
+    let tokens = Tokens::new(wanted.rows)?;
+    let (source, tokens) = if has_model {
+        (Source::SentencePiece, sentencepiece::read(&mut folder, config, tokens, &mut notes)?)
+    } else if let Some(json) = json.as_ref().filter(|json| json.is_sentencepiece()) {
+        (Source::ByteFallback, json.sentencepiece_tokens(&special::named(config), tokens)?)
+    } else {
+        byte_level(&mut folder, wanted, config, json.as_ref(), &listed, tokens, &mut notes)?
+    };
+    if wanted.pre.is_some() && !matches!(source, Source::ByteLevel { .. }) {
+        notes.push("--pre-tokenizer is of no use: only byte-level tokenizers have one".into());
+    }
+    let special =
+        Special::find(&mut folder, json.as_ref(), config, wanted.config, &listed, &tokens, &mut notes)?;
+    let padding = tokens.rows() - tokens.len();
+    if padding > MUCH_PADDING {
+        let rows = tokens.rows();
+        notes.push(format!("{padding} of the embedding's {rows} rows have no token; they are filled up"));
+    }
+
+    let mut metadata = Metadata::new();
+    // convert_hf_to_gguf.py asks for this with this architecture only.
+    let prefix = config.and_then(|c| c.get("add_prefix_space")).and_then(serde_json::Value::as_bool);
+    if let Some(prefix) = prefix.filter(|_| wanted.arch == "llama") {
+        metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
+    }
+    write_tokens(&source, tokens.into_list(), &mut metadata);
+    special.write(&mut metadata);
+    if let Source::ByteLevel { pre, .. } = &source
+        && json.is_some()
+        && pre::adds_begin(pre)
+        && metadata.get(ADD_BOS).is_none()
+    {
+        // What tokenizer.json does not put before a text, llama.cpp must not either.
+        metadata.set(ADD_BOS, Value::Bool(false));
+    }
+    template::write(&mut folder, config, &mut metadata)?;
+    if wanted.arch == "llama" {
+        by_size(wanted.rows, &mut metadata);
+    }
+    Ok(Some(Vocabulary { metadata, notes, files: folder.read }))
+}
+
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+
+/// The tokens, the name of the pre-tokenizer and the merges of a byte-level tokenizer.
+fn byte_level(
+    folder: &mut Folder,
+    wanted: &Wanted,
+    config: Option<&serde_json::Value>,
+    json: Option<&json::Json>,
+    listed: &[tokens::Added],
+    tokens: Tokens,
+    notes: &mut Vec<String>,
+) -> Result<(Source, Tokens)> {
+    if let Some(name) = wanted.pre.filter(|name| !pre::is_known(name)) {
+        notes.push(format!("{name:?} is no pre-tokenizer that is known here; llama.cpp must know it"));
+    }
+    let by_class = || {
+        let class = config.and_then(|c| c.get("tokenizer_class")).or_else(|| wanted.config.get("model_type"));
+        let class = class.and_then(serde_json::Value::as_str).unwrap_or(wanted.arch);
+        pre::of_class(class).ok_or_else(|| {
+            Error::refused(format!("the rules of {class:?} are not known, and there is no tokenizer.json"))
+                .or("save the tokenizer with a tokenizer.json, or name its rules with --pre-tokenizer NAME")
+        })
+    };
+    let pre = match (wanted.pre, json) {
+        (Some(name), _) => name,
+        (None, Some(json)) => pre::recognise(json, config)?,
+        (None, None) => by_class()?,
+    };
+    let mut more = listed.to_vec();
+    for added in added_tokens_json(folder)? {
+        if !more.iter().any(|a| a.id == added.id) {
+            more.push(added);
+        }
+    }
+    let (tokens, mut merges) = match json {
+        Some(json) => (json.byte_level_tokens(more, tokens)?, json.merges.clone()),
+        None => (json::vocab_json(folder, more, tokens)?, Vec::new()),
+    };
+    if merges.is_empty() {
+        merges = json::merges_txt(folder)?;
+    }
+    if merges.is_empty() {
+        let file = folder.name(if json.is_some() { json::FILE } else { "merges.txt" });
+        return Err(unfit(&file, "the tokenizer has no merges, without which llama.cpp does not load it"));
+    }
+    Ok((Source::ByteLevel { pre: pre.to_string(), merges }, tokens))
+}
+
+/// Writes the tokens with what belongs to them.
+fn write_tokens(source: &Source, tokens: Vec<Token>, metadata: &mut Metadata) {
+    let (model, pre) = match source {
+        Source::SentencePiece | Source::ByteFallback => ("llama", "default"),
+        Source::ByteLevel { pre, .. } => ("gpt2", pre.as_str()),
+    };
+    metadata.set("tokenizer.ggml.model", Value::text(model));
+    metadata.set("tokenizer.ggml.pre", Value::text(pre));
+    let texts = Array::of_strings(tokens.iter().map(|t| &t.text));
+    metadata.set("tokenizer.ggml.tokens", Value::Array(texts));
+    if model == "llama" {
+        let scores: Vec<Value> = tokens.iter().map(|t| Value::F32(t.score)).collect();
+        metadata.set("tokenizer.ggml.scores", array(Kind::F32, &scores));
+    }
+    let types: Vec<Value> = tokens.iter().map(|t| Value::I32(t.kind as i32)).collect();
+    metadata.set("tokenizer.ggml.token_type", array(Kind::I32, &types));
+    if let Source::ByteLevel { merges, .. } = source {
+        metadata.set("tokenizer.ggml.merges", Value::Array(Array::of_strings(merges)));
+    }
+}
+
+fn array(kind: Kind, values: &[Value]) -> Value {
+    Value::Array(Array::new(kind, values).expect("all values are of the kind"))
+}
+
+/// What convert_hf_to_gguf.py tells by the size of a Llama's vocabulary.
+fn by_size(rows: u64, metadata: &mut Metadata) {
+    match rows {
+        // CodeLlama: the tokens for filling in the middle. convert_hf_to_gguf.py means to write all four; the
+        // first three under names that its writer no longer has.
+        32016 => {
+            for (role, id) in [("fim_pre", 32007), ("fim_suf", 32008), ("fim_mid", 32009), ("eot", 32010)] {
+                metadata.set(&format!("tokenizer.ggml.{role}_token_id"), Value::U32(id));
+            }
+        }
+        // Granite's small models, and SmolLM.
+        49152 => metadata.set(ADD_BOS, Value::Bool(false)),
+        _ => {}
+    }
 }

@@ -1,0 +1,119 @@
+//! The files of a checkpoint's folder, and faults in them with the byte where they are.
+
+use std::path::{Path, PathBuf};
+
+use formats::{Error as FormatError, Fault};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::disk::InFile;
+use crate::error::{Error, Result};
+
+/// Longer files are something else: the largest published tokenizer.json has 35 MB.
+const MAX_FILE: u64 = 256 << 20;
+
+/// A folder, and what has been read of it.
+pub struct Folder<'a> {
+    path: &'a Path,
+    /// The files that were read, each once.
+    pub read: Vec<PathBuf>,
+}
+
+impl<'a> Folder<'a> {
+    pub fn new(path: &'a Path) -> Self {
+        Self { path, read: Vec::new() }
+    }
+
+    /// Whether it has a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.path.join(name).is_file()
+    }
+
+    /// The name of one of its files in messages.
+    pub fn name(&self, file: &str) -> String {
+        self.path.join(file).display().to_string()
+    }
+
+    /// A file's bytes; `None` if there is no such file.
+    pub fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let file = InFile::open(&path, false)?;
+        if file.len > MAX_FILE {
+            let (what, found) = ("the length of a tokenizer's file".into(), file.len);
+            return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most: MAX_FILE }).into());
+        }
+        let bytes = file.read(0, file.len)?.into_owned();
+        if !self.read.contains(&path) {
+            self.read.push(path);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A file's text.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            wrong(&self.name(name), at, "the file is not UTF-8")
+        })
+    }
+
+    /// A JSON file whose root is an object.
+    pub fn object(&mut self, name: &str) -> Result<Option<Value>> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let value: Value = parse(&self.name(name), &text)?;
+        if !value.is_object() {
+            return Err(wrong(&self.name(name), 0, "the file is not a JSON object"));
+        }
+        Ok(Some(value))
+    }
+
+    /// The names of the files with this ending in a folder inside, sorted.
+    pub fn list(&self, folder: &str, ending: &str) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.path.join(folder))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(ending))
+            .map(|name| format!("{folder}/{name}"))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// A fault at a byte of a file.
+pub fn wrong(file: &str, at: usize, what: impl Into<String>) -> Error {
+    FormatError::at(file, at as u64, Fault::Unsupported(what.into())).into()
+}
+
+/// A fault of a file as a whole.
+pub fn unfit(file: &str, what: impl Into<String>) -> Error {
+    FormatError::of(file, Fault::Unsupported(what.into())).into()
+}
+
+/// Parses JSON; a fault has its byte offset.
+pub fn parse<'de, T: Deserialize<'de>>(file: &str, text: &'de str) -> Result<T> {
+    parse_at(file, text, 0)
+}
+
+/// Parses a part of a JSON file that was left as it is. `whole` is the text that `part` lies in.
+pub fn parse_part<'de, T: Deserialize<'de>>(file: &str, whole: &str, part: &'de RawValue) -> Result<T> {
+    let start = (part.get().as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    parse_at(file, part.get(), start)
+}
+
+fn parse_at<'de, T: Deserialize<'de>>(file: &str, text: &'de str, start: usize) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
+        // The error counts lines from 1, and in the line the bytes that have been read.
+        let before: usize = text.split_inclusive('\n').take(e.line().saturating_sub(1)).map(str::len).sum();
+        let at = (before + e.column().saturating_sub(1)).min(text.len());
+        let message = e.to_string();
+        let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+        wrong(file, start + at, what)
+    })
+}
