@@ -240,6 +240,10 @@ impl Json {
 
     /// The vocabulary, and the added tokens over it.
     fn fill(&self, tokens: &mut Tokens, score: f32) -> Result<()> {
+        let ids = self.vocab.iter().map(|v| v.1).chain(self.added.iter().map(|a| a.id));
+        if let Some(last) = ids.max().filter(|&id| !tokens.fits(id)) {
+            return Err(too_many(&self.name, last, tokens.rows()));
+        }
         fill(&self.name, &self.vocab, score, tokens)?;
         let ids: HashMap<&str, u32> = self.vocab.iter().map(|(text, id)| (text.as_str(), *id)).collect();
         let mut texts: HashMap<u32, &str> =
