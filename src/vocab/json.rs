@@ -190,10 +190,8 @@ impl Json {
 
     /// Whether this is a SentencePiece model in another form, which llama.cpp runs as "llama".
     pub fn is_sentencepiece(&self) -> bool {
-        // Llama 3's file may say that it has both; it is byte-level.
-        let llama3 = self.ignore_merges && self.byte_fallback == Some(false);
-        let steps = self.decoder.get("type").and_then(Value::as_str) == Some("Sequence");
-        !llama3 && self.byte_fallback == Some(true) && steps
+        let decoder = self.decoder.get("type").and_then(Value::as_str);
+        self.byte_fallback == Some(true) && decoder == Some("Sequence")
     }
 
     /// The tokens of a SentencePiece model: bytes and control tokens known by their look, no scores. `named`
@@ -240,6 +238,10 @@ impl Json {
 
     /// The vocabulary, and the added tokens over it.
     fn fill(&self, tokens: &mut Tokens, score: f32) -> Result<()> {
+        let ids = self.vocab.iter().map(|v| v.1).chain(self.added.iter().map(|a| a.id));
+        if let Some(last) = ids.max().filter(|&id| !tokens.fits(id)) {
+            return Err(too_many(&self.name, last, tokens.rows()));
+        }
         fill(&self.name, &self.vocab, score, tokens)?;
         let ids: HashMap<&str, u32> = self.vocab.iter().map(|(text, id)| (text.as_str(), *id)).collect();
         let mut texts: HashMap<u32, &str> =

@@ -244,7 +244,7 @@ mod tests {
         let file = model(&[piece("<unk>", 0.0, 2), piece("a", -1.0, 1)]);
         let error = |bytes: &[u8]| pieces("m", bytes).unwrap_err().to_string();
         assert!(
-            error(&file[..file.len() - 1]).contains("(at byte 16)"),
+            error(&file[..file.len() - 1]).contains("(at byte 30)"),
             "{}",
             error(&file[..file.len() - 1])
         );
