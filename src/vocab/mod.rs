@@ -1,9 +1,9 @@
 //! The tokenizer of a Hugging Face checkpoint as a GGUF's `tokenizer.*` keys.
 //!
-//! A folder holds its tokenizer in one of three ways: tokenizer.model ([`sentencepiece`]), tokenizer.json, or
-//! vocab.json with merges.txt ([`json`]). Whichever it is, tokens are put into rows ([`tokens`]), roles are looked
-//! for in the files around it ([`special`]), and for byte-level tokenizers the rules by which a text is split get
-//! their name ([`pre`]). Keys, kinds and their order are those of llama.cpp's convert_hf_to_gguf.py, so that its
+//! A folder holds its tokenizer in one of three ways: tokenizer.model (`sentencepiece`), tokenizer.json, or
+//! vocab.json with merges.txt (`json`). Whichever it is, tokens are put into rows (`tokens`), roles are looked
+//! for in the files around it (`special`), and for byte-level tokenizers the rules by which a text is split get
+//! their name (`pre`). Keys, kinds and their order are those of llama.cpp's convert_hf_to_gguf.py, so that its
 //! runtime and its tools see what they expect.
 
 mod files;
