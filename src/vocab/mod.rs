@@ -91,12 +91,6 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let (source, tokens) = if has_model {
         (Source::SentencePiece, sentencepiece::read(&mut folder, config, tokens, &mut notes)?)
     } else if let Some(json) = json.as_ref().filter(|json| json.is_sentencepiece()) {
-        // With equal scores llama.cpp merges from left to right: two lines of English in three get other tokens.
-        notes.push(format!(
-            "{}: has no scores, so llama.cpp splits many texts otherwise than the model was trained with; \
-             put the model's tokenizer.model beside it",
-            json.name
-        ));
         (Source::ByteFallback, json.sentencepiece_tokens(&special::named(config), tokens)?)
     } else {
         byte_level(&mut folder, wanted, config, json.as_ref(), &listed, tokens, &mut notes)?
