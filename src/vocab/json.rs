@@ -194,8 +194,12 @@ impl Json {
         self.byte_fallback == Some(true) && decoder == Some("Sequence")
     }
 
-    /// The tokens of a SentencePiece model: bytes and control tokens known by their look, no scores. `named`
-    /// are the tokens that tokenizer_config.json gives a role.
+    /// The tokens of a SentencePiece model: bytes and control tokens known by their look, and for scores the
+    /// ranks of the merges. `named` are the tokens that tokenizer_config.json gives a role.
+    ///
+    /// llama.cpp merges what has the highest score, tokenizer.json what has the lowest rank. With the equal scores
+    /// that convert_hf_to_gguf.py writes, it merges from left to right instead, and two lines of English in three
+    /// get other tokens than the model was trained with; with these scores none does.
     pub fn sentencepiece_tokens(&self, named: &[String], mut tokens: Tokens) -> Result<Tokens> {
         self.fill(&mut tokens, ADDED_SCORE)?;
         let count = self.vocab.len() as u32; // not more than rows: ids are distinct
@@ -203,6 +207,17 @@ impl Json {
         if let Some(gap) = (0..count).find(|&id| tokens.get(id).is_none()) {
             let what = format!("the vocabulary has {count} tokens, but none with id {gap}");
             return Err(unfit(&self.name, what));
+        }
+        let mut ranks: HashMap<String, usize> = HashMap::new();
+        for (rank, merge) in self.merges.iter().enumerate() {
+            ranks.entry(merge.replacen(' ', "", 1)).or_insert(rank);
+        }
+        for (text, id) in &self.vocab {
+            if let Some(token) = tokens.get(*id).filter(|token| token.kind == Type::Normal) {
+                // What no merge makes comes last.
+                let rank = ranks.get(text).copied().unwrap_or(self.merges.len());
+                tokens.set(*id, Token { score: 0.0 - rank as f32, ..token.clone() });
+            }
         }
         for id in 0..tokens.rows() as u32 {
             let Some(token) = tokens.get(id) else { continue };
@@ -213,7 +228,8 @@ impl Json {
                 () if named => Type::Control,
                 () => continue,
             };
-            let token = Token { kind, ..token.clone() };
+            let score = if kind == Type::Byte { 0.0 } else { ADDED_SCORE };
+            let token = Token { kind, score, ..token.clone() };
             tokens.set(id, token);
         }
         Ok(tokens)

@@ -1,9 +1,9 @@
 //! The tokenizer of a Hugging Face checkpoint as a GGUF's `tokenizer.*` keys.
 //!
-//! A folder holds its tokenizer in one of three ways: tokenizer.model ([`sentencepiece`]), tokenizer.json, or
-//! vocab.json with merges.txt ([`json`]). Whichever it is, tokens are put into rows ([`tokens`]), roles are looked
-//! for in the files around it ([`special`]), and for byte-level tokenizers the rules by which a text is split get
-//! their name ([`pre`]). Keys, kinds and their order are those of llama.cpp's convert_hf_to_gguf.py, so that its
+//! A folder holds its tokenizer in one of three ways: tokenizer.model (`sentencepiece`), tokenizer.json, or
+//! vocab.json with merges.txt (`json`). Whichever it is, tokens are put into rows (`tokens`), roles are looked
+//! for in the files around it (`special`), and for byte-level tokenizers the rules by which a text is split get
+//! their name (`pre`). Keys, kinds and their order are those of llama.cpp's convert_hf_to_gguf.py, so that its
 //! runtime and its tools see what they expect.
 
 mod files;
@@ -91,12 +91,6 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let (source, tokens) = if has_model {
         (Source::SentencePiece, sentencepiece::read(&mut folder, config, tokens, &mut notes)?)
     } else if let Some(json) = json.as_ref().filter(|json| json.is_sentencepiece()) {
-        // With equal scores llama.cpp merges from left to right: two lines of English in three get other tokens.
-        notes.push(format!(
-            "{}: has no scores, so llama.cpp splits many texts otherwise than the model was trained with; \
-             put the model's tokenizer.model beside it",
-            json.name
-        ));
         (Source::ByteFallback, json.sentencepiece_tokens(&special::named(config), tokens)?)
     } else {
         byte_level(&mut folder, wanted, config, json.as_ref(), &listed, tokens, &mut notes)?
