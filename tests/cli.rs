@@ -337,3 +337,17 @@ fn alignment_is_the_users() {
         assert_eq!(json(&["inspect", "--json", &dir.path("q.gguf")])["alignment"], info["alignment"]);
     }
 }
+
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let dir = Dir::new();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let kept = dir.path("kept");
+    let text = ok(&["demo", &kept]);
+    let (shown, place) = text.trim_end().rsplit_once("\n\n").unwrap();
+    assert!(readme.contains(shown), "{shown}");
+    assert!(place.contains(&kept));
+    ok(&["verify", &format!("{kept}/Little-Stories-Q8_0.gguf"), "--against", &demo("model")]);
+    let schemes = json(&["demo", "--json"])["schemes"].as_array().unwrap().len();
+    assert_eq!(schemes, shown.lines().filter(|l| l.contains("MiB  ")).count());
+}

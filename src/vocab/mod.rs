@@ -49,9 +49,6 @@ pub struct Vocabulary {
     pub files: Vec<PathBuf>,
 }
 
-/// More padding than this is worth a note. Vocabularies are padded to a multiple of up to 512, and Qwen's by 300.
-const MUCH_PADDING: usize = 1000;
-
 /// How the tokens are written.
 enum Source {
     SentencePiece,
@@ -101,9 +98,9 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let special =
         Special::find(&mut folder, json.as_ref(), config, wanted.config, &listed, &tokens, &mut notes)?;
     let padding = tokens.rows() - tokens.len();
-    if padding > MUCH_PADDING {
+    if padding > 0 {
         let rows = tokens.rows();
-        notes.push(format!("{padding} of the embedding's {rows} rows have no token; they are filled up"));
+        notes.push(format!("{padding} of the embedding's {rows} rows have no token; they are padded"));
     }
 
     let mut metadata = Metadata::new();
