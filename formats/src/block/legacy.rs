@@ -1,7 +1,8 @@
 //! Blocks of 32 weights under one scale, or under a scale and an offset.
 
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
-use super::{Block, f16_to_f32, f32_to_f16};
+use super::survey::{Clip, Survey, Wrap, fit_scales};
+use super::{Block, TEAM, f16_to_f32, f32_to_f16};
 
 /// Byte j holds the four low bits of code j low, and of code j + 16 high.
 #[inline(always)]
@@ -60,14 +61,17 @@ const fn places(first: f32, step: f32) -> Lanes {
 
 /// d and the codes of x = d · (q − offset).
 #[inline(always)]
-fn under_scale<const G: usize>(
+fn under_scale<S: Survey, const G: usize>(
     x: &[f32; 32],
     importance: Option<&[f32; 32]>,
     codes: Codes,
     plain: f32,
     grid: &[Lanes; G],
 ) -> (f32, [u8; 32]) {
-    let d = fit_scale(&Sample::new(x, importance), codes, plain, grid);
+    let d = match importance {
+        None => fit_scales::<S, 1, G>(&[*x], codes, plain, grid)[0],
+        Some(_) => fit_scale(&Sample::new(x, importance), codes, plain, grid),
+    };
     (d, codes.round(x, d, 0.0))
 }
 
@@ -97,6 +101,14 @@ const Q8_GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
 /// d, q[32]: x[j] = d · (q[j] − 8); byte j of q holds q[j] low and q[j + 16] high.
 pub struct Q4_0;
 
+impl Q4_0 {
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
+        pack_half(d, bytes);
+        pack_nibbles(q, &mut bytes[2..]);
+    }
+}
+
 impl Block<32, 18> for Q4_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 18], out: &mut [f32; 32]) {
@@ -108,9 +120,16 @@ impl Block<32, 18> for Q4_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 18]) {
-        let (d, q) = under_scale(x, importance, Q4, -8.0, &Q4_GRID);
-        pack_half(d, bytes);
-        pack_nibbles(&q, &mut bytes[2..]);
+        let (d, q) = under_scale::<Clip<-8, 7>, _>(x, importance, Q4, -8.0, &Q4_GRID);
+        Self::pack(d, &q, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_team(x: &[[f32; 32]; TEAM], bytes: &mut [[u8; 18]; TEAM]) {
+        let d = fit_scales::<Clip<-8, 7>, TEAM, _>(x, Q4, -8.0, &Q4_GRID);
+        for b in 0..TEAM {
+            Self::pack(d[b], &Q4.round(&x[b], d[b], 0.0), &mut bytes[b]);
+        }
     }
 }
 
@@ -138,6 +157,15 @@ impl Block<32, 20> for Q4_1 {
 /// d, h, q[32]: x[j] = d · (q[j] + 16 · h[j] − 16); q as in [`Q4_0`], h[j] is bit j of a 32-bit number.
 pub struct Q5_0;
 
+impl Q5_0 {
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 22]) {
+        pack_half(d, bytes);
+        pack_fifth_bits(q, &mut bytes[2..6]);
+        pack_nibbles(q, &mut bytes[6..]);
+    }
+}
+
 impl Block<32, 22> for Q5_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 22], out: &mut [f32; 32]) {
@@ -151,10 +179,16 @@ impl Block<32, 22> for Q5_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 22]) {
-        let (d, q) = under_scale(x, importance, Q5, -16.0, &Q5_GRID);
-        pack_half(d, bytes);
-        pack_fifth_bits(&q, &mut bytes[2..6]);
-        pack_nibbles(&q, &mut bytes[6..]);
+        let (d, q) = under_scale::<Clip<-16, 15>, _>(x, importance, Q5, -16.0, &Q5_GRID);
+        Self::pack(d, &q, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_team(x: &[[f32; 32]; TEAM], bytes: &mut [[u8; 22]; TEAM]) {
+        let d = fit_scales::<Clip<-16, 15>, TEAM, _>(x, Q5, -16.0, &Q5_GRID);
+        for b in 0..TEAM {
+            Self::pack(d[b], &Q5.round(&x[b], d[b], 0.0), &mut bytes[b]);
+        }
     }
 }
 
@@ -186,6 +220,16 @@ impl Block<32, 24> for Q5_1 {
 /// bits cannot take.
 pub struct Q8_0;
 
+impl Q8_0 {
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 34]) {
+        pack_half(d, bytes);
+        for (b, q) in bytes[2..].iter_mut().zip(q) {
+            *b = q.wrapping_sub(127);
+        }
+    }
+}
+
 impl Block<32, 34> for Q8_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 34], out: &mut [f32; 32]) {
@@ -197,10 +241,15 @@ impl Block<32, 34> for Q8_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 34]) {
-        let (d, q) = under_scale(x, importance, Q8, 127.0, &Q8_GRID);
-        pack_half(d, bytes);
-        for (b, q) in bytes[2..].iter_mut().zip(q) {
-            *b = q.wrapping_sub(127);
+        let (d, q) = under_scale::<Wrap, _>(x, importance, Q8, 127.0, &Q8_GRID);
+        Self::pack(d, &q, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_team(x: &[[f32; 32]; TEAM], bytes: &mut [[u8; 34]; TEAM]) {
+        let d = fit_scales::<Wrap, TEAM, _>(x, Q8, 127.0, &Q8_GRID);
+        for b in 0..TEAM {
+            Self::pack(d[b], &Q8.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
 }

@@ -25,7 +25,7 @@ const HALF_MAX: f32 = 65504.0;
 const FAR: f32 = (1 << 30) as f32;
 
 /// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
-const TO_INTEGER: f32 = 12_582_912.0;
+pub(super) const TO_INTEGER: f32 = 12_582_912.0;
 
 /// Written so that it becomes one minimum and one maximum, unlike `f32::clamp`.
 #[inline(always)]
@@ -71,7 +71,7 @@ pub(super) struct Codes {
 impl Codes {
     /// The code nearest to `v`.
     #[inline(always)]
-    fn nearest(self, v: f32) -> f32 {
+    pub(super) fn nearest(self, v: f32) -> f32 {
         clamp(v, self.lo, self.hi) + TO_INTEGER - TO_INTEGER
     }
 

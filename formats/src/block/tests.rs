@@ -265,6 +265,22 @@ proptest! {
         }
     }
 
+    /// A block's bytes do not depend on the blocks that it is packed with.
+    #[test]
+    fn together_blocks_get_the_bytes_that_they_get_alone((x, importance) in rows()) {
+        for info in coded() {
+            let n = if info.weights == 256 { 512 } else { 352 };
+            let x = &x.repeat(2)[..n];
+            let importance = importance.as_ref().map(|w| w.repeat(2));
+            let together = encode(info.dtype, x, importance.as_deref().map(|w| &w[..n]));
+            let alone: Vec<u8> = (0..n / info.weights)
+                .map(|j| j * info.weights..(j + 1) * info.weights)
+                .flat_map(|at| encode(info.dtype, &x[at.clone()], importance.as_deref().map(|w| &w[at])))
+                .collect();
+            prop_assert_eq!(together, alone, "{}", info.name);
+        }
+    }
+
     #[test]
     fn any_bytes_decode(bytes in proptest::collection::vec(any::<u8>(), 512)) {
         for info in coded() {
