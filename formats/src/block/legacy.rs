@@ -2,7 +2,7 @@
 
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
 use super::survey::{Clip, Survey, Wrap, fit_scales};
-use super::{Block, TEAM, f16_to_f32, f32_to_f16};
+use super::{Block, f16_to_f32, f32_to_f16};
 
 /// Byte j holds the four low bits of code j low, and of code j + 16 high.
 #[inline(always)]
@@ -59,20 +59,48 @@ const fn places(first: f32, step: f32) -> Lanes {
     lanes
 }
 
-/// d and the codes of x = d · (q − offset).
+/// Blocks that go through the search together.
+const TEAM: usize = 8;
+
+/// A type whose blocks are x = d · q.
+trait Scaled<const B: usize> {
+    /// How its scales are looked for where all weights count the same.
+    type Survey: Survey;
+    const CODES: Codes;
+    /// The code of the peak where nothing is searched.
+    const PLAIN: f32;
+    /// Where the search with importances starts.
+    const GRID: [Lanes; 2];
+
+    /// Lays a block out. Codes are counted from the least.
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; B]);
+}
+
 #[inline(always)]
-fn under_scale<S: Survey, const G: usize>(
+fn encode_scaled<const B: usize, T: Scaled<B>>(
     x: &[f32; 32],
     importance: Option<&[f32; 32]>,
-    codes: Codes,
-    plain: f32,
-    grid: &[Lanes; G],
-) -> (f32, [u8; 32]) {
+    bytes: &mut [u8; B],
+) {
     let d = match importance {
-        None => fit_scales::<S, 1, G>(&[*x], codes, plain, grid)[0],
-        Some(_) => fit_scale(&Sample::new(x, importance), codes, plain, grid),
+        Some(_) => fit_scale(&Sample::new(x, importance), T::CODES, T::PLAIN, &T::GRID),
+        None => fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID)[0],
     };
-    (d, codes.round(x, d, 0.0))
+    T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
+}
+
+#[inline(always)]
+fn encode_all_scaled<const B: usize, T: Scaled<B>>(x: &[[f32; 32]], bytes: &mut [[u8; B]]) {
+    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
+    for (x, bytes) in teams.iter().zip(team_bytes) {
+        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, &T::GRID);
+        for b in 0..TEAM {
+            T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
+        }
+    }
+    for (x, bytes) in x.iter().zip(bytes) {
+        encode_scaled::<B, T>(x, None, bytes);
+    }
 }
 
 /// d, m and the codes of x = d · q + m.
@@ -91,23 +119,8 @@ const ENDS: [[Lanes; 2]; 2] = [
     [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
 ];
 
-const Q4: Codes = Codes { lo: -8.0, hi: 7.0 };
-const Q4_GRID: [Lanes; 2] = [places(-7.2, -0.45), places(6.3, 0.45)];
-const Q5: Codes = Codes { lo: -16.0, hi: 15.0 };
-const Q5_GRID: [Lanes; 2] = [places(-15.2, -0.45), places(14.3, 0.45)];
-const Q8: Codes = Codes { lo: -127.0, hi: 127.0 };
-const Q8_GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
-
 /// d, q[32]: x[j] = d · (q[j] − 8); byte j of q holds q[j] low and q[j + 16] high.
 pub struct Q4_0;
-
-impl Q4_0 {
-    #[inline(always)]
-    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
-        pack_half(d, bytes);
-        pack_nibbles(q, &mut bytes[2..]);
-    }
-}
 
 impl Block<32, 18> for Q4_0 {
     #[inline(always)]
@@ -120,16 +133,25 @@ impl Block<32, 18> for Q4_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 18]) {
-        let (d, q) = under_scale::<Clip<-8, 7>, _>(x, importance, Q4, -8.0, &Q4_GRID);
-        Self::pack(d, &q, bytes);
+        encode_scaled::<18, Self>(x, importance, bytes);
     }
 
     #[inline(always)]
-    fn encode_team(x: &[[f32; 32]; TEAM], bytes: &mut [[u8; 18]; TEAM]) {
-        let d = fit_scales::<Clip<-8, 7>, TEAM, _>(x, Q4, -8.0, &Q4_GRID);
-        for b in 0..TEAM {
-            Self::pack(d[b], &Q4.round(&x[b], d[b], 0.0), &mut bytes[b]);
-        }
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 18]]) {
+        encode_all_scaled::<18, Self>(x, bytes);
+    }
+}
+
+impl Scaled<18> for Q4_0 {
+    type Survey = Clip<-8, 7>;
+    const CODES: Codes = Codes { lo: -8.0, hi: 7.0 };
+    const PLAIN: f32 = -8.0;
+    const GRID: [Lanes; 2] = [places(-7.2, -0.45), places(6.3, 0.45)];
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
+        pack_half(d, bytes);
+        pack_nibbles(q, &mut bytes[2..]);
     }
 }
 
@@ -157,15 +179,6 @@ impl Block<32, 20> for Q4_1 {
 /// d, h, q[32]: x[j] = d · (q[j] + 16 · h[j] − 16); q as in [`Q4_0`], h[j] is bit j of a 32-bit number.
 pub struct Q5_0;
 
-impl Q5_0 {
-    #[inline(always)]
-    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 22]) {
-        pack_half(d, bytes);
-        pack_fifth_bits(q, &mut bytes[2..6]);
-        pack_nibbles(q, &mut bytes[6..]);
-    }
-}
-
 impl Block<32, 22> for Q5_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 22], out: &mut [f32; 32]) {
@@ -179,16 +192,26 @@ impl Block<32, 22> for Q5_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 22]) {
-        let (d, q) = under_scale::<Clip<-16, 15>, _>(x, importance, Q5, -16.0, &Q5_GRID);
-        Self::pack(d, &q, bytes);
+        encode_scaled::<22, Self>(x, importance, bytes);
     }
 
     #[inline(always)]
-    fn encode_team(x: &[[f32; 32]; TEAM], bytes: &mut [[u8; 22]; TEAM]) {
-        let d = fit_scales::<Clip<-16, 15>, TEAM, _>(x, Q5, -16.0, &Q5_GRID);
-        for b in 0..TEAM {
-            Self::pack(d[b], &Q5.round(&x[b], d[b], 0.0), &mut bytes[b]);
-        }
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 22]]) {
+        encode_all_scaled::<22, Self>(x, bytes);
+    }
+}
+
+impl Scaled<22> for Q5_0 {
+    type Survey = Clip<-16, 15>;
+    const CODES: Codes = Codes { lo: -16.0, hi: 15.0 };
+    const PLAIN: f32 = -16.0;
+    const GRID: [Lanes; 2] = [places(-15.2, -0.45), places(14.3, 0.45)];
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 22]) {
+        pack_half(d, bytes);
+        pack_fifth_bits(q, &mut bytes[2..6]);
+        pack_nibbles(q, &mut bytes[6..]);
     }
 }
 
@@ -220,16 +243,6 @@ impl Block<32, 24> for Q5_1 {
 /// bits cannot take.
 pub struct Q8_0;
 
-impl Q8_0 {
-    #[inline(always)]
-    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 34]) {
-        pack_half(d, bytes);
-        for (b, q) in bytes[2..].iter_mut().zip(q) {
-            *b = q.wrapping_sub(127);
-        }
-    }
-}
-
 impl Block<32, 34> for Q8_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 34], out: &mut [f32; 32]) {
@@ -241,15 +254,26 @@ impl Block<32, 34> for Q8_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 34]) {
-        let (d, q) = under_scale::<Wrap, _>(x, importance, Q8, 127.0, &Q8_GRID);
-        Self::pack(d, &q, bytes);
+        encode_scaled::<34, Self>(x, importance, bytes);
     }
 
     #[inline(always)]
-    fn encode_team(x: &[[f32; 32]; TEAM], bytes: &mut [[u8; 34]; TEAM]) {
-        let d = fit_scales::<Wrap, TEAM, _>(x, Q8, 127.0, &Q8_GRID);
-        for b in 0..TEAM {
-            Self::pack(d[b], &Q8.round(&x[b], d[b], 0.0), &mut bytes[b]);
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 34]]) {
+        encode_all_scaled::<34, Self>(x, bytes);
+    }
+}
+
+impl Scaled<34> for Q8_0 {
+    type Survey = Wrap;
+    const CODES: Codes = Codes { lo: -127.0, hi: 127.0 };
+    const PLAIN: f32 = 127.0;
+    const GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 34]) {
+        pack_half(d, bytes);
+        for (b, q) in bytes[2..].iter_mut().zip(q) {
+            *b = q.wrapping_sub(127);
         }
     }
 }

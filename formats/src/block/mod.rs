@@ -22,18 +22,15 @@ pub trait Block<const W: usize, const B: usize>: 'static {
     /// the least sum of importance × error². Importances are finite and not negative.
     fn encode(x: &[f32; W], importance: Option<&[f32; W]>, bytes: &mut [u8; B]);
 
-    /// Packs several blocks without importance, to the bytes that [`Block::encode`] gives. For types that are
-    /// faster so.
+    /// Packs many blocks without importance, to the bytes that [`Block::encode`] gives. For types that are faster
+    /// so.
     #[inline(always)]
-    fn encode_team(x: &[[f32; W]; TEAM], bytes: &mut [[u8; B]; TEAM]) {
-        for b in 0..TEAM {
-            Self::encode(&x[b], None, &mut bytes[b]);
+    fn encode_all(x: &[[f32; W]], bytes: &mut [[u8; B]]) {
+        for (x, b) in x.iter().zip(bytes) {
+            Self::encode(x, None, b);
         }
     }
 }
-
-/// Blocks that are packed together where a type gains from it.
-pub const TEAM: usize = 8;
 
 /// Something to be done with the block of a type, whatever it is.
 pub trait Visitor {
@@ -62,15 +59,7 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     // Two loops: with a choice inside, those over plain numbers would not become vector code. And loops, not
     // closures, which are compiled for the instruction set of the place where they are written.
     match importance {
-        None => {
-            let ((teams, x), (team_bytes, bytes)) = (x.as_chunks(), bytes.as_chunks_mut());
-            for (x, b) in teams.iter().zip(team_bytes) {
-                T::encode_team(x, b);
-            }
-            for (x, b) in x.iter().zip(bytes) {
-                T::encode(x, None, b);
-            }
-        }
+        None => T::encode_all(x, bytes),
         Some(w) => {
             for ((x, w), b) in x.iter().zip(w.as_chunks::<W>().0).zip(bytes) {
                 T::encode(x, Some(w), b);

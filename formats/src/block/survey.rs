@@ -6,7 +6,7 @@
 //! for one block's few last numbers; the blocks do not touch, and a block alone gives the same bits. As in
 //! [`super::search`], sums have fixed lanes.
 
-use std::hint::select_unpredictable;
+use std::hint::{black_box, select_unpredictable};
 
 use super::search::{Codes, Lanes, Sample, TO_INTEGER, fit_scale, stored_scale};
 
@@ -31,15 +31,23 @@ pub(super) trait Survey {
     fn place(parts: &Parts) -> f32;
 }
 
-/// The place in the lane with the least of squared errors (in codes) / place².
+/// The place in the lane with the least of squared errors (in codes) / place². Tables pass through `black_box`: of
+/// constants that it sees, the compiler treats some lanes apart.
 #[inline(always)]
-fn best_lane<const L: usize>(errors: &[u16; L], places: &[f32; L], unit: &[u16; L]) -> f32 {
-    let mut best = u32::MAX;
+fn best_lane<const L: usize, const SHIFT: u32>(
+    errors: &[u16; L],
+    places: &[f32; L],
+    units: &[u16; L],
+) -> f32 {
+    let units = black_box(units);
+    let mut best = u16::MAX;
     for l in 0..L {
+        let error = errors[l].min(u16::MAX >> SHIFT) << SHIFT;
+        let error = ((u32::from(error) * u32::from(units[l])) >> 16) as u16;
         // The lane takes the lowest bits, where errors are noise.
-        best = best.min(u32::from(errors[l]) * u32::from(unit[l]) & !0xFF | l as u32);
+        best = best.min(error & !(L as u16 - 1) | l as u16);
     }
-    places[(best & 0xFF) as usize % L]
+    places[best as usize % L]
 }
 
 /// The factors of [`best_lane`].
@@ -95,14 +103,18 @@ impl Survey for Wrap {
     #[inline(always)]
     fn place(parts: &Parts) -> f32 {
         let mut errors = [0u16; Self::SCALES];
-        for &y in parts {
-            for l in 0..Self::SCALES {
-                let r = i32::from(y.wrapping_mul(Self::FACTORS[l]));
-                // At most 2^11, so that 32 of them fit but for the rarest, which stay large.
-                errors[l] = errors[l].saturating_add((((r * r) >> 16) as u16) >> 3);
+        for four in parts.as_chunks::<4>().0 {
+            for (error, k) in errors.iter_mut().zip(&Self::FACTORS) {
+                // At most 2^14 each. Eight times an eighth of four fits in any case.
+                let mut sum = 0u16;
+                for y in four {
+                    let r = i32::from(y.wrapping_mul(*k));
+                    sum = sum.wrapping_add(((r * r) >> 16) as u16);
+                }
+                *error += sum >> 3;
             }
         }
-        best_lane(&errors, &Self::PLACES, &Self::UNITS)
+        best_lane::<_, 0>(&errors, &Self::PLACES, &Self::UNITS)
     }
 }
 
@@ -114,6 +126,9 @@ impl<const LO: i16, const HI: i16> Clip<LO, HI> {
     const FRACTION: u32 = if HI < 8 { 10 } else { 9 };
 
     const CODE: i16 = 1 << Self::FRACTION;
+
+    /// Lifts the last code to where sums saturate; a multiple of eight codes.
+    const OFFSET: i16 = (32768 - (HI as i32 + 1) * Self::CODE as i32) as i16;
 
     const PLACES: [f32; LANES] = {
         let mut places = [0.0; LANES];
@@ -144,15 +159,15 @@ impl<const LO: i16, const HI: i16> Survey for Clip<LO, HI> {
     fn place(parts: &Parts) -> f32 {
         let mut errors = [0u16; LANES];
         for &y in parts {
-            for l in 0..LANES {
-                let v = ((i32::from(y) * i32::from(Self::FACTORS[l])) >> 16) as i16;
-                let q = (v.min(HI * Self::CODE).max(LO * Self::CODE) + Self::CODE / 2) & -Self::CODE;
-                // No place is four codes beyond the last, so this fits.
-                let r = i32::from((v - q) << (13 - Self::FRACTION));
-                errors[l] = errors[l].saturating_add(((r * r) >> 16) as u16);
+            for (error, &k) in errors.iter_mut().zip(&Self::FACTORS) {
+                let v = ((i32::from(y) * i32::from(k)) >> 16) as i16;
+                let q = v.max(LO * Self::CODE).saturating_add(Self::OFFSET + Self::CODE / 2) & -Self::CODE;
+                // No place is four codes beyond the last, so this fits; the offset does not, and is gone.
+                let r = i32::from(v.wrapping_sub(q) << (13 - Self::FRACTION));
+                *error = error.saturating_add(((r * r) >> 16) as u16);
             }
         }
-        best_lane(&errors, &Self::PLACES, &Self::UNITS)
+        best_lane::<_, 3>(&errors, &Self::PLACES, &Self::UNITS)
     }
 }
 
@@ -173,25 +188,28 @@ fn error(x: &[f32; W], d: f32, codes: Codes) -> f32 {
             sum[l] += r * r;
         }
     }
-    total(&sum)
+    total(&black_box(sum))
 }
 
 /// The scales to store for x = d·q. `plain` is the code on which the peak lies where nothing is searched: no
 /// scale is worse than that.
 #[inline(always)]
-pub(super) fn fit_scales<S: Survey, const N: usize, const G: usize>(
+pub(super) fn fit_scales<S: Survey, const N: usize>(
     x: &[[f32; W]; N],
     codes: Codes,
     plain: f32,
-    grid: &[Lanes; G],
+    grid: &[Lanes; 2],
 ) -> [f32; N] {
     let mut peaks = [0.0; N];
     for b in 0..N {
         // Magnitude above sign; of two with one magnitude, the positive.
-        let mut top = 0;
-        for x in &x[b] {
-            top = top.max(x.to_bits().rotate_left(1) ^ 1);
+        let mut top = [0; SUMS];
+        for x in x[b].as_chunks::<SUMS>().0 {
+            for l in 0..SUMS {
+                top[l] = top[l].max(x[l].to_bits().rotate_left(1) ^ 1);
+            }
         }
+        let top = *black_box(top).iter().max().expect("eight");
         peaks[b] = f32::from_bits((top ^ 1).rotate_right(1));
     }
 
@@ -218,6 +236,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize, const G: usize>(
                 sum_qq[l] += q * q;
             }
         }
+        let (sum_xq, sum_qq) = black_box((sum_xq, sum_qq));
         (xq[b], qq[b]) = (total(&sum_xq), total(&sum_qq));
     }
 
@@ -236,7 +255,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize, const G: usize>(
     for b in 0..N {
         // Outside of these, halves are too coarse or too small, or what is above does not fit its numbers.
         let usual = (peaks[b] / plain).abs();
-        if !(usual >= 1.0 / 131_072.0 && usual <= 1024.0) {
+        if !(1.0 / 131_072.0..=1024.0).contains(&usual) {
             scales[b] = odd_scale(&x[b], codes, plain, grid);
         }
     }
@@ -245,6 +264,6 @@ pub(super) fn fit_scales<S: Survey, const N: usize, const G: usize>(
 
 #[cold]
 #[inline(never)]
-fn odd_scale<const G: usize>(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes; G]) -> f32 {
+fn odd_scale(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes; 2]) -> f32 {
     fit_scale(&Sample::new(x, None), codes, plain, grid)
 }
