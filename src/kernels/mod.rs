@@ -167,7 +167,7 @@ mod x86 {
     use std::marker::PhantomData;
 
     macro_rules! set {
-        ($name:ident $decode:ident $encode:ident $sums:ident $features:literal) => {
+        ($name:ident $decode:ident $encode:ident $encode_many:ident $sums:ident $features:literal) => {
             /// Only [`super::codec_for`] makes one, after it has found the features.
             pub struct $name<const W: usize, const B: usize, T>(pub(super) PhantomData<fn() -> T>);
 
@@ -177,8 +177,13 @@ mod x86 {
                     unsafe { $decode::<W, B, T>(bytes, out) }
                 }
                 fn encode(&self, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-                    // SAFETY: as above.
-                    unsafe { $encode::<W, B, T>(x, importance, bytes) }
+                    if W == 1 {
+                        // SAFETY: as above.
+                        unsafe { $encode::<W, B, T>(x, importance, bytes) }
+                    } else {
+                        // SAFETY: as above; a processor with the wider set has the narrower too.
+                        unsafe { $encode_many::<W, B, T>(x, importance, bytes) }
+                    }
                 }
             }
 
@@ -203,8 +208,11 @@ mod x86 {
         };
     }
 
-    set!(Avx2 decode_avx2 encode_avx2 sums_avx2 "avx2,f16c");
-    set!(Avx512 decode_avx512 encode_avx512 sums_avx512 "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
+    // The second name encodes types of many weights to a block: their short rows of lanes fill 256 bits, and in
+    // 512 the search takes a tenth longer (measured: 616 and 556 million weights a second for Q8_0, 550 and 460
+    // for Q4_0).
+    set!(Avx2 decode_avx2 encode_avx2 encode_avx2 sums_avx2 "avx2,f16c");
+    set!(Avx512 decode_avx512 encode_avx512 encode_avx2 sums_avx512 "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Blocks of 32 weights under one scale, or under a scale and an offset.
 
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
-use super::survey::{Clip, Survey, Wrap, fit_scales};
+use super::survey::{Clip, ENDS, Survey, Wrap};
+use super::team::{fit_affines, fit_scales};
 use super::{Block, f16_to_f32, f32_to_f16};
 
 /// Byte j holds the four low bits of code j low, and of code j + 16 high.
@@ -103,21 +104,59 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(x: &[[f32; 32]], bytes: &mut 
     }
 }
 
-/// d, m and the codes of x = d · q + m.
-#[inline(always)]
-fn with_offset(x: &[f32; 32], importance: Option<&[f32; 32]>, codes: Codes) -> (f32, f32, [u8; 32]) {
-    let (d, m) = fit_affine(&Sample::new(x, importance), codes, &ENDS);
-    let q = codes.round(x, d, m);
-    let d = if q == [0; 32] { 0.0 } else { d };
-    (d, m, q)
+/// A type whose blocks are x = d · q + m, with codes from 0 to `HI`.
+trait Affine<const HI: i16, const B: usize> {
+    /// Lays a block out.
+    fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; B]);
 }
 
-/// Where the search for scale and offset starts. With both extremes on whole codes, an even number apart, weights
-/// that are a few multiples of one number are met exactly.
-const ENDS: [[Lanes; 2]; 2] = [
-    [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
-    [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
-];
+/// Rounds and lays out.
+#[inline(always)]
+fn finish_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
+    x: &[f32; 32],
+    (d, m): (f32, f32),
+    bytes: &mut [u8; B],
+) {
+    let q = Codes { lo: 0.0, hi: f32::from(HI) }.round(x, d, m);
+    let d = if q == [0; 32] { 0.0 } else { d };
+    T::pack(d, m, &q, bytes);
+}
+
+#[inline(always)]
+fn encode_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
+    x: &[f32; 32],
+    importance: Option<&[f32; 32]>,
+    bytes: &mut [u8; B],
+) {
+    let fit = match importance {
+        Some(_) => {
+            let codes = Codes { lo: 0.0, hi: f32::from(HI) };
+            fit_affine(&Sample::new(x, importance), codes, &ENDS)
+        }
+        None => {
+            let ([d], [m]) = fit_affines::<HI, 1>(&[*x]);
+            (d, m)
+        }
+    };
+    finish_affine::<HI, B, T>(x, fit, bytes);
+}
+
+#[inline(always)]
+fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
+    x: &[[f32; 32]],
+    bytes: &mut [[u8; B]],
+) {
+    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
+    for (x, bytes) in teams.iter().zip(team_bytes) {
+        let (d, m) = fit_affines::<HI, TEAM>(x);
+        for b in 0..TEAM {
+            finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
+        }
+    }
+    for (x, bytes) in x.iter().zip(bytes) {
+        encode_affine::<HI, B, T>(x, None, bytes);
+    }
+}
 
 /// d, q[32]: x[j] = d · (q[j] − 8); byte j of q holds q[j] low and q[j + 16] high.
 pub struct Q4_0;
@@ -169,10 +208,21 @@ impl Block<32, 20> for Q4_1 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 20]) {
-        let (d, m, q) = with_offset(x, importance, Codes { lo: 0.0, hi: 15.0 });
+        encode_affine::<15, 20, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 20]]) {
+        encode_all_affine::<15, 20, Self>(x, bytes);
+    }
+}
+
+impl Affine<15, 20> for Q4_1 {
+    #[inline(always)]
+    fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; 20]) {
         pack_half(d, bytes);
         pack_half(m, &mut bytes[2..]);
-        pack_nibbles(&q, &mut bytes[4..]);
+        pack_nibbles(q, &mut bytes[4..]);
     }
 }
 
@@ -231,11 +281,22 @@ impl Block<32, 24> for Q5_1 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 24]) {
-        let (d, m, q) = with_offset(x, importance, Codes { lo: 0.0, hi: 31.0 });
+        encode_affine::<31, 24, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 24]]) {
+        encode_all_affine::<31, 24, Self>(x, bytes);
+    }
+}
+
+impl Affine<31, 24> for Q5_1 {
+    #[inline(always)]
+    fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; 24]) {
         pack_half(d, bytes);
         pack_half(m, &mut bytes[2..]);
-        pack_fifth_bits(&q, &mut bytes[4..8]);
-        pack_nibbles(&q, &mut bytes[8..]);
+        pack_fifth_bits(q, &mut bytes[4..8]);
+        pack_nibbles(q, &mut bytes[8..]);
     }
 }
 

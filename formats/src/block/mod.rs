@@ -8,6 +8,7 @@ mod float;
 mod legacy;
 mod search;
 mod survey;
+mod team;
 mod ternary;
 
 pub use float::{f16_to_f32, f32_to_f16};

@@ -1,29 +1,24 @@
-//! The fast search for a block's scale, where every weight counts the same.
+//! A rough look at many scales, where every weight counts the same.
 //!
-//! A *survey* tells in 16-bit integers how far the weights lie from the codes under many scales, one in each lane;
-//! the best of them is then fitted to the weights in f32, and what comes out is compared with plain rounding.
-//! Each of these steps is done for several blocks before the next begins, so that the processor need not wait
-//! for one block's few last numbers; the blocks do not touch, and a block alone gives the same bits. As in
-//! [`super::search`], sums have fixed lanes.
+//! A survey tells in 16-bit integers how far the weights lie from the codes under many scales, one in each lane.
+//! That is enough to choose the one that [`super::team`] fits to the weights.
 
-use std::hint::{black_box, select_unpredictable};
+use std::hint::black_box;
 
-use super::search::{Codes, Lanes, Sample, TO_INTEGER, fit_scale, stored_scale};
+use super::search::Lanes;
 
-/// Weights in a block of the types that are searched here.
-const W: usize = 32;
+/// Weights in a block of the types that are searched so.
+pub(super) const W: usize = 32;
 
-/// Weights as fixed-point parts of their block's peak, which is positive.
-type Parts = [i16; W];
+/// Weights as fixed-point parts of [`TOP`].
+pub(super) type Parts = [i16; W];
 
-/// The peak itself. Above the last of [`Wrap`]'s scales it lies 0.4 codes beyond 127: it does not clip.
-const TOP: f32 = 32741.0;
+/// What stands for a block's peak or range. Above the last of [`Wrap`]'s scales it lies 0.4 codes beyond 127: it
+/// does not clip.
+pub(super) const TOP: f32 = 32741.0;
 
 /// Scales in a survey.
 const LANES: usize = 16;
-
-/// Partial sums in f32.
-const SUMS: usize = 8;
 
 /// How scales are surveyed: by the place (in codes) where each has the peak.
 pub(super) trait Survey {
@@ -31,14 +26,10 @@ pub(super) trait Survey {
     fn place(parts: &Parts) -> f32;
 }
 
-/// The place in the lane with the least of squared errors (in codes) / place². Tables pass through `black_box`: of
+/// The lane with the least of squared errors (in codes) × unit. Tables pass through `black_box`: of
 /// constants that it sees, the compiler treats some lanes apart.
 #[inline(always)]
-fn best_lane<const L: usize, const SHIFT: u32>(
-    errors: &[u16; L],
-    places: &[f32; L],
-    units: &[u16; L],
-) -> f32 {
+fn best_lane<const L: usize, const SHIFT: u32>(errors: &[u16; L], units: &[u16; L]) -> usize {
     let units = black_box(units);
     let mut best = u16::MAX;
     for l in 0..L {
@@ -47,10 +38,10 @@ fn best_lane<const L: usize, const SHIFT: u32>(
         // The lane takes the lowest bits, where errors are noise.
         best = best.min(error & !(L as u16 - 1) | l as u16);
     }
-    places[best as usize % L]
+    best as usize % L
 }
 
-/// The factors of [`best_lane`].
+/// 1 / place² as [`best_lane`] takes it.
 const fn units<const L: usize>(places: &[f32; L]) -> [u16; L] {
     let mut least = f32::INFINITY;
     let mut l = 0;
@@ -114,7 +105,7 @@ impl Survey for Wrap {
                 *error += sum >> 3;
             }
         }
-        best_lane::<_, 0>(&errors, &Self::PLACES, &Self::UNITS)
+        Self::PLACES[best_lane::<_, 0>(&errors, &Self::UNITS)]
     }
 }
 
@@ -167,103 +158,77 @@ impl<const LO: i16, const HI: i16> Survey for Clip<LO, HI> {
                 *error = error.saturating_add(((r * r) >> 16) as u16);
             }
         }
-        best_lane::<_, 3>(&errors, &Self::PLACES, &Self::UNITS)
+        Self::PLACES[best_lane::<_, 3>(&errors, &Self::UNITS)]
     }
 }
 
-/// The sum of lanes, as a tree.
-#[inline(always)]
-fn total(s: &[f32; SUMS]) -> f32 {
-    ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
-}
+/// Where searches for scale and offset start: the places (in codes) of the least weight, from the first code on, and
+/// of the largest, from the last. With both extremes on whole codes, an even number apart, weights that are a few
+/// multiples of one number are met exactly.
+pub(super) const ENDS: [[Lanes; 2]; 2] = [
+    [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
+    [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
+];
 
-/// Σ (x − d·q)².
-#[inline(always)]
-fn error(x: &[f32; W], d: f32, codes: Codes) -> f32 {
-    let inverse = 1.0 / d;
-    let mut sum = [0.0; SUMS];
-    for x in x.as_chunks::<SUMS>().0 {
-        for l in 0..SUMS {
-            let r = x[l] - d * codes.nearest(x[l] * inverse);
-            sum[l] += r * r;
+/// For codes from 0 to `HI` under a scale and an offset. Surveys parts of the range from the least weight.
+pub(super) struct Ends<const HI: i16>;
+
+impl<const HI: i16> Ends<HI> {
+    /// As in [`Clip`], with twice as many codes on one side of zero.
+    const FRACTION: u32 = if HI < 16 { 9 } else { 8 };
+
+    const CODE: i16 = 1 << Self::FRACTION;
+
+    const OFFSET: i16 = (32768 - (HI as i32 + 1) * Self::CODE as i32) as i16;
+
+    /// The place of the least weight, and codes from there to the largest.
+    const PLACES: ([f32; LANES], [f32; LANES]) = {
+        let (mut first, mut span) = ([0.0; LANES], [0.0; LANES]);
+        let mut l = 0;
+        while l < LANES {
+            let [a, b] = &ENDS[l / 8];
+            first[l] = a[l % 8];
+            span[l] = HI as f32 + b[l % 8] - a[l % 8];
+            l += 1;
         }
-    }
-    total(&black_box(sum))
-}
+        (first, span)
+    };
 
-/// The scales to store for x = d·q. `plain` is the code on which the peak lies where nothing is searched: no
-/// scale is worse than that.
-#[inline(always)]
-pub(super) fn fit_scales<S: Survey, const N: usize>(
-    x: &[[f32; W]; N],
-    codes: Codes,
-    plain: f32,
-    grid: &[Lanes; 2],
-) -> [f32; N] {
-    let mut peaks = [0.0; N];
-    for b in 0..N {
-        // Magnitude above sign; of two with one magnitude, the positive.
-        let mut top = [0; SUMS];
-        for x in x[b].as_chunks::<SUMS>().0 {
-            for l in 0..SUMS {
-                top[l] = top[l].max(x[l].to_bits().rotate_left(1) ^ 1);
+    const FACTORS: [i16; LANES] = {
+        let mut k = [0; LANES];
+        let mut l = 0;
+        while l < LANES {
+            k[l] = (Self::PLACES.1[l] * Self::CODE as f32 * (65536.0 / TOP)) as i16;
+            l += 1;
+        }
+        k
+    };
+
+    const FIRST: [i16; LANES] = {
+        let mut first = [0; LANES];
+        let mut l = 0;
+        while l < LANES {
+            first[l] = (Self::PLACES.0[l] * Self::CODE as f32) as i16;
+            l += 1;
+        }
+        first
+    };
+
+    const UNITS: [u16; LANES] = units(&Self::PLACES.1);
+
+    /// The place of the least weight and the codes from there to the largest that seem best.
+    #[inline(always)]
+    pub(super) fn place(parts: &Parts) -> (f32, f32) {
+        let mut errors = [0u16; LANES];
+        for &y in parts {
+            for ((error, &k), first) in errors.iter_mut().zip(&Self::FACTORS).zip(&Self::FIRST) {
+                let v = ((i32::from(y) * i32::from(k)) >> 16) as i16 + first;
+                let q = v.max(0).saturating_add(Self::OFFSET + Self::CODE / 2) & -Self::CODE;
+                let r = i32::from(v.wrapping_sub(q) << (13 - Self::FRACTION));
+                *error = error.saturating_add(((r * r) >> 16) as u16);
             }
         }
-        let top = *black_box(top).iter().max().expect("eight");
-        peaks[b] = f32::from_bits((top ^ 1).rotate_right(1));
+        let l = best_lane::<_, 3>(&errors, &Self::UNITS);
+        (Self::PLACES.0[l], Self::PLACES.1[l])
     }
-
-    let mut parts = [[0i16; W]; N];
-    for b in 0..N {
-        let unit = TOP / peaks[b];
-        for j in 0..W {
-            parts[b][j] = (x[b][j] * unit + TO_INTEGER).to_bits() as i16;
-        }
-    }
-
-    let mut inverse = [0.0; N];
-    for b in 0..N {
-        inverse[b] = S::place(&parts[b]) / peaks[b];
-    }
-
-    let (mut xq, mut qq) = ([0.0; N], [0.0; N]);
-    for b in 0..N {
-        let (mut sum_xq, mut sum_qq) = ([0.0; SUMS], [0.0; SUMS]);
-        for x in x[b].as_chunks::<SUMS>().0 {
-            for l in 0..SUMS {
-                let q = codes.nearest(x[l] * inverse[b]);
-                sum_xq[l] += x[l] * q;
-                sum_qq[l] += q * q;
-            }
-        }
-        let (sum_xq, sum_qq) = black_box((sum_xq, sum_qq));
-        (xq[b], qq[b]) = (total(&sum_xq), total(&sum_qq));
-    }
-
-    let (mut fitted, mut usual) = ([0.0; N], [0.0; N]);
-    for b in 0..N {
-        fitted[b] = stored_scale(xq[b] / qq[b]);
-        usual[b] = stored_scale(peaks[b] / plain);
-    }
-
-    let mut scales = [0.0; N];
-    for b in 0..N {
-        let better = error(&x[b], fitted[b], codes) < error(&x[b], usual[b], codes);
-        scales[b] = select_unpredictable(better, fitted[b], usual[b]);
-    }
-
-    for b in 0..N {
-        // Outside of these, halves are too coarse or too small, or what is above does not fit its numbers.
-        let usual = (peaks[b] / plain).abs();
-        if !(1.0 / 131_072.0..=1024.0).contains(&usual) {
-            scales[b] = odd_scale(&x[b], codes, plain, grid);
-        }
-    }
-    scales
-}
-
-#[cold]
-#[inline(never)]
-fn odd_scale(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes; 2]) -> f32 {
-    fit_scale(&Sample::new(x, None), codes, plain, grid)
 }
