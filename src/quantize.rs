@@ -2,6 +2,7 @@
 //! where a row is longer than a band). Reading, encoding
 //! and writing overlap; what is written where depends on the plan alone, so the number of threads changes nothing.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
@@ -12,7 +13,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
-use crate::kernels;
+use crate::kernels::{self, Codec};
 use crate::plan::Plan;
 use crate::source::{Source, Stored};
 
@@ -207,9 +208,8 @@ fn run(
         }
         Job::Encode { tensor, range } => {
             let t = &plan.layout.tensors[*tensor];
-            let mut x = vec![0f32; (range.end - range.start) as usize];
-            fetched.decode(&t.name, order.0, &mut x)?;
-            let (writes, outcome) = encode(t, range.start, &x, order.1, buffer)?;
+            let weights = Weights::new(&fetched, &t.name, order.0, range.end - range.start)?;
+            let (writes, outcome) = encode(t, range.start, &weights, order.1, buffer)?;
             Ok(Band { job: index, tensor: *tensor, writes, outcome })
         }
     }
@@ -217,14 +217,119 @@ fn run(
 
 type Writes = Vec<(u64, Vec<u8>)>;
 
+/// A band's weights, to be had in pieces.
+enum Weights<'a> {
+    /// Blocks of a type, little-endian.
+    Blocks {
+        dtype: DType,
+        codec: Box<dyn Codec>,
+        bytes: Cow<'a, [u8]>,
+    },
+    Floats(Vec<f32>),
+}
+
+impl<'a> Weights<'a> {
+    fn new(stored: &'a Stored<'_>, name: &str, order: ByteOrder, count: u64) -> Result<Self> {
+        if let Stored::Blocks(dtype, _) = stored
+            && let Some(codec) = kernels::codec(*dtype)
+        {
+            return Ok(Self::Blocks { dtype: *dtype, codec, bytes: stored.little_endian(order) });
+        }
+        let mut x = vec![0.0; count as usize];
+        stored.decode(name, order, &mut x)?;
+        Ok(Self::Floats(x))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Blocks { dtype, bytes, .. } => bytes.len() / dtype.info().bytes * dtype.info().weights,
+            Self::Floats(x) => x.len(),
+        }
+    }
+
+    /// Pieces start and end with whole numbers of this.
+    fn unit(&self) -> usize {
+        match self {
+            Self::Blocks { dtype, .. } => dtype.info().weights,
+            Self::Floats(_) => 1,
+        }
+    }
+
+    fn decode(&self, at: Range<usize>, out: &mut [f32]) {
+        match self {
+            Self::Blocks { dtype, codec, bytes } => {
+                let bytes_for = |n: usize| n / dtype.info().weights * dtype.info().bytes;
+                codec.decode(&bytes[bytes_for(at.start)..bytes_for(at.end)], out);
+            }
+            Self::Floats(x) => out.copy_from_slice(&x[at]),
+        }
+    }
+}
+
+/// Weights that go through all steps before the next do: they and what becomes of them stay in the first cache.
+const PIECE: usize = 4096;
+
 /// Encodes elements from `first` on, and looks at what became of them.
 fn encode(
     t: &Tensor,
     first: u64,
-    x: &[f32],
+    weights: &Weights<'_>,
     order: ByteOrder,
     mut buffer: Vec<u8>,
 ) -> Result<(Writes, Outcome)> {
+    let count = weights.len();
+    let (from, to) = (weights.unit(), t.encoding.unit().max(1) as usize);
+    let unit = if from.is_multiple_of(to) { from } else { from * to };
+    let piece = (PIECE / unit).max(1) * unit;
+    let (mut x, mut y) = (vec![0f32; piece.min(count)], vec![0f32; piece.min(count)]);
+    let mut outcome = Outcome::default();
+    let pieces = (0..count).step_by(piece).map(|a| a..(a + piece).min(count));
+    match t.encoding {
+        Encoding::Blocks(dtype) => {
+            let codec = kernels::codec(dtype).expect("plans encode into types that have a codec");
+            let bytes = |n: u64| dtype.bytes_for(n).expect("bands are whole rows");
+            buffer.resize(bytes(count as u64) as usize, 0);
+            for at in pieces {
+                let (x, y) = (&mut x[..at.len()], &mut y[..at.len()]);
+                let out = &mut buffer[bytes(at.start as u64) as usize..bytes(at.end as u64) as usize];
+                weights.decode(at.clone(), x);
+                codec.encode(x, None, out);
+                codec.decode(out, y);
+                outcome.add(sound(t, first + at.start as u64, x, y)?);
+            }
+            if order == ByteOrder::Big {
+                dtype.swap(&mut buffer);
+            }
+            Ok((vec![(bytes(first), buffer)], outcome))
+        }
+        Encoding::Int8Groups { size } => {
+            let (mut scales, mut codes) = (Vec::new(), vec![0i8; size as usize]);
+            buffer.clear();
+            for at in pieces {
+                let (x, y) = (&mut x[..at.len()], &mut y[..at.len()]);
+                weights.decode(at.clone(), x);
+                for (x, y) in x.chunks(size as usize).zip(y.chunks_mut(size as usize)) {
+                    let scale = formats::container::llama2c::quantize_group(x, &mut codes);
+                    y.iter_mut().zip(&codes).for_each(|(y, &q)| *y = f32::from(q) * scale);
+                    buffer.extend(codes.iter().map(|&q| q as u8));
+                    scales.extend(order.le(scale.to_le_bytes()));
+                }
+                outcome.add(sound(t, first + at.start as u64, x, y)?);
+            }
+            let after = t.elements() + first / u64::from(size) * 4;
+            Ok((vec![(first, buffer), (after, scales)], outcome))
+        }
+    }
+}
+
+/// The sums of weights from `first` on and what became of them; refuses those that have no place in a model or
+/// in the type.
+fn sound(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
+    let outcome = sums(x, y);
+    // The sums tell whether there is anything to look for: each is at least as large as each of its parts.
+    if outcome.error.is_finite() && outcome.energy <= 65504.0 * 65504.0 {
+        return Ok(outcome);
+    }
     if let Some(at) = x.iter().position(|x| !x.is_finite()) {
         let n = first + at as u64;
         return Err(Error::refused(format!(
@@ -235,35 +340,9 @@ fn encode(
         ))
         .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor"));
     }
-    let mut back = vec![0f32; x.len()];
-    let writes = match t.encoding {
-        Encoding::Blocks(dtype) => {
-            let codec = kernels::codec(dtype).expect("plans encode into types that have a codec");
-            let bytes = |n: u64| dtype.bytes_for(n).expect("bands are whole rows");
-            buffer.resize(bytes(x.len() as u64) as usize, 0);
-            codec.encode(x, None, &mut buffer);
-            codec.decode(&buffer, &mut back);
-            if order == ByteOrder::Big {
-                dtype.swap(&mut buffer);
-            }
-            vec![(bytes(first), buffer)]
-        }
-        Encoding::Int8Groups { size } => {
-            let mut scales = Vec::new();
-            buffer.clear();
-            let mut codes = vec![0i8; size as usize];
-            for (x, back) in x.chunks(size as usize).zip(back.chunks_mut(size as usize)) {
-                let scale = formats::container::llama2c::quantize_group(x, &mut codes);
-                back.iter_mut().zip(&codes).for_each(|(b, &q)| *b = f32::from(q) * scale);
-                buffer.extend(codes.iter().map(|&q| q as u8));
-                scales.extend(order.le(scale.to_le_bytes()));
-            }
-            vec![(first, buffer), (t.elements() + first / u64::from(size) * 4, scales)]
-        }
-    };
     // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
     let lost = |(x, y): (&f32, &f32)| !y.is_finite() || x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
-    if let Some(at) = x.iter().zip(&back).position(lost) {
+    if let Some(at) = x.iter().zip(y).position(lost) {
         return Err(Error::refused(format!(
             "tensor {}: weight {} is {}, which {} cannot hold",
             t.name,
@@ -273,26 +352,11 @@ fn encode(
         ))
         .or(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(&t.name))));
     }
-    Ok((writes, sums(x, &back)))
+    Ok(outcome)
 }
 
-/// Sums of squared error and of squares, in lanes that are added up in a fixed order.
+/// Sums of squared error and of squares.
 pub(crate) fn sums(x: &[f32], y: &[f32]) -> Outcome {
-    const LANES: usize = 8;
-    let (mut error, mut energy) = ([0f64; LANES], [0f64; LANES]);
-    let (xs, x_rest) = x.as_chunks::<LANES>();
-    let (ys, y_rest) = y.as_chunks::<LANES>();
-    for (x, y) in xs.iter().zip(ys) {
-        for i in 0..LANES {
-            let e = f64::from(x[i]) - f64::from(y[i]);
-            error[i] += e * e;
-            energy[i] += f64::from(x[i]) * f64::from(x[i]);
-        }
-    }
-    let mut all = Outcome { error: error.iter().sum(), energy: energy.iter().sum() };
-    for (&x, &y) in x_rest.iter().zip(y_rest) {
-        let e = f64::from(x) - f64::from(y);
-        all.add(Outcome { error: e * e, energy: f64::from(x) * f64::from(x) });
-    }
-    all
+    let (error, energy) = kernels::sums(x, y);
+    Outcome { error, energy }
 }

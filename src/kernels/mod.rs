@@ -84,6 +84,45 @@ impl Isa {
     }
 }
 
+/// Σ (x − y)² and Σ x², on the set in use. Neither can overflow: they are finite if, and only if, all numbers are.
+pub fn sums(x: &[f32], y: &[f32]) -> (f64, f64) {
+    sums_for(x, y, Isa::chosen().unwrap_or(Isa::Portable))
+}
+
+/// The same on a set that [`Isa::available`] lists.
+fn sums_for(x: &[f32], y: &[f32], isa: Isa) -> (f64, f64) {
+    match isa {
+        Isa::Portable => sums_body(x, y),
+        // SAFETY: `Isa::chosen` and `Isa::available` give only sets whose features were found.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::sums_avx2(x, y) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::sums_avx512(x, y) },
+    }
+}
+
+/// In lanes that are added up in a fixed order.
+#[inline(always)]
+fn sums_body(x: &[f32], y: &[f32]) -> (f64, f64) {
+    const LANES: usize = 16;
+    let (mut error, mut energy) = ([0f64; LANES], [0f64; LANES]);
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            let e = f64::from(x[i]) - f64::from(y[i]);
+            error[i] += e * e;
+            energy[i] += f64::from(x[i]) * f64::from(x[i]);
+        }
+    }
+    for i in 0..x_rest.len() {
+        let e = f64::from(x_rest[i]) - f64::from(y_rest[i]);
+        error[i] += e * e;
+        energy[i] += f64::from(x_rest[i]) * f64::from(x_rest[i]);
+    }
+    (error.iter().sum(), energy.iter().sum())
+}
+
 /// The codec of a type on the set in use; `None` if the type can be copied but not decoded. The binary refuses a
 /// wrong `GGUFKIT_ISA` before it comes here; a library user's falls back to the portable build.
 pub fn codec(dtype: DType) -> Option<Box<dyn Codec>> {
@@ -124,11 +163,11 @@ impl<const W: usize, const B: usize, T: Block<W, B>> Codec for Portable<W, B, T>
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Block, Codec, decode_blocks, encode_blocks};
+    use super::{Block, Codec, decode_blocks, encode_blocks, sums_body};
     use std::marker::PhantomData;
 
     macro_rules! set {
-        ($name:ident $decode:ident $encode:ident $features:literal) => {
+        ($name:ident $decode:ident $encode:ident $encode_many:ident $sums:ident $features:literal) => {
             /// Only [`super::codec_for`] makes one, after it has found the features.
             pub struct $name<const W: usize, const B: usize, T>(pub(super) PhantomData<fn() -> T>);
 
@@ -138,8 +177,13 @@ mod x86 {
                     unsafe { $decode::<W, B, T>(bytes, out) }
                 }
                 fn encode(&self, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-                    // SAFETY: as above.
-                    unsafe { $encode::<W, B, T>(x, importance, bytes) }
+                    if W == 1 {
+                        // SAFETY: as above.
+                        unsafe { $encode::<W, B, T>(x, importance, bytes) }
+                    } else {
+                        // SAFETY: as above; a processor with the wider set has the narrower too.
+                        unsafe { $encode_many::<W, B, T>(x, importance, bytes) }
+                    }
                 }
             }
 
@@ -156,11 +200,19 @@ mod x86 {
             ) {
                 encode_blocks::<W, B, T>(x, importance, bytes);
             }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn $sums(x: &[f32], y: &[f32]) -> (f64, f64) {
+                sums_body(x, y)
+            }
         };
     }
 
-    set!(Avx2 decode_avx2 encode_avx2 "avx2,f16c");
-    set!(Avx512 decode_avx512 encode_avx512 "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
+    // The second name encodes types of many weights to a block: their short rows of lanes fill 256 bits, and in
+    // 512 the search takes a tenth longer (measured: 616 and 556 million weights a second for Q8_0, 550 and 460
+    // for Q4_0).
+    set!(Avx2 decode_avx2 encode_avx2 encode_avx2 sums_avx2 "avx2,f16c");
+    set!(Avx512 decode_avx512 encode_avx512 encode_avx2 sums_avx512 "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Blocks of 32 weights under one scale, or under a scale and an offset.
 
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
+use super::survey::{Clip, ENDS, Survey, Wrap};
+use super::team::{fit_affines, fit_scales};
 use super::{Block, f16_to_f32, f32_to_f16};
 
 /// Byte j holds the four low bits of code j low, and of code j + 16 high.
@@ -58,41 +60,103 @@ const fn places(first: f32, step: f32) -> Lanes {
     lanes
 }
 
-/// d and the codes of x = d · (q − offset).
+/// Blocks that go through the search together.
+const TEAM: usize = 8;
+
+/// A type whose blocks are x = d · q.
+trait Scaled<const B: usize> {
+    /// How its scales are looked for where all weights count the same.
+    type Survey: Survey;
+    const CODES: Codes;
+    /// The code of the peak where nothing is searched.
+    const PLAIN: f32;
+    /// Where the search with importances starts.
+    const GRID: [Lanes; 2];
+
+    /// Lays a block out. Codes are counted from the least.
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; B]);
+}
+
 #[inline(always)]
-fn under_scale<const G: usize>(
+fn encode_scaled<const B: usize, T: Scaled<B>>(
     x: &[f32; 32],
     importance: Option<&[f32; 32]>,
-    codes: Codes,
-    plain: f32,
-    grid: &[Lanes; G],
-) -> (f32, [u8; 32]) {
-    let d = fit_scale(&Sample::new(x, importance), codes, plain, grid);
-    (d, codes.round(x, d, 0.0))
+    bytes: &mut [u8; B],
+) {
+    let d = match importance {
+        Some(_) => fit_scale(&Sample::new(x, importance), T::CODES, T::PLAIN, &T::GRID),
+        None => fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID)[0],
+    };
+    T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
 }
 
-/// d, m and the codes of x = d · q + m.
 #[inline(always)]
-fn with_offset(x: &[f32; 32], importance: Option<&[f32; 32]>, codes: Codes) -> (f32, f32, [u8; 32]) {
-    let (d, m) = fit_affine(&Sample::new(x, importance), codes, &ENDS);
-    let q = codes.round(x, d, m);
-    let d = if q == [0; 32] { 0.0 } else { d };
-    (d, m, q)
+fn encode_all_scaled<const B: usize, T: Scaled<B>>(x: &[[f32; 32]], bytes: &mut [[u8; B]]) {
+    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
+    for (x, bytes) in teams.iter().zip(team_bytes) {
+        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, &T::GRID);
+        for b in 0..TEAM {
+            T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
+        }
+    }
+    for (x, bytes) in x.iter().zip(bytes) {
+        encode_scaled::<B, T>(x, None, bytes);
+    }
 }
 
-/// Where the search for scale and offset starts. With both extremes on whole codes, an even number apart, weights
-/// that are a few multiples of one number are met exactly.
-const ENDS: [[Lanes; 2]; 2] = [
-    [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
-    [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
-];
+/// A type whose blocks are x = d · q + m, with codes from 0 to `HI`.
+trait Affine<const HI: i16, const B: usize> {
+    /// Lays a block out.
+    fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; B]);
+}
 
-const Q4: Codes = Codes { lo: -8.0, hi: 7.0 };
-const Q4_GRID: [Lanes; 2] = [places(-7.2, -0.45), places(6.3, 0.45)];
-const Q5: Codes = Codes { lo: -16.0, hi: 15.0 };
-const Q5_GRID: [Lanes; 2] = [places(-15.2, -0.45), places(14.3, 0.45)];
-const Q8: Codes = Codes { lo: -127.0, hi: 127.0 };
-const Q8_GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
+/// Rounds and lays out.
+#[inline(always)]
+fn finish_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
+    x: &[f32; 32],
+    (d, m): (f32, f32),
+    bytes: &mut [u8; B],
+) {
+    let q = Codes { lo: 0.0, hi: f32::from(HI) }.round(x, d, m);
+    let d = if q == [0; 32] { 0.0 } else { d };
+    T::pack(d, m, &q, bytes);
+}
+
+#[inline(always)]
+fn encode_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
+    x: &[f32; 32],
+    importance: Option<&[f32; 32]>,
+    bytes: &mut [u8; B],
+) {
+    let fit = match importance {
+        Some(_) => {
+            let codes = Codes { lo: 0.0, hi: f32::from(HI) };
+            fit_affine(&Sample::new(x, importance), codes, &ENDS)
+        }
+        None => {
+            let ([d], [m]) = fit_affines::<HI, 1>(&[*x]);
+            (d, m)
+        }
+    };
+    finish_affine::<HI, B, T>(x, fit, bytes);
+}
+
+#[inline(always)]
+fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
+    x: &[[f32; 32]],
+    bytes: &mut [[u8; B]],
+) {
+    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
+    for (x, bytes) in teams.iter().zip(team_bytes) {
+        let (d, m) = fit_affines::<HI, TEAM>(x);
+        for b in 0..TEAM {
+            finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
+        }
+    }
+    for (x, bytes) in x.iter().zip(bytes) {
+        encode_affine::<HI, B, T>(x, None, bytes);
+    }
+}
 
 /// d, q[32]: x[j] = d · (q[j] − 8); byte j of q holds q[j] low and q[j + 16] high.
 pub struct Q4_0;
@@ -108,9 +172,25 @@ impl Block<32, 18> for Q4_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 18]) {
-        let (d, q) = under_scale(x, importance, Q4, -8.0, &Q4_GRID);
+        encode_scaled::<18, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 18]]) {
+        encode_all_scaled::<18, Self>(x, bytes);
+    }
+}
+
+impl Scaled<18> for Q4_0 {
+    type Survey = Clip<-8, 7>;
+    const CODES: Codes = Codes { lo: -8.0, hi: 7.0 };
+    const PLAIN: f32 = -8.0;
+    const GRID: [Lanes; 2] = [places(-7.2, -0.45), places(6.3, 0.45)];
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
         pack_half(d, bytes);
-        pack_nibbles(&q, &mut bytes[2..]);
+        pack_nibbles(q, &mut bytes[2..]);
     }
 }
 
@@ -128,10 +208,21 @@ impl Block<32, 20> for Q4_1 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 20]) {
-        let (d, m, q) = with_offset(x, importance, Codes { lo: 0.0, hi: 15.0 });
+        encode_affine::<15, 20, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 20]]) {
+        encode_all_affine::<15, 20, Self>(x, bytes);
+    }
+}
+
+impl Affine<15, 20> for Q4_1 {
+    #[inline(always)]
+    fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; 20]) {
         pack_half(d, bytes);
         pack_half(m, &mut bytes[2..]);
-        pack_nibbles(&q, &mut bytes[4..]);
+        pack_nibbles(q, &mut bytes[4..]);
     }
 }
 
@@ -151,10 +242,26 @@ impl Block<32, 22> for Q5_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 22]) {
-        let (d, q) = under_scale(x, importance, Q5, -16.0, &Q5_GRID);
+        encode_scaled::<22, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 22]]) {
+        encode_all_scaled::<22, Self>(x, bytes);
+    }
+}
+
+impl Scaled<22> for Q5_0 {
+    type Survey = Clip<-16, 15>;
+    const CODES: Codes = Codes { lo: -16.0, hi: 15.0 };
+    const PLAIN: f32 = -16.0;
+    const GRID: [Lanes; 2] = [places(-15.2, -0.45), places(14.3, 0.45)];
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 22]) {
         pack_half(d, bytes);
-        pack_fifth_bits(&q, &mut bytes[2..6]);
-        pack_nibbles(&q, &mut bytes[6..]);
+        pack_fifth_bits(q, &mut bytes[2..6]);
+        pack_nibbles(q, &mut bytes[6..]);
     }
 }
 
@@ -174,11 +281,22 @@ impl Block<32, 24> for Q5_1 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 24]) {
-        let (d, m, q) = with_offset(x, importance, Codes { lo: 0.0, hi: 31.0 });
+        encode_affine::<31, 24, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 24]]) {
+        encode_all_affine::<31, 24, Self>(x, bytes);
+    }
+}
+
+impl Affine<31, 24> for Q5_1 {
+    #[inline(always)]
+    fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; 24]) {
         pack_half(d, bytes);
         pack_half(m, &mut bytes[2..]);
-        pack_fifth_bits(&q, &mut bytes[4..8]);
-        pack_nibbles(&q, &mut bytes[8..]);
+        pack_fifth_bits(q, &mut bytes[4..8]);
+        pack_nibbles(q, &mut bytes[8..]);
     }
 }
 
@@ -197,7 +315,23 @@ impl Block<32, 34> for Q8_0 {
 
     #[inline(always)]
     fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 34]) {
-        let (d, q) = under_scale(x, importance, Q8, 127.0, &Q8_GRID);
+        encode_scaled::<34, Self>(x, importance, bytes);
+    }
+
+    #[inline(always)]
+    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 34]]) {
+        encode_all_scaled::<34, Self>(x, bytes);
+    }
+}
+
+impl Scaled<34> for Q8_0 {
+    type Survey = Wrap;
+    const CODES: Codes = Codes { lo: -127.0, hi: 127.0 };
+    const PLAIN: f32 = 127.0;
+    const GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 34]) {
         pack_half(d, bytes);
         for (b, q) in bytes[2..].iter_mut().zip(q) {
             *b = q.wrapping_sub(127);

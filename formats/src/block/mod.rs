@@ -7,6 +7,8 @@
 mod float;
 mod legacy;
 mod search;
+mod survey;
+mod team;
 mod ternary;
 
 pub use float::{f16_to_f32, f32_to_f16};
@@ -20,6 +22,15 @@ pub trait Block<const W: usize, const B: usize>: 'static {
     /// Packs finite weights with the least squared error that the type's search finds; with `importance`, with
     /// the least sum of importance × error². Importances are finite and not negative.
     fn encode(x: &[f32; W], importance: Option<&[f32; W]>, bytes: &mut [u8; B]);
+
+    /// Packs many blocks without importance, to the bytes that [`Block::encode`] gives. For types that are faster
+    /// so.
+    #[inline(always)]
+    fn encode_all(x: &[[f32; W]], bytes: &mut [[u8; B]]) {
+        for (x, b) in x.iter().zip(bytes) {
+            Self::encode(x, None, b);
+        }
+    }
 }
 
 /// Something to be done with the block of a type, whatever it is.
@@ -49,11 +60,7 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     // Two loops: with a choice inside, those over plain numbers would not become vector code. And loops, not
     // closures, which are compiled for the instruction set of the place where they are written.
     match importance {
-        None => {
-            for (x, b) in x.iter().zip(bytes) {
-                T::encode(x, None, b);
-            }
-        }
+        None => T::encode_all(x, bytes),
         Some(w) => {
             for ((x, w), b) in x.iter().zip(w.as_chunks::<W>().0).zip(bytes) {
                 T::encode(x, Some(w), b);

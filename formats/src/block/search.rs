@@ -25,7 +25,7 @@ const HALF_MAX: f32 = 65504.0;
 const FAR: f32 = (1 << 30) as f32;
 
 /// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
-const TO_INTEGER: f32 = 12_582_912.0;
+pub(super) const TO_INTEGER: f32 = 12_582_912.0;
 
 /// Written so that it becomes one minimum and one maximum, unlike `f32::clamp`.
 #[inline(always)]
@@ -43,7 +43,7 @@ pub(super) fn stored_scale(d: f32) -> f32 {
 
 /// The offset as it is stored, the nearest half; never infinite, nor -0.0.
 #[inline(always)]
-fn stored_offset(m: f32) -> f32 {
+pub(super) fn stored_offset(m: f32) -> f32 {
     f16_to_f32(f32_to_f16(clamp(m, -HALF_MAX, HALF_MAX))) + 0.0
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Codes {
 impl Codes {
     /// The code nearest to `v`.
     #[inline(always)]
-    fn nearest(self, v: f32) -> f32 {
+    pub(super) fn nearest(self, v: f32) -> f32 {
         clamp(v, self.lo, self.hi) + TO_INTEGER - TO_INTEGER
     }
 
@@ -211,9 +211,15 @@ impl<const W: usize> Sample<W> {
 
 /// Bits of floats of one sign are in the order of the floats, and integer maxima become vector code.
 #[inline(always)]
-fn order(x: f32) -> i32 {
+pub(super) fn order(x: f32) -> i32 {
     let bits = x.to_bits() as i32;
     bits ^ ((bits >> 31) as u32 >> 1) as i32
+}
+
+/// And back.
+#[inline(always)]
+pub(super) fn from_order(key: i32) -> f32 {
+    f32::from_bits((key ^ ((key >> 31) as u32 >> 1) as i32) as u32)
 }
 
 /// The least and the largest.
@@ -224,8 +230,7 @@ fn bounds<const W: usize>(x: &[f32; W]) -> (f32, f32) {
         lo = lo.min(order(x));
         hi = hi.max(order(x));
     }
-    let float = |key: i32| f32::from_bits((key ^ ((key >> 31) as u32 >> 1) as i32) as u32);
-    (float(lo), float(hi))
+    (from_order(lo), from_order(hi))
 }
 
 /// The weight that is furthest from zero; of two, the positive one.

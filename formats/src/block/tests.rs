@@ -246,6 +246,45 @@ fn rows() -> impl Strategy<Value = (Vec<f32>, Option<Vec<f32>>)> {
     (row, proptest::option::of(proptest::collection::vec(count, 256)))
 }
 
+/// A block's bytes do not depend on the blocks that it is packed with.
+fn check_alone(x: &[f32], importance: Option<&[f32]>) {
+    for info in coded() {
+        let n = if info.weights == 256 { 512 } else { 352 };
+        let x = &x.repeat(2)[..n];
+        let importance = importance.map(|w| w.repeat(2));
+        let together = encode(info.dtype, x, importance.as_deref().map(|w| &w[..n]));
+        let alone: Vec<u8> = (0..n / info.weights)
+            .map(|j| j * info.weights..(j + 1) * info.weights)
+            .flat_map(|at| encode(info.dtype, &x[at.clone()], importance.as_deref().map(|w| &w[at])))
+            .collect();
+        assert_eq!(together, alone, "{}", info.name);
+    }
+}
+
+/// Blocks of every kind beside each other; infinities and what is not a number give no meaning, but no panic.
+#[test]
+fn together_odd_blocks_get_the_bytes_that_they_get_alone() {
+    let tops = [0.0, -0.0, 1e-45, -1e-40, 1e-7, 0.037, -1.0, 3e4, 1e30, f32::MAX];
+    for (i, top) in tops.into_iter().enumerate() {
+        let x: Vec<f32> = (0..256)
+            .map(|j| match (i + j / 32) % 4 {
+                0 => top,
+                1 => top * (j % 3) as f32 - top,
+                2 if j % 32 == 7 => top,
+                2 => 0.01 * (j as f32).sin(),
+                _ => tops[j % tops.len()],
+            })
+            .collect();
+        check_alone(&x, None);
+        check_alone(&x, Some(&[1.0; 256]));
+        for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let mut x = x.clone();
+            x[37] = odd;
+            coded().for_each(|info| assert!(!encode(info.dtype, &x, None).is_empty()));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn encoding_is_finite_and_no_worse_than_plain_rounding((x, importance) in rows()) {
@@ -263,6 +302,11 @@ proptest! {
                 prop_assert!(ours <= plain * (1.0 + 1e-4), "{}: {:e} for {:e} {:?}", info.name, ours, plain, x);
             }
         }
+    }
+
+    #[test]
+    fn together_blocks_get_the_bytes_that_they_get_alone((x, importance) in rows()) {
+        check_alone(&x, importance.as_deref());
     }
 
     #[test]

@@ -1,0 +1,234 @@
+//! The fast search for a block's scale, or scale and offset, where every weight counts the same.
+//!
+//! The best of a [`super::survey`] is fitted to the weights in f32, and what comes out is compared with plain
+//! rounding. Each of these steps is done for several blocks before the next begins, so that the processor need
+//! not wait for one block's few last numbers; the blocks do not touch, and a block alone gives the same bits. As
+//! in [`super::search`], sums have fixed lanes and pass through memory.
+
+use std::hint::{black_box, select_unpredictable};
+
+use super::search::{
+    Codes, Lanes, Sample, TO_INTEGER, fit_affine, fit_scale, from_order, order, stored_offset, stored_scale,
+};
+use super::survey::{ENDS, Ends, Parts, Survey, TOP, W};
+
+/// Partial sums.
+const SUMS: usize = 8;
+
+/// The sum of lanes, as a tree.
+#[inline(always)]
+fn total(s: &[f32; SUMS]) -> f32 {
+    ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
+
+/// Σ (x − d·q − m)².
+#[inline(always)]
+fn error(x: &[f32; W], d: f32, m: f32, codes: Codes) -> f32 {
+    let inverse = 1.0 / d;
+    let mut sum = [0.0; SUMS];
+    for x in x.as_chunks::<SUMS>().0 {
+        for l in 0..SUMS {
+            let y = x[l] - m;
+            let r = y - d * codes.nearest(y * inverse);
+            sum[l] += r * r;
+        }
+    }
+    total(&black_box(sum))
+}
+
+/// The scales to store for x = d·q. `plain` is the code on which the peak lies where nothing is searched: no
+/// scale is worse than that.
+#[inline(always)]
+pub(super) fn fit_scales<S: Survey, const N: usize>(
+    x: &[[f32; W]; N],
+    codes: Codes,
+    plain: f32,
+    grid: &[Lanes; 2],
+) -> [f32; N] {
+    let mut peaks = [0.0; N];
+    for b in 0..N {
+        // Magnitude above sign; of two with one magnitude, the positive.
+        let mut top = [0; SUMS];
+        for x in x[b].as_chunks::<SUMS>().0 {
+            for l in 0..SUMS {
+                top[l] = top[l].max(x[l].to_bits().rotate_left(1) ^ 1);
+            }
+        }
+        let top = *black_box(top).iter().max().expect("eight");
+        peaks[b] = f32::from_bits((top ^ 1).rotate_right(1));
+    }
+
+    let mut parts: [Parts; N] = [[0; W]; N];
+    for b in 0..N {
+        let unit = TOP / peaks[b];
+        for j in 0..W {
+            parts[b][j] = (x[b][j] * unit + TO_INTEGER).to_bits() as i16;
+        }
+    }
+
+    let mut inverse = [0.0; N];
+    for b in 0..N {
+        inverse[b] = S::place(&parts[b]) / peaks[b];
+    }
+
+    let (mut xq, mut qq) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        let (mut sum_xq, mut sum_qq) = ([0.0; SUMS], [0.0; SUMS]);
+        for x in x[b].as_chunks::<SUMS>().0 {
+            for l in 0..SUMS {
+                let q = codes.nearest(x[l] * inverse[b]);
+                sum_xq[l] += x[l] * q;
+                sum_qq[l] += q * q;
+            }
+        }
+        let (sum_xq, sum_qq) = black_box((sum_xq, sum_qq));
+        (xq[b], qq[b]) = (total(&sum_xq), total(&sum_qq));
+    }
+
+    let (mut fitted, mut usual) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        fitted[b] = stored_scale(xq[b] / qq[b]);
+        usual[b] = stored_scale(peaks[b] / plain);
+    }
+
+    let mut scales = [0.0; N];
+    for b in 0..N {
+        let better = error(&x[b], fitted[b], 0.0, codes) < error(&x[b], usual[b], 0.0, codes);
+        scales[b] = select_unpredictable(better, fitted[b], usual[b]);
+    }
+
+    for b in 0..N {
+        // Outside of these, halves are too coarse or too small, or what is above does not fit its numbers.
+        let usual = (peaks[b] / plain).abs();
+        if !(1.0 / 131_072.0..=1024.0).contains(&usual) {
+            scales[b] = odd_scale(&x[b], codes, plain, grid);
+        }
+    }
+    scales
+}
+
+#[cold]
+#[inline(never)]
+fn odd_scale(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes; 2]) -> f32 {
+    fit_scale(&Sample::new(x, None), codes, plain, grid)
+}
+
+/// The least and the largest.
+#[inline(always)]
+fn bounds(x: &[f32; W]) -> (f32, f32) {
+    let (mut lo, mut hi) = ([i32::MAX; SUMS], [i32::MIN; SUMS]);
+    for x in x.as_chunks::<SUMS>().0 {
+        for l in 0..SUMS {
+            lo[l] = lo[l].min(order(x[l]));
+            hi[l] = hi[l].max(order(x[l]));
+        }
+    }
+    let (lo, hi) = black_box((lo, hi));
+    (from_order(*lo.iter().min().expect("eight")), from_order(*hi.iter().max().expect("eight")))
+}
+
+/// Rounds, and moves scale and offset to where they are best for those codes; as `refit_both` in the search with
+/// importances, one block in a lane.
+#[inline(always)]
+fn refit<const N: usize>(x: &[[f32; W]; N], d: &mut [f32; N], m: &mut [f32; N], codes: Codes) {
+    let (mut rq, mut r1, mut qq, mut q1) = ([0.0; N], [0.0; N], [0.0; N], [0.0; N]);
+    for b in 0..N {
+        let zero = [0.0; SUMS];
+        let (mut sum_rq, mut sum_r1, mut sum_qq, mut sum_q1) = (zero, zero, zero, zero);
+        let inverse = 1.0 / d[b];
+        for x in x[b].as_chunks::<SUMS>().0 {
+            for l in 0..SUMS {
+                let y = x[l] - m[b];
+                let q = codes.nearest(y * inverse);
+                let r = y - d[b] * q;
+                sum_rq[l] += r * q;
+                sum_r1[l] += r;
+                sum_qq[l] += q * q;
+                sum_q1[l] += q;
+            }
+        }
+        let (sum_rq, sum_r1, sum_qq, sum_q1) = black_box((sum_rq, sum_r1, sum_qq, sum_q1));
+        (rq[b], r1[b]) = (total(&sum_rq), total(&sum_r1));
+        (qq[b], q1[b]) = (total(&sum_qq), total(&sum_q1));
+    }
+    const COUNT: f32 = W as f32;
+    for b in 0..N {
+        let det = COUNT * qq[b] - q1[b] * q1[b];
+        let sound = det > 1e-5 * COUNT * qq[b];
+        d[b] += select_unpredictable(sound, (COUNT * rq[b] - q1[b] * r1[b]) / det, 0.0);
+        m[b] += select_unpredictable(sound, (qq[b] * r1[b] - q1[b] * rq[b]) / det, r1[b] / COUNT);
+    }
+}
+
+/// The scales and offsets to store for x = d·q + m with q from 0 to `HI`: none worse than the least and the largest
+/// weight on the first and the last code.
+#[inline(always)]
+pub(super) fn fit_affines<const HI: i16, const N: usize>(x: &[[f32; W]; N]) -> ([f32; N], [f32; N]) {
+    let codes = Codes { lo: 0.0, hi: f32::from(HI) };
+    let (mut lo, mut range) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        let (least, largest) = bounds(&x[b]);
+        (lo[b], range[b]) = (least, largest - least);
+    }
+
+    let mut parts: [Parts; N] = [[0; W]; N];
+    for b in 0..N {
+        let unit = TOP / range[b];
+        for j in 0..W {
+            parts[b][j] = ((x[b][j] - lo[b]) * unit + TO_INTEGER).to_bits() as i16;
+        }
+    }
+
+    let (mut d, mut m) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        let (first, span) = Ends::<HI>::place(&parts[b]);
+        d[b] = range[b] / span;
+        m[b] = lo[b] - first * d[b];
+    }
+    refit(x, &mut d, &mut m, codes);
+    refit(x, &mut d, &mut m, codes);
+
+    // The offset's rounding may exceed the scale's steps, so the scale is fitted anew after it.
+    let (mut rq, mut qq) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        m[b] = stored_offset(m[b]);
+        let (mut sum_rq, mut sum_qq) = ([0.0; SUMS], [0.0; SUMS]);
+        let inverse = 1.0 / d[b];
+        for x in x[b].as_chunks::<SUMS>().0 {
+            for l in 0..SUMS {
+                let y = x[l] - m[b];
+                let q = codes.nearest(y * inverse);
+                sum_rq[l] += (y - d[b] * q) * q;
+                sum_qq[l] += q * q;
+            }
+        }
+        let (sum_rq, sum_qq) = black_box((sum_rq, sum_qq));
+        (rq[b], qq[b]) = (total(&sum_rq), total(&sum_qq));
+    }
+    let (mut plain_d, mut plain_m) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        d[b] = stored_scale(d[b] + rq[b] / (qq[b] + f32::MIN_POSITIVE));
+        plain_d[b] = stored_scale(range[b] / codes.hi);
+        plain_m[b] = stored_offset(lo[b]);
+    }
+
+    for b in 0..N {
+        let better = error(&x[b], d[b], m[b], codes) < error(&x[b], plain_d[b], plain_m[b], codes);
+        d[b] = select_unpredictable(better, d[b], plain_d[b]);
+        m[b] = select_unpredictable(better, m[b], plain_m[b]);
+    }
+    for b in 0..N {
+        // As for scales alone; and offsets are not so large that halves are coarse beside the scale.
+        let usual = range[b] / codes.hi;
+        if !((1.0 / 131_072.0..=256.0).contains(&usual) && lo[b].abs() <= 128.0 * usual) {
+            (d[b], m[b]) = odd_affine(&x[b], codes);
+        }
+    }
+    (d, m)
+}
+
+#[cold]
+#[inline(never)]
+fn odd_affine(x: &[f32; W], codes: Codes) -> (f32, f32) {
+    fit_affine(&Sample::new(x, None), codes, &ENDS)
+}
