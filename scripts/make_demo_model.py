@@ -1062,7 +1062,8 @@ trying out conversion and quantization. It is small enough to live in a reposito
 gives a measurably worse model.
 
 It writes stories of the kind it was trained on, about people in invented towns who lend, lose, mend and trade
-things, and nothing else. It is of no other use.
+things, and nothing else. Its sentences are well formed, but it loses track of names and of who owns what. It is of
+no other use.
 
 `scripts/make_demo_model.py` makes everything: the training text comes from a grammar in the script, the tokenizer and
 the weights from that text. No other text or model went into it.
