@@ -198,6 +198,20 @@ fn run(
     match job {
         Job::Copy { tensor, range, dtype } => {
             let Stored::Blocks(_, bytes) = fetched else { unreachable!("copies are fetched as blocks") };
+            // What comes from a hub is checked once, here; copies between files of ours stay copies.
+            if source.hub.is_some()
+                && let Some(block) = dtype.first_not_finite(&bytes)
+            {
+                let t = &plan.layout.tensors[*tensor];
+                let info = dtype.info();
+                let at = (range.start / info.bytes as u64 + block as u64) * info.weights as u64;
+                return Err(Error::refused(format!(
+                    "tensor {}: weight {at} (row {}) is infinite or not a number, which has no place in a model",
+                    t.name,
+                    at / t.cols()
+                ))
+                .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor"));
+            }
             buffer.clear();
             buffer.extend_from_slice(&bytes);
             if order.0 != order.1 {

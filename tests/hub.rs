@@ -314,8 +314,10 @@ fn what_is_wrong_with_a_checkpoint_is_said() {
     let up = nan.iter().position(|t| t.0 == "model.layers.1.mlp.up_proj.weight").unwrap();
     nan[up].3[2 * 1000..2 * 1000 + 2].copy_from_slice(&[0xC0, 0x7F]);
     let hub = checkpoint(&dir, "nan", &llama, &nan);
-    let (_, text) = fails(&["quantize", &hub, &dir.path("out.gguf"), "--type", "q8_0"]);
-    assert!(text.contains("blk.1.ffn_up.weight") && text.contains("weight 1000"), "{text}");
+    for kind in ["keep", "f16", "q8_0"] {
+        let (_, text) = fails(&["convert", &hub, &dir.path("out.gguf"), "--type", kind]);
+        assert!(text.contains("blk.1.ffn_up.weight") && text.contains("weight 1000"), "{text}");
+    }
     // The two-bit code that means nothing.
     let mut ternary =
         with("quantization_config", of!({"quant_method": "bitnet", "linear_class": "bitlinear"}));

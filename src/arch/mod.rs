@@ -3,6 +3,7 @@
 
 mod bitnet;
 pub mod config;
+mod layers;
 mod llama;
 mod qwen;
 pub mod rope;
@@ -24,8 +25,8 @@ pub struct Arch {
     pub names_head: bool,
     /// Whether they repeat the vocabulary's size and the rotary dimensions.
     pub names_sizes: bool,
-    /// Every tensor that a checkpoint may have; `{}` stands for the layer.
-    pub tensors: &'static [Rule],
+    /// Every tensor that a checkpoint may have, in groups; `{}` stands for the layer.
+    pub tensors: &'static [&'static [Rule]],
 }
 
 /// A class of Hugging Face's transformers, with what its configuration says where config.json is silent.
@@ -138,8 +139,7 @@ pub struct Expected {
 }
 
 impl Arch {
-    /// Every tensor that a model with this configuration may have: the embedding, the layers in order, norm and
-    /// output.
+    /// Every tensor that a model with this configuration may have: the layers in order, then the others.
     pub fn expected(&self, config: &Config) -> Vec<Expected> {
         let one = |rule: &'static Rule, layer: &str| Expected {
             hub: rule.hub.replace("{}", layer),
@@ -147,33 +147,13 @@ impl Arch {
             shape: rule.shape.iter().map(|&d| config.dim(d)).collect(),
             rule,
         };
-        let rules = self.tensors;
-        let in_layer = |r: &&'static Rule| r.hub.contains("{}");
-        let first = rules.iter().position(|r| in_layer(&r)).unwrap_or(rules.len());
-        let (before, rest) = rules.split_at(first);
-        let mut all: Vec<Expected> = before.iter().map(|r| one(r, "")).collect();
-        for layer in 0..config.layers {
-            let layer = layer.to_string();
-            all.extend(rest.iter().filter(in_layer).map(|r| one(r, &layer)));
-        }
-        all.extend(rest.iter().filter(|r| !in_layer(r)).map(|r| one(r, "")));
-        all
+        let (layered, others): (Vec<&Rule>, Vec<&Rule>) =
+            self.tensors.iter().copied().flatten().partition(|r| r.hub.contains("{}"));
+        let layers = (0..config.layers).map(|n| n.to_string());
+        let in_layers = layers.flat_map(|n| layered.iter().map(move |r| one(r, &n)).collect::<Vec<_>>());
+        in_layers.chain(others.iter().map(|r| one(r, ""))).collect()
     }
 }
-
-/// What all of these have in a layer; a macro, since constants cannot be joined.
-macro_rules! rules {
-    ($($hub:literal => $gguf:literal [$($dim:ident),*] $heads:ident $presence:ident;)*) => {
-        &[$($crate::arch::Rule {
-            hub: $hub,
-            gguf: $gguf,
-            shape: &[$($crate::arch::Dim::$dim),*],
-            heads: $crate::arch::Heads::$heads,
-            presence: $crate::arch::Presence::$presence,
-        }),*]
-    };
-}
-use rules;
 
 #[cfg(test)]
 mod tests {
@@ -186,7 +166,7 @@ mod tests {
             assert!(std::ptr::eq(by_name(arch.name).unwrap(), *arch));
             assert!(arch.classes.iter().all(|c| classes.insert(c.name)));
             let mut names = std::collections::HashSet::new();
-            for rule in arch.tensors {
+            for rule in arch.tensors.iter().copied().flatten() {
                 assert!(names.insert(rule.hub) && names.insert(rule.gguf), "{}", rule.hub);
                 assert_eq!(rule.hub.contains("{}"), rule.gguf.contains("{}"), "{}", rule.hub);
             }
