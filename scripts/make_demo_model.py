@@ -39,6 +39,8 @@ import time
 SEED = 20
 VOCAB = 1024
 CONTEXT = 256
+# The part of the training in which a quarter of the rows say their first half twice.
+ECHO_UNTIL = 0.6
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "attention_bias": False,
@@ -1019,6 +1021,11 @@ def train(args, corpus, heldout, tokenizer):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(args.rate, step, progress)
         batch = torch.stack([next(rows) for _ in range(args.batch)])
+        if progress < ECHO_UNTIL:
+            # Text that is said twice: its second half is copied, names and all, and copying is what a small model
+            # finds last in text that is said once.
+            half = CONTEXT // 2
+            batch[: args.batch // 4, half + 1:] = batch[: args.batch // 4, 1:half + 1]
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = forward(torch, CONFIG, weights, tables, batch[:, :-1])
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
