@@ -432,3 +432,23 @@ fn published_settings_give_the_tensors_of_published_conversions() {
         }
     }
 }
+
+#[test]
+fn settings_without_weights_are_no_model_to_check_or_to_rewrite() {
+    let dir = Dir::new();
+    let hub = dir.path("hub");
+    std::fs::create_dir(&hub).unwrap();
+    std::fs::write(format!("{hub}/config.json"), config("LlamaForCausalLM").to_string()).unwrap();
+    let whole = checkpoint(&dir, "whole", &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = dir.path("out.gguf");
+    for args in [
+        &["verify", &hub][..],
+        &["verify", &hub, "--against", &whole],
+        &["verify", &whole, "--against", &hub],
+        &["edit", &hub, &out, "--set", "general.name=x"],
+        &["merge", &hub, &out],
+    ] {
+        let (code, text) = fails(args);
+        assert!(code == 1 && text.contains("no weights"), "{args:?}: {text}");
+    }
+}

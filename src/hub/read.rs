@@ -56,7 +56,6 @@ pub fn translate(mut source: Source, folder: &Path, options: &Options) -> Result
         .map_err(|why| wrong(why).or("start from the original weights, in bf16, f16 or f32"))?;
     let expected = config.arch.expected(&config);
     source.model.notes.extend(config.notes.iter().cloned());
-    source.weightless = source.files.is_empty();
     let (tensors, views) = match source.weightless {
         true => imagined(&config, &json, &expected)?,
         false => tensors(&mut source, &config, form, &expected)?,
@@ -322,5 +321,5 @@ pub fn settings_only(folder: &Path) -> Source {
         tensors: Vec::new(),
         notes: Vec::new(),
     };
-    Source::new(folder, model, Vec::new())
+    Source { weightless: true, ..Source::new(folder, model, Vec::new()) }
 }

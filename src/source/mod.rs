@@ -185,6 +185,18 @@ impl Source {
     }
 
     /// Bytes of the source's files.
+    /// Refuses settings without weights, where weights are what it is about.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn need_weights(&self) -> Result<()> {
+        if !self.weightless {
+            return Ok(());
+        }
+        Err(Error::refused(format!("{}: has settings but no weights", self.path.display()))
+            .or("without them only --dry-run works; weights are read from .safetensors"))
+    }
+
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.len).sum()
     }
