@@ -452,3 +452,18 @@ fn settings_without_weights_are_no_model_to_check_or_to_rewrite() {
         assert!(code == 1 && text.contains("no weights"), "{args:?}: {text}");
     }
 }
+
+#[test]
+fn a_rewritten_checkpoint_has_the_names_of_its_format() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let (whole, edited) = (dir.path("whole.gguf"), dir.path("edited.gguf"));
+    ok(&["convert", &hub, &whole]);
+    ok(&["edit", &hub, &edited, "--set", "general.name=Other"]);
+    ok(&["verify", &edited, "--against", &whole]);
+    let info = json(&["inspect", "--json", &edited]);
+    assert!(info["metadata"].as_array().unwrap().contains(&of!(["general.name", "str", "Other"])), "{info}");
+    let one = dir.path("one.safetensors");
+    ok(&["merge", &hub, &one]);
+    assert!(stored(&one, "model.norm.weight") == stored(&hub, "model.norm.weight"));
+}
