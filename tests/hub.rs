@@ -467,3 +467,13 @@ fn a_rewritten_checkpoint_has_the_names_of_its_format() {
     ok(&["merge", &hub, &one]);
     assert!(stored(&one, "model.norm.weight") == stored(&hub, "model.norm.weight"));
 }
+
+#[test]
+fn metadata_cannot_be_set_in_a_checkpoint() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = format!("{}/", dir.path("out"));
+    let (code, text) = fails(&["convert", &hub, &out, "--set", "llama.rope.freq_base=f32:5"]);
+    assert!(code == 2 && text.contains("config.json"), "{text}");
+    assert_eq!(dir.names(), ["hub"]);
+}
