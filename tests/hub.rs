@@ -477,3 +477,17 @@ fn metadata_cannot_be_set_in_a_checkpoint() {
     assert!(code == 2 && text.contains("config.json"), "{text}");
     assert_eq!(dir.names(), ["hub"]);
 }
+
+#[test]
+fn biases_are_switched_on_in_config_json() {
+    let dir = Dir::new();
+    let biases = [("self_attn.q_proj.bias", HIDDEN), ("mlp.down_proj.bias", HIDDEN)];
+    for (name, more, on) in [("with", &biases[..], Some(true)), ("without", &[], None)] {
+        let hub = checkpoint(&dir, name, &config("LlamaForCausalLM"), &tensors(more));
+        let (gguf, back) = (format!("{hub}.gguf"), format!("{hub}-back/"));
+        ok(&["convert", &hub, &gguf]);
+        ok(&["convert", &gguf, &back]);
+        let settings: Value = serde_json::from_slice(&std::fs::read(back + "config.json").unwrap()).unwrap();
+        assert_eq!((settings["attention_bias"].as_bool(), settings["mlp_bias"].as_bool()), (on, on));
+    }
+}

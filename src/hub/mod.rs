@@ -59,6 +59,12 @@ fn rows(arch: &Arch, config: &Config, rule: &Rule) -> RowOrder {
 }
 
 /// A tensor's shape, if it is another than the settings ask for, in words.
+/// The setting that says whether a checkpoint has this optional tensor, a bias: without it, transformers leaves the
+/// tensor unread.
+fn bias_switch(name: &str) -> &'static str {
+    if name.contains(".mlp.") { "mlp_bias" } else { "attention_bias" }
+}
+
 fn misshapen(t: &Tensor, wanted: &[u64], config: &Config) -> Option<String> {
     if t.shape == wanted {
         return None;

@@ -10,7 +10,7 @@ use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
 use serde_json::Value as Json;
 
 use super::bitnet::{self, Form};
-use super::{Hub, misshapen, read_json, rows};
+use super::{Hub, bias_switch, misshapen, read_json, rows};
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -223,10 +223,7 @@ fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tenso
     let wanted = |e: &&Expected| match e.rule.presence {
         Presence::Always => true,
         Presence::Untied => !config.tied,
-        Presence::Optional => {
-            let key = if e.hub.contains(".mlp.") { "mlp_bias" } else { "attention_bias" };
-            json[key].as_bool() == Some(true)
-        }
+        Presence::Optional => json[bias_switch(&e.hub)].as_bool() == Some(true),
     };
     let mut tensors = Vec::new();
     for e in expected.iter().filter(wanted) {
