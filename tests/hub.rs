@@ -491,3 +491,20 @@ fn biases_are_switched_on_in_config_json() {
         assert_eq!((settings["attention_bias"].as_bool(), settings["mlp_bias"].as_bool()), (on, on));
     }
 }
+
+#[test]
+fn modules_that_were_not_converted_keep_their_floats() {
+    let dir = Dir::new();
+    let mut settings = config("LlamaForCausalLM");
+    settings["quantization_config"] = of!({"quant_method": "bitnet", "linear_class": "autobitlinear",
+        "quantization_mode": "online", "modules_to_not_convert": ["model.layers.1"]});
+    let all = tensors(&[]);
+    let hub = checkpoint(&dir, "hub", &settings, &all);
+    let gguf = dir.path("m.gguf");
+    ok(&["convert", &hub, &gguf]);
+    let up = |layer: usize| {
+        &all.iter().find(|t| t.0 == format!("model.layers.{layer}.mlp.up_proj.weight")).unwrap().3
+    };
+    assert!(stored(&gguf, "blk.1.ffn_up.weight") == *up(1));
+    assert!(stored(&gguf, "blk.0.ffn_up.weight").len() == 2 * up(0).len(), "rounded, in f32");
+}

@@ -58,7 +58,7 @@ pub fn translate(mut source: Source, folder: &Path, options: &Options) -> Result
     source.model.notes.extend(config.notes.iter().cloned());
     let (tensors, views) = match source.weightless {
         true => imagined(&config, &json, &expected)?,
-        false => tensors(&mut source, &config, form, &expected)?,
+        false => tensors(&mut source, &config, &json, form, &expected)?,
     };
     let weights = tensors.iter().map(Tensor::elements).sum();
     source.model.metadata = metadata(folder, &config, &json, weights, options, &mut source)?;
@@ -76,7 +76,13 @@ pub fn translate(mut source: Source, folder: &Path, options: &Options) -> Result
 type Tensors = (Vec<Tensor>, Vec<Option<View>>);
 
 /// The stored tensors, renamed and in order.
-fn tensors(source: &mut Source, config: &Config, form: Form, expected: &[Expected]) -> Result<Tensors> {
+fn tensors(
+    source: &mut Source,
+    config: &Config,
+    json: &Json,
+    form: Form,
+    expected: &[Expected],
+) -> Result<Tensors> {
     let by_name: HashMap<&str, &Expected> = expected.iter().map(|e| (e.hub.as_str(), e)).collect();
     let stored = std::mem::take(&mut source.model.tensors);
     let scales = scales(source, &stored)?;
@@ -102,8 +108,9 @@ fn tensors(source: &mut Source, config: &Config, form: Form, expected: &[Expecte
             continue;
         }
         let order = rows(config.arch, config, e.rule);
+        let floats = is_float(t.encoding) && bitnet::left_out(json, &t.name);
         let (tensor, view) = match form {
-            Form::Ternary(_) if e.shape.len() == 2 && e.hub.contains(".layers.") => {
+            Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();
                 ternary(t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
             }
