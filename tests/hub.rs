@@ -493,6 +493,18 @@ fn biases_are_switched_on_in_config_json() {
 }
 
 #[test]
+fn what_makes_a_folder_a_checkpoint_appears_last() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    std::fs::write(format!("{hub}/README.md"), "hello").unwrap();
+    let out = format!("{}/", dir.path("out"));
+    let plan = json(&["convert", &hub, &out, "--split-max-size", "30K", "--dry-run", "--json"]);
+    let files = plan["files"].as_array().unwrap();
+    assert!(files.len() > 4, "{plan}");
+    assert_eq!(files.last().unwrap()["path"], format!("{out}config.json"));
+}
+
+#[test]
 fn modules_that_were_not_converted_keep_their_floats() {
     let dir = Dir::new();
     let mut settings = config("LlamaForCausalLM");

@@ -237,7 +237,6 @@ pub(super) fn place(
             }
             if let Some(export) = source.export.as_ref().filter(|_| folder) {
                 let main = main_type(tensors).unwrap_or(DType::F32);
-                extra.push((dir.join(hub::CONFIG), export.config(main)));
                 extra.extend(export.files.iter().map(|(name, bytes)| (dir.join(name), bytes.clone())));
             }
             Ok((layout, names.iter().map(|n| dir.join(n)).collect(), extra))
@@ -245,6 +244,9 @@ pub(super) fn place(
         Target::Llama2c if model.format == Format::Llama2cTokenizer => {
             let bytes = llama2c::tokenizer::write(&name, metadata, order)?;
             Ok((Layout { files: Vec::new(), tensors: Vec::new() }, Vec::new(), vec![(out.clone(), bytes)]))
+                // Last, since it is what makes the folder a checkpoint: one that lacks some of its files, because
+                // the run was interrupted while they got their names, is none.
+                extra.push((dir.join(hub::CONFIG), export.config(main)));
         }
         Target::Llama2c => {
             let version = llama2c_version(model, wishes)?;
