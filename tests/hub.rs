@@ -505,6 +505,21 @@ fn what_makes_a_folder_a_checkpoint_appears_last() {
 }
 
 #[test]
+fn the_single_file_is_read_where_parts_lie_beside_it() {
+    let dir = Dir::new();
+    let all = tensors(&[]);
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &all);
+    let both = format!("{}/", dir.path("both"));
+    ok(&["convert", &hub, &both, "--split-max-size", "30K", "--type", "f32"]);
+    std::fs::copy(format!("{hub}/model.safetensors"), format!("{both}model.safetensors")).unwrap();
+    let text = ok(&["convert", &both, &dir.path("m.gguf")]);
+    assert!(text.contains("bf16 ") && text.contains("are not read"), "{text}");
+    // And nothing makes such a folder.
+    let (_, text) = fails(&["convert", &dir.path("m.gguf"), &both, "--split-max-size", "30K"]);
+    assert!(text.contains("model.safetensors would be read instead"), "{text}");
+}
+
+#[test]
 fn modules_that_were_not_converted_keep_their_floats() {
     let dir = Dir::new();
     let mut settings = config("LlamaForCausalLM");

@@ -319,7 +319,7 @@ pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
     Err(if decodable { e.or("unpack it with --type f16, bf16 or f32") } else { e })
 }
 
-/// An index that stays behind would keep an older model in force.
+/// An index that stays behind would keep an older model in force, and so would a single file beside parts.
 pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     let Some(path) = paths.first() else { return Ok(()) };
     let index = path.with_file_name(format!("{}.safetensors.index.json", stem(path)));
@@ -328,6 +328,11 @@ pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) 
             .or("remove it, or write to another folder"));
     }
     Ok(())
+    let single = path.with_file_name("model.safetensors");
+    if paths.len() > 1 && stem(path) == "model" && single.exists() {
+        return Err(Error::refused(format!("{} would be read instead of the new parts", single.display()))
+            .or("remove it, or write to another folder"));
+    }
 }
 
 #[cfg(test)]

@@ -140,7 +140,8 @@ impl Source {
 
     fn open_folder(path: &Path, map: bool) -> Result<Self> {
         let index = path.join(format!("model.{INDEX}"));
-        if index.is_file() {
+        // Where both are, transformers reads the single file.
+        if index.is_file() && !path.join("model.safetensors").is_file() {
             return Self::open_index(&index, map);
         }
         let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
