@@ -520,6 +520,21 @@ fn the_single_file_is_read_where_parts_lie_beside_it() {
 }
 
 #[test]
+fn a_pointer_of_git_lfs_is_no_file() {
+    let dir = Dir::new();
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 988097824\n",
+        "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    );
+    for file in ["model.safetensors", "tokenizer.model", "tokenizer.json", "config.json"] {
+        let hub = checkpoint(&dir, &format!("{file}-hub"), &config("LlamaForCausalLM"), &tensors(&[]));
+        std::fs::write(format!("{hub}/{file}"), &pointer).unwrap();
+        let (_, text) = fails(&["convert", &hub, &dir.path("out.gguf")]);
+        assert!(text.contains(&format!("{file} is a pointer of Git LFS")), "{text}");
+    }
+}
+
+#[test]
 fn modules_that_were_not_converted_keep_their_floats() {
     let dir = Dir::new();
     let mut settings = config("LlamaForCausalLM");

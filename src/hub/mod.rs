@@ -11,6 +11,7 @@ use formats::model::Tensor;
 use serde_json::Value as Json;
 
 use crate::arch::{Arch, Config, Heads, Rotary, Rule};
+use crate::disk::InFile;
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
 
@@ -44,8 +45,8 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
     if len > MOST_JSON {
         return Err(Error::refused(format!("{}: {len} bytes are too many for settings", path.display())));
     }
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    let json = serde_json::from_slice(&text)
+    let file = InFile::open(path, false)?;
+    let json = serde_json::from_slice(&file.read(0, file.len)?)
         .map_err(|e| Error::refused(format!("{}: is no JSON: {e}", path.display())))?;
     Ok(Some(json))
 }
