@@ -535,6 +535,18 @@ fn a_pointer_of_git_lfs_is_no_file() {
 }
 
 #[test]
+fn a_file_named_without_its_folder_gives_the_same() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "My-Model-7B", &config("LlamaForCausalLM"), &tensors(&[]));
+    ok(&["convert", &hub, &dir.path("a.gguf")]);
+    for (name, input) in [("b.gguf", "model.safetensors"), ("c.gguf", "."), ("d.gguf", "./")] {
+        let run = common::program().args(["convert", input, &dir.path(name)]).current_dir(&hub).output();
+        assert!(run.unwrap().status.success());
+        assert!(dir.read(name) == dir.read("a.gguf"), "{input}");
+    }
+}
+
+#[test]
 fn modules_that_were_not_converted_keep_their_floats() {
     let dir = Dir::new();
     let mut settings = config("LlamaForCausalLM");
