@@ -562,3 +562,16 @@ fn modules_that_were_not_converted_keep_their_floats() {
     assert!(stored(&gguf, "blk.1.ffn_up.weight") == *up(1));
     assert!(stored(&gguf, "blk.0.ffn_up.weight").len() == 2 * up(0).len(), "rounded, in f32");
 }
+
+#[test]
+fn llama2c_says_what_it_does_not_run() {
+    let dir = Dir::new();
+    let norms = [("self_attn.q_norm.weight", 16), ("self_attn.k_norm.weight", 16)];
+    let mut settings = config("Qwen3ForCausalLM");
+    settings["head_dim"] = of!(16);
+    let hub = checkpoint(&dir, "hub", &settings, &tensors(&norms));
+    for kind in ["f32", "int8"] {
+        let (_, text) = fails(&["convert", &hub, &dir.path("m.bin"), "--type", kind]);
+        assert!(text.contains("\"qwen3\""), "{text}");
+    }
+}
