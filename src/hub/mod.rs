@@ -59,20 +59,20 @@ fn rows(arch: &Arch, config: &Config, rule: &Rule) -> RowOrder {
     }
 }
 
-/// A tensor's shape, if it is another than the settings ask for, in words.
 /// The setting that says whether a checkpoint has this optional tensor, a bias: without it, transformers leaves the
 /// tensor unread.
 fn bias_switch(name: &str) -> &'static str {
     if name.contains(".mlp.") { "mlp_bias" } else { "attention_bias" }
 }
 
+/// A tensor's shape, if it is another than the settings ask for, in words.
 fn misshapen(t: &Tensor, wanted: &[u64], config: &Config) -> Option<String> {
     if t.shape == wanted {
         return None;
     }
     let why = match t.shape.first().zip(wanted.first()) {
         Some((rows, vocab)) if *vocab == config.vocab && t.shape[1..] == wanted[1..] => {
-            format!("it has {rows} rows, and the vocabulary is {vocab}")
+            format!("it has {rows} rows, and the vocabulary (vocab_size) is {vocab}")
         }
         _ => format!("the settings ask for {wanted:?}"),
     };

@@ -121,8 +121,11 @@ fn tensors(
     }
     if let Some(first) = left.first() {
         let (arch, more) = (config.arch.name, more(left.len()));
-        return Err(Error::refused(format!("tensor {first}{more} has no place in the architecture {arch}"))
-            .or("does config.json name the right architecture, and do all files belong to one model?"));
+        let have = if left.len() > 1 { "have" } else { "has" };
+        return Err(Error::refused(format!(
+            "tensor {first}{more} {have} no place in the architecture {arch}"
+        ))
+        .or("does config.json name the right architecture, and do all files belong to one model?"));
     }
     let present: std::collections::HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     let needed = |e: &&Expected| match e.rule.presence {
@@ -133,7 +136,8 @@ fn tensors(
     let missing: Vec<_> =
         expected.iter().filter(needed).filter(|e| !present.contains(e.gguf.as_str())).collect();
     if let Some(first) = missing.first() {
-        let why = format!("tensor {}{} is missing", first.hub, more(missing.len()));
+        let are = if missing.len() > 1 { "are" } else { "is" };
+        let why = format!("tensor {}{} {are} missing", first.hub, more(missing.len()));
         return Err(Error::refused(why).or("is a file of the model missing, or config.json another model's?"));
     }
     if let Some(name) = output {
@@ -151,7 +155,7 @@ fn more(count: usize) -> String {
 /// A tensor of floats.
 fn plain(t: &Tensor, e: &Expected, rows: RowOrder, config: &Config) -> Result<(Tensor, Option<View>)> {
     if let Some(why) = misshapen(t, &e.shape, config) {
-        return Err(Error::refused(why).or("the vocabulary is vocab_size in config.json"));
+        return Err(Error::refused(why).or("does config.json belong to these weights?"));
     }
     if !is_float(t.encoding) {
         let why = format!("tensor {} is {}, and config.json says nothing of it", t.name, t.encoding.name());
@@ -297,7 +301,7 @@ fn metadata(
             keys.push(none);
             if options.tokenizer.is_none() {
                 source.model.notes.push(
-                    "no tokenizer files in the folder: the GGUF has no vocabulary, and runs on numbers only"
+                    "no tokenizer files in the folder: a GGUF of it has no vocabulary, and runs on numbers only"
                         .into(),
                 );
             }

@@ -185,7 +185,6 @@ impl Source {
         Ok(source)
     }
 
-    /// Bytes of the source's files.
     /// Refuses settings without weights, where weights are what it is about.
     ///
     /// # Errors
@@ -198,6 +197,7 @@ impl Source {
             .or("without them only --dry-run works; weights are read from .safetensors"))
     }
 
+    /// Bytes of the source's files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.len).sum()
     }
