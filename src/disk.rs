@@ -41,6 +41,13 @@ impl InFile {
         }
         let file = File::open(path).map_err(bad)?;
         let len = meta.len();
+        if is_pointer(&file, len) {
+            return Err(Error::refused(format!(
+                "{} is a pointer of Git LFS: the file itself was not downloaded",
+                path.display()
+            ))
+            .or("run `git lfs pull` in the folder, or download the file from the hub"));
+        }
         let map = if map && len > 0 && isize::try_from(len).is_ok() {
             // SAFETY: the map is only read, through `&[u8]`. Whoever truncates or rewrites a mapped file while
             // we read it breaks the contract of a shared slice; as with every program that maps its inputs,
@@ -114,6 +121,14 @@ impl InFile {
         #[cfg(not(unix))]
         let _ = (offset, len);
     }
+}
+
+/// Whether a file is what a clone has in place of a large file if Git LFS is not installed.
+fn is_pointer(file: &File, len: u64) -> bool {
+    const START: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut start = [0; START.len()];
+    // Real ones have some 130 bytes.
+    (START.len() as u64..1024).contains(&len) && read_exact_at(file, &mut start, 0).is_ok() && start == START
 }
 
 #[cfg(unix)]

@@ -27,11 +27,7 @@ impl Default for Limits {
 /// # Errors
 /// No space, the system's, and those of [`quantize`].
 pub fn run(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) -> Result<Vec<Outcome>> {
-    if source.weightless {
-        let path = source.path.display();
-        return Err(Error::refused(format!("{path}: has settings but no weights"))
-            .or("without them only --dry-run works; weights are read from .safetensors"));
-    }
+    source.need_weights()?;
     if let Some(folder) = &plan.folder {
         std::fs::create_dir(folder).map_err(|e| Error::io(folder, "create", e))?;
     }

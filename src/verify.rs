@@ -40,8 +40,10 @@ pub struct Comparison {
 /// same shape.
 ///
 /// # Errors
-/// The system's; tensors that cannot be decoded.
+/// The system's; tensors that cannot be decoded; settings without weights.
 pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding>> {
+    source.need_weights()?;
+    reference.map_or(Ok(()), Source::need_weights)?;
     // Tensors in parallel, bands within one after another: sums do not depend on the number of threads.
     (0..source.model.tensors.len()).into_par_iter().map(|i| tensor(source, i, reference)).collect()
 }

@@ -434,3 +434,146 @@ fn published_settings_give_the_tensors_of_published_conversions() {
         }
     }
 }
+
+#[test]
+fn settings_without_weights_are_no_model_to_check_or_to_rewrite() {
+    let dir = Dir::new();
+    let hub = dir.path("hub");
+    std::fs::create_dir(&hub).unwrap();
+    std::fs::write(format!("{hub}/config.json"), config("LlamaForCausalLM").to_string()).unwrap();
+    let whole = checkpoint(&dir, "whole", &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = dir.path("out.gguf");
+    for args in [
+        &["verify", &hub][..],
+        &["verify", &hub, "--against", &whole],
+        &["verify", &whole, "--against", &hub],
+        &["edit", &hub, &out, "--set", "general.name=x"],
+        &["merge", &hub, &out],
+    ] {
+        let (code, text) = fails(args);
+        assert!(code == 1 && text.contains("no weights"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_rewritten_checkpoint_has_the_names_of_its_format() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let (whole, edited) = (dir.path("whole.gguf"), dir.path("edited.gguf"));
+    ok(&["convert", &hub, &whole]);
+    ok(&["edit", &hub, &edited, "--set", "general.name=Other"]);
+    ok(&["verify", &edited, "--against", &whole]);
+    let info = json(&["inspect", "--json", &edited]);
+    assert!(info["metadata"].as_array().unwrap().contains(&of!(["general.name", "str", "Other"])), "{info}");
+    let one = dir.path("one.safetensors");
+    ok(&["merge", &hub, &one]);
+    assert!(stored(&one, "model.norm.weight") == stored(&hub, "model.norm.weight"));
+}
+
+#[test]
+fn metadata_cannot_be_set_in_a_checkpoint() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = format!("{}/", dir.path("out"));
+    let (code, text) = fails(&["convert", &hub, &out, "--set", "llama.rope.freq_base=f32:5"]);
+    assert!(code == 2 && text.contains("config.json"), "{text}");
+    assert_eq!(dir.names(), ["hub"]);
+}
+
+#[test]
+fn biases_are_switched_on_in_config_json() {
+    let dir = Dir::new();
+    let biases = [("self_attn.q_proj.bias", HIDDEN), ("mlp.down_proj.bias", HIDDEN)];
+    for (name, more, on) in [("with", &biases[..], Some(true)), ("without", &[], None)] {
+        let hub = checkpoint(&dir, name, &config("LlamaForCausalLM"), &tensors(more));
+        let (gguf, back) = (format!("{hub}.gguf"), format!("{hub}-back/"));
+        ok(&["convert", &hub, &gguf]);
+        ok(&["convert", &gguf, &back]);
+        let settings: Value = serde_json::from_slice(&std::fs::read(back + "config.json").unwrap()).unwrap();
+        assert_eq!((settings["attention_bias"].as_bool(), settings["mlp_bias"].as_bool()), (on, on));
+    }
+}
+
+#[test]
+fn what_makes_a_folder_a_checkpoint_appears_last() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    std::fs::write(format!("{hub}/README.md"), "hello").unwrap();
+    let out = format!("{}/", dir.path("out"));
+    let plan = json(&["convert", &hub, &out, "--split-max-size", "30K", "--dry-run", "--json"]);
+    let files = plan["files"].as_array().unwrap();
+    assert!(files.len() > 4, "{plan}");
+    assert_eq!(files.last().unwrap()["path"], format!("{out}config.json"));
+}
+
+#[test]
+fn the_single_file_is_read_where_parts_lie_beside_it() {
+    let dir = Dir::new();
+    let all = tensors(&[]);
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &all);
+    let both = format!("{}/", dir.path("both"));
+    ok(&["convert", &hub, &both, "--split-max-size", "30K", "--type", "f32"]);
+    std::fs::copy(format!("{hub}/model.safetensors"), format!("{both}model.safetensors")).unwrap();
+    let text = ok(&["convert", &both, &dir.path("m.gguf")]);
+    assert!(text.contains("bf16 ") && text.contains("are not read"), "{text}");
+    // And nothing makes such a folder.
+    let (_, text) = fails(&["convert", &dir.path("m.gguf"), &both, "--split-max-size", "30K"]);
+    assert!(text.contains("model.safetensors would be read instead"), "{text}");
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_no_file() {
+    let dir = Dir::new();
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 988097824\n",
+        "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    );
+    for file in ["model.safetensors", "tokenizer.model", "tokenizer.json", "config.json"] {
+        let hub = checkpoint(&dir, &format!("{file}-hub"), &config("LlamaForCausalLM"), &tensors(&[]));
+        std::fs::write(format!("{hub}/{file}"), &pointer).unwrap();
+        let (_, text) = fails(&["convert", &hub, &dir.path("out.gguf")]);
+        assert!(text.contains(&format!("{file} is a pointer of Git LFS")), "{text}");
+    }
+}
+
+#[test]
+fn a_file_named_without_its_folder_gives_the_same() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "My-Model-7B", &config("LlamaForCausalLM"), &tensors(&[]));
+    ok(&["convert", &hub, &dir.path("a.gguf")]);
+    for (name, input) in [("b.gguf", "model.safetensors"), ("c.gguf", "."), ("d.gguf", "./")] {
+        let run = common::program().args(["convert", input, &dir.path(name)]).current_dir(&hub).output();
+        assert!(run.unwrap().status.success());
+        assert!(dir.read(name) == dir.read("a.gguf"), "{input}");
+    }
+}
+
+#[test]
+fn modules_that_were_not_converted_keep_their_floats() {
+    let dir = Dir::new();
+    let mut settings = config("LlamaForCausalLM");
+    settings["quantization_config"] = of!({"quant_method": "bitnet", "linear_class": "autobitlinear",
+        "quantization_mode": "online", "modules_to_not_convert": ["model.layers.1"]});
+    let all = tensors(&[]);
+    let hub = checkpoint(&dir, "hub", &settings, &all);
+    let gguf = dir.path("m.gguf");
+    ok(&["convert", &hub, &gguf]);
+    let up = |layer: usize| {
+        &all.iter().find(|t| t.0 == format!("model.layers.{layer}.mlp.up_proj.weight")).unwrap().3
+    };
+    assert!(stored(&gguf, "blk.1.ffn_up.weight") == *up(1));
+    assert!(stored(&gguf, "blk.0.ffn_up.weight").len() == 2 * up(0).len(), "rounded, in f32");
+}
+
+#[test]
+fn llama2c_says_what_it_does_not_run() {
+    let dir = Dir::new();
+    let norms = [("self_attn.q_norm.weight", 16), ("self_attn.k_norm.weight", 16)];
+    let mut settings = config("Qwen3ForCausalLM");
+    settings["head_dim"] = of!(16);
+    let hub = checkpoint(&dir, "hub", &settings, &tensors(&norms));
+    for kind in ["f32", "int8"] {
+        let (_, text) = fails(&["convert", &hub, &dir.path("m.bin"), "--type", kind]);
+        assert!(text.contains("\"qwen3\""), "{text}");
+    }
+}

@@ -82,10 +82,28 @@ impl Config {
         }
         let context = read.optional("max_position_embeddings")?.unwrap_or(class.context);
         // Two dialects: "rope_theta" and "rope_scaling" at the top, or both in "rope_parameters".
+        // Where somebody has put the first into a file of the second, transformers takes the first.
         let null = Json::Null;
-        let rope = ["rope_parameters", "rope_scaling"].iter().map(|k| &json[*k]).find(|r| r.is_object());
-        let rope = rope.unwrap_or(&null);
-        let theta = Reader(rope).float("rope_theta")?.or(read.float("rope_theta")?).unwrap_or(class.theta);
+        let mut rope = &null;
+        let mut theta = read.float("rope_theta")?;
+        for key in ["rope_parameters", "rope_scaling"] {
+            match &json[key] {
+                Json::Null => {}
+                Json::Object(map) if map.values().any(Json::is_object) => {
+                    return Err(format!(
+                        "{key} differs from layer to layer, which runtimes do not compute for {}",
+                        arch.name
+                    ));
+                }
+                Json::Object(map) if map.is_empty() => {}
+                found @ Json::Object(_) => {
+                    rope = found;
+                    theta = Reader(rope).float("rope_theta")?.or(theta);
+                }
+                other => return Err(format!("{key} is {other}, which is no rotary scaling that can be")),
+            }
+        }
+        let theta = theta.unwrap_or(class.theta);
         let mut notes = Vec::new();
         let dynamic = rope["rope_type"] == "dynamic" || rope["type"] == "dynamic";
         let scaling = if dynamic {
@@ -105,7 +123,8 @@ impl Config {
                 arch.activation[0], arch.name
             ));
         }
-        if let Some(part) = read.float("partial_rotary_factor")?
+        if let Some(part) =
+            Reader(rope).float("partial_rotary_factor")?.or(read.float("partial_rotary_factor")?)
             && part != 1.0
         {
             return Err(format!(
@@ -226,7 +245,8 @@ impl Config {
         {
             return Err(format!("{layers} layers with {heads} heads of {head} cannot be"));
         }
-        if optional("expert_count")?.is_some() {
+        // Some converters write a zero for models without experts.
+        if get("expert_count").is_some_and(|v| v.as_u64() != Some(0)) {
             return Err("a mixture of experts, whose Hugging Face names are not known".into());
         }
         let theta = float("rope.freq_base").unwrap_or(10000.0);
@@ -342,6 +362,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scaling_that_was_added_counts() {
+        // As a model card says how to stretch the model, in a file that transformers 5 wrote.
+        let mut json = llama();
+        json["rope_parameters"] = json!({"rope_theta": 500000.0, "rope_type": "default"});
+        json["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
+        let config = Config::from_hub(&json).unwrap();
+        assert_eq!((config.theta, config.scaling), (500000.0, Scaling::Linear { factor: 2.0 }));
+        json["rope_scaling"] = json!({});
+        assert_eq!(Config::from_hub(&json).unwrap().scaling, Scaling::None);
+    }
+
+    #[test]
     fn there_and_back() {
         let config = Config::from_hub(&llama()).unwrap();
         let mut metadata = config.metadata();
@@ -406,6 +438,11 @@ mod tests {
         assert!(with("vocab_size", Json::Null).contains("has no vocab_size"));
         assert!(with("rope_scaling", json!({"type": "longrope"})).contains("longrope"));
         assert!(with("rope_theta", json!("much")).contains("rope_theta"));
+        assert!(with("rope_scaling", json!("linear")).contains("rope_scaling"));
+        let layers = json!({"full_attention": {"rope_type": "linear", "factor": 2.0}});
+        assert!(with("rope_parameters", layers).contains("layer to layer"));
+        let part = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
+        assert!(with("rope_parameters", part).contains("partial_rotary_factor"));
         for json in [json!(null), json!([]), json!({"architectures": "x"}), json!(7)] {
             assert!(Config::from_hub(&json).is_err());
         }

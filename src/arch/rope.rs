@@ -44,6 +44,9 @@ const YARN: [(&[&str], &str); 4] = [
     (&["beta_slow"], "yarn_beta_slow"),
 ];
 
+/// A longer context than any model is trained on.
+const MOST_ORIGINAL: f64 = (1u64 << 31) as f64;
+
 impl Scaling {
     /// Reads `rope_scaling` or `rope_parameters`; `context` is the model's.
     ///
@@ -51,10 +54,18 @@ impl Scaling {
     /// Kinds that the runtimes would not compute, and missing numbers.
     pub fn from_hub(json: &Json, context: u64) -> Result<Self, String> {
         let text = |key: &str| json.get(key).and_then(Json::as_str);
-        let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite());
+        // GGUF has them as f32, where a larger number would be infinite and a smaller one zero.
+        let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|&x| (x as f32).is_finite());
         let positive =
-            |key: &str| number(key).filter(|&x| x > 0.0).ok_or(format!("rope scaling without {key}"));
-        let original = number("original_max_position_embeddings").filter(|&n| n >= 1.0).map(|n| n as u64);
+            |key: &str| number(key).filter(|&x| x as f32 > 0.0).ok_or(format!("rope scaling without {key}"));
+        let original =
+            number("original_max_position_embeddings").filter(|n| (1.0..=MOST_ORIGINAL).contains(n));
+        let original = original.map(|n| n as u64);
+        if let Some(odd) =
+            ["rope_type", "type"].iter().find_map(|k| json.get(k).filter(|v| !v.is_string() && !v.is_null()))
+        {
+            return Err(format!("rope scaling of type {odd}, which is not supported for it"));
+        }
         let kind = text("rope_type").or(text("type")).unwrap_or("default").to_ascii_lowercase();
         Ok(match kind.as_str() {
             "default" | "none" => Self::None,
@@ -95,6 +106,12 @@ impl Scaling {
                     if let Some(value) = value {
                         set(key, Value::F32(value as f32));
                     }
+                }
+                if let [_, Some(attention), ..] = rest {
+                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it computes the factor that is
+                    // usual, and multiplies it by this.
+                    let usual = 1.0 + 0.1 * factor.max(1.0).ln();
+                    set("attn_factor", Value::F32((attention / usual) as f32));
                 }
             }
         }
@@ -226,10 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn the_attention_factor_is_written_as_llama_cpp_reads_it() {
+        let json = json!({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5});
+        let mut metadata = Metadata::new();
+        Scaling::from_hub(&json, 4096).unwrap().metadata("qwen2", &mut metadata);
+        let factor = metadata.get("qwen2.rope.scaling.attn_factor").and_then(Value::as_f64).unwrap();
+        assert!((factor * (1.0 + 0.1 * 4f64.ln()) - 1.5).abs() < 1e-6, "{factor}");
+    }
+
+    #[test]
     fn both_dialects_and_the_way_back() {
         for (json, wanted) in [
             (json!({"rope_type": "default"}), Scaling::None),
-            (json!({"type": "linear", "factor": 4.0}), Scaling::Linear { factor: 4.0 }),
+            (json!({"type": "linear", "rope_type": null, "factor": 4.0}), Scaling::Linear { factor: 4.0 }),
             (
                 json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "beta_fast": 32.0}),
                 Scaling::Yarn { factor: 4.0, original: 32768, rest: [None, None, Some(32.0), None] },
@@ -242,9 +268,14 @@ mod tests {
             assert_eq!(Scaling::from_gguf(&metadata, "llama", 10000.0, None), Ok(wanted));
             assert_eq!(Scaling::from_hub(&wanted.to_hub(), 4096), Ok(wanted));
         }
-        for bad in
-            [json!({"type": "longrope"}), json!({"rope_type": "linear"}), json!({"rope_type": "llama3"})]
-        {
+        for bad in [
+            json!({"type": "longrope"}),
+            json!({"rope_type": "linear"}),
+            json!({"rope_type": "llama3"}),
+            json!({"rope_type": 7}),
+            json!({"rope_type": "linear", "factor": 1e300}),
+            json!({"rope_type": "yarn", "factor": 1e-300}),
+        ] {
             assert!(Scaling::from_hub(&bad, 4096).is_err(), "{bad}");
         }
     }

@@ -315,6 +315,8 @@ fn config_id(config: &serde_json::Value) -> Option<String> {
 fn folder_id(folder: &Path) -> Option<String> {
     // A link's own name says more than that of the folder where it leads, so links are followed only where the
     // path has no name at the end.
+    // The folder of a file that is named without one.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let path = match folder.file_name() {
         Some(_) => std::path::absolute(folder),
         None => folder.canonicalize(),

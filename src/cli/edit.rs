@@ -52,7 +52,7 @@ impl Edit {
         if edits.is_empty() {
             return Err(usage("nothing to change: say --set, --set-file, --rename or --remove"));
         }
-        let source = self.input.open_as_filed()?;
+        let source = self.input.open_for(&self.out)?;
         let wishes = Wishes { out: self.out.clone(), edits, ..Wishes::default() };
         let plan = plan::plan(&source, &wishes)?;
         carry_out(&source, &plan, self.resources.limits(), self.json)

@@ -1,6 +1,6 @@
 //! Options that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::Limits;
 use crate::plan::edit::{Edit, key_value};
 use crate::plan::scheme::{self, SCHEMES, Scheme};
-use crate::plan::{Choice, Target};
+use crate::plan::{self, Choice, Target};
 use crate::quantize::Watcher;
 use crate::report::parse_bytes;
 use crate::source;
@@ -44,6 +44,14 @@ impl Input {
     /// The model with the names and the order that its files have.
     pub fn open_as_filed(&self) -> Result<source::Source> {
         source::Source::open(&self.input, &self.options(true))
+    }
+
+    /// The model for a result that is to have the same tensors: under GGUF's names if it is a GGUF or a llama2.c
+    /// checkpoint, which nothing runs under others; else as its files have them.
+    pub fn open_for(&self, out: &Path) -> Result<source::Source> {
+        let ending = out.extension().unwrap_or_default();
+        let as_filed = plan::is_folder(out) || ending.eq_ignore_ascii_case("safetensors");
+        source::Source::open(&self.input, &self.options(as_filed))
     }
 
     fn options(&self, as_filed: bool) -> source::Options {

@@ -75,7 +75,7 @@ fn rewrite(
     resources: &Resources,
     json: bool,
 ) -> Result<()> {
-    let source = input.open_as_filed()?;
+    let source = input.open_for(out)?;
     let wishes = Wishes { out: out.to_path_buf(), split, ..Wishes::default() };
     let plan = plan::plan(&source, &wishes)?;
     carry_out(&source, &plan, resources.limits(), json)

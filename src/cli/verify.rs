@@ -34,7 +34,11 @@ impl Verify {
     pub fn run(&self) -> Result<()> {
         // By itself a checkpoint is checked as it is; compared, under the names that both sides share.
         let source = if self.against.is_some() { self.input.open()? } else { self.input.open_as_filed()? };
-        let options = source::Options { no_mmap: self.input.no_mmap, ..Default::default() };
+        let options = source::Options {
+            no_mmap: self.input.no_mmap,
+            pre_tokenizer: self.input.pre_tokenizer.clone(),
+            ..Default::default()
+        };
         let reference = self.against.as_deref().map(|p| Source::open(p, &options)).transpose()?;
         let findings = verify(&source, reference.as_ref())?;
         let unmatched = reference.as_ref().map(|r| unmatched(&source, r)).unwrap_or_default();

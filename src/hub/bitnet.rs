@@ -1,6 +1,7 @@
 //! Ternary weights as Hugging Face's transformers stores them (its `integrations/bitnet`): which of the forms a
 //! checkpoint has, and by what its codes are multiplied.
 
+use regex::Regex;
 use serde_json::Value as Json;
 
 /// The form of a checkpoint's projections, by its `quantization_config`.
@@ -51,6 +52,16 @@ pub fn form(config: &Json) -> Result<Form, String> {
         None if quantized["offline_quantization"].as_bool() == Some(true) => Scale::Magnitude,
         None => Scale::Unsaid,
     }))
+}
+
+/// Whether `quantization_config` leaves out the module of a tensor: its weights are floats that mean what they are.
+pub fn left_out(config: &Json, tensor: &str) -> bool {
+    let module = tensor.strip_suffix(".weight").unwrap_or(tensor);
+    let list = config["quantization_config"]["modules_to_not_convert"].as_array();
+    // As in transformers: the end of a name, or a pattern for its beginning up to a dot.
+    let begins = |name: &str| Regex::new(&format!("^(?:{name})(?:\\.|$)")).is_ok_and(|r| r.is_match(module));
+    let names = list.into_iter().flatten().filter_map(Json::as_str).filter(|name| !name.is_empty());
+    names.into_iter().any(|name| module.ends_with(name) || begins(name))
 }
 
 /// Magnitudes of trained weights lie below this, and one over them above.
@@ -113,6 +124,23 @@ mod tests {
         ] {
             assert!(of(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn modules_are_left_out_by_whole_names() {
+        let config = json!({"quantization_config": {"modules_to_not_convert": ["lm_head", "model.layers.1", "v_proj", r"model\.layers\.3\..*gate_proj", "(", "", 7]}});
+        for (tensor, out) in [
+            ("lm_head.weight", true),
+            ("model.layers.1.mlp.up_proj.weight", true),
+            ("model.layers.11.mlp.up_proj.weight", false),
+            ("model.layers.0.mlp.up_proj.weight", false),
+            ("model.layers.0.self_attn.v_proj.weight", true),
+            ("model.layers.3.mlp.gate_proj.weight", true),
+            ("model.layers.3.mlp.down_proj.weight", false),
+        ] {
+            assert_eq!(left_out(&config, tensor), out, "{tensor}");
+        }
+        assert!(!left_out(&json!({}), "lm_head.weight"));
     }
 
     #[test]

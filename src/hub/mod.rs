@@ -11,6 +11,7 @@ use formats::model::Tensor;
 use serde_json::Value as Json;
 
 use crate::arch::{Arch, Config, Heads, Rotary, Rule};
+use crate::disk::InFile;
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
 
@@ -44,8 +45,8 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
     if len > MOST_JSON {
         return Err(Error::refused(format!("{}: {len} bytes are too many for settings", path.display())));
     }
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    let json = serde_json::from_slice(&text)
+    let file = InFile::open(path, false)?;
+    let json = serde_json::from_slice(&file.read(0, file.len)?)
         .map_err(|e| Error::refused(format!("{}: is no JSON: {e}", path.display())))?;
     Ok(Some(json))
 }
@@ -58,6 +59,12 @@ fn rows(arch: &Arch, config: &Config, rule: &Rule) -> RowOrder {
     }
 }
 
+/// The setting that says whether a checkpoint has this optional tensor, a bias: without it, transformers leaves the
+/// tensor unread.
+fn bias_switch(name: &str) -> &'static str {
+    if name.contains(".mlp.") { "mlp_bias" } else { "attention_bias" }
+}
+
 /// A tensor's shape, if it is another than the settings ask for, in words.
 fn misshapen(t: &Tensor, wanted: &[u64], config: &Config) -> Option<String> {
     if t.shape == wanted {
@@ -65,7 +72,7 @@ fn misshapen(t: &Tensor, wanted: &[u64], config: &Config) -> Option<String> {
     }
     let why = match t.shape.first().zip(wanted.first()) {
         Some((rows, vocab)) if *vocab == config.vocab && t.shape[1..] == wanted[1..] => {
-            format!("it has {rows} rows, and the vocabulary is {vocab}")
+            format!("it has {rows} rows, and the vocabulary (vocab_size) is {vocab}")
         }
         _ => format!("the settings ask for {wanted:?}"),
     };

@@ -10,7 +10,7 @@ use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
 use serde_json::Value as Json;
 
 use super::bitnet::{self, Form};
-use super::{Hub, misshapen, read_json, rows};
+use super::{Hub, bias_switch, misshapen, read_json, rows};
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -56,10 +56,9 @@ pub fn translate(mut source: Source, folder: &Path, options: &Options) -> Result
         .map_err(|why| wrong(why).or("start from the original weights, in bf16, f16 or f32"))?;
     let expected = config.arch.expected(&config);
     source.model.notes.extend(config.notes.iter().cloned());
-    source.weightless = source.files.is_empty();
     let (tensors, views) = match source.weightless {
         true => imagined(&config, &json, &expected)?,
-        false => tensors(&mut source, &config, form, &expected)?,
+        false => tensors(&mut source, &config, &json, form, &expected)?,
     };
     let weights = tensors.iter().map(Tensor::elements).sum();
     source.model.metadata = metadata(folder, &config, &json, weights, options, &mut source)?;
@@ -77,7 +76,13 @@ pub fn translate(mut source: Source, folder: &Path, options: &Options) -> Result
 type Tensors = (Vec<Tensor>, Vec<Option<View>>);
 
 /// The stored tensors, renamed and in order.
-fn tensors(source: &mut Source, config: &Config, form: Form, expected: &[Expected]) -> Result<Tensors> {
+fn tensors(
+    source: &mut Source,
+    config: &Config,
+    json: &Json,
+    form: Form,
+    expected: &[Expected],
+) -> Result<Tensors> {
     let by_name: HashMap<&str, &Expected> = expected.iter().map(|e| (e.hub.as_str(), e)).collect();
     let stored = std::mem::take(&mut source.model.tensors);
     let scales = scales(source, &stored)?;
@@ -103,8 +108,9 @@ fn tensors(source: &mut Source, config: &Config, form: Form, expected: &[Expecte
             continue;
         }
         let order = rows(config.arch, config, e.rule);
+        let floats = is_float(t.encoding) && bitnet::left_out(json, &t.name);
         let (tensor, view) = match form {
-            Form::Ternary(_) if e.shape.len() == 2 && e.hub.contains(".layers.") => {
+            Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();
                 ternary(t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
             }
@@ -115,8 +121,11 @@ fn tensors(source: &mut Source, config: &Config, form: Form, expected: &[Expecte
     }
     if let Some(first) = left.first() {
         let (arch, more) = (config.arch.name, more(left.len()));
-        return Err(Error::refused(format!("tensor {first}{more} has no place in the architecture {arch}"))
-            .or("does config.json name the right architecture, and do all files belong to one model?"));
+        let have = if left.len() > 1 { "have" } else { "has" };
+        return Err(Error::refused(format!(
+            "tensor {first}{more} {have} no place in the architecture {arch}"
+        ))
+        .or("does config.json name the right architecture, and do all files belong to one model?"));
     }
     let present: std::collections::HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     let needed = |e: &&Expected| match e.rule.presence {
@@ -127,7 +136,8 @@ fn tensors(source: &mut Source, config: &Config, form: Form, expected: &[Expecte
     let missing: Vec<_> =
         expected.iter().filter(needed).filter(|e| !present.contains(e.gguf.as_str())).collect();
     if let Some(first) = missing.first() {
-        let why = format!("tensor {}{} is missing", first.hub, more(missing.len()));
+        let are = if missing.len() > 1 { "are" } else { "is" };
+        let why = format!("tensor {}{} {are} missing", first.hub, more(missing.len()));
         return Err(Error::refused(why).or("is a file of the model missing, or config.json another model's?"));
     }
     if let Some(name) = output {
@@ -145,7 +155,7 @@ fn more(count: usize) -> String {
 /// A tensor of floats.
 fn plain(t: &Tensor, e: &Expected, rows: RowOrder, config: &Config) -> Result<(Tensor, Option<View>)> {
     if let Some(why) = misshapen(t, &e.shape, config) {
-        return Err(Error::refused(why).or("the vocabulary is vocab_size in config.json"));
+        return Err(Error::refused(why).or("does config.json belong to these weights?"));
     }
     if !is_float(t.encoding) {
         let why = format!("tensor {} is {}, and config.json says nothing of it", t.name, t.encoding.name());
@@ -224,10 +234,7 @@ fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tenso
     let wanted = |e: &&Expected| match e.rule.presence {
         Presence::Always => true,
         Presence::Untied => !config.tied,
-        Presence::Optional => {
-            let key = if e.hub.contains(".mlp.") { "mlp_bias" } else { "attention_bias" };
-            json[key].as_bool() == Some(true)
-        }
+        Presence::Optional => json[bias_switch(&e.hub)].as_bool() == Some(true),
     };
     let mut tensors = Vec::new();
     for e in expected.iter().filter(wanted) {
@@ -294,7 +301,7 @@ fn metadata(
             keys.push(none);
             if options.tokenizer.is_none() {
                 source.model.notes.push(
-                    "no tokenizer files in the folder: the GGUF has no vocabulary, and runs on numbers only"
+                    "no tokenizer files in the folder: a GGUF of it has no vocabulary, and runs on numbers only"
                         .into(),
                 );
             }
@@ -322,5 +329,5 @@ pub fn settings_only(folder: &Path) -> Source {
         tensors: Vec::new(),
         notes: Vec::new(),
     };
-    Source::new(folder, model, Vec::new())
+    Source { weightless: true, ..Source::new(folder, model, Vec::new()) }
 }

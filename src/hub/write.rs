@@ -7,7 +7,7 @@ use formats::metadata::{Array, Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::{Value as Json, json};
 
-use super::{misshapen, rows};
+use super::{bias_switch, misshapen, rows};
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -162,7 +162,14 @@ fn files(source: &Source, config: &Config) -> Result<Export> {
         }
     }
     files.push(("generation_config.json".into(), format!("{generation:#}\n").into_bytes()));
-    Ok(Export { config: config.to_hub("float32", bos, eos), files })
+    let mut json = config.to_hub("float32", bos, eos);
+    let names: HashSet<&str> = source.model.tensors.iter().map(|t| t.name.as_str()).collect();
+    for e in config.arch.expected(config).iter().filter(|e| e.rule.presence == Presence::Optional) {
+        if names.contains(e.hub.as_str()) {
+            json[bias_switch(&e.hub)] = json!(true);
+        }
+    }
+    Ok(Export { config: json, files })
 }
 
 /// Whether a model's metadata has a vocabulary.

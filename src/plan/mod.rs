@@ -137,6 +137,12 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     let target = target(model, wishes)?;
     let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();
+    if source.export.is_some() && !wishes.edits.is_empty() {
+        return Err(Error::usage(
+            "a checkpoint's settings are in its config.json, which --set does not reach",
+        )
+        .or("change config.json in the result, or set the value in a GGUF first and convert that"));
+    }
     for edit in &wishes.edits {
         edit.apply(&mut metadata)?;
     }

@@ -150,8 +150,9 @@ pub(super) fn gguf_metadata(
     }
     if metadata.get("general.architecture").is_none() {
         notes.push(
-            "the source names no architecture, so neither does the GGUF: tensors keep their names, and llama.cpp will \
-             not run it (--set general.architecture=NAME if it should be named)"
+            "the source names no architecture (a checkpoint has a config.json beside its weights), so neither does the \
+             GGUF: tensors keep their names, and llama.cpp will not run it (--set general.architecture=NAME if it should \
+             be named)"
                 .into(),
         );
     } else if metadata.get("tokenizer.ggml.model").is_none() && matches!(model.format, Format::Llama2c { .. })
@@ -160,6 +161,11 @@ pub(super) fn gguf_metadata(
         notes.push(
             "no vocabulary: give the checkpoint's tokenizer.bin with --tokenizer to have one in the file"
                 .into(),
+        );
+    }
+    if source.hub.is_some() && tensors.iter().any(|t| t.encoding == Encoding::Blocks(DType::F64)) {
+        notes.push(
+            "f64 weights are kept as they are, and llama.cpp computes with none; say --type f32".into(),
         );
     }
     let quantized = tensors.iter().any(|t| !t.encoding.is_plain());
@@ -237,8 +243,10 @@ pub(super) fn place(
             }
             if let Some(export) = source.export.as_ref().filter(|_| folder) {
                 let main = main_type(tensors).unwrap_or(DType::F32);
-                extra.push((dir.join(hub::CONFIG), export.config(main)));
                 extra.extend(export.files.iter().map(|(name, bytes)| (dir.join(name), bytes.clone())));
+                // Last, since it is what makes the folder a checkpoint: one that lacks some of its files, because
+                // the run was interrupted while they got their names, is none.
+                extra.push((dir.join(hub::CONFIG), export.config(main)));
             }
             Ok((layout, names.iter().map(|n| dir.join(n)).collect(), extra))
         }
@@ -317,9 +325,14 @@ pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
     Err(if decodable { e.or("unpack it with --type f16, bf16 or f32") } else { e })
 }
 
-/// An index that stays behind would keep an older model in force.
+/// An index that stays behind would keep an older model in force, and so would a single file beside parts.
 pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     let Some(path) = paths.first() else { return Ok(()) };
+    let single = path.with_file_name("model.safetensors");
+    if paths.len() > 1 && stem(path) == "model" && single.exists() {
+        return Err(Error::refused(format!("{} would be read instead of the new parts", single.display()))
+            .or("remove it, or write to another folder"));
+    }
     let index = path.with_file_name(format!("{}.safetensors.index.json", stem(path)));
     if index.exists() && extra.iter().all(|(p, _)| *p != index) {
         return Err(Error::refused(format!("{} belongs to another model in this place", index.display()))

@@ -140,7 +140,8 @@ impl Source {
 
     fn open_folder(path: &Path, map: bool) -> Result<Self> {
         let index = path.join(format!("model.{INDEX}"));
-        if index.is_file() {
+        // Where both are, transformers reads the single file.
+        if index.is_file() && !path.join("model.safetensors").is_file() {
             return Self::open_index(&index, map);
         }
         let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
@@ -182,6 +183,18 @@ impl Source {
         let mut source = Self::new(index, safetensors::join(shards)?, files);
         source.beside.push(index.to_path_buf());
         Ok(source)
+    }
+
+    /// Refuses settings without weights, where weights are what it is about.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn need_weights(&self) -> Result<()> {
+        if !self.weightless {
+            return Ok(());
+        }
+        Err(Error::refused(format!("{}: has settings but no weights", self.path.display()))
+            .or("without them only --dry-run works; weights are read from .safetensors"))
     }
 
     /// Bytes of the source's files.

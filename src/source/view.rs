@@ -139,8 +139,12 @@ impl View {
         let x = self.numbers(source, t, first..last)?;
         if let Some(i) = x.iter().position(|x| !x.is_finite()) {
             let n = first + i as u64;
-            return Err(Error::refused(format!("tensor {}: weight {n} has no value", t.name))
-                .or("a two-bit code of 3 means nothing; the file is damaged"));
+            return Err(Error::refused(format!("tensor {}: weight {n} has no value", t.name)).or(match self
+                .values
+            {
+                Values::Packed { .. } => "a two-bit code of 3 means nothing; the file is damaged",
+                _ => "the number is infinite or undefined; is the file damaged?",
+            }));
         }
         let order = source.model.order;
         let mut bytes = Vec::with_capacity(x.len() * size as usize);

@@ -241,7 +241,10 @@ impl Special {
     fn set(&mut self, role: &'static str, id: u32, tokens: &Tokens, notes: &mut Vec<String>) {
         if !tokens.fits(id) {
             let rows = tokens.rows();
-            notes.push(format!("{role} should be token {id}, but there are {rows} tokens: left out"));
+            let note = format!("{role} should be token {id}, but there are {rows} tokens: left out");
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
         } else if !self.ids.iter().any(|(r, _)| *r == role) {
             self.ids.push((role, id));
         }

@@ -1,5 +1,6 @@
 //! Version 2's int8 groups.
 
+use super::write::check_architecture;
 use crate::error::{Error, Fault, Result};
 use crate::metadata::{Metadata, Value};
 use crate::model::Tensor;
@@ -23,6 +24,7 @@ pub fn group_size(metadata: &Metadata, tensors: &[Tensor], wanted: u32) -> Resul
             Error::of(NAME, Fault::Metadata { key: key.into(), why })
         })
     };
+    check_architecture(metadata).map_err(|fault| Error::of(NAME, fault))?;
     let (dim, hidden) = (number("llama.embedding_length")?, number("llama.feed_forward_length")?);
     // The tensors' rows are these two; whatever else they are is the layout's to refuse.
     let rows = tensors.iter().filter(|t| t.shape.len() == 2).map(Tensor::cols);

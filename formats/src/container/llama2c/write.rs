@@ -115,14 +115,20 @@ fn number(metadata: &Metadata, key: &str) -> Checked<Option<u64>> {
     }
 }
 
-/// What `run.c` has hard-coded besides the sizes.
-fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
+/// That it is a Llama.
+pub(super) fn check_architecture(metadata: &Metadata) -> Checked<()> {
     let architecture = metadata.get("general.architecture").ok_or_else(|| missing("general.architecture"))?;
     if architecture.as_str() != Some("llama") {
         let name = architecture.as_str().unwrap_or("not text");
         let why = format!("the architecture is {name:?}; llama2.c runs only \"llama\". Write a GGUF instead");
         return Err(Fault::Unsupported(why));
     }
+    Ok(())
+}
+
+/// What `run.c` has hard-coded besides the sizes.
+fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
+    check_architecture(metadata)?;
     let float = |key: &str| match metadata.get(key) {
         None => Ok(None),
         Some(v) => match v.as_f64() {

@@ -195,6 +195,7 @@ fn group_sizes_divide_both_widths() {
         assert!(e.to_string().contains("dim 16 and hidden_dim 24"), "{e}");
     }
     let mut stories = Metadata::new();
+    stories.set("general.architecture", Value::text("llama"));
     stories.set("llama.embedding_length", Value::U32(64));
     assert!(group_size(&stories, &[], 64).unwrap_err().to_string().contains("feed_forward_length"));
     stories.set("llama.feed_forward_length", Value::U32(172));
