@@ -1069,7 +1069,7 @@ trying out conversion and quantization. It is small enough to live in a reposito
 gives a measurably worse model.
 
 It writes stories of the kind it was trained on, about people in invented towns who lend, lose, mend and trade
-things, and nothing else. Its sentences are well formed, but it loses track of names and of who owns what. It is of
+things, and nothing else. It keeps to its names, and mixes up colours and who owns what. It is of
 no other use.
 
 `scripts/make_demo_model.py` makes everything: the training text comes from a grammar in the script, the tokenizer and
@@ -1202,7 +1202,7 @@ def main():
     parser.add_argument("--check", type=pathlib.Path, metavar="DIR", help="compare DIR with what this script makes")
     parser.add_argument("--stories", type=int, metavar="N", help="print N stories and stop")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--steps", type=int, default=4400)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--minutes", type=float, help="train for so long, however many steps that makes")
     parser.add_argument("--batch", type=int, default=8, help="rows to a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
