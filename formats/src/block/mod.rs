@@ -291,9 +291,9 @@ impl DType {
         let info = self.info();
         // Whole checkpoints of these go through here, and they have none.
         let none = match self {
-            Self::F16 => !any::<2>(bytes, 0x7C00),
-            Self::BF16 => !any::<2>(bytes, 0x7F80),
-            Self::F32 => !any::<4>(bytes, 0x7F80),
+            Self::F16 => !has_bits::<2>(bytes, 0x7C00),
+            Self::BF16 => !has_bits::<2>(bytes, 0x7F80),
+            Self::F32 => !has_bits::<4>(bytes, 0x7F80),
             _ => false,
         };
         if none {
@@ -330,7 +330,7 @@ impl DType {
 
 /// Whether the upper two bytes of a number have all of these bits set. Looks at every number, which is quicker than
 /// to stop.
-fn any<const N: usize>(bytes: &[u8], bits: u16) -> bool {
+fn has_bits<const N: usize>(bytes: &[u8], bits: u16) -> bool {
     let set = |b: &[u8; N]| u16::from_le_bytes([b[N - 2], b[N - 1]]) & bits == bits;
     bytes.as_chunks::<N>().0.iter().fold(false, |any, b| any | set(b))
 }
