@@ -363,6 +363,18 @@ fn shards_and_their_index_must_agree() {
 }
 
 #[test]
+fn a_cache_and_a_byte_order_mark_are_known() {
+    let dir = Dir::new();
+    std::fs::create_dir_all(dir.path("models--org--name/snapshots")).unwrap();
+    let (code, text) = fails(&["convert", &dir.path("models--org--name"), &dir.path("x.gguf")]);
+    assert!(code == 1 && text.contains("snapshots/"), "{text}");
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let settings = std::fs::read_to_string(format!("{hub}/config.json")).unwrap();
+    std::fs::write(format!("{hub}/config.json"), format!("\u{feff}{settings}")).unwrap();
+    ok(&["convert", &hub, &dir.path("x.gguf")]);
+}
+
+#[test]
 fn settings_alone_make_a_plan() {
     let dir = Dir::new();
     let hub = dir.path("hub");

@@ -46,7 +46,9 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
         return Err(Error::refused(format!("{}: {len} bytes are too many for settings", path.display())));
     }
     let file = InFile::open(path, false)?;
-    let json = serde_json::from_slice(&file.read(0, file.len)?)
+    let text = file.read(0, file.len)?;
+    // Some editors put a byte order mark first.
+    let json = serde_json::from_slice(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text))
         .map_err(|e| Error::refused(format!("{}: is no JSON: {e}", path.display())))?;
     Ok(Some(json))
 }

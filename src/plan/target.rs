@@ -322,7 +322,7 @@ pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
     let decodable = matches!(t.encoding, Encoding::Blocks(d) if crate::kernels::codec(d).is_some());
     let e =
         Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));
-    Err(if decodable { e.or("unpack it with --type f16, bf16 or f32") } else { e })
+    Err(if decodable { e.or("take --type f16, bf16 or f32, or write a .gguf") } else { e })
 }
 
 /// An index that stays behind would keep an older model in force, and so would a single file beside parts.

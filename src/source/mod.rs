@@ -154,8 +154,13 @@ impl Source {
             return Ok(hub::settings_only(path));
         }
         if names.is_empty() {
-            return Err(Error::refused(format!("{}: no .safetensors in this folder", path.display()))
-                .or("name the file itself if it is a GGUF or a llama2.c checkpoint"));
+            let hint = match path.join("snapshots").is_dir() {
+                true => "this is a hub's cache: name the folder in snapshots/ that has config.json",
+                false => "name the file itself if it is a GGUF or a llama2.c checkpoint",
+            };
+            return Err(
+                Error::refused(format!("{}: no .safetensors in this folder", path.display())).or(hint)
+            );
         }
         // Where a hub offers the weights a second time (consolidated.safetensors), this is the file that its
         // own library reads.
