@@ -1,12 +1,26 @@
-//! Conversions of whole rows, compiled for each instruction set and chosen once at run time.
+//! Conversions of whole rows and the runner's arithmetic, compiled for each instruction set and chosen once at run
+//! time.
 //!
-//! The bodies are those of [`formats::block`]: plain loops over fixed arrays without fused multiply-add and with
-//! fixed lanes, so that every build of them gives the same bits. `GGUFKIT_ISA` (portable, avx2, avx512) forces
-//! a choice.
+//! The bodies of conversions are those of [`formats::block`]: plain loops over fixed arrays without fused
+//! multiply-add and with fixed lanes, so that every build of them gives the same bits. The runner's kernels
+//! ([`dot`], [`tile`], [`float`], [`attention`]) have one plain definition each, with fixed lanes too and with
+//! multiply-adds that round once on every machine; builds for wider sets, and those that are written in a
+//! processor's own instructions, give the same bits. `GGUFKIT_ISA` (portable, avx2, avx512, amx, neon) forces a
+//! choice.
 
 #![allow(unsafe_code)]
 
-use std::sync::OnceLock;
+pub mod activations;
+mod aligned;
+pub mod attention;
+pub mod dot;
+pub mod float;
+mod isa;
+pub mod tile;
+mod weights;
+
+pub use aligned::Aligned;
+pub use isa::Isa;
 
 use formats::block::{Block, DType, Visitor, decode_blocks, encode_blocks};
 
@@ -16,72 +30,6 @@ pub trait Codec: Sync + Send {
     fn decode(&self, bytes: &[u8], out: &mut [f32]);
     /// Packs whole blocks of finite weights; `importance`, where given, has one value for each weight.
     fn encode(&self, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
-}
-
-/// A set of instructions that the bodies are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isa {
-    /// Whatever the target guarantees.
-    Portable,
-    /// x86-64 with AVX2 (and F16C, FMA, BMI, which come with it; FMA is never used).
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// x86-64 with AVX-512 F, BW, VL, DQ, CD.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Isa {
-    /// Every set that this processor has, the widest last.
-    pub fn available() -> Vec<Self> {
-        #[allow(unused_mut)]
-        let mut all = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-                all.push(Self::Avx2);
-                let wide = is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512cd");
-                if wide {
-                    all.push(Self::Avx512);
-                }
-            }
-        }
-        all
-    }
-
-    /// The name that `GGUFKIT_ISA` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
-        }
-    }
-
-    /// The set in use: the widest, or the one that `GGUFKIT_ISA` names.
-    ///
-    /// # Errors
-    /// The names to choose from, if the variable names a set that this processor does not have.
-    pub fn chosen() -> Result<Self, String> {
-        static CHOSEN: OnceLock<Result<Isa, String>> = OnceLock::new();
-        let choose = || {
-            let all = Self::available();
-            let Some(name) = std::env::var_os("GGUFKIT_ISA").filter(|n| !n.is_empty()) else {
-                return Ok(*all.last().expect("portable is always there"));
-            };
-            all.iter().find(|i| i.name() == name).copied().ok_or_else(|| {
-                let names: Vec<_> = all.iter().map(|i| i.name()).collect();
-                format!("GGUFKIT_ISA={} is not one of {}", name.to_string_lossy(), names.join(", "))
-            })
-        };
-        CHOSEN.get_or_init(choose).clone()
-    }
 }
 
 /// Σ (x − y)² and Σ x², on the set in use. Neither can overflow: they are finite if, and only if, all numbers are.
@@ -98,7 +46,9 @@ fn sums_for(x: &[f32], y: &[f32], isa: Isa) -> (f64, f64) {
         Isa::Avx2 => unsafe { x86::sums_avx2(x, y) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::sums_avx512(x, y) },
+        Isa::Avx512 | Isa::Amx => unsafe { x86::sums_avx512(x, y) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => sums_body(x, y),
     }
 }
 
@@ -145,7 +95,10 @@ impl Visitor for Build {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Box::new(x86::Avx2::<W, B, T>(std::marker::PhantomData)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Box::new(x86::Avx512::<W, B, T>(std::marker::PhantomData)),
+            Isa::Avx512 | Isa::Amx => Box::new(x86::Avx512::<W, B, T>(std::marker::PhantomData)),
+            // The target guarantees what the bodies need.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Box::new(Portable::<W, B, T>(std::marker::PhantomData)),
         }
     }
 }

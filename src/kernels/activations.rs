@@ -1,0 +1,271 @@
+//! What weights are multiplied with: a few tokens' vectors, as floats or as 8-bit integers under scales.
+//!
+//! The integer forms are those that llama.cpp multiplies with, so that figures compare: for types of 32 weights to a
+//! block, 32 codes under a scale that is rounded to a half (its Q8_0); for types of 256, 256 under an f32 (its
+//! Q8_K). Codes are rounded to the nearest, ties to even. BitNet's models are trained with one scale for a whole
+//! vector (arXiv 2402.17764, section 2), which is what [`Form::Token`] gives.
+
+use formats::block::{f16_to_f32, f32_to_f16};
+
+use super::{Aligned, Isa, isa::per_isa};
+
+/// How activations are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As f32.
+    Float,
+    /// As 8-bit codes under a scale for each group of so many.
+    Groups(usize),
+    /// As 8-bit codes under one scale for the vector, which is repeated for each group of so many.
+    Token(usize),
+    /// As the floats that 8-bit codes under one scale for the vector stand for.
+    TokenFloat,
+}
+
+impl Form {
+    /// Columns under one scale.
+    pub fn group(self) -> usize {
+        match self {
+            Self::Float | Self::TokenFloat => 1,
+            Self::Groups(n) | Self::Token(n) => n,
+        }
+    }
+}
+
+/// Rows of integers are padded with zeros to a multiple of this.
+pub const PAD: usize = 256;
+/// Tokens are padded with zeros to a multiple of this.
+pub const TOKENS: usize = 16;
+
+/// The vectors of some tokens.
+#[derive(Default)]
+pub struct Activations {
+    /// How many.
+    pub tokens: usize,
+    /// Numbers of a token.
+    pub cols: usize,
+    /// Numbers from one token's to the next, in `codes`.
+    pub stride: usize,
+    /// Columns under a scale.
+    pub group: usize,
+    /// What weights' codes are counted from: `lanes` and `bias` are multiplied by it.
+    pub offset: i32,
+    /// `[tokens, cols]`, for the float forms.
+    pub floats: Aligned<f32>,
+    /// `[tokens, stride]`.
+    pub codes: Aligned<i8>,
+    /// `[tokens, stride / group]`.
+    pub scales: Aligned<f32>,
+    /// `[tokens, stride / group]`: scale · sum of codes.
+    pub sums: Aligned<f32>,
+    /// `[tokens, stride / 4]`: −offset · sum of each four codes.
+    pub lanes: Aligned<i32>,
+    /// `[tokens, stride / group]`: −offset · sum of codes.
+    pub bias: Aligned<i32>,
+}
+
+impl Activations {
+    /// Takes `x`, `[tokens, cols]`, over, in the form that is asked for.
+    ///
+    /// # Panics
+    /// If `cols` does not divide the length of `x`, or the group does not divide `cols`.
+    pub fn set(&mut self, isa: Isa, form: Form, offset: i32, x: &[f32], cols: usize) {
+        assert!(x.len().is_multiple_of(cols) && cols.is_multiple_of(form.group()));
+        (self.tokens, self.cols, self.group, self.offset) = (x.len() / cols, cols, form.group(), offset);
+        if let Form::Float | Form::TokenFloat = form {
+            self.stride = cols;
+            self.floats.resize(x.len());
+            self.floats.copy_from_slice(x);
+            if form == Form::TokenFloat {
+                self.floats.chunks_exact_mut(cols).for_each(|x| through_codes(isa, x));
+            }
+            return;
+        }
+        self.stride = cols.next_multiple_of(PAD);
+        let rows = self.tokens.next_multiple_of(TOKENS);
+        let groups = self.stride / self.group;
+        self.codes.resize(rows * self.stride);
+        self.lanes.resize(rows * self.stride / 4);
+        self.scales.resize(rows * groups);
+        self.sums.resize(rows * groups);
+        self.bias.resize(rows * groups);
+        for t in 0..rows {
+            let row = Row {
+                codes: &mut self.codes[t * self.stride..][..self.stride],
+                lanes: &mut self.lanes[t * self.stride / 4..][..self.stride / 4],
+                scales: &mut self.scales[t * groups..][..groups],
+                sums: &mut self.sums[t * groups..][..groups],
+                bias: &mut self.bias[t * groups..][..groups],
+            };
+            let Some(x) = x.chunks_exact(cols).nth(t) else {
+                row.codes.fill(0);
+                row.lanes.fill(0);
+                row.scales.fill(0.0);
+                row.sums.fill(0.0);
+                row.bias.fill(0);
+                continue;
+            };
+            quantize(isa, form, offset, x, row);
+        }
+    }
+
+    /// The codes of a token.
+    pub(super) fn codes(&self, token: usize) -> &[i8] {
+        &self.codes[token * self.stride..][..self.stride]
+    }
+
+    /// A token's part of `lanes`.
+    pub(super) fn lanes(&self, token: usize) -> &[i32] {
+        &self.lanes[token * self.stride / 4..][..self.stride / 4]
+    }
+
+    /// A token's part of `scales`, `sums` or `bias`.
+    pub(super) fn of<'a, T>(&self, all: &'a [T], token: usize) -> &'a [T] {
+        let groups = self.stride / self.group;
+        &all[token * groups..][..groups]
+    }
+}
+
+/// A token's part of everything.
+struct Row<'a> {
+    codes: &'a mut [i8],
+    lanes: &'a mut [i32],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+    bias: &'a mut [i32],
+}
+
+per_isa! {
+    fn quantize(form: Form, offset: i32, x: &[f32], row: Row) = quantize_body
+}
+
+/// The largest magnitude, in lanes.
+#[inline(always)]
+fn peak(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for x in chunks {
+        for i in 0..16 {
+            lanes[i] = lanes[i].max(x[i].abs());
+        }
+    }
+    let most = rest.iter().fold(0f32, |m, x| m.max(x.abs()));
+    lanes.iter().fold(most, |m, &x| m.max(x))
+}
+
+/// Codes under one scale; `inverse` is what a number is multiplied by.
+#[inline(always)]
+fn round(x: &[f32], inverse: f32, codes: &mut [i8]) {
+    for (q, &x) in codes.iter_mut().zip(x) {
+        *q = (x * inverse).round_ties_even().clamp(-128.0, 127.0) as i8;
+    }
+}
+
+#[inline(always)]
+fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
+    let group = form.group();
+    row.codes[x.len()..].fill(0);
+    row.scales[x.len() / group..].fill(0.0);
+    let token = match form {
+        Form::Token(_) => Some(peak(x).max(1e-5)),
+        _ => None,
+    };
+    for (g, x) in x.chunks_exact(group).enumerate() {
+        let (scale, inverse) = match (token, group) {
+            (Some(peak), _) => (peak / 127.0, 127.0 / peak),
+            (None, 32) => {
+                let peak = peak(x);
+                let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+                // Beyond a half's range the scale stays as it is, rather than become infinite.
+                let d = peak / 127.0;
+                (if d < 65504.0 { f16_to_f32(f32_to_f16(d)) } else { d }, inverse)
+            }
+            (None, _) => {
+                // The peak gets the code −127, whatever its sign.
+                let peak = peak(x);
+                let signed = if x.contains(&-peak) && !x.contains(&peak) { -peak } else { first(x, peak) };
+                if peak > 0.0 { (signed / -127.0, -127.0 / signed) } else { (0.0, 0.0) }
+            }
+        };
+        row.scales[g] = scale;
+        round(x, inverse, &mut row.codes[g * group..][..group]);
+    }
+    for (lane, q) in row.lanes.iter_mut().zip(row.codes.as_chunks::<4>().0) {
+        *lane = -offset * (i32::from(q[0]) + i32::from(q[1]) + i32::from(q[2]) + i32::from(q[3]));
+    }
+    for (g, q) in row.codes.chunks_exact(group).enumerate() {
+        let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
+        row.bias[g] = -offset * sum;
+        row.sums[g] = row.scales[g] * sum as f32;
+    }
+}
+
+/// The first of the numbers with this magnitude.
+#[inline(always)]
+fn first(x: &[f32], peak: f32) -> f32 {
+    x.iter().copied().find(|x| x.abs() == peak).unwrap_or(peak)
+}
+
+per_isa! {
+    /// Rounds a vector to 8-bit codes under one scale, and back.
+    fn through_codes(x: &mut [f32]) = through_codes_body
+}
+
+#[inline(always)]
+fn through_codes_body(x: &mut [f32]) {
+    let peak = peak(x).max(1e-5);
+    let (scale, inverse) = (peak / 127.0, 127.0 / peak);
+    for x in x {
+        *x = (*x * inverse).round_ties_even().clamp(-128.0, 127.0) * scale;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_gives_the_same() {
+        let mut seed = 7u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut x: Vec<f32> = (0..3 * 768).map(|_| next()).collect();
+        x[5] = -70.0;
+        x[300..556].fill(0.0);
+        x[700] = 1e9;
+        x[1000] = f32::MIN_POSITIVE / 4.0;
+        for form in [Form::Groups(32), Form::Groups(256), Form::Token(32), Form::Token(256)] {
+            let mut truth = Activations::default();
+            truth.set(Isa::Portable, form, 8, &x, 768);
+            assert!(truth.codes[..3 * truth.stride].iter().any(|&q| q == 127 || q == -127));
+            for isa in Isa::available() {
+                let mut other = Activations::default();
+                other.set(isa, form, 8, &x, 768);
+                assert_eq!(&truth.codes[..], &other.codes[..], "{form:?} {}", isa.name());
+                assert_eq!(&truth.lanes[..], &other.lanes[..], "{form:?} {}", isa.name());
+                assert_eq!(&truth.bias[..], &other.bias[..], "{form:?} {}", isa.name());
+                assert_eq!(&truth.scales[..], &other.scales[..], "{form:?} {}", isa.name());
+                assert_eq!(&truth.sums[..], &other.sums[..], "{form:?} {}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn codes_stand_for_the_numbers() {
+        let x: Vec<f32> = (0..256).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        for form in [Form::Groups(32), Form::Groups(256), Form::Token(32)] {
+            let mut a = Activations::default();
+            a.set(Isa::Portable, form, 8, &x, 256);
+            for (i, x) in x.iter().enumerate() {
+                let scale = a.scales[i / form.group()];
+                assert!((f32::from(a.codes[i]) * scale - x).abs() <= scale.abs() * 0.51, "{form:?} {i}");
+            }
+            assert_eq!(a.lanes[0], -8 * a.codes[..4].iter().map(|&q| i32::from(q)).sum::<i32>());
+        }
+        let mut a = Activations::default();
+        a.set(Isa::Portable, Form::TokenFloat, 0, &[1.0, 0.5, -0.25, 0.001], 4);
+        assert_eq!(&a.floats[..], &[1.0, 64.0 / 127.0, -32.0 / 127.0, 0.0]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Rows times a vector in 256-bit registers: a block of 32 weights, or an eighth of 256, at a time.
+
+use std::arch::x86_64::*;
+
+use super::super::activations::Activations;
+use super::super::weights::Weights;
+use super::{FLOATS, Sums, total};
+
+/// A row; see [`super::Dot`].
+pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
+    row: &[u8],
+    x: &Activations,
+    token: usize,
+) -> f32 {
+    assert!(x.group == W && x.offset == T::OFFSET && row.len() / B * W == x.cols);
+    // SAFETY: this function is named only where the features were found.
+    unsafe { row_avx2::<W, B, T>(row, x, token) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
+    row: &[u8],
+    x: &Activations,
+    token: usize,
+) -> f32 {
+    let (q, lanes) = (x.codes(token), x.lanes(token));
+    let (scales, sums) = (x.of(&x.scales, token), x.of(&x.sums, token));
+    let mut s = [_mm256_setzero_ps(); 2];
+    let mut all = Sums::default();
+    for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        let mut codes = [0u8; W];
+        T::codes(block, &mut codes);
+        let d = _mm256_set1_ps(T::scale(block) * scales[b]);
+        if W == 32 {
+            let sum = eight::<W, B, T>(&codes, &q[b * 32..], &lanes[b * 8..]);
+            s[b % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, s[b % 2]);
+        } else {
+            for h in 0..2 {
+                let mut sum = _mm256_setzero_si256();
+                for n in 0..4 {
+                    let at = 128 * h + 32 * n;
+                    let part =
+                        eight::<W, B, T>(&codes[at..], &q[b * 256 + at..], &lanes[b * 64 + at / 4..]);
+                    sum = _mm256_add_epi32(sum, part);
+                }
+                s[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, s[h]);
+            }
+        }
+        if T::MIN {
+            all.mins[b % 8] = T::min(block).mul_add(sums[b], all.mins[b % 8]);
+        }
+    }
+    // SAFETY: sixteen floats.
+    unsafe {
+        _mm256_storeu_ps(all.lanes.as_mut_ptr(), s[0]);
+        _mm256_storeu_ps(all.lanes.as_mut_ptr().add(8), s[1]);
+    }
+    all.total()
+}
+
+/// Products of 32 codes, in sums of four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eight<const W: usize, const B: usize, T: Weights<W, B>>(
+    codes: &[u8],
+    q: &[i8],
+    lanes: &[i32],
+) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    // SAFETY: 32 codes, 32 numbers and 8 lanes, by the slices.
+    unsafe {
+        let c = _mm256_loadu_si256(codes[..32].as_ptr().cast());
+        let x = _mm256_loadu_si256(q[..32].as_ptr().cast());
+        if T::OFFSET == 128 {
+            // Two products of 8 bits with 255 would not fit into 16; signed, they do.
+            let w = _mm256_xor_si256(c, _mm256_set1_epi8(-128));
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+            return _mm256_madd_epi16(pairs, ones);
+        }
+        let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(c, x), ones);
+        _mm256_add_epi32(sums, _mm256_loadu_si256(lanes[..8].as_ptr().cast()))
+    }
+}
+
+/// A row of halves.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn f16(row: &[u8], x: &[f32]) -> f32 {
+    let mut s = [_mm256_setzero_ps(); 4];
+    let (chunks, rest) = x.as_chunks::<FLOATS>();
+    for (x, w) in chunks.iter().zip(row.as_chunks::<{ 2 * FLOATS }>().0) {
+        for i in 0..4 {
+            // SAFETY: 32 numbers of two and of four bytes.
+            unsafe {
+                let w = _mm256_cvtph_ps(_mm_loadu_si128(w.as_ptr().add(16 * i).cast()));
+                s[i] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.as_ptr().add(8 * i)), s[i]);
+            }
+        }
+    }
+    let mut all = [0f32; FLOATS];
+    for i in 0..4 {
+        // SAFETY: 32 floats.
+        unsafe { _mm256_storeu_ps(all.as_mut_ptr().add(8 * i), s[i]) };
+    }
+    for (i, (x, w)) in rest.iter().zip(row[chunks.len() * FLOATS * 2..].as_chunks::<2>().0).enumerate() {
+        all[i] = formats::block::f16_to_f32(u16::from_le_bytes(*w)).mul_add(*x, all[i]);
+    }
+    total(&all)
+}

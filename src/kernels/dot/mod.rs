@@ -1,0 +1,175 @@
+//! A row of weights times one vector: what generating is made of, bound by how fast weights come from memory.
+//!
+//! **Definition.** Sixteen sums, which are added up at the end in a fixed tree. For types of 32 weights to a block,
+//! weight k of block b belongs to sum 8 · (b mod 2) + k / 4; for types of 256, to sum 8 · (k / 128) + k mod 32 / 4.
+//! A block adds (scale · activations' scale) · (integer) to each of its sums, with one rounding; the mins of a row
+//! have eight sums of their own, by block. Float rows have 32 sums, by column.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(test)]
+pub(in crate::kernels) mod tests;
+
+use formats::block::{DType, f16_to_f32};
+
+use super::activations::Activations;
+use super::isa::per_isa;
+use super::weights::{Weights, with_weights};
+use super::{Codec, Isa};
+
+/// A row of a matrix times token `token` of `x`.
+pub type Dot = fn(row: &[u8], x: &Activations, token: usize) -> f32;
+
+/// The product of integers for a type on a set that [`Isa::available`] lists; `None` if the type is multiplied as
+/// floats.
+pub fn integer(dtype: DType, isa: Isa) -> Option<Dot> {
+    with_weights!(dtype, W, B, T => match isa {
+        Isa::Portable => portable::<W, B, T> as Dot,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::row::<W, B, T> as Dot,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if !super::isa::has_vnni() => avx2::row::<W, B, T> as Dot,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Amx => avx512::row::<W, B, T> as Dot,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::row::<W, B, T> as Dot,
+    })
+}
+
+/// The sums of a row.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    lanes: [f32; 16],
+    mins: [f32; 8],
+}
+
+impl Sums {
+    /// Their sum: halves are added to halves.
+    #[inline(always)]
+    fn total(&self) -> f32 {
+        let mut eight = [0f32; 8];
+        for i in 0..8 {
+            eight[i] = self.lanes[i] + self.lanes[i + 8];
+        }
+        halves(eight) + halves(self.mins)
+    }
+}
+
+#[inline(always)]
+fn halves(x: [f32; 8]) -> f32 {
+    ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
+}
+
+/// The definition.
+fn portable<const W: usize, const B: usize, T: Weights<W, B>>(
+    row: &[u8],
+    x: &Activations,
+    token: usize,
+) -> f32 {
+    debug_assert!(x.group == W && x.offset == T::OFFSET);
+    let (q, scales, sums) = (x.codes(token), x.of(&x.scales, token), x.of(&x.sums, token));
+    let mut s = Sums::default();
+    for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        let mut codes = [0; W];
+        T::codes(block, &mut codes);
+        let mut lanes = [0i32; 16];
+        for k in 0..W {
+            let lane = if W == 32 { 8 * (b % 2) + k / 4 } else { 8 * (k / 128) + k % 32 / 4 };
+            lanes[lane] += (i32::from(codes[k]) - T::OFFSET) * i32::from(q[b * W + k]);
+        }
+        let scale = T::scale(block) * scales[b];
+        for i in 0..16 {
+            if W == 256 || i / 8 == b % 2 {
+                s.lanes[i] = (lanes[i] as f32).mul_add(scale, s.lanes[i]);
+            }
+        }
+        if T::MIN {
+            s.mins[b % 8] = T::min(block).mul_add(sums[b], s.mins[b % 8]);
+        }
+    }
+    s.total()
+}
+
+/// The product of floats, with the weights of a row as they are stored: f32, f16 or bf16.
+pub fn float(dtype: DType) -> Option<fn(Isa, &[u8], &[f32]) -> f32> {
+    match dtype {
+        DType::F32 => Some(dot_f32),
+        DType::F16 => Some(dot_f16),
+        DType::BF16 => Some(dot_bf16),
+        _ => None,
+    }
+}
+
+/// A row of any type times floats: the row is decoded into `scratch` first.
+pub fn decoded(isa: Isa, codec: &dyn Codec, row: &[u8], scratch: &mut Vec<f32>, x: &[f32]) -> f32 {
+    scratch.resize(x.len(), 0.0);
+    codec.decode(row, scratch);
+    floats(isa, scratch, x)
+}
+
+per_isa! {
+    /// The product of two vectors of floats.
+    pub fn floats(w: &[f32], x: &[f32]) -> f32 = floats_body
+}
+per_isa! {
+    fn dot_f32(row: &[u8], x: &[f32]) -> f32 = f32_body
+}
+per_isa! {
+    fn dot_bf16(row: &[u8], x: &[f32]) -> f32 = bf16_body
+}
+per_isa! {
+    fn dot_f16_plain(row: &[u8], x: &[f32]) -> f32 = f16_body
+}
+
+fn dot_f16(isa: Isa, row: &[u8], x: &[f32]) -> f32 {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Isa::available` lists a set only where its features were found.
+        Isa::Avx512 | Isa::Amx => unsafe { avx512::f16(row, x) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { avx2::f16(row, x) },
+        _ => dot_f16_plain(isa, row, x),
+    }
+}
+
+/// Columns of a float row that have sums of their own.
+const FLOATS: usize = 32;
+
+#[inline(always)]
+fn total(s: &[f32; FLOATS]) -> f32 {
+    let mut sixteen = [0f32; 16];
+    for i in 0..16 {
+        sixteen[i] = s[i] + s[i + 16];
+    }
+    Sums { lanes: sixteen, mins: [0.0; 8] }.total()
+}
+
+/// Products of `x` with weights of `N` bytes that `read` makes floats of.
+macro_rules! float_body {
+    ($name:ident, $t:ty, $n:literal, $read:expr) => {
+        #[inline(always)]
+        fn $name(row: &[$t], x: &[f32]) -> f32 {
+            let mut s = [0f32; FLOATS];
+            let (chunks, rest) = x.as_chunks::<FLOATS>();
+            for (x, w) in chunks.iter().zip(row.chunks_exact(FLOATS * $n)) {
+                for i in 0..FLOATS {
+                    s[i] = $read(&w[i * $n..]).mul_add(x[i], s[i]);
+                }
+            }
+            let tail = &row[chunks.len() * FLOATS * $n..];
+            for (i, x) in rest.iter().enumerate() {
+                s[i] = $read(&tail[i * $n..]).mul_add(*x, s[i]);
+            }
+            total(&s)
+        }
+    };
+}
+float_body!(floats_body, f32, 1, |w: &[f32]| w[0]);
+float_body!(f32_body, u8, 4, |w: &[u8]| f32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+float_body!(bf16_body, u8, 2, |w: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([w[0], w[1]])) << 16));
+float_body!(f16_body, u8, 2, |w: &[u8]| f16_to_f32(u16::from_le_bytes([w[0], w[1]])));

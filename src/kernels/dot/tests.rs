@@ -1,0 +1,107 @@
+use super::*;
+use crate::kernels::activations::Form;
+use crate::kernels::weights;
+use formats::block::TYPES;
+
+/// Numbers that are everywhere between −1 and 1.
+pub fn noise(seed: u32) -> impl FnMut() -> f32 {
+    let mut seed = seed;
+    move || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// A row of random bytes whose scales are numbers, and one whose codes are at their ends.
+pub fn rows(dtype: DType, cols: usize, seed: u32) -> [Vec<u8>; 3] {
+    let info = dtype.info();
+    let len = dtype.bytes_for(cols as u64).unwrap() as usize;
+    let mut next = noise(seed);
+    let random: Vec<u8> = (0..len).map(|_| (next() * 128.0) as i32 as u8).collect();
+    let (mut low, mut high) = (vec![0u8; len], vec![255u8; len]);
+    if dtype == DType::Q8_0 {
+        (low, high) = (vec![0x80; len], vec![0x7F; len]);
+    }
+    [random, low, high].map(|mut row| {
+        for block in row.chunks_exact_mut(info.bytes) {
+            for field in info.fields.iter().filter(|f| f.width == 2) {
+                for i in 0..field.count {
+                    let x = formats::block::f32_to_f16(next() * 0.01).to_le_bytes();
+                    block[field.at + i * field.stride..][..2].copy_from_slice(&x);
+                }
+            }
+        }
+        row
+    })
+}
+
+#[test]
+fn every_set_gives_the_same_bits() {
+    for info in TYPES {
+        let Some((group, offset)) = weights::integer(info.dtype) else { continue };
+        for cols in [group, 3 * group, 8 * group, 9 * group, 1024, 2048 + group] {
+            let mut next = noise(cols as u32);
+            let mut x: Vec<f32> = (0..3 * cols).map(|_| next()).collect();
+            // A vector with codes of ±127 only.
+            for (i, x) in x[cols..2 * cols].iter_mut().enumerate() {
+                *x = if i % 3 == 0 { 1.0 } else { -1.0 };
+            }
+            x[2 * cols..].fill(0.0);
+            let mut a = Activations::default();
+            a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
+            for row in rows(info.dtype, cols, 3) {
+                for token in 0..3 {
+                    let truth = integer(info.dtype, Isa::Portable).unwrap()(&row, &a, token);
+                    for isa in Isa::available() {
+                        let found = integer(info.dtype, isa).unwrap()(&row, &a, token);
+                        let name = format!("{} {cols} {token} {}", info.name, isa.name());
+                        assert!(truth == found && truth.is_finite(), "{name}: {truth} {found}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integers_are_near_the_floats() {
+    for info in TYPES {
+        let Some((group, offset)) = weights::integer(info.dtype) else { continue };
+        let cols = 2048;
+        let mut next = noise(11);
+        let x: Vec<f32> = (0..cols).map(|_| next()).collect();
+        let mut a = Activations::default();
+        a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
+        let [row, ..] = rows(info.dtype, cols, 5);
+        let found = integer(info.dtype, Isa::current()).unwrap()(&row, &a, 0);
+        let codec = crate::kernels::codec(info.dtype).unwrap();
+        let mut w = vec![0f32; cols];
+        codec.decode(&row, &mut w);
+        let truth: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+        let size: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(*w * *x).powi(2)).sum::<f64>().sqrt();
+        assert!((f64::from(found) - truth).abs() < 0.02 * size, "{}: {found} {truth} {size}", info.name);
+    }
+}
+
+#[test]
+fn float_rows() {
+    for cols in [1, 31, 32, 33, 100, 1024] {
+        let mut next = noise(cols as u32);
+        let x: Vec<f32> = (0..cols).map(|_| next()).collect();
+        let w: Vec<f32> = (0..cols).map(|_| next()).collect();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let mut row = vec![0; dtype.bytes_for(cols as u64).unwrap() as usize];
+            let codec = crate::kernels::codec(dtype).unwrap();
+            codec.encode(&w, None, &mut row);
+            let mut stored = vec![0f32; cols];
+            codec.decode(&row, &mut stored);
+            let exact: f64 = stored.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            let truth = float(dtype).unwrap()(Isa::Portable, &row, &x);
+            assert!((f64::from(truth) - exact).abs() < 1e-5 * (cols as f64).sqrt(), "{truth} {exact}");
+            for isa in Isa::available() {
+                assert_eq!(truth, float(dtype).unwrap()(isa, &row, &x), "{} {cols} {}", dtype.name(), isa.name());
+                assert_eq!(truth, decoded(isa, &*codec, &row, &mut Vec::new(), &x));
+            }
+        }
+    }
+}

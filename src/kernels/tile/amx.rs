@@ -1,0 +1,161 @@
+//! Panels on the matrix unit of Intel's processors: sixteen rows times sixteen tokens times a block in one
+//! instruction.
+//!
+//! Rust has no stable functions for it; the instructions are written out. They use the eight tile registers, which
+//! no compiled code touches, and which are configured and released within one call.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::super::activations::{Activations, TOKENS};
+use super::{Panel, ROWS};
+
+/// Whether the processor has the unit and the system lends it to this process.
+pub fn permitted() -> bool {
+    static PERMITTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *PERMITTED.get_or_init(|| {
+        // Leaf 7: bit 24 of edx is AMX-TILE, bit 25 AMX-INT8.
+        let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx >> 24 & 3 == 3;
+        has && ask()
+    })
+}
+
+/// Linux lends the tile registers to processes that ask: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+#[cfg(target_os = "linux")]
+fn ask() -> bool {
+    let result: i64;
+    // SAFETY: a system call with numbers only; it overwrites rcx and r11.
+    unsafe {
+        asm!("syscall", inlateout("rax") 158i64 => result, in("rdi") 0x1023i64, in("rsi") 18i64,
+             out("rcx") _, out("r11") _, options(nostack));
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask() -> bool {
+    false
+}
+
+/// The shapes of tiles: palette 1; for each of eight, bytes of a row at 16, rows at 48.
+#[repr(C, align(64))]
+struct Config([u8; 64]);
+
+const fn config(group: usize) -> Config {
+    let mut c = [0; 64];
+    c[0] = 1;
+    let depth = if group < 64 { group } else { 64 };
+    let mut tile = 0;
+    while tile < 8 {
+        // 0, 1: products, 16 tokens of 16 rows in four bytes; 2, 3: activations, 16 tokens of `depth` columns;
+        // 4, 5: weights, four columns of 16 rows.
+        let (rows, bytes) = match tile {
+            0 | 1 => (16, 64),
+            2 | 3 => (16, depth),
+            _ => (depth / 4, 64),
+        };
+        c[16 + 2 * tile] = bytes as u8;
+        c[48 + tile] = rows as u8;
+        tile += 1;
+    }
+    Config(c)
+}
+
+/// Products of a block.
+#[repr(C, align(64))]
+struct Products([[i32; ROWS]; TOKENS]);
+
+/// Products of a panel.
+pub fn tile<const W: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    let groups = panel.cols / W;
+    assert!(panel.group == W && x.group == W && panel.cols == x.cols && groups > 0);
+    assert!(panel.codes.len() >= panel.cols * ROWS && panel.scales.len() >= groups * ROWS);
+    assert!(x.codes.len() >= (token + TOKENS) * x.stride);
+    assert!(panel.mins.is_empty() || panel.mins.len() >= groups * ROWS);
+    // SAFETY: this function is named only where the unit was found and lent; sizes are asserted above.
+    unsafe { products::<W>(panel, x, token, out) }
+}
+
+/// # Safety
+/// The unit is there; the panel has `cols` columns, the activations sixteen tokens from `token` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn products<const W: usize>(
+    panel: &Panel,
+    x: &Activations,
+    token: usize,
+    out: &mut [[f32; ROWS]; TOKENS],
+) {
+    let config = const { &config(W) };
+    // SAFETY: 64 bytes of a valid configuration.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack, readonly)) };
+    let groups = panel.cols / W;
+    let all = x.stride / W;
+    let (scales, sums) = (&x.scales[token * all..], &x.sums[token * all..]);
+    let (scales, sums) = (&scales[..TOKENS * all], &sums[..TOKENS * all]);
+    let mut sum = [Products([[0; ROWS]; TOKENS]), Products([[0; ROWS]; TOKENS])];
+    let mut acc = [_mm512_setzero_ps(); TOKENS];
+    // One block ahead: while the unit multiplies, the block before is added up.
+    for g in 0..=groups {
+        if g < groups {
+            let (w, q) = (&panel.codes[g * W * ROWS..], &x.codes[token * x.stride + g * W..]);
+            let into = &mut sum[g % 2].0;
+            // SAFETY: weights of W columns, sixteen tokens of W columns each `stride` bytes after the other, and
+            // room for sixteen rows of 64 bytes.
+            unsafe {
+                if W == 32 {
+                    asm!(
+                        "tilezero tmm0",
+                        "tileloadd tmm2, [{q} + {stride}*1]",
+                        "tileloadd tmm4, [{w} + {line}*1]",
+                        "tdpbssd tmm0, tmm2, tmm4",
+                        "tilestored [{into} + {line}*1], tmm0",
+                        q = in(reg) q.as_ptr(), stride = in(reg) x.stride, w = in(reg) w.as_ptr(),
+                        line = in(reg) 64usize, into = in(reg) into.as_mut_ptr(), options(nostack),
+                    );
+                } else {
+                    asm!(
+                        "tilezero tmm0",
+                        "tileloadd tmm2, [{q} + {stride}*1]",
+                        "tileloadd tmm4, [{w} + {line}*1]",
+                        "tdpbssd tmm0, tmm2, tmm4",
+                        "tileloadd tmm3, [{q} + {stride}*1 + 64]",
+                        "tileloadd tmm5, [{w} + {line}*1 + 1024]",
+                        "tdpbssd tmm0, tmm3, tmm5",
+                        "tileloadd tmm2, [{q} + {stride}*1 + 128]",
+                        "tileloadd tmm4, [{w} + {line}*1 + 2048]",
+                        "tdpbssd tmm0, tmm2, tmm4",
+                        "tileloadd tmm3, [{q} + {stride}*1 + 192]",
+                        "tileloadd tmm5, [{w} + {line}*1 + 3072]",
+                        "tdpbssd tmm0, tmm3, tmm5",
+                        "tilestored [{into} + {line}*1], tmm0",
+                        q = in(reg) q.as_ptr(), stride = in(reg) x.stride, w = in(reg) w.as_ptr(),
+                        line = in(reg) 64usize, into = in(reg) into.as_mut_ptr(), options(nostack),
+                    );
+                }
+            }
+        }
+        let Some(g) = g.checked_sub(1) else { continue };
+        let from = &sum[g % 2].0;
+        // SAFETY: sixteen scales, or mins, for each block.
+        let d = unsafe { _mm512_loadu_ps(panel.scales[g * ROWS..][..ROWS].as_ptr()) };
+        for t in 0..TOKENS {
+            // SAFETY: sixteen products.
+            let s = unsafe { _mm512_loadu_si512(from[t].as_ptr().cast()) };
+            let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s), d);
+            acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(scales[t * all + g]), acc[t]);
+        }
+        if !panel.mins.is_empty() {
+            // SAFETY: as above.
+            let m = unsafe { _mm512_loadu_ps(panel.mins[g * ROWS..][..ROWS].as_ptr()) };
+            for t in 0..TOKENS {
+                acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(sums[t * all + g]), acc[t]);
+            }
+        }
+    }
+    // SAFETY: nothing is in the tile registers that anybody wants.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    for t in 0..TOKENS {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
+    }
+}

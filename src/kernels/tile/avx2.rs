@@ -1,0 +1,83 @@
+//! Panels in 256-bit registers: a register has four columns of eight rows.
+
+use std::arch::x86_64::*;
+
+use super::super::activations::{Activations, TOKENS};
+use super::super::weights::Weights;
+use super::{Panel, ROWS};
+
+/// Tokens whose sums stay in registers.
+const TEAM: usize = 4;
+
+/// Products.
+pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    for first in (0..TOKENS).step_by(TEAM) {
+        let out: &mut [_; TEAM] = (&mut out[first..first + TEAM]).try_into().expect("a team");
+        if token + first < x.tokens {
+            for half in 0..2 {
+                // SAFETY: this function is named only where the features were found.
+                unsafe { team(panel, x, token + first, half, out) };
+            }
+        } else {
+            *out = [[0.0; ROWS]; TEAM];
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f32; ROWS]; TEAM]) {
+    let groups = panel.cols / panel.group;
+    let all = x.stride / x.group;
+    assert!(panel.group == x.group && panel.cols == x.cols && x.codes.len() >= (token + TEAM) * x.stride);
+    let quads = panel.group / 4;
+    let scales = &x.scales[token * all..(token + TEAM) * all];
+    let sums = &x.sums[token * all..(token + TEAM) * all];
+    let ones = _mm256_set1_epi16(1);
+    let mut acc = [_mm256_setzero_ps(); TEAM];
+    for g in 0..groups {
+        let w = &panel.codes[g * panel.group * ROWS..][..panel.group * ROWS];
+        let mut s = [_mm256_setzero_si256(); TEAM];
+        // SAFETY: `quads` times 64 weights in `w`, of which this half has 32; every token has `group` codes from
+        // column g · group on, as asserted above, in rows of `stride`.
+        unsafe {
+            let q = x.codes.as_ptr().add(token * x.stride + g * panel.group);
+            for k in 0..quads {
+                let w = _mm256_loadu_si256(w.as_ptr().add(k * 4 * ROWS + half * 32).cast());
+                let size = _mm256_abs_epi8(w);
+                for t in 0..TEAM {
+                    let four = q.add(t * x.stride + 4 * k).cast::<i32>().read_unaligned();
+                    let signed = _mm256_sign_epi8(_mm256_set1_epi32(four), w);
+                    let pairs = _mm256_maddubs_epi16(size, signed);
+                    s[t] = _mm256_add_epi32(s[t], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+        let at = g * ROWS + half * 8;
+        // SAFETY: eight scales, or mins, by the slices.
+        let d = unsafe { _mm256_loadu_ps(panel.scales[at..][..8].as_ptr()) };
+        for t in 0..TEAM {
+            let part = _mm256_mul_ps(_mm256_cvtepi32_ps(s[t]), d);
+            acc[t] = _mm256_fmadd_ps(part, _mm256_set1_ps(scales[t * all + g]), acc[t]);
+        }
+        if !panel.mins.is_empty() {
+            // SAFETY: as above.
+            let m = unsafe { _mm256_loadu_ps(panel.mins[at..][..8].as_ptr()) };
+            for t in 0..TEAM {
+                acc[t] = _mm256_fmadd_ps(m, _mm256_set1_ps(sums[t * all + g]), acc[t]);
+            }
+        }
+    }
+    for t in 0..TEAM {
+        // SAFETY: eight floats, by the slice.
+        unsafe { _mm256_storeu_ps(out[t][half * 8..].as_mut_ptr(), acc[t]) };
+    }
+}
+
+/// [`super::unpack_body`], compiled for this set.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
+    rows: &[&[u8]],
+    panel: &mut Panel,
+) {
+    super::unpack_body::<W, B, T, RAW>(rows, panel, super::interleave);
+}

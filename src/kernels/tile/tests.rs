@@ -1,0 +1,82 @@
+use super::float::Floats;
+use super::*;
+use crate::kernels::activations::Form;
+use crate::kernels::dot::tests::{noise, rows};
+use crate::kernels::weights;
+use formats::block::TYPES;
+
+#[test]
+fn every_set_gives_the_same_bits() {
+    for info in TYPES {
+        let Some((group, offset)) = weights::integer(info.dtype) else { continue };
+        for (cols, tokens, count) in [(group, 1, 16), (3 * group, 17, 16), (8 * group, 33, 5), (1024, 40, 16)] {
+            let mut next = noise(cols as u32);
+            let mut x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
+            for (i, x) in x[..cols].iter_mut().enumerate() {
+                *x = if i % 3 == 0 { 1.0 } else { -1.0 };
+            }
+            let mut a = Activations::default();
+            a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
+            let packed: Vec<Vec<u8>> = (0..count).map(|i| rows(info.dtype, cols, i)[i as usize % 3].clone()).collect();
+            let packed: Vec<&[u8]> = packed.iter().map(|r| &r[..]).collect();
+            let run = |isa| {
+                let kernel = integer(info.dtype, isa).unwrap();
+                let mut panel = Panel::default();
+                kernel.unpack(&packed, &mut panel);
+                let mut all = Vec::new();
+                for token in (0..tokens).step_by(TOKENS) {
+                    let mut out = [[f32::NAN; ROWS]; TOKENS];
+                    (kernel.tile)(&panel, &a, token, &mut out);
+                    all.extend_from_slice(&out[..TOKENS.min(tokens - token)]);
+                }
+                all
+            };
+            let truth = run(Isa::Portable);
+            assert!(truth.iter().flatten().all(|x| x.is_finite()));
+            assert!(truth.iter().all(|t| t[count as usize..].iter().all(|&x| x == 0.0)), "missing rows");
+            for isa in Isa::available() {
+                assert_eq!(truth, run(isa), "{} {cols} {}", info.name, isa.name());
+            }
+            // The same numbers as one row at a time, but for the order of additions.
+            let dot = super::super::dot::integer(info.dtype, Isa::Portable).unwrap();
+            for (r, row) in packed.iter().enumerate() {
+                for t in 0..tokens {
+                    let (one, many) = (dot(row, &a, t), truth[t][r]);
+                    assert!((one - many).abs() < 1e-4 * (1.0 + one.abs()), "{} {one} {many}", info.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn floats() {
+    for (cols, tokens, count) in [(1, 1, 1), (33, 3, 16), (1500, 21, 7)] {
+        let mut next = noise(cols as u32);
+        let x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
+        let w: Vec<f32> = (0..count * cols).map(|_| next()).collect();
+        let run = |isa| {
+            let mut panel = Floats::default();
+            panel.values.resize(cols * ROWS);
+            panel.values.fill(f32::NAN);
+            panel.fill(isa, cols, w.chunks_exact(cols));
+            let mut all = Vec::new();
+            for x in x.chunks(TOKENS * cols) {
+                let mut out = [[0.0; ROWS]; TOKENS];
+                float::tile(isa, &panel, x, &mut out);
+                all.extend_from_slice(&out[..x.len() / cols]);
+            }
+            all
+        };
+        let truth = run(Isa::Portable);
+        for isa in Isa::available() {
+            assert_eq!(truth, run(isa), "{}", isa.name());
+        }
+        for (t, x) in x.chunks_exact(cols).enumerate() {
+            for (r, w) in w.chunks_exact(cols).enumerate() {
+                let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                assert!((f64::from(truth[t][r]) - exact).abs() < 1e-4, "{} {exact}", truth[t][r]);
+            }
+        }
+    }
+}
