@@ -19,6 +19,7 @@ pub(super) const BITNET: Arch = Arch {
     classes: &[CLASS, Class { name: "BitnetForCausalLM", ..CLASS }],
     rotary: Rotary::Halves,
     activation: &["relu2"],
+    int8: true,
     names_head: false,
     names_sizes: true,
     tensors: &[DECODER, SUB_NORMS],

@@ -28,6 +28,7 @@ pub(super) const LLAMA: Arch = Arch {
     ],
     rotary: Rotary::Pairs,
     activation: &["silu", "swish"],
+    int8: false,
     names_head: true,
     names_sizes: true,
     tensors: &[DECODER, OPTIONAL_BIASES],

@@ -21,6 +21,8 @@ pub struct Arch {
     pub rotary: Rotary,
     /// The activation that the runtime computes in the feed-forward layer, as config.json calls it.
     pub activation: &'static [&'static str],
+    /// Whether models are trained with 8-bit codes, one scale for a token, for what projections are multiplied with.
+    pub int8: bool,
     /// Whether GGUF files of this architecture name the size of a head even where it is hidden size / heads.
     pub names_head: bool,
     /// Whether they repeat the vocabulary's size and the rotary dimensions.

@@ -18,6 +18,7 @@ pub(super) const QWEN2: Arch = Arch {
     classes: &[CLASS],
     rotary: Rotary::Halves,
     activation: &["silu", "swish"],
+    int8: false,
     names_head: false,
     names_sizes: false,
     tensors: &[DECODER, BIASES],

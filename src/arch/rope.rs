@@ -219,6 +219,37 @@ impl Scaling {
     }
 }
 
+impl Scaling {
+    /// The angles by which a position turns the pairs of a head, per position, and what the turned vectors are
+    /// multiplied by. `divisors` are those of `rope_freqs.weight`, where there are any.
+    pub fn angles(self, theta: f64, head: usize, divisors: Option<&[f32]>) -> (Vec<f64>, f64) {
+        let plain = |i: usize| theta.powf(-((2 * i) as f64) / head as f64);
+        let all = 0..head / 2;
+        match (divisors, self) {
+            (Some(d), _) => (all.map(|i| plain(i) / f64::from(d[i])).collect(), 1.0),
+            (None, Self::Linear { factor }) => (all.map(|i| plain(i) / factor).collect(), 1.0),
+            (None, Self::Yarn { factor, original, rest }) => {
+                let [extrapolation, attention, fast, slow] = rest;
+                // The dimension that turns so many times in the original context.
+                let dimension = |turns: f64| {
+                    let length = original as f64 / (turns * 2.0 * std::f64::consts::PI);
+                    head as f64 * length.ln() / (2.0 * theta.ln())
+                };
+                let low = dimension(fast.unwrap_or(32.0)).floor().max(0.0);
+                let high = dimension(slow.unwrap_or(1.0)).ceil().min(head as f64 - 1.0);
+                let angle = |i: usize| {
+                    let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                    let keep = (1.0 - ramp) * extrapolation.unwrap_or(1.0);
+                    plain(i) / factor * (1.0 - keep) + plain(i) * keep
+                };
+                let usual = 1.0 + 0.1 * factor.max(1.0).ln();
+                (all.map(angle).collect(), attention.unwrap_or(usual))
+            }
+            (None, _) => (all.map(plain).collect(), 1.0),
+        }
+    }
+}
+
 /// The shortest decimal that is the same f32, as f64: 1e-5 comes back as what was in config.json.
 pub(crate) fn shortest(x: f64) -> f64 {
     let short = x as f32;

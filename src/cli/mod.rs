@@ -1,5 +1,6 @@
 //! The command line: one file per command. The only place that prints.
 
+mod bench;
 mod convert;
 mod demo;
 mod edit;
@@ -37,6 +38,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Check a model's files; compare its weights with another's.
     Verify(verify::Verify),
+    /// Measure how fast a model runs on this machine.
+    Bench(bench::Bench),
     /// Cut a model into several files.
     Split(split::Split),
     /// Make one file of a split model.
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
+        Command::Bench(c) => c.run(),
         Command::Split(c) => c.run(),
         Command::Merge(c) => c.run(),
         Command::Edit(c) => c.run(),

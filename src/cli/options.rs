@@ -16,6 +16,7 @@ use crate::plan::scheme::{self, SCHEMES, Scheme};
 use crate::plan::{self, Choice, Target};
 use crate::quantize::Watcher;
 use crate::report::parse_bytes;
+use crate::runner::CacheKind;
 use crate::source;
 
 /// Where a model comes from.
@@ -86,6 +87,57 @@ fn threads(text: &str) -> std::result::Result<usize, String> {
         .ok()
         .filter(|n| (1..=1024).contains(n))
         .ok_or_else(|| format!("{text:?} is not a number from 1 to 1024"))
+}
+
+/// How a model is run.
+#[derive(Debug, Args)]
+pub struct Running {
+    /// Threads; one per core if not given
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Multiply weights with activations as floats, rather than as the 8-bit codes that llama.cpp uses
+    #[arg(long)]
+    pub exact: bool,
+    /// How keys and values are kept: f16 if not given, f32 with --exact
+    #[arg(long, value_name = "TYPE")]
+    kv: Option<Cache>,
+    /// Tokens that are computed together
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+}
+
+/// A kind of cache.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[allow(non_camel_case_types)]
+enum Cache {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl Running {
+    /// How keys and values are kept.
+    pub fn kv(&self) -> CacheKind {
+        match self.kv {
+            Some(Cache::F32) => CacheKind::F32,
+            Some(Cache::F16) => CacheKind::F16,
+            Some(Cache::Q8_0) => CacheKind::Q8_0,
+            None if self.exact => CacheKind::F32,
+            None => CacheKind::F16,
+        }
+    }
+
+    /// Tokens that are computed together.
+    pub fn batch(&self) -> usize {
+        self.batch as usize
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> Result<rayon::ThreadPool> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build();
+        pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))
+    }
 }
 
 /// Changes of metadata.

@@ -156,6 +156,22 @@ fn rotate_body(head: &mut [f32], turns: &[f32], halves: bool) {
     }
 }
 
+per_isa! {
+    /// Reads bytes and does as little with them as can be: the sum of their 64-bit words.
+    pub fn touch(bytes: &[u8]) -> u64 = touch_body
+}
+
+#[inline(always)]
+fn touch_body(bytes: &[u8]) -> u64 {
+    let mut lanes = [0u64; 32];
+    for chunk in bytes.as_chunks::<256>().0 {
+        for (l, word) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
+            *l = l.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    lanes.iter().fold(0, |s, x| s.wrapping_add(*x))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

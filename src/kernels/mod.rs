@@ -21,6 +21,7 @@ mod weights;
 
 pub use aligned::Aligned;
 pub use isa::Isa;
+pub use weights::integer;
 
 use formats::block::{Block, DType, Visitor, decode_blocks, encode_blocks};
 

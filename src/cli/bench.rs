@@ -1,0 +1,92 @@
+//! `ggufkit bench`: how fast a model runs.
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::options::{Input, Running};
+use super::print;
+use crate::error::{Error, Result};
+use crate::report::bytes as human_bytes;
+use crate::runner::bench::{Plan, Spread, measure};
+use crate::runner::{Network, Options};
+
+/// Times prompts, generating, and plain reading of the weights in turn.
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(flatten)]
+    input: Input,
+    /// Tokens of the prompt; 0 leaves prompts out
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    prompt: usize,
+    /// Tokens to generate; 0 leaves generating out
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    generate: usize,
+    /// How often to measure; the median is shown
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    repeats: usize,
+    #[command(flatten)]
+    running: Running,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    pub fn run(self) -> Result<()> {
+        let source = self.input.open()?;
+        self.running.pool()?.install(|| {
+            let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
+            let plan = Plan {
+                prompt: self.prompt,
+                generate: self.generate,
+                repeats: self.repeats.max(1),
+                batch: self.running.batch(),
+                kv: self.running.kv(),
+            };
+            let bar = ProgressBar::new(2 * plan.repeats as u64);
+            let style = "{bar:30} {pos}/{len}  {eta} left";
+            bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+            let found = measure(&network, plan, || bar.inc(1))?;
+            bar.finish_and_clear();
+            if self.json {
+                let text = serde_json::to_string_pretty(&found);
+                return print(&(text.map_err(|e| Error::refused(e.to_string()))? + "\n"));
+            }
+            let mut text = format!(
+                "{}\n{} of weights, {} threads, {}\n\n",
+                source.path.display(),
+                human_bytes(found.weight_bytes),
+                rayon::current_num_threads(),
+                network.isa.name(),
+            );
+            let mut line = |name: &str, s: Option<Spread>, unit: &str, scale: f64| {
+                let Some(s) = s else { return };
+                let (median, min, max) = (s.median * scale, s.min * scale, s.max * scale);
+                text += &format!("  {name:<26} {median:>9.2} {unit:<10} {min:.2} to {max:.2}\n");
+            };
+            line(&format!("prompt of {}", self.prompt), found.prompt_tokens_per_second, "tokens/s", 1.0);
+            line("first token after", found.seconds_to_first_token, "s", 1.0);
+            line(
+                &format!("generating {}", self.generate),
+                found.generate_tokens_per_second,
+                "tokens/s",
+                1.0,
+            );
+            line("weights read for that", found.weight_bytes_per_second, "GB/s", 1e-9);
+            line("read alone", Some(found.read_bytes_per_second), "GB/s", 1e-9);
+            if let Some(w) = found.weight_bytes_per_second {
+                let share = 100.0 * w.median / found.read_bytes_per_second.median;
+                text += &format!("  {:<26} {share:>9.1} %\n", "share of that");
+            }
+            if let (Some(own), Some(all)) = (found.peak_own_bytes, found.peak_resident_bytes) {
+                text += &format!(
+                    "  {:<26} {} of its own, {} with mapped files\n",
+                    "memory",
+                    human_bytes(own),
+                    human_bytes(all)
+                );
+            }
+            print(&text)
+        })
+    }
+}

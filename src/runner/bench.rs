@@ -1,0 +1,150 @@
+//! Speed: of prompts, of generating, and of memory beside them.
+
+use std::time::Instant;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSlice;
+use serde::Serialize;
+
+use super::{CacheKind, Network, Run, State, forward};
+use crate::error::Result;
+use crate::kernels::float;
+
+/// What to time.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Tokens of a prompt.
+    pub prompt: usize,
+    /// Tokens that are generated.
+    pub generate: usize,
+    /// How often.
+    pub repeats: usize,
+    /// Tokens of a prompt that are taken in at a time.
+    pub batch: usize,
+    /// How keys and values are kept.
+    pub kv: CacheKind,
+}
+
+/// The median of several measurements and how far they lie apart.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of at least one number; otherwise not a number.
+    pub fn of(mut x: Vec<f64>) -> Self {
+        x.sort_by(f64::total_cmp);
+        let at = |i: usize| x.get(i).copied().unwrap_or(f64::NAN);
+        let n = x.len().max(1);
+        Self { median: (at((n - 1) / 2) + at(n / 2)) / 2.0, min: at(0), max: at(n - 1) }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Measured {
+    /// Tokens a second of the prompt.
+    pub prompt_tokens_per_second: Option<Spread>,
+    /// Seconds from the prompt to the first new token.
+    pub seconds_to_first_token: Option<Spread>,
+    /// Tokens a second of generating.
+    pub generate_tokens_per_second: Option<Spread>,
+    /// Bytes of weights that were read a second in generating.
+    pub weight_bytes_per_second: Option<Spread>,
+    /// Bytes a second that the same threads read of the same weights when they do nothing else.
+    pub read_bytes_per_second: Spread,
+    /// Bytes of weights for a token.
+    pub weight_bytes: u64,
+    /// Most bytes of memory that were this process's own, where the system tells.
+    pub peak_own_bytes: Option<u64>,
+    /// Most bytes of memory that were resident, mapped files included, where the system tells.
+    pub peak_resident_bytes: Option<u64>,
+}
+
+/// Times prompts, generating and plain reading, in turn.
+///
+/// # Errors
+/// Those of the runner.
+pub fn measure(network: &Network, plan: Plan, tick: impl Fn()) -> Result<Measured> {
+    let mut state = State::new(network, plan.kv, 1, plan.prompt.max(1) + plan.generate)?;
+    let vocab = network.vocab() as u64;
+    // Any tokens will do; the same ones each time.
+    let token = |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % vocab;
+    let prompt: Vec<u32> = (0..plan.prompt).map(|i| token(i) as u32).collect();
+    let (mut prompts, mut firsts, mut generated, mut reads) = (vec![], vec![], vec![], vec![]);
+    read(network);
+    forward(network, &mut state, &[Run { sequence: 0, tokens: &[token(0) as u32] }], &[0])?;
+    for _ in 0..plan.repeats {
+        state.clear();
+        if plan.prompt > 0 {
+            let start = Instant::now();
+            take_in(network, &mut state, &prompt, plan.batch)?;
+            let seconds = start.elapsed().as_secs_f64();
+            prompts.push(plan.prompt as f64 / seconds);
+            firsts.push(seconds);
+            tick();
+        }
+        if plan.generate > 0 {
+            state.clear();
+            let start = Instant::now();
+            for i in 0..plan.generate {
+                forward(network, &mut state, &[Run { sequence: 0, tokens: &[token(i) as u32] }], &[0])?;
+            }
+            generated.push(plan.generate as f64 / start.elapsed().as_secs_f64());
+            tick();
+        }
+        reads.push(read(network));
+    }
+    let weight_bytes = network.bytes_per_token();
+    let some = |x: Vec<f64>| (!x.is_empty()).then(|| Spread::of(x));
+    Ok(Measured {
+        prompt_tokens_per_second: some(prompts),
+        seconds_to_first_token: some(firsts),
+        weight_bytes_per_second: some(generated.iter().map(|g| g * weight_bytes as f64).collect()),
+        generate_tokens_per_second: some(generated),
+        read_bytes_per_second: Spread::of(reads),
+        weight_bytes,
+        peak_own_bytes: status("RssAnon"),
+        peak_resident_bytes: status("VmHWM"),
+    })
+}
+
+/// Takes a prompt in, and gives the logits behind it.
+///
+/// # Errors
+/// Those of [`forward`].
+pub fn take_in(network: &Network, state: &mut State, tokens: &[u32], batch: usize) -> Result<Vec<f32>> {
+    let mut logits = Vec::new();
+    let parts = tokens.len().div_ceil(batch);
+    for (i, tokens) in tokens.chunks(batch).enumerate() {
+        let wanted = if i + 1 == parts { vec![tokens.len() - 1] } else { vec![] };
+        logits = forward(network, state, &[Run { sequence: 0, tokens }], &wanted)?;
+    }
+    Ok(logits)
+}
+
+/// Bytes a second at which the weights can be read.
+fn read(network: &Network) -> f64 {
+    let start = Instant::now();
+    let matrices: Vec<&[u8]> = network.matrices().map(|m| m.stored()).collect();
+    let sum: u64 = matrices
+        .par_iter()
+        .flat_map(|m| m.par_chunks(1 << 20))
+        .map(|part| float::touch(network.isa, part))
+        .sum();
+    std::hint::black_box(sum);
+    network.bytes_per_token() as f64 / start.elapsed().as_secs_f64()
+}
+
+/// A number of kilobytes that Linux tells of the process.
+fn status(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}

@@ -1,0 +1,266 @@
+//! The computation of a decoder with root-mean-square norms, rotary embeddings and a gated feed-forward layer, in
+//! reading order (arXiv 2302.13971, section 2.2; 2505.09388 for the norms of heads; 2504.12285 for the sub-norms).
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::linear::multiply;
+use super::network::{Layer, Linear, Network};
+use super::state::State;
+use crate::error::{Error, Result};
+use crate::kernels::attention::Head;
+use crate::kernels::{Aligned, float};
+
+/// Tokens that follow what a sequence has.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The sequence.
+    pub sequence: usize,
+    /// The tokens.
+    pub tokens: &'a [u32],
+}
+
+/// Takes tokens in, and gives the logits behind some of them: `[wanted.len(), vocab]`. `wanted` counts through the
+/// tokens of all runs, in ascending order.
+///
+/// # Errors
+/// Tokens that the vocabulary does not have; more of them than there is room for. The state is then as it was.
+///
+/// # Panics
+/// If a sequence is not there, or comes twice, or `wanted` names tokens that are not there.
+pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usize]) -> Result<Vec<f32>> {
+    let (config, isa) = (&network.config, network.isa);
+    let (hidden, head) = (config.hidden as usize, config.head as usize);
+    let epsilon = config.epsilon as f32;
+    let tokens: Vec<u32> = runs.iter().flat_map(|r| r.tokens).copied().collect();
+    check(network, state, runs, &tokens)?;
+    let turns = turns(network, state, runs);
+    let count = tokens.len();
+
+    let mut x = vec![0f32; count * hidden];
+    for (x, &token) in x.chunks_exact_mut(hidden).zip(&tokens) {
+        network.embedding.decode(token as usize, x);
+    }
+
+    let mut normed = vec![0f32; count * hidden];
+    let (queries, keys) = (config.heads as usize * head, config.kv_heads as usize * head);
+    let inner = config.intermediate as usize;
+    let (mut q, mut k, mut v) = (vec![0f32; count * queries], vec![0f32; count * keys], vec![0f32; count * keys]);
+    let mut mixed = vec![0f32; count * queries];
+    let (mut gate, mut up) = (vec![0f32; count * inner], vec![0f32; count * inner]);
+    let mut out = vec![0f32; count * hidden];
+
+    for (n, layer) in network.layers.iter().enumerate() {
+        norm(isa, &x, &layer.attn_norm, epsilon, &mut normed);
+        let inputs = &mut state.inputs;
+        apply(
+            isa,
+            |jobs| multiply(inputs, &normed, jobs),
+            [(&layer.q, &mut q[..]), (&layer.k, &mut k[..]), (&layer.v, &mut v[..])],
+        );
+        each(count, &mut q, |t, q| turn(network, layer.q_norm.as_deref(), &turns[t * head..][..head], q));
+        each(count, &mut k, |t, k| turn(network, layer.k_norm.as_deref(), &turns[t * head..][..head], k));
+        attend(network, state, runs, n, &q, &k, &v, &mut mixed);
+        if let Some(weight) = &layer.attn_sub_norm {
+            norm_in_place(isa, &mut mixed, weight, epsilon);
+        }
+        let inputs = &mut state.inputs;
+        apply(isa, |jobs| multiply(inputs, &mixed, jobs), [(&layer.o, &mut out[..])]);
+        add(isa, &mut x, &out, hidden);
+
+        norm(isa, &x, &layer.ffn_norm, epsilon, &mut normed);
+        feed_forward(network, layer, state, &normed, &mut gate, &mut up, &mut out);
+        add(isa, &mut x, &out, hidden);
+    }
+
+    for run in runs {
+        state.sequences[run.sequence].len += run.tokens.len();
+    }
+    let picked: Vec<f32> = wanted.iter().flat_map(|&t| &x[t * hidden..(t + 1) * hidden]).copied().collect();
+    let mut normed = vec![0f32; picked.len()];
+    norm(isa, &picked, &network.output_norm, epsilon, &mut normed);
+    let mut logits = vec![0f32; wanted.len() * network.vocab()];
+    let output = network.output.as_ref().unwrap_or(&network.embedding);
+    multiply(&mut state.inputs, &normed, vec![(output, &mut logits[..])]);
+    Ok(logits)
+}
+
+fn check(network: &Network, state: &State, runs: &[Run], tokens: &[u32]) -> Result<()> {
+    if let Some(t) = tokens.iter().find(|&&t| t as usize >= network.vocab()) {
+        let why = format!("token {t} is beyond the vocabulary of {}", network.vocab());
+        return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
+    }
+    for (i, run) in runs.iter().enumerate() {
+        assert!(runs[..i].iter().all(|r| r.sequence != run.sequence));
+        let (len, most) = (state.len(run.sequence) + run.tokens.len(), state.capacity);
+        if len > most {
+            return Err(Error::refused(format!("{len} tokens are more than a context of {most} holds")));
+        }
+    }
+    Ok(())
+}
+
+/// For every token the cosines, then the sines, of its position's angles.
+fn turns(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
+    let (angles, size) = &network.angles;
+    let mut all = Vec::new();
+    for run in runs {
+        let start = state.len(run.sequence);
+        for position in start..start + run.tokens.len() {
+            let of = |f: fn(f64) -> f64| angles.iter().map(move |a| (f(position as f64 * a) * size) as f32);
+            all.extend(of(f64::cos));
+            all.extend(of(f64::sin));
+        }
+    }
+    all
+}
+
+/// Numbers below which one thread does all.
+const SMALL: usize = 1 << 14;
+
+/// Does something to the part of each of `count` tokens.
+fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+    let len = all.len() / count.max(1);
+    if all.len() < SMALL {
+        all.chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(t, x));
+    } else {
+        all.par_chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(t, x));
+    }
+}
+
+fn norm(isa: crate::kernels::Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let n = weight.len();
+    each(x.len() / n, out, |t, out| float::rms_norm(isa, &x[t * n..][..n], weight, epsilon, out));
+}
+
+fn norm_in_place(isa: crate::kernels::Isa, x: &mut [f32], weight: &[f32], epsilon: f32) {
+    each(x.len() / weight.len(), x, |_, x| {
+        let before = x.to_vec();
+        float::rms_norm(isa, &before, weight, epsilon, x);
+    });
+}
+
+fn add(isa: crate::kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
+    each(x.len() / hidden, x, |t, x| float::add(isa, x, &y[t * hidden..][..hidden]));
+}
+
+/// Products of matrices with the same vectors, and their biases.
+fn apply<'m, 'a: 'm, const N: usize>(
+    isa: crate::kernels::Isa,
+    multiply: impl FnOnce(Vec<(&'m super::linear::Matrix<'a>, &mut [f32])>),
+    mut jobs: [(&'m Linear<'a>, &mut [f32]); N],
+) {
+    multiply(jobs.iter_mut().map(|(l, out)| (&l.matrix, &mut **out)).collect());
+    for (linear, out) in jobs {
+        if let Some(bias) = &linear.bias {
+            add_bias(isa, out, bias);
+        }
+    }
+}
+
+fn add_bias(isa: crate::kernels::Isa, out: &mut [f32], bias: &[f32]) {
+    each(out.len() / bias.len(), out, |_, x| float::add(isa, x, bias));
+}
+
+/// The norm of heads, where there is one, and the rotation.
+fn turn(network: &Network, weight: Option<&[f32]>, turns: &[f32], heads: &mut [f32]) {
+    for head in heads.chunks_exact_mut(turns.len()) {
+        if let Some(weight) = weight {
+            let before = head.to_vec();
+            float::rms_norm(network.isa, &before, weight, network.config.epsilon as f32, head);
+        }
+        float::rotate(network.isa, head, turns, network.halves);
+    }
+}
+
+/// Keeps the tokens' keys and values, and attends with their queries.
+#[allow(clippy::too_many_arguments)]
+fn attend(
+    network: &Network,
+    state: &mut State,
+    runs: &[Run],
+    layer: usize,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+) {
+    let config = &network.config;
+    let (dim, heads, kv_heads) = (config.head as usize, config.heads as usize, config.kv_heads as usize);
+    let group = heads / kv_heads;
+    let scale = 1.0 / (dim as f32).sqrt();
+    // A task for each head that keys have, of each run: the heads of queries that share it go together.
+    struct Task<'a> {
+        head: &'a mut Head,
+        index: usize,
+        first: usize,
+        count: usize,
+        start: usize,
+    }
+    let mut first_of = vec![None; state.sequences.len()];
+    let mut first = 0;
+    for run in runs {
+        first_of[run.sequence] = Some((first, run.tokens.len()));
+        first += run.tokens.len();
+    }
+    let mut tasks = Vec::new();
+    for (sequence, place) in state.sequences.iter_mut().zip(first_of) {
+        let Some((first, count)) = place else { continue };
+        for (index, head) in sequence.heads[layer].iter_mut().enumerate() {
+            tasks.push(Task { head, index, first, count, start: sequence.len });
+        }
+    }
+    let work = |task: Task| -> (usize, usize, Vec<f32>) {
+        let Task { head, index, first, count, start } = task;
+        for t in 0..count {
+            let at = ((first + t) * kv_heads + index) * dim;
+            head.put(start + t, &k[at..at + dim], &v[at..at + dim]);
+        }
+        let mut queries = Vec::with_capacity(count * group * dim);
+        for t in first..first + count {
+            queries.extend_from_slice(&q[(t * heads + index * group) * dim..][..group * dim]);
+        }
+        let mut out = vec![0f32; queries.len()];
+        let seen = |i: usize| start + i / group + 1;
+        head.attend(network.isa, &queries, seen, scale, &mut Aligned::default(), &mut out);
+        (index, first, out)
+    };
+    let last = state_len(runs, &tasks.iter().map(|t| t.start).max().unwrap_or(0));
+    let results: Vec<_> = if last * q.len() < SMALL {
+        tasks.into_iter().map(work).collect()
+    } else {
+        tasks.into_par_iter().map(work).collect()
+    };
+    for (index, first, part) in results {
+        for (t, part) in part.chunks_exact(group * dim).enumerate() {
+            out[((first + t) * heads + index * group) * dim..][..group * dim].copy_from_slice(part);
+        }
+    }
+}
+
+/// Tokens that the longest sequence will have.
+fn state_len(runs: &[Run], start: &usize) -> usize {
+    start + runs.iter().map(|r| r.tokens.len()).max().unwrap_or(0)
+}
+
+fn feed_forward(
+    network: &Network,
+    layer: &Layer,
+    state: &mut State,
+    x: &[f32],
+    gate: &mut [f32],
+    up: &mut [f32],
+    out: &mut [f32],
+) {
+    let isa = network.isa;
+    let inner = network.config.intermediate as usize;
+    let inputs = &mut state.inputs;
+    apply(isa, |jobs| multiply(inputs, x, jobs), [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
+    let times = if network.relu2 { float::relu2_times } else { float::silu_times };
+    each(gate.len() / inner, gate, |t, gate| times(isa, gate, &up[t * inner..][..inner]));
+    if let Some(weight) = &layer.ffn_sub_norm {
+        norm_in_place(isa, gate, weight, network.config.epsilon as f32);
+    }
+    let inputs = &mut state.inputs;
+    apply(isa, |jobs| multiply(inputs, gate, jobs), [(&layer.down, out)]);
+}

@@ -1,0 +1,263 @@
+//! Matrices as they are stored, and their products with the vectors of one or many tokens.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+use formats::block::DType;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use crate::kernels::activations::{Activations, Form, TOKENS};
+use crate::kernels::tile::float::Floats;
+use crate::kernels::tile::{Kernel, Panel, ROWS};
+use crate::kernels::{self, Codec, Isa, dot, tile};
+use crate::source::view::RowOrder;
+
+/// A matrix `[rows, cols]` whose rows are multiplied with vectors of `cols` numbers.
+pub struct Matrix<'a> {
+    /// Its tensor's name.
+    pub name: String,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// How weights are packed.
+    pub dtype: DType,
+    bytes: Cow<'a, [u8]>,
+    order: RowOrder,
+    row_bytes: usize,
+    codec: Box<dyn Codec>,
+    form: Form,
+    /// What the type's codes are counted from.
+    offset: i32,
+    product: Product,
+    isa: Isa,
+}
+
+/// How rows are multiplied.
+enum Product {
+    /// As integers.
+    Integer { dot: dot::Dot, kernel: Kernel },
+    /// As the floats that are stored.
+    Float(fn(Isa, &[u8], &[f32]) -> f32),
+    /// As floats, after decoding.
+    Decoded,
+}
+
+/// How activations are held for a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As floats.
+    Exact,
+    /// As 8-bit codes where weights are packed, under a scale for each block.
+    Blocks,
+    /// As 8-bit codes whatever the weights are, under one scale for a token.
+    Token,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of whole rows of blocks, little-endian, in which row r is the one that `order` names.
+    ///
+    /// # Panics
+    /// If the type cannot be decoded, or the bytes are no whole rows.
+    pub fn new(
+        name: String,
+        dtype: DType,
+        bytes: Cow<'a, [u8]>,
+        order: RowOrder,
+        (rows, cols): (usize, usize),
+        precision: Precision,
+        isa: Isa,
+    ) -> Self {
+        let row_bytes = dtype.bytes_for(cols as u64).expect("whole blocks") as usize;
+        assert_eq!(bytes.len(), rows * row_bytes, "{name}");
+        let integer = tile::integer(dtype, isa).zip(dot::integer(dtype, isa)).zip(kernels::integer(dtype));
+        let (form, offset, product) = match (precision, integer) {
+            (Precision::Blocks, Some(((kernel, dot), (group, offset)))) => {
+                (Form::Groups(group), offset, Product::Integer { dot, kernel })
+            }
+            (Precision::Token, Some(((kernel, dot), (group, offset)))) => {
+                (Form::Token(group), offset, Product::Integer { dot, kernel })
+            }
+            (precision, _) => {
+                let form = if precision == Precision::Token { Form::TokenFloat } else { Form::Float };
+                (form, 0, dot::float(dtype).map_or(Product::Decoded, Product::Float))
+            }
+        };
+        let codec = kernels::codec_for(dtype, isa).expect("the type can be decoded");
+        Self { name, rows, cols, dtype, bytes, order, row_bytes, codec, form, offset, product, isa }
+    }
+
+    /// The packed bytes of a row.
+    pub fn row(&self, row: usize) -> &[u8] {
+        let row = self.order.source(row as u64) as usize;
+        &self.bytes[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// The weights of a row.
+    pub fn decode(&self, row: usize, out: &mut [f32]) {
+        self.codec.decode(self.row(row), out);
+    }
+
+    /// All rows, as they are stored.
+    pub fn stored(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bytes of all rows.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes that are in memory of this process, rather than in a mapped file.
+    pub fn owned(&self) -> usize {
+        if let Cow::Owned(b) = &self.bytes { b.len() } else { 0 }
+    }
+}
+
+/// Activations in the forms that matrices want them in; kept from one product to the next for their memory.
+#[derive(Default)]
+pub struct Inputs(Vec<((Form, i32), Activations)>);
+
+/// Fewer tokens are multiplied one by one.
+const FEW: usize = 5;
+/// Work below which starting threads takes longer: weights times tokens.
+const SMALL: usize = 1 << 17;
+/// Bytes of weights that a thread takes at a time where rows are multiplied one by one.
+const BAND: usize = 128 << 10;
+/// Rows that a thread takes at a time where they are multiplied in panels.
+const BLOCK: usize = 4 * ROWS;
+
+/// Rows of a matrix, and where their products with each token go.
+struct Task<'a, 'm> {
+    matrix: &'a Matrix<'m>,
+    input: usize,
+    first: usize,
+    out: Vec<&'a mut [f32]>,
+}
+
+/// Multiplies matrices with the same vectors `x`, `[tokens, cols]`; each result is `[tokens, rows]`.
+///
+/// # Panics
+/// If sizes do not fit.
+pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>) {
+    let Some(cols) = jobs.first().map(|(m, _)| m.cols) else { return };
+    let tokens = x.len() / cols;
+    if tokens == 0 {
+        return;
+    }
+    let mut made = Vec::new();
+    let work: usize = jobs.iter().map(|(m, _)| m.rows * cols * tokens).sum();
+    let mut tasks = Vec::new();
+    for (matrix, out) in jobs {
+        assert!(matrix.cols == cols && out.len() == tokens * matrix.rows, "{}", matrix.name);
+        let key = (matrix.form, matrix.offset);
+        let input = inputs.0.iter().position(|(k, _)| *k == key).unwrap_or_else(|| {
+            inputs.0.push((key, Activations::default()));
+            inputs.0.len() - 1
+        });
+        if !made.contains(&input) {
+            inputs.0[input].1.set(matrix.isa, matrix.form, matrix.offset, x, cols);
+            made.push(input);
+        }
+        let rows = if tokens < FEW {
+            (BAND / matrix.row_bytes.max(1)).clamp(1, 1024)
+        } else {
+            BLOCK
+        };
+        let first = tasks.len();
+        let starts = (0..matrix.rows).step_by(rows);
+        tasks.extend(starts.map(|first| Task { matrix, input, first, out: Vec::with_capacity(tokens) }));
+        for out in out.chunks_exact_mut(matrix.rows) {
+            for (task, out) in tasks[first..].iter_mut().zip(out.chunks_mut(rows)) {
+                task.out.push(out);
+            }
+        }
+    }
+    let inputs = &inputs.0;
+    let run = |task: Task| {
+        let x = &inputs[task.input].1;
+        if tokens < FEW { one_by_one(task, x) } else { in_panels(task, x) }
+    };
+    if work < SMALL {
+        tasks.into_iter().for_each(run);
+    } else {
+        tasks.into_par_iter().for_each(run);
+    }
+}
+
+/// What a thread keeps for unpacking.
+#[derive(Default)]
+struct Scratch {
+    row: Vec<f32>,
+    rows: Vec<f32>,
+    panels: Vec<Panel>,
+    floats: Vec<Floats>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+fn one_by_one(task: Task, x: &Activations) {
+    let matrix = task.matrix;
+    SCRATCH.with_borrow_mut(|scratch| {
+        for (t, out) in task.out.into_iter().enumerate() {
+            for (r, out) in out.iter_mut().enumerate() {
+                let row = matrix.row(task.first + r);
+                *out = match &matrix.product {
+                    Product::Integer { dot, .. } => dot(row, x, t),
+                    Product::Float(dot) => dot(matrix.isa, row, &x.floats[t * x.cols..][..x.cols]),
+                    Product::Decoded => {
+                        let x = &x.floats[t * x.cols..][..x.cols];
+                        dot::decoded(matrix.isa, &*matrix.codec, row, &mut scratch.row, x)
+                    }
+                };
+            }
+        }
+    });
+}
+
+fn in_panels(mut task: Task, x: &Activations) {
+    let matrix = task.matrix;
+    let rows = task.out[0].len();
+    let panels = rows.div_ceil(ROWS);
+    let rows_of = |p: usize| task.first + p * ROWS..task.first + rows.min((p + 1) * ROWS);
+    SCRATCH.with_borrow_mut(|scratch| {
+        if let Product::Integer { kernel, .. } = &matrix.product {
+            scratch.panels.resize_with(panels.max(scratch.panels.len()), Panel::default);
+            for p in 0..panels {
+                let rows: Vec<&[u8]> = rows_of(p).map(|r| matrix.row(r)).collect();
+                kernel.unpack(&rows, &mut scratch.panels[p]);
+            }
+        } else {
+            scratch.floats.resize_with(panels.max(scratch.floats.len()), Floats::default);
+            for p in 0..panels {
+                scratch.rows.resize(ROWS * matrix.cols, 0.0);
+                let n = rows_of(p).len();
+                for (r, out) in rows_of(p).zip(scratch.rows.chunks_exact_mut(matrix.cols)) {
+                    matrix.decode(r, out);
+                }
+                let rows = scratch.rows.chunks_exact(matrix.cols).take(n);
+                scratch.floats[p].fill(matrix.isa, matrix.cols, rows);
+            }
+        }
+        for token in (0..x.tokens).step_by(TOKENS) {
+            for p in 0..panels {
+                let mut sums = [[0f32; ROWS]; TOKENS];
+                match &matrix.product {
+                    Product::Integer { kernel, .. } => (kernel.tile)(&scratch.panels[p], x, token, &mut sums),
+                    _ => {
+                        let last = x.tokens.min(token + TOKENS);
+                        let x = &x.floats[token * x.cols..last * x.cols];
+                        tile::float::tile(matrix.isa, &scratch.floats[p], x, &mut sums);
+                    }
+                }
+                for (out, sums) in task.out[token..].iter_mut().zip(&sums) {
+                    let out = &mut out[p * ROWS..];
+                    let n = out.len().min(ROWS);
+                    out[..n].copy_from_slice(&sums[..n]);
+                }
+            }
+        }
+    });
+}

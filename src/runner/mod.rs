@@ -1,0 +1,21 @@
+//! The runner: computes a model's logits on the CPU, from any file that can be read, with the weights as they are
+//! stored.
+//!
+//! [`Network`] is a model's weights under their roles, [`State`] what a run remembers (keys and values of the tokens
+//! so far), [`forward`] the whole computation in reading order. Products of weights and activations are in
+//! [`linear`]. Equal input gives equal logits on any number of threads and on every instruction set.
+
+pub mod bench;
+mod forward;
+pub mod linear;
+mod network;
+pub mod sample;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use forward::{Run, forward};
+pub use network::{Network, Options};
+pub use state::State;
+
+pub use crate::kernels::attention::Kind as CacheKind;

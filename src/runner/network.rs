@@ -1,0 +1,231 @@
+//! A model's weights under their roles.
+
+use std::borrow::Cow;
+
+use formats::block::DType;
+use formats::model::{ByteOrder, Encoding};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::linear::{Matrix, Precision};
+use crate::arch::{Config, Rotary};
+use crate::error::{Error, Result};
+use crate::kernels::Isa;
+use crate::source::Source;
+use crate::source::view::{RowOrder, Values};
+
+/// How a network computes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Multiply with activations as floats, rather than as 8-bit codes.
+    pub exact: bool,
+    /// The instructions to use; those of [`Isa::current`] if not given.
+    pub isa: Option<Isa>,
+}
+
+/// A model that can be run.
+pub struct Network<'a> {
+    /// Its settings.
+    pub config: Config,
+    /// The instructions that it uses.
+    pub isa: Isa,
+    pub(super) embedding: Matrix<'a>,
+    /// `None` where the embedding serves.
+    pub(super) output: Option<Matrix<'a>>,
+    pub(super) output_norm: Vec<f32>,
+    pub(super) layers: Vec<Layer<'a>>,
+    /// The angles by which a position turns the pairs of a head, and what turned vectors are multiplied by.
+    pub(super) angles: (Vec<f64>, f64),
+    pub(super) halves: bool,
+    pub(super) relu2: bool,
+}
+
+/// A matrix with the bias that is added to its products.
+pub(super) struct Linear<'a> {
+    pub matrix: Matrix<'a>,
+    pub bias: Option<Vec<f32>>,
+}
+
+pub(super) struct Layer<'a> {
+    pub attn_norm: Vec<f32>,
+    pub q: Linear<'a>,
+    pub k: Linear<'a>,
+    pub v: Linear<'a>,
+    pub q_norm: Option<Vec<f32>>,
+    pub k_norm: Option<Vec<f32>>,
+    pub attn_sub_norm: Option<Vec<f32>>,
+    pub o: Linear<'a>,
+    pub ffn_norm: Vec<f32>,
+    pub gate: Linear<'a>,
+    pub up: Linear<'a>,
+    pub ffn_sub_norm: Option<Vec<f32>>,
+    pub down: Linear<'a>,
+}
+
+impl<'a> Network<'a> {
+    /// Finds the weights of an open model. They stay where they are, unless their form in the file is not the one
+    /// that is computed with (big-endian numbers, two-bit codes of a checkpoint).
+    ///
+    /// # Errors
+    /// No weights; an architecture that nothing here computes; missing tensors, or such whose shape does not fit the
+    /// settings; types that cannot be decoded.
+    pub fn new(source: &'a Source, options: Options) -> Result<Self> {
+        source.need_weights()?;
+        let find = Finder { source, isa: options.isa.unwrap_or_else(Isa::current) };
+        let embedding = find.index("token_embd.weight").ok_or_else(|| {
+            Error::refused(format!("{}: no token_embd.weight: not a model that can be run", source.path.display()))
+        })?;
+        let vocab = source.model.tensors[embedding].rows();
+        let tied = find.index("output.weight").is_none();
+        let config = Config::from_gguf(&source.model.metadata, vocab, tied, None)
+            .map_err(|why| Error::refused(format!("{}: cannot be run: {why}", source.path.display())))?;
+        let arch = config.arch;
+        let (hidden, inner) = (config.hidden, config.intermediate);
+        let (queries, keys) = (config.heads * config.head, config.kv_heads * config.head);
+        if !config.heads.is_multiple_of(config.kv_heads) {
+            let (heads, kv) = (config.heads, config.kv_heads);
+            return Err(Error::refused(format!("{kv} key/value heads do not divide {heads} heads")));
+        }
+        let outer = if options.exact { Precision::Exact } else { Precision::Blocks };
+        let inside = if arch.int8 && !options.exact { Precision::Token } else { outer };
+        let layer = |i: u64| -> Result<Layer<'a>> {
+            let name = |part: &str| format!("blk.{i}.{part}");
+            let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {
+                let matrix = find.matrix(&name(&format!("{part}.weight")), rows, cols, inside)?;
+                Ok(Linear { matrix, bias: find.optional(&name(&format!("{part}.bias")), rows)? })
+            };
+            Ok(Layer {
+                attn_norm: find.vector(&name("attn_norm.weight"), hidden)?,
+                q: linear("attn_q", queries, hidden)?,
+                k: linear("attn_k", keys, hidden)?,
+                v: linear("attn_v", keys, hidden)?,
+                q_norm: find.optional(&name("attn_q_norm.weight"), config.head)?,
+                k_norm: find.optional(&name("attn_k_norm.weight"), config.head)?,
+                attn_sub_norm: find.optional(&name("attn_sub_norm.weight"), queries)?,
+                o: linear("attn_output", hidden, queries)?,
+                ffn_norm: find.vector(&name("ffn_norm.weight"), hidden)?,
+                gate: linear("ffn_gate", inner, hidden)?,
+                up: linear("ffn_up", inner, hidden)?,
+                ffn_sub_norm: find.optional(&name("ffn_sub_norm.weight"), inner)?,
+                down: linear("ffn_down", hidden, inner)?,
+            })
+        };
+        let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
+        let divisors = find.optional("rope_freqs.weight", config.head / 2)?;
+        Ok(Self {
+            isa: find.isa,
+            embedding: find.matrix("token_embd.weight", vocab, hidden, outer)?,
+            output: if tied { None } else { Some(find.matrix("output.weight", vocab, hidden, outer)?) },
+            output_norm: find.vector("output_norm.weight", hidden)?,
+            layers,
+            angles: config.scaling.angles(config.theta, config.head as usize, divisors.as_deref()),
+            halves: arch.rotary == Rotary::Halves,
+            relu2: arch.activation[0] == "relu2",
+            config,
+        })
+    }
+
+    /// Tokens of the vocabulary: the length of a token's logits.
+    pub fn vocab(&self) -> usize {
+        self.embedding.rows
+    }
+
+    /// Every matrix that a token is multiplied with.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix<'a>> {
+        self.layers
+            .iter()
+            .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down])
+            .map(|l| &l.matrix)
+            .chain([self.output.as_ref().unwrap_or(&self.embedding)])
+    }
+
+    /// Bytes of weights that are read for each token.
+    pub fn bytes_per_token(&self) -> u64 {
+        self.matrices().map(|m| m.bytes() as u64).sum()
+    }
+}
+
+/// Looks tensors up.
+struct Finder<'a> {
+    source: &'a Source,
+    isa: Isa,
+}
+
+impl<'a> Finder<'a> {
+    fn index(&self, name: &str) -> Option<usize> {
+        self.source.model.tensors.iter().position(|t| t.name == name)
+    }
+
+    /// The tensor, with the shape that it must have.
+    fn tensor(&self, name: &str, shape: &[u64]) -> Result<usize> {
+        let path = self.source.path.display();
+        let i = self.index(name).ok_or_else(|| Error::refused(format!("{path}: no tensor {name}")))?;
+        let t = &self.source.model.tensors[i];
+        if t.shape != shape {
+            return Err(Error::refused(format!(
+                "{path}: tensor {name} is {:?}, and the settings ask for {shape:?}",
+                t.shape
+            )));
+        }
+        Ok(i)
+    }
+
+    fn optional(&self, name: &str, len: u64) -> Result<Option<Vec<f32>>> {
+        if self.index(name).is_none() { Ok(None) } else { self.vector(name, len).map(Some) }
+    }
+
+    fn vector(&self, name: &str, len: u64) -> Result<Vec<f32>> {
+        let i = self.tensor(name, &[len])?;
+        let mut out = vec![0.0; len as usize];
+        self.source.fetch(i, 0..len)?.decode(name, self.source.model.order, &mut out)?;
+        Ok(out)
+    }
+
+    fn matrix(&self, name: &str, rows: u64, cols: u64, precision: Precision) -> Result<Matrix<'a>> {
+        let i = self.tensor(name, &[rows, cols])?;
+        let source = self.source;
+        let size = |n: u64| {
+            usize::try_from(n)
+                .map_err(|_| Error::refused(format!("tensor {name} is too large for this machine")))
+        };
+        let shape = (size(rows)?, size(cols)?);
+        let view = source.views.get(i).and_then(Option::as_ref);
+        let (stored, order) = match view {
+            None => (Some(&source.model.tensors[i]), RowOrder::Same),
+            Some(v) if matches!(v.values, Values::Stored) => (Some(&v.stored), v.rows),
+            Some(_) => (None, RowOrder::Same),
+        };
+        if let Some((t, dtype)) = stored.and_then(|t| match t.encoding {
+            Encoding::Blocks(dtype) => Some((t, dtype)),
+            Encoding::Int8Groups { .. } => None,
+        }) {
+            if crate::kernels::codec(dtype).is_none() {
+                let why = format!("tensor {name}: {} cannot be computed with yet", dtype.name());
+                return Err(Error::refused(why));
+            }
+            if dtype.bytes_for(cols).is_none() {
+                let why = format!("tensor {name}: rows of {cols} are no whole blocks of {}", dtype.name());
+                return Err(Error::refused(why));
+            }
+            let mut bytes = source.stored_read(t, 0..t.place.len)?;
+            if source.model.order == ByteOrder::Big && !dtype.info().fields.is_empty() {
+                let row = dtype.bytes_for(cols).unwrap_or(1).max(1) as usize;
+                bytes.to_mut().par_chunks_mut(row).for_each(|row| dtype.swap(row));
+            }
+            return Ok(Matrix::new(name.into(), dtype, bytes, order, shape, precision, self.isa));
+        }
+        // Numbers that are stored in no type of rows: kept as floats.
+        let mut bytes = vec![0u8; shape.0 * shape.1 * 4];
+        bytes.par_chunks_mut(shape.1 * 4).enumerate().try_for_each(|(r, out)| -> Result<()> {
+            let mut row = vec![0f32; shape.1];
+            let at = r as u64 * cols;
+            // A group of codes may begin in the row before; the source knows how to cut.
+            source.fetch(i, at..at + cols)?.decode(name, source.model.order, &mut row)?;
+            for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                *out = x.to_le_bytes();
+            }
+            Ok(())
+        })?;
+        Ok(Matrix::new(name.into(), DType::F32, Cow::Owned(bytes), order, shape, precision, self.isa))
+    }
+}
