@@ -5,6 +5,7 @@ mod convert;
 mod demo;
 mod edit;
 mod inspect;
+mod logits;
 mod options;
 mod split;
 mod verify;
@@ -40,6 +41,8 @@ enum Command {
     Verify(verify::Verify),
     /// Measure how fast a model runs on this machine.
     Bench(bench::Bench),
+    /// Write the logits behind given tokens.
+    Logits(logits::Logits),
     /// Cut a model into several files.
     Split(split::Split),
     /// Make one file of a split model.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Logits(c) => c.run(),
         Command::Split(c) => c.run(),
         Command::Merge(c) => c.run(),
         Command::Edit(c) => c.run(),

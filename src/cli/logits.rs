@@ -1,0 +1,61 @@
+//! `ggufkit logits`: the numbers behind given tokens, for comparing with another program's.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::options::{Input, Running};
+use super::print;
+use crate::disk::{self, NewFile};
+use crate::error::{Error, Result};
+use crate::runner::{Network, Options, Run, State, forward};
+
+/// Writes a model's logits behind each of some tokens: a safetensors file with `ids` (i64, `[tokens]`) and `logits`
+/// (f32, `[tokens, vocabulary]`).
+#[derive(Debug, Args)]
+pub struct Logits {
+    #[command(flatten)]
+    input: Input,
+    /// Token ids, with commas between
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    ids: Vec<u32>,
+    /// The file to write
+    #[arg(value_name = "OUT.safetensors")]
+    output: PathBuf,
+    #[command(flatten)]
+    running: Running,
+}
+
+impl Logits {
+    pub fn run(self) -> Result<()> {
+        let source = self.input.open()?;
+        let (logits, vocab) = self.running.pool()?.install(|| -> Result<_> {
+            let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
+            let mut state = State::new(&network, self.running.kv(), 1, self.ids.len())?;
+            let mut logits = Vec::new();
+            for tokens in self.ids.chunks(self.running.batch()) {
+                let wanted: Vec<usize> = (0..tokens.len()).collect();
+                logits.extend(forward(&network, &mut state, &[Run { sequence: 0, tokens }], &wanted)?);
+            }
+            Ok((logits, network.vocab()))
+        })?;
+        let (n, size) = (self.ids.len(), 4 * logits.len());
+        let header = serde_json::json!({
+            "ids": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
+            "logits": {"dtype": "F32", "shape": [n, vocab], "data_offsets": [8 * n, 8 * n + size]},
+        });
+        let mut header = header.to_string();
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(self.ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()));
+        bytes.extend(logits.iter().flat_map(|x| x.to_le_bytes()));
+        let file = NewFile::create(&self.output, bytes.len() as u64)?;
+        file.write(0, &bytes)?;
+        disk::finish(vec![file])?;
+        if logits.iter().any(|x| !x.is_finite()) {
+            return Err(Error::refused("some logits are infinite or undefined; is the file damaged?"));
+        }
+        print(&format!("{}: logits of {n} tokens over a vocabulary of {vocab}\n", self.output.display()))
+    }
+}
