@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::activations::Activations;
-use super::super::weights::{Q4_0, Q8_0, Tq2_0, Weights};
+use super::super::weights::{Tq2_0, Weights};
 use super::{FLOATS, Sums, total};
 
 /// A row; see [`super::Dot`].
@@ -29,32 +29,29 @@ const TEAM: usize = 8;
 fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
     let (q, lanes) = (x.codes(token), x.lanes(token));
     let (scales, sums) = (x.of(&x.scales, token), x.of(&x.sums, token));
+    let blocks = row.len() / B;
+    let padded = blocks.next_multiple_of(TEAM);
+    assert!(q.len() >= padded * 32 && lanes.len() >= padded * 8);
+    assert!(scales.len() >= padded && sums.len() >= padded);
+    let (q, lanes) = (q.as_ptr(), lanes.as_ptr());
+    let (scales, sums) = (scales.as_ptr(), sums.as_ptr());
     let mut s = _mm512_setzero_ps();
     let mut mins = _mm256_setzero_ps();
-    let blocks = row.len() / B;
-    let teams = blocks / TEAM;
-    for team in 0..teams {
-        let bytes = &row[team * TEAM * B..][..TEAM * B];
-        let (d, m) = heads::<W, B, T>(bytes);
-        let at = team * TEAM;
-        add32::<W, B, T>(bytes, d, &q[at * 32..], &lanes[at * 8..], &scales[at..], &mut s);
-        if T::MIN {
-            // SAFETY: activations are padded to whole teams.
-            mins = _mm256_fmadd_ps(m, unsafe { _mm256_loadu_ps(sums[at..at + TEAM].as_ptr()) }, mins);
+    // SAFETY: whole teams of blocks, and as many of everything else, as asserted above.
+    unsafe {
+        let mut at = 0;
+        while at + TEAM <= blocks {
+            let bytes = row.as_ptr().add(at * B);
+            team::<W, B, T>(bytes, q.add(at * 32), lanes.add(at * 8), scales.add(at), sums.add(at), &mut s, &mut mins);
+            at += TEAM;
         }
-    }
-    if blocks % TEAM != 0 {
-        // The last few, with blocks of zeros behind them; the activations there are zeros too.
-        let mut bytes = [[0u8; B]; TEAM];
-        let bytes = bytes.as_flattened_mut();
-        let tail = &row[teams * TEAM * B..];
-        bytes[..tail.len()].copy_from_slice(tail);
-        let (d, m) = heads::<W, B, T>(bytes);
-        let at = teams * TEAM;
-        add32::<W, B, T>(bytes, d, &q[at * 32..], &lanes[at * 8..], &scales[at..], &mut s);
-        if T::MIN {
-            // SAFETY: as above.
-            mins = _mm256_fmadd_ps(m, unsafe { _mm256_loadu_ps(sums[at..at + TEAM].as_ptr()) }, mins);
+        if at < blocks {
+            // The last few, with blocks of zeros behind them; the activations there are zeros too.
+            let mut bytes = [[0u8; B]; TEAM];
+            let tail = &row[at * B..];
+            bytes.as_flattened_mut()[..tail.len()].copy_from_slice(tail);
+            let bytes = bytes.as_ptr().cast();
+            team::<W, B, T>(bytes, q.add(at * 32), lanes.add(at * 8), scales.add(at), sums.add(at), &mut s, &mut mins);
         }
     }
     finish(s, mins)
@@ -71,29 +68,24 @@ fn finish(s: __m512, mins: __m256) -> f32 {
     all.total()
 }
 
-/// Scales and mins of a team.
+/// The halves at `at` in each of a team's blocks.
+///
+/// # Safety
+/// There is a team of blocks of B bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
-fn heads<const W: usize, const B: usize, T: Weights<W, B>>(bytes: &[u8]) -> (__m256, __m256) {
-    let head = |at: usize| {
-        let word = |b: usize| i16::from_le_bytes([bytes[b * B + at], bytes[b * B + at + 1]]);
-        _mm256_cvtph_ps(_mm_setr_epi16(
-            word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7),
-        ))
-    };
-    let d = if is::<T, Q4_0>() {
-        // The scales of eight blocks of 18 bytes lie within 128 bytes: words 0, 9, 18, ...
-        // SAFETY: a team of 8 · 18 bytes.
-        let (a, b) = unsafe {
-            let p = bytes[..128].as_ptr();
-            (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(64).cast()))
-        };
-        let places = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
-        _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutex2var_epi16(a, places, b)))
-    } else {
-        head(0)
-    };
-    (d, if T::MIN { head(2) } else { _mm256_setzero_ps() })
+unsafe fn heads<const B: usize>(bytes: *const u8, at: usize) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        if B == 18 {
+            // Eight blocks of 18 bytes have their scales within 128 bytes: words 0, 9, 18, ...
+            let (a, b) = (_mm512_loadu_si512(bytes.cast()), _mm512_loadu_si512(bytes.add(64).cast()));
+            let places = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
+            return _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutex2var_epi16(a, places, b)));
+        }
+        let word = |b: usize| i16::from_le_bytes(bytes.add(b * B + at).cast::<[u8; 2]>().read());
+        _mm256_cvtph_ps(_mm_setr_epi16(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)))
+    }
 }
 
 /// Whether two types are one. The answer is known when the code is compiled.
@@ -103,65 +95,67 @@ fn is<A: 'static, B: 'static>() -> bool {
 }
 
 /// Adds a team of blocks to the sums.
+///
+/// # Safety
+/// There is a team of blocks, of their codes, lanes, scales and sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn add32<const W: usize, const B: usize, T: Weights<W, B>>(
-    bytes: &[u8],
-    d: __m256,
-    q: &[i8],
-    lanes: &[i32],
-    scales: &[f32],
+unsafe fn team<const W: usize, const B: usize, T: Weights<W, B>>(
+    bytes: *const u8,
+    q: *const i8,
+    lanes: *const i32,
+    scales: *const f32,
+    sums: *const f32,
     s: &mut __m512,
+    mins: &mut __m256,
 ) {
-    let (bytes, q, lanes) = (&bytes[..TEAM * B], &q[..TEAM * 32], &lanes[..TEAM * 8]);
-    // SAFETY: eight scales, by the slice.
-    let d = unsafe { _mm256_mul_ps(d, _mm256_loadu_ps(scales[..TEAM].as_ptr())) };
-    let d = _mm512_castps256_ps512(d);
-    let second = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    for pair in 0..TEAM / 2 {
-        let codes = pair_of::<W, B, T>(&bytes[pair * 2 * B..][..2 * B]);
-        // SAFETY: 64 codes and 16 lanes for a pair, by the slices above.
-        let (x, lane) = unsafe {
-            (
-                _mm512_loadu_si512(q[pair * 64..].as_ptr().cast()),
-                _mm512_loadu_si512(lanes[pair * 16..].as_ptr().cast()),
-            )
-        };
-        let sum = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(lane, codes, x));
-        let which = _mm512_add_epi32(second, _mm512_set1_epi32(2 * pair as i32));
-        *s = _mm512_fmadd_ps(sum, _mm512_permutexvar_ps(which, d), *s);
+    // SAFETY: the caller's.
+    unsafe {
+        let d = _mm256_mul_ps(heads::<B>(bytes, 0), _mm256_loadu_ps(scales));
+        let d = _mm512_castps256_ps512(d);
+        for pair in 0..TEAM / 2 {
+            let codes = pair_of::<W, B, T>(bytes.add(pair * 2 * B));
+            let x = _mm512_load_si512(q.add(pair * 64).cast());
+            let lane = _mm512_load_si512(lanes.add(pair * 16).cast());
+            let sum = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(lane, codes, x));
+            let (a, b) = (2 * pair as i32, 2 * pair as i32 + 1);
+            let which = _mm512_setr_epi32(a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b);
+            *s = _mm512_fmadd_ps(sum, _mm512_permutexvar_ps(which, d), *s);
+        }
+        if T::MIN {
+            *mins = _mm256_fmadd_ps(heads::<B>(bytes, 2), _mm256_loadu_ps(sums), *mins);
+        }
     }
 }
 
 /// The codes of two blocks.
+///
+/// # Safety
+/// There are two blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(bytes: &[u8]) -> __m512i {
-    let bytes = &bytes[..2 * B];
-    let p = bytes.as_ptr();
-    if is::<T, Q4_0>() {
-        // SAFETY: 16 bytes behind either block's scale.
-        let both = unsafe {
-            let first = _mm512_broadcast_i32x4(_mm_loadu_si128(p.add(2).cast()));
-            _mm512_mask_broadcast_i32x4(first, 0xFF00, _mm_loadu_si128(p.add(B + 2).cast()))
-        };
-        let shifts = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
-        return _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(15));
-    }
-    if is::<T, Q8_0>() {
-        // SAFETY: 32 bytes behind either block's scale.
-        let both = unsafe {
+unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        if B == 34 {
+            // Codes behind either block's scale.
             let first = _mm512_castsi256_si512(_mm256_loadu_si256(p.add(2).cast()));
-            _mm512_inserti64x4(first, _mm256_loadu_si256(p.add(B + 2).cast()), 1)
-        };
-        return _mm512_xor_si512(both, _mm512_set1_epi8(-128));
+            let both = _mm512_inserti64x4(first, _mm256_loadu_si256(p.add(B + 2).cast()), 1);
+            return _mm512_xor_si512(both, _mm512_set1_epi8(-128));
+        }
+        // Sixteen bytes of nibbles at the end of either block, twice; the second copy's high ones move down.
+        let first = _mm512_broadcast_i32x4(_mm_loadu_si128(p.add(B - 16).cast()));
+        let both = _mm512_mask_broadcast_i32x4(first, 0xFF00, _mm_loadu_si128(p.add(2 * B - 16).cast()));
+        let shifts = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
+        let low = _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(15));
+        if B == 18 || B == 20 {
+            return low;
+        }
+        // A fifth bit each, in the four bytes before.
+        let word = |at: usize| u64::from(u32::from_le_bytes(p.add(at).cast::<[u8; 4]>().read()));
+        let fifths = word(B - 20) | word(2 * B - 20) << 32;
+        _mm512_mask_add_epi8(low, fifths, low, _mm512_set1_epi8(16))
     }
-    let mut codes = [[0u8; W]; 2];
-    for (codes, block) in codes.iter_mut().zip(bytes.as_chunks::<B>().0) {
-        T::codes(block, codes);
-    }
-    // SAFETY: 64 codes.
-    unsafe { _mm512_loadu_si512(codes.as_flattened()[..64].as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]

@@ -65,6 +65,53 @@ const fn config(group: usize) -> Config {
 #[repr(C, align(64))]
 struct Products([[i32; ROWS]; TOKENS]);
 
+/// Blocks that the unit is ahead.
+const AHEAD: usize = 2;
+/// Blocks whose products are kept.
+const RING: usize = 4;
+
+/// Products of a block.
+///
+/// # Safety
+/// The unit is configured for W; there are W columns of sixteen rows at `w`, and of sixteen tokens, `stride` bytes one
+/// after the other, at `q`.
+#[inline(always)]
+unsafe fn multiply<const W: usize>(q: *const i8, stride: usize, w: *const i8, into: &mut Products) {
+    // SAFETY: the caller's; `into` has room for sixteen rows of 64 bytes.
+    unsafe {
+        if W == 32 {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm2, [{q} + {stride}*1]",
+                "tileloadd tmm4, [{w} + {line}*1]",
+                "tdpbssd tmm0, tmm2, tmm4",
+                "tilestored [{into} + {line}*1], tmm0",
+                q = in(reg) q, stride = in(reg) stride, w = in(reg) w,
+                line = in(reg) 64usize, into = in(reg) into.0.as_mut_ptr(), options(nostack),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm2, [{q} + {stride}*1]",
+                "tileloadd tmm4, [{w} + {line}*1]",
+                "tdpbssd tmm0, tmm2, tmm4",
+                "tileloadd tmm3, [{q} + {stride}*1 + 64]",
+                "tileloadd tmm5, [{w} + {line}*1 + 1024]",
+                "tdpbssd tmm0, tmm3, tmm5",
+                "tileloadd tmm2, [{q} + {stride}*1 + 128]",
+                "tileloadd tmm4, [{w} + {line}*1 + 2048]",
+                "tdpbssd tmm0, tmm2, tmm4",
+                "tileloadd tmm3, [{q} + {stride}*1 + 192]",
+                "tileloadd tmm5, [{w} + {line}*1 + 3072]",
+                "tdpbssd tmm0, tmm3, tmm5",
+                "tilestored [{into} + {line}*1], tmm0",
+                q = in(reg) q, stride = in(reg) stride, w = in(reg) w,
+                line = in(reg) 64usize, into = in(reg) into.0.as_mut_ptr(), options(nostack),
+            );
+        }
+    }
+}
+
 /// Products of a panel.
 pub fn tile<const W: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     let groups = panel.cols / W;
@@ -90,65 +137,32 @@ unsafe fn products<const W: usize>(
     unsafe { asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack, readonly)) };
     let groups = panel.cols / W;
     let all = x.stride / W;
-    let (scales, sums) = (&x.scales[token * all..], &x.sums[token * all..]);
-    let (scales, sums) = (&scales[..TOKENS * all], &sums[..TOKENS * all]);
-    let mut sum = [Products([[0; ROWS]; TOKENS]), Products([[0; ROWS]; TOKENS])];
+    assert!(x.scales.len() >= (token + TOKENS) * all && x.sums.len() >= (token + TOKENS) * all);
+    let mut ring = [const { Products([[0; ROWS]; TOKENS]) }; RING];
     let mut acc = [_mm512_setzero_ps(); TOKENS];
-    // One block ahead: while the unit multiplies, the block before is added up.
-    for g in 0..=groups {
-        if g < groups {
-            let (w, q) = (&panel.codes[g * W * ROWS..], &x.codes[token * x.stride + g * W..]);
-            let into = &mut sum[g % 2].0;
-            // SAFETY: weights of W columns, sixteen tokens of W columns each `stride` bytes after the other, and
-            // room for sixteen rows of 64 bytes.
-            unsafe {
-                if W == 32 {
-                    asm!(
-                        "tilezero tmm0",
-                        "tileloadd tmm2, [{q} + {stride}*1]",
-                        "tileloadd tmm4, [{w} + {line}*1]",
-                        "tdpbssd tmm0, tmm2, tmm4",
-                        "tilestored [{into} + {line}*1], tmm0",
-                        q = in(reg) q.as_ptr(), stride = in(reg) x.stride, w = in(reg) w.as_ptr(),
-                        line = in(reg) 64usize, into = in(reg) into.as_mut_ptr(), options(nostack),
-                    );
-                } else {
-                    asm!(
-                        "tilezero tmm0",
-                        "tileloadd tmm2, [{q} + {stride}*1]",
-                        "tileloadd tmm4, [{w} + {line}*1]",
-                        "tdpbssd tmm0, tmm2, tmm4",
-                        "tileloadd tmm3, [{q} + {stride}*1 + 64]",
-                        "tileloadd tmm5, [{w} + {line}*1 + 1024]",
-                        "tdpbssd tmm0, tmm3, tmm5",
-                        "tileloadd tmm2, [{q} + {stride}*1 + 128]",
-                        "tileloadd tmm4, [{w} + {line}*1 + 2048]",
-                        "tdpbssd tmm0, tmm2, tmm4",
-                        "tileloadd tmm3, [{q} + {stride}*1 + 192]",
-                        "tileloadd tmm5, [{w} + {line}*1 + 3072]",
-                        "tdpbssd tmm0, tmm3, tmm5",
-                        "tilestored [{into} + {line}*1], tmm0",
-                        q = in(reg) q.as_ptr(), stride = in(reg) x.stride, w = in(reg) w.as_ptr(),
-                        line = in(reg) 64usize, into = in(reg) into.as_mut_ptr(), options(nostack),
-                    );
-                }
+    // SAFETY: the panel has `groups` blocks of W columns, scales and, where it has any, mins of sixteen rows; there
+    // are sixteen tokens of as many columns, each `stride` bytes after the other, and scales and sums likewise.
+    unsafe {
+        let (w, q) = (panel.codes.as_ptr(), x.codes.as_ptr().add(token * x.stride));
+        let (scales, sums) = (x.scales.as_ptr().add(token * all), x.sums.as_ptr().add(token * all));
+        // The unit is some blocks ahead of the additions, so that what it stores has arrived when it is loaded.
+        for g in 0..groups + AHEAD {
+            if g < groups {
+                multiply::<W>(q.add(g * W), x.stride, w.add(g * W * ROWS), &mut ring[g % RING]);
             }
-        }
-        let Some(g) = g.checked_sub(1) else { continue };
-        let from = &sum[g % 2].0;
-        // SAFETY: sixteen scales, or mins, for each block.
-        let d = unsafe { _mm512_loadu_ps(panel.scales[g * ROWS..][..ROWS].as_ptr()) };
-        for t in 0..TOKENS {
-            // SAFETY: sixteen products.
-            let s = unsafe { _mm512_loadu_si512(from[t].as_ptr().cast()) };
-            let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s), d);
-            acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(scales[t * all + g]), acc[t]);
-        }
-        if !panel.mins.is_empty() {
-            // SAFETY: as above.
-            let m = unsafe { _mm512_loadu_ps(panel.mins[g * ROWS..][..ROWS].as_ptr()) };
+            let Some(g) = g.checked_sub(AHEAD) else { continue };
+            let products = ring[g % RING].0.as_ptr();
+            let d = _mm512_loadu_ps(panel.scales.as_ptr().add(g * ROWS));
             for t in 0..TOKENS {
-                acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(sums[t * all + g]), acc[t]);
+                let s = _mm512_load_si512(products.add(t).cast());
+                let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s), d);
+                acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(*scales.add(t * all + g)), acc[t]);
+            }
+            if !panel.mins.is_empty() {
+                let m = _mm512_loadu_ps(panel.mins.as_ptr().add(g * ROWS));
+                for t in 0..TOKENS {
+                    acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(*sums.add(t * all + g)), acc[t]);
+                }
             }
         }
     }
