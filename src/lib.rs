@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod quantize;
 pub mod report;
+pub mod score;
 pub mod source;
 pub mod verify;
 pub mod vocab;
