@@ -12,51 +12,63 @@ const LANES: usize = 8;
 /// 1.5 · 2^52: added to a number below 2^51 it leaves the nearest whole number in the low bits.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
-/// 1/n!, the coefficients of the exponential's series.
+/// ln(2)^n/n!, the coefficients of 2^f.
 const SERIES: [f64; 14] = {
     let mut c = [1.0; 14];
     let mut n = 1;
     while n < c.len() {
-        c[n] = c[n - 1] / n as f64;
+        c[n] = c[n - 1] * LN_2 / n as f64;
         n += 1;
     }
     c
 };
 
-/// e^x for −708 ≤ x ≤ 709, and e^−708 (nothing, beside a sum of 1 or more) for smaller x: x = k ln 2 + r with
-/// |r| ≤ ln 2 / 2, e^r from its series up to the power `DEGREE`.
+/// 2^f for |f| ≤ ½ as a polynomial: 1 + f·q(f), with q through (2^f − 1)/f at the seven Chebyshev points of the range.
+/// That is within 1.2e-10 of 2^f, where the series would need two terms more.
+const POWERS: [f64; 8] = [
+    1.0,
+    LN_2,
+    0.240_226_509_222_887_57,
+    0.055_504_108_839_096_185,
+    0.009_618_056_678_524_637,
+    0.001_333_350_238_616_276_6,
+    0.000_154_614_446_985_691_3,
+    0.000_015_297_323_760_702_4,
+];
+
+/// 2^y = 2^k · 2^f with the whole number k nearest to y, 2^f from `series`; −1021 ≤ y ≤ 1023.
 #[inline(always)]
-fn exp_series<const DEGREE: usize>(x: f64) -> f64 {
-    let x = if x < -708.0 { -708.0 } else { x };
-    let y = x * LOG2_E;
+fn exp2<const N: usize>(y: f64, series: &[f64; N]) -> f64 {
     let shifted = y + ROUND;
-    let r = (y - (shifted - ROUND)) * LN_2;
-    let mut p = SERIES[DEGREE];
-    let mut i = DEGREE;
+    let f = y - (shifted - ROUND);
+    let mut p = series[N - 1];
+    let mut i = N - 1;
     while i > 0 {
         i -= 1;
-        p = p * r + SERIES[i];
+        p = p * f + series[i];
     }
-    // The low bits of `shifted` are k: moved to the exponent's place they are 2^k.
-    p * f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52)
+    // The low bits of `shifted` are k: moved to the exponent's place they are added to p's.
+    f64::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 52))
 }
 
-/// e^x to within 1e-11 of itself, for the terms of a long sum; x ≤ 709.
+/// e^x to within 2e-10 of itself, for the terms of a long sum; e^−707 (nothing, beside a sum of 1 or more) for x below
+/// −707; x ≤ 709.
 #[inline(always)]
 fn exp_term(x: f64) -> f64 {
-    exp_series::<9>(x)
+    let x = if x < -707.0 { -707.0 } else { x };
+    exp2(x * LOG2_E, &POWERS)
 }
 
-/// e^x to within 1e-13 of itself: 0 below −708, infinite above 709.
+/// e^x to within 1e-12 of itself: 0 below −707, infinite above 709.
 pub fn exp(x: f64) -> f64 {
     if x.is_nan() {
         x
-    } else if x < -708.0 {
+    } else if x < -707.0 {
         0.0
     } else if x > 709.0 {
         f64::INFINITY
     } else {
-        exp_series::<13>(x)
+        exp2(x * LOG2_E, &SERIES)
     }
 }
 
@@ -187,12 +199,12 @@ mod tests {
 
     #[test]
     fn a_sum_has_the_same_bits_on_every_machine() {
-        // The true sum to 1e-11; what is checked is that no compiler, machine or change moves a bit unseen.
+        // The true sum is 84.670848935414; what is checked is that no compiler, machine or change moves a bit unseen.
         let row: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0).collect();
         let (max, at) = peak(&row).unwrap();
         assert_eq!((max, at), (6.25, row.iter().position(|&x| x == 6.25).unwrap()));
-        assert_eq!(sum_exp(&row, max).to_bits(), 0x4055_2aef_305f_7f54);
-        assert_eq!(ln(sum_exp(&row, max)).to_bits(), 0x4011_c14d_4877_16be);
+        assert_eq!(sum_exp(&row, max).to_bits(), 0x4055_2aef_305f_da10);
+        assert_eq!(ln(sum_exp(&row, max)).to_bits(), 0x4011_c14d_4877_27e4);
     }
 
     #[test]
@@ -206,9 +218,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exponentials_and_logarithms_are_the_systems(x in -708f64..709.0, y in 1e-300f64..1e300, z in 1e-3f64..1e3) {
-            prop_assert!((exp(x) / x.exp() - 1.0).abs() < 1e-13);
-            prop_assert!((exp_term(x) / x.exp() - 1.0).abs() < 1e-11);
+        fn exponentials_and_logarithms_are_the_systems(x in -707f64..709.0, y in 1e-300f64..1e300, z in 1e-3f64..1e3) {
+            prop_assert!((exp(x) / x.exp() - 1.0).abs() < 1e-12);
+            prop_assert!((exp_term(x) / x.exp() - 1.0).abs() < 2e-10);
             for y in [y, z] {
                 prop_assert!((ln(y) - y.ln()).abs() <= 1e-15 * y.ln().abs().max(1.0));
             }
@@ -219,7 +231,7 @@ mod tests {
             let (max, _) = peak(&row).unwrap();
             prop_assert_eq!(max, row.iter().copied().fold(f32::MIN, f32::max));
             let plain: f64 = row.iter().map(|&x| (f64::from(x) - f64::from(max)).exp()).sum();
-            prop_assert!((sum_exp(&row, max) / plain - 1.0).abs() < 1e-11);
+            prop_assert!((sum_exp(&row, max) / plain - 1.0).abs() < 2e-10);
             let pair = pair_sums(&row, max, &row, max);
             prop_assert_eq!((pair.p, pair.q, pair.cross), (sum_exp(&row, max), sum_exp(&row, max), 0.0));
         }
