@@ -11,7 +11,7 @@
 //!
 //! The log-probability of a token is `scale`·step + `min_log_prob`: steps divide the range between the largest logit
 //! and the smallest, or 16 below the largest if the smallest is lower still, into 65535. The positions are those of
-//! [`scored`](super::scored), the tokens those of the text (llama-perplexity puts a beginning-of-text in place of
+//! [`scored`], the tokens those of the text (llama-perplexity puts a beginning-of-text in place of
 //! each chunk's first when it evaluates, but not in the file). The format has no version and nothing that names the
 //! model or the text. llama-perplexity writes numbers in its machine's byte order; here they are little-endian on
 //! every machine, and a file from a big-endian one is refused. (Format: `tools/perplexity/perplexity.cpp`.)
