@@ -124,7 +124,7 @@ pub fn size_against_kld(c: &Comparison) -> String {
         svg.mark(*i, (px, py), 5.0, &title);
         taken.push(Area { left: px - 6.0, top: py - 6.0, right: px + 6.0, bottom: py + 6.0 });
     }
-    for ((_, m, _), &(px, py)) in points.iter().zip(&places) {
+    for ((i, m, _), &(px, py)) in points.iter().zip(&places) {
         let name = shorten(&m.name, 32);
         let width = text_width(&name, TEXT);
         let label = best_place(width, (px, py), area, &taken);
@@ -134,7 +134,7 @@ pub fn size_against_kld(c: &Comparison) -> String {
             let edge = if cy < py { label.bottom } else { label.top };
             svg.line("grid", (px, py), (cx.clamp(px - 30.0, px + 30.0).clamp(label.left, label.right), edge));
         }
-        svg.text("label", (cx, label.bottom - 3.5), Anchor::Middle, &name);
+        svg.text(&format!("own {}", class(*i)), (cx, label.bottom - 3.5), Anchor::Middle, &name);
         taken.push(label);
     }
     let list: Vec<_> =
