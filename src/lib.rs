@@ -20,6 +20,7 @@ pub mod plan;
 pub mod quantize;
 pub mod report;
 pub mod runner;
+pub mod score;
 pub mod source;
 pub mod verify;
 pub mod vocab;

@@ -66,12 +66,7 @@ impl Bench {
             };
             line(&format!("prompt of {}", self.prompt), found.prompt_tokens_per_second, "tokens/s", 1.0);
             line("first token after", found.seconds_to_first_token, "s", 1.0);
-            line(
-                &format!("generating {}", self.generate),
-                found.generate_tokens_per_second,
-                "tokens/s",
-                1.0,
-            );
+            line(&format!("generating {}", self.generate), found.generate_tokens_per_second, "tokens/s", 1.0);
             line("weights read for that", found.weight_bytes_per_second, "GB/s", 1e-9);
             line("read alone", Some(found.read_bytes_per_second), "GB/s", 1e-9);
             if let Some(w) = found.weight_bytes_per_second {

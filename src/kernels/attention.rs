@@ -348,7 +348,12 @@ mod tests {
                         .collect();
                     let total: f64 = e.iter().sum();
                     (0..dim)
-                        .map(|d| e.iter().enumerate().map(|(t, e)| e / total * f64::from(values[t * dim + d])).sum())
+                        .map(|d| {
+                            e.iter()
+                                .enumerate()
+                                .map(|(t, e)| e / total * f64::from(values[t * dim + d]))
+                                .sum()
+                        })
                         .collect::<Vec<f64>>()
                 })
                 .collect();

@@ -45,7 +45,8 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
     let mut normed = vec![0f32; count * hidden];
     let (queries, keys) = (config.heads as usize * head, config.kv_heads as usize * head);
     let inner = config.intermediate as usize;
-    let (mut q, mut k, mut v) = (vec![0f32; count * queries], vec![0f32; count * keys], vec![0f32; count * keys]);
+    let (mut q, mut k, mut v) =
+        (vec![0f32; count * queries], vec![0f32; count * keys], vec![0f32; count * keys]);
     let mut mixed = vec![0f32; count * queries];
     let (mut gate, mut up) = (vec![0f32; count * inner], vec![0f32; count * inner]);
     let mut out = vec![0f32; count * hidden];

@@ -159,11 +159,7 @@ pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>
             inputs.0[input].1.set(matrix.isa, matrix.form, matrix.offset, x, cols);
             made.push(input);
         }
-        let rows = if tokens < FEW {
-            (BAND / matrix.row_bytes.max(1)).clamp(1, 1024)
-        } else {
-            BLOCK
-        };
+        let rows = if tokens < FEW { (BAND / matrix.row_bytes.max(1)).clamp(1, 1024) } else { BLOCK };
         let first = tasks.len();
         let starts = (0..matrix.rows).step_by(rows);
         tasks.extend(starts.map(|first| Task { matrix, input, first, out: Vec::with_capacity(tokens) }));

@@ -73,7 +73,10 @@ impl<'a> Network<'a> {
         source.need_weights()?;
         let find = Finder { source, isa: options.isa.unwrap_or_else(Isa::current) };
         let embedding = find.index("token_embd.weight").ok_or_else(|| {
-            Error::refused(format!("{}: no token_embd.weight: not a model that can be run", source.path.display()))
+            Error::refused(format!(
+                "{}: no token_embd.weight: not a model that can be run",
+                source.path.display()
+            ))
         })?;
         let vocab = source.model.tensors[embedding].rows();
         let tied = find.index("output.weight").is_none();

@@ -39,8 +39,7 @@ fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
                 let mut sum = _mm256_setzero_si256();
                 for n in 0..4 {
                     let at = 128 * h + 32 * n;
-                    let part =
-                        eight::<W, B, T>(&codes[at..], &q[b * 256 + at..], &lanes[b * 64 + at / 4..]);
+                    let part = eight::<W, B, T>(&codes[at..], &q[b * 256 + at..], &lanes[b * 64 + at / 4..]);
                     sum = _mm256_add_epi32(sum, part);
                 }
                 s[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, s[h]);
@@ -61,11 +60,7 @@ fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
 /// Products of 32 codes, in sums of four.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn eight<const W: usize, const B: usize, T: Weights<W, B>>(
-    codes: &[u8],
-    q: &[i8],
-    lanes: &[i32],
-) -> __m256i {
+fn eight<const W: usize, const B: usize, T: Weights<W, B>>(codes: &[u8], q: &[i8], lanes: &[i32]) -> __m256i {
     let ones = _mm256_set1_epi16(1);
     // SAFETY: 32 codes, 32 numbers and 8 lanes, by the slices.
     unsafe {

@@ -42,7 +42,15 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
         let mut at = 0;
         while at + TEAM <= blocks {
             let bytes = row.as_ptr().add(at * B);
-            team::<W, B, T>(bytes, q.add(at * 32), lanes.add(at * 8), scales.add(at), sums.add(at), &mut s, &mut mins);
+            team::<W, B, T>(
+                bytes,
+                q.add(at * 32),
+                lanes.add(at * 8),
+                scales.add(at),
+                sums.add(at),
+                &mut s,
+                &mut mins,
+            );
             at += TEAM;
         }
         if at < blocks {
@@ -51,7 +59,15 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
             let tail = &row[at * B..];
             bytes.as_flattened_mut()[..tail.len()].copy_from_slice(tail);
             let bytes = bytes.as_ptr().cast();
-            team::<W, B, T>(bytes, q.add(at * 32), lanes.add(at * 8), scales.add(at), sums.add(at), &mut s, &mut mins);
+            team::<W, B, T>(
+                bytes,
+                q.add(at * 32),
+                lanes.add(at * 8),
+                scales.add(at),
+                sums.add(at),
+                &mut s,
+                &mut mins,
+            );
         }
     }
     finish(s, mins)
@@ -84,7 +100,16 @@ unsafe fn heads<const B: usize>(bytes: *const u8, at: usize) -> __m256 {
             return _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutex2var_epi16(a, places, b)));
         }
         let word = |b: usize| i16::from_le_bytes(bytes.add(b * B + at).cast::<[u8; 2]>().read());
-        _mm256_cvtph_ps(_mm_setr_epi16(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)))
+        _mm256_cvtph_ps(_mm_setr_epi16(
+            word(0),
+            word(1),
+            word(2),
+            word(3),
+            word(4),
+            word(5),
+            word(6),
+            word(7),
+        ))
     }
 }
 
@@ -179,10 +204,8 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
                 let first = _mm512_castsi256_si512(_mm256_loadu_si256(lanes.as_ptr().add(8 * n).cast()));
                 _mm512_inserti64x4(first, _mm256_loadu_si256(lanes.as_ptr().add(32 + 8 * n).cast()), 1)
             };
-            let offset = _mm512_add_epi32(
-                _mm512_add_epi32(lane(0), lane(1)),
-                _mm512_add_epi32(lane(2), lane(3)),
-            );
+            let offset =
+                _mm512_add_epi32(_mm512_add_epi32(lane(0), lane(1)), _mm512_add_epi32(lane(2), lane(3)));
             ([x(0), x(1), x(2), x(3)], offset)
         };
         let codes = if is::<T, Tq2_0>() {

@@ -99,7 +99,13 @@ fn float_rows() {
             let truth = float(dtype).unwrap()(Isa::Portable, &row, &x);
             assert!((f64::from(truth) - exact).abs() < 1e-5 * (cols as f64).sqrt(), "{truth} {exact}");
             for isa in Isa::available() {
-                assert_eq!(truth, float(dtype).unwrap()(isa, &row, &x), "{} {cols} {}", dtype.name(), isa.name());
+                assert_eq!(
+                    truth,
+                    float(dtype).unwrap()(isa, &row, &x),
+                    "{} {cols} {}",
+                    dtype.name(),
+                    isa.name()
+                );
                 assert_eq!(truth, decoded(isa, &*codec, &row, &mut Vec::new(), &x));
             }
         }

@@ -29,7 +29,8 @@ fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TE
     let all = x.stride / x.group;
     assert!(panel.group == x.group && panel.cols == x.cols && x.codes.len() >= (token + TEAM) * x.stride);
     let quads = panel.group / 4;
-    let (scales, bias) = (&x.scales[token * all..(token + TEAM) * all], &x.bias[token * all..(token + TEAM) * all]);
+    let (scales, bias) =
+        (&x.scales[token * all..(token + TEAM) * all], &x.bias[token * all..(token + TEAM) * all]);
     let sums = &x.sums[token * all..(token + TEAM) * all];
     let mut acc = [_mm512_setzero_ps(); TEAM];
     for g in 0..groups {

@@ -9,7 +9,8 @@ use formats::block::TYPES;
 fn every_set_gives_the_same_bits() {
     for info in TYPES {
         let Some((group, offset)) = weights::integer(info.dtype) else { continue };
-        for (cols, tokens, count) in [(group, 1, 16), (3 * group, 17, 16), (8 * group, 33, 5), (1024, 40, 16)] {
+        for (cols, tokens, count) in [(group, 1, 16), (3 * group, 17, 16), (8 * group, 33, 5), (1024, 40, 16)]
+        {
             let mut next = noise(cols as u32);
             let mut x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
             for (i, x) in x[..cols].iter_mut().enumerate() {
@@ -17,7 +18,8 @@ fn every_set_gives_the_same_bits() {
             }
             let mut a = Activations::default();
             a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
-            let packed: Vec<Vec<u8>> = (0..count).map(|i| rows(info.dtype, cols, i)[i as usize % 3].clone()).collect();
+            let packed: Vec<Vec<u8>> =
+                (0..count).map(|i| rows(info.dtype, cols, i)[i as usize % 3].clone()).collect();
             let packed: Vec<&[u8]> = packed.iter().map(|r| &r[..]).collect();
             let run = |isa| {
                 let kernel = integer(info.dtype, isa).unwrap();

@@ -1,6 +1,13 @@
-//! Numbers and tables as people read them.
+//! Numbers, tables and pictures as people read them.
+
+pub mod compare;
+pub mod html;
+mod plots;
+mod svg;
 
 use std::fmt::Write;
+
+pub use compare::{Candidate, Comparison, Reference, Setting, TensorError};
 
 /// A number of bytes in the unit that suits it (powers of 1024): "1.03 MiB".
 pub fn bytes(n: u64) -> String {

@@ -1,0 +1,387 @@
+//! A comparison of models with a reference: its numbers, and as a table for a terminal.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Table, bytes, count, visible};
+use crate::score::bootstrap::{Bootstrap, FEWEST};
+use crate::score::stats::Estimate;
+use crate::score::summary::{Against, Kld};
+use crate::score::{Interval, Ratio, Summary};
+
+/// The widest table that goes to a terminal, in characters.
+const WIDTH: usize = 100;
+
+/// Models beside a reference over one text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The text's name.
+    pub text: String,
+    /// Tokens of a chunk.
+    pub context: usize,
+    /// Chunks of the text.
+    pub chunks: usize,
+    /// Scored tokens.
+    pub tokens: u64,
+    /// What keys and values were kept as: "f16", "f32", ...
+    pub kv: String,
+    /// What activations were rounded to before the products: "int8", "exact".
+    pub activations: String,
+    /// How intervals were made.
+    pub bootstrap: Bootstrap,
+    /// Whatever else is needed to do it again.
+    pub settings: Vec<Setting>,
+    /// What the models are compared with.
+    pub reference: Reference,
+    /// The reference beside itself in another arithmetic: differences as small as this mean nothing.
+    pub floor: Option<Summary>,
+    /// The models.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A setting of the measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Setting {
+    /// What it is called.
+    pub name: String,
+    /// What it was.
+    pub value: String,
+}
+
+/// The model that the others are compared with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reference {
+    /// What it is called in tables.
+    pub name: String,
+    /// The file; `None` if only its predictions were there.
+    pub path: Option<PathBuf>,
+    /// The file's size.
+    pub bytes: Option<u64>,
+    /// Bits of the file's tensors over their weights.
+    pub bits_per_weight: Option<f64>,
+    /// Its perplexity.
+    pub perplexity: Estimate,
+    /// Tokens a second while reading a text.
+    pub prompt_tps: Option<f64>,
+    /// Tokens a second while writing one.
+    pub generate_tps: Option<f64>,
+}
+
+/// A model that is compared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    /// What it is called in tables.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Bits of the file's tensors over their weights.
+    pub bits_per_weight: f64,
+    /// What the text says about it.
+    pub summary: Summary,
+    /// The interval of the mean KLD.
+    pub kld_interval: Option<Interval>,
+    /// Its mean KLD over that of the first candidate, chunk by chunk; `None` for the first.
+    pub ratio_to_first: Option<Ratio>,
+    /// The errors of its tensors.
+    pub tensors: Vec<TensorError>,
+    /// Tokens by KLD: log10 of each bucket's lower edge in nats, and how many there are.
+    pub histogram: Vec<(f64, u64)>,
+    /// Tokens a second while reading a text.
+    pub prompt_tps: Option<f64>,
+    /// Tokens a second while writing one.
+    pub generate_tps: Option<f64>,
+}
+
+/// How far a tensor is from the reference's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorError {
+    /// The tensor's name in the file.
+    pub name: String,
+    /// The layer, if it is of one.
+    pub layer: Option<u32>,
+    /// What it does: its name without the layer ("attn_q", "token_embd").
+    pub role: String,
+    /// The type that it is stored in.
+    pub dtype: String,
+    /// Its size in the file.
+    pub bytes: u64,
+    /// Root mean square of the error over that of the weights.
+    pub relative_error: f64,
+}
+
+impl Candidate {
+    /// The comparison with the reference.
+    pub fn against(&self) -> Option<&Against> {
+        self.summary.against.as_ref()
+    }
+
+    /// The divergence from the reference.
+    pub fn kld(&self) -> Option<&Kld> {
+        self.against().map(|a| &a.kld)
+    }
+}
+
+impl Comparison {
+    /// The mean KLD of the reference beside itself.
+    pub fn floor_kld(&self) -> Option<f64> {
+        Some(self.floor.as_ref()?.against.as_ref()?.kld.mean.value)
+    }
+
+    /// What was measured, in a line.
+    pub fn what(&self) -> String {
+        let (chunks, tokens) = (count(self.chunks as u64), count(self.tokens));
+        format!(
+            "{}: {chunks} chunk{} of {} tokens, {tokens} tokens scored; keys and values {}, activations {}",
+            visible(&self.text),
+            if self.chunks == 1 { "" } else { "s" },
+            self.context,
+            visible(&self.kv),
+            visible(&self.activations)
+        )
+    }
+
+    /// What a reader must know in order not to take chance for a difference.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.chunks < FEWEST && !self.candidates.is_empty() {
+            notes.push(format!(
+                "Fewer than {FEWEST} chunks have no intervals: small differences may be chance."
+            ));
+        }
+        if let Some(floor) = self.floor_kld() {
+            for c in &self.candidates {
+                if c.kld().is_some_and(|k| k.mean.value <= floor) {
+                    notes.push(format!(
+                        "{}: not above the floor, its divergence is not known.",
+                        visible(&c.name)
+                    ));
+                }
+            }
+        }
+        // Neighbours in order of divergence: if those are clear, all are.
+        let mut order: Vec<_> = (0..self.candidates.len())
+            .filter_map(|i| Some((i, self.candidates[i].kld()?.mean.value)))
+            .collect();
+        order.sort_by(|a, b| a.1.total_cmp(&b.1));
+        for pair in order.windows(2) {
+            let (a, b) = (pair[0].0.min(pair[1].0), pair[0].0.max(pair[1].0));
+            notes.extend(self.overlap(a, b));
+        }
+        notes
+    }
+
+    /// What to say of two candidates, the first before the second in the list, whose intervals overlap.
+    fn overlap(&self, a: usize, b: usize) -> Option<String> {
+        let (first, second) = (&self.candidates[a], &self.candidates[b]);
+        if !first.kld_interval?.overlaps(&second.kld_interval?) {
+            return None;
+        }
+        let names = format!("{} and {}: the intervals overlap", visible(&first.name), visible(&second.name));
+        let paired = second.ratio_to_first.filter(|_| a == 0);
+        Some(match paired {
+            Some(ratio) if ratio.is_clear() => {
+                format!("{names}, but chunk by chunk the second diverges {} as much.", times(&ratio))
+            }
+            Some(ratio) => format!(
+                "{names}, and chunk by chunk as well (the second diverges {} as much): they may be equal.",
+                times(&ratio)
+            ),
+            None => format!("{names}: which one is nearer to the reference is not known."),
+        })
+    }
+}
+
+/// The comparison for a terminal: at most 100 columns, a row for every model.
+pub fn table(c: &Comparison) -> String {
+    let names = [&c.reference.name].into_iter().chain(c.candidates.iter().map(|m| &m.name));
+    let full: Vec<_> = names.map(|n| visible(n)).collect();
+    let mut text = rows(c, &full);
+    let widest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    if widest(&text) > WIDTH {
+        let common = common_start(&full);
+        let mut cut: Vec<_> =
+            full.iter().map(|n| format!("{}{}", if common > 0 { "…" } else { "" }, &n[common..])).collect();
+        text = rows(c, &cut);
+        let longest = cut.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+        let room = longest.saturating_sub(widest(&text).saturating_sub(WIDTH)).max(8);
+        cut.iter_mut().for_each(|n| *n = shorten(n, room));
+        text = rows(c, &cut);
+    }
+
+    let mut out = format!("{}\n\n{text}", c.what());
+    let mut lines = Vec::new();
+    if c.candidates.iter().any(|m| m.kld().is_some()) {
+        let interval = if c.candidates.iter().any(|m| m.kld_interval.is_some()) {
+            format!("; {:.0} %: interval of its mean", c.bootstrap.level * 100.0)
+        } else {
+            String::new()
+        };
+        lines.push(format!(
+            "KLD: divergence from {}, nats a token{interval}; 99th: its 99th percentile; top: both hold the same token \
+             for the likeliest; Δp: change of the probability of the text's token.",
+            shorten(&c.reference.name, 40)
+        ));
+    }
+    if c.floor_kld().is_some() {
+        lines.push("(floor): the reference beside itself; smaller differences mean nothing.".into());
+    }
+    lines.extend(c.notes());
+    if !lines.is_empty() {
+        out.push('\n');
+    }
+    for line in lines {
+        for line in wrap(&line, WIDTH - 2) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    out
+}
+
+/// How many bytes all names begin with alike, up to and with a mark that ends a word.
+fn common_start(names: &[String]) -> usize {
+    let Some((first, rest)) = names.split_first() else { return 0 };
+    let same = |n: &String| first.bytes().zip(n.bytes()).take_while(|(a, b)| a == b).count();
+    let same = rest.iter().map(same).min().unwrap_or(0);
+    let ends_word = |&(i, c): &(usize, char)| i < same && "-_./ ".contains(c);
+    first.char_indices().rfind(ends_word).map_or(0, |(i, _)| i + 1)
+}
+
+/// The table; `names` are those of the reference and the candidates.
+fn rows(c: &Comparison, names: &[String]) -> String {
+    let has_speed =
+        c.reference.generate_tps.is_some() || c.candidates.iter().any(|m| m.generate_tps.is_some());
+    let has_interval = c.candidates.iter().any(|m| m.kld_interval.is_some());
+    let interval = format!("{:.0} %", c.bootstrap.level * 100.0);
+    let mut heading = vec!["model", "size", "bits", "perplexity", "KLD"];
+    if has_interval {
+        heading.push(&interval);
+    }
+    heading.extend(["99th", "top", "Δp rms"]);
+    if has_speed {
+        heading.push("tok/s");
+    }
+    let mut table = Table::new(&heading);
+    let mut row = |name: &str, head: [String; 3], against: Option<&Against>, interval, speed: Option<f64>| {
+        let mut cells = vec![name.to_string()];
+        cells.extend(head);
+        cells.push(against.map(|a| nats(a.kld.mean.value)).unwrap_or_default());
+        if has_interval {
+            cells.push(interval);
+        }
+        cells.push(against.map(|a| nats(a.kld.p99)).unwrap_or_default());
+        cells.push(against.map(|a| percent(a.same_top.value)).unwrap_or_default());
+        cells.push(against.map(|a| percent(a.dp.rms.value)).unwrap_or_default());
+        if has_speed {
+            cells.push(speed.map(rate).unwrap_or_default());
+        }
+        table.row(cells);
+    };
+    let r = &c.reference;
+    let bits = |b: f64| format!("{b:.2}");
+    let head = [
+        r.bytes.map(bytes).unwrap_or_default(),
+        r.bits_per_weight.map(bits).unwrap_or_default(),
+        with_error(&r.perplexity),
+    ];
+    row(&names[0], head, None, String::new(), r.generate_tps);
+    if let Some(floor) = &c.floor {
+        let head = [String::new(), String::new(), with_error(&floor.perplexity)];
+        row("(floor)", head, floor.against.as_ref(), String::new(), None);
+    }
+    for (m, name) in c.candidates.iter().zip(&names[1..]) {
+        let head = [bytes(m.bytes), bits(m.bits_per_weight), with_error(&m.summary.perplexity)];
+        let interval = m.kld_interval.as_ref().map(range).unwrap_or_default();
+        row(name, head, m.against(), interval, m.generate_tps);
+    }
+    table.to_string()
+}
+
+/// A number with three significant digits: "0.0153", "12.3"; "3.2e-5" where that needs many zeros.
+pub fn nats(x: f64) -> String {
+    let size = x.abs();
+    match size {
+        0.0 => "0".into(),
+        _ if !size.is_finite() => x.to_string(),
+        _ if !(0.001..1e6).contains(&size) => format!("{x:.1e}"),
+        _ if size < 0.01 => format!("{x:.5}"),
+        _ if size < 0.1 => format!("{x:.4}"),
+        _ if size < 1.0 => format!("{x:.3}"),
+        _ if size < 10.0 => format!("{x:.2}"),
+        _ if size < 100.0 => format!("{x:.1}"),
+        _ => format!("{x:.0}"),
+    }
+}
+
+/// Two ends: "0.0147–0.0159".
+pub fn range(i: &Interval) -> String {
+    format!("{}–{}", nats(i.low), nats(i.high))
+}
+
+/// A ratio: "0.87 times (0.85–0.89)".
+pub fn times(r: &Ratio) -> String {
+    let interval = r.interval.map(|i| format!(" ({:.2}–{:.2})", i.low, i.high)).unwrap_or_default();
+    format!("{:.2} times{interval}", r.value)
+}
+
+/// A fraction of 1: "88.8 %".
+pub fn percent(x: f64) -> String {
+    if x == 0.0 || x.abs() >= 0.1 { format!("{:.1} %", 100.0 * x) } else { format!("{:.2} %", 100.0 * x) }
+}
+
+/// Tokens a second.
+pub fn rate(x: f64) -> String {
+    if x < 100.0 { format!("{x:.1}") } else { format!("{x:.0}") }
+}
+
+/// An estimate with as many digits as its error lets mean something: "39.91 ± 4.97".
+pub fn with_error(e: &Estimate) -> String {
+    if e.value.abs() >= 1e6 || !e.value.is_finite() {
+        return format!("{:.1e}", e.value);
+    }
+    let Some(error) = e.error.filter(|e| e.is_finite()) else { return format!("{:.3}", e.value) };
+    let digits = if error >= 10.0 {
+        1
+    } else if error >= 0.1 {
+        2
+    } else if error >= 0.01 {
+        3
+    } else {
+        4
+    };
+    format!("{:.digits$} ±{error:.digits$}", e.value)
+}
+
+/// A name of at most `width` characters, its middle left out: the ends of file names say the most.
+pub fn shorten(name: &str, width: usize) -> String {
+    let name = visible(name);
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= width || width < 3 {
+        return name;
+    }
+    let (head, tail) = ((width - 1) / 2, width / 2);
+    chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
+}
+
+/// Lines of at most `width` characters, broken at spaces.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.into());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+pub(super) mod tests;

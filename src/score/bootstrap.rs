@@ -1,0 +1,242 @@
+//! Intervals by resampling whole chunks.
+//!
+//! Tokens of one chunk share a topic and a context, so that errors computed as if they were independent are too
+//! small. Here chunks are drawn with replacement, as many as there are, and the statistic is computed anew each time;
+//! the interval is what its middle 95 % span (the percentile bootstrap: Efron, "Bootstrap methods: another look at
+//! the jackknife", 1979; with clusters as units: Davison and Hinkley, "Bootstrap methods and their application",
+//! 1997, section 3.8). Two models over the same text are drawn the same chunks, so that what makes a chunk hard for
+//! both cancels.
+
+use serde::Serialize;
+
+use super::Scores;
+use super::math::exp;
+use super::stats::{quantile, sorted};
+
+/// The fewest chunks that have an interval. Of fewer, resampling can only say how far they lie apart, which is no
+/// interval of 95 % by a long way.
+pub const FEWEST: usize = 5;
+
+/// Two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Interval {
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Whether the two have a number in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.low <= other.high && other.low <= self.high
+    }
+
+    /// Whether a number lies between the ends.
+    pub fn contains(&self, x: f64) -> bool {
+        (self.low..=self.high).contains(&x)
+    }
+}
+
+/// How many times as large one model's number is as another's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ratio {
+    /// The ratio over all chunks.
+    pub value: f64,
+    /// The interval, if there are [`FEWEST`] chunks.
+    pub interval: Option<Interval>,
+}
+
+impl Ratio {
+    /// Whether the interval leaves out 1: the two differ by more than the choice of the text's chunks explains.
+    pub fn is_clear(&self) -> bool {
+        self.interval.is_some_and(|i| !i.contains(1.0))
+    }
+}
+
+/// How to resample. The same settings and scores give the same interval, everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Bootstrap {
+    /// Where the random numbers begin.
+    pub seed: u64,
+    /// How often the chunks are drawn.
+    pub resamples: u32,
+    /// What the interval covers, between 0 and 1.
+    pub level: f64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self { seed: 1, resamples: 1000, level: 0.95 }
+    }
+}
+
+/// Mean KLD of `a` over that of `b`, with the default settings: [`Bootstrap::kld_ratio`].
+pub fn ratio_interval(a: &Scores, b: &Scores) -> Option<Ratio> {
+    Bootstrap::default().kld_ratio(a, b)
+}
+
+impl Bootstrap {
+    /// The interval of the mean KLD; `None` without a reference or with fewer than [`FEWEST`] chunks.
+    pub fn kld(&self, scores: &Scores) -> Option<Interval> {
+        let chunks = sums(scores, |r| Some((r.pair?.kld, 1.0)))?;
+        self.interval(&chunks, |kld, n| kld / n)
+    }
+
+    /// Mean KLD of `a` over mean KLD of `b`, both over the same chunks; `None` if they are not, or if `b` has none.
+    pub fn kld_ratio(&self, a: &Scores, b: &Scores) -> Option<Ratio> {
+        let (a, b) = (sums(a, |r| Some((r.pair?.kld, 1.0)))?, sums(b, |r| Some((r.pair?.kld, 1.0)))?);
+        let same = a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.1 == b.1);
+        let pairs: Vec<_> = a.iter().zip(&b).map(|(a, b)| (a.0, b.0)).collect();
+        if same { self.ratio(&pairs, |a, b| a / b) } else { None }
+    }
+
+    /// PPL over the reference's PPL; `None` without a reference.
+    pub fn perplexity_ratio(&self, scores: &Scores) -> Option<Ratio> {
+        self.ratio(&sums(scores, |r| Some((r.nll - r.pair?.nll, 1.0)))?, |sum, n| exp(sum / n))
+    }
+
+    /// PPL of `a` over PPL of `b`, both over the same chunks; `None` if they are not.
+    pub fn perplexity_ratio_of(&self, a: &Scores, b: &Scores) -> Option<Ratio> {
+        let (a, b) = (sums(a, |r| Some((r.nll, 1.0)))?, sums(b, |r| Some((r.nll, 1.0)))?);
+        let same = a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.1 == b.1);
+        let pairs: Vec<_> = a.iter().zip(&b).map(|(a, b)| (a.0 - b.0, a.1)).collect();
+        if same { self.ratio(&pairs, |sum, n| exp(sum / n)) } else { None }
+    }
+
+    fn ratio(&self, chunks: &[(f64, f64)], of: impl Fn(f64, f64) -> f64) -> Option<Ratio> {
+        let (x, y) = chunks.iter().fold((0.0, 0.0), |s, c| (s.0 + c.0, s.1 + c.1));
+        let value = Some(of(x, y)).filter(|v| v.is_finite())?;
+        Some(Ratio { value, interval: self.interval(chunks, of) })
+    }
+
+    /// The interval of a function of two sums over chunks.
+    fn interval(&self, chunks: &[(f64, f64)], of: impl Fn(f64, f64) -> f64) -> Option<Interval> {
+        if chunks.len() < FEWEST || self.resamples == 0 {
+            return None;
+        }
+        let mut random = Random::new(self.seed);
+        let drawn = (0..self.resamples).map(|_| {
+            let (x, y) = (0..chunks.len()).fold((0.0, 0.0), |s, _| {
+                let chunk = chunks[random.below(chunks.len() as u64) as usize];
+                (s.0 + chunk.0, s.1 + chunk.1)
+            });
+            of(x, y)
+        });
+        let drawn = sorted(drawn);
+        let tail = (1.0 - self.level.clamp(0.0, 1.0)) / 2.0;
+        let interval = Interval { low: quantile(&drawn, tail), high: quantile(&drawn, 1.0 - tail) };
+        (interval.low.is_finite() && interval.high.is_finite()).then_some(interval)
+    }
+}
+
+/// Two numbers of each row, summed by chunk; `None` if a row has none.
+fn sums(scores: &Scores, of: impl Fn(&super::Row) -> Option<(f64, f64)>) -> Option<Vec<(f64, f64)>> {
+    let sum = |rows: &[super::Row]| {
+        rows.iter().try_fold((0.0, 0.0), |s, r| {
+            let (x, y) = of(r)?;
+            Some((s.0 + x, s.1 + y))
+        })
+    };
+    scores.chunks().map(sum).collect::<Option<Vec<_>>>().filter(|chunks| !chunks.is_empty())
+}
+
+/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A whole number below `n`. The upper bits of a product: the bias is below n / 2^64.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::tests::made_up;
+    use super::super::{Pair, Row};
+    use super::*;
+
+    #[test]
+    fn the_generator_is_the_published_one() {
+        let mut r = Random::new(1234567);
+        assert_eq!(
+            [r.next(), r.next(), r.next()],
+            [6457827717110365317, 3203168211198807973, 9817491932198370423]
+        );
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_interval() {
+        let scores = made_up(20, 30, 0.1);
+        let of = |seed| Bootstrap { seed, ..Bootstrap::default() }.kld(&scores).unwrap();
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+        let kld = scores.summary().unwrap().against.unwrap().kld.mean;
+        assert!(of(1).contains(kld.value));
+        // Chunks differ in level here, so that the interval is wider than that of independent tokens.
+        assert!(of(1).high - of(1).low > 2.0 * 1.96 * kld.error.unwrap());
+    }
+
+    #[test]
+    fn few_chunks_have_no_interval() {
+        for chunks in 1..FEWEST {
+            let (a, b) = (made_up(chunks, 30, 0.1), made_up(chunks, 30, 0.2));
+            assert_eq!(Bootstrap::default().kld(&a), None);
+            let ratio = ratio_interval(&a, &b).unwrap();
+            assert!((ratio.value - 0.5).abs() < 1e-12 && ratio.interval.is_none() && !ratio.is_clear());
+            assert_eq!(Bootstrap::default().perplexity_ratio(&a).unwrap().interval, None);
+        }
+        assert_eq!(Bootstrap::default().kld(&Scores::new()), None);
+        assert!(Bootstrap::default().kld(&made_up(FEWEST, 3, 0.1)).is_some());
+    }
+
+    #[test]
+    fn pairing_cancels_what_both_have() {
+        // Twice as far in every chunk: the intervals overlap, the ratio is known exactly.
+        let (a, b) = (made_up(20, 30, 0.1), made_up(20, 30, 0.105));
+        let settings = Bootstrap::default();
+        assert!(settings.kld(&a).unwrap().overlaps(&settings.kld(&b).unwrap()));
+        let ratio = ratio_interval(&b, &a).unwrap();
+        let interval = ratio.interval.unwrap();
+        assert!(
+            (interval.low - 1.05).abs() < 1e-9 && (interval.high - 1.05).abs() < 1e-9 && ratio.is_clear()
+        );
+    }
+
+    #[test]
+    fn ratios_of_perplexities() {
+        let (a, b) = (made_up(20, 30, 0.1), made_up(20, 30, 0.2));
+        let settings = Bootstrap::default();
+        let s = |x: &Scores| x.summary().unwrap();
+        let to_reference = settings.perplexity_ratio(&a).unwrap();
+        assert!((to_reference.value - s(&a).against.unwrap().ratio.value).abs() < 1e-9);
+        let each_other = settings.perplexity_ratio_of(&a, &b).unwrap();
+        assert!((each_other.value - s(&a).perplexity.value / s(&b).perplexity.value).abs() < 1e-9);
+        assert!(each_other.interval.unwrap().contains(each_other.value));
+    }
+
+    #[test]
+    fn other_chunks_and_no_reference_have_no_ratio() {
+        assert_eq!(ratio_interval(&made_up(6, 30, 0.1), &made_up(7, 30, 0.1)), None);
+        assert_eq!(ratio_interval(&made_up(6, 30, 0.1), &made_up(6, 29, 0.1)), None);
+        let mut alone = Scores::new();
+        alone.push_chunk([Row { nll: 1.0, pair: None }]);
+        assert_eq!(ratio_interval(&alone, &alone), None);
+        let mut same = Scores::new();
+        same.push_chunk([Row { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) }]);
+        assert_eq!(ratio_interval(&same, &same), None, "0/0");
+    }
+}
