@@ -20,6 +20,7 @@ pub mod plan;
 pub mod quantize;
 pub mod report;
 pub mod source;
+pub mod tokenizer;
 pub mod verify;
 pub mod vocab;
 
