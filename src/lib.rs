@@ -22,6 +22,7 @@ pub mod report;
 pub mod runner;
 pub mod score;
 pub mod source;
+pub mod tokenizer;
 pub mod verify;
 pub mod vocab;
 

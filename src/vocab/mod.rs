@@ -8,7 +8,7 @@
 
 mod files;
 mod json;
-mod pre;
+pub(crate) mod pre;
 mod sentencepiece;
 mod special;
 mod template;

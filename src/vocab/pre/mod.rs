@@ -4,7 +4,7 @@
 //! a model with an added token is unknown to it. Here the rules themselves are compared: tokenizer.json says
 //! what is split off, and [`table`] has what llama.cpp splits off for each name.
 
-mod table;
+pub(crate) mod table;
 
 use serde_json::{Value, json};
 
