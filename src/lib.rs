@@ -13,6 +13,7 @@ pub mod card;
 pub mod cli;
 pub mod disk;
 pub mod error;
+pub mod evaluate;
 pub mod hub;
 pub mod kernels;
 pub mod pipeline;

@@ -4,6 +4,7 @@ mod bench;
 mod convert;
 mod demo;
 mod edit;
+mod eval;
 mod inspect;
 mod logits;
 mod options;
@@ -39,6 +40,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Check a model's files; compare its weights with another's.
     Verify(verify::Verify),
+    /// Measure a model's perplexity, and how far it is from another's predictions.
+    Eval(eval::Eval),
     /// Measure how fast a model runs on this machine.
     Bench(bench::Bench),
     /// Write the logits behind given tokens.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
+        Command::Eval(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Logits(c) => c.run(),
         Command::Split(c) => c.run(),

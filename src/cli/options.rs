@@ -42,6 +42,11 @@ impl Input {
         source::Source::open(&self.input, &self.options(false))
     }
 
+    /// Another model, opened in the same way.
+    pub fn open_other(&self, path: &Path) -> Result<source::Source> {
+        source::Source::open(path, &self.options(false))
+    }
+
     /// The model with the names and the order that its files have.
     pub fn open_as_filed(&self) -> Result<source::Source> {
         source::Source::open(&self.input, &self.options(true))
