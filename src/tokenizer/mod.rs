@@ -1,8 +1,8 @@
 //! Text to ids and back, by the vocabulary that a GGUF carries.
 //!
 //! Everything comes from the file's own `tokenizer.*` keys. A vocabulary is one of three kinds: SentencePiece's
-//! byte-pair encoding ([`spm`]), byte-level byte-pair encoding ([`bpe`], whose words [`pre`] finds) or a unigram
-//! model ([`unigram`]). Around all of them, texts are cut at the tokens that stand for themselves ([`special`]).
+//! byte-pair encoding (`spm`), byte-level byte-pair encoding (`bpe`, whose words `pre` finds) or a unigram
+//! model (`unigram`). Around all of them, texts are cut at the tokens that stand for themselves (`special`).
 //! Ids are those that llama.cpp gives for the same file, including its views where the models' own tokenizers
 //! differ; where it would stop the process (a vocabulary without a token for a byte, say), the text goes on.
 //! Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and SentencePiece.
@@ -30,9 +30,9 @@ use tokens::Tokens;
 
 /// How the text between special tokens is cut.
 enum Scheme {
-    SentencePiece(spm::Merger),
+    SentencePiece(Box<spm::Merger>),
     ByteLevel(Box<bpe::Merger>),
-    Unigram(unigram::Viterbi),
+    Unigram(Box<unigram::Viterbi>),
 }
 
 /// What a file says about texts, besides the tokens; where it says nothing, the default of its kind.

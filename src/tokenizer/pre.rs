@@ -260,23 +260,22 @@ fn found<'t>(regex: &Regex, tail: Tail, text: &'t str, give: &mut dyn FnMut(&'t 
     give(rest);
 }
 
-/// Numbers in groups of three, the first of one to three characters, and what lies between.
+/// Numbers in groups of three, the first of one to three characters. What stands before a number stays with its
+/// first group, as in llama.cpp: the pattern that follows parts them, but sees that something follows whitespace.
 fn threes<'t>(text: &'t str, give: &mut dyn FnMut(&'t str)) {
     let mut rest = text;
     while let Some(start) = rest.find(char::is_numeric) {
-        give(&rest[..start]);
-        rest = &rest[start..];
-        let number;
-        (number, rest) = rest.split_at(rest.find(|c: char| !c.is_numeric()).unwrap_or(rest.len()));
-        let digits = number.chars().count();
+        let end = rest[start..].find(|c: char| !c.is_numeric()).map_or(rest.len(), |len| start + len);
+        let digits = rest[start..end].chars().count();
         let mut from = 0;
-        for (i, (at, _)) in number.char_indices().enumerate().skip(1) {
-            if (digits - i) % 3 == 0 {
-                give(&number[from..at]);
-                from = at;
+        for (i, (at, _)) in rest[start..end].char_indices().enumerate().skip(1) {
+            if (digits - i).is_multiple_of(3) {
+                give(&rest[from..start + at]);
+                from = start + at;
             }
         }
-        give(&number[from..]);
+        give(&rest[from..end]);
+        rest = &rest[end..];
     }
     give(rest);
 }

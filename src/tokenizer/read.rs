@@ -56,7 +56,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     };
     let roles = Roles::find(&mut tokens, |part| file.id(part), ids);
     let scheme = match unigram {
-        Some(viterbi) => Scheme::Unigram(viterbi),
+        Some(viterbi) => Scheme::Unigram(Box::new(viterbi)),
         None if byte_level => {
             let merges = file.array("merges")?.ok_or_else(|| file.missing("merges"))?;
             if merges.kind() != Kind::String {
@@ -64,7 +64,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
             }
             Scheme::ByteLevel(Box::new(bpe::Merger::new(&tokens, merges.strings(), pre)?))
         }
-        None => Scheme::SentencePiece(spm::Merger::new(&tokens, roles.unknown)),
+        None => Scheme::SentencePiece(Box::new(spm::Merger::new(&tokens, roles.unknown))),
     };
     let [name, arch] = ["general.name", "general.architecture"].map(|k| metadata.text(k).unwrap_or_default());
     let specials = Specials::new(&tokens, name, arch, pre);

@@ -28,6 +28,7 @@ fn numbers_and_contractions() {
     // The letter that folds to s is none.
     assert_eq!(words("qwen2", "a'ſb"), ["a", "'ſb"]);
     assert_eq!(words("tiny_aya", "x1234567"), ["x", "1", "234", "567"]);
+    assert_eq!(words("tiny_aya", "a \u{a0}12"), ["a", " ", "\u{a0}", "12"]);
     assert_eq!(words("default", "ab+12345"), ["ab", "+", "123", "45"]);
     assert_eq!(words("falcon", "`a` 1234"), ["`", "a", "`", " ", "123", "4"]);
 }
