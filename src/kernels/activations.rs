@@ -7,6 +7,8 @@
 
 use formats::block::{f16_to_f32, f32_to_f16};
 
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+
 use super::{Aligned, Isa, isa::per_isa};
 
 /// How activations are held.
@@ -36,6 +38,9 @@ impl Form {
 pub const PAD: usize = 256;
 /// Tokens are padded with zeros to a multiple of this.
 pub const TOKENS: usize = 16;
+
+/// Numbers below which one thread does all.
+const SMALL: usize = 1 << 14;
 
 /// The vectors of some tokens.
 #[derive(Default)]
@@ -89,23 +94,21 @@ impl Activations {
         self.scales.resize(rows * groups);
         self.sums.resize(rows * groups);
         self.bias.resize(rows * groups);
-        for t in 0..rows {
-            let row = Row {
-                codes: &mut self.codes[t * self.stride..][..self.stride],
-                lanes: &mut self.lanes[t * self.stride / 4..][..self.stride / 4],
-                scales: &mut self.scales[t * groups..][..groups],
-                sums: &mut self.sums[t * groups..][..groups],
-                bias: &mut self.bias[t * groups..][..groups],
-            };
-            let Some(x) = x.chunks_exact(cols).nth(t) else {
-                row.codes.fill(0);
-                row.lanes.fill(0);
-                row.scales.fill(0.0);
-                row.sums.fill(0.0);
-                row.bias.fill(0);
-                continue;
-            };
-            quantize(isa, form, offset, x, row);
+        let stride = self.stride;
+        let parts = self.codes.chunks_exact_mut(stride).zip(self.lanes.chunks_exact_mut(stride / 4));
+        let parts = parts.zip(self.scales.chunks_exact_mut(groups));
+        let parts = parts.zip(self.sums.chunks_exact_mut(groups).zip(self.bias.chunks_exact_mut(groups)));
+        let rows: Vec<Row> = parts
+            .map(|(((codes, lanes), scales), (sums, bias))| Row { codes, lanes, scales, sums, bias })
+            .collect();
+        let fill = |(t, row): (usize, Row)| match x.get(t * cols..(t + 1) * cols) {
+            Some(x) => quantize(isa, form, offset, x, row),
+            None => row.clear(),
+        };
+        if x.len() < SMALL {
+            rows.into_iter().enumerate().for_each(fill);
+        } else {
+            rows.into_par_iter().enumerate().for_each(fill);
         }
     }
 
@@ -135,29 +138,43 @@ struct Row<'a> {
     bias: &'a mut [i32],
 }
 
+impl Row<'_> {
+    fn clear(self) {
+        self.codes.fill(0);
+        self.lanes.fill(0);
+        self.scales.fill(0.0);
+        self.sums.fill(0.0);
+        self.bias.fill(0);
+    }
+}
+
 per_isa! {
     fn quantize(form: Form, offset: i32, x: &[f32], row: Row) = quantize_body
 }
 
-/// The largest magnitude, in lanes.
+/// The largest magnitude; not a number if one of them is none. Bits order magnitudes as numbers do, and what is no
+/// number comes after them all.
 #[inline(always)]
 fn peak(x: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
-    for x in chunks {
-        for i in 0..16 {
-            lanes[i] = lanes[i].max(x[i].abs());
-        }
+    let mut most = 0;
+    for x in x {
+        most = most.max(x.to_bits() & 0x7FFF_FFFF);
     }
-    let most = rest.iter().fold(0f32, |m, x| m.max(x.abs()));
-    lanes.iter().fold(most, |m, &x| m.max(x))
+    f32::from_bits(most)
+}
+
+/// The nearest integer of a small number, ties to even: where the steps between floats are 1, adding rounds.
+#[inline(always)]
+fn nearest(x: f32) -> i8 {
+    const STEP: f32 = 12_582_912.0;
+    (x + STEP).to_bits() as i8
 }
 
 /// Codes under one scale; `inverse` is what a number is multiplied by.
 #[inline(always)]
 fn round(x: &[f32], inverse: f32, codes: &mut [i8]) {
     for (q, &x) in codes.iter_mut().zip(x) {
-        *q = (x * inverse).round_ties_even().clamp(-128.0, 127.0) as i8;
+        *q = nearest(x * inverse);
     }
 }
 
@@ -167,7 +184,7 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
     row.codes[x.len()..].fill(0);
     row.scales[x.len() / group..].fill(0.0);
     let token = match form {
-        Form::Token(_) => Some(peak(x).max(1e-5)),
+        Form::Token(_) => Some(floor(peak(x))),
         _ => None,
     };
     for (g, x) in x.chunks_exact(group).enumerate() {
@@ -175,7 +192,7 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
             (Some(peak), _) => (peak / 127.0, 127.0 / peak),
             (None, 32) => {
                 let peak = peak(x);
-                let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+                let inverse = if peak == 0.0 { 0.0 } else { 127.0 / peak };
                 // Beyond a half's range the scale stays as it is, rather than become infinite.
                 let d = peak / 127.0;
                 (if d < 65504.0 { f16_to_f32(f32_to_f16(d)) } else { d }, inverse)
@@ -183,8 +200,8 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
             (None, _) => {
                 // The peak gets the code −127, whatever its sign.
                 let peak = peak(x);
-                let signed = if x.contains(&-peak) && !x.contains(&peak) { -peak } else { first(x, peak) };
-                if peak > 0.0 { (signed / -127.0, -127.0 / signed) } else { (0.0, 0.0) }
+                let signed = first(x, peak);
+                if peak == 0.0 { (0.0, 0.0) } else { (signed / -127.0, -127.0 / signed) }
             }
         };
         row.scales[g] = scale;
@@ -200,6 +217,12 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
     }
 }
 
+/// At least 1e-5, as BitNet has it.
+#[inline(always)]
+fn floor(peak: f32) -> f32 {
+    if peak < 1e-5 { 1e-5 } else { peak }
+}
+
 /// The first of the numbers with this magnitude.
 #[inline(always)]
 fn first(x: &[f32], peak: f32) -> f32 {
@@ -213,10 +236,10 @@ per_isa! {
 
 #[inline(always)]
 fn through_codes_body(x: &mut [f32]) {
-    let peak = peak(x).max(1e-5);
+    let peak = floor(peak(x));
     let (scale, inverse) = (peak / 127.0, 127.0 / peak);
     for x in x {
-        *x = (*x * inverse).round_ties_even().clamp(-128.0, 127.0) * scale;
+        *x = f32::from(nearest(*x * inverse)) * scale;
     }
 }
 

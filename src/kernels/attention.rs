@@ -8,13 +8,15 @@
 use formats::block::{f16_to_f32, f32_to_f16};
 
 use super::float::soft_max;
-use super::isa::per_isa;
+use super::lanes::{Lanes, per_lanes};
 use super::{Aligned, Isa};
 
 /// Tokens whose keys stand side by side.
 pub const KEYS: usize = 16;
-/// Queries that go through together.
-const TEAM: usize = 4;
+/// Queries whose sums stay in registers.
+const TEAM: usize = 8;
+/// Queries that keys and values become floats for once.
+const CROWD: usize = 64;
 /// Dimensions under one scale.
 const GROUP: usize = 32;
 
@@ -120,8 +122,8 @@ impl Head {
         }
     }
 
-    /// Attends with each of some queries: the `i`th sees the first `seen(i)` tokens. `queries` and `out` are
-    /// `[queries, dim]`; `scores` is scratch.
+    /// Attends with each of some queries: the `i`th sees the first `seen(i)` tokens, no fewer than the one before.
+    /// `queries` and `out` are `[queries, dim]`; `scores` is scratch.
     pub fn attend(
         &self,
         isa: Isa,
@@ -132,33 +134,27 @@ impl Head {
         out: &mut [f32],
     ) {
         let dim = self.dim;
-        let count = queries.len() / dim;
-        let mut first = 0;
-        while first < count {
-            let n = (count - first).min(TEAM);
-            let most = (first..first + n).map(&seen).max().unwrap_or(0);
-            let width = most.next_multiple_of(KEYS);
-            // A short team's last query stands in for those that are missing.
-            let rows: [usize; TEAM] = std::array::from_fn(|i| first + i.min(n - 1));
-            scores.resize(TEAM * width);
-            scores_of(isa, &self.keys, dim, queries, rows, scores, width);
-            for i in 0..n {
-                let (scores, seen) = (&mut scores[i * width..][..width], seen(first + i));
+        let part = CROWD * dim;
+        for (c, (queries, out)) in queries.chunks(part).zip(out.chunks_mut(part)).enumerate() {
+            let count = queries.len() / dim;
+            let seen: Vec<usize> = (0..count).map(|i| seen(c * CROWD + i)).collect();
+            let width = seen[count - 1].next_multiple_of(KEYS);
+            // Whole teams; those that are missing score zero with everything.
+            let teams = count.div_ceil(TEAM);
+            let mut together = vec![[0f32; TEAM]; teams * dim];
+            for (i, query) in queries.chunks_exact(dim).enumerate() {
+                for (d, x) in query.iter().enumerate() {
+                    together[i / TEAM * dim + d][i % TEAM] = *x;
+                }
+            }
+            scores.resize(teams * TEAM * width);
+            scores_of(isa, &self.keys, dim, &together, &seen, scores, width);
+            for (scores, &seen) in scores.chunks_exact_mut(width).zip(&seen) {
                 soft_max(isa, &mut scores[..seen], scale);
                 scores[seen..].fill(0.0);
             }
-            for i in n..TEAM {
-                scores[i * width..][..width].fill(0.0);
-            }
-            let mut part = [0f32; TEAM * LANES];
-            for d in (0..dim).step_by(LANES) {
-                let lanes = LANES.min(dim - d);
-                sums_of(isa, &self.values, dim, d, scores, width, most, &mut part);
-                for i in 0..n {
-                    out[(first + i) * dim + d..][..lanes].copy_from_slice(&part[i * LANES..][..lanes]);
-                }
-            }
-            first += n;
+            scores[count * width..].fill(0.0);
+            sums_of(isa, &self.values, dim, &seen, scores, width, out);
         }
     }
 }
@@ -176,151 +172,129 @@ fn code(x: f32, inverse: f32) -> i8 {
     (x * inverse).round_ties_even().clamp(-128.0, 127.0) as i8
 }
 
-per_isa! {
-    fn scores_of(keys: &Store, dim: usize, queries: &[f32], rows: [usize; TEAM], scores: &mut [f32], width: usize)
+per_lanes! {
+    fn scores_of(keys: &Store, dim: usize, queries: &[[f32; TEAM]], seen: &[usize], scores: &mut [f32], width: usize)
         = scores_body
 }
 
-/// Scores of a team of queries with all keys; for a block of keys they stay in registers.
+/// Scores of all queries with all keys that they see. The keys of a block become floats once for all queries.
 #[inline(always)]
-fn scores_body(
+fn scores_body<L: Lanes>(
     keys: &Store,
     dim: usize,
-    queries: &[f32],
-    rows: [usize; TEAM],
+    queries: &[[f32; TEAM]],
+    seen: &[usize],
     scores: &mut [f32],
     width: usize,
 ) {
-    // Copied so that a query's numbers for a dimension stand together.
-    let query = |d: usize, i: usize| queries[rows[i] * dim + d];
-    let mut together = vec![[0f32; TEAM]; dim];
-    for (d, q) in together.iter_mut().enumerate() {
-        for i in 0..TEAM {
-            q[i] = query(d, i);
-        }
-    }
+    let zero = [0f32; KEYS];
+    let mut block_keys = vec![zero; dim];
+    let mut scales = vec![[1f32; KEYS]; dim.div_ceil(GROUP)];
+    // Where keys have no scales there is one sum for all dimensions.
+    let mut group = dim;
     for block in 0..width / KEYS {
-        let mut sum = [[0f32; KEYS]; TEAM];
         match keys {
-            Store::F32(k) => {
-                let k = &k.as_chunks::<KEYS>().0[block * dim..][..dim];
-                for (q, k) in together.iter().zip(k) {
-                    for i in 0..TEAM {
-                        for l in 0..KEYS {
-                            sum[i][l] = q[i].mul_add(k[l], sum[i][l]);
-                        }
-                    }
-                }
-            }
+            Store::F32(k) => block_keys.copy_from_slice(&k.as_chunks::<KEYS>().0[block * dim..][..dim]),
             Store::F16(k) => {
-                let k = &k.as_chunks::<KEYS>().0[block * dim..][..dim];
-                for (q, k) in together.iter().zip(k) {
-                    let k = halves(k);
-                    for i in 0..TEAM {
-                        for l in 0..KEYS {
-                            sum[i][l] = q[i].mul_add(k[l], sum[i][l]);
-                        }
-                    }
+                for (out, k) in block_keys.iter_mut().zip(&k.as_chunks::<KEYS>().0[block * dim..]) {
+                    L::halves(k).store(out);
                 }
             }
-            Store::Q8_0 { codes, scales } => {
+            Store::Q8_0 { codes, scales: stored } => {
+                group = GROUP;
+                for (out, k) in block_keys.iter_mut().zip(&codes.as_chunks::<KEYS>().0[block * dim..]) {
+                    L::codes(k).store(out);
+                }
                 let groups = dim / GROUP;
-                let codes = &codes.as_chunks::<KEYS>().0[block * dim..][..dim];
-                let scales = &scales.as_chunks::<KEYS>().0[block * groups..][..groups];
-                for g in 0..groups {
-                    let mut part = [[0f32; KEYS]; TEAM];
-                    for d in g * GROUP..(g + 1) * GROUP {
-                        for i in 0..TEAM {
-                            for l in 0..KEYS {
-                                part[i][l] = together[d][i].mul_add(f32::from(codes[d][l]), part[i][l]);
-                            }
-                        }
-                    }
-                    for i in 0..TEAM {
-                        for l in 0..KEYS {
-                            sum[i][l] = part[i][l].mul_add(scales[g][l], sum[i][l]);
-                        }
-                    }
-                }
+                scales.copy_from_slice(&stored.as_chunks::<KEYS>().0[block * groups..][..groups]);
             }
         }
-        for i in 0..TEAM {
-            scores[i * width + block * KEYS..][..KEYS].copy_from_slice(&sum[i]);
+        for (team, queries) in queries.chunks_exact(dim).enumerate() {
+            let last = seen[((team + 1) * TEAM - 1).min(seen.len() - 1)];
+            if block * KEYS >= last {
+                continue;
+            }
+            let mut sum = [L::splat(0.0); TEAM];
+            for ((queries, keys), scale) in queries.chunks(group).zip(block_keys.chunks(group)).zip(&scales) {
+                let mut part = [L::splat(0.0); TEAM];
+                for (q, k) in queries.iter().zip(keys) {
+                    let k = L::load(k);
+                    for i in 0..TEAM {
+                        part[i] = k.fma(L::splat(q[i]), part[i]);
+                    }
+                }
+                let scale = L::load(scale);
+                for i in 0..TEAM {
+                    sum[i] = part[i].fma(scale, sum[i]);
+                }
+            }
+            for i in 0..TEAM {
+                let at = (team * TEAM + i) * width + block * KEYS;
+                let out = &mut scores[at..at + KEYS];
+                sum[i].store(out.try_into().expect("a block"));
+            }
         }
     }
 }
 
-/// Sixteen halves as floats, without branches: shifting aligns exponents, a product mends their offset (and makes
-/// the small ones normal).
-#[inline(always)]
-fn halves(h: &[u16; KEYS]) -> [f32; KEYS] {
-    let mut out = [0f32; KEYS];
-    for l in 0..KEYS {
-        let bits = u32::from(h[l]);
-        let size = f32::from_bits((bits & 0x7FFF) << 13) * f32::from_bits(0x7780_0000);
-        out[l] = f32::from_bits(size.to_bits() | (bits & 0x8000) << 16);
-    }
-    out
+per_lanes! {
+    fn sums_of(values: &Store, dim: usize, seen: &[usize], weights: &[f32], width: usize, out: &mut [f32]) = sums_body
 }
 
-/// Dimensions of results that go through together.
-const LANES: usize = 32;
-
-per_isa! {
-    fn sums_of(values: &Store, dim: usize, d: usize, weights: &[f32], width: usize, seen: usize,
-               out: &mut [f32; TEAM * LANES]) = sums_body
-}
-
-/// Sums of values for dimensions `d..d + LANES`, as many as there are.
+/// Sums of values, sixteen dimensions at a time, which become floats once for all queries.
 #[inline(always)]
-fn sums_body(
+fn sums_body<L: Lanes>(
     values: &Store,
     dim: usize,
-    d: usize,
+    seen: &[usize],
     weights: &[f32],
     width: usize,
-    seen: usize,
-    out: &mut [f32; TEAM * LANES],
+    out: &mut [f32],
 ) {
-    let mut sum = [[0f32; LANES]; TEAM];
-    let lanes = LANES.min(dim - d);
-    let weights: [&[f32]; TEAM] = [
-        &weights[..width][..seen],
-        &weights[width..][..seen],
-        &weights[2 * width..][..seen],
-        &weights[3 * width..][..seen],
-    ];
-    let mut value = [0f32; LANES];
-    for t in 0..seen {
-        let at = t * dim + d;
-        match values {
-            Store::F32(v) if lanes == LANES => value.copy_from_slice(&v[at..at + LANES]),
-            Store::F16(v) if lanes == LANES => {
-                let (v, _) = v[at..at + LANES].as_chunks::<KEYS>();
-                value[..KEYS].copy_from_slice(&halves(&v[0]));
-                value[KEYS..].copy_from_slice(&halves(&v[1]));
-            }
-            Store::F32(v) => value[..lanes].copy_from_slice(&v[at..at + lanes]),
-            Store::F16(v) => {
-                for l in 0..lanes {
-                    value[l] = f16_to_f32(v[at + l]);
+    let most = seen[seen.len() - 1];
+    let mut block_values = vec![[0f32; KEYS]; most];
+    for d in (0..dim).step_by(KEYS) {
+        let lanes = KEYS.min(dim - d);
+        for (t, out) in block_values.iter_mut().enumerate() {
+            let at = t * dim + d;
+            match values {
+                Store::F32(v) if dim.is_multiple_of(KEYS) => *out = v.as_chunks::<KEYS>().0[at / KEYS],
+                Store::F16(v) if dim.is_multiple_of(KEYS) => {
+                    L::halves(&v.as_chunks::<KEYS>().0[at / KEYS]).store(out);
                 }
-            }
-            Store::Q8_0 { codes, scales } => {
-                let scale = scales[at / GROUP];
-                for (value, q) in value.iter_mut().zip(&codes[at..at + LANES]) {
-                    *value = f32::from(*q) * scale;
+                Store::F32(v) => out[..lanes].copy_from_slice(&v[at..at + lanes]),
+                Store::F16(v) => {
+                    for l in 0..lanes {
+                        out[l] = f16_to_f32(v[at + l]);
+                    }
+                }
+                Store::Q8_0 { codes, scales } => {
+                    let codes = L::codes(&codes.as_chunks::<KEYS>().0[at / KEYS]);
+                    codes.mul(L::splat(scales[at / GROUP])).store(out);
                 }
             }
         }
-        for i in 0..TEAM {
-            let w = weights[i][t];
-            for l in 0..LANES {
-                sum[i][l] = w.mul_add(value[l], sum[i][l]);
+        for (team, weights) in weights.chunks_exact(TEAM * width).enumerate() {
+            let first = team * TEAM;
+            let last = seen[(first + TEAM - 1).min(seen.len() - 1)];
+            let mut rows: [&[f32]; TEAM] = [&[]; TEAM];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = &weights[i * width..][..last];
+            }
+            let mut sum = [L::splat(0.0); TEAM];
+            for (t, v) in block_values[..last].iter().enumerate() {
+                let v = L::load(v);
+                for i in 0..TEAM {
+                    sum[i] = v.fma(L::splat(rows[i][t]), sum[i]);
+                }
+            }
+            for (i, sum) in sum.iter().enumerate().take(seen.len() - first) {
+                let mut part = [0f32; KEYS];
+                sum.store(&mut part);
+                out[(first + i) * dim + d..][..lanes].copy_from_slice(&part[..lanes]);
             }
         }
     }
-    out.copy_from_slice(sum.as_flattened());
 }
 
 #[cfg(test)]
@@ -330,13 +304,13 @@ mod tests {
 
     #[test]
     fn it_is_attention() {
-        for (dim, tokens) in [(64, 37), (32, 1), (6, 19), (128, 64)] {
+        for (dim, tokens) in [(64, 37), (32, 1), (6, 19), (24, 40), (128, 64)] {
             let mut next = noise(dim as u32);
             let keys: Vec<f32> = (0..tokens * dim).map(|_| next()).collect();
             let values: Vec<f32> = (0..tokens * dim).map(|_| next()).collect();
-            let count = 7;
+            let count = 71;
             let queries: Vec<f32> = (0..count * dim).map(|_| 4.0 * next()).collect();
-            let seen = |i: usize| (tokens * (i + 1) / count).max(1);
+            let seen = |i: usize| (tokens * (i + 1)).div_ceil(count);
             let truth: Vec<f64> = (0..count)
                 .flat_map(|i| {
                     let q = &queries[i * dim..][..dim];
@@ -377,16 +351,6 @@ mod tests {
                 for isa in Isa::available() {
                     assert_eq!(found, run(isa), "{kind:?} {dim} {}", isa.name());
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn all_halves() {
-        for h in 0..=u16::MAX {
-            let truth = f16_to_f32(h);
-            if truth.is_finite() {
-                assert_eq!(halves(&[h; KEYS])[3].to_bits(), truth.to_bits());
             }
         }
     }

@@ -16,6 +16,7 @@ pub mod attention;
 pub mod dot;
 pub mod float;
 mod isa;
+mod lanes;
 pub mod tile;
 mod weights;
 

@@ -1,6 +1,7 @@
 //! Panels of floats: for weights that are stored as such, and for every type where activations stay exact.
 
 use super::super::activations::TOKENS;
+use super::super::lanes::{Lanes, per_lanes};
 use super::super::{Aligned, Isa, isa::per_isa};
 use super::{DEPTH, ROWS};
 
@@ -40,7 +41,7 @@ fn put_body(row: &[f32], r: usize, values: &mut [f32]) {
     }
 }
 
-per_isa! {
+per_lanes! {
     /// Products of a panel and up to [`TOKENS`] vectors of `cols` numbers; `out[t][r]` is vector t's with row r.
     pub fn tile(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) = tile_body
 }
@@ -49,44 +50,48 @@ per_isa! {
 const TEAM: usize = 8;
 
 #[inline(always)]
-fn tile_body(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) {
+fn tile_body<L: Lanes>(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) {
     let tokens = x.len() / panel.cols;
     let mut t = 0;
     while t + TEAM <= tokens {
-        team::<TEAM>(panel, &x[t * panel.cols..], &mut out[t..]);
+        team::<L, TEAM>(panel, &x[t * panel.cols..], &mut out[t..]);
         t += TEAM;
     }
     while t < tokens {
-        team::<1>(panel, &x[t * panel.cols..], &mut out[t..]);
+        team::<L, 1>(panel, &x[t * panel.cols..], &mut out[t..]);
         t += 1;
     }
 }
 
 #[inline(always)]
-fn team<const N: usize>(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]]) {
+fn team<L: Lanes, const N: usize>(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]]) {
     let cols = panel.cols;
-    let x = &x[..N * cols];
-    let weights = &panel.values.as_chunks::<ROWS>().0[..cols];
-    let mut total = [[0f32; ROWS]; N];
+    let mut rows = [x; N];
+    for t in 0..N {
+        rows[t] = &x[t * cols..][..cols];
+    }
+    let mut total = [L::splat(0.0); N];
     let mut first = 0;
     while first < cols {
         let last = (first + DEPTH).min(cols);
-        let mut sum = [[0f32; ROWS]; N];
-        for k in first..last {
-            let w = &weights[k];
+        let weights = &panel.values.as_chunks::<ROWS>().0[first..last];
+        let mut part = rows;
+        for t in 0..N {
+            part[t] = &rows[t][first..last];
+        }
+        let mut sum = [L::splat(0.0); N];
+        for (k, w) in weights.iter().enumerate() {
+            let w = L::load(w);
             for t in 0..N {
-                let x = x[t * cols + k];
-                for r in 0..ROWS {
-                    sum[t][r] = w[r].mul_add(x, sum[t][r]);
-                }
+                sum[t] = w.fma(L::splat(part[t][k]), sum[t]);
             }
         }
         for t in 0..N {
-            for r in 0..ROWS {
-                total[t][r] += sum[t][r];
-            }
+            total[t] = total[t].add(sum[t]);
         }
         first = last;
     }
-    out[..N].copy_from_slice(&total);
+    for t in 0..N {
+        total[t].store(&mut out[t]);
+    }
 }
