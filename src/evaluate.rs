@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::time::Instant;
 
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSlice;
@@ -160,11 +161,11 @@ pub enum Reference<'a> {
 
 /// What is run over a text.
 pub struct Evaluation<'a> {
-    /// The models.
-    pub models: Vec<&'a Network<'a>>,
+    /// The models, and how each keeps keys and values.
+    pub models: Vec<(&'a Network<'a>, CacheKind)>,
     /// What they are compared with.
     pub reference: Reference<'a>,
-    /// How keys and values are kept.
+    /// How the reference keeps keys and values.
     pub kv: CacheKind,
     /// Tokens that are computed together.
     pub batch: usize,
@@ -176,8 +177,10 @@ pub struct Evaluation<'a> {
 pub struct Evaluated {
     /// The scores of every model.
     pub models: Vec<Scores>,
-    /// The reference's own, where it is a model.
-    pub reference: Option<Scores>,
+    /// The seconds that each took, scoring left out.
+    pub seconds: Vec<f64>,
+    /// The reference's own scores and seconds, where it is a model.
+    pub reference: Option<(Scores, f64)>,
 }
 
 impl Evaluation<'_> {
@@ -190,27 +193,35 @@ impl Evaluation<'_> {
         let together = (self.batch / context.max(1)).max(1).min(chunks.len().max(1));
         let mut states = Vec::new();
         let reference = if let Reference::Model(n) = self.reference { Some(n) } else { None };
-        for network in reference.iter().chain(&self.models) {
-            states.push(State::new(network, self.kv, together, context)?);
+        for (network, kv) in reference.map(|n| (n, self.kv)).iter().chain(&self.models) {
+            states.push(State::new(network, *kv, together, context)?);
         }
         let mut models = vec![Scores::new(); self.models.len()];
-        let mut own = reference.map(|_| Scores::new());
+        let mut seconds = vec![0.0; self.models.len()];
+        let mut own = reference.map(|_| (Scores::new(), 0.0));
         for group in chunks.chunks(together) {
             let mut states = states.iter_mut();
             let truth = match (&mut self.reference, states.len() > self.models.len()) {
                 (Reference::Model(n), _) => {
                     let state = states.next().expect("one for each network");
-                    Some(logits(n, state, group, self.batch)?)
+                    let start = Instant::now();
+                    let rows = logits(n, state, group, self.batch)?;
+                    if let Some((_, seconds)) = &mut own {
+                        *seconds += start.elapsed().as_secs_f64();
+                    }
+                    Some(rows)
                 }
                 (Reference::File(file), _) => Some(rows_of(file, group)?),
                 (Reference::None, _) => None,
             };
             let file = matches!(self.reference, Reference::File(_));
-            if let (Some(own), Some(truth), false) = (&mut own, &truth, file) {
+            if let (Some((own, _)), Some(truth), false) = (&mut own, &truth, file) {
                 push(own, group, truth, None, false)?;
             }
-            for (i, (network, state)) in self.models.iter().zip(states).enumerate() {
+            for (i, ((network, _), state)) in self.models.iter().zip(states).enumerate() {
+                let start = Instant::now();
                 let rows = logits(network, state, group, self.batch)?;
+                seconds[i] += start.elapsed().as_secs_f64();
                 push(&mut models[i], group, &rows, truth.as_deref(), file)?;
                 if let Some(record) = self.record.as_mut().filter(|_| i == 0) {
                     for row in rows.chunks_exact(network.vocab()) {
@@ -223,7 +234,7 @@ impl Evaluation<'_> {
         if let Some(record) = self.record {
             record.finish()?;
         }
-        Ok(Evaluated { models, reference: own })
+        Ok(Evaluated { models, seconds, reference: own })
     }
 }
 

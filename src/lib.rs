@@ -11,6 +11,7 @@
 pub mod arch;
 pub mod card;
 pub mod cli;
+pub mod compare;
 pub mod disk;
 pub mod error;
 pub mod evaluate;

@@ -11,7 +11,7 @@ use super::options::{Input, Running};
 use super::print;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference, Text};
-use crate::report::{Table, compare, visible};
+use crate::report::{Table, visible};
 use crate::runner::{Network, Options};
 use crate::score::bootstrap::{Bootstrap, Interval, Ratio};
 use crate::score::stats::Estimate;
@@ -139,7 +139,7 @@ impl Eval {
             .as_deref()
             .map(|path| logits_file::Writer::create(path, evaluate::head(network.vocab(), cut, &chunks)));
         let evaluation = Evaluation {
-            models: vec![&network],
+            models: vec![(&network, self.running.kv())],
             reference,
             kv: self.running.kv(),
             batch: self.running.batch(),
@@ -232,6 +232,5 @@ fn as_text(
     if let Some(note) = note {
         let _ = writeln!(text, "\nnote: {}", visible(note));
     }
-    let _ = compare::nats;
     text
 }

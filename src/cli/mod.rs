@@ -1,6 +1,7 @@
 //! The command line: one file per command. The only place that prints.
 
 mod bench;
+mod compare;
 mod convert;
 mod demo;
 mod edit;
@@ -42,6 +43,8 @@ enum Command {
     Verify(verify::Verify),
     /// Measure a model's perplexity, and how far it is from another's predictions.
     Eval(eval::Eval),
+    /// Compare models with the one they were made of: quality, size and speed, as a table and a page.
+    Compare(compare::Compare),
     /// Measure how fast a model runs on this machine.
     Bench(bench::Bench),
     /// Write the logits behind given tokens.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Eval(c) => c.run(),
+        Command::Compare(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Logits(c) => c.run(),
         Command::Split(c) => c.run(),
