@@ -46,7 +46,8 @@ pub fn compare(
     let truth = Network::new(source, options)?;
     let other = Options { exact: !settings.exact, isa: None };
     let floor = if settings.floor { Some(Network::new(source, other)?) } else { None };
-    let networks: Vec<Network> = candidates.iter().map(|(_, s)| Network::new(s, options)).collect::<Result<_>>()?;
+    let networks: Vec<Network> =
+        candidates.iter().map(|(_, s)| Network::new(s, options)).collect::<Result<_>>()?;
     for ((_, candidate), network) in candidates.iter().zip(&networks) {
         evaluate::same_vocabulary((source, &truth), (candidate, network))?;
     }
@@ -64,7 +65,8 @@ pub fn compare(
         batch: settings.batch,
         record: None,
     };
-    let mut found = evaluation.run(&chunks, |s| tick(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
+    let mut found =
+        evaluation.run(&chunks, |s| tick(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
     let (own, own_seconds) = found.reference.expect("the reference is a model");
     let own = own.summary().ok_or_else(|| Error::refused("nothing was scored"))?;
     let floor = floor.and_then(|_| found.models.pop()).and_then(|s| s.summary());

@@ -22,6 +22,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The threads.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn pool(self) -> Result<rayon::ThreadPool> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))
+    }
+}
+
 /// Carries a plan out: its files appear, each whole, when all of them are on the disk. Gives the outcome of every tensor of the layout.
 ///
 /// # Errors
@@ -60,8 +71,7 @@ fn write(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) ->
     for (file, (_, bytes)) in extra_files.iter().zip(&plan.extra) {
         file.write(0, bytes)?;
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(limits.threads).build();
-    let pool = pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))?;
+    let pool = limits.pool()?;
     let outcomes = quantize(source, plan, &files, &pool, limits.memory, watcher)?;
     // The first part of a split last, and an index after all parts: whoever finds it finds the others too.
     files.reverse();

@@ -46,7 +46,7 @@ pub struct Compare {
 impl Compare {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
-        let open = |path: &PathBuf| Ok((short(path), self.input.open_other(path)?));
+        let open = |path: &PathBuf| Ok((shorter(path, &source.path), self.input.open_other(path)?));
         let models: Vec<(String, Source)> = self.models.iter().map(open).collect::<Result<_>>()?;
         let text = std::fs::read(&self.text).map_err(|e| Error::io(&self.text, "read", e))?;
         let settings = Settings {
@@ -98,6 +98,13 @@ pub fn write_report(path: &Path, found: &Comparison) -> Result<()> {
     let file = NewFile::create(path, page.len() as u64)?;
     file.write(0, page.as_bytes())?;
     disk::finish(vec![file])
+}
+
+/// What a model is called beside one that it was made of: what its name has more.
+pub fn shorter(path: &Path, of: &Path) -> String {
+    let (name, of) = (short(path), short(of));
+    let rest = name.strip_prefix(&of).and_then(|r| r.strip_prefix(['-', '.', '_']));
+    rest.filter(|r| !r.is_empty()).map_or(name.clone(), str::to_string)
 }
 
 /// What a model is called in tables: the last part of its path, without a GGUF's ending.

@@ -1,7 +1,7 @@
 //! `convert` and `quantize`: one command under two names, which differ in what they do without a type.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -13,18 +13,24 @@ use formats::model::{Encoding, Tensor};
 use regex::Regex;
 use serde_json::json;
 
+use super::compare::{shorter, side_by_side};
 use super::options::{
     Edits, Endian, FormatName, Input, Progress, Resources, choice, find_scheme, scheme_or_keep, tensor_rule,
     usage,
 };
 use super::print;
-use crate::error::Result;
+use crate::compare::Settings;
+use crate::error::{Error, Result};
+use crate::evaluate::{self, Cut, Text};
+use crate::hub;
+use crate::pipeline::{self, Limits};
 use crate::plan::scheme::Scheme;
 use crate::plan::{self, Choice, Plan, Target, Wishes};
 use crate::quantize::Outcome;
+use crate::report::compare::table;
 use crate::report::{self, Table, parse_bytes};
+use crate::runner::{CacheKind, Network, Options};
 use crate::source::Source;
-use crate::{hub, pipeline};
 
 /// `ggufkit convert`.
 #[derive(Debug, Args)]
@@ -106,12 +112,72 @@ struct Common {
     edits: Edits,
     #[command(flatten)]
     resources: Resources,
+    #[command(flatten)]
+    check: Check,
     /// Show every tensor's new type, size and rule, and write nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check")]
     dry_run: bool,
     /// Report in JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What the result is held against.
+#[derive(Debug, Args)]
+struct Check {
+    /// Run the source and the result over this text afterwards, side by side, and show what was lost
+    #[arg(long, value_name = "TEXT", conflicts_with = "json")]
+    check: Option<PathBuf>,
+    /// Tokens of a chunk of that text
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "check")]
+    check_context: usize,
+    /// Most chunks of that text
+    #[arg(long, value_name = "N", requires = "check")]
+    check_chunks: Option<usize>,
+    /// Fail if the mean KL divergence is above this
+    #[arg(long, value_name = "NATS", requires = "check")]
+    max_kld: Option<f64>,
+}
+
+impl Check {
+    fn cut(&self) -> Cut {
+        Cut { context: self.check_context, chunks: self.check_chunks, stride: None }
+    }
+
+    /// The text. What would make the check impossible is said before the work rather than after it.
+    fn text(&self, source: &Source) -> Result<Option<String>> {
+        let Some(path) = &self.check else { return Ok(None) };
+        let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Network::new(source, Options::default())?;
+        let tokens = Text::new(&text, &evaluate::tokenizer(source)?)?;
+        evaluate::cut(&tokens.tokens, tokens.first, self.cut())?;
+        Ok(Some(text))
+    }
+
+    fn run(&self, source: &Source, text: &str, input: &Input, out: &Path, limits: Limits) -> Result<()> {
+        let path = self.check.as_deref().unwrap_or(Path::new(""));
+        let models = vec![(shorter(out, &source.path), input.open_other(out)?)];
+        let settings = Settings {
+            text: path.display().to_string(),
+            cut: self.cut(),
+            exact: false,
+            kv: CacheKind::F16,
+            batch: 512,
+            floor: true,
+            generate: 0,
+        };
+        let pool = limits.pool()?;
+        let found = pool.install(|| side_by_side(source, &models, text, &settings))?;
+        print(&format!("\n{}", table(&found)))?;
+        let kld = found.candidates[0].kld().map(|k| k.mean.value);
+        match (self.max_kld, kld) {
+            (Some(most), Some(kld)) if kld > most => Err(Error::Failed(format!(
+                "the mean KL divergence of {kld:.6} is above {most}; the file is there"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Convert {
@@ -163,12 +229,18 @@ impl Common {
                 plan_text(&source, &plan)
             });
         }
-        carry_out(&source, &plan, self.resources.limits(), self.json)
+        let text = self.check.text(&source)?;
+        carry_out(&source, &plan, self.resources.limits(), self.json)?;
+        let out = plan.paths.first().map_or(&*self.out, |p| p);
+        match text {
+            Some(text) => self.check.run(&source, &text, &self.input, out, self.resources.limits()),
+            None => Ok(()),
+        }
     }
 }
 
 /// Writes the files of a plan and reports.
-pub fn carry_out(source: &Source, plan: &Plan, limits: pipeline::Limits, json: bool) -> Result<()> {
+pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
     let start = Instant::now();
     let progress = Progress::new(plan.layout.tensors.iter().map(|t| t.place.len).sum());
     let outcomes = pipeline::run(source, plan, limits, &progress)?;

@@ -8,14 +8,19 @@ use clap::Args;
 use formats::model::Tensor;
 use serde_json::json;
 
+use super::compare::side_by_side;
 use super::options::Resources;
 use super::print;
+use crate::compare::Settings;
 use crate::error::{Error, Result};
+use crate::evaluate::Cut;
 use crate::pipeline;
 use crate::plan::scheme::{self, Role, role};
 use crate::plan::{self, Plan, Wishes};
 use crate::quantize::Outcome;
+use crate::report::compare::{self, Comparison};
 use crate::report::{self, Table};
+use crate::runner::CacheKind;
 use crate::source::{Options, Source};
 
 /// `ggufkit demo`.
@@ -44,6 +49,9 @@ const FILES: [(&str, &[u8]); 7] = [
     ("tokenizer_config.json", include_bytes!("../../demo/model/tokenizer_config.json")),
     ("README.md", include_bytes!("../../demo/model/README.md")),
 ];
+
+/// Stories that the model was not trained on.
+const TEXT: &str = include_str!("../../demo/heldout.txt");
 
 /// The folder of the checkpoint, which gives the model its name.
 const NAME: &str = "Little-Stories";
@@ -77,11 +85,30 @@ impl Demo {
         }
         let source = Source::open(&hub, &Options::default())?;
         let made = SCHEMES.iter().map(|s| self.make(&source, folder, s)).collect::<Result<Vec<_>>>()?;
+        let lost = self.compare(&source, &made)?;
         print(&if self.json {
-            as_json(&source, &made)
+            as_json(&source, &made, &lost)
         } else {
-            as_text(&source, &made, self.keep.as_deref())
+            as_text(&source, &made, &lost, self.keep.as_deref())
         })
+    }
+
+    /// The packed files beside the checkpoint, over the bundled text.
+    fn compare(&self, source: &Source, made: &[Made]) -> Result<Comparison> {
+        let open =
+            |m: &Made| Ok((m.scheme.to_string(), Source::open(&m.plan.paths[0], &Options::default())?));
+        let models = made.iter().filter(|m| m.packed()).map(open).collect::<Result<Vec<_>>>()?;
+        let settings = Settings {
+            text: "heldout.txt".into(),
+            cut: Cut { context: 256, chunks: None, stride: None },
+            exact: false,
+            kv: CacheKind::F16,
+            batch: 512,
+            floor: true,
+            generate: 0,
+        };
+        let pool = self.resources.limits().pool()?;
+        pool.install(|| side_by_side(source, &models, TEXT, &settings))
     }
 
     fn make(&self, source: &Source, folder: &Path, name: &'static str) -> Result<Made> {
@@ -92,6 +119,13 @@ impl Demo {
         let plan = plan::plan(source, &wishes)?;
         let outcomes = pipeline::run(source, &plan, self.resources.limits(), &())?;
         Ok(Made { scheme: scheme.name, plan, outcomes, took: start.elapsed() })
+    }
+}
+
+impl Made {
+    /// Whether any weights are packed.
+    fn packed(&self) -> bool {
+        self.plan.layout.tensors.iter().any(|t| !t.encoding.is_plain())
     }
 }
 
@@ -109,7 +143,7 @@ fn percent(outcome: Outcome) -> String {
     }
 }
 
-fn as_text(source: &Source, made: &[Made], keep: Option<&Path>) -> String {
+fn as_text(source: &Source, made: &[Made], lost: &Comparison, keep: Option<&Path>) -> String {
     let model = &source.model;
     let number =
         |key: &str| model.metadata.get(&format!("llama.{key}")).and_then(|v| v.as_u64()).unwrap_or(0);
@@ -134,8 +168,7 @@ fn as_text(source: &Source, made: &[Made], keep: Option<&Path>) -> String {
         ]);
     }
     let _ = writeln!(text, "{table}");
-    let packed: Vec<&Made> =
-        made.iter().filter(|m| m.plan.layout.tensors.iter().any(|t| !t.encoding.is_plain())).collect();
+    let packed: Vec<&Made> = made.iter().filter(|m| m.packed()).collect();
     let mut heads = vec!["error of each tensor"];
     heads.extend(packed.iter().map(|m| m.scheme));
     let mut table = Table::new(&heads);
@@ -150,14 +183,14 @@ fn as_text(source: &Source, made: &[Made], keep: Option<&Path>) -> String {
         }));
         table.row(row);
     }
-    let _ = write!(text, "{table}");
+    let _ = write!(text, "{table}\n{}", compare::table(lost));
     if let Some(folder) = keep {
         let _ = writeln!(text, "\nThe files are in {}.", folder.display());
     }
     text
 }
 
-fn as_json(source: &Source, made: &[Made]) -> String {
+fn as_json(source: &Source, made: &[Made], lost: &Comparison) -> String {
     let scheme = |m: &Made| {
         let tensors = m.plan.layout.tensors.iter().zip(&m.outcomes);
         json!({
@@ -174,6 +207,7 @@ fn as_json(source: &Source, made: &[Made]) -> String {
     let value = json!({
         "source_bytes": source.bytes(),
         "schemes": made.iter().map(scheme).collect::<Vec<_>>(),
+        "comparison": lost,
     });
     format!("{value:#}\n")
 }

@@ -140,8 +140,7 @@ impl Running {
 
     /// The threads.
     pub fn pool(&self) -> Result<rayon::ThreadPool> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build();
-        pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))
+        Limits { threads: self.threads.unwrap_or(0), ..Limits::default() }.pool()
     }
 }
 
