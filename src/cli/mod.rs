@@ -7,6 +7,7 @@ mod edit;
 mod inspect;
 mod logits;
 mod options;
+mod run;
 mod split;
 mod verify;
 
@@ -39,6 +40,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Check a model's files; compare its weights with another's.
     Verify(verify::Verify),
+    /// Let a model write: go on with a text, or answer in a chat.
+    Run(run::Run),
     /// Measure how fast a model runs on this machine.
     Bench(bench::Bench),
     /// Write the logits behind given tokens.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
+        Command::Run(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Logits(c) => c.run(),
         Command::Split(c) => c.run(),
