@@ -3,7 +3,8 @@
 //! Templates are programs in Jinja that were written for Hugging Face's transformers, and what they may use is what
 //! is there: Python's methods of texts, lists and dictionaries, `raise_exception`, `strftime_now`, JSON as Python
 //! writes it ([`python`]), and blocks that take their line's whitespace with them. A template comes with a file from
-//! anywhere: it has no access to anything, and is stopped when it goes on for too long.
+//! anywhere: it has no access to anything, and is stopped when it goes on for too long. Steps are counted, and not the
+//! memory that they take: the engine has no limit for texts that double themselves.
 
 mod python;
 #[cfg(test)]
@@ -65,6 +66,7 @@ impl Template {
         env.set_fuel(Some(FUEL));
         env.add_filter("tojson", python::to_json);
         env.add_filter("from_json", python::from_json);
+        env.add_test("iterable", python::is_iterable);
         env.add_function("raise_exception", python::raise);
         env.add_function("strftime_now", move |format: &str| python::strftime(format, now));
         // transformers marks with this what a model says, for training; it prints its contents.

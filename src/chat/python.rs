@@ -56,6 +56,11 @@ pub fn from_json(text: &str) -> Result<Value, Error> {
     Ok(Value::from(Serde(tree)))
 }
 
+/// `is iterable`, which nothing (`none`) is to Python, and is to the engine.
+pub fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && (value.as_str().is_some() || value.try_iter().is_ok())
+}
+
 /// How Python lays JSON out.
 struct Style {
     indent: Option<String>,

@@ -76,7 +76,10 @@ fn python_is_there() {
         "True True True",
     );
     is("{{ messages[::-1][0].content }} {{ messages[1:]|length }} {{ 'abc'[:-1] }}", "Why? 3 ab");
-    is("{{ 'a' ~ 1 + 2 }} {{ 'n: %d' % 3 }} {{ 'a' if false else 'b' }}", "a3 n: 3 b");
+    is(
+        "{{ 'a' ~ (1 + 2) }} {{ 'n: %d'|format(3) }} {{ 'n: {}'.format(3) }} {{ 'a' if false else 'b' }}",
+        "a3 n: 3 n: 3 b",
+    );
     is("{{ messages|selectattr('role', 'equalto', 'user')|list|length }}", "2");
     is(
         "{{ tools is none }} {{ tools is defined }} {{ nothing is defined }} {{ nothing }}",

@@ -11,7 +11,6 @@ use super::options::{Input, Running, usage};
 use crate::chat::{Message, Template};
 use crate::error::{Error, Result};
 use crate::report::visible;
-use crate::runner::bench::take_in;
 use crate::runner::sample::{Sampler, Settings};
 use crate::runner::{Network, Options, Run as Tokens, State, forward};
 use crate::source::Source;
@@ -293,7 +292,11 @@ impl Writer<'_> {
         self.seen.truncate(ids.len() - new.len());
         self.state.truncate(0, self.seen.len());
         let start = Instant::now();
-        let mut logits = take_in(self.network, &mut self.state, new, self.batch)?;
+        let mut logits = Vec::new();
+        for tokens in new.chunks(self.batch) {
+            let run = Tokens { sequence: 0, tokens };
+            logits = forward(self.network, &mut self.state, &[run], &[tokens.len() - 1])?;
+        }
         self.seen.extend(new);
         let prompt = (new.len(), start.elapsed());
 
