@@ -10,6 +10,7 @@
 
 pub mod arch;
 pub mod card;
+pub mod chat;
 pub mod cli;
 pub mod compare;
 pub mod disk;
@@ -20,6 +21,7 @@ pub mod kernels;
 pub mod pipeline;
 pub mod plan;
 pub mod quantize;
+pub mod random;
 pub mod report;
 pub mod runner;
 pub mod score;

@@ -9,6 +9,7 @@ mod eval;
 mod inspect;
 mod logits;
 mod options;
+mod run;
 mod split;
 mod verify;
 
@@ -45,6 +46,8 @@ enum Command {
     Eval(eval::Eval),
     /// Compare models with the one they were made of: quality, size and speed, as a table and a page.
     Compare(compare::Compare),
+    /// Let a model write: go on with a text, or answer in a chat.
+    Run(run::Run),
     /// Measure how fast a model runs on this machine.
     Bench(bench::Bench),
     /// Write the logits behind given tokens.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Verify(c) => c.run(),
         Command::Eval(c) => c.run(),
         Command::Compare(c) => c.run(),
+        Command::Run(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Logits(c) => c.run(),
         Command::Split(c) => c.run(),

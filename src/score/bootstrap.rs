@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::Scores;
 use super::math::exp;
 use super::stats::{quantile, sorted};
+use crate::random::Random;
 
 /// The fewest chunks that have an interval. Of fewer, resampling can only say how far they lie apart, which is no
 /// interval of 95 % by a long way.
@@ -141,42 +142,11 @@ fn sums(scores: &Scores, of: impl Fn(&super::Row) -> Option<(f64, f64)>) -> Opti
     scores.chunks().map(sum).collect::<Option<Vec<_>>>().filter(|chunks| !chunks.is_empty())
 }
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A whole number below `n`. The upper bits of a product: the bias is below n / 2^64.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::made_up;
     use super::super::{Pair, Row};
     use super::*;
-
-    #[test]
-    fn the_generator_is_the_published_one() {
-        let mut r = Random::new(1234567);
-        assert_eq!(
-            [r.next(), r.next(), r.next()],
-            [6457827717110365317, 3203168211198807973, 9817491932198370423]
-        );
-    }
 
     #[test]
     fn the_same_seed_gives_the_same_interval() {

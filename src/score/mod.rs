@@ -25,7 +25,7 @@
 pub mod bootstrap;
 pub mod histogram;
 pub mod logits_file;
-mod math;
+pub(crate) mod math;
 pub mod stats;
 pub mod summary;
 

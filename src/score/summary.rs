@@ -240,7 +240,7 @@ pub(super) mod tests {
     /// Chunks of equal length with made-up scores: `scale` is how far the candidate is from the reference.
     pub fn made_up(chunks: usize, rows: usize, scale: f64) -> Scores {
         let mut scores = Scores::new();
-        let mut random = crate::score::bootstrap::Random::new(5);
+        let mut random = crate::random::Random::new(5);
         for _ in 0..chunks {
             let level = 1.0 + random.below(100) as f64 / 100.0;
             scores.push_chunk((0..rows).map(|_| {

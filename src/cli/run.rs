@@ -1,0 +1,400 @@
+//! `ggufkit run`: a model writes.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+use super::options::{Input, Running, usage};
+use crate::chat::{Message, Template};
+use crate::error::{Error, Result};
+use crate::report::visible;
+use crate::runner::sample::{Sampler, Settings};
+use crate::runner::{Network, Options, Run as Tokens, State, forward};
+use crate::source::Source;
+use crate::tokenizer::{Stream, Tokenizer};
+
+/// The context of a chat that goes on, if the model's is not smaller and nothing is said.
+const CHAT_CONTEXT: usize = 4096;
+
+/// Lets a model write.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit run model.gguf --prompt 'Once upon a time'
+  ggufkit run model.gguf --chat --prompt 'Why is the sky blue?'
+  ggufkit run model.gguf --chat
+  ggufkit run stories15M.bin --tokenizer tokenizer.bin --temperature 0
+
+Without --prompt the model begins a text of its own, or with --chat, reads a message from each line of standard input.
+The same seed, file and options give the same text on any number of threads and on every processor.")]
+pub struct Run {
+    #[command(flatten)]
+    input: Input,
+    /// The text to go on with, or the message to answer with --chat; control tokens written in a text count as such
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// The same from a file; a newline at its end is left out
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+    /// Put the prompt into the model's chat template; without a prompt, chat
+    #[arg(long)]
+    chat: bool,
+    /// What the model is told before a chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// Most tokens to write, in each answer of a chat
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    tokens: u32,
+    /// How far to stray from the most probable text; 0 never does
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    temperature: f64,
+    /// Choose among so many of the most probable tokens; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    top_k: usize,
+    /// Choose among the most probable tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = share)]
+    top_p: f64,
+    /// Choose among tokens at least so probable as this times the most probable one
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = share)]
+    min_p: f64,
+    /// Where the choices begin; another one each time if not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Most tokens of prompt and text together; if not given, as many as are asked for and the model was made for, and
+    /// 4096 at most in a chat
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    context: Option<u32>,
+    /// Go on where the model would end its text
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Do not repeat the prompt before the text
+    #[arg(long)]
+    no_echo: bool,
+    /// Tell counts, speed and seed on standard error; done anyway if that is a terminal
+    #[arg(long)]
+    verbose: bool,
+    #[command(flatten)]
+    running: Running,
+}
+
+fn temperature(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0);
+    number.ok_or_else(|| format!("{text:?} is not a number from 0 up"))
+}
+
+fn share(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
+    number.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
+}
+
+impl Run {
+    pub fn run(self) -> Result<()> {
+        let prompt = self.prompt()?;
+        let source = self.input.open()?;
+        let tokenizer = tokenizer(&source)?;
+        self.running.pool()?.install(|| {
+            let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
+            if tokenizer.len() > network.vocab() {
+                let (tokens, rows) = (tokenizer.len(), network.vocab());
+                let why =
+                    format!("the tokenizer has {tokens} tokens, and the model's embedding has {rows} rows");
+                return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
+            }
+            match (self.chat, prompt) {
+                (false, prompt) => self.go_on(&network, &tokenizer, prompt.unwrap_or_default()),
+                (true, Some(prompt)) => self.answer(&network, &tokenizer, prompt),
+                (true, None) => self.talk(&network, &tokenizer),
+            }
+        })
+    }
+
+    fn prompt(&self) -> Result<Option<String>> {
+        let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
+        let mut text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        if text.ends_with('\n') {
+            text.truncate(text.len() - 1);
+            text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());
+        }
+        Ok(Some(text))
+    }
+
+    /// Goes on with a text, or begins one.
+    fn go_on(&self, network: &Network, tokenizer: &Tokenizer, prompt: String) -> Result<()> {
+        let mut ids: Vec<u32> = tokenizer.bos().filter(|_| tokenizer.add_bos()).into_iter().collect();
+        ids.extend(tokenizer.encode(&prompt, false, true));
+        if ids.is_empty() {
+            let begin = tokenizer.bos().ok_or_else(|| {
+                Error::refused("the model has no token that begins a text").or("say a --prompt to go on with")
+            })?;
+            ids.push(begin);
+        }
+        let mut writer = self.writer(network, tokenizer, ids.len() + self.tokens as usize)?;
+        if !self.no_echo {
+            writer.out.write(&prompt)?;
+        }
+        // A space that the vocabulary puts before a text is not part of it.
+        let stream = if prompt.is_empty() { tokenizer.stream() } else { Stream::default() };
+        writer.write(&ids, stream)?;
+        Ok(())
+    }
+
+    /// Answers one message.
+    fn answer(&self, network: &Network, tokenizer: &Tokenizer, prompt: String) -> Result<()> {
+        let template = Template::of(tokenizer, now())?;
+        let mut messages = self.beginning();
+        messages.push(Message::new("user", prompt));
+        let ids = template.encode(tokenizer, &messages)?;
+        let mut writer = self.writer(network, tokenizer, ids.len() + self.tokens as usize)?;
+        writer.write(&ids, tokenizer.stream())?;
+        Ok(())
+    }
+
+    /// Answers every line of standard input, until it ends.
+    fn talk(&self, network: &Network, tokenizer: &Tokenizer) -> Result<()> {
+        let template = Template::of(tokenizer, now())?;
+        let mut messages = self.beginning();
+        let mut writer = self.writer(network, tokenizer, CHAT_CONTEXT)?;
+        let stdin = std::io::stdin();
+        let person = stdin.is_terminal();
+        let mut line = String::new();
+        while !writer.out.closed {
+            if person {
+                // Standard output has the answers only.
+                let mut err = std::io::stderr().lock();
+                let _ = write!(err, "> ").and_then(|()| err.flush());
+            }
+            line.clear();
+            let read = stdin.lock().read_line(&mut line);
+            if read.map_err(|e| Error::io("standard input".as_ref(), "read", e))? == 0 {
+                break;
+            }
+            let text = line.trim_end_matches(['\n', '\r']);
+            if text.trim().is_empty() {
+                continue;
+            }
+            messages.push(Message::new("user", text));
+            let answer = writer.write(&template.encode(tokenizer, &messages)?, tokenizer.stream())?;
+            messages.push(Message::new("assistant", answer));
+        }
+        Ok(())
+    }
+
+    fn beginning(&self) -> Vec<Message> {
+        self.system.iter().map(|text| Message::new("system", text)).collect()
+    }
+
+    /// Room for `wanted` tokens, if nothing else was said and the model was made for as many.
+    fn writer<'a>(
+        &self,
+        network: &'a Network<'a>,
+        tokenizer: &'a Tokenizer,
+        wanted: usize,
+    ) -> Result<Writer<'a>> {
+        let model = usize::try_from(network.config.context).unwrap_or(usize::MAX);
+        let context = match self.context.map(|n| n as usize) {
+            Some(n) if n > model => {
+                let key = format!("{}.context_length", network.config.arch.name);
+                let why = format!("--context {n}: the model was made for {model} tokens ({key})");
+                return Err(usage(why).or(format!("--context {model}, or less")));
+            }
+            Some(n) => n,
+            None => model.min(wanted),
+        };
+        let settings = Settings {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+        };
+        let seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(now()));
+        let is_end = |id: &u32| tokenizer.is_end(*id) || tokenizer.bos() == Some(*id);
+        Ok(Writer {
+            network,
+            tokenizer,
+            state: State::new(network, self.running.kv(), 1, context)?,
+            seen: Vec::new(),
+            context,
+            batch: self.running.batch(),
+            sampler: Sampler::new(settings, seed),
+            seed,
+            // Models of separate texts (llama2.c's) say that one is over by beginning the next.
+            ends: (0..tokenizer.len() as u32).filter(is_end).collect(),
+            ignore_ends: self.ignore_eos,
+            limit: self.tokens as usize,
+            verbose: self.verbose || std::io::stderr().is_terminal(),
+            out: Out { terminal: std::io::stdout().is_terminal(), closed: false },
+        })
+    }
+}
+
+/// The tokenizer of a model.
+fn tokenizer(source: &Source) -> Result<Tokenizer> {
+    if source.model.metadata.get("tokenizer.ggml.model").is_none() {
+        let why = format!("{}: the model has no tokenizer", source.path.display());
+        return Err(Error::refused(why).or(
+            "name a llama2.c checkpoint's with --tokenizer tokenizer.bin; a GGUF has one in itself, a folder from a \
+             hub beside the weights",
+        ));
+    }
+    Tokenizer::from_metadata(&source.model.metadata)
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Why a text is over.
+enum End {
+    Model,
+    Limit,
+    Context,
+    Reader,
+}
+
+/// A model with what it has seen so far.
+struct Writer<'a> {
+    network: &'a Network<'a>,
+    tokenizer: &'a Tokenizer,
+    state: State,
+    /// The tokens that the state remembers.
+    seen: Vec<u32>,
+    context: usize,
+    batch: usize,
+    sampler: Sampler,
+    seed: u64,
+    ends: Vec<u32>,
+    ignore_ends: bool,
+    limit: usize,
+    verbose: bool,
+    out: Out,
+}
+
+impl Writer<'_> {
+    /// Writes what follows these tokens, and gives it. Of the tokens, those that the last text began with are not
+    /// computed again.
+    fn write(&mut self, ids: &[u32], mut stream: Stream) -> Result<String> {
+        if ids.len() > self.context {
+            let (n, most) = (ids.len(), self.context);
+            let why = format!("the prompt has {n} tokens, and the context has room for {most}");
+            let model = self.network.config.context;
+            return Err(Error::refused(why).or(if model > most as u64 {
+                format!("--context {n} or more; the model was made for {model}")
+            } else {
+                "the model was made for no more; shorten the prompt".into()
+            }));
+        }
+        let same = self.seen.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        // The last token is computed in any case: its logits are wanted.
+        let new = &ids[same.min(ids.len() - 1)..];
+        self.seen.truncate(ids.len() - new.len());
+        self.state.truncate(0, self.seen.len());
+        let start = Instant::now();
+        let mut logits = Vec::new();
+        for tokens in new.chunks(self.batch) {
+            let run = Tokens { sequence: 0, tokens };
+            logits = forward(self.network, &mut self.state, &[run], &[tokens.len() - 1])?;
+        }
+        self.seen.extend(new);
+        let prompt = (new.len(), start.elapsed());
+
+        let start = Instant::now();
+        let (mut text, mut count) = (String::new(), 0);
+        let end = loop {
+            if count == self.limit {
+                break End::Limit;
+            }
+            if self.ignore_ends {
+                // As improbable as a number can say.
+                self.ends.iter().for_each(|&id| logits[id as usize] = f32::MIN);
+            }
+            let id = self.sampler.next(&logits)?;
+            if !self.ignore_ends && self.ends.contains(&id) {
+                break End::Model;
+            }
+            count += 1;
+            let piece = stream.push(&self.tokenizer.piece(id, false));
+            self.out.write(&piece)?;
+            text += &piece;
+            if self.out.closed {
+                break End::Reader;
+            }
+            if count == self.limit {
+                break End::Limit;
+            }
+            if self.seen.len() == self.context {
+                break End::Context;
+            }
+            let run = Tokens { sequence: 0, tokens: &[id] };
+            logits = forward(self.network, &mut self.state, &[run], &[0])?;
+            self.seen.push(id);
+        };
+        let rest = stream.finish();
+        self.out.write(&rest)?;
+        self.out.write("\n")?;
+        if self.verbose {
+            self.tell(prompt, (count, start.elapsed()), &end);
+        }
+        Ok(text + &rest)
+    }
+
+    fn tell(&self, prompt: (usize, Duration), text: (usize, Duration), end: &End) {
+        let speed = |(n, time): (usize, Duration)| {
+            let speed = n as f64 / time.as_secs_f64().max(1e-9);
+            format!("{n} tokens, {speed:.1} tokens/s")
+        };
+        let end = match end {
+            End::Model => "the model ended it",
+            End::Limit => "--tokens reached",
+            End::Context => "the context is full",
+            End::Reader => "nobody reads it",
+        };
+        let line = format!(
+            "prompt: {}; text: {}, {end}; seed {}, {} threads, {}\n",
+            speed(prompt),
+            speed(text),
+            self.seed,
+            rayon::current_num_threads(),
+            self.network.isa.name(),
+        );
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+/// Standard output, to which text goes as it comes.
+struct Out {
+    terminal: bool,
+    /// The reader has gone away.
+    closed: bool,
+}
+
+impl Out {
+    fn write(&mut self, text: &str) -> Result<()> {
+        if self.closed || text.is_empty() {
+            return Ok(());
+        }
+        // A terminal obeys control characters, and a file gets the text as it is.
+        let shown = if self.terminal {
+            text.split_inclusive(['\n', '\t']).map(obedient).collect::<String>()
+        } else {
+            text.to_string()
+        };
+        let mut out = std::io::stdout().lock();
+        match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => self.closed = true,
+            Err(e) => return Err(Error::io("standard output".as_ref(), "write", e)),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+}
+
+/// A line, or the part up to a tab, with nothing else that a terminal would obey.
+fn obedient(part: &str) -> String {
+    match part.strip_suffix(['\n', '\t']) {
+        Some(text) => visible(text) + &part[text.len()..],
+        None => visible(part),
+    }
+}
