@@ -37,13 +37,6 @@ impl<T: Plain> Default for Aligned<T> {
 }
 
 impl<T: Plain> Aligned<T> {
-    /// `len` zeros.
-    pub fn zeros(len: usize) -> Self {
-        let mut new = Self::default();
-        new.resize(len);
-        new
-    }
-
     /// Makes it `len` long. What was there stays, what is new is zero or left from when it was longer.
     pub fn resize(&mut self, len: usize) {
         let lines = (len * size_of::<T>()).div_ceil(64);

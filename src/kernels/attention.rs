@@ -55,12 +55,21 @@ enum Store {
 }
 
 impl Store {
-    fn new(kind: Kind, numbers: usize) -> Self {
+    fn new(kind: Kind) -> Self {
         match kind {
-            Kind::F32 => Self::F32(Aligned::zeros(numbers)),
-            Kind::F16 => Self::F16(Aligned::zeros(numbers)),
-            Kind::Q8_0 => {
-                Self::Q8_0 { codes: Aligned::zeros(numbers), scales: Aligned::zeros(numbers.div_ceil(GROUP)) }
+            Kind::F32 => Self::F32(Aligned::default()),
+            Kind::F16 => Self::F16(Aligned::default()),
+            Kind::Q8_0 => Self::Q8_0 { codes: Aligned::default(), scales: Aligned::default() },
+        }
+    }
+
+    fn grow(&mut self, numbers: usize) {
+        match self {
+            Self::F32(x) => x.resize(numbers),
+            Self::F16(x) => x.resize(numbers),
+            Self::Q8_0 { codes, scales } => {
+                codes.resize(numbers);
+                scales.resize(numbers.div_ceil(GROUP));
             }
         }
     }
@@ -69,6 +78,8 @@ impl Store {
 /// Keys and values of one head over the tokens of one sequence.
 pub struct Head {
     dim: usize,
+    /// Tokens that there is room for: more is made as they come.
+    capacity: usize,
     /// `[capacity / KEYS, dim, KEYS]`; scales `[capacity / KEYS, dim / GROUP, KEYS]`.
     keys: Store,
     /// `[capacity, dim]`; scales `[capacity, dim / GROUP]`.
@@ -76,19 +87,23 @@ pub struct Head {
 }
 
 impl Head {
-    /// Room for `capacity` tokens of `dim` dimensions.
+    /// No tokens yet, of `dim` dimensions.
     ///
     /// # Panics
     /// If 32 does not divide the dimensions of a [`Kind::Q8_0`].
-    pub fn new(kind: Kind, dim: usize, capacity: usize) -> Self {
+    pub fn new(kind: Kind, dim: usize) -> Self {
         assert!(kind != Kind::Q8_0 || dim.is_multiple_of(GROUP));
-        let numbers = capacity.next_multiple_of(KEYS) * dim;
-        Self { dim, keys: Store::new(kind, numbers), values: Store::new(kind, numbers) }
+        Self { dim, capacity: 0, keys: Store::new(kind), values: Store::new(kind) }
     }
 
     /// Keeps the key and value of the token at `position`.
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let (dim, block, lane) = (self.dim, position / KEYS, position % KEYS);
+        if position >= self.capacity {
+            self.capacity = (position + 1).max(self.capacity + self.capacity / 2).next_multiple_of(8 * KEYS);
+            self.keys.grow(self.capacity * dim);
+            self.values.grow(self.capacity * dim);
+        }
         match &mut self.keys {
             Store::F32(k) => {
                 key.iter().enumerate().for_each(|(d, &x)| k[(block * dim + d) * KEYS + lane] = x);
@@ -335,7 +350,7 @@ mod tests {
                 if kind == Kind::Q8_0 && dim % GROUP != 0 {
                     continue;
                 }
-                let mut head = Head::new(kind, dim, tokens);
+                let mut head = Head::new(kind, dim);
                 for t in 0..tokens {
                     head.put(t, &keys[t * dim..][..dim], &values[t * dim..][..dim]);
                 }

@@ -9,6 +9,8 @@
 //! choice.
 
 #![allow(unsafe_code)]
+// Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
+#![allow(clippy::needless_range_loop)]
 
 pub mod activations;
 mod aligned;

@@ -77,6 +77,9 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
     for run in runs {
         state.sequences[run.sequence].len += run.tokens.len();
     }
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     let picked: Vec<f32> = wanted.iter().flat_map(|&t| &x[t * hidden..(t + 1) * hidden]).copied().collect();
     let mut normed = vec![0f32; picked.len()];
     norm(isa, &picked, &network.output_norm, epsilon, &mut normed);

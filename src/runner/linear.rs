@@ -38,7 +38,7 @@ enum Product {
     /// As integers.
     Integer { dot: dot::Dot, kernel: Kernel },
     /// As the floats that are stored.
-    Float(fn(Isa, &[u8], &[f32]) -> f32),
+    Float(dot::FloatDot),
     /// As floats, after decoding.
     Decoded,
 }

@@ -1,1 +1,171 @@
+use std::path::Path;
 
+use formats::model::Tensor;
+
+use super::*;
+use crate::arch::Config;
+use crate::kernels::Isa;
+use crate::source::{self, Source};
+
+fn demo() -> Source {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
+    Source::open(&path, &source::Options::default()).unwrap()
+}
+
+fn logits(source: &Source, options: Options, kv: CacheKind, parts: &[&[u32]]) -> Vec<f32> {
+    let network = Network::new(source, options).unwrap();
+    let mut state = State::new(&network, kv, 1, 64).unwrap();
+    let mut all = Vec::new();
+    for tokens in parts {
+        let wanted: Vec<usize> = (0..tokens.len()).collect();
+        all.extend(forward(&network, &mut state, &[Run { sequence: 0, tokens }], &wanted).unwrap());
+    }
+    all
+}
+
+/// Root mean square of the difference over that of the second.
+fn distance(a: &[f32], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let error: f64 = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+    (error / b.iter().map(|b| b * b).sum::<f64>()).sqrt()
+}
+
+const TOKENS: [u32; 12] = [1, 40, 400, 77, 1000, 3, 512, 513, 90, 91, 640, 2];
+
+/// The bundled model written out a second time: in f64, token by token, nothing shared with the runner.
+fn plainly(source: &Source, tokens: &[u32]) -> Vec<f64> {
+    let config = Config::from_gguf(&source.model.metadata, 1024, true, None).unwrap();
+    let (hidden, dim) = (config.hidden as usize, config.head as usize);
+    let (heads, kv) = (config.heads as usize, config.kv_heads as usize);
+    let tensor = |name: &str| -> Vec<f64> {
+        let i = source.model.tensors.iter().position(|t: &Tensor| t.name == name);
+        let i = i.unwrap_or_else(|| panic!("{name}"));
+        let n = source.model.tensors[i].elements();
+        let mut out = vec![0f32; n as usize];
+        source.fetch(i, 0..n).unwrap().decode(name, source.model.order, &mut out).unwrap();
+        out.into_iter().map(f64::from).collect()
+    };
+    let times = |w: &[f64], x: &[f64]| -> Vec<f64> {
+        w.chunks(x.len()).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
+    };
+    let norm = |x: &[f64], w: &[f64]| -> Vec<f64> {
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        x.iter().zip(w).map(|(x, w)| x / (mean + config.epsilon).sqrt() * w).collect()
+    };
+    let turn = |x: &mut [f64], position: usize| {
+        for head in x.chunks_mut(dim) {
+            for i in 0..dim / 2 {
+                let angle = position as f64 * config.theta.powf(-(2.0 * i as f64) / dim as f64);
+                let (a, b) = (head[2 * i], head[2 * i + 1]);
+                head[2 * i] = a * angle.cos() - b * angle.sin();
+                head[2 * i + 1] = a * angle.sin() + b * angle.cos();
+            }
+        }
+    };
+    let embedding = tensor("token_embd.weight");
+    let output = if source.model.tensors.iter().any(|t| t.name == "output.weight") {
+        tensor("output.weight")
+    } else {
+        embedding.clone()
+    };
+    let mut xs: Vec<Vec<f64>> =
+        tokens.iter().map(|&t| embedding[t as usize * hidden..][..hidden].to_vec()).collect();
+    for l in 0..config.layers {
+        let w = |part: &str| tensor(&format!("blk.{l}.{part}.weight"));
+        let (mut ks, mut vs) = (Vec::new(), Vec::new());
+        for (t, x) in xs.iter_mut().enumerate() {
+            let n = norm(x, &w("attn_norm"));
+            let (mut q, mut k) = (times(&w("attn_q"), &n), times(&w("attn_k"), &n));
+            turn(&mut q, t);
+            turn(&mut k, t);
+            ks.push(k);
+            vs.push(times(&w("attn_v"), &n));
+            let mut mixed = Vec::new();
+            for h in 0..heads {
+                let g = h / (heads / kv) * dim;
+                let q = &q[h * dim..][..dim];
+                let score = |k: &Vec<f64>| {
+                    let dot: f64 = q.iter().zip(&k[g..]).map(|(q, k)| q * k).sum();
+                    (dot / (dim as f64).sqrt()).exp()
+                };
+                let e: Vec<f64> = ks.iter().map(score).collect();
+                let sum: f64 = e.iter().sum();
+                mixed.extend((0..dim).map(|d| e.iter().zip(&vs).map(|(e, v)| e / sum * v[g + d]).sum::<f64>()));
+            }
+            x.iter_mut().zip(times(&w("attn_output"), &mixed)).for_each(|(x, y)| *x += y);
+            let n = norm(x, &w("ffn_norm"));
+            let gate = times(&w("ffn_gate"), &n).into_iter().zip(times(&w("ffn_up"), &n));
+            let gate: Vec<f64> = gate.map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            x.iter_mut().zip(times(&w("ffn_down"), &gate)).for_each(|(x, y)| *x += y);
+        }
+    }
+    let last = tensor("output_norm.weight");
+    xs.iter().flat_map(|x| times(&output, &norm(x, &last))).collect()
+}
+
+#[test]
+fn logits_are_those_of_the_definition() {
+    let source = demo();
+    let truth = plainly(&source, &TOKENS);
+    let exact = Options { exact: true, isa: None };
+    let all = logits(&source, exact, CacheKind::F32, &[&TOKENS]);
+    assert!(distance(&all, &truth) < 1e-5, "{}", distance(&all, &truth));
+    let parts = logits(&source, exact, CacheKind::F32, &[&TOKENS[..1], &TOKENS[1..8], &TOKENS[8..]]);
+    assert!(distance(&parts, &truth) < 1e-5);
+    for (kv, near) in [(CacheKind::F16, 1e-2), (CacheKind::Q8_0, 5e-2)] {
+        let found = logits(&source, exact, kv, &[&TOKENS]);
+        assert!(distance(&found, &truth) < near, "{kv:?} {}", distance(&found, &truth));
+    }
+}
+
+#[test]
+fn sequences_do_not_see_each_other() {
+    let source = demo();
+    let network = Network::new(&source, Options::default()).unwrap();
+    let mut state = State::new(&network, CacheKind::F16, 2, 32).unwrap();
+    let runs = [Run { sequence: 1, tokens: &TOKENS[..7] }, Run { sequence: 0, tokens: &TOKENS[3..] }];
+    let both = forward(&network, &mut state, &runs, &[6, 15]).unwrap();
+    assert_eq!((state.len(0), state.len(1)), (9, 7));
+    for (run, both) in runs.iter().zip(both.chunks(network.vocab())) {
+        let mut state = State::new(&network, CacheKind::F16, 1, 32).unwrap();
+        let last = run.tokens.len() - 1;
+        let alone = forward(&network, &mut state, &[Run { sequence: 0, tokens: run.tokens }], &[last]).unwrap();
+        assert_eq!(alone, both);
+    }
+}
+
+#[test]
+fn every_set_and_any_number_of_threads_give_the_same_bits() {
+    let source = demo();
+    let run = |isa, exact| logits(&source, Options { exact, isa: Some(isa) }, CacheKind::F16, &[&TOKENS, &[5]]);
+    for exact in [false, true] {
+        let truth = run(Isa::Portable, exact);
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert!(truth == pool.install(|| run(isa, exact)), "{} {threads}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_computed_is_said() {
+    let source = demo();
+    let network = Network::new(&source, Options::default()).unwrap();
+    let mut state = State::new(&network, CacheKind::F16, 1, 4).unwrap();
+    let mut run = |tokens: &[u32]| forward(&network, &mut state, &[Run { sequence: 0, tokens }], &[0]);
+    assert!(run(&[1024]).unwrap_err().to_string().contains("beyond the vocabulary"));
+    assert!(run(&[1; 5]).unwrap_err().to_string().contains("more than a context of 4"));
+    assert!(run(&[1; 4]).is_ok());
+    assert!(run(&[1]).is_err());
+    state.truncate(0, 2);
+    assert!(!state.is_empty(0));
+    assert!(forward(&network, &mut state, &[Run { sequence: 0, tokens: &[1] }], &[]).unwrap().is_empty());
+
+    let mut broken = demo();
+    broken.model.tensors.retain(|t| t.name != "blk.2.ffn_up.weight");
+    broken.views.clear();
+    let error = Network::new(&broken, Options::default()).err().unwrap().to_string();
+    assert!(error.contains("no tensor blk.2.ffn_up.weight"), "{error}");
+}

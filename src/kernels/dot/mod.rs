@@ -94,8 +94,11 @@ fn portable<const W: usize, const B: usize, T: Weights<W, B>>(
     s.total()
 }
 
+/// A row of stored floats times a vector.
+pub type FloatDot = fn(Isa, &[u8], &[f32]) -> f32;
+
 /// The product of floats, with the weights of a row as they are stored: f32, f16 or bf16.
-pub fn float(dtype: DType) -> Option<fn(Isa, &[u8], &[f32]) -> f32> {
+pub fn float(dtype: DType) -> Option<FloatDot> {
     match dtype {
         DType::F32 => Some(dot_f32),
         DType::F16 => Some(dot_f16),
