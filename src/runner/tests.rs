@@ -90,7 +90,9 @@ fn plainly(source: &Source, tokens: &[u32]) -> Vec<f64> {
                 };
                 let e: Vec<f64> = ks.iter().map(score).collect();
                 let sum: f64 = e.iter().sum();
-                mixed.extend((0..dim).map(|d| e.iter().zip(&vs).map(|(e, v)| e / sum * v[g + d]).sum::<f64>()));
+                mixed.extend(
+                    (0..dim).map(|d| e.iter().zip(&vs).map(|(e, v)| e / sum * v[g + d]).sum::<f64>()),
+                );
             }
             x.iter_mut().zip(times(&w("attn_output"), &mixed)).for_each(|(x, y)| *x += y);
             let n = norm(x, &w("ffn_norm"));
@@ -129,7 +131,8 @@ fn sequences_do_not_see_each_other() {
     for (run, both) in runs.iter().zip(both.chunks(network.vocab())) {
         let mut state = State::new(&network, CacheKind::F16, 1, 32).unwrap();
         let last = run.tokens.len() - 1;
-        let alone = forward(&network, &mut state, &[Run { sequence: 0, tokens: run.tokens }], &[last]).unwrap();
+        let alone =
+            forward(&network, &mut state, &[Run { sequence: 0, tokens: run.tokens }], &[last]).unwrap();
         assert_eq!(alone, both);
     }
 }
@@ -137,7 +140,8 @@ fn sequences_do_not_see_each_other() {
 #[test]
 fn every_set_and_any_number_of_threads_give_the_same_bits() {
     let source = demo();
-    let run = |isa, exact| logits(&source, Options { exact, isa: Some(isa) }, CacheKind::F16, &[&TOKENS, &[5]]);
+    let run =
+        |isa, exact| logits(&source, Options { exact, isa: Some(isa) }, CacheKind::F16, &[&TOKENS, &[5]]);
     for exact in [false, true] {
         let truth = run(Isa::Portable, exact);
         for isa in Isa::available() {
