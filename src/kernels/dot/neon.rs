@@ -1,4 +1,4 @@
-//! Rows times a vector in 128-bit registers with the dot product of signed codes: half a block of 32 weights, or a
+//! Rows times a vector in 128-bit registers with the dot product of signed bytes: half a block of 32 weights, or a
 //! sixteenth of 256, at a time.
 //!
 //! The compiler has no name for that instruction yet, nor for the conversion of halves: both are spelled out.
@@ -65,19 +65,20 @@ const TEAM: usize = 8;
 
 #[target_feature(enable = "neon,dotprod")]
 fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
-    let q = x.codes(token);
+    let (q, lanes) = (x.codes(token), x.lanes(token));
     let (scales, sums) = (x.of(&x.scales, token), x.of(&x.sums, token));
     let blocks = row.len() / B;
-    assert!(q.len() >= blocks * 32 && scales.len() >= blocks && sums.len() >= blocks);
+    assert!(q.len() >= blocks * 32 && lanes.len() >= blocks * 8);
+    assert!(scales.len() >= blocks && sums.len() >= blocks);
     // The two registers of even blocks, then those of odd ones.
     let mut s = [vdupq_n_f32(0.0); 4];
     let mut mins = [vdupq_n_f32(0.0); 2];
     let mut at = 0;
     while at + TEAM <= blocks {
-        // SAFETY: a team of blocks begins at `at`, and as many scales, sums and groups of codes, as asserted above.
+        // SAFETY: a team of blocks begins at `at`, and as much of everything else, as asserted above.
         unsafe {
             let bytes = row.as_ptr().add(at * B);
-            let q = q.as_ptr().add(at * 32);
+            let (q, lanes) = (q.as_ptr().add(at * 32), lanes.as_ptr().add(at * 8));
             let mut d = [vdupq_n_f32(0.0); 2];
             for half in 0..2 {
                 let (first, at) = (bytes.add(4 * half * B), at + 4 * half);
@@ -94,9 +95,10 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
                 [vgetq_lane_f32::<2>(d[1]), vgetq_lane_f32::<3>(d[1])],
             ];
             for pair in 0..TEAM / 2 {
-                let (bytes, q) = (bytes.add(2 * pair * B), q.add(2 * pair * 32));
-                [s[0], s[1]] = add::<W, B, T>(bytes, q, d[pair][0], [s[0], s[1]]);
-                [s[2], s[3]] = add::<W, B, T>(bytes.add(B), q.add(32), d[pair][1], [s[2], s[3]]);
+                let (bytes, q, lanes) = (bytes.add(2 * pair * B), q.add(pair * 64), lanes.add(pair * 16));
+                [s[0], s[1]] = add::<W, B, T>(bytes, q, lanes, d[pair][0], [s[0], s[1]]);
+                let (bytes, q, lanes) = (bytes.add(B), q.add(32), lanes.add(8));
+                [s[2], s[3]] = add::<W, B, T>(bytes, q, lanes, d[pair][1], [s[2], s[3]]);
             }
         }
         at += TEAM;
@@ -110,9 +112,11 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate().skip(at) {
         let d = T::scale(block) * scales[b];
         let odd = b % 2 * 2;
-        // SAFETY: the block, and the 32 codes of block b, as asserted above.
-        [s[odd], s[odd + 1]] =
-            unsafe { add::<W, B, T>(block.as_ptr(), q.as_ptr().add(b * 32), d, [s[odd], s[odd + 1]]) };
+        // SAFETY: the block, and the codes and lanes of block b, as asserted above.
+        [s[odd], s[odd + 1]] = unsafe {
+            let (q, lanes) = (q.as_ptr().add(b * 32), lanes.as_ptr().add(b * 8));
+            add::<W, B, T>(block.as_ptr(), q, lanes, d, [s[odd], s[odd + 1]])
+        };
         if T::MIN {
             all.mins[b % 8] = T::min(block).mul_add(sums[b], all.mins[b % 8]);
         }
@@ -147,28 +151,37 @@ unsafe fn heads<const B: usize>(bytes: *const u8, at: usize) -> float32x4_t {
 /// Adds a block of 32 under the scale `d` to its eight sums.
 ///
 /// # Safety
-/// There is a block of B bytes, and 32 codes.
+/// There is a block of B bytes, 32 codes, and 8 lanes.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn add<const W: usize, const B: usize, T: Weights<W, B>>(
     bytes: *const u8,
     q: *const i8,
+    lanes: *const i32,
     d: f32,
     s: [float32x4_t; 2],
 ) -> [float32x4_t; 2] {
     // SAFETY: the caller's.
-    let (w, x) = unsafe { (block32::<W, B, T>(bytes), [vld1q_s8(q), vld1q_s8(q.add(16))]) };
-    let sum = |i: usize| vcvtq_f32_s32(sdot(vdupq_n_s32(0), w[i], x[i]));
+    let (w, x) = unsafe { (block32::<B>(bytes), [vld1q_s8(q), vld1q_s8(q.add(16))]) };
+    // Where codes are counted from the offset, sums begin with what that adds: loading it is cheaper than taking
+    // the offset off the codes, as vector units have more to do here than loads.
+    let first = |i: usize| match T::OFFSET {
+        // No offset, or codes that are signed as they are stored.
+        0 | 128 => vdupq_n_s32(0),
+        // SAFETY: the caller's.
+        _ => unsafe { vld1q_s32(lanes.add(4 * i)) },
+    };
+    let sum = |i: usize| vcvtq_f32_s32(sdot(first(i), w[i], x[i]));
     [vfmaq_n_f32(s[0], sum(0), d), vfmaq_n_f32(s[1], sum(1), d)]
 }
 
-/// The signed codes of a block of 32.
+/// The codes of a block of 32: those of Q8_0 signed, others counted from the type's offset.
 ///
 /// # Safety
 /// There is a block of B bytes.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn block32<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> [int8x16_t; 2] {
+unsafe fn block32<const B: usize>(p: *const u8) -> [int8x16_t; 2] {
     if B == 34 {
         // SAFETY: 32 bytes behind the scale's two; they are signed as they are.
         return unsafe { [vld1q_s8(p.add(2).cast()), vld1q_s8(p.add(18).cast())] };
@@ -189,8 +202,7 @@ unsafe fn block32<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8
             *code = vorrq_u8(*code, vandq_u8(set, vdupq_n_u8(16)));
         }
     }
-    let offset = vdupq_n_s8(T::OFFSET as i8);
-    codes.map(|c| vsubq_s8(vreinterpretq_s8_u8(c), offset))
+    codes.map(|c| vreinterpretq_s8_u8(c))
 }
 
 #[target_feature(enable = "neon,dotprod")]
