@@ -94,11 +94,11 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
                 [vgetq_lane_f32::<0>(d[1]), vgetq_lane_f32::<1>(d[1])],
                 [vgetq_lane_f32::<2>(d[1]), vgetq_lane_f32::<3>(d[1])],
             ];
-            for pair in 0..TEAM / 2 {
+            for (pair, d) in d.into_iter().enumerate() {
                 let (bytes, q, lanes) = (bytes.add(2 * pair * B), q.add(pair * 64), lanes.add(pair * 16));
-                [s[0], s[1]] = add::<W, B, T>(bytes, q, lanes, d[pair][0], [s[0], s[1]]);
+                [s[0], s[1]] = add::<W, B, T>(bytes, q, lanes, d[0], [s[0], s[1]]);
                 let (bytes, q, lanes) = (bytes.add(B), q.add(32), lanes.add(8));
-                [s[2], s[3]] = add::<W, B, T>(bytes, q, lanes, d[pair][1], [s[2], s[3]]);
+                [s[2], s[3]] = add::<W, B, T>(bytes, q, lanes, d[1], [s[2], s[3]]);
             }
         }
         at += TEAM;
@@ -126,9 +126,9 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
 
 #[target_feature(enable = "neon")]
 fn finish(s: [float32x4_t; 4], mut all: Sums) -> f32 {
-    for i in 0..4 {
+    for (i, s) in s.into_iter().enumerate() {
         // SAFETY: sixteen floats.
-        unsafe { vst1q_f32(all.lanes.as_mut_ptr().add(4 * i), s[i]) };
+        unsafe { vst1q_f32(all.lanes.as_mut_ptr().add(4 * i), s) };
     }
     all.total()
 }
@@ -299,18 +299,18 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<FLOATS>();
     let tail = &row[chunks.len() * FLOATS * 2..];
     for (x, w) in chunks.iter().zip(row.as_chunks::<{ 2 * FLOATS }>().0) {
-        for i in 0..8 {
+        for (i, s) in s.iter_mut().enumerate() {
             // SAFETY: 32 numbers of two and of four bytes; any eight bytes are four halves.
             unsafe {
                 let w = widen(vreinterpret_u16_u8(vld1_u8(w.as_ptr().add(8 * i))));
-                s[i] = vfmaq_f32(s[i], w, vld1q_f32(x.as_ptr().add(4 * i)));
+                *s = vfmaq_f32(*s, w, vld1q_f32(x.as_ptr().add(4 * i)));
             }
         }
     }
     let mut all = [0f32; FLOATS];
-    for i in 0..8 {
+    for (i, s) in s.into_iter().enumerate() {
         // SAFETY: 32 floats.
-        unsafe { vst1q_f32(all.as_mut_ptr().add(4 * i), s[i]) };
+        unsafe { vst1q_f32(all.as_mut_ptr().add(4 * i), s) };
     }
     for (i, (x, w)) in rest.iter().zip(tail.as_chunks::<2>().0).enumerate() {
         all[i] = formats::block::f16_to_f32(u16::from_le_bytes(*w)).mul_add(*x, all[i]);

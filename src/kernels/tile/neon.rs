@@ -89,8 +89,8 @@ fn team<const ROW: usize>(panel: &Panel, x: &Activations, token: usize, out: &mu
             let q = x.codes.as_ptr().add(token * x.stride + g * panel.group);
             for k in (0..panel.group).step_by(16) {
                 let mut x16 = [vdupq_n_s8(0); TEAM];
-                for t in 0..TEAM {
-                    x16[t] = vld1q_s8(q.add(t * x.stride + k));
+                for (t, x16) in x16.iter_mut().enumerate() {
+                    *x16 = vld1q_s8(q.add(t * x.stride + k));
                 }
                 let w = w.as_ptr().add(k * ROWS + 4 * ROW);
                 quad::<0>(w, &x16, &mut s);
