@@ -41,8 +41,11 @@ impl Isa {
             all.extend(wide.then_some(Self::Avx512));
             all.extend((wide && has_vnni() && super::tile::amx::permitted()).then_some(Self::Amx));
         }
-        #[cfg(target_arch = "aarch64")]
-        if std::arch::is_aarch64_feature_detected!("dotprod") {
+        // Registers' lanes are numbered as bytes are in memory only where the lowest byte comes first.
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        if std::arch::is_aarch64_feature_detected!("neon")
+            && std::arch::is_aarch64_feature_detected!("dotprod")
+        {
             all.push(Self::Neon);
         }
         all

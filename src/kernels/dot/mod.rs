@@ -136,6 +136,9 @@ fn dot_f16(isa: Isa, row: &[u8], x: &[f32]) -> f32 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { avx2::f16(row, x) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon => unsafe { neon::f16(row, x) },
         _ => dot_f16_plain(isa, row, x),
     }
 }

@@ -143,6 +143,9 @@ fn unpack_blocks<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bo
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512 | Isa::Amx => unsafe { avx512::unpack::<W, B, T, RAW>(rows, panel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon => unsafe { neon::unpack::<W, B, T, RAW>(rows, panel) },
         _ => unpack_body::<W, B, T, RAW>(rows, panel, interleave),
     }
 }
