@@ -165,7 +165,7 @@ fn a_comparison_and_its_page() {
     let kld = |i: usize| number(&found, &format!("/candidates/{i}/summary/against/kld/mean/value"));
     assert!(kld(0) < kld(1) && number(&found, "/floor/against/kld/mean/value") < kld(0));
     assert!(number(&found, "/candidates/1/generate_tps") > 0.0);
-    assert_eq!(found["candidates"][0]["tensors"].as_array().unwrap().len(), 29);
+    assert_eq!(found["candidates"][0]["tensors"].as_array().unwrap().len(), 30);
 }
 
 #[test]
