@@ -184,7 +184,7 @@ fn as_text(
         Some(n) => text += &format!(", one every {n}\n\n"),
         None => text += "\n\n",
     }
-    let mut table = Table::new(&["", ""]);
+    let mut table = Table::new(&["figure", "value"]);
     let mut line = |name: &str, value: String| table.row([name.to_string(), value]);
     line("perplexity", estimate(&s.perplexity, 4));
     if let Some(a) = &s.against {

@@ -53,7 +53,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let f = n.mul_add(-0.693_359_4, inside);
     let f = n.mul_add(2.121_944_4e-4, f);
     let mut p = 1.388_888_9e-3f32;
-    p = p.mul_add(f, 8.333_333_4e-3);
+    p = p.mul_add(f, 8.333_334e-3);
     p = p.mul_add(f, 4.166_666_8e-2);
     p = p.mul_add(f, 1.666_666_7e-1);
     p = p.mul_add(f, 0.5);

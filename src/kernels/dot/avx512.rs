@@ -42,6 +42,10 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
         let mut at = 0;
         while at + TEAM <= blocks {
             let bytes = row.as_ptr().add(at * B);
+            match B {
+                18 => ahead::<{ 8 * 18 }>(bytes),
+                _ => ahead::<{ 8 * 34 }>(bytes),
+            }
             team::<W, B, T>(
                 bytes,
                 q.add(at * 32),
@@ -72,6 +76,18 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
     }
     finish(s, mins)
 }
+
+/// Asks for N bytes that a stream of rows comes to in a while: the processor's own guesses stop at pages.
+#[inline(always)]
+fn ahead<const N: usize>(bytes: *const u8) {
+    for line in 0..N.div_ceil(64) {
+        // SAFETY: a hint only; addresses that are nobody's are ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD + 64 * line).cast()) };
+    }
+}
+
+/// Bytes that are asked for in advance.
+const AHEAD: usize = 1536;
 
 #[target_feature(enable = "avx512f,avx2")]
 fn finish(s: __m512, mins: __m256) -> f32 {
@@ -192,6 +208,7 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
     let (q, lanes, scales) = (x.codes(token), x.lanes(token), x.of(&x.scales, token));
     let mut s = _mm512_setzero_ps();
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        ahead::<64>(block.as_ptr());
         let (q, lanes) = (&q[b * 256..][..256], &lanes[b * 64..][..64]);
         // Part n of either half: weights 32 · n and 128 + 32 · n and those that follow.
         // SAFETY: 256 codes, 64 lanes, by the slices above.
