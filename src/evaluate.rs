@@ -50,6 +50,9 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
     if context < 4 {
         return Err(Error::usage(format!("a context of {context} tokens is too short")));
     }
+    if cut.chunks == Some(0) {
+        return Err(Error::usage("no chunks: there is nothing to score"));
+    }
     let least = if cut.stride.is_some() { context } else { 2 * context };
     if len < least {
         let why = format!("the text has {len} tokens, and a context of {context} needs at least {least}");
@@ -389,6 +392,7 @@ mod tests {
         assert_eq!(cut(&tokens, None, plain).unwrap()[1].tokens[0], 108);
         assert_eq!(cut(&tokens, None, Cut { chunks: Some(2), ..plain }).unwrap().len(), 2);
         assert!(cut(&tokens[..15], None, plain).is_err());
+        assert!(cut(&tokens, None, Cut { chunks: Some(0), ..plain }).is_err());
     }
 
     #[test]

@@ -85,6 +85,9 @@ impl<'a> Network<'a> {
         let arch = config.arch;
         let (hidden, inner) = (config.hidden, config.intermediate);
         let (queries, keys) = (config.heads * config.head, config.kv_heads * config.head);
+        if vocab == 0 {
+            return Err(Error::refused(format!("{}: an empty vocabulary", source.path.display())));
+        }
         if !config.heads.is_multiple_of(config.kv_heads) {
             let (heads, kv) = (config.heads, config.kv_heads);
             return Err(Error::refused(format!("{kv} key/value heads do not divide {heads} heads")));
