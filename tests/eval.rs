@@ -147,6 +147,8 @@ fn what_is_wrong_is_said() {
     std::fs::write(&cut, &std::fs::read(&f16).unwrap()[..3_000_000]).unwrap();
     says(&["eval", &cut, &text], "truncated");
     assert!(!dir.names().contains(&"x.safetensors".to_string()));
+    says(&["compare", &f16, &f16, "--text", &text, "--report", &dir.path("no/page.html")], "no/page.html");
+    assert_eq!(fails(&["eval", &f16, &text, "--chunks", "0"]).0, 2);
 }
 
 #[test]

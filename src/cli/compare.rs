@@ -48,6 +48,8 @@ impl Compare {
         let source = self.input.open()?;
         let open = |path: &PathBuf| Ok((shorter(path, &source.path), self.input.open_other(path)?));
         let models: Vec<(String, Source)> = self.models.iter().map(open).collect::<Result<_>>()?;
+        // A page that cannot be written is known before the work rather than after it.
+        self.report.as_deref().map(|path| NewFile::create(path, 0)).transpose()?;
         let text = std::fs::read(&self.text).map_err(|e| Error::io(&self.text, "read", e))?;
         let settings = Settings {
             text: self.text.display().to_string(),
