@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 
-use formats::block::DType;
+use formats::block::{DType, Encode};
 use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
@@ -307,7 +307,7 @@ fn encode(
                 let (x, y) = (&mut x[..at.len()], &mut y[..at.len()]);
                 let out = &mut buffer[bytes(at.start as u64) as usize..bytes(at.end as u64) as usize];
                 weights.decode(at.clone(), x);
-                codec.encode(x, None, out);
+                codec.encode(x, &Encode::default(), out);
                 codec.decode(out, y);
                 outcome.add(sound(t, first + at.start as u64, x, y)?);
             }

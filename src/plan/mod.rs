@@ -9,7 +9,7 @@ pub use target::{is_folder, target};
 
 use std::path::PathBuf;
 
-use formats::block::DType;
+use formats::block::{DType, Encode};
 use formats::container::gguf::{self, Split};
 use formats::container::{Layout, llama2c, safetensors};
 use formats::metadata::{Metadata, Value};
@@ -200,7 +200,7 @@ fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option
             source.fetch(i, 0..n)?.decode(&source.model.tensors[i].name, source.model.order, &mut x)?;
             let codec = kernels::codec(main).expect("floats have codecs");
             let mut bytes = vec![0u8; main.bytes_for(n).expect("floats of any number have a size") as usize];
-            codec.encode(&x, None, &mut bytes);
+            codec.encode(&x, &Encode::default(), &mut bytes);
             codec.decode(&bytes, &mut back);
             Ok(if x == back { main } else { d })
         }
