@@ -2,7 +2,7 @@
 //!
 //! The integer forms are those that llama.cpp multiplies with, so that figures compare: for types of 32 weights to a
 //! block, 32 codes under a scale that is rounded to a half (its Q8_0); for types of 256, 256 under an f32 (its
-//! Q8_K). Codes are rounded to the nearest, ties to even. BitNet's models are trained with one scale for a whole
+//! Q8_K). NVFP4 has sixteen codes where llama.cpp has 32. Codes are rounded to the nearest, ties to even. BitNet's models are trained with one scale for a whole
 //! vector (arXiv 2402.17764, section 2), which is what [`Form::Token`] gives.
 
 use formats::block::{f16_to_f32, f32_to_f16};
@@ -67,6 +67,10 @@ pub struct Activations {
     pub lanes: Aligned<i32>,
     /// `[tokens, stride / group]`: −offset · sum of codes.
     pub bias: Aligned<i32>,
+    /// `[tokens, stride]`: the codes once more, for groups of 256.
+    pub wide: Aligned<i16>,
+    /// `[tokens, stride / 16]`: sums of sixteen codes, for groups of 256.
+    pub sixteens: Aligned<i16>,
 }
 
 impl Activations {
@@ -95,12 +99,30 @@ impl Activations {
         self.sums.resize(rows * groups);
         self.bias.resize(rows * groups);
         let stride = self.stride;
+        // What only types with integer scales ask for; otherwise of no length.
+        let nested = if self.group == 256 { stride } else { 0 };
+        self.wide.resize(rows * nested);
+        self.sixteens.resize(rows * nested / 16);
         let parts = self.codes.chunks_exact_mut(stride).zip(self.lanes.chunks_exact_mut(stride / 4));
         let parts = parts.zip(self.scales.chunks_exact_mut(groups));
         let parts = parts.zip(self.sums.chunks_exact_mut(groups).zip(self.bias.chunks_exact_mut(groups)));
-        let rows: Vec<Row> = parts
-            .map(|(((codes, lanes), scales), (sums, bias))| Row { codes, lanes, scales, sums, bias })
+        let mut rows: Vec<Row> = parts
+            .map(|(((codes, lanes), scales), (sums, bias))| Row {
+                codes,
+                lanes,
+                scales,
+                sums,
+                bias,
+                wide: &mut [],
+                sixteens: &mut [],
+            })
             .collect();
+        if nested > 0 {
+            let parts = self.wide.chunks_exact_mut(stride).zip(self.sixteens.chunks_exact_mut(stride / 16));
+            for (row, (wide, sixteens)) in rows.iter_mut().zip(parts) {
+                (row.wide, row.sixteens) = (wide, sixteens);
+            }
+        }
         let fill = |(t, row): (usize, Row)| match x.get(t * cols..(t + 1) * cols) {
             Some(x) => quantize(isa, form, offset, x, row),
             None => row.clear(),
@@ -122,6 +144,11 @@ impl Activations {
         &self.lanes[token * self.stride / 4..][..self.stride / 4]
     }
 
+    /// A token's part of `sixteens`.
+    pub(super) fn sixteens(&self, token: usize) -> &[i16] {
+        &self.sixteens[token * self.stride / 16..][..self.stride / 16]
+    }
+
     /// A token's part of `scales`, `sums` or `bias`.
     pub(super) fn of<'a, T>(&self, all: &'a [T], token: usize) -> &'a [T] {
         let groups = self.stride / self.group;
@@ -136,6 +163,8 @@ struct Row<'a> {
     scales: &'a mut [f32],
     sums: &'a mut [f32],
     bias: &'a mut [i32],
+    wide: &'a mut [i16],
+    sixteens: &'a mut [i16],
 }
 
 impl Row<'_> {
@@ -145,6 +174,8 @@ impl Row<'_> {
         self.scales.fill(0.0);
         self.sums.fill(0.0);
         self.bias.fill(0);
+        self.wide.fill(0);
+        self.sixteens.fill(0);
     }
 }
 
@@ -190,7 +221,7 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
     for (g, x) in x.chunks_exact(group).enumerate() {
         let (scale, inverse) = match (token, group) {
             (Some(peak), _) => (peak / 127.0, 127.0 / peak),
-            (None, 32) => {
+            (None, ..=32) => {
                 let peak = peak(x);
                 let inverse = if peak == 0.0 { 0.0 } else { 127.0 / peak };
                 // Beyond a half's range the scale stays as it is, rather than become infinite.
@@ -214,6 +245,15 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
         let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
         row.bias[g] = -offset * sum;
         row.sums[g] = row.scales[g] * sum as f32;
+    }
+    for (wide, q) in row.wide.iter_mut().zip(&*row.codes) {
+        *wide = i16::from(*q);
+    }
+    for (sum, q) in row.sixteens.iter_mut().zip(row.codes.as_chunks::<16>().0) {
+        *sum = 0;
+        for q in q {
+            *sum += i16::from(*q);
+        }
     }
 }
 
@@ -259,7 +299,8 @@ mod tests {
         x[300..556].fill(0.0);
         x[700] = 1e9;
         x[1000] = f32::MIN_POSITIVE / 4.0;
-        for form in [Form::Groups(32), Form::Groups(256), Form::Token(32), Form::Token(256)] {
+        for form in [Form::Groups(16), Form::Groups(32), Form::Groups(256), Form::Token(32), Form::Token(256)]
+        {
             let mut truth = Activations::default();
             truth.set(Isa::Portable, form, 8, &x, 768);
             assert!(truth.codes[..3 * truth.stride].iter().any(|&q| q == 127 || q == -127));
@@ -269,6 +310,8 @@ mod tests {
                 assert_eq!(&truth.codes[..], &other.codes[..], "{form:?} {}", isa.name());
                 assert_eq!(&truth.lanes[..], &other.lanes[..], "{form:?} {}", isa.name());
                 assert_eq!(&truth.bias[..], &other.bias[..], "{form:?} {}", isa.name());
+                assert_eq!(&truth.wide[..], &other.wide[..], "{form:?} {}", isa.name());
+                assert_eq!(&truth.sixteens[..], &other.sixteens[..], "{form:?} {}", isa.name());
                 assert_eq!(&truth.scales[..], &other.scales[..], "{form:?} {}", isa.name());
                 assert_eq!(&truth.sums[..], &other.sums[..], "{form:?} {}", isa.name());
             }
@@ -284,6 +327,11 @@ mod tests {
             for (i, x) in x.iter().enumerate() {
                 let scale = a.scales[i / form.group()];
                 assert!((f32::from(a.codes[i]) * scale - x).abs() <= scale.abs() * 0.51, "{form:?} {i}");
+            }
+            if form.group() == 256 {
+                assert!(a.wide.iter().zip(&*a.codes).all(|(w, q)| *w == i16::from(*q)));
+                let sum = |q: &[i8]| q.iter().map(|&q| i16::from(q)).sum::<i16>();
+                assert!(a.sixteens.iter().zip(a.codes.chunks(16)).all(|(s, q)| *s == sum(q)));
             }
             assert_eq!(a.lanes[0], -8 * a.codes[..4].iter().map(|&q| i32::from(q)).sum::<i32>());
         }

@@ -13,12 +13,14 @@ pub trait Plain: Copy + Default + sealed::Sealed {}
 mod sealed {
     pub trait Sealed {}
     impl Sealed for i8 {}
+    impl Sealed for i16 {}
     impl Sealed for i32 {}
     impl Sealed for f32 {}
     impl Sealed for u16 {}
 }
 
 impl Plain for i8 {}
+impl Plain for i16 {}
 impl Plain for i32 {}
 impl Plain for f32 {}
 impl Plain for u16 {}

@@ -148,7 +148,7 @@ fn add(isa: crate::kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
     each(x.len() / hidden, x, |t, x| float::add(isa, x, &y[t * hidden..][..hidden]));
 }
 
-/// Products of matrices with the same vectors, and their biases.
+/// Products of matrices with the same vectors, their scales, and their biases.
 fn apply<'m, 'a: 'm, const N: usize>(
     isa: crate::kernels::Isa,
     multiply: impl FnOnce(Vec<(&'m super::linear::Matrix<'a>, &mut [f32])>),
@@ -156,6 +156,9 @@ fn apply<'m, 'a: 'm, const N: usize>(
 ) {
     multiply(jobs.iter_mut().map(|(l, out)| (&l.matrix, &mut **out)).collect());
     for (linear, out) in jobs {
+        if let Some(scale) = linear.scale {
+            each(out.len() / linear.matrix.rows, out, |_, x| x.iter_mut().for_each(|x| *x *= scale));
+        }
         if let Some(bias) = &linear.bias {
             add_bias(isa, out, bias);
         }

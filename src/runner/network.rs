@@ -40,9 +40,11 @@ pub struct Network<'a> {
     pub(super) relu2: bool,
 }
 
-/// A matrix with the bias that is added to its products.
+/// A matrix with the scale that its products are multiplied by, and the bias that is added to them then.
 pub(super) struct Linear<'a> {
     pub matrix: Matrix<'a>,
+    /// A tensor's own scale beside its blocks', as NVFP4 has it.
+    pub scale: Option<f32>,
     pub bias: Option<Vec<f32>>,
 }
 
@@ -98,7 +100,8 @@ impl<'a> Network<'a> {
             let name = |part: &str| format!("blk.{i}.{part}");
             let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {
                 let matrix = find.matrix(&name(&format!("{part}.weight")), rows, cols, inside)?;
-                Ok(Linear { matrix, bias: find.optional(&name(&format!("{part}.bias")), rows)? })
+                let scale = find.optional(&name(&format!("{part}.scale")), 1)?.map(|s| s[0]);
+                Ok(Linear { matrix, scale, bias: find.optional(&name(&format!("{part}.bias")), rows)? })
             };
             Ok(Layer {
                 attn_norm: find.vector(&name("attn_norm.weight"), hidden)?,
@@ -206,7 +209,7 @@ impl<'a> Finder<'a> {
             Encoding::Int8Groups { .. } => None,
         }) {
             if crate::kernels::codec(dtype).is_none() {
-                let why = format!("tensor {name}: {} cannot be computed with yet", dtype.name());
+                let why = format!("tensor {name}: {} cannot be computed with", dtype.name());
                 return Err(Error::refused(why));
             }
             if dtype.bytes_for(cols).is_none() {

@@ -10,7 +10,7 @@ pub(super) const VALUES: [f32; 16] =
 
 /// Half of 2^(e − 127); for the byte 0, half of 2^-127.
 #[inline(always)]
-pub(super) fn half_power(e: u8) -> f32 {
+pub fn half_power(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 
@@ -43,8 +43,8 @@ impl Block<32, 17> for Mxfp4 {
 /// Half of what a scale of four exponent and three mantissa bits stands for; 0 and 0x7F are zero. The sign bit is
 /// not looked at.
 #[inline(always)]
-pub(super) fn half_ue4m3(s: u8) -> f32 {
-    let (exponent, mantissa) = (u32::from(s >> 3 & 15), u32::from(s & 7));
+pub const fn half_ue4m3(s: u8) -> f32 {
+    let (exponent, mantissa) = ((s >> 3 & 15) as u32, (s & 7) as u32);
     let normal = f32::from_bits((exponent + 119) << 23 | mantissa << 20);
     let subnormal = mantissa as f32 * (1.0 / 1024.0);
     if s == 0 || s == 0x7F {

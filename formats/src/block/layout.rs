@@ -6,7 +6,7 @@ use super::{f16_to_f32, f32_to_f16};
 
 /// A half, little-endian.
 #[inline(always)]
-pub(super) fn half(bytes: &[u8]) -> f32 {
+pub fn half(bytes: &[u8]) -> f32 {
     f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
@@ -18,7 +18,7 @@ pub(super) fn pack_half(x: f32, bytes: &mut [u8]) {
 
 /// Byte j holds code j low and code j + 16 high.
 #[inline(always)]
-pub(super) fn nibbles(bytes: &[u8]) -> [u8; 32] {
+pub fn nibbles(bytes: &[u8]) -> [u8; 32] {
     let mut q = [0; 32];
     for j in 0..16 {
         q[j] = bytes[j] & 15;
@@ -37,7 +37,7 @@ pub(super) fn pack_nibbles(q: &[u8; 32], bytes: &mut [u8]) {
 
 /// 32 bytes hold 64 codes: 32 low, the next 32 high; four such in a super-block.
 #[inline(always)]
-pub(super) fn long_nibbles(bytes: &[u8], q: &mut [u8; 256]) {
+pub fn long_nibbles(bytes: &[u8], q: &mut [u8; 256]) {
     for p in 0..4 {
         for j in 0..32 {
             q[64 * p + j] = bytes[32 * p + j] & 15;
@@ -57,7 +57,7 @@ pub(super) fn pack_long_nibbles(q: &[u8; 256], bytes: &mut [u8]) {
 
 /// 32 bytes hold 128 codes of two bits: bits 2n of byte j are code 32·n + j; two such in a super-block.
 #[inline(always)]
-pub(super) fn pairs(bytes: &[u8], q: &mut [u8; 256]) {
+pub fn pairs(bytes: &[u8], q: &mut [u8; 256]) {
     for h in 0..2 {
         for n in 0..4 {
             for j in 0..32 {
@@ -80,7 +80,7 @@ pub(super) fn pack_pairs(q: &[u8; 256], bytes: &mut [u8]) {
 
 /// Bit k of byte j belongs to code 32·k + j.
 #[inline(always)]
-pub(super) fn planes(bytes: &[u8], shift: u32, q: &mut [u8; 256]) {
+pub fn planes(bytes: &[u8], shift: u32, q: &mut [u8; 256]) {
     for k in 0..8 {
         for j in 0..32 {
             q[32 * k + j] |= (bytes[j] >> k & 1) << shift;
@@ -102,7 +102,7 @@ pub(super) fn pack_planes(q: &[u8; 256], shift: u32, bytes: &mut [u8]) {
 /// Eight scales and eight mins of six bits in twelve bytes: those of groups 0 to 3 in the low bits of four bytes
 /// each, those of 4 to 7 as nibbles of the last four, their upper two bits over the first eight bytes.
 #[inline(always)]
-pub(super) fn sixes(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
+pub fn sixes(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut mins) = ([0; 8], [0; 8]);
     for g in 0..4 {
         scales[g] = bytes[g] & 63;
@@ -125,7 +125,7 @@ pub(super) fn pack_sixes(scales: &[u8; 8], mins: &[u8; 8], bytes: &mut [u8]) {
 /// Sixteen scales of six bits in twelve bytes: four low bits of scale j and scale j + 8 in byte j, their upper two
 /// bits in the last four bytes, scale 4·n + j at bits 2n of byte j.
 #[inline(always)]
-pub(super) fn sixteen_sixes(bytes: &[u8]) -> [u8; 16] {
+pub fn sixteen_sixes(bytes: &[u8]) -> [u8; 16] {
     let mut s = [0; 16];
     for j in 0..16 {
         let low = if j < 8 { bytes[j] & 15 } else { bytes[j - 8] >> 4 };
@@ -147,7 +147,7 @@ pub(super) fn pack_sixteen_sixes(s: &[u8; 16], bytes: &mut [u8]) {
 /// Six-bit codes as low nibbles and upper pairs: of each 128, bytes 0 to 63 hold codes j and 64 + j, and bits 2n
 /// of byte j of the upper are of code 32·n + j.
 #[inline(always)]
-pub(super) fn six_bit_codes(low: &[u8], high: &[u8], q: &mut [u8; 256]) {
+pub fn six_bit_codes(low: &[u8], high: &[u8], q: &mut [u8; 256]) {
     pairs(high, q);
     for h in 0..2 {
         for j in 0..64 {

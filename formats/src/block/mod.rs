@@ -11,8 +11,8 @@ mod fp4;
 mod how;
 mod iq4;
 mod kquant;
-mod lattice;
-mod layout;
+pub mod lattice;
+pub mod layout;
 mod legacy;
 mod naive;
 mod search;
@@ -21,6 +21,7 @@ mod team;
 mod ternary;
 
 pub use float::{f16_to_f32, f32_to_f16};
+pub use fp4::{half_power, half_ue4m3};
 pub use how::{Effort, Encode, Objective, Prior};
 
 /// Blocks that go through a search together.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::activations::Activations;
-use super::super::weights::Weights;
+use super::super::weights::{Nested, Weights};
 use super::{FLOATS, Sums, total};
 
 /// A row; see [`super::Dot`].
@@ -12,7 +12,7 @@ pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
     x: &Activations,
     token: usize,
 ) -> f32 {
-    assert!(x.group == W && x.offset == T::OFFSET && row.len() / B * W == x.cols);
+    assert!(x.group == T::GROUP && x.offset == T::OFFSET && row.len() / B * W == x.cols);
     // SAFETY: this function is named only where the features were found.
     unsafe { row_avx2::<W, B, T>(row, x, token) }
 }
@@ -30,11 +30,18 @@ fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
         let mut codes = [0u8; W];
         T::codes(block, &mut codes);
-        let d = _mm256_set1_ps(T::scale(block) * scales[b]);
-        if W == 32 {
-            let sum = eight::<W, B, T>(&codes, &q[b * 32..], &lanes[b * 8..]);
-            s[b % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, s[b % 2]);
+        if W < 256 {
+            for n in 0..W / 32 {
+                let at = b * W + 32 * n;
+                let d =
+                    |k: usize| T::scale(block, (32 * n + k) * T::SCALES / W) * scales[(at + k) / T::GROUP];
+                let d = _mm256_set_m128(_mm_set1_ps(d(16)), _mm_set1_ps(d(0)));
+                let sum = eight::<W, B, T>(&codes[32 * n..], &q[at..], &lanes[at / 4..]);
+                let s = &mut s[at / 32 % 2];
+                *s = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, *s);
+            }
         } else {
+            let d = _mm256_set1_ps(T::scale(block, 0) * scales[b]);
             for h in 0..2 {
                 let mut sum = _mm256_setzero_si256();
                 for n in 0..4 {
@@ -75,6 +82,60 @@ fn eight<const W: usize, const B: usize, T: Weights<W, B>>(codes: &[u8], q: &[i8
         let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(c, x), ones);
         _mm256_add_epi32(sums, _mm256_loadu_si256(lanes[..8].as_ptr().cast()))
     }
+}
+
+/// A row of a type with integer scales; see [`super::Dot`].
+pub fn nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    assert!(x.group == 256 && x.offset == T::OFFSET && row.len() / B * 256 == x.cols);
+    // SAFETY: this function is named only where the features were found.
+    unsafe { nested_avx2::<B, T>(row, x, token) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn nested_avx2<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    let (q, scales, sixteens) = (x.codes(token), x.of(&x.scales, token), x.sixteens(token));
+    let mut s = [_mm256_setzero_ps(); 2];
+    let mut mins = _mm256_setzero_ps();
+    let mut codes = [0i8; 256];
+    for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        T::codes(block, &mut codes);
+        let integers = T::scales(block);
+        let q = &q[b * 256..][..256];
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for n in 0..8 {
+            // SAFETY: 256 codes on both sides.
+            let (w, x) = unsafe {
+                let w = _mm256_loadu_si256(codes.as_ptr().add(32 * n).cast());
+                (w, _mm256_loadu_si256(q.as_ptr().add(32 * n).cast()))
+            };
+            // Two products fit sixteen bits: no code is beyond 127.
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+            let [first, second] = [integers[2 * n], integers[2 * n + 1]];
+            let scale = _mm256_set_m128i(_mm_set1_epi16(second), _mm_set1_epi16(first));
+            sums[n % 2] = _mm256_add_epi32(sums[n % 2], _mm256_madd_epi16(pairs, scale));
+        }
+        let d = _mm256_set1_ps(T::d(block) * scales[b]);
+        for h in 0..2 {
+            s[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[h]), d, s[h]);
+        }
+        if T::MIN {
+            let (integers, d) = (T::mins(block), _mm256_set1_ps(T::dmin(block) * scales[b]));
+            // SAFETY: sixteen numbers on both sides, the second by the slice.
+            let sum = unsafe {
+                let sixteens = _mm256_loadu_si256(sixteens[b * 16..][..16].as_ptr().cast());
+                _mm256_madd_epi16(_mm256_loadu_si256(integers.as_ptr().cast()), sixteens)
+            };
+            mins = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, mins);
+        }
+    }
+    let mut all = Sums::default();
+    // SAFETY: sixteen floats, and eight.
+    unsafe {
+        _mm256_storeu_ps(all.lanes.as_mut_ptr(), s[0]);
+        _mm256_storeu_ps(all.lanes.as_mut_ptr().add(8), s[1]);
+        _mm256_storeu_ps(all.mins.as_mut_ptr(), mins);
+    }
+    all.total()
 }
 
 /// A row of halves.

@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::super::activations::Activations;
-use super::super::weights::{Tq2_0, Weights};
+use super::super::weights::{FP4_VALUES, IQ4_VALUES, Iq4Nl, Mxfp4, Nvfp4, Q1_0, Tq2_0, Weights};
+use super::parts::table;
 use super::{FLOATS, Sums, total};
 
 /// A row; see [`super::Dot`].
@@ -12,11 +13,12 @@ pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
     x: &Activations,
     token: usize,
 ) -> f32 {
-    assert!(x.group == W && x.offset == T::OFFSET && row.len() / B * W == x.cols);
+    assert!(x.group == T::GROUP && x.offset == T::OFFSET && row.len() / B * W == x.cols);
     // SAFETY: this function is named only where the features were found.
     unsafe {
         match W {
             32 => row32::<W, B, T>(row, x, token),
+            64 | 128 => units::<W, B, T>(row, x, token),
             _ => row256::<W, B, T>(row, x, token),
         }
     }
@@ -43,7 +45,7 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
         while at + TEAM <= blocks {
             let bytes = row.as_ptr().add(at * B);
             match B {
-                18 => ahead::<{ 8 * 18 }>(bytes),
+                ..=18 => ahead::<{ 8 * 18 }>(bytes),
                 _ => ahead::<{ 8 * 34 }>(bytes),
             }
             team::<W, B, T>(
@@ -79,7 +81,7 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
 
 /// Asks for N bytes that a stream of rows comes to in a while: the processor's own guesses stop at pages.
 #[inline(always)]
-fn ahead<const N: usize>(bytes: *const u8) {
+pub(super) fn ahead<const N: usize>(bytes: *const u8) {
     for line in 0..N.div_ceil(64) {
         // SAFETY: a hint only; addresses that are nobody's are ignored.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD + 64 * line).cast()) };
@@ -90,7 +92,7 @@ fn ahead<const N: usize>(bytes: *const u8) {
 const AHEAD: usize = 1536;
 
 #[target_feature(enable = "avx512f,avx2")]
-fn finish(s: __m512, mins: __m256) -> f32 {
+pub(super) fn finish(s: __m512, mins: __m256) -> f32 {
     let mut all = Sums::default();
     // SAFETY: the arrays have the registers' sizes.
     unsafe {
@@ -114,6 +116,16 @@ unsafe fn heads<const B: usize>(bytes: *const u8, at: usize) -> __m256 {
             let (a, b) = (_mm512_loadu_si512(bytes.cast()), _mm512_loadu_si512(bytes.add(64).cast()));
             let places = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
             return _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutex2var_epi16(a, places, b)));
+        }
+        if B == 17 {
+            // Half of powers of two: e − 1 is the float's exponent, and below that are halves of the least.
+            let byte = |b: usize| i32::from(*bytes.add(b * B));
+            let [a, b, c, d] = [byte(0), byte(1), byte(2), byte(3)];
+            let e = _mm256_setr_epi32(a, b, c, d, byte(4), byte(5), byte(6), byte(7));
+            let normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+            let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+            let few = _mm256_cmplt_epi32_mask(e, _mm256_set1_epi32(2));
+            return _mm256_castsi256_ps(_mm256_mask_mov_epi32(normal, few, small));
         }
         let word = |b: usize| i16::from_le_bytes(bytes.add(b * B + at).cast::<[u8; 2]>().read());
         _mm256_cvtph_ps(_mm_setr_epi16(
@@ -175,7 +187,9 @@ unsafe fn team<const W: usize, const B: usize, T: Weights<W, B>>(
 /// There are two blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> __m512i {
+pub(in crate::kernels) unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(
+    p: *const u8,
+) -> __m512i {
     // SAFETY: the caller's.
     unsafe {
         if B == 34 {
@@ -188,7 +202,14 @@ unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8
         let first = _mm512_broadcast_i32x4(_mm_loadu_si128(p.add(B - 16).cast()));
         let both = _mm512_mask_broadcast_i32x4(first, 0xFF00, _mm_loadu_si128(p.add(2 * B - 16).cast()));
         let shifts = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
-        let low = _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(15));
+        let both = _mm512_srlv_epi64(both, shifts);
+        if is::<T, Iq4Nl>() {
+            return table(&IQ4_VALUES, both);
+        }
+        if is::<T, Mxfp4>() {
+            return table(&FP4_VALUES, both);
+        }
+        let low = _mm512_and_si512(both, _mm512_set1_epi8(15));
         if B == 18 || B == 20 {
             return low;
         }
@@ -197,6 +218,83 @@ unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8
         let fifths = word(B - 20) | word(2 * B - 20) << 32;
         _mm512_mask_add_epi8(low, fifths, low, _mm512_set1_epi8(16))
     }
+}
+
+/// The codes of the 64 weights from 64 · `u` on of a block of 64 or 128.
+///
+/// # Safety
+/// There is a block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+pub(in crate::kernels) unsafe fn unit<const W: usize, const B: usize, T: Weights<W, B>>(
+    p: *const u8,
+    u: usize,
+) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        if is::<T, Nvfp4>() {
+            // Eight bytes of nibbles for sixteen weights, the first half of them low.
+            let bytes = _mm512_castsi256_si512(_mm256_loadu_si256(p.add(4).cast()));
+            let each = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), bytes);
+            return table(&FP4_VALUES, _mm512_srlv_epi64(each, _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4)));
+        }
+        if is::<T, Q1_0>() {
+            let bits = u64::from_le_bytes(p.add(2 + 8 * u).cast::<[u8; 8]>().read());
+            return _mm512_maskz_set1_epi8(bits, 2);
+        }
+        // Pairs of bits: each byte goes to the lowest pairs of four.
+        let x = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.add(2).cast()));
+        let x = _mm512_or_si512(x, _mm512_slli_epi32(x, 12));
+        let x = _mm512_or_si512(x, _mm512_slli_epi32(x, 6));
+        _mm512_and_si512(x, _mm512_set1_epi8(3))
+    }
+}
+
+/// What the four bytes of NVFP4's scales stand for.
+static SMALL_FLOATS: [f32; 256] = {
+    let mut all = [0.0; 256];
+    let mut s = 0;
+    while s < 256 {
+        all[s] = formats::block::half_ue4m3(s as u8);
+        s += 1;
+    }
+    all
+};
+
+/// Rows of blocks of 64 and 128, 64 weights at a time: these are a register, and the sixteen sums.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn units<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    let cols = row.len() / B * W;
+    let (q, lanes) = (&x.codes(token)[..cols], &x.lanes(token)[..cols / 4]);
+    let scales = &x.of(&x.scales, token)[..cols / T::GROUP];
+    let mut s = _mm512_setzero_ps();
+    for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        ahead::<B>(block.as_ptr());
+        let head = u16::from_le_bytes([block[0], block[1]]);
+        for u in 0..W / 64 {
+            let at = b * W + 64 * u;
+            // SAFETY: a block of W weights, and as many codes, a quarter of lanes, and scales of groups.
+            unsafe {
+                let d = if T::GROUP == 16 {
+                    let small = |g: usize| SMALL_FLOATS[usize::from(block[g])];
+                    let d = _mm_setr_ps(small(0), small(1), small(2), small(3));
+                    let d = _mm_mul_ps(d, _mm_loadu_ps(scales.as_ptr().add(at / 16)));
+                    let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+                    _mm512_permutexvar_ps(each, _mm512_castps128_ps512(d))
+                } else {
+                    let d = _mm_cvtph_ps(_mm_set1_epi16(head as i16));
+                    let two = _mm_castpd_ps(_mm_load_sd(scales.as_ptr().add(at / 32).cast()));
+                    let each = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+                    _mm512_permutexvar_ps(each, _mm512_castps128_ps512(_mm_mul_ps(d, two)))
+                };
+                let first = _mm512_load_si512(lanes.as_ptr().add(at / 4).cast());
+                let x = _mm512_load_si512(q.as_ptr().add(at).cast());
+                let sum = _mm512_dpbusd_epi32(first, unit::<W, B, T>(block.as_ptr(), u), x);
+                s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), d, s);
+            }
+        }
+    }
+    finish(s, _mm256_setzero_ps())
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -242,7 +340,7 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
         for n in 0..4 {
             sum = _mm512_dpbusd_epi32(sum, codes[n], x[n]);
         }
-        let d = _mm512_set1_ps(T::scale(block) * scales[b]);
+        let d = _mm512_set1_ps(T::scale(block, 0) * scales[b]);
         s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), d, s);
     }
     finish(s, _mm256_setzero_ps())

@@ -1,16 +1,21 @@
 //! A row of weights times one vector: what generating is made of, bound by how fast weights come from memory.
 //!
-//! **Definition.** Sixteen sums, which are added up at the end in a fixed tree. For types of 32 weights to a block,
-//! weight k of block b belongs to sum 8 · (b mod 2) + k / 4; for types of 256, to sum 8 · (k / 128) + k mod 32 / 4.
-//! A block adds (scale · activations' scale) · (integer) to each of its sums, with one rounding; the mins of a row
-//! have eight sums of their own, by block. Float rows have 32 sums, by column.
+//! **Definition.** Sixteen sums, which are added up at the end in a fixed tree. Weight k of a row belongs to sum
+//! k / 4 mod 16; of the ternary types, weight k of a block to sum 8 · (k / 128) + k mod 32 / 4. What is under one scale
+//! adds (scale · activations' scale) · (integer) to each of its sums, with one rounding; the mins of a row have eight
+//! sums of their own, by block. Types with integer scales have those within the integers, and a block's mins go, two
+//! sixteens of weights to each, to the eight sums. Float rows have 32 sums, by column.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(in crate::kernels) mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels) mod nested512;
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels) mod parts;
 #[cfg(test)]
 pub(in crate::kernels) mod tests;
 
@@ -18,7 +23,7 @@ use formats::block::{DType, f16_to_f32};
 
 use super::activations::Activations;
 use super::isa::per_isa;
-use super::weights::{Weights, with_weights};
+use super::weights::{Nested, Weights, with_nested, with_weights};
 use super::{Codec, Isa};
 
 /// A row of a matrix times token `token` of `x`.
@@ -37,6 +42,19 @@ pub fn integer(dtype: DType, isa: Isa) -> Option<Dot> {
         Isa::Avx512 | Isa::Amx => avx512::row::<W, B, T> as Dot,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::row::<W, B, T> as Dot,
+    })
+    .or_else(|| {
+        with_nested!(dtype, B, T => match isa {
+            Isa::Portable => portable_nested::<B, T> as Dot,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::nested::<B, T> as Dot,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if !super::isa::has_vnni() => avx2::nested::<B, T> as Dot,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => nested512::row::<B, T> as Dot,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::nested::<B, T> as Dot,
+        })
     })
 }
 
@@ -70,25 +88,57 @@ fn portable<const W: usize, const B: usize, T: Weights<W, B>>(
     x: &Activations,
     token: usize,
 ) -> f32 {
-    debug_assert!(x.group == W && x.offset == T::OFFSET);
+    debug_assert!(x.group == T::GROUP && x.offset == T::OFFSET);
     let (q, scales, sums) = (x.codes(token), x.of(&x.scales, token), x.of(&x.sums, token));
     let mut s = Sums::default();
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
         let mut codes = [0; W];
         T::codes(block, &mut codes);
-        let mut lanes = [0i32; 16];
-        for k in 0..W {
-            let lane = if W == 32 { 8 * (b % 2) + k / 4 } else { 8 * (k / 128) + k % 32 / 4 };
-            lanes[lane] += (i32::from(codes[k]) - T::OFFSET) * i32::from(q[b * W + k]);
-        }
-        let scale = T::scale(block) * scales[b];
-        for i in 0..16 {
-            if W == 256 || i / 8 == b % 2 {
+        for g in 0..W / T::GROUP {
+            // The first sum of the group, and how many it has.
+            let (first, count) =
+                if W == 256 { (0, 16) } else { ((b * W + g * T::GROUP) / 4 % 16, T::GROUP / 4) };
+            let mut lanes = [0i32; 16];
+            for k in g * T::GROUP..(g + 1) * T::GROUP {
+                let lane = if W == 256 { 8 * (k / 128) + k % 32 / 4 } else { (b * W + k) / 4 % 16 };
+                lanes[lane] += (i32::from(codes[k]) - T::OFFSET) * i32::from(q[b * W + k]);
+            }
+            let scale = T::scale(block, g * T::SCALES * T::GROUP / W) * scales[b * (W / T::GROUP) + g];
+            for i in first..first + count {
                 s.lanes[i] = (lanes[i] as f32).mul_add(scale, s.lanes[i]);
             }
         }
         if T::MIN {
             s.mins[b % 8] = T::min(block).mul_add(sums[b], s.mins[b % 8]);
+        }
+    }
+    s.total()
+}
+
+/// The definition for types with integer scales.
+fn portable_nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    debug_assert!(x.group == 256 && x.offset == T::OFFSET);
+    let (q, scales, sixteens) = (x.codes(token), x.of(&x.scales, token), x.sixteens(token));
+    let mut s = Sums::default();
+    for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        let mut codes = [0; 256];
+        T::codes(block, &mut codes);
+        let integers = T::scales(block);
+        let mut lanes = [0i32; 16];
+        for k in 0..256 {
+            let product = i32::from(codes[k]) * i32::from(q[b * 256 + k]);
+            lanes[k / 4 % 16] += i32::from(integers[k / 16]) * product;
+        }
+        let d = T::d(block) * scales[b];
+        for i in 0..16 {
+            s.lanes[i] = (lanes[i] as f32).mul_add(d, s.lanes[i]);
+        }
+        if T::MIN {
+            let (mins, d) = (T::mins(block), T::dmin(block) * scales[b]);
+            for i in 0..8 {
+                let min = |g: usize| i32::from(mins[g]) * i32::from(sixteens[b * 16 + g]);
+                s.mins[i] = ((min(2 * i) + min(2 * i + 1)) as f32).mul_add(d, s.mins[i]);
+            }
         }
     }
     s.total()

@@ -7,7 +7,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::activations::Activations;
-use super::super::weights::{Tq2_0, Weights};
+use super::super::weights::{FP4_VALUES, IQ4_VALUES, Iq4Nl, Mxfp4, Nested, Tq2_0, Weights};
 use super::{FLOATS, Sums, total};
 
 /// A row; see [`super::Dot`].
@@ -16,11 +16,12 @@ pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
     x: &Activations,
     token: usize,
 ) -> f32 {
-    assert!(x.group == W && x.offset == T::OFFSET && row.len() / B * W == x.cols);
+    assert!(x.group == T::GROUP && x.offset == T::OFFSET && row.len() / B * W == x.cols);
     // SAFETY: this function is named only where the features were found.
     unsafe {
         match W {
             32 => row32::<W, B, T>(row, x, token),
+            64 | 128 => super::portable::<W, B, T>(row, x, token),
             _ => row256::<W, B, T>(row, x, token),
         }
     }
@@ -82,7 +83,7 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
             let mut d = [vdupq_n_f32(0.0); 2];
             for half in 0..2 {
                 let (first, at) = (bytes.add(4 * half * B), at + 4 * half);
-                d[half] = vmulq_f32(heads::<B>(first, 0), vld1q_f32(scales.as_ptr().add(at)));
+                d[half] = vmulq_f32(four_scales::<W, B, T>(first), vld1q_f32(scales.as_ptr().add(at)));
                 if T::MIN {
                     let sums = vld1q_f32(sums.as_ptr().add(at));
                     mins[half] = vfmaq_f32(mins[half], heads::<B>(first, 2), sums);
@@ -110,7 +111,7 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
         vst1q_f32(all.mins.as_mut_ptr().add(4), mins[1]);
     }
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate().skip(at) {
-        let d = T::scale(block) * scales[b];
+        let d = T::scale(block, 0) * scales[b];
         let odd = b % 2 * 2;
         // SAFETY: the block, and the codes and lanes of block b, as asserted above.
         [s[odd], s[odd + 1]] = unsafe {
@@ -131,6 +132,29 @@ fn finish(s: [float32x4_t; 4], mut all: Sums) -> f32 {
         unsafe { vst1q_f32(all.lanes.as_mut_ptr().add(4 * i), s) };
     }
     all.total()
+}
+
+/// The scales of four blocks.
+///
+/// # Safety
+/// There are four blocks.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn four_scales<const W: usize, const B: usize, T: Weights<W, B>>(bytes: *const u8) -> float32x4_t {
+    // SAFETY: the caller's; four floats.
+    unsafe {
+        if !is::<T, Mxfp4>() {
+            return heads::<B>(bytes, 0);
+        }
+        let scale = |b: usize| T::scale(&*bytes.add(b * B).cast::<[u8; B]>(), 0);
+        vld1q_f32([scale(0), scale(1), scale(2), scale(3)].as_ptr())
+    }
+}
+
+/// Whether two types are one. The answer is known when the code is compiled.
+#[inline(always)]
+fn is<A: 'static, C: 'static>() -> bool {
+    std::any::TypeId::of::<A>() == std::any::TypeId::of::<C>()
 }
 
 /// The halves at `at` in each of four blocks.
@@ -162,7 +186,7 @@ unsafe fn add<const W: usize, const B: usize, T: Weights<W, B>>(
     s: [float32x4_t; 2],
 ) -> [float32x4_t; 2] {
     // SAFETY: the caller's.
-    let (w, x) = unsafe { (block32::<B>(bytes), [vld1q_s8(q), vld1q_s8(q.add(16))]) };
+    let (w, x) = unsafe { (block32::<W, B, T>(bytes), [vld1q_s8(q), vld1q_s8(q.add(16))]) };
     // Where codes are counted from the offset, sums begin with what that adds: loading it is cheaper than taking
     // the offset off the codes, as vector units have more to do here than loads.
     let first = |i: usize| match T::OFFSET {
@@ -175,13 +199,13 @@ unsafe fn add<const W: usize, const B: usize, T: Weights<W, B>>(
     [vfmaq_n_f32(s[0], sum(0), d), vfmaq_n_f32(s[1], sum(1), d)]
 }
 
-/// The codes of a block of 32: those of Q8_0 signed, others counted from the type's offset.
+/// The codes of a block of 32: those of Q8_0 and of tables signed, others counted from the type's offset.
 ///
 /// # Safety
 /// There is a block of B bytes.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn block32<const B: usize>(p: *const u8) -> [int8x16_t; 2] {
+unsafe fn block32<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> [int8x16_t; 2] {
     if B == 34 {
         // SAFETY: 32 bytes behind the scale's two; they are signed as they are.
         return unsafe { [vld1q_s8(p.add(2).cast()), vld1q_s8(p.add(18).cast())] };
@@ -190,6 +214,12 @@ unsafe fn block32<const B: usize>(p: *const u8) -> [int8x16_t; 2] {
     // SAFETY: the caller's; all these blocks are longer than that.
     let bytes = unsafe { vld1q_u8(p.add(B - 16)) };
     let mut codes = [vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes)];
+    if T::OFFSET == 128 {
+        let values = if is::<T, Iq4Nl>() { &IQ4_VALUES } else { &FP4_VALUES };
+        // SAFETY: sixteen values.
+        let values = unsafe { vld1q_s8(values.as_ptr()) };
+        return codes.map(|c| vqtbl1q_s8(values, c));
+    }
     if B == 22 || B == 24 {
         // A fifth bit each, in the four bytes before: each byte goes to eight lanes, and each of these tests its bit.
         // SAFETY: these blocks have them.
@@ -215,7 +245,7 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
     let mut s = [vdupq_n_f32(0.0); 4];
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
         let q = &q[b * 256..][..256];
-        let w = match std::any::TypeId::of::<T>() == std::any::TypeId::of::<Tq2_0>() {
+        let w = match is::<T, Tq2_0>() {
             true => pairs(block),
             false => trits(block),
         };
@@ -227,12 +257,52 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
             let x = unsafe { vld1q_s8(q.as_ptr().add(16 * i)) };
             *sum = sdot(*sum, w[i], x);
         }
-        let d = T::scale(block) * scales[b];
+        let d = T::scale(block, 0) * scales[b];
         for i in 0..4 {
             s[i] = vfmaq_n_f32(s[i], vcvtq_f32_s32(sums[i]), d);
         }
     }
     finish(s, Sums::default())
+}
+
+/// A row of a type with integer scales; see [`super::Dot`].
+pub fn nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    assert!(x.group == 256 && x.offset == T::OFFSET && row.len() / B * 256 == x.cols);
+    // SAFETY: this function is named only where the features were found.
+    unsafe { nested_neon::<B, T>(row, x, token) }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn nested_neon<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    let (q, scales, sixteens) = (x.codes(token), x.of(&x.scales, token), x.sixteens(token));
+    let mut s = [vdupq_n_f32(0.0); 4];
+    let mut all = Sums::default();
+    let mut codes = [0i8; 256];
+    for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+        T::codes(block, &mut codes);
+        let integers = T::scales(block);
+        let q = &q[b * 256..][..256];
+        let mut sums = [vdupq_n_s32(0); 4];
+        for i in 0..16 {
+            // SAFETY: 256 codes on both sides.
+            let (w, x) = unsafe { (vld1q_s8(codes.as_ptr().add(16 * i)), vld1q_s8(q.as_ptr().add(16 * i))) };
+            let four = sdot(vdupq_n_s32(0), w, x);
+            sums[i % 4] = vmlaq_n_s32(sums[i % 4], four, i32::from(integers[i]));
+        }
+        let d = T::d(block) * scales[b];
+        for i in 0..4 {
+            s[i] = vfmaq_n_f32(s[i], vcvtq_f32_s32(sums[i]), d);
+        }
+        if T::MIN {
+            let (mins, d) = (T::mins(block), T::dmin(block) * scales[b]);
+            let sixteens = &sixteens[b * 16..][..16];
+            for i in 0..8 {
+                let min = |g: usize| i32::from(mins[g]) * i32::from(sixteens[g]);
+                all.mins[i] = ((min(2 * i) + min(2 * i + 1)) as f32).mul_add(d, all.mins[i]);
+            }
+        }
+    }
+    finish(s, all)
 }
 
 /// The signed codes of a block of 256 pairs of bits (TQ2_0).

@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernels::activations::Form;
 use crate::kernels::weights;
-use formats::block::{Encode, TYPES};
+use formats::block::{Encode, Number, TYPES};
 
 /// Numbers that are everywhere between −1 and 1.
 pub fn noise(seed: u32) -> impl FnMut() -> f32 {
@@ -24,7 +24,16 @@ pub fn rows(dtype: DType, cols: usize, seed: u32) -> [Vec<u8>; 3] {
     }
     [random, low, high].map(|mut row| {
         for block in row.chunks_exact_mut(info.bytes) {
-            for field in info.fields.iter().filter(|f| f.width == 2) {
+            if dtype == DType::MXFP4 {
+                block[0] = 112 + block[0] % 16;
+            }
+            if dtype == DType::IQ1_M {
+                // A quarter of a small half in the upper bits of each word.
+                for (i, nibble) in [0, 0, 4, 1].into_iter().enumerate() {
+                    block[49 + 2 * i] = block[49 + 2 * i] & 15 | nibble << 4;
+                }
+            }
+            for field in info.fields.iter().filter(|f| f.width == 2 && f.number == Number::F16) {
                 for i in 0..field.count {
                     let x = formats::block::f32_to_f16(next() * 0.01).to_le_bytes();
                     block[field.at + i * field.stride..][..2].copy_from_slice(&x);
@@ -39,7 +48,8 @@ pub fn rows(dtype: DType, cols: usize, seed: u32) -> [Vec<u8>; 3] {
 fn every_set_gives_the_same_bits() {
     for info in TYPES {
         let Some((group, offset)) = weights::integer(info.dtype) else { continue };
-        for cols in [group, 3 * group, 8 * group, 9 * group, 1024, 2048 + group] {
+        let unit = info.weights;
+        for cols in [unit, 3 * unit, 8 * unit, 9 * unit, 1024, 2048 + unit] {
             let mut next = noise(cols as u32);
             let mut x: Vec<f32> = (0..3 * cols).map(|_| next()).collect();
             // A vector with codes of ±127 only.

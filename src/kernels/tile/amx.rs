@@ -173,3 +173,148 @@ unsafe fn products<const W: usize>(
         unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
     }
 }
+
+/// Products of types with integer scales, in one plane of bytes or two.
+pub fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    let blocks = panel.cols / 256;
+    let all = x.stride / 256;
+    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols && blocks > 0);
+    assert!(panel.codes.len() >= panel.cols * ROWS && panel.scales.len() >= blocks * ROWS);
+    assert!(panel.low == 0 || panel.upper.len() >= panel.cols * ROWS);
+    assert!(x.codes.len() >= (token + TOKENS) * x.stride && x.scales.len() >= (token + TOKENS) * all);
+    assert!(x.sixteens.len() >= (token + TOKENS) * x.stride / 16);
+    let min = !panel.mins.is_empty();
+    assert!(!min || panel.mins.len() >= blocks * ROWS && panel.integers.len() >= blocks * 16 * ROWS);
+    // SAFETY: this function is named only where the unit was found and lent; sizes are asserted above.
+    unsafe {
+        match (panel.low > 0, min) {
+            (false, false) => nested_products::<false, false>(panel, x, token, out),
+            (false, true) => nested_products::<false, true>(panel, x, token, out),
+            (true, false) => nested_products::<true, false>(panel, x, token, out),
+            (true, true) => nested_products::<true, true>(panel, x, token, out),
+        }
+    }
+}
+
+/// Products of a block with two planes.
+///
+/// # Safety
+/// The unit is configured for 256; there are 256 columns of sixteen rows at `upper` and `lower`, and of sixteen tokens,
+/// `stride` bytes one after the other, at `q`.
+#[inline(always)]
+unsafe fn multiply_two(
+    q: *const i8,
+    stride: usize,
+    upper: *const i8,
+    lower: *const i8,
+    into: &mut [Products; 2],
+) {
+    // SAFETY: the caller's; `into` has room for twice sixteen rows of 64 bytes.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tileloadd tmm2, [{q} + {stride}*1]",
+            "tileloadd tmm4, [{u} + {line}*1]",
+            "tdpbssd tmm0, tmm2, tmm4",
+            "tileloadd tmm5, [{l} + {line}*1]",
+            "tdpbssd tmm1, tmm2, tmm5",
+            "tileloadd tmm3, [{q} + {stride}*1 + 64]",
+            "tileloadd tmm6, [{u} + {line}*1 + 1024]",
+            "tdpbssd tmm0, tmm3, tmm6",
+            "tileloadd tmm7, [{l} + {line}*1 + 1024]",
+            "tdpbssd tmm1, tmm3, tmm7",
+            "tileloadd tmm2, [{q} + {stride}*1 + 128]",
+            "tileloadd tmm4, [{u} + {line}*1 + 2048]",
+            "tdpbssd tmm0, tmm2, tmm4",
+            "tileloadd tmm5, [{l} + {line}*1 + 2048]",
+            "tdpbssd tmm1, tmm2, tmm5",
+            "tileloadd tmm3, [{q} + {stride}*1 + 192]",
+            "tileloadd tmm6, [{u} + {line}*1 + 3072]",
+            "tdpbssd tmm0, tmm3, tmm6",
+            "tileloadd tmm7, [{l} + {line}*1 + 3072]",
+            "tdpbssd tmm1, tmm3, tmm7",
+            "tilestored [{first} + {line}*1], tmm0",
+            "tilestored [{second} + {line}*1], tmm1",
+            q = in(reg) q, stride = in(reg) stride, u = in(reg) upper, l = in(reg) lower,
+            line = in(reg) 64usize, first = in(reg) into[0].0.as_mut_ptr(),
+            second = in(reg) into[1].0.as_mut_ptr(), options(nostack),
+        );
+    }
+}
+
+/// # Safety
+/// The unit is there; the panel has `cols` columns in as many planes, and mins where `MIN`; the activations sixteen
+/// tokens from `token` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+unsafe fn nested_products<const TWO: bool, const MIN: bool>(
+    panel: &Panel,
+    x: &Activations,
+    token: usize,
+    out: &mut [[f32; ROWS]; TOKENS],
+) {
+    let config = const { &config(256) };
+    // SAFETY: 64 bytes of a valid configuration.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack, readonly)) };
+    let blocks = panel.cols / 256;
+    let all = x.stride / 256;
+    let low = _mm_cvtsi32_si128(panel.low as i32);
+    let mut ring = [const { [const { Products([[0; ROWS]; TOKENS]) }; 2] }; RING];
+    let mut acc = [_mm512_setzero_ps(); TOKENS];
+    // SAFETY: the panel has `blocks` blocks, scales and, where it has any, mins of sixteen rows; there are sixteen
+    // tokens of as many columns, each `stride` bytes after the other, and scales and sums likewise.
+    unsafe {
+        let (upper, lower) = (panel.upper.as_ptr(), panel.codes.as_ptr());
+        let q = x.codes.as_ptr().add(token * x.stride);
+        let scales = x.scales.as_ptr().add(token * all);
+        let sixteens = x.sixteens.as_ptr().add(token * x.stride / 16);
+        // The unit is some blocks ahead of the additions, so that what it stores has arrived when it is loaded.
+        for b in 0..blocks + AHEAD {
+            if b < blocks {
+                let at = b * 256 * ROWS;
+                let into = &mut ring[b % RING];
+                if TWO {
+                    multiply_two(q.add(b * 256), x.stride, upper.add(at), lower.add(at), into);
+                } else {
+                    multiply::<256>(q.add(b * 256), x.stride, lower.add(at), &mut into[1]);
+                }
+            }
+            let Some(b) = b.checked_sub(AHEAD) else { continue };
+            let products = &ring[b % RING];
+            let d = _mm512_loadu_ps(panel.scales.as_ptr().add(b * ROWS));
+            for t in 0..TOKENS {
+                let mut s = _mm512_load_si512(products[1].0[t].as_ptr().cast());
+                if TWO {
+                    let upper = _mm512_load_si512(products[0].0[t].as_ptr().cast());
+                    s = _mm512_add_epi32(s, _mm512_sll_epi32(upper, low));
+                }
+                let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s), d);
+                acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(*scales.add(t * all + b)), acc[t]);
+            }
+            if MIN {
+                let d = _mm512_loadu_ps(panel.mins.as_ptr().add(b * ROWS));
+                let mut m = [_mm512_setzero_si512(); 8];
+                for i in 0..8 {
+                    m[i] = _mm512_loadu_si512(panel.integers.as_ptr().add((b * 8 + i) * 2 * ROWS).cast());
+                }
+                for t in 0..TOKENS {
+                    let q = sixteens.add(t * x.stride / 16 + b * 16).cast::<i32>();
+                    // Two sums, which do not wait for each other.
+                    let mut s = [_mm512_setzero_si512(); 2];
+                    for i in 0..8 {
+                        let two = _mm512_set1_epi32(q.add(i).read_unaligned());
+                        s[i % 2] = _mm512_dpwssd_epi32(s[i % 2], m[i], two);
+                    }
+                    let part = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(s[0], s[1])), d);
+                    acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(*scales.add(t * all + b)), acc[t]);
+                }
+            }
+        }
+    }
+    // SAFETY: nothing is in the tile registers that anybody wants.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    for t in 0..TOKENS {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
+    }
+}

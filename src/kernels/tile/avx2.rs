@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::activations::{Activations, TOKENS};
-use super::super::weights::Weights;
+use super::super::weights::{Nested, Weights};
 use super::{Panel, ROWS};
 
 /// Tokens whose sums stay in registers.
@@ -79,5 +79,77 @@ pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>
     rows: &[&[u8]],
     panel: &mut Panel,
 ) {
-    super::unpack_body::<W, B, T, RAW>(rows, panel, super::interleave);
+    super::scales::<W, B, T>(rows, panel);
+    super::unpack_body::<W, B, T, RAW>(rows, panel, 0, super::interleave);
+}
+
+/// Products of types with integer scales.
+pub fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    for first in (0..TOKENS).step_by(TEAM) {
+        let out: &mut [_; TEAM] = (&mut out[first..first + TEAM]).try_into().expect("a team");
+        if token + first < x.tokens {
+            for half in 0..2 {
+                // SAFETY: this function is named only where the features were found.
+                unsafe { nested_team(panel, x, token + first, half, out) };
+            }
+        } else {
+            *out = [[0.0; ROWS]; TEAM];
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn nested_team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f32; ROWS]; TEAM]) {
+    let blocks = panel.cols / 256;
+    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
+    let scales: [&[f32]; TEAM] = std::array::from_fn(|t| x.of(&x.scales, token + t));
+    let mut acc = [_mm256_setzero_ps(); TEAM];
+    for b in 0..blocks {
+        let mut add = |w: &[i16], q: &[i16], stride: usize, d: &[f32]| {
+            let s = pairs(w, q, stride, half);
+            // SAFETY: eight scales, by the slice.
+            let d = unsafe { _mm256_loadu_ps(d[half * 8..][..8].as_ptr()) };
+            for t in 0..TEAM {
+                let part = _mm256_mul_ps(_mm256_cvtepi32_ps(s[t]), d);
+                acc[t] = _mm256_fmadd_ps(part, _mm256_set1_ps(scales[t][b]), acc[t]);
+            }
+        };
+        let w = &panel.pairs[b * 256 * ROWS..][..256 * ROWS];
+        add(w, &x.wide[token * x.stride + b * 256..], x.stride, &panel.scales[b * ROWS..]);
+        if !panel.mins.is_empty() {
+            let m = &panel.integers[b * 16 * ROWS..][..16 * ROWS];
+            let stride = x.stride / 16;
+            add(m, &x.sixteens[token * stride + b * 16..], stride, &panel.mins[b * ROWS..]);
+        }
+    }
+    for t in 0..TEAM {
+        // SAFETY: eight floats, by the slice.
+        unsafe { _mm256_storeu_ps(out[t][half * 8..].as_mut_ptr(), acc[t]) };
+    }
+}
+
+/// Sums of products of pairs of columns, for eight rows and a team.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn pairs(w: &[i16], q: &[i16], stride: usize, half: usize) -> [__m256i; TEAM] {
+    let pairs = w.len() / (2 * ROWS);
+    assert!(q.len() >= (TEAM - 1) * stride + 2 * pairs && half < 2);
+    let mut s = [_mm256_setzero_si256(); TEAM];
+    for k in 0..pairs {
+        // SAFETY: `pairs` times 32 weights, of which this half has sixteen; two codes of each token, as asserted above.
+        unsafe {
+            let w = _mm256_loadu_si256(w.as_ptr().add(k * 2 * ROWS + half * ROWS).cast());
+            for t in 0..TEAM {
+                let two = q.as_ptr().add(t * stride + 2 * k).cast::<i32>().read_unaligned();
+                s[t] = _mm256_add_epi32(s[t], _mm256_madd_epi16(w, _mm256_set1_epi32(two)));
+            }
+        }
+    }
+    s
+}
+
+/// [`super::nested::unpack_body`], compiled for this set.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn unpack_nested<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    super::nested::unpack_body::<B, T>(rows, panel);
 }

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::activations::{Activations, TOKENS};
+use super::super::dot::avx512::{pair_of, unit};
 use super::super::weights::Weights;
 use super::{Panel, ROWS};
 
@@ -71,15 +72,76 @@ fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TE
     }
 }
 
-/// [`super::unpack_body`] with a quicker interleaving.
+/// Unpacks rows: 64 columns at a time where blocks are small.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
     rows: &[&[u8]],
     panel: &mut Panel,
 ) {
-    super::unpack_body::<W, B, T, RAW>(rows, panel, |codes, out| {
+    super::scales::<W, B, T>(rows, panel);
+    let blocks = panel.cols / W;
+    let mut first = 0;
+    if W < 256 {
+        let offset = _mm512_set1_epi8(T::OFFSET as i8);
+        let mut codes = [if RAW { offset } else { _mm512_setzero_si512() }; ROWS];
+        // Blocks that go through together.
+        let step = if W == 32 { 2 } else { 1 };
+        while first + step <= blocks {
+            for u in 0..step * W / 64 {
+                for (r, row) in rows.iter().enumerate() {
+                    let block = row[first * B..][..step * B].as_ptr();
+                    // SAFETY: as many blocks, by the slice.
+                    let code = unsafe {
+                        if W == 32 { pair_of::<W, B, T>(block) } else { unit::<W, B, T>(block, u) }
+                    };
+                    codes[r] = if RAW { code } else { _mm512_sub_epi8(code, offset) };
+                }
+                transpose(&codes, &mut panel.codes[(first * W + 64 * u) * ROWS..][..64 * ROWS]);
+            }
+            first += step;
+        }
+    }
+    super::unpack_body::<W, B, T, RAW>(rows, panel, first, |codes, out| {
         interleave(codes, out);
     });
+}
+
+/// Puts four codes of each row side by side: of sixteen rows of sixteen words, word k of row r becomes word r of
+/// row k.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+pub fn transpose(rows: &[__m512i; ROWS], out: &mut [i8]) {
+    assert!(out.len() >= 64 * ROWS);
+    // Words of two rows, then of four, within each quarter of the registers.
+    let mut four = [_mm512_setzero_si512(); ROWS];
+    for r in (0..ROWS).step_by(4) {
+        let (a, b) =
+            (_mm512_unpacklo_epi32(rows[r], rows[r + 1]), _mm512_unpackhi_epi32(rows[r], rows[r + 1]));
+        let (c, d) = (
+            _mm512_unpacklo_epi32(rows[r + 2], rows[r + 3]),
+            _mm512_unpackhi_epi32(rows[r + 2], rows[r + 3]),
+        );
+        four[r] = _mm512_unpacklo_epi64(a, c);
+        four[r + 1] = _mm512_unpackhi_epi64(a, c);
+        four[r + 2] = _mm512_unpacklo_epi64(b, d);
+        four[r + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    // Register 4 · i + j has word 4 · n + j of rows 4 · i to 4 · i + 3 in its quarter n.
+    for j in 0..4 {
+        let [a, b, c, d] = [four[j], four[4 + j], four[8 + j], four[12 + j]];
+        let (ab, cd) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
+        let (ef, gh) = (_mm512_shuffle_i32x4::<0xEE>(a, b), _mm512_shuffle_i32x4::<0xEE>(c, d));
+        let words = [
+            _mm512_shuffle_i32x4::<0x88>(ab, cd),
+            _mm512_shuffle_i32x4::<0xDD>(ab, cd),
+            _mm512_shuffle_i32x4::<0x88>(ef, gh),
+            _mm512_shuffle_i32x4::<0xDD>(ef, gh),
+        ];
+        for (n, words) in words.into_iter().enumerate() {
+            // SAFETY: sixteen registers of room, as asserted above.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(64 * (4 * n + j)).cast(), words) };
+        }
+    }
 }
 
 #[inline]

@@ -5,6 +5,7 @@
 //!
 //! **Definition.** A weight's row and a token have one sum. Blocks add to it in their order: (integer · scale) ·
 //! activations' scale, the last product and the addition rounded once; then the min · the activations' sum likewise.
+//! Types with integer scales have one integer for 256 columns, with these scales in it, and one for their mins.
 //! Float rows add one product for each column, in order, in one sum for each [`DEPTH`] columns; these are added up
 //! in order.
 
@@ -17,13 +18,16 @@ mod avx512;
 pub mod float;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod nested;
+#[cfg(target_arch = "x86_64")]
+mod nested512;
 #[cfg(test)]
 mod tests;
 
 use formats::block::DType;
 
 use super::activations::{Activations, TOKENS};
-use super::weights::{Weights, with_weights};
+use super::weights::{Weights, with_nested, with_weights};
 use super::{Aligned, Isa};
 
 /// Rows of a panel.
@@ -44,6 +48,16 @@ pub struct Panel {
     pub scales: Aligned<f32>,
     /// `[cols / group, ROWS]`, empty for types without.
     pub mins: Aligned<f32>,
+    /// Of types with integer scales: the mins that are multiplied with `mins`, `[cols / 32, ROWS, 2]`, each for sixteen
+    /// columns.
+    pub integers: Aligned<i16>,
+    /// Of types with integer scales, where the set does not multiply bytes: codes times these scales,
+    /// `[cols / 2, ROWS, 2]`.
+    pub pairs: Aligned<i16>,
+    /// Where it does, and bytes are too small: such a product is upper · 2^low + code.
+    pub upper: Aligned<i8>,
+    /// See above.
+    pub low: u32,
 }
 
 /// Products of a panel and up to [`TOKENS`] tokens from `token` on; `out[t][r]` is token t's with row r.
@@ -80,13 +94,34 @@ pub fn integer(dtype: DType, isa: Isa) -> Option<Kernel> {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => (unsigned, avx512::tile as Tile),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if W == 32 => (signed, amx::tile::<32> as Tile),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx => (signed, amx::tile::<256> as Tile),
+            Isa::Amx => match <T as Weights<W, B>>::GROUP {
+                16 => (signed, amx::tile::<16> as Tile),
+                32 => (signed, amx::tile::<32> as Tile),
+                _ => (signed, amx::tile::<256> as Tile),
+            },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => (signed, neon::tile as Tile),
         };
         Kernel { unpack, isa, tile }
+    })
+    .or_else(|| {
+        with_nested!(dtype, B, T => {
+            let pairs = nested::unpack::<B, T> as fn(Isa, &[&[u8]], &mut Panel);
+            let (unpack, tile) = match isa {
+                Isa::Portable => (pairs, nested::portable as Tile),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => (pairs, avx2::nested as Tile),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 if !super::isa::has_vnni() => (pairs, avx2::nested as Tile),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => (pairs, nested512::tile as Tile),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx => (nested512::unpack_planes::<B, T> as _, amx::nested as Tile),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => (pairs, nested::portable as Tile),
+            };
+            Kernel { unpack, isa, tile }
+        })
     })
 }
 
@@ -123,9 +158,9 @@ fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
 ) {
     let blocks = rows[0].len() / B;
     assert!(rows.len() <= ROWS && rows.iter().all(|r| r.len() == blocks * B));
-    (panel.cols, panel.group) = (blocks * W, W);
+    (panel.cols, panel.group) = (blocks * W, T::GROUP);
     panel.codes.resize(blocks * W * ROWS);
-    panel.scales.resize(blocks * ROWS);
+    panel.scales.resize(blocks * (W / T::GROUP) * ROWS);
     panel.mins.resize(if T::MIN { blocks * ROWS } else { 0 });
     unpack_blocks::<W, B, T, RAW>(isa, rows, panel);
 }
@@ -146,7 +181,10 @@ fn unpack_blocks<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bo
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         Isa::Neon => unsafe { neon::unpack::<W, B, T, RAW>(rows, panel) },
-        _ => unpack_body::<W, B, T, RAW>(rows, panel, interleave),
+        _ => {
+            scales::<W, B, T>(rows, panel);
+            unpack_body::<W, B, T, RAW>(rows, panel, 0, interleave);
+        }
     }
 }
 
@@ -162,18 +200,17 @@ fn interleave<const W: usize>(codes: &[[u8; W]; ROWS], out: &mut [i8]) {
     }
 }
 
+/// Unpacks the blocks from `first` on.
 #[inline(always)]
 fn unpack_body<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
     rows: &[&[u8]],
     panel: &mut Panel,
+    first: usize,
     interleave: impl Fn(&[[u8; W]; ROWS], &mut [i8]),
 ) {
-    let blocks = panel.cols / W;
     // Missing rows keep the code of zero.
     let mut codes = [[if RAW { T::OFFSET as u8 } else { 0 }; W]; ROWS];
-    panel.scales.fill(0.0);
-    panel.mins.fill(0.0);
-    for b in 0..blocks {
+    for b in first..panel.cols / W {
         for (r, row) in rows.iter().enumerate() {
             let block = &row.as_chunks::<B>().0[b];
             T::codes(block, &mut codes[r]);
@@ -182,11 +219,27 @@ fn unpack_body<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool
                     *c = c.wrapping_sub(T::OFFSET as u8);
                 }
             }
-            panel.scales[b * ROWS + r] = T::scale(block);
+        }
+        interleave(&codes, &mut panel.codes[b * W * ROWS..][..W * ROWS]);
+    }
+}
+
+/// Takes the scales and mins of blocks over.
+#[inline(always)]
+fn scales<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], panel: &mut Panel) {
+    if rows.len() < ROWS {
+        panel.scales.fill(0.0);
+        panel.mins.fill(0.0);
+    }
+    let groups = W / T::GROUP;
+    for (r, row) in rows.iter().enumerate() {
+        for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
+            for g in 0..groups {
+                panel.scales[(b * groups + g) * ROWS + r] = T::scale(block, g * T::SCALES / groups);
+            }
             if T::MIN {
                 panel.mins[b * ROWS + r] = T::min(block);
             }
         }
-        interleave(&codes, &mut panel.codes[b * W * ROWS..][..W * ROWS]);
     }
 }

@@ -140,7 +140,8 @@ pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>
     rows: &[&[u8]],
     panel: &mut Panel,
 ) {
-    super::unpack_body::<W, B, T, RAW>(rows, panel, |codes, out| {
+    super::scales::<W, B, T>(rows, panel);
+    super::unpack_body::<W, B, T, RAW>(rows, panel, 0, |codes, out| {
         interleave(codes, out);
     });
 }

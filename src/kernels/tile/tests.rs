@@ -9,8 +9,8 @@ use formats::block::TYPES;
 fn every_set_gives_the_same_bits() {
     for info in TYPES {
         let Some((group, offset)) = weights::integer(info.dtype) else { continue };
-        for (cols, tokens, count) in [(group, 1, 16), (3 * group, 17, 16), (8 * group, 33, 5), (1024, 40, 16)]
-        {
+        let unit = info.weights;
+        for (cols, tokens, count) in [(unit, 1, 16), (3 * unit, 17, 16), (8 * unit, 33, 5), (1024, 40, 16)] {
             let mut next = noise(cols as u32);
             let mut x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
             for (i, x) in x[..cols].iter_mut().enumerate() {

@@ -46,9 +46,14 @@ const fn magnitudes<const N: usize, const D: usize>(
 }
 
 /// 0, 1 and 2 for -1, 0 and 1.
-pub(super) static IQ1: [[u8; 8]; 2048] = levels(&tables::IQ1_S, 2);
-pub(super) static IQ2_XXS: [[u8; 8]; 256] = magnitudes(&tables::IQ2_XXS, 2, &IQ2_LEVELS);
-pub(super) static IQ2_XS: [[u8; 8]; 512] = magnitudes(&tables::IQ2_XS, 2, &IQ2_LEVELS);
-pub(super) static IQ2_S: [[u8; 8]; 1024] = magnitudes(&tables::IQ2_S, 2, &IQ2_LEVELS);
-pub(super) static IQ3_XXS: [[u8; 4]; 256] = magnitudes(&tables::IQ3_XXS, 3, &IQ3_XXS_LEVELS);
-pub(super) static IQ3_S: [[u8; 4]; 512] = magnitudes(&tables::IQ3_S, 3, &IQ3_S_LEVELS);
+pub static IQ1: [[u8; 8]; 2048] = levels(&tables::IQ1_S, 2);
+/// IQ2_XXS's points.
+pub static IQ2_XXS: [[u8; 8]; 256] = magnitudes(&tables::IQ2_XXS, 2, &IQ2_LEVELS);
+/// IQ2_XS's points.
+pub static IQ2_XS: [[u8; 8]; 512] = magnitudes(&tables::IQ2_XS, 2, &IQ2_LEVELS);
+/// IQ2_S's points.
+pub static IQ2_S: [[u8; 8]; 1024] = magnitudes(&tables::IQ2_S, 2, &IQ2_LEVELS);
+/// IQ3_XXS's points.
+pub static IQ3_XXS: [[u8; 4]; 256] = magnitudes(&tables::IQ3_XXS, 3, &IQ3_XXS_LEVELS);
+/// IQ3_S's points.
+pub static IQ3_S: [[u8; 4]; 512] = magnitudes(&tables::IQ3_S, 3, &IQ3_S_LEVELS);

@@ -3,7 +3,7 @@
 //!
 //! The points are given by tables ([`tables`]); an index needs fewer bits than its coordinates would one by one.
 
-mod grid;
+pub mod grid;
 mod iq1;
 mod iq2;
 mod iq3;
@@ -15,7 +15,7 @@ pub use iq3::{Iq3S, Iq3Xxs};
 
 /// Eight signs from seven bits: the last makes the number of minuses even.
 #[inline(always)]
-fn eight_signs(seven: u32) -> u8 {
+pub fn eight_signs(seven: u32) -> u8 {
     let seven = seven as u8 & 127;
     let mut parity = seven ^ seven >> 4;
     parity ^= parity >> 2;

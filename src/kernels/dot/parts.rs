@@ -1,0 +1,503 @@
+//! Codes and scales of types with integer scales in 512-bit registers: a quarter of a block, or all its scales, at a
+//! time.
+//!
+//! Everything here is inlined into functions that are compiled for the set; none is called elsewhere.
+
+use std::arch::x86_64::*;
+
+use formats::block::lattice::grid;
+
+use super::super::weights::{
+    IQ4_VALUES, Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Iq4Xs, Nested, Q2K, Q3K, Q4K, Q5K, Q6K,
+};
+
+/// A type that is read in such registers.
+///
+/// # Safety
+/// Of all functions: the processor has the set, and a whole block begins at `block`.
+pub trait Parts<const B: usize>: Nested<B> {
+    /// Whether there are signs beside the codes.
+    const SIGNS: bool = false;
+    /// Where d stands as a half, and by what it is multiplied; `None` if it stands in parts.
+    const D: Option<(usize, f32)> = Some((0, 1.0));
+    /// Where the half stands whose negative the mins are multiplied by.
+    const DMIN: usize = 0;
+    /// Codes of the 64 weights from 64 · `p` on, counted from the offset; and a bit for each that is negative.
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64);
+    /// The scales, of sixteen bits.
+    unsafe fn scales16(block: *const u8) -> __m256i;
+    /// The mins, of sixteen bits.
+    #[inline(always)]
+    unsafe fn mins16(_: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { _mm256_setzero_si256() }
+    }
+    /// What scales are multiplied by.
+    #[inline(always)]
+    unsafe fn step(block: *const u8) -> f32 {
+        // SAFETY: the caller's; the half is in the block.
+        unsafe {
+            match Self::D {
+                Some((at, factor)) => half(block.add(at)) * factor,
+                None => <Self as Nested<B>>::d(&*block.cast()),
+            }
+        }
+    }
+    /// What mins are multiplied by.
+    #[inline(always)]
+    unsafe fn min_step(block: *const u8) -> f32 {
+        // SAFETY: as above.
+        unsafe { -half(block.add(Self::DMIN)) }
+    }
+}
+
+#[inline(always)]
+unsafe fn half(at: *const u8) -> f32 {
+    // SAFETY: the caller's: two bytes.
+    unsafe {
+        let bits = u16::from_le_bytes(at.cast::<[u8; 2]>().read());
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    }
+}
+
+#[inline(always)]
+unsafe fn word(at: *const u8) -> u16 {
+    // SAFETY: the caller's: two bytes.
+    unsafe { u16::from_le_bytes(at.cast::<[u8; 2]>().read()) }
+}
+
+#[inline(always)]
+unsafe fn long(at: *const u8) -> u32 {
+    // SAFETY: the caller's: four bytes.
+    unsafe { u32::from_le_bytes(at.cast::<[u8; 4]>().read()) }
+}
+
+#[inline(always)]
+unsafe fn quad(at: *const u8) -> u64 {
+    // SAFETY: the caller's: eight bytes.
+    unsafe { u64::from_le_bytes(at.cast::<[u8; 8]>().read()) }
+}
+
+/// 32 bytes, twice.
+#[inline(always)]
+unsafe fn twice(at: *const u8) -> __m512i {
+    // SAFETY: the caller's: 32 bytes.
+    unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast())) }
+}
+
+/// A number for the 64-bit words of either half.
+#[inline(always)]
+unsafe fn either(low: u64, high: u64) -> __m512i {
+    let (l, h) = (low as i64, high as i64);
+    // SAFETY: the caller's.
+    unsafe { _mm512_setr_epi64(l, l, l, l, h, h, h, h) }
+}
+
+/// Bits of 32 bytes from `low` on for the first 32 codes, from `high` on for the others.
+#[inline(always)]
+unsafe fn bits(at: *const u8, (low, high): (usize, usize), mask: i8) -> __m512i {
+    // SAFETY: the caller's: 32 bytes.
+    unsafe {
+        let moved = _mm512_srlv_epi64(twice(at), either(low as u64, high as u64));
+        _mm512_and_si512(moved, _mm512_set1_epi8(mask))
+    }
+}
+
+/// Adds `what` to the codes of which 32 bytes have their bits: 2 · p and 2 · p + 1 for either half.
+#[inline(always)]
+unsafe fn planes(at: *const u8, p: usize, codes: __m512i, what: i8) -> __m512i {
+    let bit = |n: usize| 0x0101_0101_0101_0101u64 << n;
+    // SAFETY: the caller's: 32 bytes.
+    unsafe {
+        let set = _mm512_test_epi8_mask(twice(at), either(bit(2 * p), bit(2 * p + 1)));
+        _mm512_mask_add_epi8(codes, set, codes, _mm512_set1_epi8(what))
+    }
+}
+
+/// Eight 32-bit numbers as sixteen of 16 bits: each twice.
+#[inline(always)]
+unsafe fn doubled(x: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_or_si256(_mm256_slli_epi32(x, 16), _mm256_and_si256(x, _mm256_set1_epi32(0xFFFF))) }
+}
+
+/// 2 · x + 1 in each 16 bits.
+#[inline(always)]
+unsafe fn odd(x: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_add_epi16(_mm256_add_epi16(x, x), _mm256_set1_epi16(1)) }
+}
+
+/// Eight fields of `width` bits of a number.
+#[inline(always)]
+unsafe fn fields(x: u32, width: i32) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let places =
+            _mm256_setr_epi32(0, width, 2 * width, 3 * width, 4 * width, 5 * width, 6 * width, 7 * width);
+        let all = _mm256_srlv_epi32(_mm256_set1_epi32(x as i32), places);
+        _mm256_and_si256(all, _mm256_set1_epi32((1 << width) - 1))
+    }
+}
+
+/// Eight bytes as 32-bit numbers.
+#[inline(always)]
+unsafe fn eight(at: *const u8) -> __m256i {
+    // SAFETY: the caller's: eight bytes.
+    unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast())) }
+}
+
+/// Points of eight coordinates.
+#[inline(always)]
+unsafe fn points<const N: usize>(table: &'static [[u8; 8]; N], index: __m256i) -> __m512i {
+    // SAFETY: the caller's: the indices are below N.
+    unsafe { _mm512_i32gather_epi64::<8>(index, table.as_ptr().cast()) }
+}
+
+/// Eight bytes of signs from eight of seven bits: the upper bit makes the number of minuses even.
+#[inline(always)]
+fn even(seven: u64) -> u64 {
+    let mut parity = seven ^ seven >> 4;
+    parity ^= parity >> 2;
+    parity ^= parity >> 1;
+    seven | (parity & 0x0101_0101_0101_0101) << 7
+}
+
+/// The same from two numbers with four times seven bits each.
+#[inline(always)]
+fn spread(first: u32, second: u32) -> u64 {
+    let x = u64::from(first) | u64::from(second) << 32;
+    even(
+        x & 0x0000_007F_0000_007F
+            | x << 1 & 0x0000_7F00_0000_7F00
+            | x << 2 & 0x007F_0000_007F_0000
+            | x << 3 & 0x7F00_0000_7F00_0000,
+    )
+}
+
+/// The scales, then the mins, of Q4_K and Q5_K.
+#[inline(always)]
+unsafe fn sixes(block: *const u8) -> (u64, u64) {
+    // SAFETY: the caller's: sixteen bytes.
+    let [a, b, c] = unsafe { [long(block.add(4)), long(block.add(8)), long(block.add(12))] };
+    let both = |low: u32, nibbles: u32| {
+        let upper = nibbles & 0x0F0F_0F0F | low >> 2 & 0x3030_3030;
+        u64::from(low & 0x3F3F_3F3F) | u64::from(upper) << 32
+    };
+    (both(a, c), both(b, c >> 4))
+}
+
+/// Eight bytes as sixteen numbers of 16 bits, each twice.
+#[inline(always)]
+unsafe fn bytes_twice(x: u64) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let x = _mm_cvtsi64_si128(x as i64);
+        _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(x, x))
+    }
+}
+
+impl Parts<84> for Q2K {
+    const D: Option<(usize, f32)> = Some((80, 1.0));
+    const DMIN: usize = 82;
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        let low = 4 * (p % 2);
+        // SAFETY: the caller's.
+        (unsafe { bits(block.add(16 + 32 * (p / 2)), (low, low + 2), 3) }, 0)
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            _mm256_and_si256(_mm256_cvtepu8_epi16(_mm_loadu_si128(block.cast())), _mm256_set1_epi16(15))
+        }
+    }
+    #[inline(always)]
+    unsafe fn mins16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { _mm256_srli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(block.cast())), 4) }
+    }
+}
+
+impl Parts<110> for Q3K {
+    const D: Option<(usize, f32)> = Some((108, -1.0));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        let low = 4 * (p % 2);
+        // SAFETY: the caller's.
+        unsafe {
+            let codes = bits(block.add(32 + 32 * (p / 2)), (low, low + 2), 3);
+            (planes(block, p, codes, 4), 0)
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let low = _mm_set1_epi64x(quad(block.add(96)) as i64);
+            let low = _mm_and_si128(_mm_srlv_epi64(low, _mm_set_epi64x(4, 0)), _mm_set1_epi8(15));
+            let high = _mm_set1_epi32(long(block.add(104)) as i32);
+            let high = _mm_and_si128(_mm_srlv_epi32(high, _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
+            let six = _mm_or_si128(low, _mm_slli_epi16(high, 4));
+            _mm256_cvtepi8_epi16(_mm_sub_epi8(_mm_set1_epi8(32), six))
+        }
+    }
+}
+
+macro_rules! four_and_five {
+    ($name:ident $b:literal $nibbles:literal $fifths:expr) => {
+        impl Parts<$b> for $name {
+            const DMIN: usize = 2;
+            #[inline(always)]
+            unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+                let fifths: Option<usize> = $fifths;
+                // SAFETY: the caller's.
+                unsafe {
+                    let codes = bits(block.add($nibbles + 32 * p), (0, 4), 15);
+                    match fifths {
+                        None => (codes, 0),
+                        Some(at) => (planes(block.add(at), p, codes, 16), 0),
+                    }
+                }
+            }
+            #[inline(always)]
+            unsafe fn scales16(block: *const u8) -> __m256i {
+                // SAFETY: the caller's.
+                unsafe { bytes_twice(sixes(block).0) }
+            }
+            #[inline(always)]
+            unsafe fn mins16(block: *const u8) -> __m256i {
+                // SAFETY: the caller's.
+                unsafe { bytes_twice(sixes(block).1) }
+            }
+        }
+    };
+}
+four_and_five!(Q4K 144 16 None);
+four_and_five!(Q5K 176 48 Some(16));
+
+impl Parts<210> for Q6K {
+    const D: Option<(usize, f32)> = Some((208, 1.0));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        let (h, odd) = (p / 2, p % 2 == 1);
+        // SAFETY: the caller's.
+        unsafe {
+            let mut low = _mm512_loadu_si512(block.add(64 * h).cast());
+            if odd {
+                low = _mm512_srli_epi16(low, 4);
+            }
+            // The upper pairs, turned to bits 4 and 5.
+            let turns = if odd { either(0, 62) } else { either(4, 2) };
+            let high = _mm512_rolv_epi64(twice(block.add(128 + 32 * h)), turns);
+            // Where the mask has ones from the second, elsewhere from the first.
+            let all = _mm512_ternarylogic_epi64::<0xCA>(_mm512_set1_epi8(15), low, high);
+            (_mm512_and_si512(all, _mm512_set1_epi8(63)), 0)
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast())) }
+    }
+}
+
+impl Parts<136> for Iq4Xs {
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let two = _mm512_castsi256_si512(_mm256_loadu_si256(block.add(8 + 32 * p).cast()));
+            let two = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3), two);
+            (table(&IQ4_VALUES, _mm512_srlv_epi64(two, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4))), 0)
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let (low, high) = (fields(long(block.add(4)), 4), fields(u32::from(word(block.add(2))), 2));
+            let six = _mm256_or_si256(low, _mm256_slli_epi32(high, 4));
+            doubled(_mm256_sub_epi32(six, _mm256_set1_epi32(32)))
+        }
+    }
+}
+
+/// The values of the low nibbles, counted from 128.
+#[inline(always)]
+pub unsafe fn table(values: &[i8; 16], nibbles: __m512i) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        let values = _mm_xor_si128(_mm_loadu_si128(values.as_ptr().cast()), _mm_set1_epi8(-128));
+        let nibbles = _mm512_and_si512(nibbles, _mm512_set1_epi8(15));
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles)
+    }
+}
+
+impl Parts<66> for Iq2Xxs {
+    const SIGNS: bool = true;
+    const D: Option<(usize, f32)> = Some((0, 0.125));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let at = block.add(2 + 16 * p);
+            let index = u64::from(long(at)) | u64::from(long(at.add(8))) << 32;
+            let index = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(index as i64));
+            (points(&grid::IQ2_XXS, index), spread(long(at.add(4)), long(at.add(12))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let all = _mm512_srli_epi64(_mm512_loadu_si512(block.add(2).cast()), 60);
+            odd(doubled(_mm512_cvtepi64_epi32(all)))
+        }
+    }
+}
+
+/// Sixteen scales of four bits, the low ones first.
+#[inline(always)]
+unsafe fn nibbles(at: *const u8) -> __m256i {
+    // SAFETY: the caller's: eight bytes.
+    unsafe {
+        let both = _mm_loadl_epi64(at.cast());
+        let high = _mm_srli_epi16(both, 4);
+        let all = _mm_and_si128(_mm_unpacklo_epi8(both, high), _mm_set1_epi8(15));
+        odd(_mm256_cvtepu8_epi16(all))
+    }
+}
+
+impl Parts<74> for Iq2Xs {
+    const SIGNS: bool = true;
+    const D: Option<(usize, f32)> = Some((0, 0.125));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let all = _mm_loadu_si128(block.add(2 + 16 * p).cast());
+            let index = _mm256_and_si256(_mm256_cvtepu16_epi32(all), _mm256_set1_epi32(511));
+            let seven = _mm_packus_epi16(_mm_srli_epi16(all, 9), _mm_setzero_si128());
+            (points(&grid::IQ2_XS, index), even(_mm_cvtsi128_si64(seven) as u64))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { nibbles(block.add(66)) }
+    }
+}
+
+impl Parts<82> for Iq2S {
+    const SIGNS: bool = true;
+    const D: Option<(usize, f32)> = Some((0, 0.125));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let high = _mm256_slli_epi32(fields(u32::from(word(block.add(66 + 2 * p))), 2), 8);
+            let index = _mm256_or_si256(eight(block.add(2 + 8 * p)), high);
+            (points(&grid::IQ2_S, index), quad(block.add(34 + 8 * p)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { nibbles(block.add(74)) }
+    }
+}
+
+impl Parts<98> for Iq3Xxs {
+    const SIGNS: bool = true;
+    const D: Option<(usize, f32)> = Some((0, 0.25));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's; indices are below 256.
+        unsafe {
+            let index = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.add(2 + 16 * p).cast()));
+            let points = _mm512_i32gather_epi32::<4>(index, grid::IQ3_XXS.as_ptr().cast());
+            let signs = block.add(66 + 8 * p);
+            (points, spread(long(signs), long(signs.add(4))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { odd(doubled(_mm256_srli_epi32(_mm256_loadu_si256(block.add(66).cast()), 28))) }
+    }
+}
+
+impl Parts<110> for Iq3S {
+    const SIGNS: bool = true;
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's; indices are below 512.
+        unsafe {
+            let index = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.add(2 + 16 * p).cast()));
+            let high = word(block.add(66 + 2 * p));
+            let index = _mm512_mask_add_epi32(index, high, index, _mm512_set1_epi32(256));
+            let points = _mm512_i32gather_epi32::<4>(index, grid::IQ3_S.as_ptr().cast());
+            (points, quad(block.add(74 + 8 * p)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { odd(doubled(fields(long(block.add(106)), 4))) }
+    }
+}
+
+impl Parts<50> for Iq1S {
+    const D: Option<(usize, f32)> = Some((0, 0.125));
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b] = [word(block.add(34 + 4 * p)), word(block.add(36 + 4 * p))];
+            let (x, y) = (i32::from(a), i32::from(b));
+            let high = _mm256_setr_epi32(x, x, x, x, y, y, y, y);
+            let high = _mm256_srlv_epi32(high, _mm256_setr_epi32(0, 3, 6, 9, 0, 3, 6, 9));
+            let high = _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(7)), 8);
+            let points = points(&grid::IQ1, _mm256_or_si256(eight(block.add(2 + 8 * p)), high));
+            let up = |word: u16| if word >> 15 == 1 { 0 } else { 0x0202_0202_0202_0202 };
+            (_mm512_add_epi8(_mm512_slli_epi64(points, 3), either(up(a), up(b))), 0)
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let all = _mm256_cvtepu16_epi32(_mm_loadu_si128(block.add(34).cast()));
+            odd(doubled(_mm256_and_si256(_mm256_srli_epi32(all, 12), _mm256_set1_epi32(7))))
+        }
+    }
+}
+
+impl Parts<56> for Iq1M {
+    const D: Option<(usize, f32)> = None;
+    #[inline(always)]
+    unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let nibbles = fields(long(block.add(32 + 4 * p)), 4);
+            let high = _mm256_slli_epi32(_mm256_and_si256(nibbles, _mm256_set1_epi32(7)), 8);
+            let points = points(&grid::IQ1, _mm256_or_si256(eight(block.add(8 * p)), high));
+            let up = _mm256_testn_epi32_mask(nibbles, _mm256_set1_epi32(8));
+            let up = _mm512_maskz_set1_epi64(up, 0x0202_0202_0202_0202);
+            (_mm512_add_epi8(_mm512_slli_epi64(points, 3), up), 0)
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales16(block: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let four = _mm256_set1_epi64x(quad(block.add(48)) as i64);
+            let each = _mm256_setr_epi16(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            let places = _mm256_setr_epi16(0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9);
+            let all = _mm256_srlv_epi16(_mm256_permutexvar_epi16(each, four), places);
+            odd(_mm256_and_si256(all, _mm256_set1_epi16(7)))
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Panels of types with integer scales: weights times their scales are integers too, which are multiplied with the
+//! codes of 256 activations without a float between.
+
+use super::super::Isa;
+use super::super::activations::{Activations, TOKENS};
+use super::super::weights::Nested;
+use super::{Panel, ROWS};
+
+/// The definition, over pairs of columns.
+pub fn portable(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    let blocks = panel.cols / 256;
+    for (t, out) in out.iter_mut().enumerate() {
+        *out = [0.0; ROWS];
+        if token + t >= x.tokens {
+            continue;
+        }
+        let (q, sixteens) = (x.codes(token + t), x.sixteens(token + t));
+        let scales = x.of(&x.scales, token + t);
+        for b in 0..blocks {
+            let mut sums = [0i32; ROWS];
+            let pairs = panel.pairs[b * 256 * ROWS..][..256 * ROWS].as_chunks::<{ 2 * ROWS }>().0;
+            for (w, q) in pairs.iter().zip(q[b * 256..][..256].as_chunks::<2>().0) {
+                for r in 0..ROWS {
+                    sums[r] +=
+                        i32::from(w[2 * r]) * i32::from(q[0]) + i32::from(w[2 * r + 1]) * i32::from(q[1]);
+                }
+            }
+            for r in 0..ROWS {
+                out[r] = (sums[r] as f32 * panel.scales[b * ROWS + r]).mul_add(scales[b], out[r]);
+            }
+            if panel.mins.is_empty() {
+                continue;
+            }
+            let mut sums = [0i32; ROWS];
+            let pairs = panel.integers[b * 16 * ROWS..][..16 * ROWS].as_chunks::<{ 2 * ROWS }>().0;
+            for (m, q) in pairs.iter().zip(sixteens[b * 16..][..16].as_chunks::<2>().0) {
+                for r in 0..ROWS {
+                    sums[r] +=
+                        i32::from(m[2 * r]) * i32::from(q[0]) + i32::from(m[2 * r + 1]) * i32::from(q[1]);
+                }
+            }
+            for r in 0..ROWS {
+                out[r] = (sums[r] as f32 * panel.mins[b * ROWS + r]).mul_add(scales[b], out[r]);
+            }
+        }
+    }
+}
+
+/// Makes room in a panel for rows of `blocks` blocks.
+pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, planes: bool) {
+    let blocks = rows[0].len() / B;
+    assert!(rows.len() <= ROWS && rows.iter().all(|r| r.len() == blocks * B));
+    (panel.cols, panel.group, panel.low) = (blocks * 256, 256, T::LOW);
+    let all = blocks * 256 * ROWS;
+    panel.codes.resize(if planes { all } else { 0 });
+    panel.upper.resize(if planes && T::LOW > 0 { all } else { 0 });
+    panel.pairs.resize(if planes { 0 } else { all });
+    panel.scales.resize(blocks * ROWS);
+    panel.mins.resize(if T::MIN { blocks * ROWS } else { 0 });
+    panel.integers.resize(if T::MIN { blocks * 16 * ROWS } else { 0 });
+}
+
+/// Unpacks rows into pairs of columns.
+pub fn unpack<const B: usize, T: Nested<B>>(isa: Isa, rows: &[&[u8]], panel: &mut Panel) {
+    room::<B, T>(rows, panel, false);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Isa::available` lists a set only where its features were found.
+        Isa::Avx2 => unsafe { super::avx2::unpack_nested::<B, T>(rows, panel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 | Isa::Amx => unsafe { super::nested512::unpack_pairs::<B, T>(rows, panel) },
+        _ => unpack_body::<B, T>(rows, panel),
+    }
+}
+
+/// What a block's rows have beside codes.
+#[inline(always)]
+pub fn scales<const B: usize, T: Nested<B>>(block: &[u8; B], b: usize, r: usize, panel: &mut Panel) {
+    panel.scales[b * ROWS + r] = T::d(block);
+    if T::MIN {
+        panel.mins[b * ROWS + r] = T::dmin(block);
+        let mins = T::mins(block);
+        for i in 0..16 {
+            panel.integers[((b * 8 + i / 2) * ROWS + r) * 2 + i % 2] = mins[i];
+        }
+    }
+}
+
+/// Makes the scales of missing rows zero.
+#[inline(always)]
+pub fn clear(count: usize, panel: &mut Panel) {
+    if count < ROWS {
+        panel.scales.fill(0.0);
+        panel.mins.fill(0.0);
+        panel.integers.fill(0);
+    }
+}
+
+#[inline(always)]
+pub fn unpack_body<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    clear(rows.len(), panel);
+    let mut codes = [0i8; 256];
+    for b in 0..panel.cols / 256 {
+        for (r, row) in rows.iter().enumerate() {
+            let block = &row.as_chunks::<B>().0[b];
+            T::codes(block, &mut codes);
+            let integers = T::scales(block);
+            let pairs = panel.pairs[b * 256 * ROWS..][..256 * ROWS].as_chunks_mut::<{ 2 * ROWS }>().0;
+            for (k, pair) in pairs.iter_mut().enumerate() {
+                for i in 0..2 {
+                    pair[2 * r + i] = integers[k / 8] * i16::from(codes[2 * k + i]);
+                }
+            }
+            scales::<B, T>(block, b, r, panel);
+        }
+    }
+}

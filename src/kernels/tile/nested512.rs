@@ -1,0 +1,159 @@
+//! Panels of types with integer scales in 512-bit registers: unpacking, and products without the matrix unit.
+
+use std::arch::x86_64::*;
+
+use super::super::Isa;
+use super::super::activations::{Activations, TOKENS};
+use super::super::dot::nested512::places;
+use super::super::dot::parts::Parts;
+use super::super::weights::Nested;
+use super::avx512::transpose;
+use super::{Panel, ROWS, nested};
+
+/// [`nested::unpack_body`], compiled for this set.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+pub fn unpack_pairs<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    nested::unpack_body::<B, T>(rows, panel);
+}
+
+/// Unpacks rows into planes of bytes.
+pub fn unpack_planes<const B: usize, T: Parts<B>>(_: Isa, rows: &[&[u8]], panel: &mut Panel) {
+    nested::room::<B, T>(rows, panel, true);
+    // SAFETY: this function is named only where the features were found.
+    unsafe { planes::<B, T>(rows, panel) }
+}
+
+/// Codes times scales are made of even and odd columns, in sixteen bits each.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    nested::clear(rows.len(), panel);
+    let offset = _mm512_set1_epi8(T::OFFSET as i8);
+    let (low, high) = (_mm_cvtsi32_si128(T::LOW as i32), _mm_cvtsi32_si128(8 - T::LOW as i32));
+    let bytes = _mm512_set1_epi16(255);
+    let mask = _mm512_set1_epi8((1 << T::LOW) - 1);
+    let (mut lower, mut upper) = ([_mm512_setzero_si512(); ROWS], [_mm512_setzero_si512(); ROWS]);
+    for b in 0..panel.cols / 256 {
+        let mut scales = [_mm512_setzero_si512(); ROWS];
+        for (r, row) in rows.iter().enumerate() {
+            let block = row[b * B..][..B].as_ptr();
+            // SAFETY: a block, by the slice.
+            unsafe {
+                scales[r] = _mm512_castsi256_si512(T::scales16(block));
+                panel.scales[b * ROWS + r] = T::step(block);
+                if T::MIN {
+                    panel.mins[b * ROWS + r] = T::min_step(block);
+                    let mut pairs = [0u32; 8];
+                    _mm256_storeu_si256(pairs.as_mut_ptr().cast(), T::mins16(block));
+                    let out = panel.integers[b * 16 * ROWS..][..16 * ROWS].as_mut_ptr().cast::<u32>();
+                    for i in 0..8 {
+                        out.add(i * ROWS + r).write(pairs[i]);
+                    }
+                }
+            }
+        }
+        for p in 0..4 {
+            for (r, row) in rows.iter().enumerate() {
+                // SAFETY: a block, by the slice.
+                let (codes, minus) = unsafe { T::part(row[b * B..][..B].as_ptr(), p) };
+                let mut codes = _mm512_sub_epi8(codes, offset);
+                let scale = _mm512_permutexvar_epi16(places(p), scales[r]);
+                let mut size = scale;
+                if T::SIGNS {
+                    codes = _mm512_mask_sub_epi8(codes, minus, _mm512_setzero_si512(), codes);
+                } else if T::OFFSET != 0 {
+                    // Codes with the sign of the scale, times its size.
+                    size = _mm512_abs_epi16(scale);
+                    let sign = _mm512_srai_epi16(scale, 15);
+                    codes = _mm512_sub_epi8(_mm512_xor_si512(codes, sign), sign);
+                }
+                let even = _mm512_maddubs_epi16(size, codes);
+                let odd = _mm512_maddubs_epi16(_mm512_slli_epi16(size, 8), codes);
+                // Where `bytes` has ones from the first, elsewhere from the second.
+                let all = _mm512_ternarylogic_epi64::<0xCA>(bytes, even, _mm512_slli_epi16(odd, 8));
+                if T::LOW == 0 {
+                    lower[r] = all;
+                } else {
+                    lower[r] = _mm512_and_si512(all, mask);
+                    let (even, odd) = (_mm512_sra_epi16(even, low), _mm512_sll_epi16(odd, high));
+                    upper[r] = _mm512_ternarylogic_epi64::<0xCA>(bytes, even, odd);
+                }
+            }
+            let at = (b * 256 + 64 * p) * ROWS;
+            transpose(&lower, &mut panel.codes[at..][..64 * ROWS]);
+            if T::LOW > 0 {
+                transpose(&upper, &mut panel.upper[at..][..64 * ROWS]);
+            }
+        }
+    }
+}
+
+/// Tokens whose sums stay in registers.
+const TEAM: usize = 8;
+
+/// Products.
+pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    for first in (0..TOKENS).step_by(TEAM) {
+        let out = (&mut out[first..first + TEAM]).try_into().expect("a team");
+        if token + first < x.tokens {
+            // SAFETY: this function is named only where the features were found.
+            unsafe { team(panel, x, token + first, out) };
+        } else {
+            *out = [[0.0; ROWS]; TEAM];
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
+    let all = x.stride / 256;
+    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
+    let scales = &x.scales[token * all..(token + TEAM) * all];
+    let mut acc = [_mm512_setzero_ps(); TEAM];
+    for b in 0..panel.cols / 256 {
+        let w = &panel.pairs[b * 256 * ROWS..][..256 * ROWS];
+        let s = pairs(w, &x.wide[token * x.stride + b * 256..], x.stride);
+        add(&s, &panel.scales[b * ROWS..], &scales[b..], all, &mut acc);
+        if !panel.mins.is_empty() {
+            let m = &panel.integers[b * 16 * ROWS..][..16 * ROWS];
+            let stride = x.stride / 16;
+            let s = pairs(m, &x.sixteens[token * stride + b * 16..], stride);
+            add(&s, &panel.mins[b * ROWS..], &scales[b..], all, &mut acc);
+        }
+    }
+    for t in 0..TEAM {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
+    }
+}
+
+/// Adds integers under their rows' scales `d`, and the tokens', `stride` one after the other.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+fn add(s: &[__m512i; TEAM], d: &[f32], scales: &[f32], stride: usize, acc: &mut [__m512; TEAM]) {
+    // SAFETY: sixteen floats, by the slice.
+    let d = unsafe { _mm512_loadu_ps(d[..ROWS].as_ptr()) };
+    for t in 0..TEAM {
+        let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s[t]), d);
+        acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(scales[t * stride]), acc[t]);
+    }
+}
+
+/// Sums of products of pairs of columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+fn pairs(w: &[i16], q: &[i16], stride: usize) -> [__m512i; TEAM] {
+    let pairs = w.len() / (2 * ROWS);
+    assert!(q.len() >= (TEAM - 1) * stride + 2 * pairs);
+    let mut s = [_mm512_setzero_si512(); TEAM];
+    for k in 0..pairs {
+        // SAFETY: `pairs` times 32 weights, and two codes of each token, as asserted above.
+        unsafe {
+            let w = _mm512_loadu_si512(w.as_ptr().add(k * 2 * ROWS).cast());
+            for t in 0..TEAM {
+                let two = q.as_ptr().add(t * stride + 2 * k).cast::<i32>().read_unaligned();
+                s[t] = _mm512_dpwssd_epi32(s[t], w, _mm512_set1_epi32(two));
+            }
+        }
+    }
+    s
+}
