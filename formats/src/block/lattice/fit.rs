@@ -5,6 +5,8 @@
 //! where it is best for the points that it leads to. Costs are always those of the points nearest under the numbers
 //! as they will be stored.
 
+use std::hint::{black_box, select_unpredictable};
+
 use super::grid::Walk;
 use super::nearest::{Halves, LANES, Lanes};
 use crate::block::{Effort, f16_to_f32, f32_to_f16};
@@ -54,6 +56,11 @@ pub(super) trait Lattice<const D: usize, const L: usize> {
     const UNIT: f32;
     /// The step that is usual for weights whose mean square is 1.
     const USUAL: f32;
+    /// What a group's best step is to the one that would be best if all points were in the lattice.
+    const BIAS: f32;
+    /// Rounds of the search, and how many of them, the last, try scales exactly.
+    const ROUNDS: usize;
+    const EXACT: usize;
 }
 
 /// A super-block as it is stored.
@@ -238,24 +245,69 @@ struct Bowl {
     curve: f32,
 }
 
-/// From the ladder: eight steps and what they cost.
+/// Steps that each group is tried under, as parts of the usual: two rows of lanes.
+const LADDER: [Lanes; 2] =
+    [[0.45, 0.53, 0.62, 0.7, 0.77, 0.83, 0.89, 0.95], [1.0, 1.06, 1.13, 1.21, 1.3, 1.42, 1.6, 1.9]];
+
+/// Where a group's best step may be. Its weights are rounded one by one, to levels evenly apart, as if all points were
+/// in the lattice; the step is then moved to where it is best for what came of that.
 #[inline(always)]
-fn bowl(t: &Lanes, e: &Lanes) -> Bowl {
-    let mut k = 0;
-    for l in 1..LANES {
-        k = if e[l] < e[k] { l } else { k };
+fn look<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, g: usize, usual: f32) -> Bowl {
+    let mut best = Bowl { step: usual, curve: 0.0 };
+    let mut gain = 0.0;
+    let gap = (T::LEVELS[L - 1] - T::LEVELS[0]) / (L - 1) as f32;
+    for row in &LADDER {
+        let (mut steps, mut inverse) = ([0.0; LANES], [0.0; LANES]);
+        for l in 0..LANES {
+            steps[l] = usual * row[l];
+            inverse[l] = 1.0 / (gap * steps[l]);
+        }
+        let (mut xy, mut yy) = ([[0.0; LANES]; 2], [[0.0; LANES]; 2]);
+        for v in 0..T::GROUP / 8 {
+            let (mut dot, mut square) = ([[0.0; LANES]; 2], [[0.0; LANES]; 2]);
+            for (i, &shift) in shifts(T::SIGNS).iter().enumerate() {
+                let least = T::LEVELS[0] + shift;
+                for j in 0..8 {
+                    let at = T::GROUP * g + 8 * v + j;
+                    let (x, w) = (s.x[at], s.w[at]);
+                    for l in 0..LANES {
+                        let q = clamp(x * inverse[l] - least / gap, 0.0, (L - 1) as f32);
+                        let y = (q + TO_INTEGER - TO_INTEGER) * gap + least;
+                        let wy = w * y;
+                        dot[i][l] += wy * x;
+                        square[i][l] += wy * y;
+                    }
+                }
+            }
+            if T::SIGNS == Signs::Vector {
+                for l in 0..LANES {
+                    let up = steps[l] * square[0][l] - 2.0 * dot[0][l];
+                    let down = steps[l] * square[1][l] - 2.0 * dot[1][l];
+                    dot[0][l] = select_unpredictable(down < up, dot[1][l], dot[0][l]);
+                    square[0][l] = select_unpredictable(down < up, square[1][l], square[0][l]);
+                }
+            }
+            for i in 0..2 {
+                for l in 0..LANES {
+                    xy[i][l] += dot[i][l];
+                    yy[i][l] += square[i][l];
+                }
+            }
+        }
+        let (xy, yy) = black_box((xy, yy));
+        let sides = if T::SIGNS == Signs::Group { 2 } else { 1 };
+        for i in 0..sides {
+            for l in 0..LANES {
+                let step = xy[i][l] / yy[i][l];
+                if step * xy[i][l] > gain && step > 0.0 {
+                    gain = step * xy[i][l];
+                    best = Bowl { step, curve: yy[i][l] };
+                }
+            }
+        }
     }
-    let m = k.clamp(1, LANES - 2);
-    // The parabola through three points.
-    let (left, right) = (t[m] - t[m - 1], t[m + 1] - t[m]);
-    let (down, up) = ((e[m - 1] - e[m]) / left, (e[m + 1] - e[m]) / right);
-    let curve = (down + up) / (left + right);
-    let step = t[m] + (down * right - up * left) / (2.0 * (left + right)) / curve;
-    if curve > 0.0 && step.is_finite() {
-        Bowl { step: clamp(step, t[0], t[LANES - 1]), curve }
-    } else {
-        Bowl { step: t[k], curve: 0.0 }
-    }
+    best.step *= T::BIAS;
+    best
 }
 
 /// What scales a trial found, and what they cost.
@@ -264,6 +316,17 @@ struct Trial {
     d: f32,
     scales: [u8; GROUPS],
     cost: f32,
+}
+
+/// A scale d, each group's scale being the one that makes the step nearest to its best.
+#[inline(always)]
+fn guess<const D: usize, const L: usize, T: Lattice<D, L>>(d: f32, bowls: &[Bowl; GROUPS]) -> Trial {
+    let mut trial = Trial { d, scales: [0; GROUPS], cost: 0.0 };
+    for g in 0..256 / T::GROUP {
+        let place = (bowls[g].step / (d * T::UNIT) - 1.0) * 0.5;
+        trial.scales[g] = clamp(place + 0.5, 0.0, (T::SCALES - 1) as f32) as u8;
+    }
+    trial
 }
 
 /// Tries `N` scales d, each with the 8 / N scales of every group that are nearest to its best step.
@@ -454,26 +517,41 @@ fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
     }
 }
 
-/// The scale d that is best for a code's points and groups' scales.
+/// What groups cost with a code's points, and the scale d that is best for these and the groups' scales.
 #[inline(always)]
-fn refit<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, code: &Code) -> f32 {
-    let (mut xy, mut yy) = ([0.0; 8], [0.0; 8]);
-    for v in 0..32 {
-        let unit = T::UNIT * f32::from(2 * code.scales[8 * v / T::GROUP] + 1);
-        let shift = match T::SIGNS {
-            Signs::Free | Signs::Even => 0.0,
-            Signs::Group | Signs::Vector if code.down[v] => -SHIFT,
-            Signs::Group | Signs::Vector => SHIFT,
-        };
-        for j in 0..8 {
-            let point = &T::POINTS[usize::from(code.points[(8 * v + j) / D])];
-            let y = unit * (f32::from(point[j % D]) + (T::ORIGIN + shift));
-            let (x, w) = (s.x[8 * v + j], s.w[8 * v + j]);
-            xy[j] += w * (x * y);
-            yy[j] += w * (y * y);
+fn refit<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    code: &Code,
+    bowls: &mut [Bowl; GROUPS],
+) -> f32 {
+    let (mut all_xy, mut all_yy) = (0.0, 0.0);
+    for g in 0..256 / T::GROUP {
+        let (mut xy, mut yy) = ([0.0; 8], [0.0; 8]);
+        for v in g * (T::GROUP / 8)..(g + 1) * (T::GROUP / 8) {
+            let mut origin = T::ORIGIN;
+            if matches!(T::SIGNS, Signs::Group | Signs::Vector) {
+                origin += if code.down[v] { -SHIFT } else { SHIFT };
+            }
+            for part in 0..8 / D {
+                let point = &T::POINTS[usize::from(code.points[8 / D * v + part])];
+                for j in 0..D {
+                    let y = f32::from(point[j]) + origin;
+                    let at = 8 * v + D * part + j;
+                    let wy = s.w[at] * y;
+                    xy[D * part + j] += wy * s.x[at];
+                    yy[D * part + j] += wy * y;
+                }
+            }
         }
+        let (xy, yy) = (add(&xy), add(&yy));
+        if xy > 0.0 {
+            bowls[g] = Bowl { step: xy / yy, curve: yy };
+        }
+        let unit = T::UNIT * f32::from(2 * code.scales[g] + 1);
+        all_xy += unit * xy;
+        all_yy += unit * unit * yy;
     }
-    stored(add(&xy) / add(&yy))
+    stored(all_xy / all_yy)
 }
 
 /// Packs a super-block.
@@ -493,12 +571,7 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         let (e, total) = s.energy(T::GROUP * g, T::GROUP);
         energy += e;
         if e > 0.0 {
-            let rms = (e / total).sqrt();
-            let mut steps = [0.0; LANES];
-            for l in 0..LANES {
-                steps[l] = rms * T::USUAL * LADDER[l];
-            }
-            bowls[g] = bowl(&steps, &costs::<D, L, T>(&s, g, &steps, &mut halves));
+            bowls[g] = look::<D, L, T>(&s, g, (e / total).sqrt() * T::USUAL);
         } else {
             let least = if T::SIGNS == Signs::Free || T::SIGNS == Signs::Even { T::LEVELS[0] } else { SHIFT };
             bowls[g].curve = total * (least * least);
@@ -508,35 +581,33 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         return code;
     }
 
-    let mut best = match effort {
-        Effort::Fast => {
-            let d = propose::<D, L, 1, T>(&bowls);
-            let mut trial = Trial { d: d[0], scales: [0; GROUPS], cost: 0.0 };
-            for g in 0..256 / T::GROUP {
-                let scale = (bowls[g].step / (trial.d * T::UNIT) - 1.0) * 0.5;
-                trial.scales[g] = clamp(scale + 0.5, 0.0, (T::SCALES - 1) as f32) as u8;
-            }
-            trial
-        }
-        Effort::Normal | Effort::Thorough => {
-            attempt::<D, L, 2, T>(&s, &propose::<D, L, 2, T>(&bowls), &bowls, &mut halves)
-        }
+    let mut d = propose::<D, L, 2, T>(&bowls);
+    let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
+    let mut next = Code { ..code };
+    let rounds = match effort {
+        Effort::Fast => 2,
+        Effort::Normal => T::ROUNDS,
+        Effort::Thorough => 6,
     };
-    assign::<D, L, T>(&s, &best, &mut code, &mut halves);
-    if effort == Effort::Fast {
-        best.d = refit::<D, L, T>(&s, &code);
-        best.cost = assign::<D, L, T>(&s, &best, &mut code, &mut halves);
-    } else {
-        let rounds = if effort == Effort::Normal { 1 } else { 4 };
-        for _ in 0..rounds {
-            let d = refit::<D, L, T>(&s, &code);
-            let next = attempt::<D, L, 2, T>(&s, &[d, stored(d * 1.01)], &bowls, &mut halves);
-            if next.cost >= best.cost {
-                break;
-            }
-            best = next;
-            assign::<D, L, T>(&s, &best, &mut code, &mut halves);
+    for round in 0..rounds {
+        let exact = match effort {
+            Effort::Fast => false,
+            Effort::Normal => round >= T::ROUNDS - T::EXACT,
+            Effort::Thorough => true,
+        };
+        let mut trial = if exact {
+            attempt::<D, L, 2, T>(&s, &d, &bowls, &mut halves)
+        } else {
+            guess::<D, L, T>(d[0], &bowls)
+        };
+        trial.cost = assign::<D, L, T>(&s, &trial, &mut next, &mut halves);
+        if trial.cost >= best.cost {
+            break;
         }
+        best = trial;
+        std::mem::swap(&mut code, &mut next);
+        d[0] = refit::<D, L, T>(&s, &code, &mut bowls);
+        d[1] = propose::<D, L, 1, T>(&bowls)[0];
     }
     if best.cost >= energy {
         code.d = 0.0;
@@ -545,6 +616,3 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     }
     code
 }
-
-/// Steps that each group is tried under, in units of the usual.
-const LADDER: Lanes = [0.55, 0.66, 0.79, 0.93, 1.09, 1.27, 1.48, 1.75];

@@ -63,6 +63,9 @@ impl Lattice<8, 3> for Iq1S {
     const SCALES: usize = 8;
     const UNIT: f32 = 1.0;
     const USUAL: f32 = 1.2;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }
 
 /// 32 bytes of points, 16 bytes of nibbles (three upper bits of a point and whether it is moved down), four numbers of
@@ -126,4 +129,7 @@ impl Lattice<8, 3> for Iq1M {
     const SCALES: usize = 8;
     const UNIT: f32 = 1.0;
     const USUAL: f32 = 1.2;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }

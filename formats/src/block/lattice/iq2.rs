@@ -68,6 +68,9 @@ impl Lattice<8, 3> for Iq2Xxs {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.125;
     const USUAL: f32 = 0.04;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }
 
 /// d, 32 numbers of nine bits of point and seven of signs, eight bytes of scales (of 16 weights each, low nibble
@@ -114,6 +117,9 @@ impl Lattice<8, 3> for Iq2Xs {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.125;
     const USUAL: f32 = 0.04;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }
 
 /// d, 32 bytes of points, 32 bytes of signs, eight bytes of the points' upper pairs of bits, eight bytes of scales as
@@ -165,4 +171,7 @@ impl Lattice<8, 3> for Iq2S {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.125;
     const USUAL: f32 = 0.04;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }

@@ -60,6 +60,9 @@ impl Lattice<4, 8> for Iq3Xxs {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.25;
     const USUAL: f32 = 0.037;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }
 
 /// d, 64 bytes of points, eight bytes of their ninth bits, 32 bytes of signs, four bytes of scales (of 32 weights each,
@@ -114,4 +117,7 @@ impl Lattice<4, 8> for Iq3S {
     const SCALES: usize = 16;
     const UNIT: f32 = 1.0;
     const USUAL: f32 = 0.16;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }
