@@ -1,12 +1,9 @@
 //! A bit and a half: eight weights of -1, 0 and 1, moved together by an eighth up or down.
 
-use super::grid;
-use crate::block::f16_to_f32;
-use crate::block::layout::half;
-use crate::block::{Block, Prior};
-
-/// How far points are moved.
-const SHIFT: f32 = 0.125;
+use super::fit::{Lattice, SHIFT, Signs, fit};
+use super::grid::{self, Walk};
+use crate::block::layout::{half, pack_half};
+use crate::block::{Block, Effort, Prior, f16_to_f32, f32_to_f16};
 
 /// Weights of a point whose levels are 0, 1 and 2.
 #[inline(always)]
@@ -35,6 +32,40 @@ impl Block<256, 50> for Iq1S {
             shifted(step, &grid::IQ1[index], high >> 15 == 1, out);
         }
     }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 50]) {
+        let code = fit::<8, 3, Self>(x, w, effort);
+        *bytes = [0; 50];
+        if code.d == 0.0 {
+            return;
+        }
+        pack_half(code.d, bytes);
+        let (low, high) = bytes[2..].split_at_mut(32);
+        for g in 0..8 {
+            let mut number = u16::from(code.scales[g]) << 12 | u16::from(code.down[4 * g]) << 15;
+            for l in 0..4 {
+                low[4 * g + l] = code.points[4 * g + l] as u8;
+                number |= (code.points[4 * g + l] >> 8) << (3 * l);
+            }
+            high[2 * g..2 * g + 2].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+impl Lattice<8, 3> for Iq1S {
+    const LEVELS: [f32; 3] = [-1.0, 0.0, 1.0];
+    const WALK: &'static Walk = &grid::IQ1_WALK;
+    const POINTS: &'static [[u8; 8]] = &grid::IQ1;
+    const ORIGIN: f32 = -1.0;
+    const SIGNS: Signs = Signs::Group;
+    const GROUP: usize = 32;
+    const SCALES: usize = 8;
+    const UNIT: f32 = 1.0;
+    const USUAL: f32 = 1.2;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }
 
 /// 32 bytes of points, 16 bytes of nibbles (three upper bits of a point and whether it is moved down), four numbers of
@@ -62,4 +93,43 @@ impl Block<256, 56> for Iq1M {
             shifted(step, &grid::IQ1[index], high & 8 != 0, out);
         }
     }
+
+    #[inline(always)]
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 56]) {
+        let code = fit::<8, 3, Self>(x, w, effort);
+        *bytes = [0; 56];
+        if code.d == 0.0 {
+            return;
+        }
+        let (low, rest) = bytes.split_at_mut(32);
+        let (high, rest) = rest.split_at_mut(16);
+        for l in 0..32 {
+            low[l] = code.points[l] as u8;
+            let nibble = (code.points[l] >> 8) as u8 | u8::from(code.down[l]) << 3;
+            high[l / 2] |= nibble << (4 * (l % 2));
+        }
+        let d = f32_to_f16(code.d);
+        for i in 0..4 {
+            let mut number = (d >> (4 * i) & 15) << 12;
+            for k in 0..4 {
+                number |= u16::from(code.scales[4 * i + k]) << (3 * k);
+            }
+            rest[2 * i..2 * i + 2].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+impl Lattice<8, 3> for Iq1M {
+    const LEVELS: [f32; 3] = [-1.0, 0.0, 1.0];
+    const WALK: &'static Walk = &grid::IQ1_WALK;
+    const POINTS: &'static [[u8; 8]] = &grid::IQ1;
+    const ORIGIN: f32 = -1.0;
+    const SIGNS: Signs = Signs::Vector;
+    const GROUP: usize = 16;
+    const SCALES: usize = 8;
+    const UNIT: f32 = 1.0;
+    const USUAL: f32 = 1.2;
+    const BIAS: f32 = 1.0;
+    const ROUNDS: usize = 3;
+    const EXACT: usize = 1;
 }

@@ -3,10 +3,12 @@
 //!
 //! The points are given by tables ([`tables`]); an index needs fewer bits than its coordinates would one by one.
 
+mod fit;
 pub mod grid;
 mod iq1;
 mod iq2;
 mod iq3;
+mod nearest;
 mod tables;
 
 pub use iq1::{Iq1M, Iq1S};
