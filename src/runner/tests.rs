@@ -1,10 +1,13 @@
 use std::path::Path;
 
+use formats::block::{DType, Encode, Info, TYPES};
 use formats::model::Tensor;
 
+use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::*;
 use crate::arch::Config;
 use crate::kernels::Isa;
+use crate::source::view::RowOrder;
 use crate::source::{self, Source};
 
 fn demo() -> Source {
@@ -72,14 +75,20 @@ fn plainly(source: &Source, tokens: &[u32]) -> Vec<f64> {
         tokens.iter().map(|&t| embedding[t as usize * hidden..][..hidden].to_vec()).collect();
     for l in 0..config.layers {
         let w = |part: &str| tensor(&format!("blk.{l}.{part}.weight"));
+        let times = |part: &str, x: &[f64]| -> Vec<f64> {
+            let scale = format!("blk.{l}.{part}.scale");
+            let scaled = source.model.tensors.iter().any(|t| t.name == scale);
+            let scale = if scaled { tensor(&scale)[0] } else { 1.0 };
+            times(&w(part), x).into_iter().map(|x| x * scale).collect()
+        };
         let (mut ks, mut vs) = (Vec::new(), Vec::new());
         for (t, x) in xs.iter_mut().enumerate() {
             let n = norm(x, &w("attn_norm"));
-            let (mut q, mut k) = (times(&w("attn_q"), &n), times(&w("attn_k"), &n));
+            let (mut q, mut k) = (times("attn_q", &n), times("attn_k", &n));
             turn(&mut q, t);
             turn(&mut k, t);
             ks.push(k);
-            vs.push(times(&w("attn_v"), &n));
+            vs.push(times("attn_v", &n));
             let mut mixed = Vec::new();
             for h in 0..heads {
                 let g = h / (heads / kv) * dim;
@@ -94,11 +103,11 @@ fn plainly(source: &Source, tokens: &[u32]) -> Vec<f64> {
                     (0..dim).map(|d| e.iter().zip(&vs).map(|(e, v)| e / sum * v[g + d]).sum::<f64>()),
                 );
             }
-            x.iter_mut().zip(times(&w("attn_output"), &mixed)).for_each(|(x, y)| *x += y);
+            x.iter_mut().zip(times("attn_output", &mixed)).for_each(|(x, y)| *x += y);
             let n = norm(x, &w("ffn_norm"));
-            let gate = times(&w("ffn_gate"), &n).into_iter().zip(times(&w("ffn_up"), &n));
+            let gate = times("ffn_gate", &n).into_iter().zip(times("ffn_up", &n));
             let gate: Vec<f64> = gate.map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-            x.iter_mut().zip(times(&w("ffn_down"), &gate)).for_each(|(x, y)| *x += y);
+            x.iter_mut().zip(times("ffn_down", &gate)).for_each(|(x, y)| *x += y);
         }
     }
     let last = tensor("output_norm.weight");
@@ -117,6 +126,70 @@ fn logits_are_those_of_the_definition() {
     for (kv, near) in [(CacheKind::F16, 1e-2), (CacheKind::Q8_0, 5e-2)] {
         let found = logits(&source, exact, kv, &[&TOKENS]);
         assert!(distance(&found, &truth) < near, "{kv:?} {}", distance(&found, &truth));
+    }
+}
+
+/// NVFP4 has a scale of a whole tensor beside it; any tensor may.
+#[test]
+fn tensors_with_scales_of_their_own() {
+    let mut source = demo();
+    let plain = plainly(&source, &TOKENS);
+    for (i, part) in ["attn_q", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"].iter().enumerate()
+    {
+        // Any number of the file will do.
+        let norm = source.model.tensors.iter().find(|t| t.name == "blk.2.ffn_norm.weight").unwrap();
+        let mut scale = norm.clone();
+        (scale.name, scale.shape) = (format!("blk.1.{part}.scale"), vec![1]);
+        scale.place.len = norm.place.len / norm.elements();
+        scale.place.offset += i as u64 * scale.place.len;
+        let mut input = scale.clone();
+        input.name = format!("blk.1.{part}.input_scale");
+        source.model.tensors.extend([scale, input]);
+    }
+    let truth = plainly(&source, &TOKENS);
+    assert!(truth.iter().zip(&plain).any(|(x, y)| (x - y).abs() > 0.1), "the scales change something");
+    let found = logits(&source, Options { exact: true, isa: None }, CacheKind::F32, &[&TOKENS]);
+    assert!(distance(&found, &truth) < 1e-5, "{}", distance(&found, &truth));
+}
+
+/// One by one and in panels, with integers and with floats.
+#[test]
+fn matrices_of_every_type() {
+    let (rows, cols) = (20, 512);
+    let mut seed = 1u32;
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let weights: Vec<f32> = (0..rows * cols).map(|_| next() * 0.1).collect();
+    let x: Vec<f32> = (0..7 * cols).map(|_| next()).collect();
+    let small = |t: &&Info| t.weights > 1 || matches!(t.dtype, DType::F32 | DType::F16 | DType::BF16);
+    for info in TYPES.iter().filter(small) {
+        let Some(codec) = crate::kernels::codec(info.dtype) else { continue };
+        let mut bytes = vec![0; info.dtype.bytes_for((rows * cols) as u64).unwrap() as usize];
+        codec.encode(&weights, &Encode::default(), &mut bytes);
+        let mut stored = vec![0f32; rows * cols];
+        codec.decode(&bytes, &mut stored);
+        for (precision, near) in
+            [(Precision::Exact, 1e-5), (Precision::Blocks, 0.02), (Precision::Token, 0.03)]
+        {
+            let name = info.name.to_string();
+            let bytes = (&bytes[..]).into();
+            let matrix =
+                Matrix::new(name, info.dtype, bytes, RowOrder::Same, (rows, cols), precision, Isa::current());
+            for tokens in [1, 7] {
+                let x = &x[..tokens * cols];
+                let mut out = vec![0f32; tokens * rows];
+                multiply(&mut Inputs::default(), x, vec![(&matrix, &mut out[..])]);
+                let truth: Vec<f64> = x
+                    .chunks(cols)
+                    .flat_map(|x| stored.chunks(cols).map(move |w| (w, x)))
+                    .map(|(w, x)| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum())
+                    .collect();
+                let far = distance(&out, &truth);
+                assert!(far < near, "{} {precision:?} {tokens}: {far}", info.name);
+            }
+        }
     }
 }
 

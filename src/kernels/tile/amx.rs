@@ -79,7 +79,7 @@ const RING: usize = 4;
 unsafe fn multiply<const W: usize>(q: *const i8, stride: usize, w: *const i8, into: &mut Products) {
     // SAFETY: the caller's; `into` has room for sixteen rows of 64 bytes.
     unsafe {
-        if W == 32 {
+        if W <= 32 {
             asm!(
                 "tilezero tmm0",
                 "tileloadd tmm2, [{q} + {stride}*1]",
