@@ -12,17 +12,17 @@ pub fn noise(seed: u32) -> impl FnMut() -> f32 {
     }
 }
 
-/// A row of random bytes whose scales are numbers, and one whose codes are at their ends.
-pub fn rows(dtype: DType, cols: usize, seed: u32) -> [Vec<u8>; 3] {
+/// A row of random bytes whose scales are numbers, and some whose codes or integer scales are at their ends.
+pub fn rows(dtype: DType, cols: usize, seed: u32) -> [Vec<u8>; 4] {
     let info = dtype.info();
     let len = dtype.bytes_for(cols as u64).unwrap() as usize;
     let mut next = noise(seed);
     let random: Vec<u8> = (0..len).map(|_| (next() * 128.0) as i32 as u8).collect();
-    let (mut low, mut high) = (vec![0u8; len], vec![255u8; len]);
+    let (mut low, mut high, middle) = (vec![0u8; len], vec![255u8; len], vec![0x80; len]);
     if dtype == DType::Q8_0 {
         (low, high) = (vec![0x80; len], vec![0x7F; len]);
     }
-    [random, low, high].map(|mut row| {
+    [random, low, high, middle].map(|mut row| {
         for block in row.chunks_exact_mut(info.bytes) {
             if dtype == DType::MXFP4 {
                 block[0] = 112 + block[0] % 16;
