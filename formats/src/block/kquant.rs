@@ -5,7 +5,9 @@ use super::layout::{
     half, long_nibbles, pack_half, pack_long_nibbles, pack_pairs, pack_planes, pack_six_bit_codes,
     pack_sixes, pack_sixteen_sixes, pairs, planes, six_bit_codes, sixes, sixteen_sixes,
 };
-use super::naive::{Affine, Scaled};
+use super::groups::{Integers, Row};
+use super::naive::Affine;
+use super::scaled::{self, Shape};
 use super::{Block, Effort, Prior};
 
 /// x = (d·scale)·q − dmin·min, `N` weights to a group of the `G`.
@@ -87,17 +89,34 @@ impl Block<256, 110> for Q3K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 110]) {
-        let fit = Scaled::<16, 16>::naive(x, -4.0, 31.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 110]) {
+        let fit = scaled::fit::<Q3K, 2, 16, 16>(x, w, effort);
         let mut six = [0; 16];
         for g in 0..16 {
             six[g] = (fit.scales[g] + 32) as u8;
         }
-        pack_planes(&fit.q, 2, &mut bytes[..32]);
-        pack_pairs(&fit.q, &mut bytes[32..96]);
+        pack_planes(&fit.codes, 2, &mut bytes[..32]);
+        pack_pairs(&fit.codes, &mut bytes[32..96]);
         pack_sixteen_sixes(&six, &mut bytes[96..108]);
         pack_half(fit.d, &mut bytes[108..]);
     }
+}
+
+impl Shape for Q3K {
+    type Levels = Integers<-4, 3>;
+    const LEAST: f32 = -32.0;
+    const MOST: f32 = 31.0;
+    const PLACES: &'static [f32] = &[-3.1, -3.4, -3.7, -4.0, -4.3, -4.6, -5.0, 2.2, 2.5, 2.8, 3.1, 3.4, 3.8, 4.2];
+    const MORE: &'static [f32] = &[
+        -2.8, -3.0, -3.2, -3.4, -3.6, -3.8, -4.0, -4.2, -4.4, -4.6, -4.8, -5.2, -5.8, -6.5, 2.0, 2.2, 2.4, 2.6, 2.8, 3.0,
+        3.2, 3.4, 3.6, 3.9, 4.3, 5.0, 6.0,
+    ];
+    const TOPS: &'static [Row] = &[
+        [-32.0, 31.0, -31.0, 30.0, -30.0, 29.0, -29.0, 28.0],
+        [-33.0, 32.0, -28.0, 27.0, -27.0, 26.0, -26.0, 25.0],
+        [-32.5, 31.5, -25.0, 24.0, -24.0, 23.0, -23.0, 22.0],
+    ];
+    const REACH: [i32; 2] = [2, 1];
 }
 
 /// d, dmin, twelve bytes of scales and mins, 128 bytes of codes of four bits: groups of 32,
@@ -170,13 +189,28 @@ impl Block<256, 210> for Q6K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 210]) {
-        let fit = Scaled::<16, 16>::naive(x, -32.0, 127.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 210]) {
+        let fit = scaled::fit::<Q6K, 2, 16, 16>(x, w, effort);
         let (low, rest) = bytes.split_at_mut(128);
-        pack_six_bit_codes(&fit.q, low, &mut rest[..64]);
+        pack_six_bit_codes(&fit.codes, low, &mut rest[..64]);
         for g in 0..16 {
             rest[64 + g] = fit.scales[g] as u8;
         }
         pack_half(fit.d, &mut rest[80..]);
     }
+}
+
+impl Shape for Q6K {
+    type Levels = Integers<-32, 31>;
+    const LEAST: f32 = -128.0;
+    const MOST: f32 = 127.0;
+    const PLACES: &'static [f32] = &[
+        -30.4, -30.9, -31.4, -31.9, -32.3, -32.7, -33.1, -33.6, 29.6, 30.1, 30.6, 31.0, 31.4, 31.8, 32.2, 32.7,
+    ];
+    const MORE: &'static [f32] = &[-27.0, -27.5, -28.0, -28.5, -29.0, -29.5, -30.0, -30.5, -31.0, -31.5, -32.0, -32.5, -33.0, -33.5, -34.0, -34.5, -35.0, -35.5, -36.0, -36.5, -37.0, -37.5, -38.0, -38.5, -39.0, -39.5, -40.0, 26.5, 27.0, 27.5, 28.0, 28.5, 29.0, 29.5, 30.0, 30.5, 31.0, 31.5, 32.0, 32.5, 33.0, 33.5, 34.0, 34.5, 35.0, 35.5, 36.0, 36.5, 37.0, 37.5, 38.0, 38.5, 39.0, 39.5];
+    const TOPS: &'static [Row] = &[
+        [-128.0, 127.0, -126.0, 125.0, -124.0, 123.0, -122.0, 121.0],
+        [-120.0, 119.0, -118.0, 117.0, -116.0, 115.0, -114.0, 113.0],
+    ];
+    const REACH: [i32; 2] = [12, 4];
 }
