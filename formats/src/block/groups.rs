@@ -145,27 +145,23 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         for l in 0..LANES {
             s[l] = peaks[l] / L::LO;
         }
-        let mut offer = |(xq, qq): (Row, Row), s: &mut Row| {
+        // First the usual place: what it meets exactly, others only seem to meet better.
+        for i in 0..1 + places.len() + rounds {
+            let mut start = inverse(&s);
+            if i > 0 && i <= places.len() {
+                for l in 0..LANES {
+                    start[l] = places[i - 1] * per_peak[l];
+                }
+            }
+            let (xq, qq) = self.project::<L>(&start);
             for l in 0..LANES {
-                let gain = xq[l] * xq[l];
-                // As products, so that there is one division.
                 let fit = xq[l] / (qq[l] + f32::MIN_POSITIVE);
-                let better = xq[l] * fit > saved[l];
-                saved[l] = select_unpredictable(better, xq[l] * fit, saved[l]);
+                let gain = xq[l] * fit;
+                let better = gain > saved[l] * (1.0 + 1e-6);
+                saved[l] = select_unpredictable(better, gain, saved[l]);
                 s[l] = select_unpredictable(better, fit, s[l]);
                 weight[l] = select_unpredictable(better, qq[l], weight[l]);
-                let _ = gain;
             }
-        };
-        for &place in places {
-            let mut start = [0.0; LANES];
-            for l in 0..LANES {
-                start[l] = place * per_peak[l];
-            }
-            offer(self.project::<L>(&start), &mut s);
-        }
-        for _ in 0..rounds {
-            offer(self.project::<L>(&inverse(&s)), &mut s);
         }
         (s, weight)
     }

@@ -5,6 +5,7 @@
 //! encoded also name their [`Block`]. Adding a type is a file and a line.
 
 mod activation;
+mod affine;
 mod binary;
 mod float;
 mod fp4;
@@ -14,9 +15,9 @@ mod iq4;
 mod kquant;
 mod layout;
 mod legacy;
-mod naive;
 mod scaled;
 mod search;
+mod single;
 mod survey;
 mod team;
 mod ternary;

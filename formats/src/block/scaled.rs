@@ -43,7 +43,7 @@ pub(super) fn unit(peak: f32) -> f32 {
 
 /// The largest magnitude, up to where types reach.
 #[inline(always)]
-pub(super) fn top(x: &[f32; 256]) -> f32 {
+pub(super) fn top<const W: usize>(x: &[f32; W]) -> f32 {
     let mut top = [0u32; LANES];
     for x in x.as_chunks::<LANES>().0 {
         for l in 0..LANES {
@@ -114,7 +114,12 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
     let peak = top(x);
     let unit = unit(peak);
     if peak <= HALF_MIN / 2.0 {
-        write::<S, H, N, G, WEIGHTED>(&mut out, &side_by_side::<H, N, WEIGHTED>(x, None, 0.0), &[[0.0; LANES]; H], 1.0);
+        write::<S, H, N, G, WEIGHTED>(
+            &mut out,
+            &side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
+            &[[0.0; LANES]; H],
+            1.0,
+        );
         return out;
     }
     let groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
@@ -144,7 +149,12 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
             Effort::Normal => 2,
             Effort::Thorough => 4,
         };
-        let mut error = neighbours::<S, H, N, WEIGHTED>(&groups, d, &mut scales, if rounds == 0 { 1 } else { S::REACH[0] });
+        let mut error = neighbours::<S, H, N, WEIGHTED>(
+            &groups,
+            d,
+            &mut scales,
+            if rounds == 0 { 1 } else { S::REACH[0] },
+        );
         keep(&mut best, error, d, &scales);
         for _ in 0..rounds {
             let fitted = refit::<S, H, N, WEIGHTED>(&groups, d, &scales, unit);
@@ -208,7 +218,11 @@ fn common<S: Shape, const H: usize>(s: &[Row; H], weight: &[Row; H], unit: f32) 
         }
     }
     let first = if found[0].1 == 0.0 { stored_scale(most / S::LEAST / unit) * unit } else { found[0].1 };
-    [first, if found[1].1 == 0.0 { first } else { found[1].1 }, if found[2].1 == 0.0 { first } else { found[2].1 }]
+    [
+        first,
+        if found[1].1 == 0.0 { first } else { found[1].1 },
+        if found[2].1 == 0.0 { first } else { found[2].1 },
+    ]
 }
 
 /// Tries integer scales up to `reach` from those given, with the levels chosen anew, and keeps the best; gives the
