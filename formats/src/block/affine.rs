@@ -500,19 +500,11 @@ impl<const H: usize> Place<H> {
                 s[l] = self.d * self.scales[h][l];
                 o[l] = -(self.dmin * self.mins[h][l]);
             }
-            let inverse = inverse(&s);
-            let mut codes = [[0u8; LANES]; N];
-            for j in 0..N {
-                for l in 0..LANES {
-                    codes[j][l] = S::Levels::code((groups[h].x[j][l] - o[l]) * inverse[l]);
-                }
-            }
+            let codes = groups[h].codes::<S::Levels>(&inverse(&s), &o);
             for l in 0..LANES {
                 out.scales[LANES * h + l] = self.scales[h][l] as u8;
                 out.mins[LANES * h + l] = self.mins[h][l] as u8;
-                for j in 0..N {
-                    out.codes[(LANES * h + l) * N + j] = codes[j][l];
-                }
+                out.codes[(LANES * h + l) * N..][..N].copy_from_slice(&codes[l]);
             }
         }
     }

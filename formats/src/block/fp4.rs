@@ -3,7 +3,7 @@
 use super::layout::{nibbles, pack_nibbles};
 use std::hint::select_unpredictable;
 
-use super::groups::{LANES, Levels, clamp, nearest};
+use super::groups::{LANES, Levels, clamp, inverse, nearest};
 use super::single::gather;
 use super::{Block, Effort};
 
@@ -20,22 +20,24 @@ impl Levels for Floats {
 
     #[inline(always)]
     fn level(v: f32) -> f32 {
-        let (sign, a) = (v.to_bits() & 0x8000_0000, v.to_bits() & 0x7FFF_FFFF);
-        let float = f32::from_bits((a + 0x0020_0000) & 0x7FC0_0000);
-        let a = f32::from_bits(a);
-        let integer = nearest(if a < 2.0 { a } else { 2.0 });
-        let level = if a < 2.0 { integer } else { float };
-        let level = if level < 12.0 { level } else { 12.0 };
+        let sign = v.to_bits() & 0x8000_0000;
+        let a = clamp(f32::from_bits(v.to_bits() & 0x7FFF_FFFF), 0.0, 12.0);
+        // Integers up to 2; what is beyond is rounded to one bit of mantissa.
+        let small = nearest(if a < 2.0 { a } else { 2.0 });
+        let large = if a > 2.0 { a } else { 2.0 };
+        let level = small + (f32::from_bits((large.to_bits() + 0x0020_0000) & 0x7FC0_0000) - 2.0);
         f32::from_bits(level.to_bits() | sign)
     }
 
     #[inline(always)]
     fn code(v: f32) -> u8 {
-        let level = Self::level(v).to_bits();
-        let magnitude = level & 0x7FFF_FFFF;
-        let small = f32::from_bits(magnitude) as u32;
-        let code = if magnitude < 0x4000_0000 { small } else { (magnitude >> 22) - 254 };
-        (if magnitude == 0 { 0 } else { code | level >> 31 << 3 }) as u8
+        let level = Self::level(v);
+        let magnitude = f32::from_bits(level.to_bits() & 0x7FFF_FFFF);
+        // Counted in the bits from the first of mantissa on.
+        let large = if magnitude > 2.0 { magnitude } else { 2.0 };
+        let small = (magnitude - (large - 2.0)) as i32;
+        let code = small + (large.to_bits() >> 22) as i32 - 256;
+        (code | if level < 0.0 { 8 } else { 0 }) as u8
     }
 }
 
@@ -92,17 +94,17 @@ fn pack_powers<const WEIGHTED: bool>(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, b
             best[l] = select_unpredictable(better, power, best[l]);
         }
     }
-    for (l, bytes) in bytes.iter_mut().enumerate() {
+    let (mut exponents, mut per) = ([0; LANES], [0.0; LANES]);
+    for l in 0..LANES {
         // Both are powers of two, so the exponents say all: half of 2^(e − 127) is best / unit.
-        let exponent = |v: f32| (v.to_bits() >> 23) as i32;
-        let e = exponent(best[l]) - exponent(units[l]) + 128;
-        bytes[0] = if units[l] == 0.0 { 0 } else { e.clamp(0, 254) as u8 };
-        let per = if units[l] == 0.0 { 0.0 } else { 1.0 / (half_power(bytes[0]) * units[l]) };
-        let mut codes = [0; 32];
-        for j in 0..32 {
-            codes[j] = Floats::code(groups.x[j][l] * per);
-        }
-        pack_nibbles(&codes, &mut bytes[1..]);
+        let e = (best[l].to_bits() >> 23) as i32 - (units[l].to_bits() >> 23) as i32 + 128;
+        exponents[l] = if units[l] == 0.0 { 0 } else { e.clamp(0, 254) as u8 };
+        per[l] = half_power(exponents[l]) * units[l];
+    }
+    let codes = groups.codes::<Floats>(&inverse(&per), &[0.0; LANES]);
+    for (l, bytes) in bytes.iter_mut().enumerate() {
+        bytes[0] = exponents[l];
+        pack_nibbles(&codes[l], &mut bytes[1..]);
     }
 }
 
@@ -194,15 +196,18 @@ fn pack_small_floats<const WEIGHTED: bool>(
             best[l] = select_unpredictable(better, code[l], best[l]);
         }
     }
+    let mut s = [0.0; LANES];
+    for l in 0..LANES {
+        best[l] = if units[l] == 0.0 { 0 } else { best[l] };
+        s[l] = half_ue4m3(best[l] as u8) * units[l];
+    }
+    let codes = groups.codes::<Floats>(&inverse(&s), &[0.0; LANES]);
     for (b, bytes) in bytes.iter_mut().enumerate() {
         for g in 0..4 {
-            let l = 4 * b + g;
-            bytes[g] = if units[l] == 0.0 { 0 } else { best[l] as u8 };
-            let s = half_ue4m3(bytes[g]) * units[l];
-            let per = if s == 0.0 { 0.0 } else { 1.0 / s };
+            let codes = &codes[4 * b + g];
+            bytes[g] = best[4 * b + g] as u8;
             for j in 0..8 {
-                let (low, high) = (groups.x[j][l] * per, groups.x[j + 8][l] * per);
-                bytes[4 + 8 * g + j] = Floats::code(low) | Floats::code(high) << 4;
+                bytes[4 + 8 * g + j] = codes[j] | codes[j + 8] << 4;
             }
         }
     }

@@ -135,6 +135,26 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         black_box(error)
     }
 
+    /// The codes of (x − o)·inverse, each group's together.
+    #[inline(always)]
+    pub(super) fn codes<L: Levels>(&self, inverse: &Row, o: &Row) -> [[u8; N]; LANES] {
+        // Rows first: what is done to lanes becomes vector code, and turning bytes round is cheap.
+        let mut rows = [[0u8; LANES]; N];
+        for j in 0..N {
+            for l in 0..LANES {
+                rows[j][l] = L::code((self.x[j][l] - o[l]) * inverse[l]);
+            }
+        }
+        let rows = black_box(rows);
+        let mut codes = [[0u8; N]; LANES];
+        for l in 0..LANES {
+            for j in 0..N {
+                codes[l][j] = rows[j][l];
+            }
+        }
+        codes
+    }
+
     /// The scales with the least error, each group's own: from the places (in levels) where the peaks are put, and
     /// then by rounding and fitting in turn. Gives them with their Σwqq.
     #[inline(always)]

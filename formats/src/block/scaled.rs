@@ -295,18 +295,10 @@ fn write<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTE
         for l in 0..LANES {
             s[l] = d * scales[h][l];
         }
-        let inverse = inverse(&s);
-        let mut codes = [[0u8; LANES]; N];
-        for j in 0..N {
-            for l in 0..LANES {
-                codes[j][l] = S::Levels::code(groups[h].x[j][l] * inverse[l]);
-            }
-        }
+        let codes = groups[h].codes::<S::Levels>(&inverse(&s), &[0.0; LANES]);
         for l in 0..LANES {
             out.scales[LANES * h + l] = scales[h][l] as i8;
-            for j in 0..N {
-                out.codes[(LANES * h + l) * N + j] = codes[j][l];
-            }
+            out.codes[(LANES * h + l) * N..][..N].copy_from_slice(&codes[l]);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::hint::select_unpredictable;
 
-use super::groups::{Groups, LANES, Levels, Row, clamp};
+use super::groups::{Groups, LANES, Levels, Row, clamp, inverse};
 use super::scaled::{top, unit};
 use super::search::{HALF_MIN, stored_scale};
 use super::{Effort, f16_to_f32, f32_to_f16};
@@ -109,12 +109,8 @@ fn team<S: Shape<W, B>, const W: usize, const B: usize, const WEIGHTED: bool>(
         }
     }
 
+    let codes = groups.codes::<S::Levels>(&inverse(&s), &[0.0; LANES]);
     for (l, bytes) in bytes.iter_mut().enumerate() {
-        let inverse = if s[l] == 0.0 { 0.0 } else { 1.0 / s[l] };
-        let mut codes = [0; W];
-        for j in 0..W {
-            codes[j] = S::Levels::code(groups.x[j][l] * inverse);
-        }
-        S::pack(if units[l] == 0.0 { 0.0 } else { s[l] / units[l] }, &codes, bytes);
+        S::pack(if units[l] == 0.0 { 0.0 } else { s[l] / units[l] }, &codes[l], bytes);
     }
 }
