@@ -2,12 +2,13 @@
  *
  *     peer_blocks TYPE TENSORS ROWS COLS WEIGHTS IMPORTANCE|- DECODED ROUNDS
  *
- * TYPE is ggml's name of the type, WEIGHTS a file of f32 [TENSORS, ROWS, COLS], IMPORTANCE one of f32 [TENSORS, COLS],
- * DECODED the file that is written, f32 as WEIGHTS. Prints the least seconds of ROUNDS passes for encoding and for
+ * TYPE is the name of the type in any case, WEIGHTS a file of f32 [TENSORS, ROWS, COLS], IMPORTANCE one of f32 [TENSORS, COLS],
+ * DECODED the file that is written, f32 as WEIGHTS. Types that insist on importance get ones where there is none. Prints the least seconds of ROUNDS passes for encoding and for
  * decoding. Built by scripts/compare_encoders.sh. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "ggml.h"
@@ -35,7 +36,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     int type = 0;
-    while (type < GGML_TYPE_COUNT && (!ggml_type_name(type) || strcmp(ggml_type_name(type), argv[1]))) {
+    while (type < GGML_TYPE_COUNT && (!ggml_type_name(type) || strcasecmp(ggml_type_name(type), argv[1]))) {
         type++;
     }
     if (type == GGML_TYPE_COUNT) {
@@ -49,6 +50,12 @@ int main(int argc, char **argv) {
     float *w = strcmp(argv[6], "-") ? load(argv[6], tensors * cols) : NULL;
     char *packed = malloc(tensors * bytes);
 
+    if (!w && ggml_quantize_requires_imatrix(type)) {
+        w = malloc(tensors * cols * sizeof *w);
+        for (size_t j = 0; j < tensors * cols; j++) {
+            w[j] = 1.0f;
+        }
+    }
     ggml_quantize_init(type);
     double encode = 1e9, decode = 1e9;
     for (int r = 0; r < rounds; r++) {

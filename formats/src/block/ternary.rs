@@ -181,7 +181,7 @@ impl Block<256, 54> for Tq1_0 {
                     number =
                         3 * number + if n < digits { u16::from(trits[weight + n * count + i]) } else { 0 };
                 }
-                bytes[byte + i] = ((u32::from(number) * 256 + 242) / 243) as u8;
+                bytes[byte + i] = (u32::from(number) * 256).div_ceil(243) as u8;
             }
         }
         pack_half(d, &mut bytes[52..]);
