@@ -221,9 +221,9 @@ fn run(
             Ok(Band { job: index, tensor: *tensor, writes, outcome: Outcome::default() })
         }
         Job::Encode { tensor, range } => {
-            let t = &plan.layout.tensors[*tensor];
-            let weights = Weights::new(&fetched, &t.name, order.0, range.end - range.start)?;
-            let (writes, outcome) = encode(t, range.start, &weights, order.1, buffer)?;
+            let name = &plan.layout.tensors[*tensor].name;
+            let weights = Weights::new(&fetched, name, order.0, range.end - range.start)?;
+            let (writes, outcome) = encode(plan, *tensor, range.start, &weights, buffer)?;
             Ok(Band { job: index, tensor: *tensor, writes, outcome })
         }
     }
@@ -283,14 +283,15 @@ impl<'a> Weights<'a> {
 /// Weights that go through all steps before the next do: they and what becomes of them stay in the first cache.
 const PIECE: usize = 4096;
 
-/// Encodes elements from `first` on, and looks at what became of them.
+/// Encodes elements from `first` on of a tensor of the layout, and looks at what became of them.
 fn encode(
-    t: &Tensor,
+    plan: &Plan,
+    tensor: usize,
     first: u64,
     weights: &Weights<'_>,
-    order: ByteOrder,
     mut buffer: Vec<u8>,
 ) -> Result<(Writes, Outcome)> {
+    let (t, order) = (&plan.layout.tensors[tensor], plan.order);
     let count = weights.len();
     let (from, to) = (weights.unit(), t.encoding.unit().max(1) as usize);
     let unit = if from.is_multiple_of(to) { from } else { from * to };
@@ -303,11 +304,18 @@ fn encode(
             let codec = kernels::codec(dtype).expect("plans encode into types that have a codec");
             let bytes = |n: u64| dtype.bytes_for(n).expect("bands are whole rows");
             buffer.resize(bytes(count as u64) as usize, 0);
+            let mut columns = plan.search.columns(tensor);
             for at in pieces {
                 let (x, y) = (&mut x[..at.len()], &mut y[..at.len()]);
                 let out = &mut buffer[bytes(at.start as u64) as usize..bytes(at.end as u64) as usize];
                 weights.decode(at.clone(), x);
-                codec.encode(x, &Encode::default(), out);
+                let whole = first + at.start as u64..first + at.end as u64;
+                let how = Encode {
+                    importance: columns.as_mut().map(|c| c.of(whole)),
+                    objective: plan.search.objective,
+                    effort: plan.search.effort,
+                };
+                codec.encode(x, &how, out);
                 codec.decode(out, y);
                 outcome.add(sound(t, first + at.start as u64, x, y)?);
             }

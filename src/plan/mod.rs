@@ -2,6 +2,7 @@
 //! first weight is read.
 
 pub mod edit;
+pub mod rounding;
 pub mod scheme;
 mod target;
 
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::source::Source;
 use edit::Edit;
+use rounding::{Rounding, Search};
 use scheme::{Role, Scheme, role};
 
 /// A type, or what the source has.
@@ -75,6 +77,8 @@ pub struct Wishes {
     pub bin_version: Option<u32>,
     /// The largest group of a llama2.c version 2 checkpoint; 64 if not given.
     pub group_size: Option<u32>,
+    /// How weights are rounded where they are quantized.
+    pub rounding: Rounding,
 }
 
 /// What becomes of one tensor.
@@ -102,6 +106,8 @@ pub struct Plan {
     pub metadata: Metadata,
     /// One for each tensor of the layout.
     pub steps: Vec<Step>,
+    /// What encoders are told.
+    pub search: Search,
     /// Where everything goes.
     pub layout: Layout,
     /// The files of the layout.
@@ -157,6 +163,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         refuse_fallbacks(&steps, &tensors)?;
     }
     check_sources(model, wishes, &steps, &tensors)?;
+    let search = rounding::search(&wishes.rounding, &steps, &tensors, &mut notes)?;
 
     if target == Target::Safetensors {
         target::refuse_packed(&tensors)?;
@@ -167,6 +174,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     };
     if target == Target::Gguf {
         target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
+        rounding::gguf_metadata(&search, &wishes.edits, &mut metadata);
     }
     let (mut layout, paths, extra) =
         target::place(source, wishes, target, order, &metadata, &tensors, &mut notes)?;
@@ -177,7 +185,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan { target, folder, order, metadata, steps, layout, paths, extra, notes })
+    Ok(Plan { target, folder, order, metadata, steps, search, layout, paths, extra, notes })
 }
 
 /// The rules for what no scheme quantizes.
