@@ -3,6 +3,7 @@
 
 pub mod edit;
 pub mod rounding;
+pub mod scales;
 pub mod scheme;
 mod target;
 
@@ -22,6 +23,7 @@ use crate::kernels;
 use crate::source::Source;
 use edit::Edit;
 use rounding::{Rounding, Search};
+use scales::Scale;
 use scheme::{Role, Scheme, role};
 
 /// A type, or what the source has.
@@ -108,6 +110,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What encoders are told.
     pub search: Search,
+    /// Tensors that are divided by a number of their own before they are encoded.
+    pub scales: Vec<Scale>,
     /// Where everything goes.
     pub layout: Layout,
     /// The files of the layout.
@@ -159,6 +163,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     .into_iter()
     .unzip();
+    let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
     if wishes.strict {
         refuse_fallbacks(&steps, &tensors)?;
     }
@@ -185,7 +190,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan { target, folder, order, metadata, steps, search, layout, paths, extra, notes })
+    Ok(Plan { target, folder, order, metadata, steps, search, scales, layout, paths, extra, notes })
 }
 
 /// The rules for what no scheme quantizes.
