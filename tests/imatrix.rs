@@ -4,37 +4,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Dir, demo, fails, json, ok};
-use formats::container::gguf::{Options, Split, layout};
+use common::{Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
 use formats::metadata::{Array, Metadata, Value};
-use formats::model::{ByteOrder, Encoding, Place, Tensor};
-use ggufkit::source::{self, Source};
-
-/// A tensor's name, shape and numbers.
-type Numbers = (String, Vec<u64>, Vec<f32>);
-
-fn write(path: &str, metadata: &Metadata, tensors: &[Numbers]) {
-    let described: Vec<_> = tensors
-        .iter()
-        .map(|(name, shape, _)| Tensor {
-            name: name.clone(),
-            shape: shape.clone(),
-            encoding: Encoding::Blocks(formats::block::DType::F32),
-            place: Place::default(),
-        })
-        .collect();
-    let options = Options { order: ByteOrder::Little, split: Split::None };
-    let layout = layout(path, metadata, &described, options).unwrap();
-    let mut bytes = vec![0; layout.files[0].len as usize];
-    for (at, fixed) in &layout.files[0].fixed {
-        bytes[*at as usize..][..fixed.len()].copy_from_slice(fixed);
-    }
-    for (t, (.., x)) in layout.tensors.iter().zip(tensors) {
-        let data: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-        bytes[t.place.offset as usize..][..data.len()].copy_from_slice(&data);
-    }
-    std::fs::write(path, bytes).unwrap();
-}
 
 /// A file of importances: names, matrices, and the mean squares of all columns.
 fn imatrix(path: &str, entries: &[(&str, u64, Vec<f32>)]) {
@@ -56,17 +27,7 @@ fn imatrix(path: &str, entries: &[(&str, u64, Vec<f32>)]) {
             ]
         })
         .collect();
-    write(path, &metadata, &tensors);
-}
-
-/// Numbers without a pattern, equal in every run.
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..n).map(|_| next() + next() + next()).collect()
+    write_gguf(path, &metadata, &tensors);
 }
 
 /// Mean squares as activations have them: some columns count a thousand times what others do.
@@ -88,23 +49,6 @@ fn demo_imatrix(path: &str) -> Vec<(String, Vec<f32>)> {
     let entries: Vec<_> = all.iter().map(|(name, m)| (name.as_str(), 1, m.clone())).collect();
     imatrix(path, &entries);
     all
-}
-
-/// A tensor's weights.
-fn weights(path: &str, name: &str) -> Vec<f32> {
-    let source = Source::open(Path::new(path), &source::Options::default()).unwrap();
-    let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
-    let n = source.model.tensors[i].elements();
-    let mut x = vec![0.0; n as usize];
-    source.fetch(i, 0..n).unwrap().decode(name, source.model.order, &mut x).unwrap();
-    x
-}
-
-/// A tensor's stored bytes.
-fn stored(path: &str, name: &str) -> Vec<u8> {
-    let source = Source::open(Path::new(path), &source::Options::default()).unwrap();
-    let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
-    source.read(i, 0..source.model.tensors[i].place.len).unwrap().into_owned()
 }
 
 /// The sum of squared errors, each times its column's importance.
@@ -242,7 +186,7 @@ fn bytes_do_not_depend_on_how_the_work_is_cut() {
         .collect();
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", Value::text("unknown"));
-    write(&model, &metadata, &tensors);
+    write_gguf(&model, &metadata, &tensors);
     let matrices = |shape: &[u64]| if shape.len() == 3 { shape[0] } else { 1 };
     let entry = |(i, (name, shape)): (usize, &(&'static str, &[u64]))| {
         let n = matrices(shape) * shape.last().unwrap();
@@ -276,7 +220,7 @@ fn bytes_do_not_depend_on_how_the_work_is_cut() {
         for (k, part) in stack.chunks(stack.len() / shape[0] as usize).enumerate() {
             let (len, cols) = (sized(&shape[1..]), shape[2] as usize);
             let x = tensors[3].2[k * len..(k + 1) * len].to_vec();
-            write(&one, &metadata, &[(name.to_string(), shape[1..].to_vec(), x)]);
+            write_gguf(&one, &metadata, &[(name.to_string(), shape[1..].to_vec(), x)]);
             imatrix(&its, &[(name, 1, entries[3].2[k * cols..(k + 1) * cols].to_vec())]);
             let out = dir.path("alone.gguf");
             ok(&["quantize", &one, &out, "--type", "q8_0", "--tensor", &rule, "--imatrix", &its]);
