@@ -19,6 +19,7 @@ use super::options::{
     usage,
 };
 use super::print;
+use super::rounding::Rounding;
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
@@ -28,7 +29,7 @@ use crate::plan::scheme::Scheme;
 use crate::plan::{self, Choice, Plan, Target, Wishes};
 use crate::quantize::Outcome;
 use crate::report::compare::table;
-use crate::report::{self, Table, parse_bytes};
+use crate::report::{self, Table, parse_bytes, visible};
 use crate::runner::{CacheKind, Network, Options};
 use crate::source::Source;
 
@@ -110,6 +111,8 @@ struct Common {
     group_size: Option<u32>,
     #[command(flatten)]
     edits: Edits,
+    #[command(flatten)]
+    rounding: Rounding,
     #[command(flatten)]
     resources: Resources,
     #[command(flatten)]
@@ -216,7 +219,9 @@ impl Common {
             edits: self.edits.list(),
             bin_version: self.bin_version,
             group_size: self.group_size,
+            rounding: self.rounding.wishes(self.input.no_mmap)?,
         };
+        source.beside.extend(self.rounding.imatrix.clone());
         let folder = plan::is_folder(&wishes.out);
         if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
             source = hub::export(source)?;
@@ -261,6 +266,7 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Re
         _ => format!("{:.2} bits per weight, ", plan.bits_per_weight()),
     };
     let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
+    text += &importance(plan);
     text += &remarks(plan);
     text += &not_ternary(plan, &outcomes);
     print(&text)
@@ -304,6 +310,12 @@ fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
         table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
     }
     table.to_string()
+}
+
+/// Whose importances were used, and for what.
+fn importance(plan: &Plan) -> String {
+    let known = plan.search.known.as_ref();
+    known.map_or_else(String::new, |k| format!("importance: {}\n", visible(&k.summary())))
 }
 
 /// Fallbacks with their cost, and the plan's notes.
@@ -367,6 +379,7 @@ fn plan_text(source: &Source, plan: &Plan) -> String {
         "{before} → {after}, {:.2} bits per weight; nothing was written",
         plan.bits_per_weight()
     );
+    text += &importance(plan);
     text + &remarks(plan)
 }
 
@@ -380,6 +393,7 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
             "bytes": t.place.len,
             "rule": step.rule,
             "wanted": step.wanted.map(|w| w.name()),
+            "importance": plan.search.columns(i).is_some(),
         });
         if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
@@ -396,6 +410,14 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
         "bytes": plan.bytes(),
         "bits_per_weight": plan.bits_per_weight(),
         "metadata": metadata_json(&plan.metadata),
+        "importance": plan.search.known.as_ref().map(|k| json!({
+            "file": k.file,
+            "entries": k.entries,
+            "chunks": k.chunks,
+            "datasets": k.datasets,
+            "used": k.used,
+            "quantized": k.quantized,
+        })),
         "tensors": tensors.collect::<Vec<_>>(),
         "notes": plan.notes,
     });

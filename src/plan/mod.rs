@@ -2,6 +2,8 @@
 //! first weight is read.
 
 pub mod edit;
+pub mod rounding;
+pub mod scales;
 pub mod scheme;
 mod target;
 
@@ -20,6 +22,8 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::source::Source;
 use edit::Edit;
+use rounding::{Rounding, Search};
+use scales::Scale;
 use scheme::{Role, Scheme, role};
 
 /// A type, or what the source has.
@@ -75,6 +79,8 @@ pub struct Wishes {
     pub bin_version: Option<u32>,
     /// The largest group of a llama2.c version 2 checkpoint; 64 if not given.
     pub group_size: Option<u32>,
+    /// How weights are rounded where they are quantized.
+    pub rounding: Rounding,
 }
 
 /// What becomes of one tensor.
@@ -102,6 +108,10 @@ pub struct Plan {
     pub metadata: Metadata,
     /// One for each tensor of the layout.
     pub steps: Vec<Step>,
+    /// What encoders are told.
+    pub search: Search,
+    /// Tensors that are divided by a number of their own before they are encoded.
+    pub scales: Vec<Scale>,
     /// Where everything goes.
     pub layout: Layout,
     /// The files of the layout.
@@ -153,10 +163,12 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     .into_iter()
     .unzip();
+    let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
     if wishes.strict {
         refuse_fallbacks(&steps, &tensors)?;
     }
     check_sources(model, wishes, &steps, &tensors)?;
+    let search = rounding::search(&wishes.rounding, &steps, &tensors, &mut notes)?;
 
     if target == Target::Safetensors {
         target::refuse_packed(&tensors)?;
@@ -167,6 +179,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     };
     if target == Target::Gguf {
         target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
+        rounding::gguf_metadata(&search, &wishes.edits, &mut metadata);
     }
     let (mut layout, paths, extra) =
         target::place(source, wishes, target, order, &metadata, &tensors, &mut notes)?;
@@ -177,7 +190,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan { target, folder, order, metadata, steps, layout, paths, extra, notes })
+    Ok(Plan { target, folder, order, metadata, steps, search, scales, layout, paths, extra, notes })
 }
 
 /// The rules for what no scheme quantizes.
