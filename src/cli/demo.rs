@@ -15,7 +15,8 @@ use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::Cut;
 use crate::pipeline;
-use crate::plan::scheme::{self, Role, role};
+use crate::plan::role::{Role, role};
+use crate::plan::scheme;
 use crate::plan::{self, Plan, Wishes};
 use crate::quantize::Outcome;
 use crate::report::compare::{self, Comparison};
@@ -118,7 +119,7 @@ impl Demo {
         let start = Instant::now();
         let plan = plan::plan(source, &wishes)?;
         let outcomes = pipeline::run(source, &plan, self.resources.limits(), &())?;
-        Ok(Made { scheme: scheme.name, plan, outcomes, took: start.elapsed() })
+        Ok(Made { scheme: name, plan, outcomes, took: start.elapsed() })
     }
 }
 
@@ -173,7 +174,7 @@ fn as_text(source: &Source, made: &[Made], lost: &Comparison, keep: Option<&Path
     heads.extend(packed.iter().map(|m| m.scheme));
     let mut table = Table::new(&heads);
     for (i, t) in model.tensors.iter().enumerate() {
-        if t.shape.len() < 2 || role(&t.name) == Role::Exempt {
+        if t.shape.len() < 2 || role(&t.name, "") == Role::Exempt {
             continue;
         }
         let mut row = vec![t.name.clone()];
