@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches};
 use formats::block::DType;
 use formats::container::gguf;
 use formats::container::safetensors::typed;
@@ -70,9 +70,9 @@ Examples:
   ggufkit quantize --print-recipe q4_k_m > mine.toml
   ggufkit quantize model.gguf mine.gguf --recipe mine.toml
   ggufkit quantize model.bin model-int8.bin --type int8")]
-pub struct Quantize {
+pub struct Quantizing {
     #[command(flatten)]
-    common: Option<Common>,
+    common: Common,
     /// Scheme, as listed below
     #[arg(
         long = "type",
@@ -85,6 +85,39 @@ pub struct Quantize {
     /// Print a scheme as a recipe, for --recipe, and do nothing else
     #[arg(long, value_name = "SCHEME", value_parser = find_scheme, exclusive = true)]
     print_recipe: Option<Arc<Scheme>>,
+}
+
+/// `ggufkit quantize`, or what it does without IN and OUT.
+#[derive(Debug)]
+pub enum Quantize {
+    /// Quantizes.
+    Make(Box<Quantizing>),
+    /// Prints a scheme as a recipe.
+    Print(Arc<Scheme>),
+}
+
+impl FromArgMatches for Quantize {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        match matches.get_one::<Arc<Scheme>>("print_recipe") {
+            Some(scheme) => Ok(Self::Print(scheme.clone())),
+            None => Quantizing::from_arg_matches(matches).map(|q| Self::Make(Box::new(q))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Quantize {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Quantizing::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Quantizing::augment_args_for_update(command)
+    }
 }
 
 /// A scheme, or none to keep every type. Under another name, since clap would take an `Option` for an argument that
@@ -220,11 +253,10 @@ impl Convert {
 
 impl Quantize {
     pub fn run(&self) -> Result<()> {
-        if let Some(scheme) = &self.print_recipe {
-            return print(&recipe::print(scheme));
+        match self {
+            Self::Print(scheme) => print(&recipe::print(scheme)),
+            Self::Make(q) => q.common.run(q.scheme.clone()),
         }
-        let common = self.common.as_ref().ok_or_else(|| usage("say what to quantize: IN and OUT"))?;
-        common.run(self.scheme.clone())
     }
 }
 

@@ -7,6 +7,8 @@ pub mod recipe;
 pub mod role;
 pub mod rule;
 pub mod scheme;
+#[cfg(test)]
+mod snapshots;
 mod steps;
 mod target;
 pub mod ternary;

@@ -146,9 +146,10 @@ pub(super) fn blind(wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Opti
         }
     }
     let types = types.join(", ");
+    let becomes = if count == 1 { "tensor becomes" } else { "tensors become" };
     (count > 0).then(|| {
         format!(
-            "{count} tensors become {types} without knowing which weights matter, which costs these types most of their \
+            "{count} {becomes} {types} without knowing which weights matter, which costs these types most of their \
              quality (llama-quantize refuses it): give an importance matrix with --imatrix FILE, or take q3_k_s or larger"
         )
     })
@@ -195,6 +196,7 @@ mod tests {
         ("blk.0.ffn_down.weight", &[256, 768]),
         ("blk.0.ffn_gate_inp.weight", &[8, 256]),
         ("blk.9.ffn_down.weight", &[256, 768]),
+        ("blk.9.attn_q.weight", &[256, 256]),
     ];
 
     #[test]
@@ -205,11 +207,12 @@ mod tests {
             &[
                 ("q6_k", "q4_k_m: output"),
                 ("q4_k", "q4_k_m"),
-                ("q4_k", "q4_k_m"),
+                ("q6_k", "q4_k_m: attn_v, layers more"),
                 ("f32", "vector"),
                 ("q6_k", "q4_k_m: ffn_down, layers more, arch != falcon"),
                 ("f32", "never quantized"),
                 ("q6_k", "q4_k_m: ffn_down, layers more, arch != falcon"),
+                ("q4_k", "q4_k_m"),
             ],
         );
     }
@@ -271,11 +274,11 @@ mod tests {
         assert_eq!([down(false), down(true)], ["q4_0", "q4_1"]);
         let notes = |name, importance| planned(SOME, wishes(name, importance)).unwrap().notes;
         assert!(
-            notes("iq2_xs", false).iter().any(|n| n.starts_with("1 tensors become iq2_xs without")),
+            notes("iq2_xs", false).iter().any(|n| n.starts_with("1 tensor becomes iq2_xs without")),
             "{:?}",
             notes("iq2_xs", false)
         );
-        assert!(notes("q2_k_s", false).iter().any(|n| n.contains("become q2_k without")));
+        assert!(notes("q2_k_s", false).iter().any(|n| n.contains(" q2_k without knowing")));
         for (name, importance) in [("iq2_xs", true), ("q2_k", false), ("q4_k_m", false)] {
             assert!(!notes(name, importance).iter().any(|n| n.contains("without knowing")), "{name}");
         }
