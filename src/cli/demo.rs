@@ -15,8 +15,7 @@ use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::Cut;
 use crate::pipeline;
-use crate::plan::role::{Role, role};
-use crate::plan::scheme;
+use crate::plan::scheme::{self, Role, role};
 use crate::plan::{self, Plan, Wishes};
 use crate::quantize::Outcome;
 use crate::report::compare::{self, Comparison};
@@ -174,7 +173,7 @@ fn as_text(source: &Source, made: &[Made], lost: &Comparison, keep: Option<&Path
     heads.extend(packed.iter().map(|m| m.scheme));
     let mut table = Table::new(&heads);
     for (i, t) in model.tensors.iter().enumerate() {
-        if t.shape.len() < 2 || role(&t.name, "") == Role::Exempt {
+        if t.shape.len() < 2 || role(&t.name) == Role::Exempt {
             continue;
         }
         let mut row = vec![t.name.clone()];

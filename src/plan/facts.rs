@@ -3,7 +3,7 @@
 use formats::metadata::{Metadata, Value};
 use formats::model::{Model, Tensor};
 
-use super::role::{Role, layer, role};
+use super::role::{Role, layer, role_in};
 use super::rule::{Facts, Subject};
 
 /// A model as the rules see it.
@@ -34,7 +34,7 @@ impl Seen {
     /// Looks at a model. `metadata` are its settings, changed as the user wants them.
     pub fn new(model: &Model, metadata: &Metadata, importance: bool) -> Self {
         let arch = metadata.text("general.architecture").unwrap_or_default().to_string();
-        let roles: Vec<Role> = model.tensors.iter().map(|t| role(&t.name, &arch)).collect();
+        let roles: Vec<Role> = model.tensors.iter().map(|t| role_in(&t.name, &arch)).collect();
         let number = |key: &str| first_number(metadata.get(&format!("{arch}.{key}"))?);
         let named = model.tensors.iter().filter_map(|t| layer(&t.name)).max();
         let facts = Facts {

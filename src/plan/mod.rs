@@ -197,6 +197,28 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     Ok(Plan { target, folder, order, metadata, steps, layout, paths, extra, notes })
 }
 
+/// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
+/// f32 only, and Hugging Face's checkpoints have one type for all, where that loses nothing.
+fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option<DType>) -> Result<DType> {
+    let float = matches!(d, DType::F16 | DType::BF16 | DType::F64);
+    match (target, main) {
+        (Target::Gguf, _) if source.hub.is_some() && float => Ok(DType::F32),
+        (Target::Safetensors, Some(main @ (DType::F16 | DType::BF16)))
+            if source.export.is_some() && d == DType::F32 =>
+        {
+            let n = source.model.tensors[i].elements();
+            let (mut x, mut back) = (vec![0f32; n as usize], vec![0f32; n as usize]);
+            source.fetch(i, 0..n)?.decode(&source.model.tensors[i].name, source.model.order, &mut x)?;
+            let codec = kernels::codec(main).expect("floats have codecs");
+            let mut bytes = vec![0u8; main.bytes_for(n).expect("floats of any number have a size") as usize];
+            codec.encode(&x, None, &mut bytes);
+            codec.decode(&bytes, &mut back);
+            Ok(if x == back { main } else { d })
+        }
+        _ => Ok(d),
+    }
+}
+
 /// Whether a type holds integers: indices and codes, no weights.
 pub(crate) fn is_integer(d: DType) -> bool {
     use DType::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};

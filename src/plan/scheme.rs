@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use formats::block::DType;
 
+pub use super::role::{Role, role};
 use super::rule::{Rule, Subject};
 use super::{Choice, is_integer, recipe};
 

@@ -5,10 +5,9 @@ use formats::metadata::Metadata;
 use formats::model::{Encoding, Place, Tensor};
 
 use super::facts::{Seen, is_vector};
-use super::role::{Role, role};
-use super::{Choice, Step, Target, Wishes, is_integer, scheme, target};
+use super::role::{Role, role, role_in};
+use super::{Choice, Step, Target, Wishes, is_integer, keep_vector, scheme, target};
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::source::Source;
 
 /// The rules for what no scheme quantizes.
@@ -16,28 +15,6 @@ const VECTOR: &str = "vector";
 const EXEMPT: &str = "never quantized";
 
 const KEPT: &str = "kept";
-
-/// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
-/// f32 only, and Hugging Face's checkpoints have one type for all, where that loses nothing.
-fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option<DType>) -> Result<DType> {
-    let float = matches!(d, DType::F16 | DType::BF16 | DType::F64);
-    match (target, main) {
-        (Target::Gguf, _) if source.hub.is_some() && float => Ok(DType::F32),
-        (Target::Safetensors, Some(main @ (DType::F16 | DType::BF16)))
-            if source.export.is_some() && d == DType::F32 =>
-        {
-            let n = source.model.tensors[i].elements();
-            let (mut x, mut back) = (vec![0f32; n as usize], vec![0f32; n as usize]);
-            source.fetch(i, 0..n)?.decode(&source.model.tensors[i].name, source.model.order, &mut x)?;
-            let codec = kernels::codec(main).expect("floats have codecs");
-            let mut bytes = vec![0u8; main.bytes_for(n).expect("floats of any number have a size") as usize];
-            codec.encode(&x, None, &mut bytes);
-            codec.decode(&bytes, &mut back);
-            Ok(if x == back { main } else { d })
-        }
-        _ => Ok(d),
-    }
-}
 
 /// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
 pub(super) fn steps(
@@ -104,7 +81,7 @@ fn choose(seen: &Seen, i: usize, t: &Tensor, wishes: &Wishes, used: &mut [bool])
         }
     }
     let subject = seen.subject(i, t);
-    let embedding = role(&t.name, &seen.facts.arch) == Role::Embedding;
+    let embedding = role_in(&t.name, &seen.facts.arch) == Role::Embedding;
     let asked = match (embedding, subject.role) {
         (true, role) => wishes.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
             let output = wishes.output.filter(|_| role == Role::Output);
@@ -136,7 +113,7 @@ pub(super) fn blind(wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Opti
     let mut count = 0;
     for (_, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
         let Encoding::Blocks(dtype) = t.encoding else { continue };
-        let logits = matches!(role(&t.name, ""), Role::Embedding | Role::Output);
+        let logits = matches!(role(&t.name), Role::Embedding | Role::Output);
         if logits || !scheme::needs_importance(dtype, scheme) {
             continue;
         }
@@ -215,6 +192,24 @@ mod tests {
                 ("q4_k", "q4_k_m"),
             ],
         );
+    }
+
+    #[test]
+    fn hugging_faces_names_mean_the_same() {
+        let hub: &[(&str, &[u64])] = &[
+            ("lm_head.weight", &[512, 256]),
+            ("model.embed_tokens.weight", &[512, 256]),
+            ("model.layers.0.self_attn.v_proj.weight", &[64, 256]),
+            ("model.layers.0.input_layernorm.weight", &[256]),
+            ("model.layers.0.mlp.down_proj.weight", &[256, 768]),
+            ("model.layers.0.block_sparse_moe.gate.weight", &[8, 256]),
+            ("model.layers.9.mlp.down_proj.weight", &[256, 768]),
+            ("model.layers.9.self_attn.q_proj.weight", &[256, 256]),
+        ];
+        for s in scheme::all() {
+            let wishes = || Wishes { scheme: scheme::find(&s.name), ..Wishes::default() };
+            assert_eq!(chosen(hub, wishes()), chosen(SOME, wishes()), "{}", s.name);
+        }
     }
 
     #[test]
