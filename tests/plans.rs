@@ -18,7 +18,8 @@ fn settings(name: &str) -> Option<PathBuf> {
     Some(found)
 }
 
-/// The sizes of Llama 3.1 8B that llama.cpp's documentation of its quantizer lists: bits per weight, and GiB.
+/// The sizes of Llama 3.1 8B that llama.cpp's documentation of its quantizer lists: bits per weight, and GiB. That
+/// of IQ3_XXS is of a file made with an importance matrix, which decides some of its types.
 #[test]
 fn sizes_are_the_published_ones() {
     let Some(config) = settings("meta-llama--Meta-Llama-3.1-8B") else { return };
@@ -33,7 +34,6 @@ fn sizes_are_the_published_ones() {
         ("iq2_xs", 2.59, 2.42),
         ("iq2_s", 2.74, 2.56),
         ("iq2_m", 2.93, 2.74),
-        ("iq3_xxs", 3.25, 3.04),
         ("iq3_xs", 3.50, 3.27),
         ("iq3_s", 3.66, 3.42),
         ("iq3_m", 3.76, 3.52),

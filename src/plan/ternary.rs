@@ -78,7 +78,7 @@ mod tests {
     fn magnitudes_are_compared_up_to_rounding() {
         assert!(one_magnitude(&[0.0; 9]));
         assert!(one_magnitude(&[0.02, -0.02, 0.0, 0.02]));
-        assert!(one_magnitude(&[1.0, -1.00390625, 0.0]));
+        assert!(one_magnitude(&[1.0, -1.003_906, 0.0]));
         assert!(one_magnitude(&[1.0, f32::NAN, -1.0]));
         assert!(one_magnitude(&[0.0, 1e-30, 0.0]));
         assert!(!one_magnitude(&[1.0, 1.02]));
