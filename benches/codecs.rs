@@ -3,7 +3,7 @@
 //!     cargo bench --bench codecs -- q8_0
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use formats::block::TYPES;
+use formats::block::{Encode, TYPES};
 use ggufkit::kernels::{Isa, codec_for};
 
 /// Enough rows to leave the first cache, few enough to stay in the second.
@@ -25,7 +25,9 @@ fn codecs(c: &mut Criterion) {
             let mut bytes = vec![0; info.dtype.bytes_for(WEIGHTS as u64).expect("whole blocks") as usize];
             let mut out = vec![0f32; WEIGHTS];
             let name = |what: &str| format!("{what} {} {}", info.name, isa.name());
-            group.bench_function(name("encode"), |b| b.iter(|| codec.encode(&x, None, &mut bytes)));
+            group.bench_function(name("encode"), |b| {
+                b.iter(|| codec.encode(&x, &Encode::default(), &mut bytes))
+            });
             group.bench_function(name("decode"), |b| b.iter(|| codec.decode(&bytes, &mut out)));
         }
     }

@@ -46,7 +46,7 @@ fn data(dtype: DType) -> (Vec<Vec<u8>>, Vec<f32>) {
     let rows = (0..ROWS).map(|_| {
         let w: Vec<f32> = (0..COLS).map(|_| next()).collect();
         let mut row = vec![0; dtype.bytes_for(COLS as u64).unwrap() as usize];
-        codec.encode(&w, None, &mut row);
+        codec.encode(&w, &formats::block::Encode::default(), &mut row);
         row
     });
     let rows = rows.collect();

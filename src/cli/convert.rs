@@ -19,6 +19,7 @@ use super::options::{
     Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, scheme_or_keep, tensor_rule, usage,
 };
 use super::print;
+use super::rounding::Rounding;
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
@@ -28,7 +29,7 @@ use crate::plan::scheme::{Scheme, choice};
 use crate::plan::{self, Choice, Plan, Target, Wishes, recipe};
 use crate::quantize::Outcome;
 use crate::report::compare::table;
-use crate::report::{self, Table, parse_bytes};
+use crate::report::{self, Table, parse_bytes, visible};
 use crate::runner::{CacheKind, Network, Options};
 use crate::source::Source;
 
@@ -176,6 +177,8 @@ struct Common {
     #[command(flatten)]
     edits: Edits,
     #[command(flatten)]
+    rounding: Rounding,
+    #[command(flatten)]
     resources: Resources,
     #[command(flatten)]
     check: Check,
@@ -284,14 +287,16 @@ impl Common {
             strict: self.strict,
             allow_requantize: self.allow_requantize,
             force: self.force,
-            importance: false,
+            importance: self.rounding.imatrix.is_some(),
             order: self.endian.map(Into::into),
             align: self.align,
             split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
             edits: self.edits.list(),
             bin_version: self.bin_version,
             group_size: self.group_size,
+            rounding: self.rounding.wishes(self.input.no_mmap)?,
         };
+        source.beside.extend(self.rounding.imatrix.clone());
         let folder = plan::is_folder(&wishes.out);
         if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
             source = hub::export(source)?;
@@ -336,6 +341,7 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Re
         _ => format!("{:.2} bits per weight, ", plan.bits_per_weight()),
     };
     let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
+    text += &importance(plan);
     text += &remarks(plan);
     text += &not_ternary(plan, &outcomes);
     print(&text)
@@ -379,6 +385,12 @@ fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
         table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
     }
     table.to_string()
+}
+
+/// Whose importances were used, and for what.
+fn importance(plan: &Plan) -> String {
+    let known = plan.search.known.as_ref();
+    known.map_or_else(String::new, |k| format!("importance: {}\n", visible(&k.summary())))
 }
 
 /// Fallbacks with their cost, and the plan's notes.
@@ -442,6 +454,7 @@ fn plan_text(source: &Source, plan: &Plan) -> String {
         "{before} → {after}, {:.2} bits per weight; nothing was written",
         plan.bits_per_weight()
     );
+    text += &importance(plan);
     text + &remarks(plan)
 }
 
@@ -455,6 +468,7 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
             "bytes": t.place.len,
             "rule": step.rule,
             "wanted": step.wanted.map(|w| w.name()),
+            "importance": plan.search.columns(i).is_some(),
         });
         if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
@@ -471,6 +485,14 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
         "bytes": plan.bytes(),
         "bits_per_weight": plan.bits_per_weight(),
         "metadata": metadata_json(&plan.metadata),
+        "importance": plan.search.known.as_ref().map(|k| json!({
+            "file": k.file,
+            "entries": k.entries,
+            "chunks": k.chunks,
+            "datasets": k.datasets,
+            "used": k.used,
+            "quantized": k.quantized,
+        })),
         "tensors": tensors.collect::<Vec<_>>(),
         "notes": plan.notes,
     });

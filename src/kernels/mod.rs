@@ -26,14 +26,14 @@ pub use aligned::Aligned;
 pub use isa::Isa;
 pub use weights::integer;
 
-use formats::block::{Block, DType, Visitor, decode_blocks, encode_blocks};
+use formats::block::{Block, DType, Encode, Visitor, decode_blocks, encode_blocks};
 
 /// Decodes and encodes rows of a type, little-endian.
 pub trait Codec: Sync + Send {
     /// Unpacks whole blocks: `bytes` holds as many as fill `out`.
     fn decode(&self, bytes: &[u8], out: &mut [f32]);
-    /// Packs whole blocks of finite weights; `importance`, where given, has one value for each weight.
-    fn encode(&self, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
+    /// Packs whole blocks of finite weights.
+    fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]);
 }
 
 /// Σ (x − y)² and Σ x², on the set in use. Neither can overflow: they are finite if, and only if, all numbers are.
@@ -113,14 +113,14 @@ impl<const W: usize, const B: usize, T: Block<W, B>> Codec for Portable<W, B, T>
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         decode_blocks::<W, B, T>(bytes, out);
     }
-    fn encode(&self, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-        encode_blocks::<W, B, T>(x, importance, bytes);
+    fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]) {
+        encode_blocks::<W, B, T>(x, how, bytes);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Block, Codec, decode_blocks, encode_blocks, sums_body};
+    use super::{Block, Codec, Encode, decode_blocks, encode_blocks, sums_body};
     use std::marker::PhantomData;
 
     macro_rules! set {
@@ -133,13 +133,13 @@ mod x86 {
                     // SAFETY: a value of this type exists only where the processor has the features.
                     unsafe { $decode::<W, B, T>(bytes, out) }
                 }
-                fn encode(&self, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+                fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]) {
                     if W == 1 {
                         // SAFETY: as above.
-                        unsafe { $encode::<W, B, T>(x, importance, bytes) }
+                        unsafe { $encode::<W, B, T>(x, how, bytes) }
                     } else {
                         // SAFETY: as above; a processor with the wider set has the narrower too.
-                        unsafe { $encode_many::<W, B, T>(x, importance, bytes) }
+                        unsafe { $encode_many::<W, B, T>(x, how, bytes) }
                     }
                 }
             }
@@ -152,10 +152,10 @@ mod x86 {
             #[target_feature(enable = $features)]
             fn $encode<const W: usize, const B: usize, T: Block<W, B>>(
                 x: &[f32],
-                importance: Option<&[f32]>,
+                how: &Encode<'_>,
                 bytes: &mut [u8],
             ) {
-                encode_blocks::<W, B, T>(x, importance, bytes);
+                encode_blocks::<W, B, T>(x, how, bytes);
             }
 
             #[target_feature(enable = $features)]

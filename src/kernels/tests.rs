@@ -34,9 +34,10 @@ fn every_instruction_set_gives_the_same_bits() {
                 let w: Vec<f32> = numbers(1024, seed + 100).iter().map(|x| x * x).collect();
                 let n = info.dtype.bytes_for(1024).unwrap() as usize;
                 for importance in [None, Some(&w[..])] {
+                    let how = Encode { importance, ..Encode::default() };
                     let (mut a, mut b) = (vec![0; n], vec![0; n]);
-                    portable.encode(&x, importance, &mut a);
-                    fast.encode(&x, importance, &mut b);
+                    portable.encode(&x, &how, &mut a);
+                    fast.encode(&x, &how, &mut b);
                     assert_eq!(a, b, "{} on {}, seed {seed}", info.name, isa.name());
                     let (mut y, mut z) = (vec![0f32; 1024], vec![0f32; 1024]);
                     portable.decode(&a, &mut y);

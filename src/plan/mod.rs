@@ -5,7 +5,9 @@ pub mod edit;
 pub mod facts;
 pub mod recipe;
 pub mod role;
+pub mod rounding;
 pub mod rule;
+pub mod scales;
 pub mod scheme;
 #[cfg(test)]
 mod snapshots;
@@ -18,7 +20,7 @@ pub use target::{is_folder, target};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use formats::block::DType;
+use formats::block::{DType, Encode};
 use formats::container::gguf::{self, Split};
 use formats::container::{Layout, llama2c, safetensors};
 use formats::metadata::{Metadata, Value};
@@ -29,6 +31,8 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::source::Source;
 use edit::Edit;
+use rounding::{Rounding, Search};
+use scales::Scale;
 use scheme::Scheme;
 
 /// A type, or what the source has.
@@ -88,6 +92,8 @@ pub struct Wishes {
     pub bin_version: Option<u32>,
     /// The largest group of a llama2.c version 2 checkpoint; 64 if not given.
     pub group_size: Option<u32>,
+    /// How weights are rounded where they are quantized.
+    pub rounding: Rounding,
 }
 
 /// What becomes of one tensor.
@@ -115,6 +121,10 @@ pub struct Plan {
     pub metadata: Metadata,
     /// One for each tensor of the layout.
     pub steps: Vec<Step>,
+    /// What encoders are told.
+    pub search: Search,
+    /// Tensors that are divided by a number of their own before they are encoded.
+    pub scales: Vec<Scale>,
     /// Where everything goes.
     pub layout: Layout,
     /// The files of the layout.
@@ -166,6 +176,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     .into_iter()
     .unzip();
+    let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
     if wishes.strict {
         refuse_fallbacks(&steps, &tensors)?;
     }
@@ -174,6 +185,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         ternary::refuse_others(source, &steps, &tensors)?;
     }
     notes.extend(steps::blind(wishes, &steps, &tensors));
+    let search = rounding::search(&wishes.rounding, &steps, &tensors, &mut notes)?;
 
     if target == Target::Safetensors {
         target::refuse_packed(&tensors)?;
@@ -184,6 +196,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     };
     if target == Target::Gguf {
         target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
+        rounding::gguf_metadata(&search, &wishes.edits, &mut metadata);
     }
     let (mut layout, paths, extra) =
         target::place(source, wishes, target, order, &metadata, &tensors, &mut notes)?;
@@ -194,7 +207,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan { target, folder, order, metadata, steps, layout, paths, extra, notes })
+    Ok(Plan { target, folder, order, metadata, steps, search, scales, layout, paths, extra, notes })
 }
 
 /// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
@@ -211,7 +224,7 @@ fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option
             source.fetch(i, 0..n)?.decode(&source.model.tensors[i].name, source.model.order, &mut x)?;
             let codec = kernels::codec(main).expect("floats have codecs");
             let mut bytes = vec![0u8; main.bytes_for(n).expect("floats of any number have a size") as usize];
-            codec.encode(&x, None, &mut bytes);
+            codec.encode(&x, &Encode::default(), &mut bytes);
             codec.decode(&bytes, &mut back);
             Ok(if x == back { main } else { d })
         }

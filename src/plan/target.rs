@@ -56,6 +56,7 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     )?;
     let grouped = target == Target::Llama2c && wishes.scheme.as_ref().is_none_or(|s| s.base == DType::Q8_0);
     only(wishes.group_size.is_some() && !grouped, "--group-size", "llama2.c files of --type q8_0")?;
+    only(wishes.rounding.importance.is_some() && target != Target::Gguf, "--imatrix", "GGUF")?;
     only(wishes.pure && wishes.scheme.is_none(), "--pure", "a --type other than keep")?;
     let big = wishes.order == Some(ByteOrder::Big) && target == Target::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;

@@ -1,6 +1,6 @@
 //! Plain numbers: one weight in a block. Rounding is to the nearest, ties to even.
 
-use super::Block;
+use super::{Block, Effort};
 
 /// An IEEE half as f32, exactly. Branch-free, so that loops over it become vector code; NaNs come quiet, as from
 /// the processor's own conversion.
@@ -60,7 +60,7 @@ macro_rules! plain {
                 out[0] = $from(*bytes);
             }
             #[inline(always)]
-            fn encode(x: &[f32; 1], _importance: Option<&[f32; 1]>, bytes: &mut [u8; $bytes]) {
+            fn encode(x: &[f32; 1], _: Option<&[f32; 1]>, _: Effort, bytes: &mut [u8; $bytes]) {
                 *bytes = $to(x[0]);
             }
         }

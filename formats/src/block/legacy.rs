@@ -1,27 +1,10 @@
 //! Blocks of 32 weights under one scale, or under a scale and an offset.
 
+use super::layout::{half, nibbles, pack_half, pack_nibbles};
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
 use super::survey::{Clip, ENDS, Survey, Wrap};
 use super::team::{fit_affines, fit_scales};
-use super::{Block, f16_to_f32, f32_to_f16};
-
-/// Byte j holds the four low bits of code j low, and of code j + 16 high.
-#[inline(always)]
-fn nibbles(bytes: &[u8]) -> [u8; 32] {
-    let mut q = [0; 32];
-    for j in 0..16 {
-        q[j] = bytes[j] & 15;
-        q[j + 16] = bytes[j] >> 4;
-    }
-    q
-}
-
-#[inline(always)]
-fn pack_nibbles(q: &[u8; 32], bytes: &mut [u8]) {
-    for j in 0..16 {
-        bytes[j] = q[j] & 15 | q[j + 16] << 4;
-    }
-}
+use super::{Block, Effort, TEAM};
 
 /// Bit j of a 32-bit number is the fifth bit of code j.
 #[inline(always)]
@@ -38,17 +21,6 @@ fn pack_fifth_bits(q: &[u8; 32], bits: &mut [u8]) {
     }
 }
 
-#[inline(always)]
-fn half(bytes: &[u8]) -> f32 {
-    f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
-}
-
-/// A number that is a half already.
-#[inline(always)]
-fn pack_half(x: f32, bytes: &mut [u8]) {
-    bytes[..2].copy_from_slice(&f32_to_f16(x).to_le_bytes());
-}
-
 /// `first`, `first + step`, and so on.
 const fn places(first: f32, step: f32) -> Lanes {
     let mut lanes = [first; LANES];
@@ -59,9 +31,6 @@ const fn places(first: f32, step: f32) -> Lanes {
     }
     lanes
 }
-
-/// Blocks that go through the search together.
-const TEAM: usize = 8;
 
 /// A type whose blocks are x = d · q.
 trait Scaled<const B: usize> {
@@ -78,20 +47,18 @@ trait Scaled<const B: usize> {
 }
 
 #[inline(always)]
-fn encode_scaled<const B: usize, T: Scaled<B>>(
-    x: &[f32; 32],
-    importance: Option<&[f32; 32]>,
-    bytes: &mut [u8; B],
+fn encode_all_scaled<const B: usize, T: Scaled<B>>(
+    x: &[[f32; 32]],
+    w: Option<&[[f32; 32]]>,
+    bytes: &mut [[u8; B]],
 ) {
-    let d = match importance {
-        Some(_) => fit_scale(&Sample::new(x, importance), T::CODES, T::PLAIN, &T::GRID),
-        None => fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID)[0],
-    };
-    T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
-}
-
-#[inline(always)]
-fn encode_all_scaled<const B: usize, T: Scaled<B>>(x: &[[f32; 32]], bytes: &mut [[u8; B]]) {
+    if let Some(w) = w {
+        for ((x, w), bytes) in x.iter().zip(w).zip(bytes) {
+            let d = fit_scale(&Sample::new(x, Some(w)), T::CODES, T::PLAIN, &T::GRID);
+            T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
+        }
+        return;
+    }
     let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
     for (x, bytes) in teams.iter().zip(team_bytes) {
         let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, &T::GRID);
@@ -100,7 +67,8 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(x: &[[f32; 32]], bytes: &mut 
         }
     }
     for (x, bytes) in x.iter().zip(bytes) {
-        encode_scaled::<B, T>(x, None, bytes);
+        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID)[0];
+        T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
     }
 }
 
@@ -123,29 +91,19 @@ fn finish_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
 }
 
 #[inline(always)]
-fn encode_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
-    x: &[f32; 32],
-    importance: Option<&[f32; 32]>,
-    bytes: &mut [u8; B],
-) {
-    let fit = match importance {
-        Some(_) => {
-            let codes = Codes { lo: 0.0, hi: f32::from(HI) };
-            fit_affine(&Sample::new(x, importance), codes, &ENDS)
-        }
-        None => {
-            let ([d], [m]) = fit_affines::<HI, 1>(&[*x]);
-            (d, m)
-        }
-    };
-    finish_affine::<HI, B, T>(x, fit, bytes);
-}
-
-#[inline(always)]
 fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
     x: &[[f32; 32]],
+    w: Option<&[[f32; 32]]>,
     bytes: &mut [[u8; B]],
 ) {
+    if let Some(w) = w {
+        let codes = Codes { lo: 0.0, hi: f32::from(HI) };
+        for ((x, w), bytes) in x.iter().zip(w).zip(bytes) {
+            let fit = fit_affine(&Sample::new(x, Some(w)), codes, &ENDS);
+            finish_affine::<HI, B, T>(x, fit, bytes);
+        }
+        return;
+    }
     let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
     for (x, bytes) in teams.iter().zip(team_bytes) {
         let (d, m) = fit_affines::<HI, TEAM>(x);
@@ -154,7 +112,8 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
         }
     }
     for (x, bytes) in x.iter().zip(bytes) {
-        encode_affine::<HI, B, T>(x, None, bytes);
+        let ([d], [m]) = fit_affines::<HI, 1>(&[*x]);
+        finish_affine::<HI, B, T>(x, (d, m), bytes);
     }
 }
 
@@ -171,13 +130,8 @@ impl Block<32, 18> for Q4_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 18]) {
-        encode_scaled::<18, Self>(x, importance, bytes);
-    }
-
-    #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 18]]) {
-        encode_all_scaled::<18, Self>(x, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 18]]) {
+        encode_all_scaled::<18, Self>(x, w, bytes);
     }
 }
 
@@ -207,13 +161,8 @@ impl Block<32, 20> for Q4_1 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 20]) {
-        encode_affine::<15, 20, Self>(x, importance, bytes);
-    }
-
-    #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 20]]) {
-        encode_all_affine::<15, 20, Self>(x, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 20]]) {
+        encode_all_affine::<15, 20, Self>(x, w, bytes);
     }
 }
 
@@ -241,13 +190,8 @@ impl Block<32, 22> for Q5_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 22]) {
-        encode_scaled::<22, Self>(x, importance, bytes);
-    }
-
-    #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 22]]) {
-        encode_all_scaled::<22, Self>(x, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 22]]) {
+        encode_all_scaled::<22, Self>(x, w, bytes);
     }
 }
 
@@ -280,13 +224,8 @@ impl Block<32, 24> for Q5_1 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 24]) {
-        encode_affine::<31, 24, Self>(x, importance, bytes);
-    }
-
-    #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 24]]) {
-        encode_all_affine::<31, 24, Self>(x, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 24]]) {
+        encode_all_affine::<31, 24, Self>(x, w, bytes);
     }
 }
 
@@ -314,13 +253,8 @@ impl Block<32, 34> for Q8_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, bytes: &mut [u8; 34]) {
-        encode_scaled::<34, Self>(x, importance, bytes);
-    }
-
-    #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], bytes: &mut [[u8; 34]]) {
-        encode_all_scaled::<34, Self>(x, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 34]]) {
+        encode_all_scaled::<34, Self>(x, w, bytes);
     }
 }
 

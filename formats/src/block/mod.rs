@@ -4,31 +4,67 @@
 //! type's name, number, size and which of its bytes are multi-byte numbers; types that can be decoded and
 //! encoded also name their [`Block`]. Adding a type is a file and a line.
 
+mod activation;
+mod binary;
 mod float;
+mod fp4;
+mod how;
+mod iq4;
+mod kquant;
+mod layout;
 mod legacy;
+mod naive;
 mod search;
 mod survey;
 mod team;
 mod ternary;
 
 pub use float::{f16_to_f32, f32_to_f16};
+pub use how::{Effort, Encode, Objective, Prior};
+
+/// Blocks that go through a search together.
+const TEAM: usize = 8;
 
 /// Packs and unpacks one block: `W` weights in `B` bytes, little-endian. Plain scalar code over arrays; faster
 /// builds of the same bodies are the caller's business.
 pub trait Block<const W: usize, const B: usize>: 'static {
+    /// What llama.cpp's encoder of the type multiplies importances with, or takes for them; see [`Objective`].
+    const PRIOR: Prior = Prior::Plain;
+
+    /// Whether the objective that is taken where none is asked for has the prior in it, without and with importances:
+    /// what gave the lesser KL divergence on real models.
+    const PREFERS_PRIOR: [bool; 2] = [false, false];
+
     /// Unpacks a block.
     fn decode(bytes: &[u8; B], out: &mut [f32; W]);
 
-    /// Packs finite weights with the least squared error that the type's search finds; with `importance`, with
-    /// the least sum of importance × error². Importances are finite and not negative.
-    fn encode(x: &[f32; W], importance: Option<&[f32; W]>, bytes: &mut [u8; B]);
-
-    /// Packs many blocks without importance, to the bytes that [`Block::encode`] gives. For types that are faster
-    /// so.
+    /// Packs finite weights with the least squared error that the type's search finds; with `w`, with the least
+    /// sum of w × error². These are finite and not negative. A type defines this or [`Block::encode_all`].
     #[inline(always)]
-    fn encode_all(x: &[[f32; W]], bytes: &mut [[u8; B]]) {
-        for (x, b) in x.iter().zip(bytes) {
-            Self::encode(x, None, b);
+    fn encode(x: &[f32; W], w: Option<&[f32; W]>, effort: Effort, bytes: &mut [u8; B]) {
+        let w = match &w {
+            Some(w) => Some(std::slice::from_ref(*w)),
+            None => None,
+        };
+        Self::encode_all(std::slice::from_ref(x), w, effort, std::slice::from_mut(bytes));
+    }
+
+    /// Packs many blocks, each to the bytes that it gets alone.
+    #[inline(always)]
+    fn encode_all(x: &[[f32; W]], w: Option<&[[f32; W]]>, effort: Effort, bytes: &mut [[u8; B]]) {
+        // Two loops: with a choice inside, those over plain numbers would not become vector code. And loops, not
+        // closures, which are compiled for the instruction set of the place where they are written.
+        match w {
+            None => {
+                for (x, b) in x.iter().zip(bytes) {
+                    Self::encode(x, None, effort, b);
+                }
+            }
+            Some(w) => {
+                for ((x, w), b) in x.iter().zip(w).zip(bytes) {
+                    Self::encode(x, Some(w), effort, b);
+                }
+            }
         }
     }
 }
@@ -49,23 +85,37 @@ pub fn decode_blocks<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8
     }
 }
 
-/// Packs whole blocks; `importance`, where given, has one value for each weight.
+/// Packs whole blocks.
 #[inline(always)]
 pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     x: &[f32],
-    importance: Option<&[f32]>,
+    how: &Encode<'_>,
     bytes: &mut [u8],
 ) {
     let (x, bytes) = (x.as_chunks::<W>().0, bytes.as_chunks_mut::<B>().0);
-    // Two loops: with a choice inside, those over plain numbers would not become vector code. And loops, not
-    // closures, which are compiled for the instruction set of the place where they are written.
-    match importance {
-        None => T::encode_all(x, bytes),
-        Some(w) => {
-            for ((x, w), b) in x.iter().zip(w.as_chunks::<W>().0).zip(bytes) {
-                T::encode(x, Some(w), b);
-            }
+    let importance = match how.importance {
+        Some(i) => Some(i.as_chunks::<W>().0),
+        None => None,
+    };
+    let prior = match how.objective {
+        Some(objective) => objective == Objective::Prior,
+        None => T::PREFERS_PRIOR[usize::from(importance.is_some())],
+    };
+    if !prior || W == 1 || importance.is_none() && !T::PRIOR.alone() {
+        T::encode_all(x, importance, how.effort, bytes);
+        return;
+    }
+    // In teams, so that what counts stays in the first cache.
+    let mut w = [[0.0; W]; TEAM];
+    for (i, (x, bytes)) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)).enumerate() {
+        for b in 0..x.len() {
+            let importance = match importance {
+                Some(all) => Some(&all[i * TEAM + b]),
+                None => None,
+            };
+            T::PRIOR.weigh(&x[b], importance, &mut w[b]);
         }
+        T::encode_all(x, Some(&w[..x.len()]), how.effort, bytes);
     }
 }
 
@@ -171,21 +221,21 @@ types! {
     Q5_0 "q5_0", gguf Some(6), safetensors None, 32 in 22, [half(0), bits(2, 4, 1, 4)], legacy::Q5_0;
     Q5_1 "q5_1", gguf Some(7), safetensors None, 32 in 24, [half(0), half(2), bits(4, 4, 1, 4)], legacy::Q5_1;
     Q8_0 "q8_0", gguf Some(8), safetensors None, 32 in 34, [half(0)], legacy::Q8_0;
-    Q8_1 "q8_1", gguf Some(9), safetensors None, 32 in 36, [half(0), half(2)];
-    Q2_K "q2_k", gguf Some(10), safetensors None, 256 in 84, [half(80), half(82)];
-    Q3_K "q3_k", gguf Some(11), safetensors None, 256 in 110, [half(108)];
-    Q4_K "q4_k", gguf Some(12), safetensors None, 256 in 144, [half(0), half(2)];
-    Q5_K "q5_k", gguf Some(13), safetensors None, 256 in 176, [half(0), half(2)];
-    Q6_K "q6_k", gguf Some(14), safetensors None, 256 in 210, [half(208)];
-    Q8_K "q8_k", gguf Some(15), safetensors None, 256 in 292, [one(0, 4, Number::F32), bits(260, 2, 16, 2)];
+    Q8_1 "q8_1", gguf Some(9), safetensors None, 32 in 36, [half(0), half(2)], activation::Q8_1;
+    Q2_K "q2_k", gguf Some(10), safetensors None, 256 in 84, [half(80), half(82)], kquant::Q2K;
+    Q3_K "q3_k", gguf Some(11), safetensors None, 256 in 110, [half(108)], kquant::Q3K;
+    Q4_K "q4_k", gguf Some(12), safetensors None, 256 in 144, [half(0), half(2)], kquant::Q4K;
+    Q5_K "q5_k", gguf Some(13), safetensors None, 256 in 176, [half(0), half(2)], kquant::Q5K;
+    Q6_K "q6_k", gguf Some(14), safetensors None, 256 in 210, [half(208)], kquant::Q6K;
+    Q8_K "q8_k", gguf Some(15), safetensors None, 256 in 292, [one(0, 4, Number::F32), bits(260, 2, 16, 2)], activation::Q8K;
     IQ2_XXS "iq2_xxs", gguf Some(16), safetensors None, 256 in 66, [half(0), bits(6, 4, 8, 8)];
     IQ2_XS "iq2_xs", gguf Some(17), safetensors None, 256 in 74, [half(0), bits(2, 2, 32, 2)];
     IQ3_XXS "iq3_xxs", gguf Some(18), safetensors None, 256 in 98, [half(0), bits(66, 4, 8, 4)];
     IQ1_S "iq1_s", gguf Some(19), safetensors None, 256 in 50, [half(0), bits(34, 2, 8, 2)];
-    IQ4_NL "iq4_nl", gguf Some(20), safetensors None, 32 in 18, [half(0)];
+    IQ4_NL "iq4_nl", gguf Some(20), safetensors None, 32 in 18, [half(0)], iq4::Iq4Nl;
     IQ3_S "iq3_s", gguf Some(21), safetensors None, 256 in 110, [half(0)];
     IQ2_S "iq2_s", gguf Some(22), safetensors None, 256 in 82, [half(0)];
-    IQ4_XS "iq4_xs", gguf Some(23), safetensors None, 256 in 136, [half(0), bits(2, 2, 1, 2)];
+    IQ4_XS "iq4_xs", gguf Some(23), safetensors None, 256 in 136, [half(0), bits(2, 2, 1, 2)], iq4::Iq4Xs;
     I8 "i8", gguf Some(24), safetensors Some("I8"), 1 in 1, [], float::I8;
     I16 "i16", gguf Some(25), safetensors Some("I16"), 1 in 2, [bits(0, 2, 1, 2)], float::I16;
     I32 "i32", gguf Some(26), safetensors Some("I32"), 1 in 4, [bits(0, 4, 1, 4)], float::I32;
@@ -195,10 +245,10 @@ types! {
     BF16 "bf16", gguf Some(30), safetensors Some("BF16"), 1 in 2, [one(0, 2, Number::Bf16)], float::Bf16;
     TQ1_0 "tq1_0", gguf Some(34), safetensors None, 256 in 54, [half(52)], ternary::Tq1_0;
     TQ2_0 "tq2_0", gguf Some(35), safetensors None, 256 in 66, [half(64)], ternary::Tq2_0;
-    MXFP4 "mxfp4", gguf Some(39), safetensors None, 32 in 17, [];
-    NVFP4 "nvfp4", gguf Some(40), safetensors None, 64 in 36, [];
-    Q1_0 "q1_0", gguf Some(41), safetensors None, 128 in 18, [half(0)];
-    Q2_0 "q2_0", gguf Some(42), safetensors None, 64 in 18, [half(0)];
+    MXFP4 "mxfp4", gguf Some(39), safetensors None, 32 in 17, [], fp4::Mxfp4;
+    NVFP4 "nvfp4", gguf Some(40), safetensors None, 64 in 36, [], fp4::Nvfp4;
+    Q1_0 "q1_0", gguf Some(41), safetensors None, 128 in 18, [half(0)], binary::Q1_0;
+    Q2_0 "q2_0", gguf Some(42), safetensors None, 64 in 18, [half(0)], binary::Q2_0;
     Bool "bool", gguf None, safetensors Some("BOOL"), 1 in 1, [];
     U8 "u8", gguf None, safetensors Some("U8"), 1 in 1, [];
     U16 "u16", gguf None, safetensors Some("U16"), 1 in 2, [bits(0, 2, 1, 2)];

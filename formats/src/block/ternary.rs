@@ -1,7 +1,7 @@
 //! Blocks of 256 weights that are −d, 0 or d.
 
 use super::search::{Codes, HALF_MIN, LANES, Sample, least, stored_scale};
-use super::{Block, f16_to_f32, f32_to_f16};
+use super::{Block, Effort, f16_to_f32, f32_to_f16};
 
 const TRITS: Codes = Codes { lo: -1.0, hi: 1.0 };
 
@@ -71,7 +71,7 @@ impl Block<256, 54> for Tq1_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, bytes: &mut [u8; 54]) {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 54]) {
         let d = fit(x, importance);
         let trits = TRITS.round(x, d, 0.0);
         for (byte, count, weight, digits) in PARTS {
@@ -106,7 +106,7 @@ impl Block<256, 66> for Tq2_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, bytes: &mut [u8; 66]) {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 66]) {
         let d = fit(x, importance);
         let codes = TRITS.round(x, d, 0.0);
         for h in 0..2 {

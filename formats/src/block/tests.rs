@@ -19,13 +19,15 @@ impl Visitor for Decode<'_> {
     }
 }
 
-struct Encode<'a>(&'a [f32], Option<&'a [f32]>);
+struct Pack<'a>(&'a [f32], Option<&'a [f32]>);
 
-impl Visitor for Encode<'_> {
+impl Visitor for Pack<'_> {
     type Out = Vec<u8>;
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<u8> {
         let mut out = vec![0xA5; self.0.len() / W * B];
-        encode_blocks::<W, B, T>(self.0, self.1, &mut out);
+        let how =
+            super::Encode { importance: self.1, objective: Some(Objective::Error), effort: Effort::Normal };
+        encode_blocks::<W, B, T>(self.0, &how, &mut out);
         out
     }
 }
@@ -35,7 +37,7 @@ fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
 }
 
 fn encode(dtype: DType, x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
-    dtype.visit(Encode(x, importance)).unwrap()
+    dtype.visit(Pack(x, importance)).unwrap()
 }
 
 fn error(x: &[f32], y: &[f32], importance: Option<&[f32]>) -> f64 {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernels::activations::Form;
 use crate::kernels::weights;
-use formats::block::TYPES;
+use formats::block::{Encode, TYPES};
 
 /// Numbers that are everywhere between −1 and 1.
 pub fn noise(seed: u32) -> impl FnMut() -> f32 {
@@ -92,7 +92,7 @@ fn float_rows() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let mut row = vec![0; dtype.bytes_for(cols as u64).unwrap() as usize];
             let codec = crate::kernels::codec(dtype).unwrap();
-            codec.encode(&w, None, &mut row);
+            codec.encode(&w, &Encode::default(), &mut row);
             let mut stored = vec![0f32; cols];
             codec.decode(&row, &mut stored);
             let exact: f64 = stored.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
