@@ -1,0 +1,618 @@
+//! The search for a super-block's scales, points and signs.
+//!
+//! It looks at each group under a ladder of steps, chooses a few scales for all groups together by what the ladder
+//! says, finds out exactly what they cost with the best scale for each group, and then moves the best of them to
+//! where it is best for the points that it leads to. Costs are always those of the points nearest under the numbers
+//! as they will be stored.
+
+use std::hint::{black_box, select_unpredictable};
+
+use super::grid::Walk;
+use super::nearest::{Halves, LANES, Lanes};
+use crate::block::{Effort, f16_to_f32, f32_to_f16};
+
+/// Groups in a super-block, at most.
+const GROUPS: usize = 16;
+
+/// The smallest half above zero.
+const HALF_MIN: f32 = 1.0 / 16_777_216.0;
+
+/// The largest half.
+const HALF_MAX: f32 = 65504.0;
+
+/// No type reaches this far, so weights beyond it may as well lie here, where their squares are finite.
+const FAR: f32 = (1 << 30) as f32;
+
+/// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
+const TO_INTEGER: f32 = 12_582_912.0;
+
+/// Where a type's minuses are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signs {
+    /// Each weight has its own.
+    Free,
+    /// The same, but of eight weights an even number have one.
+    Even,
+    /// In the points. These are moved an eighth up or down, all of a group together.
+    Group,
+    /// The same, but eight weights together.
+    Vector,
+}
+
+/// A type whose vectors of `D` weights are points with coordinates of `L` levels.
+pub(super) trait Lattice<const D: usize, const L: usize> {
+    /// What the levels are.
+    const LEVELS: [f32; L];
+    /// The points.
+    const WALK: &'static Walk;
+    /// The coordinates of each, less [`Lattice::ORIGIN`].
+    const POINTS: &'static [[u8; D]];
+    const ORIGIN: f32 = 0.0;
+    const SIGNS: Signs;
+    /// Weights under one scale.
+    const GROUP: usize;
+    /// How many scales there are: a group's step is d · UNIT · (2·scale + 1).
+    const SCALES: usize;
+    const UNIT: f32;
+    /// The step that is usual for weights whose mean square is 1.
+    const USUAL: f32;
+    /// What a group's best step is to the one that would be best if all points were in the lattice.
+    const BIAS: f32;
+    /// Rounds of the search, and how many of them, the last, try scales exactly.
+    const ROUNDS: usize;
+    const EXACT: usize;
+}
+
+/// A super-block as it is stored.
+pub(super) struct Code {
+    pub d: f32,
+    pub scales: [u8; GROUPS],
+    pub points: [u16; 64],
+    /// A bit for each weight of eight.
+    pub signs: [u8; 32],
+    /// Whether eight weights are moved down.
+    pub down: [bool; 32],
+}
+
+/// Written so that it becomes one minimum and one maximum.
+#[inline(always)]
+fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
+    let v = if v < hi { v } else { hi };
+    if v > lo { v } else { lo }
+}
+
+/// The scale as it is stored, the nearest half that is neither zero nor infinite.
+#[inline(always)]
+fn stored(d: f32) -> f32 {
+    f16_to_f32(f32_to_f16(clamp(d, HALF_MIN, HALF_MAX)))
+}
+
+/// A super-block as the search sees it.
+struct Sample {
+    /// What the points shall come near to: magnitudes where signs are stored, one of them negative where the number of
+    /// minuses would be odd.
+    x: [f32; 256],
+    /// What a squared error of each counts: at most 2, and not all zero.
+    w: [f32; 256],
+    /// The minuses that go with `x`.
+    signs: [u8; 32],
+    /// Whether one of eight has another sign than it should.
+    odd: [bool; 32],
+}
+
+impl Sample {
+    #[inline(always)]
+    fn new(weights: &[f32; 256], importance: Option<&[f32; 256]>, signs: Signs) -> Self {
+        let mut s = Self { x: [0.0; 256], w: [1.0; 256], signs: [0; 32], odd: [false; 32] };
+        for j in 0..256 {
+            s.x[j] = clamp(weights[j], -FAR, FAR);
+        }
+        if let Some(importance) = importance {
+            let mut top = 0;
+            for j in 0..256 {
+                top = top.max(importance[j].to_bits() & 0x7FFF_FFFF);
+            }
+            if top > 0 {
+                // By a power of two: exact, and sums of squares stay in range.
+                let unit = f32::from_bits((254 << 23) - (top & 0x7F80_0000).min(253 << 23));
+                for j in 0..256 {
+                    s.w[j] = importance[j].abs() * unit;
+                }
+            }
+        }
+        if matches!(signs, Signs::Free | Signs::Even) {
+            s.take_signs(signs == Signs::Even);
+        }
+        s
+    }
+
+    #[inline(always)]
+    fn take_signs(&mut self, even: bool) {
+        for v in 0..32 {
+            let mut bits = 0;
+            for j in 0..8 {
+                bits |= u8::from(self.x[8 * v + j] < 0.0) << j;
+                self.x[8 * v + j] = self.x[8 * v + j].abs();
+            }
+            if even && bits.count_ones() % 2 == 1 {
+                let mut least = 0;
+                let mut cost = f32::INFINITY;
+                for j in 0..8 {
+                    let c = self.w[8 * v + j] * self.x[8 * v + j];
+                    if c < cost {
+                        (cost, least) = (c, j);
+                    }
+                }
+                bits ^= 1 << least;
+                self.x[8 * v + least] = -self.x[8 * v + least];
+                self.odd[v] = true;
+            }
+            self.signs[v] = bits;
+        }
+    }
+
+    /// Σ w·x² and Σ w of a group.
+    #[inline(always)]
+    fn energy(&self, at: usize, n: usize) -> (f32, f32) {
+        let (mut energy, mut total) = ([0.0; 8], [0.0; 8]);
+        for i in 0..n / 8 {
+            for l in 0..8 {
+                let (x, w) = (self.x[at + 8 * i + l], self.w[at + 8 * i + l]);
+                energy[l] += w * (x * x);
+                total[l] += w;
+            }
+        }
+        (add(&energy), add(&total))
+    }
+}
+
+#[inline(always)]
+fn add(lanes: &Lanes) -> f32 {
+    let mut sum = 0.0;
+    for l in 0..LANES {
+        sum += lanes[l];
+    }
+    sum
+}
+
+/// The values that levels stand for, moved by `shift`.
+#[inline(always)]
+fn values<const D: usize, const L: usize, T: Lattice<D, L>>(steps: &Lanes, shift: f32) -> [Lanes; L] {
+    let mut values = [[0.0; LANES]; L];
+    for i in 0..L {
+        for l in 0..LANES {
+            values[i][l] = steps[l] * (T::LEVELS[i] + shift);
+        }
+    }
+    values
+}
+
+/// How far points are moved, where they are.
+pub(super) const SHIFT: f32 = 0.125;
+
+#[inline(always)]
+fn shifts(signs: Signs) -> &'static [f32] {
+    match signs {
+        Signs::Free | Signs::Even => &[0.0],
+        Signs::Group | Signs::Vector => &[SHIFT, -SHIFT],
+    }
+}
+
+/// What group `g` costs under each step.
+#[inline(always)]
+fn costs<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    g: usize,
+    steps: &Lanes,
+    halves: &mut Halves,
+) -> Lanes {
+    let mut sum = [[0.0; LANES]; 2];
+    for v in 0..T::GROUP / D {
+        let at = T::GROUP * g + D * v;
+        let (mut x, mut w) = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
+        for j in 0..D {
+            x[j] = [s.x[at + j]; LANES];
+            w[j] = [s.w[at + j]; LANES];
+        }
+        let mut least = [[0.0; LANES]; 2];
+        for (i, &shift) in shifts(T::SIGNS).iter().enumerate() {
+            halves.fill(&x, &w, &values::<D, L, T>(steps, shift));
+            least[i] = halves.least(T::WALK);
+        }
+        if T::SIGNS == Signs::Vector {
+            for l in 0..LANES {
+                sum[0][l] += if least[0][l] < least[1][l] { least[0][l] } else { least[1][l] };
+            }
+        } else {
+            for l in 0..LANES {
+                sum[0][l] += least[0][l];
+                sum[1][l] += least[1][l];
+            }
+        }
+    }
+    if T::SIGNS == Signs::Group {
+        for l in 0..LANES {
+            sum[0][l] = if sum[0][l] < sum[1][l] { sum[0][l] } else { sum[1][l] };
+        }
+    }
+    sum[0]
+}
+
+/// What a group costs near its best step: `curve` · (step − `step`)², and something that is the same for all.
+#[derive(Clone, Copy)]
+struct Bowl {
+    step: f32,
+    curve: f32,
+}
+
+/// Steps that each group is tried under, as parts of the usual: two rows of lanes.
+const LADDER: [Lanes; 2] =
+    [[0.45, 0.53, 0.62, 0.7, 0.77, 0.83, 0.89, 0.95], [1.0, 1.06, 1.13, 1.21, 1.3, 1.42, 1.6, 1.9]];
+
+/// Where a group's best step may be. Its weights are rounded one by one, to levels evenly apart, as if all points were
+/// in the lattice; the step is then moved to where it is best for what came of that.
+#[inline(always)]
+fn look<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, g: usize, usual: f32) -> Bowl {
+    let mut best = Bowl { step: usual, curve: 0.0 };
+    let mut gain = 0.0;
+    let gap = (T::LEVELS[L - 1] - T::LEVELS[0]) / (L - 1) as f32;
+    for row in &LADDER {
+        let (mut steps, mut inverse) = ([0.0; LANES], [0.0; LANES]);
+        for l in 0..LANES {
+            steps[l] = usual * row[l];
+            inverse[l] = 1.0 / (gap * steps[l]);
+        }
+        let (mut xy, mut yy) = ([[0.0; LANES]; 2], [[0.0; LANES]; 2]);
+        for v in 0..T::GROUP / 8 {
+            let (mut dot, mut square) = ([[0.0; LANES]; 2], [[0.0; LANES]; 2]);
+            for (i, &shift) in shifts(T::SIGNS).iter().enumerate() {
+                let least = T::LEVELS[0] + shift;
+                for j in 0..8 {
+                    let at = T::GROUP * g + 8 * v + j;
+                    let (x, w) = (s.x[at], s.w[at]);
+                    for l in 0..LANES {
+                        let q = clamp(x * inverse[l] - least / gap, 0.0, (L - 1) as f32);
+                        let y = (q + TO_INTEGER - TO_INTEGER) * gap + least;
+                        let wy = w * y;
+                        dot[i][l] += wy * x;
+                        square[i][l] += wy * y;
+                    }
+                }
+            }
+            if T::SIGNS == Signs::Vector {
+                for l in 0..LANES {
+                    let up = steps[l] * square[0][l] - 2.0 * dot[0][l];
+                    let down = steps[l] * square[1][l] - 2.0 * dot[1][l];
+                    dot[0][l] = select_unpredictable(down < up, dot[1][l], dot[0][l]);
+                    square[0][l] = select_unpredictable(down < up, square[1][l], square[0][l]);
+                }
+            }
+            for i in 0..2 {
+                for l in 0..LANES {
+                    xy[i][l] += dot[i][l];
+                    yy[i][l] += square[i][l];
+                }
+            }
+        }
+        let (xy, yy) = black_box((xy, yy));
+        let sides = if T::SIGNS == Signs::Group { 2 } else { 1 };
+        for i in 0..sides {
+            for l in 0..LANES {
+                let step = xy[i][l] / yy[i][l];
+                if step * xy[i][l] > gain && step > 0.0 {
+                    gain = step * xy[i][l];
+                    best = Bowl { step, curve: yy[i][l] };
+                }
+            }
+        }
+    }
+    best.step *= T::BIAS;
+    best
+}
+
+/// What scales a trial found, and what they cost.
+#[derive(Clone, Copy)]
+struct Trial {
+    d: f32,
+    scales: [u8; GROUPS],
+    cost: f32,
+}
+
+/// A scale d, each group's scale being the one that makes the step nearest to its best.
+#[inline(always)]
+fn guess<const D: usize, const L: usize, T: Lattice<D, L>>(d: f32, bowls: &[Bowl; GROUPS]) -> Trial {
+    let mut trial = Trial { d, scales: [0; GROUPS], cost: 0.0 };
+    for g in 0..256 / T::GROUP {
+        let place = (bowls[g].step / (d * T::UNIT) - 1.0) * 0.5;
+        trial.scales[g] = clamp(place + 0.5, 0.0, (T::SCALES - 1) as f32) as u8;
+    }
+    trial
+}
+
+/// Tries `N` scales d, each with the 8 / N scales of every group that are nearest to its best step.
+#[inline(always)]
+fn attempt<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    d: &[f32; N],
+    bowls: &[Bowl; GROUPS],
+    halves: &mut Halves,
+) -> Trial {
+    let width = LANES / N;
+    let mut trials = [Trial { d: 0.0, scales: [0; GROUPS], cost: 0.0 }; N];
+    for g in 0..256 / T::GROUP {
+        let mut steps = [0.0; LANES];
+        let mut first = [0; N];
+        for n in 0..N {
+            let place = (bowls[g].step / (d[n] * T::UNIT) - 1.0) * 0.5 - (width as f32 - 1.0) * 0.5;
+            let lowest = clamp(place + 0.5, 0.0, (T::SCALES - width) as f32) as usize;
+            first[n] = lowest;
+            for i in 0..width {
+                steps[n * width + i] = d[n] * T::UNIT * (2 * (lowest + i) + 1) as f32;
+            }
+        }
+        let cost = costs::<D, L, T>(s, g, &steps, halves);
+        for n in 0..N {
+            let mut k = 0;
+            for i in 1..width {
+                k = if cost[n * width + i] < cost[n * width + k] { i } else { k };
+            }
+            trials[n].scales[g] = (first[n] + k) as u8;
+            trials[n].cost += cost[n * width + k];
+        }
+    }
+    let mut best = 0;
+    for n in 0..N {
+        trials[n].d = d[n];
+        best = if trials[n].cost < trials[best].cost { n } else { best };
+    }
+    trials[best]
+}
+
+/// Scales d that the model is asked for: rows of eight.
+const ASKED: usize = 4;
+
+/// The `N` scales d that seem best, as they are stored.
+#[inline(always)]
+fn propose<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
+    bowls: &[Bowl; GROUPS],
+) -> [f32; N] {
+    let mut top = 0.0;
+    for g in 0..256 / T::GROUP {
+        top = if bowls[g].step > top { bowls[g].step } else { top };
+    }
+    let last = (2 * T::SCALES - 1) as f32;
+    let (mut d, mut cost) = ([[0.0; LANES]; ASKED], [[0.0; LANES]; ASKED]);
+    for i in 0..ASKED {
+        for l in 0..LANES {
+            let part = (i * LANES + l) as f32 / (ASKED * LANES - 1) as f32;
+            d[i][l] = stored(top / (T::UNIT * last * (1.2 - 0.75 * part)));
+        }
+    }
+    for g in 0..256 / T::GROUP {
+        let Bowl { step, curve } = bowls[g];
+        for i in 0..ASKED {
+            for l in 0..LANES {
+                let unit = d[i][l] * T::UNIT;
+                let scale = clamp((step / unit - 1.0) * 0.5, 0.0, (T::SCALES - 1) as f32);
+                let scale = scale + TO_INTEGER - TO_INTEGER;
+                let r = step - unit * (2.0 * scale + 1.0);
+                cost[i][l] += curve * (r * r);
+            }
+        }
+    }
+    let mut best = [0.0; N];
+    for n in 0..N {
+        let (mut i, mut l) = (0, 0);
+        for a in 0..ASKED {
+            for b in 0..LANES {
+                if cost[a][b] < cost[i][l] {
+                    (i, l) = (a, b);
+                }
+            }
+        }
+        best[n] = d[i][l];
+        cost[i][l] = f32::INFINITY;
+    }
+    best
+}
+
+/// The nearest points under a trial's scales, and what they cost.
+#[inline(always)]
+fn assign<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    trial: &Trial,
+    code: &mut Code,
+    halves: &mut Halves,
+) -> f32 {
+    code.d = trial.d;
+    code.scales = trial.scales;
+    code.signs = s.signs;
+    let (mut found, mut cost) = ([[0u16; 64]; 2], [[0.0f32; 64]; 2]);
+    for batch in 0..256 / D / LANES {
+        let (mut x, mut w, mut steps) = ([[0.0; LANES]; D], [[0.0; LANES]; D], [0.0; LANES]);
+        for l in 0..LANES {
+            let at = (batch * LANES + l) * D;
+            steps[l] = trial.d * T::UNIT * f32::from(2 * trial.scales[at / T::GROUP] + 1);
+            for j in 0..D {
+                x[j][l] = s.x[at + j];
+                w[j][l] = s.w[at + j];
+            }
+        }
+        for (i, &shift) in shifts(T::SIGNS).iter().enumerate() {
+            halves.fill(&x, &w, &values::<D, L, T>(&steps, shift));
+            let (c, p) = halves.nearest(T::WALK);
+            for l in 0..LANES {
+                cost[i][batch * LANES + l] = c[l];
+                found[i][batch * LANES + l] = p[l];
+            }
+        }
+    }
+    code.points = found[0];
+    let mut total = 0.0;
+    if matches!(T::SIGNS, Signs::Group | Signs::Vector) {
+        let together = if T::SIGNS == Signs::Group { T::GROUP / 8 } else { 1 };
+        for first in (0..32).step_by(together) {
+            let mut sum = [0.0; 2];
+            for v in first..first + together {
+                sum[0] += cost[0][v];
+                sum[1] += cost[1][v];
+            }
+            let down = sum[1] < sum[0];
+            total += sum[usize::from(down)];
+            for v in first..first + together {
+                code.down[v] = down;
+                code.points[v] = found[usize::from(down)][v];
+            }
+        }
+    } else {
+        for v in 0..256 / D {
+            total += cost[0][v];
+        }
+    }
+    total
+}
+
+/// Where eight weights cannot all have their sign, which of them and which points together cost least.
+#[inline(always)]
+fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    code: &mut Code,
+    halves: &mut Halves,
+) {
+    for v in 0..32 {
+        if !s.odd[v] {
+            continue;
+        }
+        let step = code.d * T::UNIT * f32::from(2 * code.scales[8 * v / T::GROUP] + 1);
+        let values = values::<D, L, T>(&[step; LANES], 0.0);
+        let mut natural = 0;
+        for j in 0..8 {
+            natural |= (code.signs[v] ^ u8::from(s.x[8 * v + j] < 0.0) << j) & 1 << j;
+        }
+        let (mut cost, mut points) = ([0.0; LANES], [[0; LANES]; 2]);
+        // Lane l has weight l turned.
+        for part in 0..8 / D {
+            let (mut x, mut w) = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
+            for j in 0..D {
+                let i = part * D + j;
+                x[j] = [s.x[8 * v + i].abs(); LANES];
+                x[j][i] = -x[j][i];
+                w[j] = [s.w[8 * v + i]; LANES];
+            }
+            halves.fill(&x, &w, &values);
+            let (c, p) = halves.nearest(T::WALK);
+            points[part] = p;
+            for l in 0..LANES {
+                cost[l] += c[l];
+            }
+        }
+        let mut least = 0;
+        for l in 1..LANES {
+            least = if cost[l] < cost[least] { l } else { least };
+        }
+        code.signs[v] = natural ^ 1 << least;
+        for part in 0..8 / D {
+            code.points[8 / D * v + part] = points[part][least];
+        }
+    }
+}
+
+/// What groups cost with a code's points, and the scale d that is best for these and the groups' scales.
+#[inline(always)]
+fn refit<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    code: &Code,
+    bowls: &mut [Bowl; GROUPS],
+) -> f32 {
+    let (mut all_xy, mut all_yy) = (0.0, 0.0);
+    for g in 0..256 / T::GROUP {
+        let (mut xy, mut yy) = ([0.0; 8], [0.0; 8]);
+        for v in g * (T::GROUP / 8)..(g + 1) * (T::GROUP / 8) {
+            let mut origin = T::ORIGIN;
+            if matches!(T::SIGNS, Signs::Group | Signs::Vector) {
+                origin += if code.down[v] { -SHIFT } else { SHIFT };
+            }
+            for part in 0..8 / D {
+                let point = &T::POINTS[usize::from(code.points[8 / D * v + part])];
+                for j in 0..D {
+                    let y = f32::from(point[j]) + origin;
+                    let at = 8 * v + D * part + j;
+                    let wy = s.w[at] * y;
+                    xy[D * part + j] += wy * s.x[at];
+                    yy[D * part + j] += wy * y;
+                }
+            }
+        }
+        let (xy, yy) = (add(&xy), add(&yy));
+        if xy > 0.0 {
+            bowls[g] = Bowl { step: xy / yy, curve: yy };
+        }
+        let unit = T::UNIT * f32::from(2 * code.scales[g] + 1);
+        all_xy += unit * xy;
+        all_yy += unit * unit * yy;
+    }
+    stored(all_xy / all_yy)
+}
+
+/// Packs a super-block.
+#[inline(always)]
+pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
+    x: &[f32; 256],
+    w: Option<&[f32; 256]>,
+    effort: Effort,
+) -> Code {
+    let s = Sample::new(x, w, T::SIGNS);
+    let mut code = Code { d: 0.0, scales: [0; GROUPS], points: [0; 64], signs: [0; 32], down: [false; 32] };
+    let mut halves = Halves::NEW;
+
+    let mut bowls = [Bowl { step: 0.0, curve: 0.0 }; GROUPS];
+    let mut energy = 0.0;
+    for g in 0..256 / T::GROUP {
+        let (e, total) = s.energy(T::GROUP * g, T::GROUP);
+        energy += e;
+        if e > 0.0 {
+            bowls[g] = look::<D, L, T>(&s, g, (e / total).sqrt() * T::USUAL);
+        } else {
+            let least = if T::SIGNS == Signs::Free || T::SIGNS == Signs::Even { T::LEVELS[0] } else { SHIFT };
+            bowls[g].curve = total * (least * least);
+        }
+    }
+    if energy == 0.0 {
+        return code;
+    }
+
+    let mut d = propose::<D, L, 2, T>(&bowls);
+    let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
+    let mut next = Code { ..code };
+    let rounds = match effort {
+        Effort::Fast => 2,
+        Effort::Normal => T::ROUNDS,
+        Effort::Thorough => 6,
+    };
+    for round in 0..rounds {
+        let exact = match effort {
+            Effort::Fast => false,
+            Effort::Normal => round >= T::ROUNDS - T::EXACT,
+            Effort::Thorough => true,
+        };
+        let mut trial = if exact {
+            attempt::<D, L, 2, T>(&s, &d, &bowls, &mut halves)
+        } else {
+            guess::<D, L, T>(d[0], &bowls)
+        };
+        trial.cost = assign::<D, L, T>(&s, &trial, &mut next, &mut halves);
+        if trial.cost >= best.cost {
+            break;
+        }
+        best = trial;
+        std::mem::swap(&mut code, &mut next);
+        d[0] = refit::<D, L, T>(&s, &code, &mut bowls);
+        d[1] = propose::<D, L, 1, T>(&bowls)[0];
+    }
+    if best.cost >= energy {
+        code.d = 0.0;
+    } else if T::SIGNS == Signs::Even {
+        turn_signs::<D, L, T>(&s, &mut code, &mut halves);
+    }
+    code
+}

@@ -1,0 +1,128 @@
+//! The exact nearest point of a lattice, for eight questions side by side.
+//!
+//! What a point costs is the sum of what its two halves cost, and there are few different halves (81 or 64): their
+//! costs are tables, which the search over all points adds up. A question is a vector of weights and a step; lanes
+//! hold one vector under eight steps, or eight vectors. No sum crosses lanes, so every instruction set gives the
+//! same bits.
+
+use std::hint::{black_box, select_unpredictable};
+
+use super::grid::Walk;
+
+/// Questions side by side.
+pub(super) const LANES: usize = 8;
+
+/// A number for each question.
+pub(super) type Lanes = [f32; LANES];
+
+/// What each half of a point costs in each lane.
+pub(super) struct Halves {
+    first: [Lanes; 128],
+    second: [Lanes; 128],
+}
+
+/// The less of two, in one instruction.
+#[inline(always)]
+fn less(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// All sums of a number of the one and a number of the other.
+#[inline(always)]
+fn sums(a: &[Lanes], b: &[Lanes], out: &mut [Lanes]) {
+    for i in 0..a.len() {
+        for j in 0..b.len() {
+            for l in 0..LANES {
+                out[b.len() * i + j][l] = a[i][l] + b[j][l];
+            }
+        }
+    }
+}
+
+impl Halves {
+    pub(super) const NEW: Self = Self { first: [[0.0; LANES]; 128], second: [[0.0; LANES]; 128] };
+
+    /// Costs Σ w·(x − value)² of all halves, for `D` coordinates of `L` values.
+    #[inline(always)]
+    pub(super) fn fill<const D: usize, const L: usize>(
+        &mut self,
+        x: &[Lanes; D],
+        w: &[Lanes; D],
+        values: &[Lanes; L],
+    ) {
+        for (side, out) in [&mut self.first, &mut self.second].into_iter().enumerate() {
+            let mut cost = [[[0.0; LANES]; L]; 4];
+            for j in 0..D / 2 {
+                let (x, w) = (&x[side * (D / 2) + j], &w[side * (D / 2) + j]);
+                for (cost, value) in cost[j].iter_mut().zip(values) {
+                    for l in 0..LANES {
+                        let r = x[l] - value[l];
+                        cost[l] = w[l] * (r * r);
+                    }
+                }
+            }
+            if D == 8 {
+                let (mut a, mut b) = ([[0.0; LANES]; 9], [[0.0; LANES]; 9]);
+                sums(&cost[0], &cost[1], &mut a);
+                sums(&cost[2], &cost[3], &mut b);
+                sums(&a, &b, out);
+            } else {
+                sums(&cost[0], &cost[1], out);
+            }
+        }
+    }
+
+    /// What the nearest point costs in each lane.
+    #[inline(always)]
+    pub(super) fn least(&self, walk: &Walk) -> Lanes {
+        let mut best = [f32::INFINITY; LANES];
+        for q in walk.halves {
+            let first = &self.first[usize::from(q[0] & 127)];
+            let [a, b, c, d] = self.seconds(q);
+            for l in 0..LANES {
+                let second = less(less(a[l], b[l]), less(c[l], d[l]));
+                best[l] = less(first[l] + second, best[l]);
+            }
+        }
+        black_box(best)
+    }
+
+    /// What the nearest point costs, and which it is.
+    #[inline(always)]
+    pub(super) fn nearest(&self, walk: &Walk) -> (Lanes, [u16; LANES]) {
+        let mut best = [f32::INFINITY; LANES];
+        let mut quad = [0u32; LANES];
+        for (i, q) in walk.halves.iter().enumerate() {
+            let first = &self.first[usize::from(q[0] & 127)];
+            let [a, b, c, d] = self.seconds(q);
+            for l in 0..LANES {
+                let cost = first[l] + less(less(a[l], b[l]), less(c[l], d[l]));
+                let better = cost < best[l];
+                best[l] = select_unpredictable(better, cost, best[l]);
+                quad[l] = select_unpredictable(better, i as u32, quad[l]);
+            }
+        }
+        let (best, quad) = black_box((best, quad));
+        let mut points = [0; LANES];
+        for l in 0..LANES {
+            let q = quad[l] as usize;
+            let seconds = self.seconds(&walk.halves[q]);
+            let mut k = 0;
+            for other in 1..4 {
+                k = if seconds[other][l] < seconds[k][l] { other } else { k };
+            }
+            points[l] = walk.points[q][k];
+        }
+        (best, points)
+    }
+
+    #[inline(always)]
+    fn seconds(&self, q: &[u8; 5]) -> [&Lanes; 4] {
+        [
+            &self.second[usize::from(q[1] & 127)],
+            &self.second[usize::from(q[2] & 127)],
+            &self.second[usize::from(q[3] & 127)],
+            &self.second[usize::from(q[4] & 127)],
+        ]
+    }
+}
