@@ -12,6 +12,9 @@ pub enum Error {
     /// A file is not what its format wants, or a format cannot hold the model.
     #[error(transparent)]
     Format(#[from] formats::Error),
+    /// A file of statistics is not what its format wants, or not of the model.
+    #[error(transparent)]
+    Statistics(#[from] calibration::Error),
     /// The system refused.
     #[error("{path}: cannot {what}: {source}")]
     Io {
@@ -78,6 +81,13 @@ impl Error {
                 io::ErrorKind::ReadOnlyFilesystem => Some("write to another folder"),
                 io::ErrorKind::NotFound if *what == "create" => Some("check the path; folders are not made"),
                 io::ErrorKind::NotFound => Some("check the path"),
+                _ => None,
+            },
+            Self::Statistics(calibration::Error::Statistics { fault, .. }) => match fault {
+                calibration::Fault::Mismatch { .. } => {
+                    Some("an imatrix belongs to one model, or to others of the same shape and names")
+                }
+                calibration::Fault::NotAnImatrix(_) => Some("make one with llama-imatrix"),
                 _ => None,
             },
             _ => None,

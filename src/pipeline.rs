@@ -1,7 +1,10 @@
 //! The stages in order.
 
+use formats::model::Encoding;
+
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::plan::Plan;
 use crate::quantize::{Outcome, Watcher, quantize};
 use crate::report;
@@ -39,6 +42,17 @@ impl Limits {
 /// No space, the system's, and those of [`quantize`].
 pub fn run(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) -> Result<Vec<Outcome>> {
     source.need_weights()?;
+    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+        if let Encoding::Blocks(dtype) = t.encoding
+            && kernels::codec(dtype).is_none()
+        {
+            let (name, from) = (&t.name, step.from.name());
+            return Err(Error::refused(format!(
+                "tensor {name} is {from}, and this version can copy {} but not make it",
+                dtype.name()
+            )));
+        }
+    }
     if let Some(folder) = &plan.folder {
         std::fs::create_dir(folder).map_err(|e| Error::io(folder, "create", e))?;
     }

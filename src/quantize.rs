@@ -14,7 +14,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Codec};
-use crate::plan::Plan;
+use crate::plan::{Plan, scales};
 use crate::source::{Source, Stored};
 
 /// Who is told how far the work is. Called from the writing thread.
@@ -43,6 +43,12 @@ impl Outcome {
         if self.error == 0.0 { 0.0 } else { (self.error / self.energy).sqrt() }
     }
 
+    /// That of the same weights when all are multiplied.
+    fn times(self, factor: f32) -> Self {
+        let square = f64::from(factor) * f64::from(factor);
+        Self { error: self.error * square, energy: self.energy * square }
+    }
+
     /// Takes another's sums in.
     pub fn add(&mut self, other: Self) {
         self.error += other.error;
@@ -61,6 +67,16 @@ enum Job {
     Encode { tensor: usize, range: Range<u64> },
     /// Stored bytes `range` of tensor `tensor`, in numbers of `dtype`.
     Copy { tensor: usize, range: Range<u64>, dtype: DType },
+    /// The whole of a tensor that has the scales of another, all of which are `factor`.
+    Scale { tensor: usize, factor: f32 },
+}
+
+impl Job {
+    /// The tensor of the layout that it makes a part of.
+    fn tensor(&self) -> usize {
+        let (Self::Encode { tensor, .. } | Self::Copy { tensor, .. } | Self::Scale { tensor, .. }) = self;
+        *tensor
+    }
 }
 
 /// What a job gives: bytes for places in a file, and the sums of its error.
@@ -87,7 +103,8 @@ pub fn quantize(
     let threads = pool.current_num_threads() as u64;
     // In flight: a band in each thread, as many waiting to be written, one being read and one being written.
     let target = (memory / (2 * threads + 2)).clamp(LEAST_BAND, BAND);
-    let jobs = jobs(source, plan, target);
+    let factors = pool.install(|| factors(source, plan, target))?;
+    let jobs = jobs(source, plan, &factors, target);
     let spare = Mutex::new(Vec::new());
 
     let (results, bands) = sync_channel::<Band>(threads as usize);
@@ -121,7 +138,8 @@ pub fn quantize(
                 .par_bridge()
                 .try_for_each(|(i, job, fetched)| {
                     let buffer = spare.lock().expect("nobody panics with the lock").pop().unwrap_or_default();
-                    let band = run(source, plan, i, job, fetched?, buffer)?;
+                    let factor = factors[job.tensor()];
+                    let band = run(source, plan, factor, i, job, fetched?, buffer)?;
                     // The writer has gone: it has the error.
                     results.send(band).map_err(|_| Error::Failed("writing failed".into()))
                 })
@@ -135,21 +153,58 @@ pub fn quantize(
     // Summed in the order of the bands, whoever made them.
     let mut outcomes = vec![Outcome::default(); plan.layout.tensors.len()];
     for (job, outcome) in jobs.iter().zip(bands) {
-        let (Job::Encode { tensor, .. } | Job::Copy { tensor, .. }) = job;
-        outcomes[*tensor].add(outcome);
+        outcomes[job.tensor()].add(outcome);
     }
     Ok(outcomes)
 }
 
+/// The ranges of elements of a tensor of the layout that are converted together. A band holds the source, the f32s
+/// twice, and the result: ten bytes a weight, more or less.
+fn ranges(
+    source: &Source,
+    plan: &Plan,
+    tensor: usize,
+    target: u64,
+) -> impl Iterator<Item = Range<u64>> + use<> {
+    let t = &plan.layout.tensors[tensor];
+    let from = &source.model.tensors[plan.steps[tensor].source];
+    let most = (target / 10).max(1);
+    let whole = from.encoding.unit().max(1) * t.encoding.unit().max(1);
+    let unit = if t.cols() <= most { t.cols().max(1) } else { whole };
+    let (step, end) = ((most / unit).max(1) * unit, t.elements());
+    (0..end).step_by(step as usize).map(move |a| a..(a + step).min(end))
+}
+
+/// What the weights of each tensor of the layout are divided by: 1 for those without a scale. Reads those with one.
+fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
+    let mut factors = vec![1.0; plan.layout.tensors.len()];
+    for scale in &plan.scales {
+        let (i, t) = (plan.steps[scale.weight].source, &plan.layout.tensors[scale.weight]);
+        let most = |range: Range<u64>| -> Result<u32> {
+            let mut x = vec![0.0; (range.end - range.start) as usize];
+            source.fetch(i, range)?.decode(&t.name, source.model.order, &mut x)?;
+            // As bits magnitudes have the same order, with what is no number above all.
+            Ok(x.iter().map(|x: &f32| x.abs().to_bits()).max().unwrap_or(0))
+        };
+        let found = ranges(source, plan, scale.weight, target).par_bridge().map(most);
+        let found = found.try_reduce(|| 0, |a, b| Ok(a.max(b)))?;
+        let factor = scales::factor(f32::from_bits(found));
+        (factors[scale.weight], factors[scale.scale]) = (factor, factor);
+    }
+    Ok(factors)
+}
+
 /// Cuts the work into bands, in the order of the files.
-fn jobs(source: &Source, plan: &Plan, target: u64) -> Vec<Job> {
+fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> {
     let mut order: Vec<usize> = (0..plan.steps.len()).collect();
     order.sort_by_key(|&i| (plan.layout.tensors[i].place.file, plan.layout.tensors[i].place.offset));
     let mut jobs = Vec::new();
     for tensor in order {
         let t = &plan.layout.tensors[tensor];
         let from = &source.model.tensors[plan.steps[tensor].source];
-        if from.encoding == t.encoding {
+        if plan.scales.iter().any(|s| s.scale == tensor) {
+            jobs.push(Job::Scale { tensor, factor: factors[tensor] });
+        } else if from.encoding == t.encoding {
             for (part, dtype) in t.parts() {
                 let unit = dtype.info().bytes as u64;
                 let step = (target / 2).max(1).next_multiple_of(unit);
@@ -157,13 +212,7 @@ fn jobs(source: &Source, plan: &Plan, target: u64) -> Vec<Job> {
                 jobs.extend(ranges.map(|range| Job::Copy { tensor, range, dtype }));
             }
         } else {
-            // A band holds the source, the f32s twice, and the result: ten bytes a weight, more or less.
-            let most = (target / 10).max(1);
-            let whole = from.encoding.unit().max(1) * t.encoding.unit().max(1);
-            let unit = if t.cols() <= most { t.cols().max(1) } else { whole };
-            let step = (most / unit).max(1) * unit;
-            let ranges = (0..t.elements()).step_by(step as usize);
-            jobs.extend(ranges.map(|a| Job::Encode { tensor, range: a..(a + step).min(t.elements()) }));
+            jobs.extend(ranges(source, plan, tensor, target).map(|range| Job::Encode { tensor, range }));
         }
     }
     jobs
@@ -173,6 +222,7 @@ fn advise(source: &Source, plan: &Plan, job: &Job) {
     match job {
         Job::Encode { tensor, range } => source.will_fetch(plan.steps[*tensor].source, range.clone()),
         Job::Copy { tensor, range, .. } => source.will_read(plan.steps[*tensor].source, range.clone()),
+        Job::Scale { .. } => {}
     }
 }
 
@@ -183,12 +233,16 @@ fn fetch<'a>(source: &'a Source, plan: &Plan, job: &Job) -> Result<Stored<'a>> {
         Job::Copy { tensor, range, dtype } => {
             Ok(Stored::Blocks(*dtype, source.read(plan.steps[*tensor].source, range.clone())?))
         }
+        Job::Scale { tensor, factor } => {
+            Ok(Stored::Computed(vec![*factor; plan.layout.tensors[*tensor].elements() as usize]))
+        }
     }
 }
 
 fn run(
     source: &Source,
     plan: &Plan,
+    factor: f32,
     index: usize,
     job: &Job,
     fetched: Stored<'_>,
@@ -221,10 +275,18 @@ fn run(
             Ok(Band { job: index, tensor: *tensor, writes, outcome: Outcome::default() })
         }
         Job::Encode { tensor, range } => {
-            let t = &plan.layout.tensors[*tensor];
-            let weights = Weights::new(&fetched, &t.name, order.0, range.end - range.start)?;
-            let (writes, outcome) = encode(t, range.start, &weights, order.1, buffer)?;
+            let name = &plan.layout.tensors[*tensor].name;
+            let weights = Weights::new(&fetched, name, order.0, range.end - range.start)?;
+            let (writes, outcome) = encode(plan, *tensor, factor, range.start, &weights, buffer)?;
             Ok(Band { job: index, tensor: *tensor, writes, outcome })
+        }
+        Job::Scale { tensor, .. } => {
+            // As bytes they are little-endian, since nothing of the source is in them.
+            let mut bytes = fetched.little_endian(ByteOrder::Little).into_owned();
+            if order.1 == ByteOrder::Big {
+                DType::F32.swap(&mut bytes);
+            }
+            Ok(Band { job: index, tensor: *tensor, writes: vec![(0, bytes)], outcome: Outcome::default() })
         }
     }
 }
@@ -283,14 +345,17 @@ impl<'a> Weights<'a> {
 /// Weights that go through all steps before the next do: they and what becomes of them stay in the first cache.
 const PIECE: usize = 4096;
 
-/// Encodes elements from `first` on, and looks at what became of them.
+/// Encodes elements from `first` on of a tensor of the layout, divided by `factor`, a power of two, and looks at what
+/// became of them.
 fn encode(
-    t: &Tensor,
+    plan: &Plan,
+    tensor: usize,
+    factor: f32,
     first: u64,
     weights: &Weights<'_>,
-    order: ByteOrder,
     mut buffer: Vec<u8>,
 ) -> Result<(Writes, Outcome)> {
+    let (t, order) = (&plan.layout.tensors[tensor], plan.order);
     let count = weights.len();
     let (from, to) = (weights.unit(), t.encoding.unit().max(1) as usize);
     let unit = if from.is_multiple_of(to) { from } else { from * to };
@@ -303,13 +368,23 @@ fn encode(
             let codec = kernels::codec(dtype).expect("plans encode into types that have a codec");
             let bytes = |n: u64| dtype.bytes_for(n).expect("bands are whole rows");
             buffer.resize(bytes(count as u64) as usize, 0);
+            let mut columns = plan.search.columns(tensor);
             for at in pieces {
                 let (x, y) = (&mut x[..at.len()], &mut y[..at.len()]);
                 let out = &mut buffer[bytes(at.start as u64) as usize..bytes(at.end as u64) as usize];
                 weights.decode(at.clone(), x);
-                codec.encode(x, &Encode::default(), out);
+                if factor != 1.0 {
+                    x.iter_mut().for_each(|x| *x /= factor);
+                }
+                let whole = first + at.start as u64..first + at.end as u64;
+                let how = Encode {
+                    importance: columns.as_mut().map(|c| c.of(whole)),
+                    objective: plan.search.objective,
+                    effort: plan.search.effort,
+                };
+                codec.encode(x, &how, out);
                 codec.decode(out, y);
-                outcome.add(sound(t, first + at.start as u64, x, y)?);
+                outcome.add(sound(t, first + at.start as u64, x, y)?.times(factor));
             }
             if order == ByteOrder::Big {
                 dtype.swap(&mut buffer);

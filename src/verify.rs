@@ -9,7 +9,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
 use crate::quantize::{Outcome, sums};
-use crate::source::{Source, Stored};
+use crate::source::{Source, Stored, scales};
 
 /// Elements that are looked at in one go.
 const BAND: u64 = 1 << 20;
@@ -50,7 +50,13 @@ pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding
 
 /// How the tensors of two models differ in name or shape, in words.
 pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
-    let (ours, theirs) = (&source.model.tensors, &reference.model.tensors);
+    // Scales of tensors are part of those.
+    let named = |s: &'_ Source| -> Vec<Tensor> {
+        let scales: HashSet<_> = scales::pairs(&s.model).into_iter().map(|(_, scale)| scale).collect();
+        let all = s.model.tensors.iter().enumerate();
+        all.filter(|(i, _)| !scales.contains(i)).map(|(_, t)| t.clone()).collect()
+    };
+    let (ours, theirs) = (&named(source), &named(reference));
     let shapes: HashMap<_, _> = theirs.iter().map(|t| (&t.name, &t.shape)).collect();
     let names: HashSet<_> = ours.iter().map(|t| &t.name).collect();
     let (here, there) = (source.path.display(), reference.path.display());

@@ -128,6 +128,57 @@ fn the_users_rules_come_first() {
 }
 
 #[test]
+fn every_scheme_is_a_recipe_that_gives_the_same_plan() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    let recipe = dir.path("recipe.toml");
+    let mut plans = Vec::new();
+    for scheme in ggufkit::plan::scheme::all() {
+        std::fs::write(&recipe, ok(&["quantize", "--print-recipe", &scheme.name])).unwrap();
+        for input in [&gguf, &demo("model")] {
+            let plan = |how: &str, what: &str| {
+                let plan = json(&[
+                    "quantize",
+                    input,
+                    &dir.path("x.gguf"),
+                    how,
+                    what,
+                    "--force",
+                    "--dry-run",
+                    "--json",
+                ]);
+                (plan["tensors"].clone(), plan["metadata"].clone(), plan["notes"].clone())
+            };
+            let by_name = plan("--type", &scheme.name);
+            assert_eq!(by_name, plan("--recipe", &recipe), "{}", scheme.name);
+            plans.push(by_name);
+        }
+    }
+    assert!(plans.len() > 70);
+    let of = |text: &str| std::fs::write(&recipe, text).unwrap();
+    of(
+        "base = \"q4_0\"\nrules = [\n  { tensor = \"attn_v\", layers = \"first 1\", type = \"q8_0\" },\n  \"q4_0\",\n]\n",
+    );
+    let plan = ok(&["convert", &gguf, &dir.path("x.gguf"), "--recipe", &recipe, "--dry-run"]);
+    assert!(
+        plan.lines().any(|l| l.contains("blk.0.attn_v") && l.contains("recipe: attn_v, layers first 1")),
+        "{plan}"
+    );
+    of("base = \"q4_0\"\nrules = [\n  { tensor = \"attn_w\", type = \"q8_0\" },\n]\n");
+    let (code, text) = fails(&["quantize", &gguf, &dir.path("x.gguf"), "--recipe", &recipe]);
+    assert!(code == 1 && text.contains("recipe.toml: line 3: \"attn_w\" is no kind of tensor"), "{text}");
+    for wrong in [
+        &["quantize", "--type", "q4_0"][..],
+        &["quantize", &gguf, &dir.path("x.gguf")],
+        &["quantize", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--recipe", &recipe],
+        &["quantize", &gguf, &dir.path("x.gguf"), "--print-recipe", "q4_0"],
+        &["convert", &gguf, &dir.path("x.gguf"), "--type", "q4_0", "--recipe", &recipe],
+    ] {
+        assert_eq!(fails(wrong).0, 2, "{wrong:?}");
+    }
+}
+
+#[test]
 fn splitting_and_merging_are_inverse() {
     let dir = Dir::new();
     let gguf = gguf(&dir);

@@ -266,7 +266,16 @@ fn rows_longer_than_a_band_give_the_same_bytes() {
     for scheme in ["q4_0", "tq2_0", "bf16"] {
         let name = |memory: &str| format!("{scheme}-{memory}.gguf");
         for memory in ["1", "1G"] {
-            let args = ["quantize", &path, &dir.path(&name(memory)), "--type", scheme, "--memory", memory];
+            let args = [
+                "quantize",
+                &path,
+                &dir.path(&name(memory)),
+                "--type",
+                scheme,
+                "--memory",
+                memory,
+                "--force",
+            ];
             ok(&args);
         }
         assert!(dir.read(&name("1")) == dir.read(&name("1G")), "{scheme}");
@@ -281,7 +290,14 @@ fn ternary_types_are_for_ternary_weights() {
     for weights in [[-0.5f32, 0.0, 0.5, 0.5], [-0.5, 0.1, 0.3, 0.2]] {
         let data: Vec<u8> = (0..512).flat_map(|i| weights[i % 4].to_le_bytes()).collect();
         one_tensor(&path, "F32", &[2, 256], &data);
-        let text = ok(&["quantize", &path, &dir.path("t.gguf"), "--type", "ternary"]);
+        let ternary = told.is_empty();
+        if !ternary {
+            let (code, text) = fails(&["quantize", &path, &dir.path("t.gguf"), "--type", "ternary"]);
+            assert!(code == 1 && text.contains("three values") && text.contains("--force"), "{text}");
+            ok(&["quantize", &path, &dir.path("t.gguf"), "--type", "ternary", "--dry-run", "--force"]);
+        }
+        let force: &[&str] = if ternary { &[] } else { &["--force"] };
+        let text = ok(&[&["quantize", &path, &dir.path("t.gguf"), "--type", "ternary"], force].concat());
         told.push(text.contains("not ternary"));
         let found = json(&["verify", &dir.path("t.gguf"), "--against", &path, "--json"]);
         assert_eq!(found["tensors"][0]["relative_error"] == 0.0, !told[told.len() - 1]);

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches};
 use formats::block::DType;
 use formats::container::gguf;
 use formats::container::safetensors::typed;
@@ -15,20 +16,20 @@ use serde_json::json;
 
 use super::compare::{shorter, side_by_side};
 use super::options::{
-    Edits, Endian, FormatName, Input, Progress, Resources, choice, find_scheme, scheme_or_keep, tensor_rule,
-    usage,
+    Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, scheme_or_keep, tensor_rule, usage,
 };
 use super::print;
+use super::rounding::Rounding;
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
 use crate::hub;
 use crate::pipeline::{self, Limits};
-use crate::plan::scheme::Scheme;
-use crate::plan::{self, Choice, Plan, Target, Wishes};
+use crate::plan::scheme::{Scheme, choice};
+use crate::plan::{self, Choice, Plan, Target, Wishes, recipe};
 use crate::quantize::Outcome;
 use crate::report::compare::table;
-use crate::report::{self, Table, parse_bytes};
+use crate::report::{self, Table, parse_bytes, visible};
 use crate::runner::{CacheKind, Network, Options};
 use crate::source::Source;
 
@@ -41,29 +42,88 @@ use crate::source::Source;
 pub struct Convert {
     #[command(flatten)]
     common: Common,
-    /// Scheme: keep (every tensor's own type), f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, tq2_0, tq1_0, or fp16,
-    /// int8, int4, ternary
-    #[arg(long = "type", value_name = "SCHEME", default_value = "keep", value_parser = scheme_or_keep)]
+    /// Scheme: keep (every tensor's own type), or any that quantize takes
+    #[arg(
+        long = "type",
+        value_name = "SCHEME",
+        default_value = "keep",
+        value_parser = scheme_or_keep,
+        conflicts_with = "recipe"
+    )]
     scheme: SchemeOrKeep,
 }
 
 /// `ggufkit quantize`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  ggufkit quantize model.safetensors model-q8_0.gguf --type q8_0
+#[command(after_help = "Schemes:
+  f32 bf16 f16 (fp16)                      floats
+  q8_0 (int8) q6_k                         hardly any loss
+  q5_k_m (q5_k) q5_k_s q5_1 q5_0           five bits
+  q4_k_m (q4_k) q4_k_s q4_1 q4_0 (int4)    four bits; q4_k_m for most purposes
+  iq4_nl iq4_xs nvfp4 mxfp4 mxfp4_moe      four bits in other codes
+  q3_k_l q3_k_m (q3_k) q3_k_s iq3_m iq3_s iq3_xs iq3_xxs
+  q2_k q2_k_s q2_0 iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s q1_0
+  tq2_0 (ternary) tq1_0                    for models trained with ternary weights
+
+Examples:
+  ggufkit quantize model.safetensors model-q4_k_m.gguf --type q4_k_m
   ggufkit quantize model.gguf small.gguf --type int4 --tensor 'attn_v=q8_0' --dry-run
+  ggufkit quantize --print-recipe q4_k_m > mine.toml
+  ggufkit quantize model.gguf mine.gguf --recipe mine.toml
   ggufkit quantize model.bin model-int8.bin --type int8")]
-pub struct Quantize {
+pub struct Quantizing {
     #[command(flatten)]
     common: Common,
-    /// Scheme: q8_0, q5_1, q5_0, q4_1, q4_0, tq2_0, tq1_0, f32, f16, bf16, or int8, int4, ternary, fp16
-    #[arg(long = "type", value_name = "SCHEME", value_parser = find_scheme)]
-    scheme: &'static Scheme,
+    /// Scheme, as listed below
+    #[arg(
+        long = "type",
+        value_name = "SCHEME",
+        value_parser = find_scheme,
+        conflicts_with = "recipe",
+        required_unless_present_any = ["recipe", "print_recipe"]
+    )]
+    scheme: Option<Arc<Scheme>>,
+    /// Print a scheme as a recipe, for --recipe, and do nothing else
+    #[arg(long, value_name = "SCHEME", value_parser = find_scheme, exclusive = true)]
+    print_recipe: Option<Arc<Scheme>>,
+}
+
+/// `ggufkit quantize`, or what it does without IN and OUT.
+#[derive(Debug)]
+pub enum Quantize {
+    /// Quantizes.
+    Make(Box<Quantizing>),
+    /// Prints a scheme as a recipe.
+    Print(Arc<Scheme>),
+}
+
+impl FromArgMatches for Quantize {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        match matches.get_one::<Arc<Scheme>>("print_recipe") {
+            Some(scheme) => Ok(Self::Print(scheme.clone())),
+            None => Quantizing::from_arg_matches(matches).map(|q| Self::Make(Box::new(q))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Quantize {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Quantizing::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Quantizing::augment_args_for_update(command)
+    }
 }
 
 /// A scheme, or none to keep every type. Under another name, since clap would take an `Option` for an argument that
 /// may be left out.
-type SchemeOrKeep = Option<&'static Scheme>;
+type SchemeOrKeep = Option<Arc<Scheme>>;
 
 #[derive(Debug, Args)]
 struct Common {
@@ -75,6 +135,9 @@ struct Common {
     /// The format of OUT, if not by its ending
     #[arg(long, value_enum)]
     format: Option<FormatName>,
+    /// A scheme of your own, as a file (docs/schemes.md)
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
     /// Give tensors whose name matches REGEX this type (or `keep`); the first match counts; may be repeated
     #[arg(long, value_name = "REGEX=TYPE", value_parser = tensor_rule)]
     tensor: Vec<(Regex, Choice)>,
@@ -93,6 +156,9 @@ struct Common {
     /// Quantize weights that are quantized already
     #[arg(long)]
     allow_requantize: bool,
+    /// Make ternary types of weights that are not ternary
+    #[arg(long)]
+    force: bool,
     /// The byte order; the source's if not given
     #[arg(long, value_enum)]
     endian: Option<Endian>,
@@ -110,6 +176,8 @@ struct Common {
     group_size: Option<u32>,
     #[command(flatten)]
     edits: Edits,
+    #[command(flatten)]
+    rounding: Rounding,
     #[command(flatten)]
     resources: Resources,
     #[command(flatten)]
@@ -182,23 +250,31 @@ impl Check {
 
 impl Convert {
     pub fn run(&self) -> Result<()> {
-        self.common.run(self.scheme)
+        self.common.run(self.scheme.clone())
     }
 }
 
 impl Quantize {
     pub fn run(&self) -> Result<()> {
-        self.common.run(Some(self.scheme))
+        match self {
+            Self::Print(scheme) => print(&recipe::print(scheme)),
+            Self::Make(q) => q.common.run(q.scheme.clone()),
+        }
     }
 }
 
 impl Common {
-    fn run(&self, scheme: Option<&'static Scheme>) -> Result<()> {
+    /// `scheme` is what `--type` says.
+    fn run(&self, scheme: Option<Arc<Scheme>>) -> Result<()> {
         if let Some(align) = self.align
             && !align.is_power_of_two()
         {
             return Err(usage(format!("--align {align} is not a power of two")));
         }
+        let scheme = match &self.recipe {
+            Some(path) => Some(Arc::new(recipe::read(path)?)),
+            None => scheme,
+        };
         let mut source = self.input.open()?;
         let wishes = Wishes {
             out: self.out.clone(),
@@ -210,13 +286,17 @@ impl Common {
             pure: self.pure,
             strict: self.strict,
             allow_requantize: self.allow_requantize,
+            force: self.force,
+            importance: self.rounding.imatrix.is_some(),
             order: self.endian.map(Into::into),
             align: self.align,
             split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
             edits: self.edits.list(),
             bin_version: self.bin_version,
             group_size: self.group_size,
+            rounding: self.rounding.wishes(self.input.no_mmap)?,
         };
+        source.beside.extend(self.rounding.imatrix.clone());
         let folder = plan::is_folder(&wishes.out);
         if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
             source = hub::export(source)?;
@@ -261,6 +341,7 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Re
         _ => format!("{:.2} bits per weight, ", plan.bits_per_weight()),
     };
     let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
+    text += &importance(plan);
     text += &remarks(plan);
     text += &not_ternary(plan, &outcomes);
     print(&text)
@@ -304,6 +385,12 @@ fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
         table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
     }
     table.to_string()
+}
+
+/// Whose importances were used, and for what.
+fn importance(plan: &Plan) -> String {
+    let known = plan.search.known.as_ref();
+    known.map_or_else(String::new, |k| format!("importance: {}\n", visible(&k.summary())))
 }
 
 /// Fallbacks with their cost, and the plan's notes.
@@ -367,6 +454,7 @@ fn plan_text(source: &Source, plan: &Plan) -> String {
         "{before} → {after}, {:.2} bits per weight; nothing was written",
         plan.bits_per_weight()
     );
+    text += &importance(plan);
     text + &remarks(plan)
 }
 
@@ -380,6 +468,7 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
             "bytes": t.place.len,
             "rule": step.rule,
             "wanted": step.wanted.map(|w| w.name()),
+            "importance": plan.search.columns(i).is_some(),
         });
         if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
@@ -396,6 +485,14 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
         "bytes": plan.bytes(),
         "bits_per_weight": plan.bits_per_weight(),
         "metadata": metadata_json(&plan.metadata),
+        "importance": plan.search.known.as_ref().map(|k| json!({
+            "file": k.file,
+            "entries": k.entries,
+            "chunks": k.chunks,
+            "datasets": k.datasets,
+            "used": k.used,
+            "quantized": k.quantized,
+        })),
         "tensors": tensors.collect::<Vec<_>>(),
         "notes": plan.notes,
     });

@@ -118,7 +118,7 @@ impl Demo {
         let start = Instant::now();
         let plan = plan::plan(source, &wishes)?;
         let outcomes = pipeline::run(source, &plan, self.resources.limits(), &())?;
-        Ok(Made { scheme: scheme.name, plan, outcomes, took: start.elapsed() })
+        Ok(Made { scheme: name, plan, outcomes, took: start.elapsed() })
     }
 }
 

@@ -9,6 +9,7 @@ mod eval;
 mod inspect;
 mod logits;
 mod options;
+mod rounding;
 mod run;
 mod split;
 mod verify;

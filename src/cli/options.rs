@@ -1,10 +1,10 @@
 //! Options that several commands share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use formats::block::{DType, Number};
 use formats::model::ByteOrder;
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
@@ -12,7 +12,7 @@ use regex::Regex;
 use crate::error::{Error, Result};
 use crate::pipeline::Limits;
 use crate::plan::edit::{Edit, key_value};
-use crate::plan::scheme::{self, SCHEMES, Scheme};
+use crate::plan::scheme::{self, Scheme};
 use crate::plan::{self, Choice, Target};
 use crate::quantize::Watcher;
 use crate::report::parse_bytes;
@@ -200,42 +200,23 @@ impl From<FormatName> for Target {
 }
 
 /// A scheme's name, or `keep`.
-pub fn scheme_or_keep(name: &str) -> std::result::Result<Option<&'static Scheme>, String> {
+pub fn scheme_or_keep(name: &str) -> std::result::Result<Option<Arc<Scheme>>, String> {
     if name.eq_ignore_ascii_case("keep") { Ok(None) } else { find_scheme(name).map(Some) }
 }
 
 /// A scheme's name.
-pub fn find_scheme(name: &str) -> std::result::Result<&'static Scheme, String> {
+pub fn find_scheme(name: &str) -> std::result::Result<Arc<Scheme>, String> {
     scheme::find(name).ok_or_else(|| {
-        let names: Vec<_> = SCHEMES.iter().flat_map(|s| s.aliases.iter().chain([&s.name])).copied().collect();
+        let names = scheme::all().iter().flat_map(|s| s.aliases.iter().chain([&s.name]));
+        let names: Vec<_> = names.map(String::as_str).collect();
         format!("there is no scheme {name:?}; there are {}", names.join(", "))
-    })
-}
-
-/// A tensor type's name, a scheme's plain name for one, or `keep`.
-pub fn choice(name: &str) -> std::result::Result<Choice, String> {
-    if name.eq_ignore_ascii_case("keep") {
-        return Ok(Choice::Keep);
-    }
-    let dtype = DType::from_name(name).or_else(|| scheme::find(name).map(|s| s.base));
-    // Integers are no weights: rounding to them would lose everything.
-    let can = |d: &DType| {
-        let number = d.info().fields.iter().all(|f| f.number == Number::Bits) && d.info().weights == 1;
-        crate::kernels::codec(*d).is_some() && !number
-    };
-    dtype.filter(can).map(Choice::To).ok_or_else(|| {
-        let all = formats::block::TYPES.iter().filter(|t| can(&t.dtype)).map(|t| t.name);
-        format!(
-            "{name:?} is no type that can be written; there are keep, {}",
-            all.collect::<Vec<_>>().join(", ")
-        )
     })
 }
 
 /// "REGEX=TYPE".
 pub fn tensor_rule(text: &str) -> std::result::Result<(Regex, Choice), String> {
     let (pattern, name) = text.rsplit_once('=').ok_or_else(|| format!("{text:?} is not REGEX=TYPE"))?;
-    Ok((Regex::new(pattern).map_err(|e| e.to_string())?, choice(name)?))
+    Ok((Regex::new(pattern).map_err(|e| e.to_string())?, scheme::choice(name)?))
 }
 
 /// A bar on stderr, if that is a terminal.

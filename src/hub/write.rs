@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 use super::{bias_switch, misshapen, rows};
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
-use crate::source::Source;
 use crate::source::view::{RowOrder, Values, View};
+use crate::source::{Source, scales};
 
 /// The files of a checkpoint besides its weights.
 #[derive(Debug)]
@@ -59,13 +59,18 @@ pub fn export(mut source: Source) -> Result<Source> {
     };
     let expected = config.arch.expected(&config);
     let by_name: HashMap<&str, &Expected> = expected.iter().map(|e| (e.gguf.as_str(), e)).collect();
+    // Weights are seen with theirs.
+    let scales: HashSet<usize> = scales::pairs(&source.model).into_iter().map(|(_, scale)| scale).collect();
     let tensors = std::mem::take(&mut source.model.tensors);
     let mut views = std::mem::take(&mut source.views);
     views.resize_with(tensors.len(), || None);
     let mut seen = HashSet::new();
-    for (t, view) in tensors.into_iter().zip(views) {
+    for (i, (t, view)) in tensors.into_iter().zip(views).enumerate() {
         if t.name == "rope_freqs.weight" {
             continue; // config.json says it
+        }
+        if scales.contains(&i) {
+            continue;
         }
         let e = *by_name.get(t.name.as_str()).ok_or_else(|| {
             Error::refused(format!("tensor {} has no name in Hugging Face's {}", t.name, config.class.name))

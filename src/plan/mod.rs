@@ -2,12 +2,23 @@
 //! first weight is read.
 
 pub mod edit;
+pub mod facts;
+pub mod recipe;
+pub mod role;
+pub mod rounding;
+pub mod rule;
+pub mod scales;
 pub mod scheme;
+#[cfg(test)]
+mod snapshots;
+mod steps;
 mod target;
+pub mod ternary;
 
 pub use target::{is_folder, target};
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use formats::block::{DType, Encode};
 use formats::container::gguf::{self, Split};
@@ -20,7 +31,9 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::source::Source;
 use edit::Edit;
-use scheme::{Role, Scheme, role};
+use rounding::{Rounding, Search};
+use scales::Scale;
+use scheme::Scheme;
 
 /// A type, or what the source has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +63,7 @@ pub struct Wishes {
     /// The container, if not by the ending of `out`.
     pub target: Option<Target>,
     /// The scheme; `None` keeps every type that the container can hold.
-    pub scheme: Option<&'static Scheme>,
+    pub scheme: Option<Arc<Scheme>>,
     /// Rules that come before the scheme's, in order.
     pub tensors: Vec<(Regex, Choice)>,
     /// For the output matrix.
@@ -63,6 +76,10 @@ pub struct Wishes {
     pub strict: bool,
     /// Quantize what is quantized already.
     pub allow_requantize: bool,
+    /// Make ternary types of weights that are not ternary.
+    pub force: bool,
+    /// Whether the importance of weights is known: some rules ask.
+    pub importance: bool,
     /// The byte order; the source's if not given.
     pub order: Option<ByteOrder>,
     /// The alignment of tensor data in a GGUF.
@@ -75,6 +92,8 @@ pub struct Wishes {
     pub bin_version: Option<u32>,
     /// The largest group of a llama2.c version 2 checkpoint; 64 if not given.
     pub group_size: Option<u32>,
+    /// How weights are rounded where they are quantized.
+    pub rounding: Rounding,
 }
 
 /// What becomes of one tensor.
@@ -102,6 +121,10 @@ pub struct Plan {
     pub metadata: Metadata,
     /// One for each tensor of the layout.
     pub steps: Vec<Step>,
+    /// What encoders are told.
+    pub search: Search,
+    /// Tensors that are divided by a number of their own before they are encoded.
+    pub scales: Vec<Scale>,
     /// Where everything goes.
     pub layout: Layout,
     /// The files of the layout.
@@ -149,14 +172,20 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
 
     let (steps, tensors): (Vec<_>, Vec<_>) = match target {
         Target::Llama2c => target::llama2c_steps(model, wishes, &metadata, &mut notes)?,
-        _ => steps(source, wishes, target)?,
+        _ => steps::steps(source, wishes, target, &metadata)?,
     }
     .into_iter()
     .unzip();
+    let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
     if wishes.strict {
         refuse_fallbacks(&steps, &tensors)?;
     }
     check_sources(model, wishes, &steps, &tensors)?;
+    if !wishes.force && !source.weightless {
+        ternary::refuse_others(source, &steps, &tensors)?;
+    }
+    notes.extend(steps::blind(wishes, &steps, &tensors));
+    let search = rounding::search(&wishes.rounding, &steps, &tensors, &mut notes)?;
 
     if target == Target::Safetensors {
         target::refuse_packed(&tensors)?;
@@ -167,6 +196,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     };
     if target == Target::Gguf {
         target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
+        rounding::gguf_metadata(&search, &wishes.edits, &mut metadata);
     }
     let (mut layout, paths, extra) =
         target::place(source, wishes, target, order, &metadata, &tensors, &mut notes)?;
@@ -177,14 +207,8 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan { target, folder, order, metadata, steps, layout, paths, extra, notes })
+    Ok(Plan { target, folder, order, metadata, steps, search, scales, layout, paths, extra, notes })
 }
-
-/// The rules for what no scheme quantizes.
-const VECTOR: &str = "vector";
-const EXEMPT: &str = "never quantized";
-
-const KEPT: &str = "kept";
 
 /// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
 /// f32 only, and Hugging Face's checkpoints have one type for all, where that loses nothing.
@@ -205,92 +229,6 @@ fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option
             Ok(if x == back { main } else { d })
         }
         _ => Ok(d),
-    }
-}
-
-/// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
-fn steps(source: &Source, wishes: &Wishes, target: Target) -> Result<Vec<(Step, Tensor)>> {
-    let model = &source.model;
-    let main = target::main_type(&model.tensors);
-    let tied = !model.tensors.iter().any(|t| role(&t.name) == Role::Output);
-    let mut used = vec![false; wishes.tensors.len()];
-    let mut out = Vec::with_capacity(model.tensors.len());
-    for (i, t) in model.tensors.iter().enumerate() {
-        let (choice, mut rule) = choose(t, wishes, tied, &mut used);
-        let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
-        let mut wanted = None;
-        let encoding = match choice {
-            Choice::Keep => match t.encoding {
-                // Only llama2.c's own container has these groups; their values are exact in f32.
-                Encoding::Int8Groups { .. } => Encoding::Blocks(DType::F32),
-                e => e,
-            },
-            Choice::To(dtype) => {
-                let fits = scheme::fallback(dtype, t.cols());
-                wanted = (fits != dtype).then_some(dtype);
-                Encoding::Blocks(fits)
-            }
-        };
-        let encoding = match (encoding, wishes.scheme) {
-            (Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64), Some(s)) if left_alone => {
-                match target {
-                    // llama.cpp wants what is never quantized in f32, whatever the matrices are.
-                    Target::Gguf => Encoding::Blocks(DType::F32),
-                    _ => Encoding::Blocks(s.base),
-                }
-            }
-            (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Target::Safetensors => {
-                Encoding::Blocks(s.base)
-            }
-            (Encoding::Blocks(d), None)
-                if rule == KEPT && (t.shape.len() < 2 || role(&t.name) == Role::Exempt) =>
-            {
-                let kept = keep_vector(source, i, d, target, main)?;
-                if kept != d {
-                    rule = VECTOR.into();
-                }
-                Encoding::Blocks(kept)
-            }
-            (e, _) => e,
-        };
-        let tensor = Tensor { encoding, place: Place::default(), ..t.clone() };
-        out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
-    }
-    if let Some(i) = used.iter().position(|u| !u) {
-        return Err(Error::usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
-    }
-    Ok(out)
-}
-
-fn choose(t: &Tensor, wishes: &Wishes, tied: bool, used: &mut [bool]) -> (Choice, String) {
-    for (i, (pattern, choice)) in wishes.tensors.iter().enumerate() {
-        if pattern.is_match(&t.name) {
-            used[i] = true;
-            return (*choice, format!("--tensor {pattern}"));
-        }
-    }
-    let r = role(&t.name);
-    let asked = match r {
-        Role::Output => wishes.output.map(|c| (c, "--output-type")),
-        Role::Embedding => wishes.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
-            let output = wishes.output.filter(|_| tied);
-            output.map(|c| (c, "--output-type (the embedding is the output)"))
-        }),
-        _ => None,
-    };
-    if let Some((choice, rule)) = asked {
-        return (choice, rule.into());
-    }
-    match (r, wishes.scheme) {
-        (_, None) => (Choice::Keep, KEPT.into()),
-        _ if t.shape.len() < 2 => (Choice::Keep, VECTOR.into()),
-        (Role::Exempt, _) => (Choice::Keep, EXEMPT.into()),
-        _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
-        (_, Some(s)) if wishes.pure => (Choice::To(s.base), "pure".into()),
-        (Role::Output, Some(s)) => (Choice::To(s.output), "output".into()),
-        (Role::Embedding, Some(s)) if tied => (Choice::To(s.output), "embedding that is the output".into()),
-        (Role::Embedding, Some(s)) => (Choice::To(s.embedding), "embedding".into()),
-        (_, Some(s)) => (Choice::To(s.base), s.name.into()),
     }
 }
 

@@ -1,107 +1,120 @@
-//! Which type a tensor gets: schemes by name, as ordered rules.
+//! Schemes: a type for every tensor of a model, by name. `schemes.toml` has them all.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use formats::block::DType;
-use regex::RegexSet;
+
+pub use super::role::{Role, role};
+use super::rule::{Rule, Subject};
+use super::{Choice, is_integer, recipe};
 
 /// A named choice of types for a whole model.
 #[derive(Debug)]
 pub struct Scheme {
-    /// llama.cpp's name for it, in lower case.
-    pub name: &'static str,
+    /// llama.cpp's name for it, in lower case; a recipe's own.
+    pub name: String,
     /// Plain names that people look for.
-    pub aliases: &'static [&'static str],
-    /// The type of every tensor that no other rule claims.
+    pub aliases: Vec<String>,
+    /// The type of every tensor that no rule claims.
     pub base: DType,
-    /// The type of the output matrix, and of the embedding where it serves as output: errors there reach every
-    /// token's probability.
-    pub output: DType,
-    /// The type of an embedding that is no output.
-    pub embedding: DType,
-    /// `general.file_type`.
-    pub file_type: u32,
+    /// `general.file_type`; of a recipe, it follows from the base unless it says one.
+    pub file_type: Option<u32>,
+    /// What claims tensors; the first one that does counts.
+    pub rules: Vec<Rule>,
 }
 
-const fn scheme(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    [base, output, embedding]: [DType; 3],
-    file_type: u32,
-) -> Scheme {
-    Scheme { name, aliases, base, output, embedding, file_type }
-}
-
-use DType::{BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TQ1_0, TQ2_0};
-
-/// Every scheme.
-pub static SCHEMES: &[Scheme] = &[
-    scheme("f32", &["fp32"], [F32, F32, F32], 0),
-    scheme("f16", &["fp16"], [F16, F16, F16], 1),
-    scheme("bf16", &[], [BF16, BF16, BF16], 32),
-    scheme("q8_0", &["int8"], [Q8_0, Q8_0, Q8_0], 7),
-    scheme("q5_1", &[], [Q5_1, Q8_0, Q5_1], 9),
-    scheme("q5_0", &[], [Q5_0, Q8_0, Q5_0], 8),
-    scheme("q4_1", &[], [Q4_1, Q8_0, Q4_1], 3),
-    scheme("q4_0", &["int4"], [Q4_0, Q8_0, Q4_0], 2),
-    scheme("tq2_0", &["ternary"], [TQ2_0, Q8_0, Q8_0], 37),
-    scheme("tq1_0", &[], [TQ1_0, Q8_0, Q8_0], 36),
-];
-
-/// The scheme with this name or alias, in any case.
-pub fn find(name: &str) -> Option<&'static Scheme> {
-    let mut is = |n: &&str| n.eq_ignore_ascii_case(name);
-    SCHEMES.iter().find(|s| is(&s.name) || s.aliases.iter().any(&mut is))
-}
-
-/// What a tensor is to the rules; names are GGUF's, or Hugging Face's where a file kept them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The token embedding.
-    Embedding,
-    /// The matrix that gives the logits.
-    Output,
-    /// Something that every runtime reads in full precision.
-    Exempt,
-    /// Any other matrix.
-    Weight,
-}
-
-/// Tensors that are not quantized whatever their shape, as in llama-quantize: norms, biases, routers, positions,
-/// convolutions and small state matrices.
-static EXEMPT: LazyLock<RegexSet> = LazyLock::new(|| {
-    RegexSet::new([
-        r"_norm\.weight$|norm\.weight$|layernorm",
-        r"\.bias$|^rope_freqs|_scale$|\.scale$|\.input_scale$",
-        r"ffn_gate_inp|ffn_gate_tid2eid|mlp\.gate\.weight$|router",
-        r"altup|laurel|per_layer_model_proj",
-        r"position_embd|token_types|embeddings\.(position|token_type)",
-        r"ssm_conv1d|shortconv\.conv|indexer\.[kq]_proj",
-        r"time_mix_(first|w[0-2]|v[0-2]|a[0-2]|g[12]|decay_w[12]|lerp_fused)",
-        r"attn_rel_b|rel_pos|patch_embd|patch_merger|sam\.|\bcodebook",
-    ])
-    .expect("these patterns are valid")
+static SCHEMES: LazyLock<Vec<Arc<Scheme>>> = LazyLock::new(|| {
+    recipe::built_in(include_str!("schemes.toml")).unwrap_or_else(|e| panic!("schemes.toml: {e}"))
 });
 
-/// The role of a tensor.
-pub fn role(name: &str) -> Role {
-    match name {
-        "token_embd.weight" | "model.embed_tokens.weight" | "transformer.wte.weight" => Role::Embedding,
-        "output.weight" | "lm_head.weight" => Role::Output,
-        _ if EXEMPT.is_match(name) => Role::Exempt,
-        _ => Role::Weight,
+/// Every scheme.
+pub fn all() -> &'static [Arc<Scheme>] {
+    &SCHEMES
+}
+
+/// The scheme with this name or alias, in any case.
+pub fn by_name(name: &str) -> Option<&'static Arc<Scheme>> {
+    let is = |n: &String| n.eq_ignore_ascii_case(name);
+    all().iter().find(|s| is(&s.name) || s.aliases.iter().any(is))
+}
+
+/// The same, to keep.
+pub fn find(name: &str) -> Option<Arc<Scheme>> {
+    by_name(name).cloned()
+}
+
+impl Scheme {
+    /// The type of a tensor, and what chose it, in words.
+    pub fn choose(&self, subject: &Subject) -> (Choice, String) {
+        match self.rules.iter().find(|r| r.claims(subject)) {
+            Some(rule) => (rule.to, format!("{}: {rule}", self.name)),
+            None => (Choice::To(self.base), self.name.clone()),
+        }
+    }
+
+    /// Its number in GGUF.
+    pub fn file_type(&self) -> Option<u32> {
+        self.file_type.or_else(|| file_type(self.base))
     }
 }
 
-/// What a type becomes where its blocks do not divide a row: the smallest type of smaller blocks that is at least
-/// as precise, half precision at the end.
-pub fn fallback(dtype: DType, cols: u64) -> DType {
-    let fits = |t: DType| cols.is_multiple_of(t.info().weights as u64);
-    match dtype {
-        t if fits(t) => t,
-        TQ1_0 | TQ2_0 if fits(Q4_0) => Q4_0,
-        _ => F16,
+/// The file type of a type: that of the scheme with its name, else of the first that is built on it.
+pub fn file_type(dtype: DType) -> Option<u32> {
+    by_name(dtype.name()).or_else(|| all().iter().find(|s| s.base == dtype))?.file_type
+}
+
+/// The type with this name, or the main type of the scheme with this name, or `keep`.
+///
+/// # Errors
+/// There is none that weights can be written in.
+pub fn choice(name: &str) -> Result<Choice, String> {
+    if name.eq_ignore_ascii_case("keep") {
+        return Ok(Choice::Keep);
     }
+    let dtype = DType::from_name(name).or_else(|| by_name(name).map(|s| s.base));
+    dtype.filter(|&d| holds_weights(d)).map(Choice::To).ok_or_else(|| {
+        let types = formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)).map(|t| t.name);
+        format!(
+            "{name:?} is no type that can be written; there are keep, {}",
+            types.collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+/// Whether weights are kept in a type: integers would lose everything, and ggml has two types for what weights are
+/// multiplied with.
+pub fn holds_weights(dtype: DType) -> bool {
+    dtype.info().gguf.is_some() && !is_integer(dtype) && !matches!(dtype, DType::Q8_1 | DType::Q8_K)
+}
+
+/// What a type becomes where its blocks do not divide a row: as in llama-quantize, a type of smaller blocks that is at
+/// least as precise, half precision at the end. Where that gives up (q1_0, nvfp4), the nearest of smaller blocks.
+pub fn fallback(dtype: DType, cols: u64) -> DType {
+    use DType::{
+        F16, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, NVFP4, Q1_0, Q2_0, Q2_K,
+        Q3_K, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0,
+    };
+    let mut dtype = dtype;
+    while !cols.is_multiple_of(dtype.info().weights as u64) {
+        dtype = match dtype {
+            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_XS | NVFP4 => IQ4_NL,
+            Q1_0 => Q2_0,
+            Q2_0 | Q2_K | Q3_K | TQ1_0 | TQ2_0 => Q4_0,
+            Q4_K => Q5_0,
+            Q5_K => Q5_1,
+            Q6_K => Q8_0,
+            _ => F16,
+        };
+    }
+    dtype
+}
+
+/// Whether a type spends so few bits that it must know which weights matter: llama-quantize refuses to make them
+/// without an importance matrix. Of q2_k, that is so in the scheme `q2_k_s`.
+pub fn needs_importance(dtype: DType, scheme: Option<&str>) -> bool {
+    use DType::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_XXS, Q2_K};
+    matches!(dtype, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS)
+        || (dtype == Q2_K && scheme == Some("q2_k_s"))
 }
 
 #[cfg(test)]
@@ -109,46 +122,105 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_can_be_encoded() {
+    fn names_are_unique_and_types_can_be_written() {
         let mut seen = std::collections::HashSet::new();
-        for s in SCHEMES {
+        for s in all() {
             for name in s.aliases.iter().chain([&s.name]) {
-                assert!(seen.insert(*name), "{name}");
-                assert!(std::ptr::eq(find(&name.to_uppercase()).unwrap(), s));
+                assert!(seen.insert(name.clone()), "{name}");
+                assert!(Arc::ptr_eq(by_name(&name.to_uppercase()).unwrap(), s));
             }
-            for t in [s.base, s.output, s.embedding] {
-                assert!(crate::kernels::codec(t).is_some(), "{}: {}", s.name, t.name());
+            for to in s.rules.iter().map(|r| r.to).chain([Choice::To(s.base)]) {
+                assert!(matches!(to, Choice::To(d) if holds_weights(d)), "{}", s.name);
             }
         }
+        for name in ["int4", "int8", "ternary", "fp16", "q3_k", "Q4_K", "q5_k"] {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn file_types_are_llama_cpps() {
+        for (name, number) in [
+            ("f32", 0),
+            ("f16", 1),
+            ("q4_0", 2),
+            ("q4_1", 3),
+            ("q8_0", 7),
+            ("q5_0", 8),
+            ("q5_1", 9),
+            ("q2_k", 10),
+            ("q3_k_s", 11),
+            ("q3_k_m", 12),
+            ("q3_k_l", 13),
+            ("q4_k_s", 14),
+            ("q4_k_m", 15),
+            ("q5_k_s", 16),
+            ("q5_k_m", 17),
+            ("q6_k", 18),
+            ("iq2_xxs", 19),
+            ("iq2_xs", 20),
+            ("q2_k_s", 21),
+            ("iq3_xs", 22),
+            ("iq3_xxs", 23),
+            ("iq1_s", 24),
+            ("iq4_nl", 25),
+            ("iq3_s", 26),
+            ("iq3_m", 27),
+            ("iq2_s", 28),
+            ("iq2_m", 29),
+            ("iq4_xs", 30),
+            ("iq1_m", 31),
+            ("bf16", 32),
+            ("tq1_0", 36),
+            ("tq2_0", 37),
+            ("mxfp4_moe", 38),
+            ("nvfp4", 39),
+            ("q1_0", 40),
+            ("q2_0", 41),
+        ] {
+            assert_eq!(find(name).unwrap().file_type(), Some(number), "{name}");
+        }
+        // What a file of one type is called: llama.cpp guesses the same.
+        for (dtype, number) in
+            [(DType::Q4_K, 15), (DType::Q3_K, 12), (DType::Q5_K, 17), (DType::IQ2_S, 28), (DType::IQ3_S, 26)]
+        {
+            assert_eq!(file_type(dtype), Some(number), "{}", dtype.name());
+        }
+        assert_eq!(file_type(DType::F64), None);
     }
 
     #[test]
     fn a_fallback_always_fits() {
-        for s in SCHEMES {
-            for cols in [1, 31, 32, 64, 172, 256, 288, 512] {
-                let t = fallback(s.base, cols);
-                assert!(cols.is_multiple_of(t.info().weights as u64));
-                assert_eq!(t == s.base, cols.is_multiple_of(s.base.info().weights as u64));
+        for t in formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)) {
+            for cols in [1, 31, 32, 64, 128, 172, 256, 288, 512] {
+                let found = fallback(t.dtype, cols);
+                assert!(cols.is_multiple_of(found.info().weights as u64));
+                assert_eq!(found == t.dtype, cols.is_multiple_of(t.weights as u64));
+                assert!(found == t.dtype || found.bits_per_weight() >= t.dtype.bits_per_weight());
             }
         }
-        assert_eq!(fallback(TQ2_0, 288), Q4_0);
-        assert_eq!(fallback(Q4_0, 172), F16);
+        for (dtype, cols, wanted) in [
+            (DType::TQ2_0, 288, DType::Q4_0),
+            (DType::Q4_0, 172, DType::F16),
+            (DType::Q4_K, 896, DType::Q5_0),
+            (DType::Q5_K, 896, DType::Q5_1),
+            (DType::Q6_K, 896, DType::Q8_0),
+            (DType::IQ3_S, 896, DType::IQ4_NL),
+            (DType::IQ4_XS, 100, DType::F16),
+            (DType::Q1_0, 64, DType::Q2_0),
+            (DType::Q1_0, 32, DType::Q4_0),
+            (DType::NVFP4, 32, DType::IQ4_NL),
+        ] {
+            assert_eq!(fallback(dtype, cols), wanted, "{} {cols}", dtype.name());
+        }
     }
 
     #[test]
-    fn roles_follow_the_names_of_both_worlds() {
-        for (name, role_) in [
-            ("token_embd.weight", Role::Embedding),
-            ("lm_head.weight", Role::Output),
-            ("blk.3.ffn_down.weight", Role::Weight),
-            ("model.layers.3.mlp.down_proj.weight", Role::Weight),
-            ("blk.3.attn_norm.weight", Role::Exempt),
-            ("model.layers.3.input_layernorm.weight", Role::Exempt),
-            ("blk.0.ffn_gate_inp.weight", Role::Exempt),
-            ("blk.0.attn_q.bias", Role::Exempt),
-            ("rope_freqs.weight", Role::Exempt),
-        ] {
-            assert_eq!(role(name), role_, "{name}");
-        }
+    fn few_bits_need_importance() {
+        assert!(needs_importance(DType::IQ2_XS, None));
+        assert!(
+            needs_importance(DType::Q2_K, Some("q2_k_s")) && !needs_importance(DType::Q2_K, Some("q2_k"))
+        );
+        assert!(!needs_importance(DType::IQ3_S, None));
     }
 }

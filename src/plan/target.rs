@@ -8,7 +8,7 @@ use super::{
 };
 use crate::hub;
 use crate::plan::edit::Edit;
-use crate::plan::scheme::SCHEMES;
+use crate::plan::scheme;
 use formats::block::TYPES;
 use formats::container::{parse_part_stem, part_stem};
 
@@ -54,8 +54,9 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
         "splitting",
         "GGUF and safetensors",
     )?;
-    let grouped = target == Target::Llama2c && wishes.scheme.is_none_or(|s| s.base == DType::Q8_0);
+    let grouped = target == Target::Llama2c && wishes.scheme.as_ref().is_none_or(|s| s.base == DType::Q8_0);
     only(wishes.group_size.is_some() && !grouped, "--group-size", "llama2.c files of --type q8_0")?;
+    only(wishes.rounding.importance.is_some() && target != Target::Gguf, "--imatrix", "GGUF")?;
     only(wishes.pure && wishes.scheme.is_none(), "--pure", "a --type other than keep")?;
     let big = wishes.order == Some(ByteOrder::Big) && target == Target::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
@@ -68,7 +69,7 @@ fn llama2c_version(model: &Model, wishes: &Wishes) -> Result<u32> {
         Format::Llama2c { version } => version,
         _ => 0,
     };
-    match (wishes.scheme.map(|s| s.base), wishes.bin_version) {
+    match (wishes.scheme.as_ref().map(|s| s.base), wishes.bin_version) {
         (None, version) => Ok(version.unwrap_or(own)),
         (Some(DType::F32), None) => Ok(if own == 1 { 1 } else { 0 }),
         (Some(DType::Q8_0), None | Some(2)) => Ok(2),
@@ -172,7 +173,11 @@ pub(super) fn gguf_metadata(
     if (quantized || source.hub.is_some()) && !by_user("general.quantization_version") {
         metadata.set("general.quantization_version", Value::U32(2));
     }
-    if let Some(file_type) = wishes.scheme.map(|s| s.file_type).or_else(|| file_type(main_type(tensors)?))
+    let named = match &wishes.scheme {
+        Some(scheme) => scheme.file_type(),
+        None => main_type(tensors).and_then(scheme::file_type),
+    };
+    if let Some(file_type) = named
         && !by_user("general.file_type")
     {
         metadata.set("general.file_type", Value::U32(file_type));
@@ -186,11 +191,6 @@ pub(super) fn main_type(tensors: &[Tensor]) -> Option<DType> {
         tensors.iter().filter(|t| t.encoding == Encoding::Blocks(d)).map(Tensor::elements).sum()
     };
     TYPES.iter().map(|t| t.dtype).max_by_key(|&d| weights(d)).filter(|&d| weights(d) > 0)
-}
-
-/// The file type of a type, if there is a scheme of that name.
-fn file_type(dtype: DType) -> Option<u32> {
-    SCHEMES.iter().find(|s| s.base == dtype).map(|s| s.file_type)
 }
 
 type Placed = (Layout, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);

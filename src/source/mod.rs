@@ -1,5 +1,6 @@
 //! The first stage: a path becomes a model with open files behind it.
 
+pub mod scales;
 mod stored;
 pub mod view;
 
@@ -49,6 +50,11 @@ pub struct Source {
     pub export: Option<Export>,
 }
 
+/// How many matrices are stacked in a tensor; one in what is none.
+pub fn stacked(t: &Tensor) -> u64 {
+    t.shape[..t.shape.len().saturating_sub(2)].iter().product()
+}
+
 /// The ending of the index of sharded safetensors.
 const INDEX: &str = "safetensors.index.json";
 
@@ -75,6 +81,9 @@ impl Source {
             && folder.join(hub::CONFIG).is_file();
         if checkpoint && !options.as_filed {
             source = hub::translate(source, folder, options)?;
+        }
+        if matches!(source.model.format, Format::Gguf { .. }) {
+            scales::apply(&mut source)?;
         }
         if let Some(path) = &options.tokenizer {
             let file = InFile::open(path, map)?;

@@ -80,6 +80,12 @@ pub enum Values {
     Stored,
     /// Those that are stored, as f32.
     Decoded,
+    /// Those that are stored, multiplied: by one number, or each of the stacked matrices by its own. The stored bytes
+    /// are what is copied, since the numbers stand in a tensor that is copied too.
+    Scaled {
+        /// The numbers.
+        factors: Vec<f32>,
+    },
     /// Hugging Face's packed BitNet form: byte (r, c) of `[rows / 4, cols]` has rows r, r + rows/4, r + rows/2 and
     /// r + 3 rows/4 from its lowest two bits up, each as the weight's sign plus one.
     Packed {
@@ -103,7 +109,7 @@ impl View {
     /// What the tensor's stored form is called in reports.
     pub fn name(&self) -> String {
         match &self.values {
-            Values::Stored | Values::Decoded => self.stored.encoding.name(),
+            Values::Stored | Values::Decoded | Values::Scaled { .. } => self.stored.encoding.name(),
             Values::Packed { .. } => "2-bit".into(),
             Values::Master { .. } => format!("{} master", self.stored.encoding.name()),
             Values::Fixed(_) => "settings".into(),
@@ -117,7 +123,7 @@ impl View {
         t: &Tensor,
         range: Range<u64>,
     ) -> Result<Cow<'a, [u8]>> {
-        if let Values::Stored = self.values {
+        if let Values::Stored | Values::Scaled { .. } = self.values {
             let row = row_bytes(t);
             if self.rows == RowOrder::Same || row == 0 {
                 return source.stored_read(&self.stored, range);
@@ -197,6 +203,12 @@ impl View {
         };
         match &self.values {
             Values::Stored | Values::Decoded => stored(out)?,
+            Values::Scaled { factors } => {
+                stored(out)?;
+                let matrix = t.rows() / super::stacked(t).max(1);
+                let factor = if factors.len() == 1 { factors[0] } else { factors[(row / matrix) as usize] };
+                out.iter_mut().for_each(|x| *x *= factor);
+            }
             Values::Packed { scale } => {
                 let quarter = (t.rows() / 4).max(1);
                 let at = row % quarter * cols + skip;

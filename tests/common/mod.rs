@@ -95,3 +95,59 @@ pub fn all_types(path: &str) {
     }
     std::fs::write(path, bytes).unwrap();
 }
+
+/// A tensor's name, shape and numbers.
+pub type Numbers = (String, Vec<u64>, Vec<f32>);
+
+/// Writes a GGUF of f32 tensors.
+pub fn write_gguf(path: &str, metadata: &formats::metadata::Metadata, tensors: &[Numbers]) {
+    use formats::container::gguf::{Options, Split, layout};
+    use formats::model::{ByteOrder, Encoding, Place, Tensor};
+    let described: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape, _)| Tensor {
+            name: name.clone(),
+            shape: shape.clone(),
+            encoding: Encoding::Blocks(formats::block::DType::F32),
+            place: Place::default(),
+        })
+        .collect();
+    let options = Options { order: ByteOrder::Little, split: Split::None };
+    let layout = layout(path, metadata, &described, options).unwrap();
+    let mut bytes = vec![0; layout.files[0].len as usize];
+    for (at, fixed) in &layout.files[0].fixed {
+        bytes[*at as usize..][..fixed.len()].copy_from_slice(fixed);
+    }
+    for (t, (.., x)) in layout.tensors.iter().zip(tensors) {
+        let data: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        bytes[t.place.offset as usize..][..data.len()].copy_from_slice(&data);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Numbers without a pattern, equal in every run.
+pub fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..n).map(|_| next() + next() + next()).collect()
+}
+
+/// A tensor's weights.
+pub fn weights(path: &str, name: &str) -> Vec<f32> {
+    let source = ggufkit::source::Source::open(Path::new(path), &Default::default()).unwrap();
+    let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
+    let n = source.model.tensors[i].elements();
+    let mut x = vec![0.0; n as usize];
+    source.fetch(i, 0..n).unwrap().decode(name, source.model.order, &mut x).unwrap();
+    x
+}
+
+/// A tensor's stored bytes.
+pub fn stored(path: &str, name: &str) -> Vec<u8> {
+    let source = ggufkit::source::Source::open(Path::new(path), &Default::default()).unwrap();
+    let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
+    source.read(i, 0..source.model.tensors[i].place.len).unwrap().into_owned()
+}

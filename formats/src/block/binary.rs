@@ -1,7 +1,9 @@
 //! One and two bits a weight under one scale.
 
+use super::groups::Integers;
 use super::layout::{half, pack_half};
-use super::{Block, Effort};
+use super::scaled::{self, unit};
+use super::{Block, Effort, single};
 
 /// d, 128 bits, the lowest first: d where the bit is one, −d where it is not.
 pub struct Q1_0;
@@ -15,15 +17,26 @@ impl Block<128, 18> for Q1_0 {
         }
     }
 
+    /// Whatever the scale, signs are best kept; and then their weighted mean is the best scale.
     #[inline(always)]
-    fn encode(x: &[f32; 128], _: Option<&[f32; 128]>, _: Effort, bytes: &mut [u8; 18]) {
-        let mut sum = 0.0;
+    fn encode(x: &[f32; 128], w: Option<&[f32; 128]>, _: Effort, bytes: &mut [u8; 18]) {
+        let one = [1.0; 128];
+        let top = |v: &[f32; 128]| v.iter().fold(0.0f32, |t, v| if v.abs() > t { v.abs() } else { t });
+        let w = w.filter(|w| top(w) > 0.0).unwrap_or(&one);
+        let unit = unit(top(w));
+        let (mut sum, mut total) = ([0.0; 8], [0.0; 8]);
+        for (x, w) in x.as_chunks::<8>().0.iter().zip(w.as_chunks::<8>().0) {
+            for l in 0..8 {
+                let w = w[l] * unit;
+                sum[l] += w * x[l].abs().min(65504.0);
+                total[l] += w;
+            }
+        }
         *bytes = [0; 18];
+        pack_half(scaled::total(&sum) / scaled::total(&total), bytes);
         for j in 0..128 {
-            sum += x[j].abs().min(65504.0);
             bytes[2 + j / 8] |= u8::from(x[j] >= 0.0) << (j % 8);
         }
-        pack_half(sum / 128.0, bytes);
     }
 }
 
@@ -40,13 +53,25 @@ impl Block<64, 18> for Q2_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 64], _: Option<&[f32; 64]>, _: Effort, bytes: &mut [u8; 18]) {
-        let d = if x == &[0.0; 64] { 0.0 } else { super::search::stored_scale(super::naive::peak(x)) };
-        *bytes = [0; 18];
+    fn encode_all(x: &[[f32; 64]], w: Option<&[[f32; 64]]>, effort: Effort, bytes: &mut [[u8; 18]]) {
+        single::encode::<Self, 64, 18>(x, w, effort, bytes);
+    }
+}
+
+impl single::Shape<64, 18> for Q2_0 {
+    type Levels = Integers<-1, 2>;
+    const PLACES: &'static [f32] = &[-1.3, -1.7, -2.2, -2.8, 1.7, 2.0, 2.4, 2.8, 3.3, 4.0];
+    const MORE: &'static [f32] = &[
+        -1.2, -1.45, -1.7, -2.0, -2.3, -2.7, -3.2, -4.0, 1.3, 1.6, 1.8, 2.0, 2.2, 2.4, 2.6, 2.9, 3.2, 3.6,
+        4.2, 5.0, 6.5,
+    ];
+
+    #[inline(always)]
+    fn pack(d: f32, codes: &[u8; 64], bytes: &mut [u8; 18]) {
         pack_half(d, bytes);
-        for j in 0..64 {
-            let q = (x[j] / d).round_ties_even().clamp(-1.0, 2.0) + 1.0;
-            bytes[2 + j / 4] |= (q as u8) << (2 * (j % 4));
+        for j in 0..16 {
+            let at = 4 * j;
+            bytes[2 + j] = codes[at] | codes[at + 1] << 2 | codes[at + 2] << 4 | codes[at + 3] << 6;
         }
     }
 }

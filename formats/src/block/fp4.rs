@@ -1,12 +1,45 @@
 //! Small floats (E2M1: 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives) under scales that are small floats too.
 
 use super::layout::{nibbles, pack_nibbles};
-use super::naive::peak;
+use std::hint::select_unpredictable;
+
+use super::groups::{LANES, Levels, clamp, inverse, nearest};
+use super::single::gather;
 use super::{Block, Effort};
 
 /// Twice what the codes stand for.
 pub(super) const VALUES: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+/// What the codes stand for, twice: floats with one bit of mantissa from 2 on, integers below.
+struct Floats;
+
+impl Levels for Floats {
+    const LO: f32 = -12.0;
+    const HI: f32 = 12.0;
+
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        let sign = v.to_bits() & 0x8000_0000;
+        let a = clamp(f32::from_bits(v.to_bits() & 0x7FFF_FFFF), 0.0, 12.0);
+        // Integers up to 2; what is beyond is rounded to one bit of mantissa.
+        let small = nearest(if a < 2.0 { a } else { 2.0 });
+        let large = if a > 2.0 { a } else { 2.0 };
+        let level = small + (f32::from_bits((large.to_bits() + 0x0020_0000) & 0x7FC0_0000) - 2.0);
+        f32::from_bits(level.to_bits() | sign)
+    }
+
+    #[inline(always)]
+    fn code(v: f32) -> u8 {
+        let level = Self::level(v);
+        let magnitude = f32::from_bits(level.to_bits() & 0x7FFF_FFFF);
+        // Counted in the bits from the first of mantissa on.
+        let large = if magnitude > 2.0 { magnitude } else { 2.0 };
+        let small = (magnitude - (large - 2.0)) as i32;
+        let code = small + (large.to_bits() >> 22) as i32 - 256;
+        (code | if level < 0.0 { 8 } else { 0 }) as u8
+    }
+}
 
 /// Half of 2^(e − 127); for the byte 0, half of 2^-127.
 #[inline(always)]
@@ -28,15 +61,50 @@ impl Block<32, 17> for Mxfp4 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, _: Effort, bytes: &mut [u8; 17]) {
-        let top = peak(x).abs();
-        let e = ((top.to_bits() >> 23) as i32 - 2).clamp(0, 254) as u8;
-        bytes[0] = e;
-        let mut q = [0; 32];
-        for j in 0..32 {
-            q[j] = nearest(x[j], half_power(e));
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 17]]) {
+        match w {
+            None => {
+                for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)) {
+                    pack_powers::<false>(x, None, bytes);
+                }
+            }
+            Some(w) => {
+                for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(LANES)) {
+                    pack_powers::<true>(x, Some(w), bytes);
+                }
+            }
         }
-        pack_nibbles(&q, &mut bytes[1..]);
+    }
+}
+
+/// The smallest weight that is told from zero: of the next smaller ones, squares would not be normal numbers.
+const SMALLEST: f32 = 1e-36;
+
+/// Of all powers of two only three come into question: that under which the peak is between the last but one level
+/// and beyond the last, and those beside it.
+#[inline(always)]
+fn pack_powers<const WEIGHTED: bool>(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, bytes: &mut [[u8; 17]]) {
+    let (groups, units) = gather::<32, WEIGHTED>(x, w, SMALLEST);
+    let (mut best, mut least) = ([0.0; LANES], [f32::INFINITY; LANES]);
+    for power in [0.125, 0.25, 0.0625] {
+        let error = groups.error::<Floats>(&[power; LANES]);
+        for l in 0..LANES {
+            let better = error[l] < least[l];
+            least[l] = select_unpredictable(better, error[l], least[l]);
+            best[l] = select_unpredictable(better, power, best[l]);
+        }
+    }
+    let (mut exponents, mut per) = ([0; LANES], [0.0; LANES]);
+    for l in 0..LANES {
+        // Both are powers of two, so the exponents say all: half of 2^(e − 127) is best / unit.
+        let e = (best[l].to_bits() >> 23) as i32 - (units[l].to_bits() >> 23) as i32 + 128;
+        exponents[l] = if units[l] == 0.0 { 0 } else { e.clamp(0, 254) as u8 };
+        per[l] = half_power(exponents[l]) * units[l];
+    }
+    let codes = groups.codes::<Floats>(&inverse(&per), &[0.0; LANES]);
+    for (l, bytes) in bytes.iter_mut().enumerate() {
+        bytes[0] = exponents[l];
+        pack_nibbles(&codes[l], &mut bytes[1..]);
     }
 }
 
@@ -74,32 +142,73 @@ impl Block<64, 36> for Nvfp4 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 64], _: Option<&[f32; 64]>, _: Effort, bytes: &mut [u8; 36]) {
-        for g in 0..4 {
-            let x: &[f32; 16] = x[16 * g..].first_chunk().expect("groups of 16");
-            let want = peak(x).abs() / 12.0;
-            let mut s = 1u8;
-            while s < 0x7E && half_ue4m3(s) < want {
-                s += 1;
+    fn encode_all(x: &[[f32; 64]], w: Option<&[[f32; 64]]>, effort: Effort, bytes: &mut [[u8; 36]]) {
+        let (x, w) = (x.as_flattened().as_chunks::<16>().0, w.map(|w| w.as_flattened().as_chunks::<16>().0));
+        match w {
+            None => {
+                for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(2)) {
+                    pack_small_floats::<false>(x, None, effort, bytes);
+                }
             }
-            bytes[g] = if want == 0.0 { 0 } else { s };
-            let d = half_ue4m3(bytes[g]);
-            for j in 0..8 {
-                bytes[4 + 8 * g + j] = nearest(x[j], d) | nearest(x[j + 8], d) << 4;
+            Some(w) => {
+                for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(2)) {
+                    pack_small_floats::<true>(x, Some(w), effort, bytes);
+                }
             }
         }
     }
 }
 
-fn nearest(x: f32, d: f32) -> u8 {
-    let mut best = f32::INFINITY;
-    let mut q = 0;
-    for (c, v) in VALUES.iter().enumerate() {
-        let e = (x - d * v).abs();
-        if e < best {
-            best = e;
-            q = c as u8;
+/// The scale nearest to the half of it that is given, of those above zero.
+#[inline(always)]
+fn ue4m3(half: f32) -> i32 {
+    let normal = ((half.to_bits() + (1 << 19)) >> 20) as i32 - 119 * 8;
+    let subnormal = (clamp(half, 0.0, 1.0) * 1024.0).round_ties_even() as i32;
+    (if half < 8.0 / 1024.0 { subnormal } else { normal }).clamp(1, 0x7E)
+}
+
+/// All scales from where the peak is beyond the last level to where it is between small ones.
+#[inline(always)]
+fn pack_small_floats<const WEIGHTED: bool>(
+    x: &[[f32; 16]],
+    w: Option<&[[f32; 16]]>,
+    effort: Effort,
+    bytes: &mut [[u8; 36]],
+) {
+    let (groups, units) = gather::<16, WEIGHTED>(x, w, SMALLEST);
+    let peaks = groups.peaks();
+    let (mut usual, mut best, mut least) = ([0; LANES], [0; LANES], [f32::INFINITY; LANES]);
+    for l in 0..LANES {
+        let per = if units[l] == 0.0 { 0.0 } else { 1.0 / units[l] };
+        usual[l] = ue4m3(peaks[l].abs() * per * (1.0 / 12.0));
+    }
+    let (first, last) = if effort == Effort::Fast { (-1, 4) } else { (-4, 10) };
+    for step in first..=last {
+        let (mut s, mut code) = ([0.0; LANES], [0; LANES]);
+        for l in 0..LANES {
+            code[l] = (usual[l] + step).clamp(1, 0x7E);
+            s[l] = half_ue4m3(code[l] as u8) * units[l];
+        }
+        let error = groups.error::<Floats>(&s);
+        for l in 0..LANES {
+            let better = error[l] < least[l];
+            least[l] = select_unpredictable(better, error[l], least[l]);
+            best[l] = select_unpredictable(better, code[l], best[l]);
         }
     }
-    q
+    let mut s = [0.0; LANES];
+    for l in 0..LANES {
+        best[l] = if units[l] == 0.0 { 0 } else { best[l] };
+        s[l] = half_ue4m3(best[l] as u8) * units[l];
+    }
+    let codes = groups.codes::<Floats>(&inverse(&s), &[0.0; LANES]);
+    for (b, bytes) in bytes.iter_mut().enumerate() {
+        for g in 0..4 {
+            let codes = &codes[4 * b + g];
+            bytes[g] = best[4 * b + g] as u8;
+            for j in 0..8 {
+                bytes[4 + 8 * g + j] = codes[j] | codes[j + 8] << 4;
+            }
+        }
+    }
 }

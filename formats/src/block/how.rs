@@ -94,9 +94,7 @@ impl Prior {
                 }
             }
             (Self::Magnitude(_), None) => {
-                for j in 0..W {
-                    w[j] = x[j];
-                }
+                *w = *x;
             }
             (Self::Shifted(_), None) => {
                 let rms = mean.sqrt();

@@ -1,13 +1,64 @@
 //! Codes of four bits that stand for sixteen unequal steps, denser near zero.
 
+use super::groups::{Levels, Row};
+use super::kquant::SIGNED_SIX_BITS;
 use super::layout::{half, nibbles, pack_half, pack_nibbles};
-use super::naive::{Scaled, peak};
-use super::search::stored_scale;
 use super::{Block, Effort, Prior};
+use super::{scaled, single};
 
 /// What the codes stand for (ggml's `kvalues_iq4nl`).
 pub(super) const VALUES: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+];
+
+/// Halfway between each and the next.
+const MIDDLES: [f32; 15] = {
+    let mut middles = [0.0; 15];
+    let mut k = 0;
+    while k < 15 {
+        middles[k] = 0.5 * (VALUES[k] + VALUES[k + 1]);
+        k += 1;
+    }
+    middles
+};
+
+/// The sixteen steps.
+pub(super) struct Steps;
+
+impl Levels for Steps {
+    const LO: f32 = VALUES[0];
+    const HI: f32 = VALUES[15];
+
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        let mut level = VALUES[0];
+        for k in 0..15 {
+            level += if v > MIDDLES[k] { VALUES[k + 1] - VALUES[k] } else { 0.0 };
+        }
+        level
+    }
+
+    #[inline(always)]
+    fn code(v: f32) -> u8 {
+        let mut code = 0;
+        for k in 0..15 {
+            code += u8::from(v > MIDDLES[k]);
+        }
+        code
+    }
+}
+
+/// Where the peak is put.
+const PLACES: &[f32] = &[
+    -136.0, -132.0, -124.0, -120.0, -116.0, -112.0, -107.0, -102.0, -96.0, 130.0, 124.0, 119.0, 115.0, 111.0,
+    107.0, 102.0, 96.0, 90.0,
+];
+
+/// For weights that do not count the same.
+const MORE: &[f32] = &[
+    -160.0, -150.0, -142.0, -136.0, -132.0, -129.0, -124.0, -120.0, -116.0, -112.0, -108.0, -104.0, -100.0,
+    -96.0, -91.0, -86.0, 150.0, 140.0, 132.0, 126.0, 122.0, 119.0, 116.0, 113.0, 110.0, 107.0, 104.0, 101.0,
+    97.0, 93.0, 88.0, 82.0, 76.0,
 ];
 
 /// d, q[32]: x[j] = d · value(q[j]); byte j holds q[j] low and q[j + 16] high.
@@ -25,10 +76,20 @@ impl Block<32, 18> for Iq4Nl {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, _: Effort, bytes: &mut [u8; 18]) {
-        let d = stored_scale(peak(x) / -127.0);
-        pack_half(if x == &[0.0; 32] { 0.0 } else { d }, bytes);
-        pack_nibbles(&nearest(x, d), &mut bytes[2..]);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, effort: Effort, bytes: &mut [[u8; 18]]) {
+        single::encode::<Self, 32, 18>(x, w, effort, bytes);
+    }
+}
+
+impl single::Shape<32, 18> for Iq4Nl {
+    type Levels = Steps;
+    const PLACES: &'static [f32] = PLACES;
+    const MORE: &'static [f32] = MORE;
+
+    #[inline(always)]
+    fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
+        pack_half(d, bytes);
+        pack_nibbles(q, &mut bytes[2..]);
     }
 }
 
@@ -54,34 +115,29 @@ impl Block<256, 136> for Iq4Xs {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 136]) {
-        let fit = Scaled::<8, 32>::naive(x, -127.0, 31.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 136]) {
+        let fit = scaled::fit::<Self, 1, 32, 8>(x, w, effort);
         pack_half(fit.d, bytes);
-        let mut high = 0u16;
-        let mut low = [0u8; 4];
+        let (mut high, mut low) = (0u16, [0u8; 4]);
         for g in 0..8 {
             let s = (fit.scales[g] + 32) as u8;
             low[g / 2] |= (s & 15) << (4 * (g % 2));
             high |= u16::from(s >> 4) << (2 * g);
-            let x: &[f32; 32] = x[32 * g..].first_chunk().expect("groups of 32");
-            pack_nibbles(&nearest(x, fit.d * f32::from(fit.scales[g])), &mut bytes[8 + 16 * g..]);
+            let mut q = [0; 32];
+            q.copy_from_slice(&fit.codes[32 * g..32 * (g + 1)]);
+            pack_nibbles(&q, &mut bytes[8 + 16 * g..]);
         }
         bytes[2..4].copy_from_slice(&high.to_le_bytes());
         bytes[4..8].copy_from_slice(&low);
     }
 }
 
-fn nearest(x: &[f32; 32], d: f32) -> [u8; 32] {
-    let mut q = [0; 32];
-    for j in 0..32 {
-        let mut best = f32::INFINITY;
-        for (c, v) in VALUES.iter().enumerate() {
-            let e = (x[j] - d * v).abs();
-            if e < best {
-                best = e;
-                q[j] = c as u8;
-            }
-        }
-    }
-    q
+impl scaled::Shape for Iq4Xs {
+    type Levels = Steps;
+    const LEAST: f32 = -32.0;
+    const MOST: f32 = 31.0;
+    const PLACES: &'static [f32] = PLACES;
+    const MORE: &'static [f32] = MORE;
+    const TOPS: &'static [Row] = SIGNED_SIX_BITS;
+    const REACH: [i32; 2] = [2, 1];
 }

@@ -1,12 +1,74 @@
 //! K-quants: super-blocks of 256 weights, whose groups of 16 or 32 have small integers for scales (and mins) under
 //! one half (or two) for all.
 
+use super::affine;
+use super::groups::{Integers, Row};
 use super::layout::{
     half, long_nibbles, pack_half, pack_long_nibbles, pack_pairs, pack_planes, pack_six_bit_codes,
     pack_sixes, pack_sixteen_sixes, pairs, planes, six_bit_codes, sixes, sixteen_sixes,
 };
-use super::naive::{Affine, Scaled};
+use super::scaled::{self, Shape};
 use super::{Block, Effort, Prior};
+
+/// Signed scales of six bits: the largest on one of these.
+pub(super) const SIGNED_SIX_BITS: &[Row] = &[
+    [-32.0, 31.0, -31.0, 30.0, -30.0, 29.0, -29.0, 28.0],
+    [-33.0, 32.0, -28.0, 27.0, -27.0, 26.0, -26.0, 25.0],
+    [-32.5, 31.5, -25.0, 24.0, -24.0, 23.0, -23.0, 22.0],
+];
+
+/// Six bits of scale: the largest on one of these.
+const SIX_BITS: &[Row] = &[
+    [63.5, 63.0, 62.5, 62.0, 61.5, 61.0, 60.5, 60.0],
+    [59.5, 59.0, 58.5, 58.0, 57.5, 57.0, 56.5, 56.0],
+    [55.5, 55.0, 54.5, 54.0, 53.5, 53.0, 52.5, 52.0],
+];
+
+const ENDS_MANY: [[f32; 2]; 18] = [
+    [0.0, 0.0],
+    [0.0, -1.0],
+    [0.0, 0.5],
+    [0.5, 0.0],
+    [-0.5, 0.0],
+    [-0.5, 0.5],
+    [0.0, 1.0],
+    [-0.5, 1.0],
+    [-1.0, 0.0],
+    [-1.0, 0.5],
+    [-1.0, 1.0],
+    [0.5, -0.5],
+    [-2.0, 0.0],
+    [0.0, 2.0],
+    [-2.0, 2.0],
+    [0.3, -0.3],
+    [-1.5, 1.5],
+    [-0.5, -0.5],
+];
+
+const ENDS_FEW: [[f32; 2]; 22] = [
+    [0.0, 0.0],
+    [0.0, -1.0],
+    [1.0, 0.0],
+    [-0.2, 0.0],
+    [0.0, 0.2],
+    [-0.2, 0.2],
+    [-0.4, 0.0],
+    [0.0, 0.4],
+    [-0.4, 0.2],
+    [-0.2, 0.4],
+    [-0.4, 0.4],
+    [0.2, 0.0],
+    [0.0, -0.2],
+    [0.2, -0.2],
+    [-0.7, 0.0],
+    [0.0, 0.7],
+    [-0.7, 0.4],
+    [-0.4, 0.7],
+    [-0.7, 0.7],
+    [-1.1, 0.3],
+    [-0.3, 1.1],
+    [-1.1, 1.1],
+];
 
 /// x = (d·scale)·q − dmin·min, `N` weights to a group of the `G`.
 #[inline(always)]
@@ -55,15 +117,29 @@ impl Block<256, 84> for Q2K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 84]) {
-        let fit = Affine::<16, 16>::naive(x, 3.0, 15.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 84]) {
+        let fit = affine::fit::<Q2K, 2, 16, 16>(x, w, effort);
         for g in 0..16 {
             bytes[g] = fit.scales[g] | fit.mins[g] << 4;
         }
-        pack_pairs(&fit.q, &mut bytes[16..80]);
+        pack_pairs(&fit.codes, &mut bytes[16..80]);
         pack_half(fit.d, &mut bytes[80..]);
         pack_half(fit.dmin, &mut bytes[82..]);
     }
+}
+
+impl affine::Shape for Q2K {
+    type Levels = Integers<0, 3>;
+    const MOST: f32 = 15.0;
+    const ENDS: &'static [[f32; 2]] = &ENDS_FEW;
+    const MORE: &'static [[f32; 2]] = &ENDS_FEW;
+    const TOPS: &'static [Row] = &[
+        [15.5, 15.25, 15.0, 14.75, 14.5, 14.25, 14.0, 13.75],
+        [13.5, 13.25, 13.0, 12.75, 12.5, 12.25, 12.0, 11.75],
+        [11.5, 11.25, 11.0, 10.75, 10.5, 10.25, 10.0, 9.75],
+        [9.5, 9.25, 9.0, 8.75, 8.5, 8.25, 8.0, 7.75],
+    ];
+    const REACH: [[i32; 2]; 2] = [[1, 1], [1, 1]];
 }
 
 /// 32 bytes of third bits, 64 bytes of codes of two bits, twelve bytes of scales, d: groups of 16,
@@ -87,17 +163,31 @@ impl Block<256, 110> for Q3K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 110]) {
-        let fit = Scaled::<16, 16>::naive(x, -4.0, 31.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 110]) {
+        let fit = scaled::fit::<Q3K, 2, 16, 16>(x, w, effort);
         let mut six = [0; 16];
         for g in 0..16 {
             six[g] = (fit.scales[g] + 32) as u8;
         }
-        pack_planes(&fit.q, 2, &mut bytes[..32]);
-        pack_pairs(&fit.q, &mut bytes[32..96]);
+        pack_planes(&fit.codes, 2, &mut bytes[..32]);
+        pack_pairs(&fit.codes, &mut bytes[32..96]);
         pack_sixteen_sixes(&six, &mut bytes[96..108]);
         pack_half(fit.d, &mut bytes[108..]);
     }
+}
+
+impl Shape for Q3K {
+    type Levels = Integers<-4, 3>;
+    const LEAST: f32 = -32.0;
+    const MOST: f32 = 31.0;
+    const PLACES: &'static [f32] =
+        &[-3.1, -3.4, -3.7, -4.0, -4.3, -4.6, -5.0, 2.2, 2.5, 2.8, 3.1, 3.4, 3.8, 4.2];
+    const MORE: &'static [f32] = &[
+        -2.8, -3.0, -3.2, -3.4, -3.6, -3.8, -4.0, -4.2, -4.4, -4.6, -4.8, -5.2, -5.8, -6.5, 2.0, 2.2, 2.4,
+        2.6, 2.8, 3.0, 3.2, 3.4, 3.6, 3.9, 4.3, 5.0, 6.0,
+    ];
+    const TOPS: &'static [Row] = SIGNED_SIX_BITS;
+    const REACH: [i32; 2] = [2, 1];
 }
 
 /// d, dmin, twelve bytes of scales and mins, 128 bytes of codes of four bits: groups of 32,
@@ -116,13 +206,22 @@ impl Block<256, 144> for Q4K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 144]) {
-        let fit = Affine::<8, 32>::naive(x, 15.0, 63.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 144]) {
+        let fit = affine::fit::<Q4K, 1, 32, 8>(x, w, effort);
         pack_half(fit.d, bytes);
         pack_half(fit.dmin, &mut bytes[2..]);
         pack_sixes(&fit.scales, &fit.mins, &mut bytes[4..16]);
-        pack_long_nibbles(&fit.q, &mut bytes[16..]);
+        pack_long_nibbles(&fit.codes, &mut bytes[16..]);
     }
+}
+
+impl affine::Shape for Q4K {
+    type Levels = Integers<0, 15>;
+    const MOST: f32 = 63.0;
+    const ENDS: &'static [[f32; 2]] = &ENDS_MANY;
+    const MORE: &'static [[f32; 2]] = &ENDS_MANY;
+    const TOPS: &'static [Row] = SIX_BITS;
+    const REACH: [[i32; 2]; 2] = [[2, 1], [1, 1]];
 }
 
 /// As [`Q4K`], with 32 bytes of fifth bits before the codes.
@@ -141,14 +240,23 @@ impl Block<256, 176> for Q5K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 176]) {
-        let fit = Affine::<8, 32>::naive(x, 31.0, 63.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 176]) {
+        let fit = affine::fit::<Q5K, 1, 32, 8>(x, w, effort);
         pack_half(fit.d, bytes);
         pack_half(fit.dmin, &mut bytes[2..]);
         pack_sixes(&fit.scales, &fit.mins, &mut bytes[4..16]);
-        pack_planes(&fit.q, 4, &mut bytes[16..48]);
-        pack_long_nibbles(&fit.q, &mut bytes[48..]);
+        pack_planes(&fit.codes, 4, &mut bytes[16..48]);
+        pack_long_nibbles(&fit.codes, &mut bytes[48..]);
     }
+}
+
+impl affine::Shape for Q5K {
+    type Levels = Integers<0, 31>;
+    const MOST: f32 = 63.0;
+    const ENDS: &'static [[f32; 2]] = &ENDS_MANY;
+    const MORE: &'static [[f32; 2]] = &ENDS_MANY;
+    const TOPS: &'static [Row] = SIX_BITS;
+    const REACH: [[i32; 2]; 2] = [[4, 1], [2, 1]];
 }
 
 /// 128 bytes of low nibbles, 64 bytes of upper pairs, sixteen signed scales, d: groups of 16,
@@ -170,13 +278,34 @@ impl Block<256, 210> for Q6K {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 210]) {
-        let fit = Scaled::<16, 16>::naive(x, -32.0, 127.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 210]) {
+        let fit = scaled::fit::<Q6K, 2, 16, 16>(x, w, effort);
         let (low, rest) = bytes.split_at_mut(128);
-        pack_six_bit_codes(&fit.q, low, &mut rest[..64]);
+        pack_six_bit_codes(&fit.codes, low, &mut rest[..64]);
         for g in 0..16 {
             rest[64 + g] = fit.scales[g] as u8;
         }
         pack_half(fit.d, &mut rest[80..]);
     }
+}
+
+impl Shape for Q6K {
+    type Levels = Integers<-32, 31>;
+    const LEAST: f32 = -128.0;
+    const MOST: f32 = 127.0;
+    const PLACES: &'static [f32] = &[
+        -30.4, -30.9, -31.4, -31.9, -32.3, -32.7, -33.1, -33.6, 29.6, 30.1, 30.6, 31.0, 31.4, 31.8, 32.2,
+        32.7,
+    ];
+    const MORE: &'static [f32] = &[
+        -27.0, -27.5, -28.0, -28.5, -29.0, -29.5, -30.0, -30.5, -31.0, -31.5, -32.0, -32.5, -33.0, -33.5,
+        -34.0, -34.5, -35.0, -35.5, -36.0, -36.5, -37.0, -37.5, -38.0, -38.5, -39.0, -39.5, -40.0, 26.5,
+        27.0, 27.5, 28.0, 28.5, 29.0, 29.5, 30.0, 30.5, 31.0, 31.5, 32.0, 32.5, 33.0, 33.5, 34.0, 34.5, 35.0,
+        35.5, 36.0, 36.5, 37.0, 37.5, 38.0, 38.5, 39.0, 39.5,
+    ];
+    const TOPS: &'static [Row] = &[
+        [-128.0, 127.0, -126.0, 125.0, -124.0, 123.0, -122.0, 121.0],
+        [-120.0, 119.0, -118.0, 117.0, -116.0, 115.0, -114.0, 113.0],
+    ];
+    const REACH: [i32; 2] = [12, 4];
 }

@@ -50,6 +50,7 @@ trait Scaled<const B: usize> {
 fn encode_all_scaled<const B: usize, T: Scaled<B>>(
     x: &[[f32; 32]],
     w: Option<&[[f32; 32]]>,
+    effort: Effort,
     bytes: &mut [[u8; B]],
 ) {
     if let Some(w) = w {
@@ -61,13 +62,13 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
     }
     let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
     for (x, bytes) in teams.iter().zip(team_bytes) {
-        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, &T::GRID);
+        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, &T::GRID, effort);
         for b in 0..TEAM {
             T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
     for (x, bytes) in x.iter().zip(bytes) {
-        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID)[0];
+        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID, effort)[0];
         T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
     }
 }
@@ -94,6 +95,7 @@ fn finish_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
 fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
     x: &[[f32; 32]],
     w: Option<&[[f32; 32]]>,
+    effort: Effort,
     bytes: &mut [[u8; B]],
 ) {
     if let Some(w) = w {
@@ -106,13 +108,13 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
     }
     let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
     for (x, bytes) in teams.iter().zip(team_bytes) {
-        let (d, m) = fit_affines::<HI, TEAM>(x);
+        let (d, m) = fit_affines::<HI, TEAM>(x, effort);
         for b in 0..TEAM {
             finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
         }
     }
     for (x, bytes) in x.iter().zip(bytes) {
-        let ([d], [m]) = fit_affines::<HI, 1>(&[*x]);
+        let ([d], [m]) = fit_affines::<HI, 1>(&[*x], effort);
         finish_affine::<HI, B, T>(x, (d, m), bytes);
     }
 }
@@ -130,8 +132,8 @@ impl Block<32, 18> for Q4_0 {
     }
 
     #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 18]]) {
-        encode_all_scaled::<18, Self>(x, w, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, effort: Effort, bytes: &mut [[u8; 18]]) {
+        encode_all_scaled::<18, Self>(x, w, effort, bytes);
     }
 }
 
@@ -161,8 +163,8 @@ impl Block<32, 20> for Q4_1 {
     }
 
     #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 20]]) {
-        encode_all_affine::<15, 20, Self>(x, w, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, effort: Effort, bytes: &mut [[u8; 20]]) {
+        encode_all_affine::<15, 20, Self>(x, w, effort, bytes);
     }
 }
 
@@ -190,8 +192,8 @@ impl Block<32, 22> for Q5_0 {
     }
 
     #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 22]]) {
-        encode_all_scaled::<22, Self>(x, w, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, effort: Effort, bytes: &mut [[u8; 22]]) {
+        encode_all_scaled::<22, Self>(x, w, effort, bytes);
     }
 }
 
@@ -224,8 +226,8 @@ impl Block<32, 24> for Q5_1 {
     }
 
     #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 24]]) {
-        encode_all_affine::<31, 24, Self>(x, w, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, effort: Effort, bytes: &mut [[u8; 24]]) {
+        encode_all_affine::<31, 24, Self>(x, w, effort, bytes);
     }
 }
 
@@ -253,8 +255,8 @@ impl Block<32, 34> for Q8_0 {
     }
 
     #[inline(always)]
-    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 34]]) {
-        encode_all_scaled::<34, Self>(x, w, bytes);
+    fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, effort: Effort, bytes: &mut [[u8; 34]]) {
+        encode_all_scaled::<34, Self>(x, w, effort, bytes);
     }
 }
 

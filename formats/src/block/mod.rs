@@ -4,18 +4,24 @@
 //! type's name, number, size and which of its bytes are multi-byte numbers; types that can be decoded and
 //! encoded also name their [`Block`]. Adding a type is a file and a line.
 
+// Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
+#![allow(clippy::needless_range_loop)]
+
 mod activation;
+mod affine;
 mod binary;
 mod float;
 mod fp4;
+mod groups;
 mod how;
 mod iq4;
 mod kquant;
 pub mod lattice;
 pub mod layout;
 mod legacy;
-mod naive;
+mod scaled;
 mod search;
+mod single;
 mod survey;
 mod team;
 mod ternary;
@@ -95,10 +101,7 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     bytes: &mut [u8],
 ) {
     let (x, bytes) = (x.as_chunks::<W>().0, bytes.as_chunks_mut::<B>().0);
-    let importance = match how.importance {
-        Some(i) => Some(i.as_chunks::<W>().0),
-        None => None,
-    };
+    let importance = how.importance.map(|i| i.as_chunks::<W>().0);
     let prior = match how.objective {
         Some(objective) => objective == Objective::Prior,
         None => T::PREFERS_PRIOR[usize::from(importance.is_some())],
@@ -111,10 +114,7 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     let mut w = [[0.0; W]; TEAM];
     for (i, (x, bytes)) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)).enumerate() {
         for b in 0..x.len() {
-            let importance = match importance {
-                Some(all) => Some(&all[i * TEAM + b]),
-                None => None,
-            };
+            let importance = importance.map(|all| &all[i * TEAM + b]);
             T::PRIOR.weigh(&x[b], importance, &mut w[b]);
         }
         T::encode_all(x, Some(&w[..x.len()]), how.effort, bytes);

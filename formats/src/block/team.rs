@@ -7,6 +7,7 @@
 
 use std::hint::{black_box, select_unpredictable};
 
+use super::Effort;
 use super::search::{
     Codes, Lanes, Sample, TO_INTEGER, fit_affine, fit_scale, from_order, order, stored_offset, stored_scale,
 };
@@ -44,6 +45,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
     codes: Codes,
     plain: f32,
     grid: &[Lanes; 2],
+    effort: Effort,
 ) -> [f32; N] {
     let mut peaks = [0.0; N];
     for b in 0..N {
@@ -58,17 +60,22 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
         peaks[b] = f32::from_bits((top ^ 1).rotate_right(1));
     }
 
-    let mut parts: [Parts; N] = [[0; W]; N];
-    for b in 0..N {
-        let unit = TOP / peaks[b];
-        for j in 0..W {
-            parts[b][j] = (x[b][j] * unit + TO_INTEGER).to_bits() as i16;
-        }
-    }
-
     let mut inverse = [0.0; N];
-    for b in 0..N {
-        inverse[b] = S::place(&parts[b]) / peaks[b];
+    if effort == Effort::Fast {
+        for b in 0..N {
+            inverse[b] = plain / peaks[b];
+        }
+    } else {
+        let mut parts: [Parts; N] = [[0; W]; N];
+        for b in 0..N {
+            let unit = TOP / peaks[b];
+            for j in 0..W {
+                parts[b][j] = (x[b][j] * unit + TO_INTEGER).to_bits() as i16;
+            }
+        }
+        for b in 0..N {
+            inverse[b] = S::place(&parts[b]) / peaks[b];
+        }
     }
 
     let (mut xq, mut qq) = ([0.0; N], [0.0; N]);
@@ -91,8 +98,8 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
         usual[b] = stored_scale(peaks[b] / plain);
     }
 
-    let mut scales = [0.0; N];
-    for b in 0..N {
+    let mut scales = fitted;
+    for b in 0..if effort == Effort::Fast { 0 } else { N } {
         let better = error(&x[b], fitted[b], 0.0, codes) < error(&x[b], usual[b], 0.0, codes);
         scales[b] = select_unpredictable(better, fitted[b], usual[b]);
     }
@@ -160,34 +167,16 @@ fn refit<const N: usize>(x: &[[f32; W]; N], d: &mut [f32; N], m: &mut [f32; N], 
     }
 }
 
-/// The scales and offsets to store for x = d·q + m with q from 0 to `HI`: none worse than the least and the largest
-/// weight on the first and the last code.
+/// Scale and offset as they are stored, or the plain ones where those are better.
 #[inline(always)]
-pub(super) fn fit_affines<const HI: i16, const N: usize>(x: &[[f32; W]; N]) -> ([f32; N], [f32; N]) {
-    let codes = Codes { lo: 0.0, hi: f32::from(HI) };
-    let (mut lo, mut range) = ([0.0; N], [0.0; N]);
-    for b in 0..N {
-        let (least, largest) = bounds(&x[b]);
-        (lo[b], range[b]) = (least, largest - least);
-    }
-
-    let mut parts: [Parts; N] = [[0; W]; N];
-    for b in 0..N {
-        let unit = TOP / range[b];
-        for j in 0..W {
-            parts[b][j] = ((x[b][j] - lo[b]) * unit + TO_INTEGER).to_bits() as i16;
-        }
-    }
-
-    let (mut d, mut m) = ([0.0; N], [0.0; N]);
-    for b in 0..N {
-        let (first, span) = Ends::<HI>::place(&parts[b]);
-        d[b] = range[b] / span;
-        m[b] = lo[b] - first * d[b];
-    }
-    refit(x, &mut d, &mut m, codes);
-    refit(x, &mut d, &mut m, codes);
-
+fn settle<const N: usize>(
+    x: &[[f32; W]; N],
+    d: &mut [f32; N],
+    m: &mut [f32; N],
+    lo: &[f32; N],
+    range: &[f32; N],
+    codes: Codes,
+) {
     // The offset's rounding may exceed the scale's steps, so the scale is fitted anew after it.
     let (mut rq, mut qq) = ([0.0; N], [0.0; N]);
     for b in 0..N {
@@ -216,6 +205,55 @@ pub(super) fn fit_affines<const HI: i16, const N: usize>(x: &[[f32; W]; N]) -> (
         let better = error(&x[b], d[b], m[b], codes) < error(&x[b], plain_d[b], plain_m[b], codes);
         d[b] = select_unpredictable(better, d[b], plain_d[b]);
         m[b] = select_unpredictable(better, m[b], plain_m[b]);
+    }
+}
+
+/// The scales and offsets to store for x = d·q + m with q from 0 to `HI`: none worse than the least and the largest
+/// weight on the first and the last code.
+#[inline(always)]
+pub(super) fn fit_affines<const HI: i16, const N: usize>(
+    x: &[[f32; W]; N],
+    effort: Effort,
+) -> ([f32; N], [f32; N]) {
+    let codes = Codes { lo: 0.0, hi: f32::from(HI) };
+    let (mut lo, mut range) = ([0.0; N], [0.0; N]);
+    for b in 0..N {
+        let (least, largest) = bounds(&x[b]);
+        (lo[b], range[b]) = (least, largest - least);
+    }
+
+    let (mut d, mut m) = ([0.0; N], [0.0; N]);
+    if effort == Effort::Fast {
+        // A little clipped, where most blocks are best, and fitted once.
+        for b in 0..N {
+            d[b] = range[b] / (codes.hi + 0.5);
+            m[b] = lo[b] + 0.25 * d[b];
+        }
+        refit(x, &mut d, &mut m, codes);
+    } else {
+        let mut parts: [Parts; N] = [[0; W]; N];
+        for b in 0..N {
+            let unit = TOP / range[b];
+            for j in 0..W {
+                parts[b][j] = ((x[b][j] - lo[b]) * unit + TO_INTEGER).to_bits() as i16;
+            }
+        }
+        for b in 0..N {
+            let (first, span) = Ends::<HI>::place(&parts[b]);
+            d[b] = range[b] / span;
+            m[b] = lo[b] - first * d[b];
+        }
+        refit(x, &mut d, &mut m, codes);
+        refit(x, &mut d, &mut m, codes);
+    }
+
+    if effort == Effort::Fast {
+        for b in 0..N {
+            d[b] = stored_scale(d[b]);
+            m[b] = stored_offset(m[b]);
+        }
+    } else {
+        settle(x, &mut d, &mut m, &lo, &range, codes);
     }
     for b in 0..N {
         // As for scales alone; and offsets are not so large that halves are coarse beside the scale.

@@ -1,49 +1,148 @@
 //! Blocks of 256 weights that are −d, 0 or d.
 
-use super::search::{Codes, HALF_MIN, LANES, Sample, least, stored_scale};
+use std::hint::black_box;
+
+use super::groups::{Integers, Levels, Row, clamp};
+use super::layout::{half, pack_half, pack_pairs};
+use super::scaled::{top, total, unit};
+use super::search::{HALF_MIN, stored_scale};
 use super::{Block, Effort, f16_to_f32, f32_to_f16};
 
-const TRITS: Codes = Codes { lo: -1.0, hi: 1.0 };
+type Trits = Integers<-1, 1>;
 
-/// The scale to store. A weight is kept if it is beyond d / 2, so what is kept are the largest k; for each k the
-/// best scale is their mean, and it saves (Σ w·|x|)² / Σ w of the error.
-#[inline(always)]
-fn fit(x: &[f32; 256], importance: Option<&[f32; 256]>) -> f32 {
-    let mut sample = Sample::new(x, importance);
-    // Bits order magnitudes; the place below them finds the weight again.
-    let mut order = [0; 256];
-    for (j, key) in order.iter_mut().enumerate() {
-        *key = u64::from(sample.x[j].to_bits() & 0x7FFF_FFFF) << 8 | j as u64;
+/// Eight weights side by side, and what their errors count.
+const LANES: usize = 8;
+
+/// A block as the search sees it: magnitudes.
+struct Magnitudes<const WEIGHTED: bool> {
+    x: [Row; 32],
+    w: [Row; 32],
+}
+
+impl<const WEIGHTED: bool> Magnitudes<WEIGHTED> {
+    /// Σw|x| and Σw of what is beyond a threshold: kept at their mean, these save the square of the one by the other
+    /// of the error.
+    #[inline(always)]
+    fn beyond(&self, threshold: f32) -> (f32, f32) {
+        let (mut sum, mut count) = ([0.0; LANES], [0.0; LANES]);
+        for j in 0..32 {
+            for l in 0..LANES {
+                let (x, w) = (self.x[j][l], if WEIGHTED { self.w[j][l] } else { 1.0 });
+                let wx = if WEIGHTED { w * x } else { x };
+                let mask = u32::from(x > threshold).wrapping_neg();
+                sum[l] += f32::from_bits(wx.to_bits() & mask);
+                count[l] += f32::from_bits(w.to_bits() & mask);
+            }
+        }
+        let (sum, count) = black_box((sum, count));
+        (total(&sum), total(&count))
     }
-    order.sort_unstable();
-    let magnitude = |key: u64| f32::from_bits((key >> 8) as u32);
-    let largest = magnitude(order[255]);
+
+    /// Σw(|x| − d·t)².
+    #[inline(always)]
+    fn error(&self, d: f32) -> f32 {
+        let inverse = 1.0 / d;
+        let mut error = [0.0; LANES];
+        for j in 0..32 {
+            for l in 0..LANES {
+                let r = self.x[j][l] - d * Trits::level(self.x[j][l] * inverse);
+                error[l] += if WEIGHTED { self.w[j][l] * r } else { r } * r;
+            }
+        }
+        total(&black_box(error))
+    }
+}
+
+/// Thresholds that are looked at first, times the mean magnitude.
+const THRESHOLDS: [f32; 8] = [0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6];
+
+/// The scale to store. A weight is kept if it is beyond d / 2, and the best scale for what is kept is its mean: from
+/// several thresholds the search goes on by turns.
+#[inline(always)]
+fn fit(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort) -> f32 {
+    match w {
+        Some(w) if counts(x, w) => search::<true>(x, w, effort),
+        _ => search::<false>(x, x, effort),
+    }
+}
+
+/// Whether any weight but zero counts.
+#[inline(always)]
+fn counts(x: &[f32; 256], w: &[f32; 256]) -> bool {
+    let mut any = [false; 256];
+    for j in 0..256 {
+        any[j] = (x[j] != 0.0) & (w[j] > 0.0);
+    }
+    any.iter().any(|any| *any)
+}
+
+#[inline(always)]
+fn search<const WEIGHTED: bool>(x: &[f32; 256], w: &[f32; 256], effort: Effort) -> f32 {
+    let largest = top(x);
     if largest <= HALF_MIN / 2.0 {
         return 0.0;
     }
-    if sample.x.iter().zip(&sample.w).all(|(&x, &w)| x == 0.0 || w == 0.0) {
-        sample.w = [1.0; 256];
-    }
-
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let (mut saved, mut d) = (0.0, f64::from(largest));
-    for &key in order.iter().rev() {
-        let w = f64::from(sample.w[(key & 0xFF) as usize]);
-        sum += w * f64::from(magnitude(key));
-        weight += w;
-        // Compared as a product: the division is only for winners.
-        if sum * sum > saved * weight {
-            saved = sum * sum / weight;
-            d = sum / weight;
+    // By powers of two: exact, and squares stay in range.
+    let (unit, per) = (unit(largest), if WEIGHTED { unit(top(w)) } else { 1.0 });
+    let mut block = Magnitudes::<WEIGHTED> { x: [[0.0; LANES]; 32], w: [[0.0; LANES]; 32] };
+    for j in 0..32 {
+        for l in 0..LANES {
+            block.x[j][l] = clamp(x[LANES * j + l].abs() * unit, 0.0, 2.0);
+            block.w[j][l] = if WEIGHTED { clamp(w[LANES * j + l] * per, 0.0, 2.0) } else { 1.0 };
         }
     }
 
+    let (sum, count) = block.beyond(-1.0);
+    let mean = sum / count;
+    let most = largest * unit;
+    let (mut saved, mut d) = (0.0, most);
+    let mut offer = |threshold: f32, d: &mut f32| {
+        let (sum, count) = block.beyond(threshold);
+        let gain = sum * sum / (count + f32::MIN_POSITIVE);
+        if gain > saved * (1.0 + 1e-6) {
+            (saved, *d) = (gain, sum / count);
+        }
+    };
+    offer(0.5 * most, &mut d);
+    let (thresholds, turns) = match effort {
+        Effort::Fast => (&THRESHOLDS[3..4], 1),
+        Effort::Normal => (&THRESHOLDS[..], 2),
+        Effort::Thorough => (&THRESHOLDS[..], 8),
+    };
+    for threshold in thresholds {
+        offer(threshold * mean, &mut d);
+    }
+    for _ in 0..turns {
+        offer(0.5 * d, &mut d);
+    }
+
     // Halves are coarse near zero, where the nearest need not be the best.
-    let best = stored_scale(d as f32);
+    let best = stored_scale(d / unit);
+    let usual = stored_scale(largest);
+    let mut found = (block.error(best * unit), best);
     let near = |step: i32| stored_scale(f16_to_f32((i32::from(f32_to_f16(best)) + step) as u16));
-    let mut scales = [best; LANES];
-    (scales[1], scales[2], scales[3]) = (near(-1), near(1), stored_scale(largest));
-    scales[least(&sample.error(&scales, &[0.0; LANES], TRITS))]
+    let coarse = best < 256.0 * HALF_MIN;
+    for other in [usual, near(-1), near(1)] {
+        if other == usual || coarse {
+            let error = block.error(other * unit);
+            // Where all magnitudes are one, it is the usual scale, and not what sums have made of it.
+            if error < found.0 || error == found.0 && other == usual {
+                found = (error, other);
+            }
+        }
+    }
+    found.1
+}
+
+/// The nearest trits, counted from −1.
+#[inline(always)]
+fn round(x: &[f32; 256], d: f32) -> [u8; 256] {
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let mut trits = [0; 256];
+    for j in 0..256 {
+        trits[j] = Trits::code(x[j] * inverse);
+    }
+    trits
 }
 
 /// 48 bytes of five trits, four bytes of four, d. Read as fractions of 256, bytes hold their trits as digits
@@ -57,7 +156,7 @@ const PARTS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5
 impl Block<256, 54> for Tq1_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 54], out: &mut [f32; 256]) {
-        let d = f16_to_f32(u16::from_le_bytes([bytes[52], bytes[53]]));
+        let d = half(&bytes[52..]);
         for (byte, count, weight, digits) in PARTS {
             let mut power = 1u8;
             for n in 0..digits {
@@ -71,19 +170,21 @@ impl Block<256, 54> for Tq1_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 54]) {
-        let d = fit(x, importance);
-        let trits = TRITS.round(x, d, 0.0);
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 54]) {
+        let d = fit(x, w, effort);
+        let trits = round(x, d);
         for (byte, count, weight, digits) in PARTS {
             for i in 0..count {
                 // Five digits always: the fifth of the last part is zero.
-                let number = (0..5).fold(0u16, |number, n| {
-                    number * 3 + if n < digits { u16::from(trits[weight + n * count + i]) } else { 0 }
-                });
-                bytes[byte + i] = (number * 256).div_ceil(243) as u8;
+                let mut number = 0u16;
+                for n in 0..5 {
+                    number =
+                        3 * number + if n < digits { u16::from(trits[weight + n * count + i]) } else { 0 };
+                }
+                bytes[byte + i] = (u32::from(number) * 256).div_ceil(243) as u8;
             }
         }
-        bytes[52..].copy_from_slice(&f32_to_f16(d).to_le_bytes());
+        pack_half(d, &mut bytes[52..]);
     }
 }
 
@@ -94,7 +195,7 @@ pub struct Tq2_0;
 impl Block<256, 66> for Tq2_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 66], out: &mut [f32; 256]) {
-        let d = f16_to_f32(u16::from_le_bytes([bytes[64], bytes[65]]));
+        let d = half(&bytes[64..]);
         for h in 0..2 {
             for n in 0..4 {
                 for i in 0..32 {
@@ -106,14 +207,10 @@ impl Block<256, 66> for Tq2_0 {
     }
 
     #[inline(always)]
-    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: Effort, bytes: &mut [u8; 66]) {
-        let d = fit(x, importance);
-        let codes = TRITS.round(x, d, 0.0);
-        for h in 0..2 {
-            for i in 0..32 {
-                bytes[32 * h + i] = (0..4).fold(0, |b, n| b | codes[128 * h + 32 * n + i] << (2 * n));
-            }
-        }
-        bytes[64..].copy_from_slice(&f32_to_f16(d).to_le_bytes());
+    fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 66]) {
+        let d = fit(x, w, effort);
+        let codes = round(x, d);
+        pack_pairs(&codes, &mut bytes[..64]);
+        pack_half(d, &mut bytes[64..]);
     }
 }

@@ -1,0 +1,134 @@
+//! The older kind of file, `.dat`: numbers of the machine that wrote it, without a magic number.
+//!
+//! * i32: the number of entries. For each of them:
+//!   * i32 and so many bytes: the tensor's name;
+//!   * i32: over how many chunks it was measured;
+//!   * i32 and so many f32: the mean squares of the inputs times the number of chunks (the values themselves where that
+//!     is 0), those of stacked matrices one after the other. A matrix that was never used has ones.
+//! * Later files go on: i32, the number of chunks; i32 and so many bytes, the text's name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use formats::model::ByteOrder;
+
+use super::values;
+use crate::error::{Error, Fault, Result};
+use crate::statistics::{Entry, Statistics};
+
+/// The least that an entry takes: two lengths, a count, a letter and a value.
+const LEAST: u64 = 4 + 1 + 4 + 4 + 4;
+
+/// Reads a `.dat`, in the byte order that makes its number of entries possible.
+///
+/// # Errors
+/// Whatever is wrong with the file.
+pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
+    let possible = |order: ByteOrder| {
+        let first = bytes.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(order.le(*b)));
+        first > 0 && u64::from(first) <= (bytes.len() as u64 - 4) / LEAST
+    };
+    let order = [ByteOrder::Little, ByteOrder::Big].into_iter().find(|&order| possible(order));
+    let order = order.ok_or_else(|| {
+        let why = "it does not begin as a GGUF, nor with a number of entries as a .dat does";
+        Error::new(name, None, Fault::NotAnImatrix(why.into()))
+    })?;
+    let mut r = Reader { name, bytes, at: 0, order };
+    let count = r.number("the number of entries")?;
+    let mut entries = BTreeMap::new();
+    for i in 0..count {
+        let at = r.at;
+        let entry = r.text(|| format!("the name of entry {i}"))?;
+        let chunks = r.number("a number of chunks")?;
+        let sized_at = r.at;
+        let size = r.number("a number of values")?;
+        let values_at = r.at;
+        let values_bytes = r.take(4 * u64::from(size), || format!("the values of {entry}"))?;
+        if size == 0 {
+            let fault = Fault::Sizes { entry, values: 0, counts: 1 };
+            return Err(Error::new(name, Some(sized_at as u64), fault));
+        }
+        let mut means = values(name, &entry, values_at as u64, order, values_bytes)?;
+        if chunks > 0 {
+            means.iter_mut().for_each(|x| *x /= chunks as f32);
+        }
+        let value = Arc::new(Entry { means, counts: vec![chunks.into()] });
+        if entries.insert(entry.clone(), value).is_some() {
+            let fault = formats::Fault::Duplicate { what: "entry", name: entry };
+            return Err(formats::Error::at(name, at as u64, fault).into());
+        }
+    }
+    let mut statistics = Statistics { file: name.to_string(), entries, ..Statistics::default() };
+    if r.left() > 0 {
+        statistics.chunks = Some(r.number("the number of chunks")?.into()).filter(|&n| n > 0);
+    }
+    if r.left() > 0 {
+        let text = r.text_or_nothing(|| "the name of the text".into())?;
+        statistics.datasets.extend(Some(text).filter(|t| !t.is_empty()));
+    }
+    if r.left() > 0 {
+        let why = format!("{} bytes after its end", r.left());
+        return Err(Error::new(name, Some(r.at as u64), Fault::NotAnImatrix(why)));
+    }
+    Ok(statistics)
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    order: ByteOrder,
+}
+
+impl<'a> Reader<'a> {
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    fn fault(&self, at: usize, fault: formats::Fault) -> Error {
+        formats::Error::at(self.name, at as u64, fault).into()
+    }
+
+    fn take(&mut self, n: u64, what: impl FnOnce() -> String) -> Result<&'a [u8]> {
+        let rest = &self.bytes[self.at..];
+        match usize::try_from(n).ok().and_then(|n| rest.get(..n)) {
+            Some(found) => {
+                self.at += found.len();
+                Ok(found)
+            }
+            None => {
+                let (end, len) = (self.at as u64 + n, self.bytes.len() as u64);
+                Err(self.fault(self.at, formats::Fault::Ends { what: what(), end, len }))
+            }
+        }
+    }
+
+    /// A number that is not negative.
+    fn number(&mut self, what: &str) -> Result<u32> {
+        let at = self.at;
+        let bytes = self.take(4, || what.to_string())?.try_into().expect("four bytes were taken");
+        let found = u32::from_le_bytes(self.order.le(bytes));
+        let most = i32::MAX as u32;
+        if found > most {
+            let (found, most) = (found.into(), most.into());
+            return Err(self.fault(at, formats::Fault::TooMany { what: what.to_string(), found, most }));
+        }
+        Ok(found)
+    }
+
+    fn text_or_nothing(&mut self, what: impl Fn() -> String) -> Result<String> {
+        let at = self.at;
+        let n = self.number(&format!("the length of {}", what()))?;
+        String::from_utf8(self.take(n.into(), &what)?.to_vec())
+            .map_err(|_| self.fault(at, formats::Fault::Text { what: what(), problem: "not UTF-8".into() }))
+    }
+
+    fn text(&mut self, what: impl Fn() -> String) -> Result<String> {
+        let at = self.at;
+        let text = self.text_or_nothing(&what)?;
+        if text.is_empty() {
+            return Err(self.fault(at, formats::Fault::Text { what: what(), problem: "empty".into() }));
+        }
+        Ok(text)
+    }
+}

@@ -1,0 +1,147 @@
+//! llama.cpp's importance matrices: for every matrix, the mean square of each of its inputs.
+//!
+//! Two kinds of file hold them, and [`read`] tells which it is given. Newer ones are GGUFs with two f32 tensors for
+//! each measured tensor: `<name>.in_sum2` of shape `[matrices, columns]` has the sums of the inputs' squares, and
+//! `<name>.counts`, `[matrices, 1]` or one number, over how many tokens; `imatrix.datasets`, `imatrix.chunk_count` and
+//! `imatrix.chunk_size` say what was read. The older kind, `.dat`, is described in [`legacy`].
+
+pub mod legacy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use formats::block::DType;
+use formats::container::gguf;
+use formats::metadata::{Metadata, Value};
+use formats::model::{ByteOrder, Encoding, Input, Tensor};
+
+use crate::error::{Error, Fault, Result};
+use crate::statistics::{Entry, Statistics};
+
+const SUMS: &str = ".in_sum2";
+const COUNTS: &str = ".counts";
+
+/// Reads an importance matrix, of either kind and byte order. `name` is what errors call the file, and `bytes` are all
+/// of it.
+///
+/// # Errors
+/// Whatever is wrong with the file; nothing is guessed but the kind and, in the older one, the byte order.
+pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
+    if bytes.starts_with(b"GGUF") { read_gguf(name, bytes) } else { legacy::read(name, bytes) }
+}
+
+fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
+    let model = gguf::read(&Input::whole(name, bytes))?;
+    let not = |why: &str| Error::new(name, None, Fault::NotAnImatrix(why.to_string()));
+    if let Some(kind) = model.metadata.text("general.type").filter(|&kind| kind != "imatrix") {
+        return Err(not(&format!("general.type is {kind:?}")));
+    }
+    let mut pairs: BTreeMap<&str, [Option<&Tensor>; 2]> = BTreeMap::new();
+    let mut others = 0;
+    for t in &model.tensors {
+        let part = |suffix| t.name.strip_suffix(suffix).filter(|entry| !entry.is_empty());
+        match (part(SUMS), part(COUNTS)) {
+            (Some(entry), _) => pairs.entry(entry).or_default()[0] = Some(t),
+            (_, Some(entry)) => pairs.entry(entry).or_default()[1] = Some(t),
+            _ => others += 1,
+        }
+    }
+    if pairs.is_empty() {
+        return Err(not("no tensor in it is called NAME.in_sum2"));
+    }
+    let mut notes = model.notes;
+    if others > 0 {
+        notes.push(format!("{name}: {others} tensors that are neither sums nor counts are not read"));
+    }
+    let (mut entries, mut unseen, mut matrices) = (BTreeMap::new(), 0, 0);
+    for (entry, pair) in pairs {
+        let half = |has, lacks| Error::new(name, None, Fault::Half { entry: entry.into(), has, lacks });
+        let (sums, counts) = match pair {
+            [Some(sums), Some(counts)] => (sums, counts),
+            [_, None] => return Err(half(SUMS, COUNTS)),
+            [None, _] => return Err(half(COUNTS, SUMS)),
+        };
+        let mut means = numbers(name, bytes, model.order, sums)?;
+        let counts: Vec<u64> =
+            numbers(name, bytes, model.order, counts)?.into_iter().map(|n| n.round() as u64).collect();
+        let fits = counts.len() == 1 || counts.len() as u64 == sums.rows();
+        if means.is_empty() || !fits {
+            let (values, counts) = (means.len() as u64, counts.len() as u64);
+            let fault = Fault::Sizes { entry: entry.into(), values, counts };
+            return Err(Error::new(name, Some(sums.place.offset), fault));
+        }
+        let cols = means.len() / counts.len();
+        for (means, &count) in means.chunks_exact_mut(cols).zip(&counts) {
+            if count == 0 {
+                // As llama-quantize does: nothing is known, so all columns are alike.
+                means.fill(1.0);
+                unseen += 1;
+            } else {
+                means.iter_mut().for_each(|x| *x /= count as f32);
+            }
+        }
+        matrices += counts.len();
+        entries.insert(entry.to_string(), Arc::new(Entry { means, counts }));
+    }
+    if unseen > 0 {
+        notes.push(format!(
+            "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; their columns count alike"
+        ));
+    }
+    Ok(Statistics {
+        file: name.to_string(),
+        entries,
+        datasets: datasets(name, &model.metadata)?,
+        chunks: integer(name, &model.metadata, "imatrix.chunk_count")?.filter(|&n| n > 0),
+        chunk_size: integer(name, &model.metadata, "imatrix.chunk_size")?.filter(|&n| n > 0),
+        notes,
+    })
+}
+
+/// A tensor's numbers, each of which must be one that a sum of squares or a count can be.
+fn numbers(file: &str, bytes: &[u8], order: ByteOrder, t: &Tensor) -> Result<Vec<f32>> {
+    if t.encoding != Encoding::Blocks(DType::F32) {
+        let fault = Fault::Type { tensor: t.name.clone(), found: t.encoding.name() };
+        return Err(Error::new(file, Some(t.place.offset), fault));
+    }
+    // The reader has held the place against the file's length, all of which is here.
+    let bytes = &bytes[t.place.offset as usize..][..t.place.len as usize];
+    values(file, &t.name, t.place.offset, order, bytes)
+}
+
+/// Numbers that stand at byte `at` of the file.
+fn values(file: &str, tensor: &str, at: u64, order: ByteOrder, bytes: &[u8]) -> Result<Vec<f32>> {
+    let value = |(i, b): (usize, &[u8; 4])| {
+        let value = f32::from_le_bytes(order.le(*b));
+        if value.is_finite() && value >= 0.0 {
+            return Ok(value + 0.0); // of two zeros, the one without a sign
+        }
+        let (tensor, index) = (tensor.to_string(), i as u64);
+        Err(Error::new(file, Some(at + 4 * index), Fault::Value { tensor, index, value: value.into() }))
+    };
+    bytes.as_chunks::<4>().0.iter().enumerate().map(value).collect()
+}
+
+fn wrong(file: &str, key: &str, expected: &str, found: &Value) -> Error {
+    let why = format!("has type {}, expected {expected}", found.kind().name());
+    formats::Error::of(file, formats::Fault::Metadata { key: key.to_string(), why }).into()
+}
+
+fn integer(file: &str, metadata: &Metadata, key: &str) -> Result<Option<u64>> {
+    let Some(value) = metadata.get(key) else { return Ok(None) };
+    value.as_u64().map(Some).ok_or_else(|| wrong(file, key, "a number that is not negative", value))
+}
+
+fn datasets(file: &str, metadata: &Metadata) -> Result<Vec<String>> {
+    let key = "imatrix.datasets";
+    let Some(value) = metadata.get(key) else { return Ok(Vec::new()) };
+    let array = value.as_array().ok_or_else(|| wrong(file, key, "an array", value))?;
+    // An empty array may have any type.
+    if array.kind() != formats::metadata::Kind::String && !array.is_empty() {
+        return Err(wrong(file, key, "an array of strings", value));
+    }
+    Ok(array.strings().map(|s| String::from_utf8_lossy(s).into_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,511 @@
+//! The search for super-blocks whose groups have integer scales and mins under two halves: x = d·scale·q − dmin·min,
+//! with q from zero.
+
+use std::hint::{black_box, select_unpredictable};
+
+use super::Effort;
+use super::groups::{Groups, LANES, Levels, Row, clamp, inverse, nearest};
+use super::scaled::{side_by_side, top, total, unit};
+use super::search::{HALF_MIN, stored_scale};
+
+/// What a super-block stores.
+pub(super) struct Affine<const G: usize> {
+    pub d: f32,
+    pub dmin: f32,
+    pub scales: [u8; G],
+    pub mins: [u8; G],
+    pub codes: [u8; 256],
+}
+
+/// A type's shape.
+pub(super) trait Shape {
+    type Levels: Levels;
+    /// The largest integer scale and min.
+    const MOST: f32;
+    /// Where a group's least weight is put, in levels from the first, and its largest, from the last.
+    const ENDS: &'static [[f32; 2]];
+    /// More of them, for weights that do not count the same.
+    const MORE: &'static [[f32; 2]];
+    /// The places (in integer scales) of the largest group scale that are compared; those of the mins too.
+    const TOPS: &'static [Row];
+    /// How far from the nearest the integer scales and mins are tried, at first and later.
+    const REACH: [[i32; 2]; 2];
+}
+
+/// What groups have by themselves: scale and offset, and what their errors weigh.
+#[derive(Clone, Copy)]
+struct Free {
+    s: Row,
+    o: Row,
+    /// Σwqq and Σwq.
+    qq: Row,
+    q1: Row,
+}
+
+const ZERO: Row = [0.0; LANES];
+
+/// Sums that levels do not change: Σw and Σwx.
+#[derive(Clone, Copy)]
+struct Sums {
+    w: Row,
+    x: Row,
+}
+
+impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
+    /// The least and the largest of the weights that count, and zero.
+    #[inline(always)]
+    fn bounds(&self) -> (Row, Row) {
+        let (mut lo, mut hi) = (ZERO, ZERO);
+        for j in 0..N {
+            for l in 0..LANES {
+                let x = if WEIGHTED && self.w[j][l] == 0.0 { 0.0 } else { self.x[j][l] };
+                lo[l] = if x < lo[l] { x } else { lo[l] };
+                hi[l] = if x > hi[l] { x } else { hi[l] };
+            }
+        }
+        black_box((lo, hi))
+    }
+
+    /// Σw and Σwx.
+    #[inline(always)]
+    fn sums(&self) -> Sums {
+        let (mut w, mut x) = (ZERO, ZERO);
+        for j in 0..N {
+            for l in 0..LANES {
+                w[l] += if WEIGHTED { self.w[j][l] } else { 1.0 };
+                x[l] += if WEIGHTED { self.w[j][l] * self.x[j][l] } else { self.x[j][l] };
+            }
+        }
+        let (w, x) = black_box((w, x));
+        Sums { w, x }
+    }
+
+    /// Rounds (x − o)/s: Σwxq, Σwqq and Σwq.
+    #[inline(always)]
+    fn project_from<L: Levels>(&self, inverse: &Row, o: &Row) -> (Row, Row, Row) {
+        let (mut xq, mut qq, mut q1) = (ZERO, ZERO, ZERO);
+        for j in 0..N {
+            for l in 0..LANES {
+                let q = L::level((self.x[j][l] - o[l]) * inverse[l]);
+                let wq = if WEIGHTED { self.w[j][l] * q } else { q };
+                xq[l] += self.x[j][l] * wq;
+                qq[l] += wq * q;
+                q1[l] += wq;
+            }
+        }
+        black_box((xq, qq, q1))
+    }
+
+    /// Σw(x − o − s·q)² with the nearest levels.
+    #[inline(always)]
+    fn error_from<L: Levels>(&self, s: &Row, o: &Row) -> Row {
+        let inverse = inverse(s);
+        let mut error = ZERO;
+        for j in 0..N {
+            for l in 0..LANES {
+                let y = self.x[j][l] - o[l];
+                let r = y - s[l] * L::level(y * inverse[l]);
+                error[l] += if WEIGHTED { self.w[j][l] * r } else { r } * r;
+            }
+        }
+        black_box(error)
+    }
+}
+
+/// Finds what to store.
+#[inline(always)]
+pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
+    x: &[f32; 256],
+    w: Option<&[f32; 256]>,
+    effort: Effort,
+) -> Affine<G> {
+    match w {
+        Some(w) if w.iter().any(|w| *w > 0.0) => either::<S, H, N, G, true>(x, Some(w), effort),
+        _ => either::<S, H, N, G, false>(x, None, effort),
+    }
+}
+
+/// Mins are taken off, so weights that all lie above zero are searched as their negatives, under negative halves. With
+/// the greatest effort both ways are tried.
+#[inline(always)]
+fn either<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
+    x: &[f32; 256],
+    w: Option<&[f32; 256]>,
+    effort: Effort,
+) -> Affine<G> {
+    let mut out = Affine { d: 0.0, dmin: 0.0, scales: [0; G], mins: [0; G], codes: [0; 256] };
+    let peak = top(x);
+    if peak <= HALF_MIN / 2.0 {
+        return out;
+    }
+    let unit = unit(peak);
+    let mut groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
+    let mut turned = false;
+    if outlying(&groups) {
+        turned = true;
+        turn(&mut groups);
+    }
+    let mut found = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
+    if effort == Effort::Thorough {
+        turn(&mut groups);
+        let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
+        if other.error < found.error {
+            (found, turned) = (other, !turned);
+        } else {
+            turn(&mut groups);
+        }
+    }
+    found.write::<S, N, G, WEIGHTED>(&mut out, &groups, unit);
+    if turned {
+        (out.d, out.dmin) = (-out.d, 0.0 - out.dmin);
+    }
+    out
+}
+
+/// Whether there is more beyond zero in groups that lie above it than in groups below.
+#[inline(always)]
+fn outlying<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &[Groups<N, WEIGHTED>; H]) -> bool {
+    let mut beyond = ZERO;
+    for g in groups {
+        let (mut lo, mut hi) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        for j in 0..N {
+            for l in 0..LANES {
+                lo[l] = if g.x[j][l] < lo[l] { g.x[j][l] } else { lo[l] };
+                hi[l] = if g.x[j][l] > hi[l] { g.x[j][l] } else { hi[l] };
+            }
+        }
+        let (lo, hi) = black_box((lo, hi));
+        for l in 0..LANES {
+            beyond[l] += if lo[l] > 0.0 { lo[l] } else { 0.0 };
+            beyond[l] += if hi[l] < 0.0 { hi[l] } else { 0.0 };
+        }
+    }
+    total(&beyond) > 0.0
+}
+
+#[inline(always)]
+fn turn<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &mut [Groups<N, WEIGHTED>; H]) {
+    for g in groups {
+        for j in 0..N {
+            for l in 0..LANES {
+                g.x[j][l] = -g.x[j][l];
+            }
+        }
+    }
+}
+
+/// Where the search is: halves (times the unit), and each group's integers.
+#[derive(Clone, Copy)]
+struct Place<const H: usize> {
+    error: f32,
+    d: f32,
+    dmin: f32,
+    scales: [Row; H],
+    mins: [Row; H],
+}
+
+#[inline(always)]
+fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
+    groups: &[Groups<N, WEIGHTED>; H],
+    unit: f32,
+    effort: Effort,
+) -> Place<H> {
+    let mut sums = [Sums { w: ZERO, x: ZERO }; H];
+    let mut free = [Free { s: ZERO, o: ZERO, qq: ZERO, q1: ZERO }; H];
+    for h in 0..H {
+        sums[h] = groups[h].sums();
+        let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
+        let ends = if many { S::MORE } else { S::ENDS };
+        free[h] = free_fit::<S, N, WEIGHTED>(
+            &groups[h],
+            &sums[h],
+            ends,
+            if effort == Effort::Fast { 1 } else { 2 },
+        );
+    }
+
+    let rounds = match effort {
+        Effort::Fast => 1,
+        Effort::Normal => 2,
+        Effort::Thorough => 4,
+    };
+    let starts = common::<S, H>(&free, &sums, unit);
+    let mut best = Place { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+    for d in &starts[..if effort == Effort::Thorough { 3 } else { 1 }] {
+        let mut at = first::<S, H>(&free, &sums, *d, unit);
+        at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[0]);
+        best = if at.error < best.error { at } else { best };
+        for _ in 0..rounds {
+            let (d, dmin) = (at.d, at.dmin);
+            at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
+            if (d, dmin) == (at.d, at.dmin) {
+                break;
+            }
+            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[1]);
+            best = if at.error < best.error { at } else { best };
+        }
+    }
+    best
+}
+
+/// Each group by itself: levels from each of the ends, then rounding and fitting in turn. Offsets are not above zero.
+#[inline(always)]
+fn free_fit<S: Shape, const N: usize, const WEIGHTED: bool>(
+    groups: &Groups<N, WEIGHTED>,
+    sums: &Sums,
+    ends: &[[f32; 2]],
+    rounds: usize,
+) -> Free {
+    let (lo, hi) = groups.bounds();
+    let mut range = ZERO;
+    for l in 0..LANES {
+        range[l] = hi[l] - lo[l];
+    }
+    let mut saved = ZERO;
+    let mut free = Free { s: ZERO, o: lo, qq: ZERO, q1: ZERO };
+    for i in 0..ends.len() + rounds {
+        let (mut s, mut o) = (free.s, free.o);
+        if i < ends.len() {
+            let [first, last] = ends[i];
+            let per = 1.0 / (S::Levels::HI + last - first);
+            for l in 0..LANES {
+                s[l] = range[l] * per;
+                let put = lo[l] - first * s[l];
+                o[l] = if put < 0.0 { put } else { 0.0 };
+            }
+        }
+        let (xq, qq, q1) = groups.project_from::<S::Levels>(&inverse(&s), &o);
+        for l in 0..LANES {
+            let det = sums.w[l] * qq[l] - q1[l] * q1[l];
+            let sound = det > 1e-5 * sums.w[l] * qq[l];
+            let per = 1.0 / (det + f32::MIN_POSITIVE);
+            let a = (sums.w[l] * xq[l] - q1[l] * sums.x[l]) * per;
+            let b = (qq[l] * sums.x[l] - q1[l] * xq[l]) * per;
+            // With an offset above zero, or where all that counts has one level, the scale alone.
+            let both = sound & (b < 0.0);
+            let alone = xq[l] / (qq[l] + f32::MIN_POSITIVE);
+            let a = select_unpredictable(both, a, alone);
+            let b = select_unpredictable(both, b, 0.0);
+            let gain = a * xq[l] + b * sums.x[l];
+            let better = gain > saved[l];
+            saved[l] = select_unpredictable(better, gain, saved[l]);
+            free.s[l] = select_unpredictable(better, a, free.s[l]);
+            free.o[l] = select_unpredictable(better, b, free.o[l]);
+            free.qq[l] = select_unpredictable(better, qq[l], free.qq[l]);
+            free.q1[l] = select_unpredictable(better, q1[l], free.q1[l]);
+        }
+    }
+    free
+}
+
+/// The common scales (times `unit`) under which the groups' own lose least by becoming integers, best first.
+#[inline(always)]
+fn common<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], unit: f32) -> [f32; 3] {
+    let mut most = 0.0f32;
+    let mut weight = [ZERO; H];
+    for h in 0..H {
+        for l in 0..LANES {
+            most = if free[h].s[l] > most { free[h].s[l] } else { most };
+            // The offset follows the scale.
+            weight[h][l] = free[h].qq[l] - free[h].q1[l] * free[h].q1[l] / (sums[h].w[l] + f32::MIN_POSITIVE);
+        }
+    }
+    let mut found = [(f32::INFINITY, 0.0); 3];
+    for tops in S::TOPS {
+        let (mut d, mut lost) = (ZERO, ZERO);
+        for c in 0..LANES {
+            d[c] = stored_scale(most / tops[c] / unit) * unit;
+        }
+        let inverse = inverse(&d);
+        for h in 0..H {
+            for l in 0..LANES {
+                for c in 0..LANES {
+                    let r = free[h].s[l] - d[c] * nearest(clamp(free[h].s[l] * inverse[c], 0.0, S::MOST));
+                    lost[c] += weight[h][l] * (r * r);
+                }
+            }
+        }
+        let lost = black_box(lost);
+        for c in 0..LANES {
+            let one = (lost[c], d[c]);
+            if one.0 < found[0].0 {
+                found = [one, found[0], found[1]];
+            } else if one.0 < found[1].0 {
+                found = [found[0], one, found[1]];
+            } else if one.0 < found[2].0 {
+                found[2] = one;
+            }
+        }
+    }
+    let first = if found[0].1 == 0.0 { stored_scale(most / S::MOST / unit) * unit } else { found[0].1 };
+    [
+        first,
+        if found[1].1 == 0.0 { first } else { found[1].1 },
+        if found[2].1 == 0.0 { first } else { found[2].1 },
+    ]
+}
+
+/// The offset that is best under another scale, while the levels stay: not above zero.
+#[inline(always)]
+fn follow(free: &Free, sums: &Sums, l: usize, s: f32) -> f32 {
+    let o = free.o[l] + free.q1[l] * (free.s[l] - s) / (sums.w[l] + f32::MIN_POSITIVE);
+    if o < 0.0 { o } else { 0.0 }
+}
+
+/// Integers for the groups' own scales, and the common min for the offsets that then are best.
+#[inline(always)]
+fn first<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], d: f32, unit: f32) -> Place<H> {
+    let mut at = Place { error: f32::INFINITY, d, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+    let mut offsets = [ZERO; H];
+    let mut most = 0.0f32;
+    for h in 0..H {
+        for l in 0..LANES {
+            at.scales[h][l] = nearest(clamp(free[h].s[l] / d, 0.0, S::MOST));
+            offsets[h][l] = -follow(&free[h], &sums[h], l, d * at.scales[h][l]);
+            most = if offsets[h][l] > most { offsets[h][l] } else { most };
+        }
+    }
+    if most == 0.0 {
+        return at;
+    }
+    let mut least = f32::INFINITY;
+    for tops in S::TOPS {
+        let (mut dmin, mut lost) = (ZERO, ZERO);
+        for c in 0..LANES {
+            dmin[c] = stored_scale(most / tops[c] / unit) * unit;
+        }
+        let inverse = inverse(&dmin);
+        for h in 0..H {
+            for l in 0..LANES {
+                for c in 0..LANES {
+                    let r =
+                        offsets[h][l] - dmin[c] * nearest(clamp(offsets[h][l] * inverse[c], 0.0, S::MOST));
+                    lost[c] += sums[h].w[l] * (r * r);
+                }
+            }
+        }
+        let lost = black_box(lost);
+        for c in 0..LANES {
+            if lost[c] < least {
+                (least, at.dmin) = (lost[c], dmin[c]);
+            }
+        }
+    }
+    for h in 0..H {
+        for l in 0..LANES {
+            at.mins[h][l] = nearest(clamp(offsets[h][l] / at.dmin, 0.0, S::MOST));
+        }
+    }
+    at
+}
+
+impl<const H: usize> Place<H> {
+    /// Tries integers up to `reach` (scales, mins) from those that it has, with the levels chosen anew, and keeps the
+    /// best.
+    #[inline(always)]
+    fn neighbours<S: Shape, const N: usize, const WEIGHTED: bool>(
+        &mut self,
+        groups: &[Groups<N, WEIGHTED>; H],
+        free: &[Free; H],
+        sums: &[Sums; H],
+        reach: [i32; 2],
+    ) {
+        let per_min = if self.dmin > 0.0 { 1.0 / self.dmin } else { 0.0 };
+        let mut all = ZERO;
+        for h in 0..H {
+            let (center, mut least) = (self.scales[h], [f32::INFINITY; LANES]);
+            for step in -reach[0]..=reach[0] {
+                let (mut scale, mut s, mut middle) = (ZERO, ZERO, ZERO);
+                for l in 0..LANES {
+                    scale[l] = clamp(center[l] + step as f32, 0.0, S::MOST);
+                    s[l] = self.d * scale[l];
+                    middle[l] = nearest(clamp(-follow(&free[h], &sums[h], l, s[l]) * per_min, 0.0, S::MOST));
+                }
+                for shift in -reach[1]..=reach[1] {
+                    let (mut min, mut o) = (ZERO, ZERO);
+                    for l in 0..LANES {
+                        min[l] = clamp(middle[l] + shift as f32, 0.0, S::MOST);
+                        o[l] = -(self.dmin * min[l]);
+                    }
+                    let error = groups[h].error_from::<S::Levels>(&s, &o);
+                    for l in 0..LANES {
+                        let better = error[l] < least[l];
+                        least[l] = select_unpredictable(better, error[l], least[l]);
+                        self.scales[h][l] = select_unpredictable(better, scale[l], self.scales[h][l]);
+                        self.mins[h][l] = select_unpredictable(better, min[l], self.mins[h][l]);
+                    }
+                }
+            }
+            for l in 0..LANES {
+                all[l] += least[l];
+            }
+        }
+        self.error = total(&all);
+    }
+
+    /// The halves that are best for the levels and integers that there are now, as they are stored.
+    #[inline(always)]
+    fn refit<S: Shape, const N: usize, const WEIGHTED: bool>(
+        &mut self,
+        groups: &[Groups<N, WEIGHTED>; H],
+        sums: &[Sums; H],
+        unit: f32,
+    ) {
+        let (mut dd, mut de, mut ee, mut bd, mut be) = (ZERO, ZERO, ZERO, ZERO, ZERO);
+        for h in 0..H {
+            let (mut s, mut o) = (ZERO, ZERO);
+            for l in 0..LANES {
+                s[l] = self.d * self.scales[h][l];
+                o[l] = -(self.dmin * self.mins[h][l]);
+            }
+            let (xq, qq, q1) = groups[h].project_from::<S::Levels>(&inverse(&s), &o);
+            for l in 0..LANES {
+                let (scale, min) = (self.scales[h][l], self.mins[h][l]);
+                dd[l] += scale * scale * qq[l];
+                de[l] -= scale * min * q1[l];
+                ee[l] += min * min * sums[h].w[l];
+                bd[l] += scale * xq[l];
+                be[l] -= min * sums[h].x[l];
+            }
+        }
+        let (dd, de, ee, bd, be) = (total(&dd), total(&de), total(&ee), total(&bd), total(&be));
+        let det = dd * ee - de * de;
+        let (d, dmin) = if det > 1e-5 * dd * ee {
+            ((ee * bd - de * be) / det, (dd * be - de * bd) / det)
+        } else if dd > 0.0 {
+            ((bd - de * self.dmin) / dd, self.dmin)
+        } else {
+            (self.d, self.dmin)
+        };
+        if d > 0.0 {
+            self.d = stored_scale(d / unit) * unit;
+        }
+        if dmin > 0.0 && self.dmin > 0.0 {
+            self.dmin = stored_scale(dmin / unit) * unit;
+        }
+    }
+
+    /// Rounds for the last time.
+    #[inline(always)]
+    fn write<S: Shape, const N: usize, const G: usize, const WEIGHTED: bool>(
+        &self,
+        out: &mut Affine<G>,
+        groups: &[Groups<N, WEIGHTED>; H],
+        unit: f32,
+    ) {
+        (out.d, out.dmin) = (self.d / unit, self.dmin / unit);
+        for h in 0..H {
+            let (mut s, mut o) = (ZERO, ZERO);
+            for l in 0..LANES {
+                s[l] = self.d * self.scales[h][l];
+                o[l] = -(self.dmin * self.mins[h][l]);
+            }
+            let codes = groups[h].codes::<S::Levels>(&inverse(&s), &o);
+            for l in 0..LANES {
+                out.scales[LANES * h + l] = self.scales[h][l] as u8;
+                out.mins[LANES * h + l] = self.mins[h][l] as u8;
+                out.codes[(LANES * h + l) * N..][..N].copy_from_slice(&codes[l]);
+            }
+        }
+    }
+}

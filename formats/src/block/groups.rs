@@ -1,0 +1,188 @@
+//! Groups of weights side by side: what every search for a group's scale, or scale and offset, is made of.
+//!
+//! Eight groups lie in the lanes of vectors, one weight of each in a row, so that no sum crosses lanes and every
+//! instruction set gives the same bits. Bodies are plain loops for the reasons that [`super::search`] gives, and sums
+//! pass through memory.
+
+use std::hint::{black_box, select_unpredictable};
+
+/// Groups side by side.
+pub(super) const LANES: usize = 8;
+
+/// One number for each of them.
+pub(super) type Row = [f32; LANES];
+
+/// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
+const TO_INTEGER: f32 = 12_582_912.0;
+
+/// One minimum and one maximum, unlike `f32::clamp`.
+#[inline(always)]
+pub(super) fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
+    let v = if v < hi { v } else { hi };
+    if v > lo { v } else { lo }
+}
+
+/// The nearest integer, ties to even; for magnitudes below 2^22.
+#[inline(always)]
+pub(super) fn nearest(v: f32) -> f32 {
+    v + TO_INTEGER - TO_INTEGER
+}
+
+/// What a type's codes stand for, before any scale.
+pub(super) trait Levels {
+    /// The least level.
+    const LO: f32;
+    /// The largest.
+    const HI: f32;
+    /// The level nearest to `v`.
+    fn level(v: f32) -> f32;
+    /// The code of the level nearest to `v`.
+    fn code(v: f32) -> u8;
+}
+
+/// The integers from `A` to `B`, coded from zero.
+pub(super) struct Integers<const A: i16, const B: i16>;
+
+impl<const A: i16, const B: i16> Levels for Integers<A, B> {
+    const LO: f32 = A as f32;
+    const HI: f32 = B as f32;
+
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        nearest(clamp(v, Self::LO, Self::HI))
+    }
+
+    #[inline(always)]
+    fn code(v: f32) -> u8 {
+        let q = clamp(v, Self::LO, Self::HI) + TO_INTEGER;
+        q.to_bits().wrapping_sub((Self::LO + TO_INTEGER).to_bits()) as u8
+    }
+}
+
+/// Eight groups of `N` weights. With `WEIGHTED`, `w` is what a squared error of each counts; else that is 1.
+pub(super) struct Groups<const N: usize, const WEIGHTED: bool> {
+    pub x: [Row; N],
+    pub w: [Row; N],
+}
+
+/// 1 / s, and 0 for 0.
+#[inline(always)]
+pub(super) fn inverse(s: &Row) -> Row {
+    let mut inverse = [0.0; LANES];
+    for l in 0..LANES {
+        let one = 1.0 / s[l];
+        inverse[l] = if s[l] == 0.0 { 0.0 } else { one };
+    }
+    inverse
+}
+
+impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
+    pub(super) const EMPTY: Self = Self { x: [[0.0; LANES]; N], w: [[0.0; LANES]; N] };
+
+    /// w·v.
+    #[inline(always)]
+    fn weighted(&self, j: usize, l: usize, v: f32) -> f32 {
+        if WEIGHTED { self.w[j][l] * v } else { v }
+    }
+
+    /// The weight furthest from zero of those that count; of two, the positive.
+    #[inline(always)]
+    pub(super) fn peaks(&self) -> Row {
+        // Magnitude above sign.
+        let mut top = [0u32; LANES];
+        for j in 0..N {
+            for l in 0..LANES {
+                let key = self.x[j][l].to_bits().rotate_left(1) ^ 1;
+                let key = if WEIGHTED && self.w[j][l] == 0.0 { 0 } else { key };
+                top[l] = if key > top[l] { key } else { top[l] };
+            }
+        }
+        let top = black_box(top);
+        let mut peaks = [0.0; LANES];
+        for l in 0..LANES {
+            peaks[l] = if top[l] < 2 { 0.0 } else { f32::from_bits((top[l] ^ 1).rotate_right(1)) };
+        }
+        peaks
+    }
+
+    /// Rounds under scales whose inverses are given: Σwxq and Σwqq. The best scale for these levels is their
+    /// quotient, and saves (Σwxq)² / Σwqq of the error.
+    #[inline(always)]
+    pub(super) fn project<L: Levels>(&self, inverse: &Row) -> (Row, Row) {
+        let (mut xq, mut qq) = ([0.0; LANES], [0.0; LANES]);
+        for j in 0..N {
+            for l in 0..LANES {
+                let q = L::level(self.x[j][l] * inverse[l]);
+                let wq = self.weighted(j, l, q);
+                xq[l] += self.x[j][l] * wq;
+                qq[l] += wq * q;
+            }
+        }
+        black_box((xq, qq))
+    }
+
+    /// Σw(x − s·q)² with the nearest levels.
+    #[inline(always)]
+    pub(super) fn error<L: Levels>(&self, s: &Row) -> Row {
+        let inverse = inverse(s);
+        let mut error = [0.0; LANES];
+        for j in 0..N {
+            for l in 0..LANES {
+                let r = self.x[j][l] - s[l] * L::level(self.x[j][l] * inverse[l]);
+                error[l] += self.weighted(j, l, r) * r;
+            }
+        }
+        black_box(error)
+    }
+
+    /// The codes of (x − o)·inverse, each group's together.
+    #[inline(always)]
+    pub(super) fn codes<L: Levels>(&self, inverse: &Row, o: &Row) -> [[u8; N]; LANES] {
+        // Rows first: what is done to lanes becomes vector code, and turning bytes round is cheap.
+        let mut rows = [[0u8; LANES]; N];
+        for j in 0..N {
+            for l in 0..LANES {
+                rows[j][l] = L::code((self.x[j][l] - o[l]) * inverse[l]);
+            }
+        }
+        let rows = black_box(rows);
+        let mut codes = [[0u8; N]; LANES];
+        for l in 0..LANES {
+            for j in 0..N {
+                codes[l][j] = rows[j][l];
+            }
+        }
+        codes
+    }
+
+    /// The scales with the least error, each group's own: from the places (in levels) where the peaks are put, and
+    /// then by rounding and fitting in turn. Gives them with their Σwqq.
+    #[inline(always)]
+    pub(super) fn free_scales<L: Levels>(&self, places: &[f32], rounds: usize) -> (Row, Row) {
+        let peaks = self.peaks();
+        let per_peak = inverse(&peaks);
+        let (mut saved, mut s, mut weight) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for l in 0..LANES {
+            s[l] = peaks[l] / L::LO;
+        }
+        // First the usual place: what it meets exactly, others only seem to meet better.
+        for i in 0..1 + places.len() + rounds {
+            let mut start = inverse(&s);
+            if i > 0 && i <= places.len() {
+                for l in 0..LANES {
+                    start[l] = places[i - 1] * per_peak[l];
+                }
+            }
+            let (xq, qq) = self.project::<L>(&start);
+            for l in 0..LANES {
+                let fit = xq[l] / (qq[l] + f32::MIN_POSITIVE);
+                let gain = xq[l] * fit;
+                let better = gain > saved[l] * (1.0 + 1e-6);
+                saved[l] = select_unpredictable(better, gain, saved[l]);
+                s[l] = select_unpredictable(better, fit, s[l]);
+                weight[l] = select_unpredictable(better, qq[l], weight[l]);
+            }
+        }
+        (s, weight)
+    }
+}

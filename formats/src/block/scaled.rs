@@ -1,0 +1,304 @@
+//! The search for super-blocks whose groups have signed integer scales under one half: x = d·scale·level.
+
+use std::hint::{black_box, select_unpredictable};
+
+use super::Effort;
+use super::groups::{Groups, LANES, Levels, Row, clamp, inverse, nearest};
+use super::search::{HALF_MIN, stored_scale};
+
+/// What a super-block stores.
+pub(super) struct Scaled<const G: usize> {
+    pub d: f32,
+    pub scales: [i8; G],
+    pub codes: [u8; 256],
+}
+
+/// A type's shape: `H` times eight groups of `N` weights.
+pub(super) trait Shape {
+    type Levels: Levels;
+    /// The least and the largest integer scale.
+    const LEAST: f32;
+    const MOST: f32;
+    /// Where the peak of a group is put, in levels.
+    const PLACES: &'static [f32];
+    /// More of them, for weights that do not count the same.
+    const MORE: &'static [f32];
+    /// The places (in integer scales) of the largest group scale that are compared.
+    const TOPS: &'static [Row];
+    /// How far from the nearest the integer scales are tried, at first and later.
+    const REACH: [i32; 2];
+}
+
+/// Σ over lanes, as a tree.
+#[inline(always)]
+pub(super) fn total(v: &Row) -> f32 {
+    ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+}
+
+/// The power of two that brings the peak between 1 and 2, and what to divide by to undo it.
+#[inline(always)]
+pub(super) fn unit(peak: f32) -> f32 {
+    f32::from_bits((254 << 23) - (peak.to_bits() & 0x7F80_0000))
+}
+
+/// The largest magnitude, up to where types reach.
+#[inline(always)]
+pub(super) fn top<const W: usize>(x: &[f32; W]) -> f32 {
+    let mut top = [0u32; LANES];
+    for x in x.as_chunks::<LANES>().0 {
+        for l in 0..LANES {
+            let m = x[l].to_bits() & 0x7FFF_FFFF;
+            top[l] = if m > top[l] { m } else { top[l] };
+        }
+    }
+    let top = black_box(top);
+    let mut most = 0;
+    for l in 0..LANES {
+        most = if top[l] > most { top[l] } else { most };
+    }
+    let top = f32::from_bits(most);
+    if top < (1 << 30) as f32 { top } else { (1 << 30) as f32 }
+}
+
+/// Puts the groups of a super-block side by side, times `unit`; importances times a power of two that keeps them
+/// below 2.
+#[inline(always)]
+pub(super) fn side_by_side<const H: usize, const N: usize, const WEIGHTED: bool>(
+    x: &[f32; 256],
+    w: Option<&[f32; 256]>,
+    unit: f32,
+) -> [Groups<N, WEIGHTED>; H] {
+    let mut groups = [const { Groups::<N, WEIGHTED>::EMPTY }; H];
+    let far = 2.0;
+    for h in 0..H {
+        for j in 0..N {
+            for l in 0..LANES {
+                groups[h].x[j][l] = clamp(x[(LANES * h + l) * N + j] * unit, -far, far);
+            }
+        }
+    }
+    if let Some(w) = w {
+        let top = top(w);
+        let unit = if top > 0.0 { self::unit(top) } else { 0.0 };
+        for h in 0..H {
+            for j in 0..N {
+                for l in 0..LANES {
+                    groups[h].w[j][l] = clamp(w[(LANES * h + l) * N + j] * unit, 0.0, 2.0);
+                }
+            }
+        }
+    }
+    groups
+}
+
+/// Finds what to store.
+#[inline(always)]
+pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
+    x: &[f32; 256],
+    w: Option<&[f32; 256]>,
+    effort: Effort,
+) -> Scaled<G> {
+    match w {
+        Some(w) if w.iter().any(|w| *w > 0.0) => search::<S, H, N, G, true>(x, Some(w), effort),
+        _ => search::<S, H, N, G, false>(x, None, effort),
+    }
+}
+
+#[inline(always)]
+fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
+    x: &[f32; 256],
+    w: Option<&[f32; 256]>,
+    effort: Effort,
+) -> Scaled<G> {
+    let mut out = Scaled { d: 0.0, scales: [0; G], codes: [0; 256] };
+    let peak = top(x);
+    let unit = unit(peak);
+    if peak <= HALF_MIN / 2.0 {
+        write::<S, H, N, G, WEIGHTED>(
+            &mut out,
+            &side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
+            &[[0.0; LANES]; H],
+            1.0,
+        );
+        return out;
+    }
+    let groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
+
+    // Each group by itself.
+    let (mut s, mut weight) = ([[0.0; LANES]; H], [[0.0; LANES]; H]);
+    for h in 0..H {
+        let g = &groups[h];
+        let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
+        let places = if many { S::MORE } else { S::PLACES };
+        (s[h], weight[h]) = g.free_scales::<S::Levels>(places, if effort == Effort::Fast { 1 } else { 2 });
+    }
+
+    let mut best: Option<(f32, f32, [Row; H])> = None;
+    let starts = if effort == Effort::Thorough { 3 } else { 1 };
+    let firsts = common::<S, H>(&s, &weight, unit);
+    for &d in &firsts[..starts] {
+        let mut d = d;
+        let mut scales = [[0.0; LANES]; H];
+        for h in 0..H {
+            for l in 0..LANES {
+                scales[h][l] = clamp(nearest(clamp(s[h][l] / d, -4096.0, 4096.0)), S::LEAST, S::MOST);
+            }
+        }
+        let rounds = match effort {
+            Effort::Fast => 0,
+            Effort::Normal => 2,
+            Effort::Thorough => 4,
+        };
+        let mut error = neighbours::<S, H, N, WEIGHTED>(
+            &groups,
+            d,
+            &mut scales,
+            if rounds == 0 { 1 } else { S::REACH[0] },
+        );
+        keep(&mut best, error, d, &scales);
+        for _ in 0..rounds {
+            let fitted = refit::<S, H, N, WEIGHTED>(&groups, d, &scales, unit);
+            if fitted == d {
+                break;
+            }
+            d = fitted;
+            error = neighbours::<S, H, N, WEIGHTED>(&groups, d, &mut scales, S::REACH[1]);
+            keep(&mut best, error, d, &scales);
+        }
+    }
+    let (_, d, scales) = best.expect("there is a start");
+    out.d = d / unit;
+    write::<S, H, N, G, WEIGHTED>(&mut out, &groups, &scales, d);
+    out
+}
+
+#[inline(always)]
+fn keep<const H: usize>(best: &mut Option<(f32, f32, [Row; H])>, error: f32, d: f32, scales: &[Row; H]) {
+    match best {
+        Some(b) if b.0 <= error => {}
+        _ => *best = Some((error, d, *scales)),
+    }
+}
+
+/// The common scales (times `unit`) under which the groups' own scales lose least by becoming integers, best first.
+#[inline(always)]
+fn common<S: Shape, const H: usize>(s: &[Row; H], weight: &[Row; H], unit: f32) -> [f32; 3] {
+    let mut most = 0.0f32;
+    for h in 0..H {
+        for l in 0..LANES {
+            most = if s[h][l].abs() > most.abs() { s[h][l] } else { most };
+        }
+    }
+    let mut found = [(f32::INFINITY, 0.0); 3];
+    for tops in S::TOPS {
+        let (mut d, mut lost) = ([0.0; LANES], [0.0; LANES]);
+        for c in 0..LANES {
+            d[c] = stored_scale(most / tops[c] / unit) * unit;
+        }
+        let inverse = inverse(&d);
+        for h in 0..H {
+            for l in 0..LANES {
+                for c in 0..LANES {
+                    let scale = nearest(clamp(s[h][l] * inverse[c], S::LEAST, S::MOST));
+                    let r = s[h][l] - d[c] * scale;
+                    lost[c] += weight[h][l] * (r * r);
+                }
+            }
+        }
+        let lost = black_box(lost);
+        for c in 0..LANES {
+            let one = (lost[c], d[c]);
+            if one.0 < found[0].0 {
+                found = [one, found[0], found[1]];
+            } else if one.0 < found[1].0 {
+                found = [found[0], one, found[1]];
+            } else if one.0 < found[2].0 {
+                found[2] = one;
+            }
+        }
+    }
+    let first = if found[0].1 == 0.0 { stored_scale(most / S::LEAST / unit) * unit } else { found[0].1 };
+    [
+        first,
+        if found[1].1 == 0.0 { first } else { found[1].1 },
+        if found[2].1 == 0.0 { first } else { found[2].1 },
+    ]
+}
+
+/// Tries integer scales up to `reach` from those given, with the levels chosen anew, and keeps the best; gives the
+/// whole error.
+#[inline(always)]
+fn neighbours<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
+    groups: &[Groups<N, WEIGHTED>; H],
+    d: f32,
+    scales: &mut [Row; H],
+    reach: i32,
+) -> f32 {
+    let mut all = [0.0; LANES];
+    for h in 0..H {
+        let center = scales[h];
+        let mut least = [f32::INFINITY; LANES];
+        for step in -reach..=reach {
+            let (mut scale, mut s) = ([0.0; LANES], [0.0; LANES]);
+            for l in 0..LANES {
+                scale[l] = clamp(center[l] + step as f32, S::LEAST, S::MOST);
+                s[l] = d * scale[l];
+            }
+            let error = groups[h].error::<S::Levels>(&s);
+            for l in 0..LANES {
+                let better = error[l] < least[l];
+                least[l] = select_unpredictable(better, error[l], least[l]);
+                scales[h][l] = select_unpredictable(better, scale[l], scales[h][l]);
+            }
+        }
+        for l in 0..LANES {
+            all[l] += least[l];
+        }
+    }
+    total(&all)
+}
+
+/// The common scale (times `unit`) that is best for the levels that there are now, as it is stored.
+#[inline(always)]
+fn refit<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
+    groups: &[Groups<N, WEIGHTED>; H],
+    d: f32,
+    scales: &[Row; H],
+    unit: f32,
+) -> f32 {
+    let (mut xq, mut qq) = ([0.0; LANES], [0.0; LANES]);
+    for h in 0..H {
+        let mut s = [0.0; LANES];
+        for l in 0..LANES {
+            s[l] = d * scales[h][l];
+        }
+        let sums = groups[h].project::<S::Levels>(&inverse(&s));
+        for l in 0..LANES {
+            xq[l] += scales[h][l] * sums.0[l];
+            qq[l] += scales[h][l] * scales[h][l] * sums.1[l];
+        }
+    }
+    let (xq, qq) = (total(&xq), total(&qq));
+    if qq > 0.0 && xq != 0.0 { stored_scale(xq / qq / unit) * unit } else { d }
+}
+
+/// Rounds for the last time.
+#[inline(always)]
+fn write<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
+    out: &mut Scaled<G>,
+    groups: &[Groups<N, WEIGHTED>; H],
+    scales: &[Row; H],
+    d: f32,
+) {
+    for h in 0..H {
+        let mut s = [0.0; LANES];
+        for l in 0..LANES {
+            s[l] = d * scales[h][l];
+        }
+        let codes = groups[h].codes::<S::Levels>(&inverse(&s), &[0.0; LANES]);
+        for l in 0..LANES {
+            out.scales[LANES * h + l] = scales[h][l] as i8;
+            out.codes[(LANES * h + l) * N..][..N].copy_from_slice(&codes[l]);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The search for blocks under one half: x = d·level. Blocks go through it side by side.
+
+use std::hint::select_unpredictable;
+
+use super::groups::{Groups, LANES, Levels, Row, clamp, inverse};
+use super::scaled::{top, unit};
+use super::search::{HALF_MIN, stored_scale};
+use super::{Effort, f16_to_f32, f32_to_f16};
+
+/// A type whose blocks of `W` weights are that.
+pub(super) trait Shape<const W: usize, const B: usize> {
+    type Levels: Levels;
+    /// Where the peak of a block is put, in levels.
+    const PLACES: &'static [f32];
+    /// More of them, for weights that do not count the same.
+    const MORE: &'static [f32];
+    /// Lays a block out.
+    fn pack(d: f32, codes: &[u8; W], bytes: &mut [u8; B]);
+}
+
+/// Packs blocks.
+#[inline(always)]
+pub(super) fn encode<S: Shape<W, B>, const W: usize, const B: usize>(
+    x: &[[f32; W]],
+    w: Option<&[[f32; W]]>,
+    effort: Effort,
+    bytes: &mut [[u8; B]],
+) {
+    match w {
+        None => {
+            for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)) {
+                team::<S, W, B, false>(x, None, effort, bytes);
+            }
+        }
+        Some(w) => {
+            for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(LANES)) {
+                team::<S, W, B, true>(x, Some(w), effort, bytes);
+            }
+        }
+    }
+}
+
+/// Blocks side by side, each times its own power of two; where importances are all zero they are all one. Fewer than
+/// eight leave lanes of zeros, and so do blocks without a weight beyond `smallest`. Gives the powers, zero for those.
+#[inline(always)]
+pub(super) fn gather<const N: usize, const WEIGHTED: bool>(
+    x: &[[f32; N]],
+    w: Option<&[[f32; N]]>,
+    smallest: f32,
+) -> (Groups<N, WEIGHTED>, Row) {
+    let (mut groups, mut units) = (Groups::<N, WEIGHTED>::EMPTY, [0.0; LANES]);
+    for l in 0..x.len() {
+        let peak = top(&x[l]);
+        units[l] = if peak > smallest { unit(peak) } else { 0.0 };
+        for j in 0..N {
+            groups.x[j][l] = clamp(x[l][j] * units[l], -2.0, 2.0);
+        }
+        if let Some(w) = w {
+            let most = top(&w[l]);
+            let per = if most > 0.0 { unit(most) } else { 0.0 };
+            for j in 0..N {
+                groups.w[j][l] = if most > 0.0 { clamp(w[l][j] * per, 0.0, 2.0) } else { 1.0 };
+            }
+        }
+    }
+    (groups, units)
+}
+
+#[inline(always)]
+fn team<S: Shape<W, B>, const W: usize, const B: usize, const WEIGHTED: bool>(
+    x: &[[f32; W]],
+    w: Option<&[[f32; W]]>,
+    effort: Effort,
+    bytes: &mut [[u8; B]],
+) {
+    let (groups, units) = gather::<W, WEIGHTED>(x, w, HALF_MIN / 2.0);
+    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
+    let places = if many { S::MORE } else { S::PLACES };
+    let (free, _) = groups.free_scales::<S::Levels>(places, if effort == Effort::Fast { 1 } else { 2 });
+
+    // As they are stored: the nearest half, its neighbours, and the usual scale.
+    let (peaks, mut s, mut least) = (groups.peaks(), [0.0; LANES], [f32::INFINITY; LANES]);
+    // Where the smallest halves are coarse, or the largest too small, the other sign may be nearer, or none.
+    let (mut odd, mut any_odd) = ([false; LANES], false);
+    for l in 0..LANES {
+        let d = (free[l] / units[l]).abs();
+        odd[l] = units[l] > 0.0 && !(64.0 * HALF_MIN..65504.0).contains(&d);
+        any_odd |= odd[l];
+    }
+    for step in 0..if any_odd { 6 } else { 4 } {
+        let mut stored = [0.0; LANES];
+        for l in 0..LANES {
+            let half = f32_to_f16(stored_scale(free[l] / units[l]));
+            let half = match step {
+                0 => half,
+                1 => half + 1,
+                2 => half - 1,
+                4 if odd[l] => half ^ 0x8000,
+                4 | 5 => half,
+                _ => f32_to_f16(stored_scale(peaks[l] / S::Levels::LO / units[l])),
+            };
+            stored[l] = if step == 5 && odd[l] { 0.0 } else { stored_scale(f16_to_f32(half)) * units[l] };
+        }
+        let error = groups.error::<S::Levels>(&stored);
+        for l in 0..LANES {
+            let better = error[l] < least[l];
+            least[l] = select_unpredictable(better, error[l], least[l]);
+            s[l] = select_unpredictable(better, stored[l], s[l]);
+        }
+    }
+
+    let codes = groups.codes::<S::Levels>(&inverse(&s), &[0.0; LANES]);
+    for (l, bytes) in bytes.iter_mut().enumerate() {
+        S::pack(if units[l] == 0.0 { 0.0 } else { s[l] / units[l] }, &codes[l], bytes);
+    }
+}

@@ -1,0 +1,289 @@
+//! What every tensor becomes: the rules, in order.
+
+use formats::block::DType;
+use formats::metadata::Metadata;
+use formats::model::{Encoding, Place, Tensor};
+
+use super::facts::{Seen, is_vector};
+use super::role::{Role, role, role_in};
+use super::{Choice, Step, Target, Wishes, is_integer, keep_vector, scheme, target};
+use crate::error::{Error, Result};
+use crate::source::Source;
+
+/// The rules for what no scheme quantizes.
+const VECTOR: &str = "vector";
+const EXEMPT: &str = "never quantized";
+
+const KEPT: &str = "kept";
+
+/// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
+pub(super) fn steps(
+    source: &Source,
+    wishes: &Wishes,
+    target: Target,
+    metadata: &Metadata,
+) -> Result<Vec<(Step, Tensor)>> {
+    let model = &source.model;
+    let main = target::main_type(&model.tensors);
+    let seen = Seen::new(model, metadata, wishes.importance);
+    let mut used = vec![false; wishes.tensors.len()];
+    let mut out = Vec::with_capacity(model.tensors.len());
+    for (i, t) in model.tensors.iter().enumerate() {
+        let (choice, mut rule) = choose(&seen, i, t, wishes, &mut used);
+        let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
+        let mut wanted = None;
+        let encoding = match choice {
+            Choice::Keep => match t.encoding {
+                // Only llama2.c's own container has these groups; their values are exact in f32.
+                Encoding::Int8Groups { .. } => Encoding::Blocks(DType::F32),
+                e => e,
+            },
+            Choice::To(dtype) => {
+                let fits = scheme::fallback(dtype, t.cols());
+                wanted = (fits != dtype).then_some(dtype);
+                Encoding::Blocks(fits)
+            }
+        };
+        let encoding = match (encoding, &wishes.scheme) {
+            (Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64), Some(s)) if left_alone => {
+                match target {
+                    // llama.cpp wants what is never quantized in f32, whatever the matrices are.
+                    Target::Gguf => Encoding::Blocks(DType::F32),
+                    _ => Encoding::Blocks(s.base),
+                }
+            }
+            (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Target::Safetensors => {
+                Encoding::Blocks(s.base)
+            }
+            (Encoding::Blocks(d), None) if rule == KEPT && (is_vector(t) || seen.role(i) == Role::Exempt) => {
+                let kept = keep_vector(source, i, d, target, main)?;
+                if kept != d {
+                    rule = VECTOR.into();
+                }
+                Encoding::Blocks(kept)
+            }
+            (e, _) => e,
+        };
+        let tensor = Tensor { encoding, place: Place::default(), ..t.clone() };
+        out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
+    }
+    if let Some(i) = used.iter().position(|u| !u) {
+        return Err(Error::usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
+    }
+    Ok(out)
+}
+
+fn choose(seen: &Seen, i: usize, t: &Tensor, wishes: &Wishes, used: &mut [bool]) -> (Choice, String) {
+    for (i, (pattern, choice)) in wishes.tensors.iter().enumerate() {
+        if pattern.is_match(&t.name) {
+            used[i] = true;
+            return (*choice, format!("--tensor {pattern}"));
+        }
+    }
+    let subject = seen.subject(i, t);
+    let embedding = role_in(&t.name, &seen.facts.arch) == Role::Embedding;
+    let asked = match (embedding, subject.role) {
+        (true, role) => wishes.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
+            let output = wishes.output.filter(|_| role == Role::Output);
+            output.map(|c| (c, "--output-type (the embedding is the output)"))
+        }),
+        (false, Role::Output) => wishes.output.map(|c| (c, "--output-type")),
+        _ => None,
+    };
+    if let Some((choice, rule)) = asked {
+        return (choice, rule.into());
+    }
+    match &wishes.scheme {
+        None => (Choice::Keep, KEPT.into()),
+        _ if is_vector(t) => (Choice::Keep, VECTOR.into()),
+        _ if subject.role == Role::Exempt => (Choice::Keep, EXEMPT.into()),
+        _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
+        Some(s) if wishes.pure => (Choice::To(s.base), "pure".into()),
+        Some(s) => s.choose(&subject),
+    }
+}
+
+/// What to say of types that spend too few bits to do without the importance of weights.
+pub(super) fn blind(wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Option<String> {
+    if wishes.importance {
+        return None;
+    }
+    let scheme = wishes.scheme.as_ref().map(|s| s.name.as_str());
+    let mut types: Vec<&str> = Vec::new();
+    let mut count = 0;
+    for (_, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
+        let Encoding::Blocks(dtype) = t.encoding else { continue };
+        let logits = matches!(role(&t.name), Role::Embedding | Role::Output);
+        if logits || !scheme::needs_importance(dtype, scheme) {
+            continue;
+        }
+        count += 1;
+        if !types.contains(&dtype.name()) {
+            types.push(dtype.name());
+        }
+    }
+    let types = types.join(", ");
+    let becomes = if count == 1 { "tensor becomes" } else { "tensors become" };
+    (count > 0).then(|| {
+        format!(
+            "{count} {becomes} {types} without knowing which weights matter, which costs these types most of their \
+             quality (llama-quantize refuses it): give an importance matrix with --imatrix FILE, or take q3_k_s or larger"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::tests::model;
+    use super::*;
+    use crate::plan::{Plan, plan};
+    use formats::metadata::Value;
+    use regex::Regex;
+
+    /// The plan for a GGUF of these tensors, with four heads for each key/value head.
+    fn planned(tensors: &[(&str, &[u64])], wishes: Wishes) -> Result<Plan> {
+        let settings = [
+            ("general.architecture", Value::text("llama")),
+            ("llama.block_count", Value::U32(16)),
+            ("llama.attention.head_count", Value::U32(8)),
+            ("llama.attention.head_count_kv", Value::U32(2)),
+        ];
+        let mut source = Source::new("x.gguf".as_ref(), model(tensors, &settings), Vec::new());
+        source.weightless = true;
+        plan(&source, &Wishes { out: "out.gguf".into(), ..wishes })
+    }
+
+    /// Type and rule of each tensor.
+    fn chosen(tensors: &[(&str, &[u64])], wishes: Wishes) -> Vec<(String, String)> {
+        let plan = planned(tensors, wishes).unwrap();
+        let types = plan.layout.tensors.iter().map(|t| t.encoding.name());
+        types.zip(plan.steps).map(|(t, s)| (t, s.rule)).collect()
+    }
+
+    fn is(found: &[(String, String)], wanted: &[(&str, &str)]) {
+        let found: Vec<_> = found.iter().map(|(t, r)| (t.as_str(), r.as_str())).collect();
+        assert_eq!(found, wanted);
+    }
+
+    const SOME: &[(&str, &[u64])] = &[
+        ("output.weight", &[512, 256]),
+        ("token_embd.weight", &[512, 256]),
+        ("blk.0.attn_v.weight", &[64, 256]),
+        ("blk.0.attn_norm.weight", &[256]),
+        ("blk.0.ffn_down.weight", &[256, 768]),
+        ("blk.0.ffn_gate_inp.weight", &[8, 256]),
+        ("blk.9.ffn_down.weight", &[256, 768]),
+        ("blk.9.attn_q.weight", &[256, 256]),
+    ];
+
+    #[test]
+    fn every_step_names_its_rule() {
+        let wishes = Wishes { scheme: scheme::find("q4_k_m"), ..Wishes::default() };
+        is(
+            &chosen(SOME, wishes),
+            &[
+                ("q6_k", "q4_k_m: output"),
+                ("q4_k", "q4_k_m"),
+                ("q6_k", "q4_k_m: attn_v, layers more"),
+                ("f32", "vector"),
+                ("q6_k", "q4_k_m: ffn_down, layers more, arch != falcon"),
+                ("f32", "never quantized"),
+                ("q6_k", "q4_k_m: ffn_down, layers more, arch != falcon"),
+                ("q4_k", "q4_k_m"),
+            ],
+        );
+    }
+
+    #[test]
+    fn hugging_faces_names_mean_the_same() {
+        let hub: &[(&str, &[u64])] = &[
+            ("lm_head.weight", &[512, 256]),
+            ("model.embed_tokens.weight", &[512, 256]),
+            ("model.layers.0.self_attn.v_proj.weight", &[64, 256]),
+            ("model.layers.0.input_layernorm.weight", &[256]),
+            ("model.layers.0.mlp.down_proj.weight", &[256, 768]),
+            ("model.layers.0.block_sparse_moe.gate.weight", &[8, 256]),
+            ("model.layers.9.mlp.down_proj.weight", &[256, 768]),
+            ("model.layers.9.self_attn.q_proj.weight", &[256, 256]),
+        ];
+        for s in scheme::all() {
+            let wishes = || Wishes { scheme: scheme::find(&s.name), ..Wishes::default() };
+            assert_eq!(chosen(hub, wishes()), chosen(SOME, wishes()), "{}", s.name);
+        }
+    }
+
+    #[test]
+    fn the_users_wishes_come_before_the_scheme() {
+        let tensor = |pattern: &str, choice| (Regex::new(pattern).unwrap(), choice);
+        let wishes = || Wishes {
+            scheme: scheme::find("q4_k_m"),
+            tensors: vec![
+                tensor("blk.0.ffn", Choice::To(DType::Q8_0)),
+                tensor("blk", Choice::Keep),
+                tensor("token", Choice::To(DType::Q5_0)),
+            ],
+            ..Wishes::default()
+        };
+        is(
+            &chosen(SOME, Wishes { output: Some(Choice::To(DType::BF16)), pure: true, ..wishes() })[..3],
+            &[("bf16", "--output-type"), ("q5_0", "--tensor token"), ("f16", "--tensor blk")],
+        );
+        let found = chosen(SOME, Wishes { embedding: Some(Choice::Keep), ..wishes() });
+        is(&found[4..6], &[("q8_0", "--tensor blk.0.ffn"), ("q8_0", "--tensor blk.0.ffn")]);
+        assert_eq!(found[1].1, "--tensor token");
+        let unused = Wishes { tensors: vec![tensor("nothing", Choice::Keep)], ..wishes() };
+        assert!(planned(SOME, unused).is_err_and(|e| e.to_string().contains("--tensor nothing")));
+        // An embedding that is the output.
+        let tied = Wishes {
+            output: Some(Choice::To(DType::BF16)),
+            scheme: scheme::find("q4_k_m"),
+            ..Wishes::default()
+        };
+        is(&chosen(&SOME[1..2], tied), &[("bf16", "--output-type (the embedding is the output)")]);
+        let tied = Wishes { scheme: scheme::find("q4_k_m"), ..Wishes::default() };
+        is(&chosen(&SOME[1..2], tied), &[("q6_k", "q4_k_m: output")]);
+    }
+
+    #[test]
+    fn a_block_that_does_not_divide_the_row_is_told_or_refused() {
+        let odd: &[(&str, &[u64])] = &[
+            ("output.weight", &[512, 256]),
+            ("blk.0.attn_q.weight", &[256, 896]),
+            ("blk.0.attn_k.weight", &[256, 100]),
+        ];
+        let wishes = |strict| Wishes { scheme: scheme::find("q4_k_m"), strict, ..Wishes::default() };
+        let plan = planned(odd, wishes(false)).unwrap();
+        let types: Vec<_> = plan.layout.tensors.iter().map(|t| t.encoding.name()).collect();
+        assert_eq!(types, ["q6_k", "q5_0", "f16"]);
+        let wanted: Vec<_> = plan.steps.iter().map(|s| s.wanted).collect();
+        assert_eq!(wanted, [None, Some(DType::Q4_K), Some(DType::Q4_K)]);
+        let why = planned(odd, wishes(true)).err().unwrap().to_string();
+        assert!(why.contains("896") && why.contains("q4_k") && why.contains("blk.0.attn_k.weight"), "{why}");
+    }
+
+    #[test]
+    fn importance_decides_and_its_lack_is_told() {
+        let wishes =
+            |name, importance| Wishes { scheme: scheme::find(name), importance, ..Wishes::default() };
+        let down = |importance| chosen(SOME, wishes("q4_0", importance))[4].0.clone();
+        assert_eq!([down(false), down(true)], ["q4_0", "q4_1"]);
+        let notes = |name, importance| planned(SOME, wishes(name, importance)).unwrap().notes;
+        assert!(
+            notes("iq2_xs", false).iter().any(|n| n.starts_with("1 tensor becomes iq2_xs without")),
+            "{:?}",
+            notes("iq2_xs", false)
+        );
+        assert!(notes("q2_k_s", false).iter().any(|n| n.contains(" q2_k without knowing")));
+        for (name, importance) in [("iq2_xs", true), ("q2_k", false), ("q4_k_m", false)] {
+            assert!(!notes(name, importance).iter().any(|n| n.contains("without knowing")), "{name}");
+        }
+    }
+
+    #[test]
+    fn file_types_are_named_in_the_result() {
+        for (name, number) in [("q4_k_m", 15), ("iq3_xs", 22), ("mxfp4_moe", 38)] {
+            let plan = planned(SOME, Wishes { scheme: scheme::find(name), ..Wishes::default() }).unwrap();
+            assert_eq!(plan.metadata.get("general.file_type"), Some(&Value::U32(number)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Scales of whole tensors. NVFP4's blocks have scales of few bits, so a matrix may have one more that multiplies all
+//! of them, in an f32 tensor beside it: `blk.0.attn_q.scale` for `blk.0.attn_q.weight`, one number, or one for each of
+//! several stacked matrices. llama.cpp multiplies with it what comes out of the matrix.
+
+use std::collections::HashMap;
+
+use formats::block::DType;
+use formats::model::{Encoding, Model};
+
+use super::view::{RowOrder, Values, View};
+use super::{Source, stacked};
+use crate::error::{Error, Result};
+
+/// The name of the tensor that has a matrix' scale; `None` for what is no matrix.
+pub fn name_of(weight: &str) -> Option<String> {
+    Some(format!("{}.scale", weight.strip_suffix(".weight")?))
+}
+
+/// The matrices in NVFP4 that have scales: their indices, each with that of the tensor that has its scale.
+pub fn pairs(model: &Model) -> Vec<(usize, usize)> {
+    let packed = Encoding::Blocks(DType::NVFP4);
+    if !model.tensors.iter().any(|t| t.encoding == packed) {
+        return Vec::new();
+    }
+    let names: HashMap<&str, usize> =
+        model.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+    let weights = model.tensors.iter().enumerate().filter(|(_, t)| t.encoding == packed);
+    weights.filter_map(|(i, t)| Some((i, *names.get(name_of(&t.name)?.as_str())?))).collect()
+}
+
+/// Has matrices that have scales seen with them.
+pub(super) fn apply(source: &mut Source) -> Result<()> {
+    for (weight, scale) in pairs(&source.model) {
+        let (t, s) = (&source.model.tensors[weight], &source.model.tensors[scale]);
+        let (matrices, n) = (stacked(t), s.elements());
+        if n != 1 && n != matrices || !s.encoding.is_plain() {
+            let (shape, kind) = (crate::report::shape(&s.shape), s.encoding.name());
+            return Err(Error::refused(format!(
+                "tensor {} has shape {shape} in {kind}: a scale is one number, or one for each of the {matrices} matrices \
+                 of {}",
+                s.name, t.name
+            )));
+        }
+        let mut factors = vec![0.0; n as usize];
+        source.stored_fetch(s, 0..n)?.decode(&s.name, source.model.order, &mut factors)?;
+        if let Some(x) = factors.iter().find(|x| !x.is_finite()) {
+            return Err(Error::refused(format!("tensor {}: a scale of {x}", s.name)));
+        }
+        let view = View { stored: t.clone(), rows: RowOrder::Same, values: Values::Scaled { factors } };
+        source.views.resize_with(source.model.tensors.len(), || None);
+        source.views[weight] = Some(view);
+    }
+    Ok(())
+}
