@@ -5,7 +5,7 @@ use std::hint::{black_box, select_unpredictable};
 
 use super::Effort;
 use super::groups::{Groups, LANES, Levels, Row, clamp, inverse, nearest};
-use super::scaled::{side_by_side, top, total, unit};
+use super::scaled::{common, side_by_side, top, total, unit};
 use super::search::{HALF_MIN, stored_scale};
 
 /// What a super-block stores.
@@ -229,7 +229,15 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
         Effort::Normal => 2,
         Effort::Thorough => 4,
     };
-    let starts = common::<S, H>(&free, &sums, unit);
+    let (mut scales, mut weight) = ([ZERO; H], [ZERO; H]);
+    for h in 0..H {
+        scales[h] = free[h].s;
+        for l in 0..LANES {
+            // The offset follows the scale.
+            weight[h][l] = free[h].qq[l] - free[h].q1[l] * free[h].q1[l] / (sums[h].w[l] + f32::MIN_POSITIVE);
+        }
+    }
+    let starts = common(&scales, &weight, S::TOPS, (0.0, S::MOST), unit);
     let mut best = Place { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
     for d in &starts[..if effort == Effort::Thorough { 3 } else { 1 }] {
         let mut at = first::<S, H>(&free, &sums, *d, unit);
@@ -298,53 +306,6 @@ fn free_fit<S: Shape, const N: usize, const WEIGHTED: bool>(
     free
 }
 
-/// The common scales (times `unit`) under which the groups' own lose least by becoming integers, best first.
-#[inline(always)]
-fn common<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], unit: f32) -> [f32; 3] {
-    let mut most = 0.0f32;
-    let mut weight = [ZERO; H];
-    for h in 0..H {
-        for l in 0..LANES {
-            most = if free[h].s[l] > most { free[h].s[l] } else { most };
-            // The offset follows the scale.
-            weight[h][l] = free[h].qq[l] - free[h].q1[l] * free[h].q1[l] / (sums[h].w[l] + f32::MIN_POSITIVE);
-        }
-    }
-    let mut found = [(f32::INFINITY, 0.0); 3];
-    for tops in S::TOPS {
-        let (mut d, mut lost) = (ZERO, ZERO);
-        for c in 0..LANES {
-            d[c] = stored_scale(most / tops[c] / unit) * unit;
-        }
-        let inverse = inverse(&d);
-        for h in 0..H {
-            for l in 0..LANES {
-                for c in 0..LANES {
-                    let r = free[h].s[l] - d[c] * nearest(clamp(free[h].s[l] * inverse[c], 0.0, S::MOST));
-                    lost[c] += weight[h][l] * (r * r);
-                }
-            }
-        }
-        let lost = black_box(lost);
-        for c in 0..LANES {
-            let one = (lost[c], d[c]);
-            if one.0 < found[0].0 {
-                found = [one, found[0], found[1]];
-            } else if one.0 < found[1].0 {
-                found = [found[0], one, found[1]];
-            } else if one.0 < found[2].0 {
-                found[2] = one;
-            }
-        }
-    }
-    let first = if found[0].1 == 0.0 { stored_scale(most / S::MOST / unit) * unit } else { found[0].1 };
-    [
-        first,
-        if found[1].1 == 0.0 { first } else { found[1].1 },
-        if found[2].1 == 0.0 { first } else { found[2].1 },
-    ]
-}
-
 /// The offset that is best under another scale, while the levels stay: not above zero.
 #[inline(always)]
 fn follow(free: &Free, sums: &Sums, l: usize, s: f32) -> f32 {
@@ -368,29 +329,11 @@ fn first<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], d: f32, u
     if most == 0.0 {
         return at;
     }
-    let mut least = f32::INFINITY;
-    for tops in S::TOPS {
-        let (mut dmin, mut lost) = (ZERO, ZERO);
-        for c in 0..LANES {
-            dmin[c] = stored_scale(most / tops[c] / unit) * unit;
-        }
-        let inverse = inverse(&dmin);
-        for h in 0..H {
-            for l in 0..LANES {
-                for c in 0..LANES {
-                    let r =
-                        offsets[h][l] - dmin[c] * nearest(clamp(offsets[h][l] * inverse[c], 0.0, S::MOST));
-                    lost[c] += sums[h].w[l] * (r * r);
-                }
-            }
-        }
-        let lost = black_box(lost);
-        for c in 0..LANES {
-            if lost[c] < least {
-                (least, at.dmin) = (lost[c], dmin[c]);
-            }
-        }
+    let mut weight = [ZERO; H];
+    for h in 0..H {
+        weight[h] = sums[h].w;
     }
+    at.dmin = common(&offsets, &weight, S::TOPS, (0.0, S::MOST), unit)[0];
     for h in 0..H {
         for l in 0..LANES {
             at.mins[h][l] = nearest(clamp(offsets[h][l] / at.dmin, 0.0, S::MOST));

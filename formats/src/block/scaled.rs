@@ -135,7 +135,7 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
 
     let mut best: Option<(f32, f32, [Row; H])> = None;
     let starts = if effort == Effort::Thorough { 3 } else { 1 };
-    let firsts = common::<S, H>(&s, &weight, unit);
+    let firsts = common(&s, &weight, S::TOPS, (S::LEAST, S::MOST), unit);
     for &d in &firsts[..starts] {
         let mut d = d;
         let mut scales = [[0.0; LANES]; H];
@@ -180,27 +180,34 @@ fn keep<const H: usize>(best: &mut Option<(f32, f32, [Row; H])>, error: f32, d: 
     }
 }
 
-/// The common scales (times `unit`) under which the groups' own scales lose least by becoming integers, best first.
+/// The common scales (times `unit`) under which the groups' own numbers lose least by becoming integers from `least` to
+/// `most`, best first: those that put the largest number on one of `tops`.
 #[inline(always)]
-fn common<S: Shape, const H: usize>(s: &[Row; H], weight: &[Row; H], unit: f32) -> [f32; 3] {
-    let mut most = 0.0f32;
+pub(super) fn common<const H: usize>(
+    numbers: &[Row; H],
+    weight: &[Row; H],
+    tops: &[Row],
+    (least, most): (f32, f32),
+    unit: f32,
+) -> [f32; 3] {
+    let mut top = 0.0f32;
     for h in 0..H {
         for l in 0..LANES {
-            most = if s[h][l].abs() > most.abs() { s[h][l] } else { most };
+            top = if numbers[h][l].abs() > top.abs() { numbers[h][l] } else { top };
         }
     }
-    let mut found = [(f32::INFINITY, 0.0); 3];
-    for tops in S::TOPS {
+    let usual = if top < 0.0 && least < 0.0 { least } else { most };
+    let mut found = [(f32::INFINITY, stored_scale(top / usual / unit) * unit); 3];
+    for tops in tops {
         let (mut d, mut lost) = ([0.0; LANES], [0.0; LANES]);
         for c in 0..LANES {
-            d[c] = stored_scale(most / tops[c] / unit) * unit;
+            d[c] = stored_scale(top / tops[c] / unit) * unit;
         }
         let inverse = inverse(&d);
         for h in 0..H {
             for l in 0..LANES {
                 for c in 0..LANES {
-                    let scale = nearest(clamp(s[h][l] * inverse[c], S::LEAST, S::MOST));
-                    let r = s[h][l] - d[c] * scale;
+                    let r = numbers[h][l] - d[c] * nearest(clamp(numbers[h][l] * inverse[c], least, most));
                     lost[c] += weight[h][l] * (r * r);
                 }
             }
@@ -217,12 +224,7 @@ fn common<S: Shape, const H: usize>(s: &[Row; H], weight: &[Row; H], unit: f32) 
             }
         }
     }
-    let first = if found[0].1 == 0.0 { stored_scale(most / S::LEAST / unit) * unit } else { found[0].1 };
-    [
-        first,
-        if found[1].1 == 0.0 { first } else { found[1].1 },
-        if found[2].1 == 0.0 { first } else { found[2].1 },
-    ]
+    [found[0].1, found[1].1, found[2].1]
 }
 
 /// Tries integer scales up to `reach` from those given, with the levels chosen anew, and keeps the best; gives the
