@@ -9,6 +9,7 @@ mod iq1;
 mod iq2;
 mod iq3;
 mod nearest;
+mod sample;
 mod tables;
 
 pub use iq1::{Iq1M, Iq1S};
