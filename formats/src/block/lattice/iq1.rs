@@ -1,7 +1,8 @@
 //! A bit and a half: eight weights of -1, 0 and 1, moved together by an eighth up or down.
 
-use super::fit::{Lattice, Plan, SHIFT, fit};
+use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
+use super::points::SHIFT;
 use super::sample::Signs;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior, f16_to_f32, f32_to_f16};

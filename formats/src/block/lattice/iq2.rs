@@ -1,7 +1,8 @@
 //! Two bits and a bit: eight magnitudes of three levels, and their signs.
 
-use super::fit::{Code, Lattice, Plan, fit};
+use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
+use super::points::Code;
 use super::sample::Signs;
 use super::{eight_signs, signed};
 use crate::block::layout::{half, pack_half};
