@@ -62,7 +62,7 @@ impl Lattice<4, 8> for Iq3Xxs {
     const UNIT: f32 = 0.25;
     const USUAL: f32 = 0.037;
     const PLANS: [Plan; 2] =
-        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: true, guesses: 0, trials: 1 }];
+        [Plan { ladder: true, guesses: 2, trials: 0 }, Plan { ladder: true, guesses: 0, trials: 1 }];
 }
 
 /// d, 64 bytes of points, eight bytes of their ninth bits, 32 bytes of signs, four bytes of scales (of 32 weights each,

@@ -15,10 +15,10 @@ pub(super) const LANES: usize = 8;
 /// A number for each question.
 pub(super) type Lanes = [f32; LANES];
 
-/// What each half of a point costs in each lane.
+/// What each half of a point costs in each lane. There are fewer halves, but every byte is an index.
 pub(super) struct Halves {
-    first: [Lanes; 128],
-    second: [Lanes; 128],
+    first: [Lanes; 256],
+    second: [Lanes; 256],
 }
 
 /// The less of two, in one instruction.
@@ -33,15 +33,18 @@ fn less(a: f32, b: f32) -> f32 {
 fn sums<const A: usize, const B: usize>(a: &[Lanes; A], b: &[Lanes; B], out: &mut [Lanes]) {
     for (a, out) in a.iter().zip(out.as_chunks_mut::<B>().0).take(black_box(A)) {
         for j in 0..B {
+            // All eight before the first is stored, which might be one of theirs for all that the compiler knows.
+            let mut sum = [0.0; LANES];
             for l in 0..LANES {
-                out[j][l] = a[l] + b[j][l];
+                sum[l] = a[l] + b[j][l];
             }
+            out[j] = sum;
         }
     }
 }
 
 impl Halves {
-    pub(super) const NEW: Self = Self { first: [[0.0; LANES]; 128], second: [[0.0; LANES]; 128] };
+    pub(super) const NEW: Self = Self { first: [[0.0; LANES]; 256], second: [[0.0; LANES]; 256] };
 
     /// Costs Σ w·(x − value)² of all halves, for `D` coordinates of `L` values.
     #[inline(always)]
@@ -78,7 +81,7 @@ impl Halves {
     pub(super) fn least(&self, walk: &Walk) -> Lanes {
         let mut best = [f32::INFINITY; LANES];
         for q in walk.halves {
-            let first = &self.first[usize::from(q[0] & 127)];
+            let first = &self.first[usize::from(q[0])];
             let [a, b, c, d] = self.seconds(q);
             for l in 0..LANES {
                 let second = less(less(a[l], b[l]), less(c[l], d[l]));
@@ -98,7 +101,7 @@ impl Halves {
         for (i, q) in walk.halves.iter().enumerate() {
             // Hidden, or the compiler would take one lane of eight quads at a time.
             let i = black_box(i as i32);
-            let first = &self.first[usize::from(q[0] & 127)];
+            let first = &self.first[usize::from(q[0])];
             let [a, b, c, d] = self.seconds(q);
             for l in 0..LANES {
                 let cost = first[l] + less(less(a[l], b[l]), less(c[l], d[l]));
@@ -115,7 +118,7 @@ impl Halves {
             for other in 1..4 {
                 k = if seconds[other][l] < seconds[k][l] { other } else { k };
             }
-            costs[l] = self.first[usize::from(walk.halves[q][0] & 127)][l] + seconds[k][l];
+            costs[l] = self.first[usize::from(walk.halves[q][0])][l] + seconds[k][l];
             points[l] = walk.points[q][k];
         }
         (costs, points)
@@ -124,10 +127,10 @@ impl Halves {
     #[inline(always)]
     fn seconds(&self, q: &[u8; 5]) -> [&Lanes; 4] {
         [
-            &self.second[usize::from(q[1] & 127)],
-            &self.second[usize::from(q[2] & 127)],
-            &self.second[usize::from(q[3] & 127)],
-            &self.second[usize::from(q[4] & 127)],
+            &self.second[usize::from(q[1])],
+            &self.second[usize::from(q[2])],
+            &self.second[usize::from(q[3])],
+            &self.second[usize::from(q[4])],
         ]
     }
 }
