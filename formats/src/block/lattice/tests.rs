@@ -91,7 +91,7 @@ fn losses<const B: usize, T: Block<256, B>>(x: &[[f32; 256]]) -> [[f64; 3]; 2] {
     })
 }
 
-/// `most` is what may be lost of sums of uniform numbers at normal effort: a little above what was measured.
+/// `most` is what may be lost of sums of uniform numbers at normal effort: three percent more than was measured.
 fn check_losses<const B: usize, T: Block<256, B>>(name: &str, most: f64) {
     let noise = noise(4 * 256 * 16);
     let sums: Vec<f32> = noise.chunks(4).map(|n| 0.02 * n.iter().sum::<f32>()).collect();
@@ -110,6 +110,6 @@ fn more_effort_loses_less() {
     check_losses::<82, Iq2S>("iq2_s", 0.0575);
     check_losses::<98, Iq3Xxs>("iq3_xxs", 0.0315);
     check_losses::<110, Iq3S>("iq3_s", 0.0167);
-    check_losses::<50, Iq1S>("iq1_s", 1.0);
-    check_losses::<56, Iq1M>("iq1_m", 1.0);
+    check_losses::<50, Iq1S>("iq1_s", 0.194);
+    check_losses::<56, Iq1M>("iq1_m", 0.171);
 }
