@@ -9,35 +9,29 @@ use std::hint::{black_box, select_unpredictable};
 
 use super::grid::Walk;
 use super::nearest::{Halves, LANES, Lanes};
-use crate::block::{Effort, f16_to_f32, f32_to_f16};
+use super::points::{Bowl, Code, SHIFT, Trial, assign, costs, refit, shifts, turn_signs};
+use super::sample::{Sample, Signs, clamp, stored};
+use crate::block::Effort;
 
 /// Groups in a super-block, at most.
-const GROUPS: usize = 16;
-
-/// The smallest half above zero.
-const HALF_MIN: f32 = 1.0 / 16_777_216.0;
-
-/// The largest half.
-const HALF_MAX: f32 = 65504.0;
-
-/// No type reaches this far, so weights beyond it may as well lie here, where their squares are finite.
-const FAR: f32 = (1 << 30) as f32;
+pub(super) const GROUPS: usize = 16;
 
 /// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
 const TO_INTEGER: f32 = 12_582_912.0;
 
-/// Where a type's minuses are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signs {
-    /// Each weight has its own.
-    Free,
-    /// The same, but of eight weights an even number have one.
-    Even,
-    /// In the points. These are moved an eighth up or down, all of a group together.
-    Group,
-    /// The same, but eight weights together.
-    Vector,
+/// How much is done to find a super-block's scales.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Whether groups are looked at under a ladder of steps with the lattice itself.
+    pub ladder: bool,
+    /// Rounds in which scales are what the look at groups says.
+    pub guesses: usize,
+    /// Rounds, after those, in which several are tried.
+    pub trials: usize,
 }
+
+/// What is done at [`Effort::Thorough`].
+const THOROUGH: Plan = Plan { ladder: true, guesses: 0, trials: 6 };
 
 /// A type whose vectors of `D` weights are points with coordinates of `L` levels.
 pub(super) trait Lattice<const D: usize, const L: usize> {
@@ -56,193 +50,8 @@ pub(super) trait Lattice<const D: usize, const L: usize> {
     const UNIT: f32;
     /// The step that is usual for weights whose mean square is 1.
     const USUAL: f32;
-    /// What a group's best step is to the one that would be best if all points were in the lattice.
-    const BIAS: f32;
-    /// Rounds of the search, and how many of them, the last, try scales exactly.
-    const ROUNDS: usize;
-    const EXACT: usize;
-}
-
-/// A super-block as it is stored.
-pub(super) struct Code {
-    pub d: f32,
-    pub scales: [u8; GROUPS],
-    pub points: [u16; 64],
-    /// A bit for each weight of eight.
-    pub signs: [u8; 32],
-    /// Whether eight weights are moved down.
-    pub down: [bool; 32],
-}
-
-/// Written so that it becomes one minimum and one maximum.
-#[inline(always)]
-fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
-    let v = if v < hi { v } else { hi };
-    if v > lo { v } else { lo }
-}
-
-/// The scale as it is stored, the nearest half that is neither zero nor infinite.
-#[inline(always)]
-fn stored(d: f32) -> f32 {
-    f16_to_f32(f32_to_f16(clamp(d, HALF_MIN, HALF_MAX)))
-}
-
-/// A super-block as the search sees it.
-struct Sample {
-    /// What the points shall come near to: magnitudes where signs are stored, one of them negative where the number of
-    /// minuses would be odd.
-    x: [f32; 256],
-    /// What a squared error of each counts: at most 2, and not all zero.
-    w: [f32; 256],
-    /// The minuses that go with `x`.
-    signs: [u8; 32],
-    /// Whether one of eight has another sign than it should.
-    odd: [bool; 32],
-}
-
-impl Sample {
-    #[inline(always)]
-    fn new(weights: &[f32; 256], importance: Option<&[f32; 256]>, signs: Signs) -> Self {
-        let mut s = Self { x: [0.0; 256], w: [1.0; 256], signs: [0; 32], odd: [false; 32] };
-        for j in 0..256 {
-            s.x[j] = clamp(weights[j], -FAR, FAR);
-        }
-        if let Some(importance) = importance {
-            let mut top = 0;
-            for j in 0..256 {
-                top = top.max(importance[j].to_bits() & 0x7FFF_FFFF);
-            }
-            if top > 0 {
-                // By a power of two: exact, and sums of squares stay in range.
-                let unit = f32::from_bits((254 << 23) - (top & 0x7F80_0000).min(253 << 23));
-                for j in 0..256 {
-                    s.w[j] = importance[j].abs() * unit;
-                }
-            }
-        }
-        if matches!(signs, Signs::Free | Signs::Even) {
-            s.take_signs(signs == Signs::Even);
-        }
-        s
-    }
-
-    #[inline(always)]
-    fn take_signs(&mut self, even: bool) {
-        for v in 0..32 {
-            let mut bits = 0;
-            for j in 0..8 {
-                bits |= u8::from(self.x[8 * v + j] < 0.0) << j;
-                self.x[8 * v + j] = self.x[8 * v + j].abs();
-            }
-            if even && bits.count_ones() % 2 == 1 {
-                let mut least = 0;
-                let mut cost = f32::INFINITY;
-                for j in 0..8 {
-                    let c = self.w[8 * v + j] * self.x[8 * v + j];
-                    if c < cost {
-                        (cost, least) = (c, j);
-                    }
-                }
-                bits ^= 1 << least;
-                self.x[8 * v + least] = -self.x[8 * v + least];
-                self.odd[v] = true;
-            }
-            self.signs[v] = bits;
-        }
-    }
-
-    /// Σ w·x² and Σ w of a group.
-    #[inline(always)]
-    fn energy(&self, at: usize, n: usize) -> (f32, f32) {
-        let (mut energy, mut total) = ([0.0; 8], [0.0; 8]);
-        for i in 0..n / 8 {
-            for l in 0..8 {
-                let (x, w) = (self.x[at + 8 * i + l], self.w[at + 8 * i + l]);
-                energy[l] += w * (x * x);
-                total[l] += w;
-            }
-        }
-        (add(&energy), add(&total))
-    }
-}
-
-#[inline(always)]
-fn add(lanes: &Lanes) -> f32 {
-    let mut sum = 0.0;
-    for l in 0..LANES {
-        sum += lanes[l];
-    }
-    sum
-}
-
-/// The values that levels stand for, moved by `shift`.
-#[inline(always)]
-fn values<const D: usize, const L: usize, T: Lattice<D, L>>(steps: &Lanes, shift: f32) -> [Lanes; L] {
-    let mut values = [[0.0; LANES]; L];
-    for i in 0..L {
-        for l in 0..LANES {
-            values[i][l] = steps[l] * (T::LEVELS[i] + shift);
-        }
-    }
-    values
-}
-
-/// How far points are moved, where they are.
-pub(super) const SHIFT: f32 = 0.125;
-
-#[inline(always)]
-fn shifts(signs: Signs) -> &'static [f32] {
-    match signs {
-        Signs::Free | Signs::Even => &[0.0],
-        Signs::Group | Signs::Vector => &[SHIFT, -SHIFT],
-    }
-}
-
-/// What group `g` costs under each step.
-#[inline(always)]
-fn costs<const D: usize, const L: usize, T: Lattice<D, L>>(
-    s: &Sample,
-    g: usize,
-    steps: &Lanes,
-    halves: &mut Halves,
-) -> Lanes {
-    let mut sum = [[0.0; LANES]; 2];
-    for v in 0..T::GROUP / D {
-        let at = T::GROUP * g + D * v;
-        let (mut x, mut w) = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
-        for j in 0..D {
-            x[j] = [s.x[at + j]; LANES];
-            w[j] = [s.w[at + j]; LANES];
-        }
-        let mut least = [[0.0; LANES]; 2];
-        for (i, &shift) in shifts(T::SIGNS).iter().enumerate() {
-            halves.fill(&x, &w, &values::<D, L, T>(steps, shift));
-            least[i] = halves.least(T::WALK);
-        }
-        if T::SIGNS == Signs::Vector {
-            for l in 0..LANES {
-                sum[0][l] += if least[0][l] < least[1][l] { least[0][l] } else { least[1][l] };
-            }
-        } else {
-            for l in 0..LANES {
-                sum[0][l] += least[0][l];
-                sum[1][l] += least[1][l];
-            }
-        }
-    }
-    if T::SIGNS == Signs::Group {
-        for l in 0..LANES {
-            sum[0][l] = if sum[0][l] < sum[1][l] { sum[0][l] } else { sum[1][l] };
-        }
-    }
-    sum[0]
-}
-
-/// What a group costs near its best step: `curve` · (step − `step`)², and something that is the same for all.
-#[derive(Clone, Copy)]
-struct Bowl {
-    step: f32,
-    curve: f32,
+    /// What the search does at [`Effort::Fast`] and [`Effort::Normal`].
+    const PLANS: [Plan; 2];
 }
 
 /// Steps that each group is tried under, as parts of the usual: two rows of lanes.
@@ -306,16 +115,40 @@ fn look<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, g: usize, 
             }
         }
     }
-    best.step *= T::BIAS;
     best
 }
 
-/// What scales a trial found, and what they cost.
-#[derive(Clone, Copy)]
-struct Trial {
-    d: f32,
-    scales: [u8; GROUPS],
-    cost: f32,
+/// Steps near the one that seems best, as parts of it.
+const NEAR: Lanes = [0.76, 0.83, 0.9, 0.96, 1.02, 1.09, 1.17, 1.27];
+
+/// Where a group's best step is, and what it costs beside that: the parabola through the least cost of a few steps and
+/// its neighbours.
+#[inline(always)]
+fn climb<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    g: usize,
+    from: &Bowl,
+    halves: &mut Halves,
+) -> Bowl {
+    let mut t = [0.0; LANES];
+    for l in 0..LANES {
+        t[l] = from.step * NEAR[l];
+    }
+    let e = costs::<D, L, T>(s, g, &t, halves);
+    let mut k = 0;
+    for l in 1..LANES {
+        k = if e[l] < e[k] { l } else { k };
+    }
+    let m = k.clamp(1, LANES - 2);
+    let (left, right) = (t[m] - t[m - 1], t[m + 1] - t[m]);
+    let (down, up) = ((e[m - 1] - e[m]) / left, (e[m + 1] - e[m]) / right);
+    let curve = (down + up) / (left + right);
+    let step = t[m] + (down * right - up * left) / (2.0 * (left + right)) / curve;
+    if curve > 0.0 && step.is_finite() {
+        Bowl { step: clamp(step, t[0], t[LANES - 1]), curve }
+    } else {
+        Bowl { step: t[k], curve: from.curve }
+    }
 }
 
 /// A scale d, each group's scale being the one that makes the step nearest to its best.
@@ -416,144 +249,6 @@ fn propose<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
     best
 }
 
-/// The nearest points under a trial's scales, and what they cost.
-#[inline(always)]
-fn assign<const D: usize, const L: usize, T: Lattice<D, L>>(
-    s: &Sample,
-    trial: &Trial,
-    code: &mut Code,
-    halves: &mut Halves,
-) -> f32 {
-    code.d = trial.d;
-    code.scales = trial.scales;
-    code.signs = s.signs;
-    let (mut found, mut cost) = ([[0u16; 64]; 2], [[0.0f32; 64]; 2]);
-    for batch in 0..256 / D / LANES {
-        let (mut x, mut w, mut steps) = ([[0.0; LANES]; D], [[0.0; LANES]; D], [0.0; LANES]);
-        for l in 0..LANES {
-            let at = (batch * LANES + l) * D;
-            steps[l] = trial.d * T::UNIT * f32::from(2 * trial.scales[at / T::GROUP] + 1);
-            for j in 0..D {
-                x[j][l] = s.x[at + j];
-                w[j][l] = s.w[at + j];
-            }
-        }
-        for (i, &shift) in shifts(T::SIGNS).iter().enumerate() {
-            halves.fill(&x, &w, &values::<D, L, T>(&steps, shift));
-            let (c, p) = halves.nearest(T::WALK);
-            for l in 0..LANES {
-                cost[i][batch * LANES + l] = c[l];
-                found[i][batch * LANES + l] = p[l];
-            }
-        }
-    }
-    code.points = found[0];
-    let mut total = 0.0;
-    if matches!(T::SIGNS, Signs::Group | Signs::Vector) {
-        let together = if T::SIGNS == Signs::Group { T::GROUP / 8 } else { 1 };
-        for first in (0..32).step_by(together) {
-            let mut sum = [0.0; 2];
-            for v in first..first + together {
-                sum[0] += cost[0][v];
-                sum[1] += cost[1][v];
-            }
-            let down = sum[1] < sum[0];
-            total += sum[usize::from(down)];
-            for v in first..first + together {
-                code.down[v] = down;
-                code.points[v] = found[usize::from(down)][v];
-            }
-        }
-    } else {
-        for v in 0..256 / D {
-            total += cost[0][v];
-        }
-    }
-    total
-}
-
-/// Where eight weights cannot all have their sign, which of them and which points together cost least.
-#[inline(always)]
-fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
-    s: &Sample,
-    code: &mut Code,
-    halves: &mut Halves,
-) {
-    for v in 0..32 {
-        if !s.odd[v] {
-            continue;
-        }
-        let step = code.d * T::UNIT * f32::from(2 * code.scales[8 * v / T::GROUP] + 1);
-        let values = values::<D, L, T>(&[step; LANES], 0.0);
-        let mut natural = 0;
-        for j in 0..8 {
-            natural |= (code.signs[v] ^ u8::from(s.x[8 * v + j] < 0.0) << j) & 1 << j;
-        }
-        let (mut cost, mut points) = ([0.0; LANES], [[0; LANES]; 2]);
-        // Lane l has weight l turned.
-        for part in 0..8 / D {
-            let (mut x, mut w) = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
-            for j in 0..D {
-                let i = part * D + j;
-                x[j] = [s.x[8 * v + i].abs(); LANES];
-                x[j][i] = -x[j][i];
-                w[j] = [s.w[8 * v + i]; LANES];
-            }
-            halves.fill(&x, &w, &values);
-            let (c, p) = halves.nearest(T::WALK);
-            points[part] = p;
-            for l in 0..LANES {
-                cost[l] += c[l];
-            }
-        }
-        let mut least = 0;
-        for l in 1..LANES {
-            least = if cost[l] < cost[least] { l } else { least };
-        }
-        code.signs[v] = natural ^ 1 << least;
-        for part in 0..8 / D {
-            code.points[8 / D * v + part] = points[part][least];
-        }
-    }
-}
-
-/// What groups cost with a code's points, and the scale d that is best for these and the groups' scales.
-#[inline(always)]
-fn refit<const D: usize, const L: usize, T: Lattice<D, L>>(
-    s: &Sample,
-    code: &Code,
-    bowls: &mut [Bowl; GROUPS],
-) -> f32 {
-    let (mut all_xy, mut all_yy) = (0.0, 0.0);
-    for g in 0..256 / T::GROUP {
-        let (mut xy, mut yy) = ([0.0; 8], [0.0; 8]);
-        for v in g * (T::GROUP / 8)..(g + 1) * (T::GROUP / 8) {
-            let mut origin = T::ORIGIN;
-            if matches!(T::SIGNS, Signs::Group | Signs::Vector) {
-                origin += if code.down[v] { -SHIFT } else { SHIFT };
-            }
-            for part in 0..8 / D {
-                let point = &T::POINTS[usize::from(code.points[8 / D * v + part])];
-                for j in 0..D {
-                    let y = f32::from(point[j]) + origin;
-                    let at = 8 * v + D * part + j;
-                    let wy = s.w[at] * y;
-                    xy[D * part + j] += wy * s.x[at];
-                    yy[D * part + j] += wy * y;
-                }
-            }
-        }
-        let (xy, yy) = (add(&xy), add(&yy));
-        if xy > 0.0 {
-            bowls[g] = Bowl { step: xy / yy, curve: yy };
-        }
-        let unit = T::UNIT * f32::from(2 * code.scales[g] + 1);
-        all_xy += unit * xy;
-        all_yy += unit * unit * yy;
-    }
-    stored(all_xy / all_yy)
-}
-
 /// Packs a super-block.
 #[inline(always)]
 pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
@@ -564,6 +259,11 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     let s = Sample::new(x, w, T::SIGNS);
     let mut code = Code { d: 0.0, scales: [0; GROUPS], points: [0; 64], signs: [0; 32], down: [false; 32] };
     let mut halves = Halves::NEW;
+    let plan = match effort {
+        Effort::Fast => T::PLANS[0],
+        Effort::Normal => T::PLANS[1],
+        Effort::Thorough => THOROUGH,
+    };
 
     let mut bowls = [Bowl { step: 0.0, curve: 0.0 }; GROUPS];
     let mut energy = 0.0;
@@ -572,6 +272,9 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         energy += e;
         if e > 0.0 {
             bowls[g] = look::<D, L, T>(&s, g, (e / total).sqrt() * T::USUAL);
+            if plan.ladder {
+                bowls[g] = climb::<D, L, T>(&s, g, &bowls[g], &mut halves);
+            }
         } else {
             let least = if T::SIGNS == Signs::Free || T::SIGNS == Signs::Even { T::LEVELS[0] } else { SHIFT };
             bowls[g].curve = total * (least * least);
@@ -584,23 +287,14 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     let mut d = propose::<D, L, 2, T>(&bowls);
     let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
     let mut next = Code { ..code };
-    let rounds = match effort {
-        Effort::Fast => 2,
-        Effort::Normal => T::ROUNDS,
-        Effort::Thorough => 6,
-    };
-    for round in 0..rounds {
-        let exact = match effort {
-            Effort::Fast => false,
-            Effort::Normal => round >= T::ROUNDS - T::EXACT,
-            Effort::Thorough => true,
-        };
-        let mut trial = if exact {
-            attempt::<D, L, 2, T>(&s, &d, &bowls, &mut halves)
-        } else {
+    for round in 0..plan.guesses + plan.trials {
+        let mut trial = if round < plan.guesses {
             guess::<D, L, T>(d[0], &bowls)
+        } else {
+            attempt::<D, L, 2, T>(&s, &d, &bowls, &mut halves)
         };
-        trial.cost = assign::<D, L, T>(&s, &trial, &mut next, &mut halves);
+        next.down = code.down;
+        trial.cost = assign::<D, L, T>(&s, &trial, round > 0, &mut next, &mut halves);
         if trial.cost >= best.cost {
             break;
         }

@@ -1,7 +1,9 @@
 //! A bit and a half: eight weights of -1, 0 and 1, moved together by an eighth up or down.
 
-use super::fit::{Lattice, SHIFT, Signs, fit};
+use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
+use super::points::SHIFT;
+use super::sample::Signs;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior, f16_to_f32, f32_to_f16};
 
@@ -63,9 +65,8 @@ impl Lattice<8, 3> for Iq1S {
     const SCALES: usize = 8;
     const UNIT: f32 = 1.0;
     const USUAL: f32 = 1.2;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: false, guesses: 4, trials: 0 }];
 }
 
 /// 32 bytes of points, 16 bytes of nibbles (three upper bits of a point and whether it is moved down), four numbers of
@@ -129,7 +130,6 @@ impl Lattice<8, 3> for Iq1M {
     const SCALES: usize = 8;
     const UNIT: f32 = 1.0;
     const USUAL: f32 = 1.2;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: false, guesses: 4, trials: 0 }];
 }

@@ -1,7 +1,9 @@
 //! Two bits and a bit: eight magnitudes of three levels, and their signs.
 
-use super::fit::{Code, Lattice, Signs, fit};
+use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
+use super::points::Code;
+use super::sample::Signs;
 use super::{eight_signs, signed};
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior};
@@ -68,9 +70,8 @@ impl Lattice<8, 3> for Iq2Xxs {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.125;
     const USUAL: f32 = 0.04;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: true, guesses: 0, trials: 1 }];
 }
 
 /// d, 32 numbers of nine bits of point and seven of signs, eight bytes of scales (of 16 weights each, low nibble
@@ -117,9 +118,8 @@ impl Lattice<8, 3> for Iq2Xs {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.125;
     const USUAL: f32 = 0.04;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: true, guesses: 0, trials: 1 }];
 }
 
 /// d, 32 bytes of points, 32 bytes of signs, eight bytes of the points' upper pairs of bits, eight bytes of scales as
@@ -171,7 +171,6 @@ impl Lattice<8, 3> for Iq2S {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.125;
     const USUAL: f32 = 0.04;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: false, guesses: 2, trials: 1 }];
 }

@@ -1,7 +1,8 @@
 //! Three bits and a bit: four magnitudes of eight levels, and their signs.
 
-use super::fit::{Lattice, Signs, fit};
+use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
+use super::sample::Signs;
 use super::{eight_signs, signed};
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior};
@@ -60,9 +61,8 @@ impl Lattice<4, 8> for Iq3Xxs {
     const SCALES: usize = 16;
     const UNIT: f32 = 0.25;
     const USUAL: f32 = 0.037;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: true, guesses: 2, trials: 0 }, Plan { ladder: true, guesses: 0, trials: 1 }];
 }
 
 /// d, 64 bytes of points, eight bytes of their ninth bits, 32 bytes of signs, four bytes of scales (of 32 weights each,
@@ -117,7 +117,6 @@ impl Lattice<4, 8> for Iq3S {
     const SCALES: usize = 16;
     const UNIT: f32 = 1.0;
     const USUAL: f32 = 0.16;
-    const BIAS: f32 = 1.0;
-    const ROUNDS: usize = 3;
-    const EXACT: usize = 1;
+    const PLANS: [Plan; 2] =
+        [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: true, guesses: 0, trials: 1 }];
 }

@@ -3,12 +3,17 @@
 //!
 //! The points are given by tables ([`tables`]); an index needs fewer bits than its coordinates would one by one.
 
+// Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
+#![allow(clippy::needless_range_loop)]
+
 mod fit;
 pub mod grid;
 mod iq1;
 mod iq2;
 mod iq3;
 mod nearest;
+mod points;
+mod sample;
 mod tables;
 
 pub use iq1::{Iq1M, Iq1S};
@@ -33,3 +38,6 @@ fn signed<const N: usize>(step: f32, magnitudes: &[u8; N], signs: u8, out: &mut 
         out[j] = f32::from_bits((step * f32::from(magnitudes[j])).to_bits() ^ minus);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! hold one vector under eight steps, or eight vectors. No sum crosses lanes, so every instruction set gives the
 //! same bits.
 
-use std::hint::{black_box, select_unpredictable};
+use std::hint::black_box;
 
 use super::grid::Walk;
 
@@ -15,10 +15,10 @@ pub(super) const LANES: usize = 8;
 /// A number for each question.
 pub(super) type Lanes = [f32; LANES];
 
-/// What each half of a point costs in each lane.
+/// What each half of a point costs in each lane. There are fewer halves, but every byte is an index.
 pub(super) struct Halves {
-    first: [Lanes; 128],
-    second: [Lanes; 128],
+    first: [Lanes; 256],
+    second: [Lanes; 256],
 }
 
 /// The less of two, in one instruction.
@@ -27,20 +27,24 @@ fn less(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
 
-/// All sums of a number of the one and a number of the other.
+/// All sums of one of the `A` numbers and one of the `B`. The outer loop's end is hidden, or the compiler would write
+/// all rounds out, in every search anew.
 #[inline(always)]
-fn sums(a: &[Lanes], b: &[Lanes], out: &mut [Lanes]) {
-    for i in 0..a.len() {
-        for j in 0..b.len() {
+fn sums<const A: usize, const B: usize>(a: &[Lanes; A], b: &[Lanes; B], out: &mut [Lanes]) {
+    for (a, out) in a.iter().zip(out.as_chunks_mut::<B>().0).take(black_box(A)) {
+        for j in 0..B {
+            // All eight before the first is stored, which might be one of theirs for all that the compiler knows.
+            let mut sum = [0.0; LANES];
             for l in 0..LANES {
-                out[b.len() * i + j][l] = a[i][l] + b[j][l];
+                sum[l] = a[l] + b[j][l];
             }
+            out[j] = sum;
         }
     }
 }
 
 impl Halves {
-    pub(super) const NEW: Self = Self { first: [[0.0; LANES]; 128], second: [[0.0; LANES]; 128] };
+    pub(super) const NEW: Self = Self { first: [[0.0; LANES]; 256], second: [[0.0; LANES]; 256] };
 
     /// Costs Σ w·(x − value)² of all halves, for `D` coordinates of `L` values.
     #[inline(always)]
@@ -77,7 +81,7 @@ impl Halves {
     pub(super) fn least(&self, walk: &Walk) -> Lanes {
         let mut best = [f32::INFINITY; LANES];
         for q in walk.halves {
-            let first = &self.first[usize::from(q[0] & 127)];
+            let first = &self.first[usize::from(q[0])];
             let [a, b, c, d] = self.seconds(q);
             for l in 0..LANES {
                 let second = less(less(a[l], b[l]), less(c[l], d[l]));
@@ -87,42 +91,46 @@ impl Halves {
         black_box(best)
     }
 
-    /// What the nearest point costs, and which it is.
+    /// The nearest point and what it costs. Of points that differ in cost by less than a ten-thousandth, either may be
+    /// taken.
     #[inline(always)]
     pub(super) fn nearest(&self, walk: &Walk) -> (Lanes, [u16; LANES]) {
-        let mut best = [f32::INFINITY; LANES];
-        let mut quad = [0u32; LANES];
+        // The bits of numbers that are not negative are in the order of the numbers; the lowest of them make room.
+        const ROOM: i32 = 1023;
+        let mut best = [i32::MAX; LANES];
         for (i, q) in walk.halves.iter().enumerate() {
-            let first = &self.first[usize::from(q[0] & 127)];
+            // Hidden, or the compiler would take one lane of eight quads at a time.
+            let i = black_box(i as i32);
+            let first = &self.first[usize::from(q[0])];
             let [a, b, c, d] = self.seconds(q);
             for l in 0..LANES {
                 let cost = first[l] + less(less(a[l], b[l]), less(c[l], d[l]));
-                let better = cost < best[l];
-                best[l] = select_unpredictable(better, cost, best[l]);
-                quad[l] = select_unpredictable(better, i as u32, quad[l]);
+                let key = cost.to_bits() as i32 & !ROOM | i;
+                best[l] = best[l].min(key);
             }
         }
-        let (best, quad) = black_box((best, quad));
-        let mut points = [0; LANES];
+        let best = black_box(best);
+        let (mut costs, mut points) = ([0.0; LANES], [0; LANES]);
         for l in 0..LANES {
-            let q = quad[l] as usize;
+            let q = (best[l] & ROOM) as usize;
             let seconds = self.seconds(&walk.halves[q]);
             let mut k = 0;
             for other in 1..4 {
                 k = if seconds[other][l] < seconds[k][l] { other } else { k };
             }
+            costs[l] = self.first[usize::from(walk.halves[q][0])][l] + seconds[k][l];
             points[l] = walk.points[q][k];
         }
-        (best, points)
+        (costs, points)
     }
 
     #[inline(always)]
     fn seconds(&self, q: &[u8; 5]) -> [&Lanes; 4] {
         [
-            &self.second[usize::from(q[1] & 127)],
-            &self.second[usize::from(q[2] & 127)],
-            &self.second[usize::from(q[3] & 127)],
-            &self.second[usize::from(q[4] & 127)],
+            &self.second[usize::from(q[1])],
+            &self.second[usize::from(q[2])],
+            &self.second[usize::from(q[3])],
+            &self.second[usize::from(q[4])],
         ]
     }
 }
