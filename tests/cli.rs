@@ -228,7 +228,7 @@ fn safetensors_come_in_and_go_out() {
 }
 
 #[test]
-fn types_that_are_not_decoded_yet_are_copied_turned_and_compared() {
+fn every_type_is_copied_turned_compared_and_quantized_again() {
     let dir = Dir::new();
     let all = dir.path("all.gguf");
     all_types(&all);
@@ -240,11 +240,26 @@ fn types_that_are_not_decoded_yet_are_copied_turned_and_compared() {
     ok(&["split", &all, &dir.path("p.gguf"), "--max-tensors", "10"]);
     ok(&["merge", &dir.path("p-00003-of-00004.gguf"), &dir.path("m.gguf")]);
     assert!(dir.read("all.gguf") == dir.read("m.gguf"));
-    // A shape rule, for an architecture that nobody knows: what can be decoded is quantized, or it is said.
-    let (code, text) =
-        fails(&["quantize", &all, &dir.path("q.gguf"), "--type", "q8_0", "--allow-requantize"]);
-    assert!(code == 1 && text.contains("q8_1.weight"), "{text}");
-    // One different byte in a block that cannot be decoded is seen.
+    // Every float and every packed type becomes another; from either byte order the same.
+    for from in [&all, &dir.path("be.gguf")] {
+        let out = dir.path("q.gguf");
+        let (code, text) = fails(&["quantize", from, &out, "--type", "q8_0", "--pure"]);
+        assert!(code == 1 && text.contains("--allow-requantize"), "{text}");
+        let args = ["--type", "q8_0", "--pure", "--allow-requantize", "--json", "--endian", "little"];
+        let report = json(&[&["quantize", from, &out][..], &args].concat());
+        for t in report["tensors"].as_array().unwrap() {
+            let name = t["name"].as_str().unwrap();
+            // The rows of plain types are too short for a block, and integers stay integers.
+            let wanted = match name.trim_end_matches(".weight") {
+                i if i.starts_with('i') && !i.starts_with("iq") => i,
+                "f32" | "f16" | "bf16" | "f64" => "f16",
+                _ => "q8_0",
+            };
+            assert_eq!(t["type"], wanted, "{name}");
+        }
+        ok(&["verify", &out, "--against", &all]);
+    }
+    // One different byte is seen, and what it is worth.
     let info = json(&["inspect", "--json", &all]);
     let k = info["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "q4_k.weight").unwrap().clone();
     let mut bytes = dir.read("all.gguf");
@@ -254,10 +269,37 @@ fn types_that_are_not_decoded_yet_are_copied_turned_and_compared() {
     let differs: Vec<_> =
         found["tensors"].as_array().unwrap().iter().filter(|t| t["equal"] == false).collect();
     assert!(differs.len() == 1 && differs[0]["name"] == "q4_k.weight", "{differs:?}");
+    let error = differs[0]["relative_error"].as_f64().unwrap();
+    assert!(error > 0.0 && error < 0.1, "{error}");
     // Integers stay integers.
     let (code, text) = fails(&["convert", &all, &dir.path("q.gguf"), "--tensor", "^i32=f32"]);
     assert!(code == 1 && text.contains("i32.weight"), "{text}");
     assert_eq!(fails(&["convert", &all, &dir.path("q.gguf"), "--tensor", "^f32=i8"]).0, 2);
+}
+
+#[test]
+fn types_for_activations_are_no_target() {
+    let dir = Dir::new();
+    let gguf = gguf(&dir);
+    for name in ["q8_1", "Q8_K"] {
+        let rule = format!("attn_q={name}");
+        for how in [["--type", name], ["--tensor", &rule], ["--output-type", name]] {
+            let mut args = vec!["quantize", &gguf, "q.gguf", how[0], how[1]];
+            if how[0] != "--type" {
+                args.extend(["--type", "q8_0"]);
+            }
+            let (code, text) = fails(&args);
+            assert!(code == 2 && text.contains("activations") && text.contains("q8_0"), "{text}");
+        }
+        std::fs::write(dir.path("r.toml"), format!("base = \"{name}\"\n")).unwrap();
+        let (code, text) = fails(&["quantize", &gguf, &dir.path("q.gguf"), "--recipe", &dir.path("r.toml")]);
+        assert!(code == 1 && text.contains("activations"), "{text}");
+    }
+    // A source that has them keeps them.
+    all_types(&dir.path("all.gguf"));
+    let kept = json(&["convert", &dir.path("all.gguf"), &dir.path("copy.gguf"), "--json"]);
+    let is = |t: &&Value| t["name"] == "q8_1.weight" && t["type"] == "q8_1";
+    assert_eq!(kept["tensors"].as_array().unwrap().iter().filter(is).count(), 1);
 }
 
 #[test]

@@ -356,7 +356,7 @@ fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
     }
     match all.relative() {
         error if error > 0.05 => format!(
-            "note: these weights are not ternary: {:.0} % of them is lost. q4_0 is the smallest scheme for other models\n",
+            "note: these weights are not ternary: {:.0} % of them is lost. q2_k and iq2_m are for other models\n",
             100.0 * error
         ),
         _ => String::new(),

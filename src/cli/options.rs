@@ -207,6 +207,9 @@ pub fn scheme_or_keep(name: &str) -> std::result::Result<Option<Arc<Scheme>>, St
 /// A scheme's name.
 pub fn find_scheme(name: &str) -> std::result::Result<Arc<Scheme>, String> {
     scheme::find(name).ok_or_else(|| {
+        if let Some(why) = scheme::for_activations(name) {
+            return why;
+        }
         let names = scheme::all().iter().flat_map(|s| s.aliases.iter().chain([&s.name]));
         let names: Vec<_> = names.map(String::as_str).collect();
         format!("there is no scheme {name:?}; there are {}", names.join(", "))

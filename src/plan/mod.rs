@@ -271,9 +271,9 @@ fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tens
             && (kernels::codec(dtype).is_none() || is_integer(dtype))
         {
             return Err(Error::refused(format!(
-                "tensor {name} is {from}, which this version can copy but not turn into {to}"
+                "tensor {name} is {from}, which can be copied but not turned into {to}"
             ))
-            .or("start from a file in f32, f16, bf16 or one of q8_0, q5_1, q5_0, q4_1, q4_0, tq1_0, tq2_0"));
+            .or("leave it as it is (--tensor REGEX=keep), or start from a file whose weights are floats"));
         }
         if !step.from.is_plain() && !t.encoding.is_plain() && !wishes.allow_requantize {
             return Err(Error::refused(format!(

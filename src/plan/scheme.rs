@@ -73,6 +73,9 @@ pub fn choice(name: &str) -> Result<Choice, String> {
     }
     let dtype = DType::from_name(name).or_else(|| by_name(name).map(|s| s.base));
     dtype.filter(|&d| holds_weights(d)).map(Choice::To).ok_or_else(|| {
+        if let Some(why) = for_activations(name) {
+            return why;
+        }
         let types = formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)).map(|t| t.name);
         format!(
             "{name:?} is no type that can be written; there are keep, {}",
@@ -84,7 +87,19 @@ pub fn choice(name: &str) -> Result<Choice, String> {
 /// Whether weights are kept in a type: integers would lose everything, and ggml has two types for what weights are
 /// multiplied with.
 pub fn holds_weights(dtype: DType) -> bool {
-    dtype.info().gguf.is_some() && !is_integer(dtype) && !matches!(dtype, DType::Q8_1 | DType::Q8_K)
+    dtype.info().gguf.is_some() && !is_integer(dtype) && !ACTIVATIONS.contains(&dtype)
+}
+
+/// What ggml turns a matrix' inputs into before it multiplies.
+const ACTIVATIONS: [DType; 2] = [DType::Q8_1, DType::Q8_K];
+
+/// Why nothing is written in the type with this name, if it is one for activations.
+pub fn for_activations(name: &str) -> Option<String> {
+    let dtype = DType::from_name(name).filter(|d| ACTIVATIONS.contains(d))?;
+    Some(format!(
+        "{} is a type for activations, which nothing that runs models takes for weights; q8_0 is as precise",
+        dtype.name()
+    ))
 }
 
 /// What a type becomes where its blocks do not divide a row: as in llama-quantize, a type of smaller blocks that is at
