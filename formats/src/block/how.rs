@@ -40,29 +40,20 @@ impl Effort {
         [(Self::Fast, "fast"), (Self::Normal, "normal"), (Self::Thorough, "thorough")];
 }
 
-/// How much more a larger weight counts. With importances h, an error counts h · √(s·σ² + x²) for every prior but
-/// [`Prior::Plain`], σ² being the block's mean square and s the prior's number; without, what is said here.
+/// How much more a larger weight counts: an error counts h · √(s·σ² + x²), or h · ∜(s·σ² + x²), h being the importance
+/// (1 where there is none), σ² the block's mean square and s the number given. The square root is llama.cpp's, for
+/// importances; the fourth root is between that and plain errors, and what most types do best with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prior {
-    /// All weights count the same, h where there is importance.
+    /// No more: h.
     Plain,
-    /// Without importance, all weights count the same.
+    /// The square root.
     Root(f32),
-    /// Without importance, x².
-    Square(f32),
-    /// Without importance, |x|.
-    Magnitude(f32),
-    /// Without importance, σ + |x|.
-    Shifted(f32),
+    /// The fourth root.
+    FourthRoot(f32),
 }
 
 impl Prior {
-    /// Whether it says something without importances.
-    #[inline(always)]
-    pub(super) fn alone(self) -> bool {
-        !matches!(self, Self::Plain | Self::Root(_))
-    }
-
     /// What each weight of a block counts.
     #[inline(always)]
     pub(super) fn weigh<const W: usize>(self, x: &[f32; W], h: Option<&[f32; W]>, w: &mut [f32; W]) {
@@ -80,27 +71,22 @@ impl Prior {
             }
         }
         let mean = sums.iter().sum::<f32>() / W as f32;
-        match (self, h) {
-            (Self::Plain, Some(h)) => *w = *h,
-            (Self::Root(s) | Self::Square(s) | Self::Magnitude(s) | Self::Shifted(s), Some(h)) => {
+        match self {
+            Self::Plain => *w = [1.0; W],
+            Self::Root(s) => {
                 for j in 0..W {
-                    w[j] = (h[j] * (s * mean + x[j] * x[j]).sqrt()).min(f32::MAX);
+                    w[j] = (s * mean + x[j] * x[j]).sqrt();
                 }
             }
-            (Self::Plain | Self::Root(_), None) => *w = [1.0; W],
-            (Self::Square(_), None) => {
+            Self::FourthRoot(s) => {
                 for j in 0..W {
-                    w[j] = x[j] * x[j];
+                    w[j] = (s * mean + x[j] * x[j]).sqrt().sqrt();
                 }
             }
-            (Self::Magnitude(_), None) => {
-                *w = *x;
-            }
-            (Self::Shifted(_), None) => {
-                let rms = mean.sqrt();
-                for j in 0..W {
-                    w[j] = rms + x[j];
-                }
+        }
+        if let Some(h) = h {
+            for j in 0..W {
+                w[j] = (h[j] * w[j]).min(f32::MAX);
             }
         }
     }

@@ -65,7 +65,8 @@ const MORE: &[f32] = &[
 pub struct Iq4Nl;
 
 impl Block<32, 18> for Iq4Nl {
-    const PRIOR: Prior = Prior::Square(2.0);
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 18], out: &mut [f32; 32]) {
@@ -98,7 +99,8 @@ impl single::Shape<32, 18> for Iq4Nl {
 pub struct Iq4Xs;
 
 impl Block<256, 136> for Iq4Xs {
-    const PRIOR: Prior = Prior::Square(2.0);
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 136], out: &mut [f32; 256]) {

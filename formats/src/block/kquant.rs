@@ -103,7 +103,8 @@ fn scaled_values(d: f32, scales: &[i8; 16], offset: f32, q: &[u8; 256], out: &mu
 pub struct Q2K;
 
 impl Block<256, 84> for Q2K {
-    const PRIOR: Prior = Prior::Magnitude(1.0);
+    const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 84], out: &mut [f32; 256]) {
@@ -147,7 +148,8 @@ impl affine::Shape for Q2K {
 pub struct Q3K;
 
 impl Block<256, 110> for Q3K {
-    const PRIOR: Prior = Prior::Square(2.0);
+    const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 110], out: &mut [f32; 256]) {
@@ -195,7 +197,8 @@ impl Shape for Q3K {
 pub struct Q4K;
 
 impl Block<256, 144> for Q4K {
-    const PRIOR: Prior = Prior::Shifted(2.0);
+    const PRIOR: Prior = Prior::Root(0.5);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 144], out: &mut [f32; 256]) {
@@ -228,7 +231,8 @@ impl affine::Shape for Q4K {
 pub struct Q5K;
 
 impl Block<256, 176> for Q5K {
-    const PRIOR: Prior = Prior::Shifted(2.0);
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 176], out: &mut [f32; 256]) {
@@ -264,7 +268,8 @@ impl affine::Shape for Q5K {
 pub struct Q6K;
 
 impl Block<256, 210> for Q6K {
-    const PRIOR: Prior = Prior::Square(0.0);
+    const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 210], out: &mut [f32; 256]) {

@@ -4,7 +4,7 @@ use super::layout::{half, nibbles, pack_half, pack_nibbles};
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
 use super::survey::{Clip, ENDS, Survey, Wrap};
 use super::team::{fit_affines, fit_scales};
-use super::{Block, Effort, TEAM};
+use super::{Block, Effort, Prior, TEAM};
 
 /// Bit j of a 32-bit number is the fifth bit of code j.
 #[inline(always)]
@@ -123,6 +123,9 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
 pub struct Q4_0;
 
 impl Block<32, 18> for Q4_0 {
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [false, true];
+
     #[inline(always)]
     fn decode(bytes: &[u8; 18], out: &mut [f32; 32]) {
         let d = half(bytes);
@@ -154,6 +157,9 @@ impl Scaled<18> for Q4_0 {
 pub struct Q4_1;
 
 impl Block<32, 20> for Q4_1 {
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [false, true];
+
     #[inline(always)]
     fn decode(bytes: &[u8; 20], out: &mut [f32; 32]) {
         let (d, m) = (half(bytes), half(&bytes[2..]));
@@ -181,6 +187,9 @@ impl Affine<15, 20> for Q4_1 {
 pub struct Q5_0;
 
 impl Block<32, 22> for Q5_0 {
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [false, false];
+
     #[inline(always)]
     fn decode(bytes: &[u8; 22], out: &mut [f32; 32]) {
         let d = half(bytes);
@@ -215,6 +224,9 @@ impl Scaled<22> for Q5_0 {
 pub struct Q5_1;
 
 impl Block<32, 24> for Q5_1 {
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [false, false];
+
     #[inline(always)]
     fn decode(bytes: &[u8; 24], out: &mut [f32; 32]) {
         let (d, m) = (half(bytes), half(&bytes[2..]));

@@ -36,7 +36,7 @@ const TEAM: usize = 8;
 /// Packs and unpacks one block: `W` weights in `B` bytes, little-endian. Plain scalar code over arrays; faster
 /// builds of the same bodies are the caller's business.
 pub trait Block<const W: usize, const B: usize>: 'static {
-    /// What llama.cpp's encoder of the type multiplies importances with, or takes for them; see [`Objective`].
+    /// How much more its larger weights count under [`Objective::Prior`].
     const PRIOR: Prior = Prior::Plain;
 
     /// Whether the objective that is taken where none is asked for has the prior in it, without and with importances:
@@ -106,7 +106,7 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
         Some(objective) => objective == Objective::Prior,
         None => T::PREFERS_PRIOR[usize::from(importance.is_some())],
     };
-    if !prior || W == 1 || importance.is_none() && !T::PRIOR.alone() {
+    if !prior || T::PRIOR == Prior::Plain {
         T::encode_all(x, importance, how.effort, bytes);
         return;
     }

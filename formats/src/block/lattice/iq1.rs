@@ -21,7 +21,8 @@ fn shifted(step: f32, point: &[u8; 8], down: bool, out: &mut [f32; 8]) {
 pub struct Iq1S;
 
 impl Block<256, 50> for Iq1S {
-    const PRIOR: Prior = Prior::Root(2.0);
+    const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 50], out: &mut [f32; 256]) {
@@ -75,7 +76,8 @@ impl Lattice<8, 3> for Iq1S {
 pub struct Iq1M;
 
 impl Block<256, 56> for Iq1M {
-    const PRIOR: Prior = Prior::Square(2.0);
+    const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 56], out: &mut [f32; 256]) {

@@ -28,6 +28,7 @@ pub struct Iq2Xxs;
 
 impl Block<256, 66> for Iq2Xxs {
     const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 66], out: &mut [f32; 256]) {
@@ -80,6 +81,7 @@ pub struct Iq2Xs;
 
 impl Block<256, 74> for Iq2Xs {
     const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 74], out: &mut [f32; 256]) {
@@ -127,7 +129,8 @@ impl Lattice<8, 3> for Iq2Xs {
 pub struct Iq2S;
 
 impl Block<256, 82> for Iq2S {
-    const PRIOR: Prior = Prior::Root(2.0);
+    const PRIOR: Prior = Prior::Root(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 82], out: &mut [f32; 256]) {

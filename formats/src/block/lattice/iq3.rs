@@ -12,7 +12,8 @@ use crate::block::{Block, Effort, Prior};
 pub struct Iq3Xxs;
 
 impl Block<256, 98> for Iq3Xxs {
-    const PRIOR: Prior = Prior::Square(2.0);
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 98], out: &mut [f32; 256]) {
@@ -70,7 +71,8 @@ impl Lattice<4, 8> for Iq3Xxs {
 pub struct Iq3S;
 
 impl Block<256, 110> for Iq3S {
-    const PRIOR: Prior = Prior::Square(2.0);
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
+    const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 110], out: &mut [f32; 256]) {
