@@ -208,7 +208,10 @@ mod tests {
         ];
         for s in scheme::all() {
             let wishes = || Wishes { scheme: scheme::find(&s.name), ..Wishes::default() };
-            assert_eq!(chosen(hub, wishes()), chosen(SOME, wishes()), "{}", s.name);
+            // Only llama.cpp's names have scales of their own.
+            let mut ours = chosen(SOME, wishes());
+            ours.retain(|step| step.1 != "scale of a tensor");
+            assert_eq!(chosen(hub, wishes()), ours, "{}", s.name);
         }
     }
 
