@@ -57,7 +57,7 @@ const TEXT: &str = include_str!("../../demo/heldout.txt");
 const NAME: &str = "Little-Stories";
 
 /// What is made of it.
-const SCHEMES: [&str; 7] = ["bf16", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
+const SCHEMES: [&str; 8] = ["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "q3_k_m", "q2_k"];
 
 /// One way to write the model.
 struct Made {
