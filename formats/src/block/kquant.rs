@@ -148,7 +148,7 @@ impl affine::Shape for Q2K {
 pub struct Q3K;
 
 impl Block<256, 110> for Q3K {
-    const PRIOR: Prior = Prior::Root(1.0);
+    const PRIOR: Prior = Prior::FourthRoot(0.3);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
@@ -197,7 +197,7 @@ impl Shape for Q3K {
 pub struct Q4K;
 
 impl Block<256, 144> for Q4K {
-    const PRIOR: Prior = Prior::Root(0.5);
+    const PRIOR: Prior = Prior::FourthRoot(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
     #[inline(always)]
