@@ -5,7 +5,7 @@ use std::hint::{black_box, select_unpredictable};
 
 use super::Effort;
 use super::groups::{Groups, LANES, Levels, Row, clamp, inverse, nearest};
-use super::scaled::{common, side_by_side, top, total, unit};
+use super::scaled::{common, side_by_side, top, total, uneven, unit};
 use super::search::{HALF_MIN, stored_scale};
 
 /// What a super-block stores.
@@ -24,8 +24,6 @@ pub(super) trait Shape {
     const MOST: f32;
     /// Where a group's least weight is put, in levels from the first, and its largest, from the last.
     const ENDS: &'static [[f32; 2]];
-    /// More of them, for weights that do not count the same.
-    const MORE: &'static [[f32; 2]];
     /// The places (in integer scales) of the largest group scale that are compared; those of the mins too.
     const TOPS: &'static [Row];
     /// How far from the nearest the integer scales and mins are tried, at first and later.
@@ -210,24 +208,23 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     unit: f32,
     effort: Effort,
 ) -> Place<H> {
+    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(groups);
     let mut sums = [Sums { w: ZERO, x: ZERO }; H];
     let mut free = [Free { s: ZERO, o: ZERO, qq: ZERO, q1: ZERO }; H];
     for h in 0..H {
         sums[h] = groups[h].sums();
-        let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
-        let ends = if many { S::MORE } else { S::ENDS };
         free[h] = free_fit::<S, N, WEIGHTED>(
             &groups[h],
             &sums[h],
-            ends,
+            S::ENDS,
             if effort == Effort::Fast { 1 } else { 2 },
         );
     }
 
     let rounds = match effort {
         Effort::Fast => 1,
-        Effort::Normal => 2,
-        Effort::Thorough => 4,
+        Effort::Normal => 3,
+        Effort::Thorough => 5,
     };
     let (mut scales, mut weight) = ([ZERO; H], [ZERO; H]);
     for h in 0..H {
@@ -239,8 +236,25 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     }
     let starts = common(&scales, &weight, S::TOPS, (0.0, S::MOST), unit);
     let mut best = Place { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
-    for d in &starts[..if effort == Effort::Thorough { 3 } else { 1 }] {
-        let mut at = first::<S, H>(&free, &sums, *d, unit);
+    // The proxy's first is rarely the best: a short look at three decides which go all the way.
+    let mut at = [best; 3];
+    let count = match effort {
+        Effort::Fast => {
+            at[0] = first::<S, H>(&free, &sums, starts[0], unit);
+            1
+        }
+        Effort::Normal if !many => 1,
+        Effort::Normal => 2,
+        Effort::Thorough => 3,
+    };
+    if effort > Effort::Fast {
+        for (at, d) in at.iter_mut().zip(starts) {
+            *at = first::<S, H>(&free, &sums, d, unit);
+            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, [1, 0]);
+        }
+        at.sort_by(|a, b| a.error.total_cmp(&b.error));
+    }
+    for mut at in at.into_iter().take(count) {
         at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[0]);
         best = if at.error < best.error { at } else { best };
         for _ in 0..rounds {

@@ -17,12 +17,20 @@ pub(super) const SIGNED_SIX_BITS: &[Row] = &[
     [-32.5, 31.5, -25.0, 24.0, -24.0, 23.0, -23.0, 22.0],
 ];
 
-/// Six bits of scale: the largest on one of these.
-const SIX_BITS: &[Row] = &[
-    [63.5, 63.0, 62.5, 62.0, 61.5, 61.0, 60.5, 60.0],
-    [59.5, 59.0, 58.5, 58.0, 57.5, 57.0, 56.5, 56.0],
-    [55.5, 55.0, 54.5, 54.0, 53.5, 53.0, 52.5, 52.0],
-];
+/// Six bits of scale: the largest on one of these. Integers are among them, for weights that are met exactly.
+const SIX_BITS: &[Row] =
+    &[falling(63.5), falling(59.5), falling(55.5), falling(51.5), falling(47.5), falling(43.5)];
+
+/// From `first` down, in halves.
+const fn falling(first: f32) -> Row {
+    let mut row = [first; 8];
+    let mut l = 0;
+    while l < 8 {
+        row[l] -= 0.5 * l as f32;
+        l += 1;
+    }
+    row
+}
 
 const ENDS_MANY: [[f32; 2]; 18] = [
     [0.0, 0.0],
@@ -133,7 +141,6 @@ impl affine::Shape for Q2K {
     type Levels = Integers<0, 3>;
     const MOST: f32 = 15.0;
     const ENDS: &'static [[f32; 2]] = &ENDS_FEW;
-    const MORE: &'static [[f32; 2]] = &ENDS_FEW;
     const TOPS: &'static [Row] = &[
         [15.5, 15.25, 15.0, 14.75, 14.5, 14.25, 14.0, 13.75],
         [13.5, 13.25, 13.0, 12.75, 12.5, 12.25, 12.0, 11.75],
@@ -222,7 +229,6 @@ impl affine::Shape for Q4K {
     type Levels = Integers<0, 15>;
     const MOST: f32 = 63.0;
     const ENDS: &'static [[f32; 2]] = &ENDS_MANY;
-    const MORE: &'static [[f32; 2]] = &ENDS_MANY;
     const TOPS: &'static [Row] = SIX_BITS;
     const REACH: [[i32; 2]; 2] = [[2, 1], [1, 1]];
 }
@@ -258,7 +264,6 @@ impl affine::Shape for Q5K {
     type Levels = Integers<0, 31>;
     const MOST: f32 = 63.0;
     const ENDS: &'static [[f32; 2]] = &ENDS_MANY;
-    const MORE: &'static [[f32; 2]] = &ENDS_MANY;
     const TOPS: &'static [Row] = SIX_BITS;
     const REACH: [[i32; 2]; 2] = [[4, 1], [2, 1]];
 }

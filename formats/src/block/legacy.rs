@@ -40,7 +40,9 @@ trait Scaled<const B: usize> {
     /// The code of the peak where nothing is searched.
     const PLAIN: f32;
     /// Where the search with importances starts.
-    const GRID: [Lanes; 2];
+    const GRID: &'static [Lanes];
+    /// From one of these places to the next.
+    const STEP: f32;
 
     /// Lays a block out. Codes are counted from the least.
     fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; B]);
@@ -53,22 +55,24 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
     effort: Effort,
     bytes: &mut [[u8; B]],
 ) {
-    if let Some(w) = w {
-        for ((x, w), bytes) in x.iter().zip(w).zip(bytes) {
-            let d = fit_scale(&Sample::new(x, Some(w)), T::CODES, T::PLAIN, &T::GRID);
+    if w.is_some() || effort == Effort::Thorough {
+        let shifts: &[f32] = if effort == Effort::Thorough { &[0.0, 0.25, 0.5, 0.75] } else { &[0.0] };
+        for (i, (x, bytes)) in x.iter().zip(bytes).enumerate() {
+            let sample = Sample::new(x, w.map(|w| &w[i]));
+            let d = fit_scale(&sample, T::CODES, T::PLAIN, T::GRID, (T::STEP, shifts));
             T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
         }
         return;
     }
     let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
     for (x, bytes) in teams.iter().zip(team_bytes) {
-        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, &T::GRID, effort);
+        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, T::GRID, effort);
         for b in 0..TEAM {
             T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
     for (x, bytes) in x.iter().zip(bytes) {
-        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, &T::GRID, effort)[0];
+        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, T::GRID, effort)[0];
         T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
     }
 }
@@ -98,10 +102,15 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
     effort: Effort,
     bytes: &mut [[u8; B]],
 ) {
-    if let Some(w) = w {
+    if w.is_some() || effort == Effort::Thorough {
         let codes = Codes { lo: 0.0, hi: f32::from(HI) };
-        for ((x, w), bytes) in x.iter().zip(w).zip(bytes) {
-            let fit = fit_affine(&Sample::new(x, Some(w)), codes, &ENDS);
+        let ends = match effort {
+            Effort::Fast => &ENDS[..2],
+            Effort::Normal => &ENDS[..4],
+            Effort::Thorough => &ENDS[..],
+        };
+        for (i, (x, bytes)) in x.iter().zip(bytes).enumerate() {
+            let fit = fit_affine(&Sample::new(x, w.map(|w| &w[i])), codes, ends);
             finish_affine::<HI, B, T>(x, fit, bytes);
         }
         return;
@@ -144,7 +153,8 @@ impl Scaled<18> for Q4_0 {
     type Survey = Clip<-8, 7>;
     const CODES: Codes = Codes { lo: -8.0, hi: 7.0 };
     const PLAIN: f32 = -8.0;
-    const GRID: [Lanes; 2] = [places(-7.2, -0.45), places(6.3, 0.45)];
+    const GRID: &'static [Lanes] = &[places(-7.2, -0.45), places(6.3, 0.45)];
+    const STEP: f32 = 0.45;
 
     #[inline(always)]
     fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
@@ -210,7 +220,8 @@ impl Scaled<22> for Q5_0 {
     type Survey = Clip<-16, 15>;
     const CODES: Codes = Codes { lo: -16.0, hi: 15.0 };
     const PLAIN: f32 = -16.0;
-    const GRID: [Lanes; 2] = [places(-15.2, -0.45), places(14.3, 0.45)];
+    const GRID: &'static [Lanes] = &[places(-15.2, -0.45), places(14.3, 0.45)];
+    const STEP: f32 = 0.45;
 
     #[inline(always)]
     fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 22]) {
@@ -276,7 +287,9 @@ impl Scaled<34> for Q8_0 {
     type Survey = Wrap;
     const CODES: Codes = Codes { lo: -127.0, hi: 127.0 };
     const PLAIN: f32 = 127.0;
-    const GRID: [Lanes; 2] = [places(128.0, -0.8), places(121.6, -0.8)];
+    const GRID: &'static [Lanes] =
+        &[places(128.0, -0.6), places(123.2, -0.6), places(118.4, -0.6), places(113.6, -0.6)];
+    const STEP: f32 = 0.6;
 
     #[inline(always)]
     fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 34]) {

@@ -60,6 +60,27 @@ pub(super) fn top<const W: usize>(x: &[f32; W]) -> f32 {
     if top < (1 << 30) as f32 { top } else { (1 << 30) as f32 }
 }
 
+/// Whether some weights count much more than others, so that clipping the largest may be best.
+#[inline(always)]
+pub(super) fn uneven<const H: usize, const N: usize, const WEIGHTED: bool>(
+    groups: &[Groups<N, WEIGHTED>; H],
+) -> bool {
+    let (mut least, mut most) = ([f32::INFINITY; LANES], [0.0; LANES]);
+    for g in groups {
+        for j in 0..N {
+            for l in 0..LANES {
+                let w = g.w[j][l];
+                least[l] = if w < least[l] { w } else { least[l] };
+                most[l] = if w > most[l] { w } else { most[l] };
+            }
+        }
+    }
+    let (least, most) = black_box((least, most));
+    let least = least.iter().fold(f32::INFINITY, |a, &b| if b < a { b } else { a });
+    let most = most.iter().fold(0.0, |a, &b| if b > a { b } else { a });
+    most > 8.0 * least
+}
+
 /// Puts the groups of a super-block side by side, times `unit`; importances times a power of two that keeps them
 /// below 2.
 #[inline(always)]
@@ -125,16 +146,20 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
     let groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
 
     // Each group by itself.
+    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(&groups);
     let (mut s, mut weight) = ([[0.0; LANES]; H], [[0.0; LANES]; H]);
     for h in 0..H {
         let g = &groups[h];
-        let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
         let places = if many { S::MORE } else { S::PLACES };
         (s[h], weight[h]) = g.free_scales::<S::Levels>(places, if effort == Effort::Fast { 1 } else { 2 });
     }
 
     let mut best: Option<(f32, f32, [Row; H])> = None;
-    let starts = if effort == Effort::Thorough { 3 } else { 1 };
+    let starts = match effort {
+        Effort::Thorough => 3,
+        Effort::Normal if many => 2,
+        _ => 1,
+    };
     let firsts = common(&s, &weight, S::TOPS, (S::LEAST, S::MOST), unit);
     for &d in &firsts[..starts] {
         let mut d = d;

@@ -274,13 +274,14 @@ pub(super) fn least(error: &Lanes) -> usize {
 
 /// The scale to store for x = d·q. `plain` is the code on which the peak lies where nothing is searched: what
 /// is returned is never worse than that. `grid` says where the search starts, as the places (in codes) of the
-/// peak; it is clipped where they are beyond the codes.
+/// peak; it is clipped where they are beyond the codes. All of it is tried with each of `shifts` (in `step`s).
 #[inline(always)]
-pub(super) fn fit_scale<const W: usize, const G: usize>(
+pub(super) fn fit_scale<const W: usize>(
     sample: &Sample<W>,
     codes: Codes,
     plain: f32,
-    grid: &[Lanes; G],
+    grid: &[Lanes],
+    (step, shifts): (f32, &[f32]),
 ) -> f32 {
     let all = peak(&sample.x);
     if all.abs() <= HALF_MIN / 2.0 {
@@ -291,13 +292,15 @@ pub(super) fn fit_scale<const W: usize, const G: usize>(
 
     let none = [0.0; LANES];
     let mut best = Best { error: [f32::INFINITY; LANES], d: [all / plain; LANES], m: none };
-    for places in grid {
-        let mut start = [0.0; LANES];
-        for l in 0..LANES {
-            start[l] = counted / places[l];
+    for shift in shifts {
+        for places in grid {
+            let mut start = [0.0; LANES];
+            for l in 0..LANES {
+                start[l] = counted / (places[l] + shift * step);
+            }
+            let (error, d) = sample.refit_scale(&start, &none, codes);
+            best.offer(&error, &d, &none);
         }
-        let (error, d) = sample.refit_scale(&start, &none, codes);
-        best.offer(&error, &d, &none);
     }
     let (error, d) = sample.refit_scale(&best.d, &none, codes);
     best.offer(&error, &d, &none);
@@ -315,10 +318,10 @@ pub(super) fn fit_scale<const W: usize, const G: usize>(
 /// least weight, from the first code on, and of the largest, from the last; places below zero for the one and
 /// above zero for the other clip.
 #[inline(always)]
-pub(super) fn fit_affine<const W: usize, const G: usize>(
+pub(super) fn fit_affine<const W: usize>(
     sample: &Sample<W>,
     codes: Codes,
-    grid: &[[Lanes; 2]; G],
+    grid: &[[Lanes; 2]],
 ) -> (f32, f32) {
     let (lo, hi) = bounds(&sample.x);
     let plain_m = stored_offset(lo);

@@ -164,10 +164,21 @@ impl<const LO: i16, const HI: i16> Survey for Clip<LO, HI> {
 
 /// Where searches for scale and offset start: the places (in codes) of the least weight, from the first code on, and
 /// of the largest, from the last. With both extremes on whole codes, an even number apart, weights that are a few
-/// multiples of one number are met exactly.
-pub(super) const ENDS: [[Lanes; 2]; 2] = [
+/// multiples of one number are met exactly. The first two rows are what is surveyed.
+pub(super) const ENDS: [[Lanes; 2]; 10] = [
     [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
     [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
+    [[-0.2, 0.2, -0.2, 0.2, -0.7, 0.2, -0.7, 0.2], [0.2, 0.2, -0.2, -0.2, 0.2, 0.7, 0.7, -0.7]],
+    [[-1.5, 0.3, -1.5, -0.3, -1.2, -0.8, -1.5, -2.5], [0.3, 1.5, -0.3, 1.5, 0.8, 1.2, 1.5, 0.5]],
+    [[-0.1, -0.3, -0.5, -0.7, -0.9, -1.1, -1.3, -1.7], [0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.7]],
+    [[-0.1, -0.3, -0.5, -0.7, -0.9, -1.1, -1.3, -1.7], [0.5, 0.7, 0.9, 0.0, 0.0, 0.5, 0.4, 0.2]],
+    [[0.5, 0.7, 0.9, 0.1, 0.1, -0.4, -0.4, -0.2], [-0.1, -0.3, -0.5, -0.7, -0.9, 1.1, 1.3, 1.7]],
+    [[0.4, 0.1, -0.2, 0.4, 0.1, -0.2, -0.6, -1.0], [0.4, 0.2, 0.0, 0.0, 0.4, -0.4, -0.6, -0.4]],
+    [[-2.5, -3.0, -1.8, -2.2, -0.5, 0.4, -0.2, 0.0], [1.0, 0.0, 0.6, 1.4, 2.5, 2.2, 3.0, 1.8]],
+    [
+        [-0.25, -0.75, -1.25, -1.75, -0.25, -0.75, -1.25, -0.1],
+        [1.25, 1.75, 0.25, 0.75, 0.75, 0.25, 1.75, -0.6],
+    ],
 ];
 
 /// For codes from 0 to `HI` under a scale and an offset. Surveys parts of the range from the least weight.

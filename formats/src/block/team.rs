@@ -44,7 +44,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
     x: &[[f32; W]; N],
     codes: Codes,
     plain: f32,
-    grid: &[Lanes; 2],
+    grid: &[Lanes],
     effort: Effort,
 ) -> [f32; N] {
     let mut peaks = [0.0; N];
@@ -116,8 +116,8 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
 
 #[cold]
 #[inline(never)]
-fn odd_scale(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes; 2]) -> f32 {
-    fit_scale(&Sample::new(x, None), codes, plain, grid)
+fn odd_scale(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes]) -> f32 {
+    fit_scale(&Sample::new(x, None), codes, plain, grid, (0.0, &[0.0]))
 }
 
 /// The least and the largest.
@@ -268,5 +268,5 @@ pub(super) fn fit_affines<const HI: i16, const N: usize>(
 #[cold]
 #[inline(never)]
 fn odd_affine(x: &[f32; W], codes: Codes) -> (f32, f32) {
-    fit_affine(&Sample::new(x, None), codes, &ENDS)
+    fit_affine(&Sample::new(x, None), codes, &ENDS[..2])
 }
