@@ -54,7 +54,11 @@ pub struct Panel {
     /// Of types with integer scales, where the set does not multiply bytes: codes times these scales,
     /// `[cols / 2, ROWS, 2]`.
     pub pairs: Aligned<i16>,
-    /// Where it does, and bytes are too small: such a product is upper · 2^low + code.
+    /// Where scales are multiplied after codes: the scales, `[cols / 16 or cols / 32, ROWS]`,
+    pub factors: Aligned<i32>,
+    /// and, where codes are counted from an offset, −offset · scale, laid out as `integers`.
+    pub lifts: Aligned<i16>,
+    /// Where codes times scales are bytes, and one is too small: such a product is upper · 2^low + code.
     pub upper: Aligned<i8>,
     /// See above.
     pub low: u32,
@@ -114,7 +118,10 @@ pub fn integer(dtype: DType, isa: Isa) -> Option<Kernel> {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 if !super::isa::has_vnni() => (pairs, avx2::nested as Tile),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => (pairs, nested512::tile as Tile),
+                Isa::Avx512 => match <T as super::dot::parts::Parts<B>>::GROUP {
+                    16 => (nested512::unpack_codes::<B, T> as _, nested512::tile::<16> as Tile),
+                    _ => (nested512::unpack_codes::<B, T> as _, nested512::tile::<32> as Tile),
+                },
                 #[cfg(target_arch = "x86_64")]
                 Isa::Amx => (nested512::unpack_planes::<B, T> as _, amx::nested as Tile),
                 #[cfg(target_arch = "aarch64")]

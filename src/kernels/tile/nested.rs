@@ -46,15 +46,41 @@ pub fn portable(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; R
     }
 }
 
+/// What a set multiplies.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Form {
+    /// Codes times scales, in pairs of columns.
+    Pairs,
+    /// Codes times scales, in one or two planes of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Planes,
+    /// Codes, with the scales of groups of so many columns beside them, lifted above zero by so much.
+    #[cfg(target_arch = "x86_64")]
+    Codes(usize, i32),
+}
+
 /// Makes room in a panel for rows of `blocks` blocks.
-pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, planes: bool) {
+pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, form: Form) {
     let blocks = rows[0].len() / B;
     assert!(rows.len() <= ROWS && rows.iter().all(|r| r.len() == blocks * B));
     (panel.cols, panel.group, panel.low) = (blocks * 256, 256, T::LOW);
     let all = blocks * 256 * ROWS;
-    panel.codes.resize(if planes { all } else { 0 });
-    panel.upper.resize(if planes && T::LOW > 0 { all } else { 0 });
-    panel.pairs.resize(if planes { 0 } else { all });
+    let (mut codes, mut upper, mut pairs, mut factors, mut lifts) = (0, 0, 0, 0, 0);
+    match form {
+        Form::Pairs => pairs = all,
+        #[cfg(target_arch = "x86_64")]
+        Form::Planes => (codes, upper) = (all, if T::LOW > 0 { all } else { 0 }),
+        #[cfg(target_arch = "x86_64")]
+        Form::Codes(group, lift) => {
+            (codes, factors) = (all, all / group);
+            lifts = if lift > 0 { blocks * 16 * ROWS } else { 0 };
+        }
+    }
+    panel.codes.resize(codes);
+    panel.upper.resize(upper);
+    panel.pairs.resize(pairs);
+    panel.factors.resize(factors);
+    panel.lifts.resize(lifts);
     panel.scales.resize(blocks * ROWS);
     panel.mins.resize(if T::MIN { blocks * ROWS } else { 0 });
     panel.integers.resize(if T::MIN { blocks * 16 * ROWS } else { 0 });
@@ -62,7 +88,7 @@ pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, pla
 
 /// Unpacks rows into pairs of columns.
 pub fn unpack<const B: usize, T: Nested<B>>(isa: Isa, rows: &[&[u8]], panel: &mut Panel) {
-    room::<B, T>(rows, panel, false);
+    room::<B, T>(rows, panel, Form::Pairs);
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::available` lists a set only where its features were found.

@@ -1,4 +1,5 @@
-//! Panels of types with integer scales in 512-bit registers: unpacking, and products without the matrix unit.
+//! Panels of types with integer scales in 512-bit registers: unpacking, and products without the matrix unit. These
+//! multiply bytes, a group at a time, and the groups' sums with their scales.
 
 use std::arch::x86_64::*;
 
@@ -18,9 +19,87 @@ pub fn unpack_pairs<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Pa
 
 /// Unpacks rows into planes of bytes.
 pub fn unpack_planes<const B: usize, T: Parts<B>>(_: Isa, rows: &[&[u8]], panel: &mut Panel) {
-    nested::room::<B, T>(rows, panel, true);
+    nested::room::<B, T>(rows, panel, nested::Form::Planes);
     // SAFETY: this function is named only where the features were found.
     unsafe { planes::<B, T>(rows, panel) }
+}
+
+/// Takes over what block `b` of the rows has beside codes, but for the integer scales, which are given.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn integers<const B: usize, T: Parts<B>>(rows: &[&[u8]], b: usize, panel: &mut Panel) -> [__m256i; ROWS] {
+    let mut scales = [_mm256_setzero_si256(); ROWS];
+    for (r, row) in rows.iter().enumerate() {
+        let block = row[b * B..][..B].as_ptr();
+        // SAFETY: a block, by the slice.
+        unsafe {
+            scales[r] = T::scales16(block);
+            panel.scales[b * ROWS + r] = T::step(block);
+            if T::MIN {
+                panel.mins[b * ROWS + r] = T::min_step(block);
+                put_pairs(T::mins16(block), r, &mut panel.integers[b * 16 * ROWS..]);
+            }
+        }
+    }
+    scales
+}
+
+/// Puts a row's sixteen numbers among those of the others, two and two.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn put_pairs(numbers: __m256i, r: usize, out: &mut [i16]) {
+    let mut pairs = [0i16; 16];
+    // SAFETY: sixteen numbers of sixteen bits.
+    unsafe { _mm256_storeu_si256(pairs.as_mut_ptr().cast(), numbers) };
+    for (i, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
+        out[(i * ROWS + r) * 2..][..2].copy_from_slice(pair);
+    }
+}
+
+/// Unpacks rows into codes above zero, with their scales beside them.
+pub fn unpack_codes<const B: usize, T: Parts<B>>(_: Isa, rows: &[&[u8]], panel: &mut Panel) {
+    nested::room::<B, T>(rows, panel, nested::Form::Codes(T::GROUP, lift::<B, T>()));
+    // SAFETY: this function is named only where the features were found.
+    unsafe { codes::<B, T>(rows, panel) }
+}
+
+/// What codes are lifted by, to be above zero: the instructions want one side so.
+const fn lift<const B: usize, T: Parts<B>>() -> i32 {
+    if T::SIGNS { 128 } else { T::OFFSET }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    nested::clear(rows.len(), panel);
+    let (lift, groups) = (lift::<B, T>(), 256 / T::GROUP);
+    let mut all = [_mm512_setzero_si512(); ROWS];
+    for b in 0..panel.cols / 256 {
+        let scales = integers::<B, T>(rows, b, panel);
+        for r in 0..rows.len() {
+            let mut sixteen = [0i16; 16];
+            // SAFETY: sixteen numbers of sixteen bits.
+            unsafe { _mm256_storeu_si256(sixteen.as_mut_ptr().cast(), scales[r]) };
+            for g in 0..groups {
+                panel.factors[(b * groups + g) * ROWS + r] = i32::from(sixteen[g * 16 / groups]);
+            }
+            if lift > 0 {
+                let lifts = _mm256_mullo_epi16(scales[r], _mm256_set1_epi16(-lift as i16));
+                put_pairs(lifts, r, &mut panel.lifts[b * 16 * ROWS..]);
+            }
+        }
+        for p in 0..4 {
+            for (r, row) in rows.iter().enumerate() {
+                // SAFETY: a block, by the slice.
+                let (codes, minus) = unsafe { T::part(row[b * B..][..B].as_ptr(), p) };
+                all[r] = codes;
+                if T::SIGNS {
+                    let codes = _mm512_mask_sub_epi8(codes, minus, _mm512_setzero_si512(), codes);
+                    all[r] = _mm512_xor_si512(codes, _mm512_set1_epi8(-128));
+                }
+            }
+            transpose(&all, &mut panel.codes[(b * 256 + 64 * p) * ROWS..][..64 * ROWS]);
+        }
+    }
 }
 
 /// Codes times scales are made of even and odd columns, in sixteen bits each.
@@ -33,30 +112,13 @@ fn planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
     let mask = _mm512_set1_epi8((1 << T::LOW) - 1);
     let (mut lower, mut upper) = ([_mm512_setzero_si512(); ROWS], [_mm512_setzero_si512(); ROWS]);
     for b in 0..panel.cols / 256 {
-        let mut scales = [_mm512_setzero_si512(); ROWS];
-        for (r, row) in rows.iter().enumerate() {
-            let block = row[b * B..][..B].as_ptr();
-            // SAFETY: a block, by the slice.
-            unsafe {
-                scales[r] = _mm512_castsi256_si512(T::scales16(block));
-                panel.scales[b * ROWS + r] = T::step(block);
-                if T::MIN {
-                    panel.mins[b * ROWS + r] = T::min_step(block);
-                    let mut pairs = [0u32; 8];
-                    _mm256_storeu_si256(pairs.as_mut_ptr().cast(), T::mins16(block));
-                    let out = panel.integers[b * 16 * ROWS..][..16 * ROWS].as_mut_ptr().cast::<u32>();
-                    for i in 0..8 {
-                        out.add(i * ROWS + r).write(pairs[i]);
-                    }
-                }
-            }
-        }
+        let scales = integers::<B, T>(rows, b, panel);
         for p in 0..4 {
             for (r, row) in rows.iter().enumerate() {
                 // SAFETY: a block, by the slice.
                 let (codes, minus) = unsafe { T::part(row[b * B..][..B].as_ptr(), p) };
                 let mut codes = _mm512_sub_epi8(codes, offset);
-                let scale = _mm512_permutexvar_epi16(places(p), scales[r]);
+                let scale = _mm512_permutexvar_epi16(places(p), _mm512_castsi256_si512(scales[r]));
                 let mut size = scale;
                 if T::SIGNS {
                     codes = _mm512_mask_sub_epi8(codes, minus, _mm512_setzero_si512(), codes);
@@ -90,13 +152,18 @@ fn planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
 /// Tokens whose sums stay in registers.
 const TEAM: usize = 8;
 
-/// Products.
-pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+/// Products of panels of [`unpack_codes`], with scales for each `GROUP` columns.
+pub fn tile<const GROUP: usize>(
+    panel: &Panel,
+    x: &Activations,
+    token: usize,
+    out: &mut [[f32; ROWS]; TOKENS],
+) {
     for first in (0..TOKENS).step_by(TEAM) {
         let out = (&mut out[first..first + TEAM]).try_into().expect("a team");
         if token + first < x.tokens {
             // SAFETY: this function is named only where the features were found.
-            unsafe { team(panel, x, token + first, out) };
+            unsafe { team::<GROUP>(panel, x, token + first, out) };
         } else {
             *out = [[0.0; ROWS]; TEAM];
         }
@@ -104,25 +171,60 @@ pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
-    let all = x.stride / 256;
+fn team<const GROUP: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
+    let (all, stride) = (x.stride / 256, x.stride / 16);
     assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
     let scales = &x.scales[token * all..(token + TEAM) * all];
     let mut acc = [_mm512_setzero_ps(); TEAM];
     for b in 0..panel.cols / 256 {
-        let w = &panel.pairs[b * 256 * ROWS..][..256 * ROWS];
-        let s = pairs(w, &x.wide[token * x.stride + b * 256..], x.stride);
+        let w = &panel.codes[b * 256 * ROWS..][..256 * ROWS];
+        let factors = &panel.factors[b * 256 / GROUP * ROWS..][..256 / GROUP * ROWS];
+        let sixteens = &x.sixteens[token * stride + b * 16..];
+        let zero = [_mm512_setzero_si512(); TEAM];
+        let mut s = match panel.lifts.get(b * 16 * ROWS..(b + 1) * 16 * ROWS) {
+            Some(lifts) => pairs(lifts, sixteens, stride),
+            None => zero,
+        };
+        scaled::<GROUP>(w, factors, &x.codes[token * x.stride + b * 256..], x.stride, &mut s);
         add(&s, &panel.scales[b * ROWS..], &scales[b..], all, &mut acc);
         if !panel.mins.is_empty() {
-            let m = &panel.integers[b * 16 * ROWS..][..16 * ROWS];
-            let stride = x.stride / 16;
-            let s = pairs(m, &x.sixteens[token * stride + b * 16..], stride);
+            let s = pairs(&panel.integers[b * 16 * ROWS..][..16 * ROWS], sixteens, stride);
             add(&s, &panel.mins[b * ROWS..], &scales[b..], all, &mut acc);
         }
     }
     for t in 0..TEAM {
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
+    }
+}
+
+/// Adds the products of a block's codes, times the scales of their groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+fn scaled<const GROUP: usize>(
+    w: &[i8],
+    factors: &[i32],
+    q: &[i8],
+    stride: usize,
+    sums: &mut [__m512i; TEAM],
+) {
+    assert!(w.len() == 256 * ROWS && factors.len() == 256 / GROUP * ROWS && q.len() >= 7 * stride + 256);
+    // SAFETY: 256 columns of sixteen codes, sixteen scales for each group, and 256 codes of each token, as asserted.
+    unsafe {
+        for g in 0..256 / GROUP {
+            let mut s = [_mm512_setzero_si512(); TEAM];
+            for k in g * GROUP / 4..(g + 1) * GROUP / 4 {
+                let w = _mm512_loadu_si512(w.as_ptr().add(k * 4 * ROWS).cast());
+                for t in 0..TEAM {
+                    let four = q.as_ptr().add(t * stride + 4 * k).cast::<i32>().read_unaligned();
+                    s[t] = _mm512_dpbusd_epi32(s[t], w, _mm512_set1_epi32(four));
+                }
+            }
+            let factor = _mm512_loadu_si512(factors.as_ptr().add(g * ROWS).cast());
+            for t in 0..TEAM {
+                sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(s[t], factor));
+            }
+        }
     }
 }
 

@@ -50,6 +50,7 @@ fn spread(first: u32, second: u32) -> u64 {
 }
 
 impl Parts<66> for Iq2Xxs {
+    const GROUP: usize = 32;
     const SIGNS: bool = true;
     const D: Option<(usize, f32)> = Some((0, 0.125));
     #[inline(always)]
@@ -124,6 +125,7 @@ impl Parts<82> for Iq2S {
 }
 
 impl Parts<98> for Iq3Xxs {
+    const GROUP: usize = 32;
     const SIGNS: bool = true;
     const D: Option<(usize, f32)> = Some((0, 0.25));
     #[inline(always)]
@@ -144,6 +146,7 @@ impl Parts<98> for Iq3Xxs {
 }
 
 impl Parts<110> for Iq3S {
+    const GROUP: usize = 32;
     const SIGNS: bool = true;
     #[inline(always)]
     unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
@@ -164,6 +167,7 @@ impl Parts<110> for Iq3S {
 }
 
 impl Parts<50> for Iq1S {
+    const GROUP: usize = 32;
     const D: Option<(usize, f32)> = Some((0, 0.125));
     #[inline(always)]
     unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {

@@ -16,6 +16,8 @@ use super::super::weights::{IQ4_VALUES, Iq4Xs, Nested, Q2K, Q3K, Q4K, Q5K, Q6K};
 pub trait Parts<const B: usize>: Nested<B> {
     /// Whether there are signs beside the codes.
     const SIGNS: bool = false;
+    /// Weights under an integer scale: 16 or 32.
+    const GROUP: usize = 16;
     /// Where d stands as a half, and by what it is multiplied; `None` if it stands in parts.
     const D: Option<(usize, f32)> = Some((0, 1.0));
     /// Where the half stands whose negative the mins are multiplied by.
@@ -204,6 +206,7 @@ impl Parts<110> for Q3K {
 macro_rules! four_and_five {
     ($name:ident $b:literal $nibbles:literal $fifths:expr) => {
         impl Parts<$b> for $name {
+            const GROUP: usize = 32;
             const DMIN: usize = 2;
             #[inline(always)]
             unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
@@ -260,6 +263,7 @@ impl Parts<210> for Q6K {
 }
 
 impl Parts<136> for Iq4Xs {
+    const GROUP: usize = 32;
     #[inline(always)]
     unsafe fn part(block: *const u8, p: usize) -> (__m512i, u64) {
         // SAFETY: the caller's.
