@@ -35,7 +35,7 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
     let tokens: Vec<u32> = runs.iter().flat_map(|r| r.tokens).copied().collect();
     check(network, state, runs, &tokens)?;
     let turns = turns(network, state, runs);
-    let count = tokens.len();
+    let mut count = tokens.len();
 
     let mut x = vec![0f32; count * hidden];
     for (x, &token) in x.chunks_exact_mut(hidden).zip(&tokens) {
@@ -62,6 +62,19 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
         each(count, &mut q, |t, q| turn(network, layer.q_norm.as_deref(), &turns[t * head..][..head], q));
         each(count, &mut k, |t, k| turn(network, layer.k_norm.as_deref(), &turns[t * head..][..head], k));
         attend(network, state, runs, n, &q, &k, &v, &mut mixed);
+        if n + 1 == network.layers.len() {
+            // What is left is between a token and its logits.
+            pick(&mut x, wanted, hidden);
+            pick(&mut mixed, wanted, queries);
+            count = wanted.len();
+            if count == 0 {
+                break;
+            }
+            normed.truncate(count * hidden);
+            out.truncate(count * hidden);
+            gate.truncate(count * inner);
+            up.truncate(count * inner);
+        }
         if let Some(weight) = &layer.attn_sub_norm {
             norm_in_place(isa, &mut mixed, weight, epsilon);
         }
@@ -80,9 +93,7 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let picked: Vec<f32> = wanted.iter().flat_map(|&t| &x[t * hidden..(t + 1) * hidden]).copied().collect();
-    let mut normed = vec![0f32; picked.len()];
-    norm(isa, &picked, &network.output_norm, epsilon, &mut normed);
+    norm(isa, &x, &network.output_norm, epsilon, &mut normed);
     let mut logits = vec![0f32; wanted.len() * network.vocab()];
     let output = network.output.as_ref().unwrap_or(&network.embedding);
     multiply(&mut state.inputs, &normed, vec![(output, &mut logits[..])]);
@@ -102,6 +113,14 @@ fn check(network: &Network, state: &State, runs: &[Run], tokens: &[u32]) -> Resu
         }
     }
     Ok(())
+}
+
+/// Keeps the rows that are wanted.
+fn pick(rows: &mut Vec<f32>, wanted: &[usize], len: usize) {
+    for (to, &from) in wanted.iter().enumerate() {
+        rows.copy_within(from * len..(from + 1) * len, to * len);
+    }
+    rows.truncate(wanted.len() * len);
 }
 
 /// For every token the cosines, then the sines, of its position's angles.

@@ -159,42 +159,46 @@ pub fn tile<const GROUP: usize>(
     token: usize,
     out: &mut [[f32; ROWS]; TOKENS],
 ) {
-    for first in (0..TOKENS).step_by(TEAM) {
-        let out = (&mut out[first..first + TEAM]).try_into().expect("a team");
-        if token + first < x.tokens {
-            // SAFETY: this function is named only where the features were found.
-            unsafe { team::<GROUP>(panel, x, token + first, out) };
-        } else {
-            *out = [[0.0; ROWS]; TEAM];
+    // SAFETY: this function is named only where the features were found.
+    unsafe { blocks::<GROUP>(panel, x, token, out) }
+}
+
+/// Block after block: what a block has is read from afar once for all tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+fn blocks<const GROUP: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
+    *out = [[0.0; ROWS]; TOKENS];
+    let teams = (x.tokens - token).min(TOKENS).div_ceil(TEAM);
+    for b in 0..panel.cols / 256 {
+        for (i, out) in out.as_chunks_mut::<TEAM>().0.iter_mut().enumerate().take(teams) {
+            team::<GROUP>(panel, x, b, token + i * TEAM, out);
         }
     }
 }
 
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn team<const GROUP: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
+fn team<const GROUP: usize>(
+    panel: &Panel,
+    x: &Activations,
+    b: usize,
+    token: usize,
+    out: &mut [[f32; ROWS]; TEAM],
+) {
     let (all, stride) = (x.stride / 256, x.stride / 16);
-    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
-    let scales = &x.scales[token * all..(token + TEAM) * all];
-    let mut acc = [_mm512_setzero_ps(); TEAM];
-    for b in 0..panel.cols / 256 {
-        let w = &panel.codes[b * 256 * ROWS..][..256 * ROWS];
-        let factors = &panel.factors[b * 256 / GROUP * ROWS..][..256 / GROUP * ROWS];
-        let sixteens = &x.sixteens[token * stride + b * 16..];
-        let zero = [_mm512_setzero_si512(); TEAM];
-        let mut s = match panel.lifts.get(b * 16 * ROWS..(b + 1) * 16 * ROWS) {
-            Some(lifts) => pairs(lifts, sixteens, stride),
-            None => zero,
-        };
-        scaled::<GROUP>(w, factors, &x.codes[token * x.stride + b * 256..], x.stride, &mut s);
-        add(&s, &panel.scales[b * ROWS..], &scales[b..], all, &mut acc);
-        if !panel.mins.is_empty() {
-            let s = pairs(&panel.integers[b * 16 * ROWS..][..16 * ROWS], sixteens, stride);
-            add(&s, &panel.mins[b * ROWS..], &scales[b..], all, &mut acc);
-        }
-    }
-    for t in 0..TEAM {
-        // SAFETY: sixteen floats.
-        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
+    let scales = &x.scales[token * all + b..];
+    let w = &panel.codes[b * 256 * ROWS..][..256 * ROWS];
+    let factors = &panel.factors[b * 256 / GROUP * ROWS..][..256 / GROUP * ROWS];
+    let sixteens = &x.sixteens[token * stride + b * 16..];
+    let mut s = match panel.lifts.get(b * 16 * ROWS..(b + 1) * 16 * ROWS) {
+        Some(lifts) => pairs(lifts, sixteens, stride),
+        None => [_mm512_setzero_si512(); TEAM],
+    };
+    scaled::<GROUP>(w, factors, &x.codes[token * x.stride + b * 256..], x.stride, &mut s);
+    add(&s, &panel.scales[b * ROWS..], scales, all, out);
+    if !panel.mins.is_empty() {
+        let s = pairs(&panel.integers[b * 16 * ROWS..][..16 * ROWS], sixteens, stride);
+        add(&s, &panel.mins[b * ROWS..], scales, all, out);
     }
 }
 
@@ -231,12 +235,17 @@ fn scaled<const GROUP: usize>(
 /// Adds integers under their rows' scales `d`, and the tokens', `stride` one after the other.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn add(s: &[__m512i; TEAM], d: &[f32], scales: &[f32], stride: usize, acc: &mut [__m512; TEAM]) {
+fn add(s: &[__m512i; TEAM], d: &[f32], scales: &[f32], stride: usize, out: &mut [[f32; ROWS]; TEAM]) {
     // SAFETY: sixteen floats, by the slice.
     let d = unsafe { _mm512_loadu_ps(d[..ROWS].as_ptr()) };
     for t in 0..TEAM {
         let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s[t]), d);
-        acc[t] = _mm512_fmadd_ps(part, _mm512_set1_ps(scales[t * stride]), acc[t]);
+        // SAFETY: sixteen floats.
+        unsafe {
+            let sum =
+                _mm512_fmadd_ps(part, _mm512_set1_ps(scales[t * stride]), _mm512_loadu_ps(out[t].as_ptr()));
+            _mm512_storeu_ps(out[t].as_mut_ptr(), sum);
+        }
     }
 }
 
