@@ -21,8 +21,9 @@ pub(super) const HALF_MIN: f32 = 1.0 / 16_777_216.0;
 /// The largest half.
 const HALF_MAX: f32 = 65504.0;
 
-/// No type reaches this far, so weights beyond it may as well lie here, where their squares are finite.
-const FAR: f32 = (1 << 30) as f32;
+/// So much further than any type reaches (65504 · 32) that where a weight beyond it lies does not tell one scale from
+/// another, and its square is still finite.
+const FAR: f32 = (1u64 << 40) as f32;
 
 /// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
 pub(super) const TO_INTEGER: f32 = 12_582_912.0;
