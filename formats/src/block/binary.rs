@@ -32,10 +32,22 @@ impl Block<128, 18> for Q1_0 {
                 total[l] += w;
             }
         }
-        *bytes = [0; 18];
-        pack_half(scaled::total(&sum) / scaled::total(&total), bytes);
+        let mut codes = [0; 128];
         for j in 0..128 {
-            bytes[2 + j / 8] |= u8::from(x[j] >= 0.0) << (j % 8);
+            codes[j] = u8::from(x[j] >= 0.0);
+        }
+        Self::lay_out(scaled::total(&sum) / scaled::total(&total), &codes, bytes);
+    }
+}
+
+impl Q1_0 {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(d: f32, codes: &[u8; 128], bytes: &mut [u8; 18]) {
+        *bytes = [0; 18];
+        pack_half(d, bytes);
+        for j in 0..128 {
+            bytes[2 + j / 8] |= codes[j] << (j % 8);
         }
     }
 }

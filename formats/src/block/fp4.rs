@@ -167,6 +167,14 @@ fn ue4m3(half: f32) -> i32 {
     (if half < 8.0 / 1024.0 { subnormal } else { normal }).clamp(1, 0x7E)
 }
 
+/// Byte j holds code j low and code j + 8 high.
+#[inline(always)]
+pub(super) fn pack_short_nibbles(q: &[u8; 16], bytes: &mut [u8]) {
+    for j in 0..8 {
+        bytes[j] = q[j] | q[j + 8] << 4;
+    }
+}
+
 /// All scales from where the peak is beyond the last level to where it is between small ones.
 #[inline(always)]
 fn pack_small_floats<const WEIGHTED: bool>(
@@ -204,11 +212,8 @@ fn pack_small_floats<const WEIGHTED: bool>(
     let codes = groups.codes::<Floats>(&inverse(&s), &[0.0; LANES]);
     for (b, bytes) in bytes.iter_mut().enumerate() {
         for g in 0..4 {
-            let codes = &codes[4 * b + g];
             bytes[g] = best[4 * b + g] as u8;
-            for j in 0..8 {
-                bytes[4 + 8 * g + j] = codes[j] | codes[j + 8] << 4;
-            }
+            pack_short_nibbles(&codes[4 * b + g], &mut bytes[4 + 8 * g..]);
         }
     }
 }

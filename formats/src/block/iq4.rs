@@ -105,10 +105,8 @@ impl Block<256, 136> for Iq4Xs {
     #[inline(always)]
     fn decode(bytes: &[u8; 136], out: &mut [f32; 256]) {
         let d = half(bytes);
-        let high = u16::from_le_bytes([bytes[2], bytes[3]]);
         for g in 0..8 {
-            let scale = bytes[4 + g / 2] >> (4 * (g % 2)) & 15 | ((high >> (2 * g) & 3) as u8) << 4;
-            let step = d * f32::from(scale as i8 - 32);
+            let step = d * f32::from(Self::scale(bytes, g));
             let q = nibbles(&bytes[8 + 16 * g..]);
             for j in 0..32 {
                 out[32 * g + j] = step * VALUES[usize::from(q[j])];
@@ -118,15 +116,30 @@ impl Block<256, 136> for Iq4Xs {
 
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 136]) {
-        let fit = scaled::fit::<Self, 1, 32, 8>(x, w, effort);
-        pack_half(fit.d, bytes);
+        Self::lay_out(&scaled::fit::<Self, 1, 32, 8>(x, w, effort), bytes);
+    }
+}
+
+impl Iq4Xs {
+    /// The scale of a group.
+    #[inline(always)]
+    pub(super) fn scale(bytes: &[u8; 136], g: usize) -> i8 {
+        let high = u16::from_le_bytes([bytes[2], bytes[3]]);
+        let scale = bytes[4 + g / 2] >> (4 * (g % 2)) & 15 | ((high >> (2 * g) & 3) as u8) << 4;
+        scale as i8 - 32
+    }
+
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(block: &scaled::Scaled<8>, bytes: &mut [u8; 136]) {
+        pack_half(block.d, bytes);
         let (mut high, mut low) = (0u16, [0u8; 4]);
         for g in 0..8 {
-            let s = (fit.scales[g] + 32) as u8;
+            let s = (block.scales[g] + 32) as u8;
             low[g / 2] |= (s & 15) << (4 * (g % 2));
             high |= u16::from(s >> 4) << (2 * g);
             let mut q = [0; 32];
-            q.copy_from_slice(&fit.codes[32 * g..32 * (g + 1)]);
+            q.copy_from_slice(&block.codes[32 * g..32 * (g + 1)]);
             pack_nibbles(&q, &mut bytes[8 + 16 * g..]);
         }
         bytes[2..4].copy_from_slice(&high.to_le_bytes());

@@ -3,6 +3,7 @@
 
 use super::affine;
 use super::groups::{Integers, Row};
+use super::how::amplify_half;
 use super::layout::{
     half, long_nibbles, pack_half, pack_long_nibbles, pack_pairs, pack_planes, pack_six_bit_codes,
     pack_sixes, pack_sixteen_sixes, pairs, planes, six_bit_codes, sixes, sixteen_sixes,
@@ -114,6 +115,8 @@ impl Block<256, 84> for Q2K {
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
+    const AMPLIFIED: bool = true;
+
     #[inline(always)]
     fn decode(bytes: &[u8; 84], out: &mut [f32; 256]) {
         let (mut scales, mut mins, mut q) = ([0; 16], [0; 16], [0; 256]);
@@ -126,14 +129,27 @@ impl Block<256, 84> for Q2K {
     }
 
     #[inline(always)]
+    fn amplify(bytes: &mut [u8; 84], by: f32) {
+        amplify_half(&mut bytes[80..], by);
+        amplify_half(&mut bytes[82..], by);
+    }
+
+    #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 84]) {
-        let fit = affine::fit::<Q2K, 2, 16, 16>(x, w, effort);
+        Self::lay_out(&affine::fit::<Q2K, 2, 16, 16>(x, w, effort), bytes);
+    }
+}
+
+impl Q2K {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(block: &affine::Affine<16>, bytes: &mut [u8; 84]) {
         for g in 0..16 {
-            bytes[g] = fit.scales[g] | fit.mins[g] << 4;
+            bytes[g] = block.scales[g] | block.mins[g] << 4;
         }
-        pack_pairs(&fit.codes, &mut bytes[16..80]);
-        pack_half(fit.d, &mut bytes[80..]);
-        pack_half(fit.dmin, &mut bytes[82..]);
+        pack_pairs(&block.codes, &mut bytes[16..80]);
+        pack_half(block.d, &mut bytes[80..]);
+        pack_half(block.dmin, &mut bytes[82..]);
     }
 }
 
@@ -173,15 +189,22 @@ impl Block<256, 110> for Q3K {
 
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 110]) {
-        let fit = scaled::fit::<Q3K, 2, 16, 16>(x, w, effort);
+        Self::lay_out(&scaled::fit::<Q3K, 2, 16, 16>(x, w, effort), bytes);
+    }
+}
+
+impl Q3K {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(block: &scaled::Scaled<16>, bytes: &mut [u8; 110]) {
         let mut six = [0; 16];
         for g in 0..16 {
-            six[g] = (fit.scales[g] + 32) as u8;
+            six[g] = (block.scales[g] + 32) as u8;
         }
-        pack_planes(&fit.codes, 2, &mut bytes[..32]);
-        pack_pairs(&fit.codes, &mut bytes[32..96]);
+        pack_planes(&block.codes, 2, &mut bytes[..32]);
+        pack_pairs(&block.codes, &mut bytes[32..96]);
         pack_sixteen_sixes(&six, &mut bytes[96..108]);
-        pack_half(fit.d, &mut bytes[108..]);
+        pack_half(block.d, &mut bytes[108..]);
     }
 }
 
@@ -217,11 +240,18 @@ impl Block<256, 144> for Q4K {
 
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 144]) {
-        let fit = affine::fit::<Q4K, 1, 32, 8>(x, w, effort);
-        pack_half(fit.d, bytes);
-        pack_half(fit.dmin, &mut bytes[2..]);
-        pack_sixes(&fit.scales, &fit.mins, &mut bytes[4..16]);
-        pack_long_nibbles(&fit.codes, &mut bytes[16..]);
+        Self::lay_out(&affine::fit::<Q4K, 1, 32, 8>(x, w, effort), bytes);
+    }
+}
+
+impl Q4K {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(block: &affine::Affine<8>, bytes: &mut [u8; 144]) {
+        pack_half(block.d, bytes);
+        pack_half(block.dmin, &mut bytes[2..]);
+        pack_sixes(&block.scales, &block.mins, &mut bytes[4..16]);
+        pack_long_nibbles(&block.codes, &mut bytes[16..]);
     }
 }
 
@@ -251,12 +281,19 @@ impl Block<256, 176> for Q5K {
 
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 176]) {
-        let fit = affine::fit::<Q5K, 1, 32, 8>(x, w, effort);
-        pack_half(fit.d, bytes);
-        pack_half(fit.dmin, &mut bytes[2..]);
-        pack_sixes(&fit.scales, &fit.mins, &mut bytes[4..16]);
-        pack_planes(&fit.codes, 4, &mut bytes[16..48]);
-        pack_long_nibbles(&fit.codes, &mut bytes[48..]);
+        Self::lay_out(&affine::fit::<Q5K, 1, 32, 8>(x, w, effort), bytes);
+    }
+}
+
+impl Q5K {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(block: &affine::Affine<8>, bytes: &mut [u8; 176]) {
+        pack_half(block.d, bytes);
+        pack_half(block.dmin, &mut bytes[2..]);
+        pack_sixes(&block.scales, &block.mins, &mut bytes[4..16]);
+        pack_planes(&block.codes, 4, &mut bytes[16..48]);
+        pack_long_nibbles(&block.codes, &mut bytes[48..]);
     }
 }
 
@@ -289,13 +326,20 @@ impl Block<256, 210> for Q6K {
 
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 210]) {
-        let fit = scaled::fit::<Q6K, 2, 16, 16>(x, w, effort);
+        Self::lay_out(&scaled::fit::<Q6K, 2, 16, 16>(x, w, effort), bytes);
+    }
+}
+
+impl Q6K {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(block: &scaled::Scaled<16>, bytes: &mut [u8; 210]) {
         let (low, rest) = bytes.split_at_mut(128);
-        pack_six_bit_codes(&fit.codes, low, &mut rest[..64]);
+        pack_six_bit_codes(&block.codes, low, &mut rest[..64]);
         for g in 0..16 {
-            rest[64 + g] = fit.scales[g] as u8;
+            rest[64 + g] = block.scales[g] as u8;
         }
-        pack_half(fit.d, &mut rest[80..]);
+        pack_half(block.d, &mut rest[80..]);
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Block, Effort, Prior, TEAM};
 
 /// Bit j of a 32-bit number is the fifth bit of code j.
 #[inline(always)]
-fn fifth_bits(q: &mut [u8; 32], bits: &[u8]) {
+pub(super) fn fifth_bits(q: &mut [u8; 32], bits: &[u8]) {
     for j in 0..32 {
         q[j] |= (bits[j / 8] >> (j % 8) & 1) << 4;
     }
@@ -33,7 +33,7 @@ const fn places(first: f32, step: f32) -> Lanes {
 }
 
 /// A type whose blocks are x = d · q.
-trait Scaled<const B: usize> {
+pub(super) trait Scaled<const B: usize> {
     /// How its scales are looked for where all weights count the same.
     type Survey: Survey;
     const CODES: Codes;
@@ -78,7 +78,7 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
 }
 
 /// A type whose blocks are x = d · q + m, with codes from 0 to `HI`.
-trait Affine<const HI: i16, const B: usize> {
+pub(super) trait Affine<const HI: i16, const B: usize> {
     /// Lays a block out.
     fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; B]);
 }

@@ -12,6 +12,7 @@ mod affine;
 mod binary;
 mod float;
 mod fp4;
+pub mod grid;
 mod groups;
 mod how;
 mod iq4;
@@ -43,8 +44,15 @@ pub trait Block<const W: usize, const B: usize>: 'static {
     /// what gave the lesser KL divergence on real models.
     const PREFERS_PRIOR: [bool; 2] = [false, false];
 
+    /// Whether blocks under [`Objective::Prior`] are amplified: see [`how::amplification`].
+    const AMPLIFIED: bool = false;
+
     /// Unpacks a block.
     fn decode(bytes: &[u8; B], out: &mut [f32; W]);
+
+    /// Multiplies the halves under which all weights of a block stand, where [`Block::AMPLIFIED`].
+    #[inline(always)]
+    fn amplify(_bytes: &mut [u8; B], _by: f32) {}
 
     /// Packs finite weights with the least squared error that the type's search finds; with `w`, with the least
     /// sum of w × error². These are finite and not negative. A type defines this or [`Block::encode_all`].
@@ -118,6 +126,13 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
             T::PRIOR.weigh(&x[b], importance, &mut w[b]);
         }
         T::encode_all(x, Some(&w[..x.len()]), how.effort, bytes);
+        if T::AMPLIFIED {
+            for b in 0..x.len() {
+                let mut y = [0.0; W];
+                T::decode(&bytes[b], &mut y);
+                T::amplify(&mut bytes[b], how::amplification(&x[b], &w[b], &y));
+            }
+        }
     }
 }
 

@@ -172,7 +172,28 @@ impl Block<256, 54> for Tq1_0 {
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 54]) {
         let d = fit(x, w, effort);
-        let trits = round(x, d);
+        Self::lay_out(d, &round(x, d), bytes);
+    }
+}
+
+impl Tq1_0 {
+    /// The trits of a block, counted from −1.
+    pub(super) fn trits(bytes: &[u8; 54], trits: &mut [u8; 256]) {
+        for (byte, count, weight, digits) in PARTS {
+            let mut power = 1u8;
+            for n in 0..digits {
+                for i in 0..count {
+                    let digit = (u16::from(bytes[byte + i].wrapping_mul(power)) * 3) >> 8;
+                    trits[weight + n * count + i] = digit as u8;
+                }
+                power = power.wrapping_mul(3);
+            }
+        }
+    }
+
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(d: f32, trits: &[u8; 256], bytes: &mut [u8; 54]) {
         for (byte, count, weight, digits) in PARTS {
             for i in 0..count {
                 // Five digits always: the fifth of the last part is zero.
@@ -209,8 +230,15 @@ impl Block<256, 66> for Tq2_0 {
     #[inline(always)]
     fn encode(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort, bytes: &mut [u8; 66]) {
         let d = fit(x, w, effort);
-        let codes = round(x, d);
-        pack_pairs(&codes, &mut bytes[..64]);
+        Self::lay_out(d, &round(x, d), bytes);
+    }
+}
+
+impl Tq2_0 {
+    /// Lays a block out.
+    #[inline(always)]
+    pub(super) fn lay_out(d: f32, codes: &[u8; 256], bytes: &mut [u8; 66]) {
+        pack_pairs(codes, &mut bytes[..64]);
         pack_half(d, &mut bytes[64..]);
     }
 }

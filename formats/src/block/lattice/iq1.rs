@@ -4,6 +4,7 @@ use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
 use super::points::SHIFT;
 use super::sample::Signs;
+use crate::block::how::amplify_half;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior, f16_to_f32, f32_to_f16};
 
@@ -24,6 +25,8 @@ impl Block<256, 50> for Iq1S {
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
+    const AMPLIFIED: bool = true;
+
     #[inline(always)]
     fn decode(bytes: &[u8; 50], out: &mut [f32; 256]) {
         let d = half(bytes);
@@ -34,6 +37,11 @@ impl Block<256, 50> for Iq1S {
             let step = d * f32::from(2 * (high >> 12 & 7) + 1);
             shifted(step, &grid::IQ1[index], high >> 15 == 1, out);
         }
+    }
+
+    #[inline(always)]
+    fn amplify(bytes: &mut [u8; 50], by: f32) {
+        amplify_half(&mut bytes[0..], by);
     }
 
     #[inline(always)]
@@ -79,21 +87,29 @@ impl Block<256, 56> for Iq1M {
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
+    const AMPLIFIED: bool = true;
+
     #[inline(always)]
     fn decode(bytes: &[u8; 56], out: &mut [f32; 256]) {
         let (low, rest) = bytes.split_at(32);
         let (high, rest) = rest.split_at(16);
-        let (mut scales, mut d) = ([0; 4], 0);
-        for i in 0..4 {
-            scales[i] = u16::from_le_bytes([rest[2 * i], rest[2 * i + 1]]);
-            d |= scales[i] >> 12 << (4 * i);
-        }
-        let d = f16_to_f32(d);
+        let (scales, d) = iq1m_scales(rest);
         for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let high = high[l / 2] >> (4 * (l % 2));
             let index = usize::from(low[l]) | usize::from(high & 7) << 8;
             let step = d * f32::from(2 * (scales[l / 8] >> (3 * (l / 2 % 4)) & 7) + 1);
             shifted(step, &grid::IQ1[index], high & 8 != 0, out);
+        }
+    }
+
+    #[inline(always)]
+    fn amplify(bytes: &mut [u8; 56], by: f32) {
+        let rest = &mut bytes[48..];
+        let (mut scales, d) = iq1m_scales(rest);
+        let d = f32_to_f16((d * by).clamp(-65504.0, 65504.0));
+        for i in 0..4 {
+            scales[i] = scales[i] & 0x0FFF | (d >> (4 * i) & 15) << 12;
+            rest[2 * i..2 * i + 2].copy_from_slice(&scales[i].to_le_bytes());
         }
     }
 
@@ -120,6 +136,17 @@ impl Block<256, 56> for Iq1M {
             rest[2 * i..2 * i + 2].copy_from_slice(&number.to_le_bytes());
         }
     }
+}
+
+/// The four numbers behind the points of [`Iq1M`], and the half that their upper nibbles make.
+#[inline(always)]
+fn iq1m_scales(bytes: &[u8]) -> ([u16; 4], f32) {
+    let (mut scales, mut d) = ([0; 4], 0);
+    for i in 0..4 {
+        scales[i] = u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]);
+        d |= scales[i] >> 12 << (4 * i);
+    }
+    (scales, f16_to_f32(d))
 }
 
 impl Lattice<8, 3> for Iq1M {

@@ -5,6 +5,7 @@ use super::grid::{self, Walk};
 use super::points::Code;
 use super::sample::Signs;
 use super::{eight_signs, signed};
+use crate::block::how::amplify_half;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior};
 
@@ -30,6 +31,8 @@ impl Block<256, 66> for Iq2Xxs {
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
+    const AMPLIFIED: bool = true;
+
     #[inline(always)]
     fn decode(bytes: &[u8; 66], out: &mut [f32; 256]) {
         let d = half(bytes);
@@ -41,6 +44,11 @@ impl Block<256, 66> for Iq2Xxs {
                 signed(step, point, eight_signs(signs >> (7 * l)), &mut out[8 * l..8 * l + 8]);
             }
         }
+    }
+
+    #[inline(always)]
+    fn amplify(bytes: &mut [u8; 66], by: f32) {
+        amplify_half(&mut bytes[0..], by);
     }
 
     #[inline(always)]
@@ -83,6 +91,8 @@ impl Block<256, 74> for Iq2Xs {
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
+    const AMPLIFIED: bool = true;
+
     #[inline(always)]
     fn decode(bytes: &[u8; 74], out: &mut [f32; 256]) {
         let d = half(bytes);
@@ -92,6 +102,11 @@ impl Block<256, 74> for Iq2Xs {
             let step = step(d, scales[l / 4] >> (4 * (l / 2 % 2)));
             signed(step, &grid::IQ2_XS[usize::from(code & 511)], eight_signs(u32::from(code >> 9)), out);
         }
+    }
+
+    #[inline(always)]
+    fn amplify(bytes: &mut [u8; 74], by: f32) {
+        amplify_half(&mut bytes[0..], by);
     }
 
     #[inline(always)]
@@ -132,6 +147,8 @@ impl Block<256, 82> for Iq2S {
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
+    const AMPLIFIED: bool = true;
+
     #[inline(always)]
     fn decode(bytes: &[u8; 82], out: &mut [f32; 256]) {
         let d = half(bytes);
@@ -143,6 +160,11 @@ impl Block<256, 82> for Iq2S {
             let step = step(d, scales[l / 4] >> (4 * (l / 2 % 2)));
             signed(step, &grid::IQ2_S[index], signs[l], out);
         }
+    }
+
+    #[inline(always)]
+    fn amplify(bytes: &mut [u8; 82], by: f32) {
+        amplify_half(&mut bytes[0..], by);
     }
 
     #[inline(always)]

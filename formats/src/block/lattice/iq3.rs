@@ -4,6 +4,7 @@ use super::fit::{Lattice, Plan, fit};
 use super::grid::{self, Walk};
 use super::sample::Signs;
 use super::{eight_signs, signed};
+use crate::block::how::amplify_half;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior};
 
@@ -14,6 +15,8 @@ pub struct Iq3Xxs;
 impl Block<256, 98> for Iq3Xxs {
     const PRIOR: Prior = Prior::FourthRoot(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
+
+    const AMPLIFIED: bool = true;
 
     #[inline(always)]
     fn decode(bytes: &[u8; 98], out: &mut [f32; 256]) {
@@ -29,6 +32,11 @@ impl Block<256, 98> for Iq3Xxs {
                 signed(step, point, signs, &mut out[4 * l..4 * l + 4]);
             }
         }
+    }
+
+    #[inline(always)]
+    fn amplify(bytes: &mut [u8; 98], by: f32) {
+        amplify_half(&mut bytes[0..], by);
     }
 
     #[inline(always)]
