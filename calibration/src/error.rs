@@ -85,4 +85,35 @@ pub enum Fault {
         /// Matrices that are stacked in the tensor.
         matrices: u64,
     },
+    /// Statistics that do not go together.
+    #[error(
+        "{entry} has {values} values and {counts} counts, but in {other} {other_values} and {other_counts}"
+    )]
+    Unlike {
+        /// The tensor that is measured.
+        entry: String,
+        /// The number of its values.
+        values: u64,
+        /// The number of its counts.
+        counts: u64,
+        /// The other file.
+        other: String,
+        /// The number of its values there.
+        other_values: u64,
+        /// The number of its counts there.
+        other_counts: u64,
+    },
+    /// Sums that f32 cannot hold.
+    #[error("value {index} of {entry} and the one in {other} add up to more than f32 can hold")]
+    Overflow {
+        /// The tensor that is measured.
+        entry: String,
+        /// Which of its numbers, from 0.
+        index: u64,
+        /// The other file.
+        other: String,
+    },
+    /// Something that a kind of file has no room for.
+    #[error("cannot be written: {0}")]
+    Unwritable(String),
 }

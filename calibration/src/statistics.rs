@@ -1,10 +1,16 @@
 //! What was measured, and how much it makes each weight count.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use formats::metadata::Metadata;
+
 use crate::error::{Error, Fault, Result};
+
+/// The tokens of a chunk where nothing says how many: what llama-imatrix reads at a time if it is not told otherwise.
+pub const CHUNK_SIZE: u64 = 512;
 
 /// Measurements of a model's matrices while it read a text.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,23 +19,37 @@ pub struct Statistics {
     pub file: String,
     /// Under the names of the tensors, as GGUF has them.
     pub entries: BTreeMap<String, Arc<Entry>>,
+    /// What the entries' counts count.
+    pub unit: Unit,
     /// The texts' names.
     pub datasets: Vec<String>,
     /// Chunks of text that were read, where the file says so.
     pub chunks: Option<u64>,
     /// Tokens of a chunk, where the file says so.
     pub chunk_size: Option<u64>,
+    /// What else is to be said of them, under keys of their own, such as [`crate::imatrix::HASH`].
+    pub more: Metadata,
     /// What was put right, for people to read.
     pub notes: Vec<String>,
 }
 
+/// What is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Inputs that were squared.
+    #[default]
+    Tokens,
+    /// Stretches of text of one length, which is often not known: all that a `.dat` has.
+    Chunks,
+}
+
 /// Measurements of one tensor: of a matrix, or of several that are stacked (experts).
+///
+/// Sums and counts are kept, as files have them, since means times counts would not give the same sums again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The mean squares of the inputs: one for each column of each matrix, matrix after matrix. Finite, not negative.
-    pub means: Vec<f32>,
-    /// How often each matrix was measured, or one number for all. In tokens, or in chunks where a file has no more.
-    pub counts: Vec<u64>,
+    sums: Vec<f32>,
+    counts: Vec<u64>,
 }
 
 /// How much each weight of a tensor counts: as much as its column's inputs are large.
@@ -46,10 +66,73 @@ pub struct Importance {
 #[derive(Debug)]
 pub struct Columns<'a> {
     of: &'a Importance,
-    /// Values that do not lie side by side.
+    /// The values that were asked for last.
     values: Vec<f32>,
     /// Where the first of them stands, and their number, if they are the same wherever in a matrix that is so.
     held: Option<(usize, usize)>,
+}
+
+impl Entry {
+    /// The sums of the inputs' squares, one for each column of each matrix, matrix after matrix; and how often each
+    /// matrix was measured, or one number for all.
+    ///
+    /// `None` if there are no sums, if they cannot be dealt out evenly to the counts, or if one of them is not finite
+    /// or is negative.
+    pub fn new(mut sums: Vec<f32>, counts: Vec<u64>) -> Option<Self> {
+        let even = !sums.is_empty() && sums.len().checked_rem(counts.len()) == Some(0);
+        let valid = even && sums.iter().all(|x| x.is_finite() && *x >= 0.0);
+        sums.iter_mut().for_each(|x| *x += 0.0); // of two zeros, the one without a sign
+        valid.then_some(Self { sums, counts })
+    }
+
+    /// The sums of the inputs' squares, finite and not negative.
+    pub fn sums(&self) -> &[f32] {
+        &self.sums
+    }
+
+    /// How often each matrix was measured, or one number for all.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// The number of sums that go with a count: a matrix's columns.
+    pub fn cols(&self) -> usize {
+        self.sums.len() / self.counts.len()
+    }
+
+    /// The sums of each count, with it.
+    pub fn matrices(&self) -> impl ExactSizeIterator<Item = (&[f32], u64)> {
+        self.sums.chunks_exact(self.cols()).zip(self.counts.iter().copied())
+    }
+
+    /// The mean squares of the inputs. Where nothing was measured they are 1, as llama-quantize takes them to be:
+    /// nothing is known, so all columns are alike.
+    pub fn means(&self) -> Vec<f32> {
+        let mut means = Vec::with_capacity(self.sums.len());
+        self.append_means(0..self.sums.len(), &mut means);
+        means
+    }
+
+    fn append_means(&self, range: Range<usize>, to: &mut Vec<f32>) {
+        let cols = self.cols();
+        let mut next = range.start;
+        while next < range.end {
+            let end = (next / cols * cols + cols).min(range.end);
+            match self.counts[next / cols] {
+                0 => to.resize(to.len() + end - next, 1.0),
+                count => to.extend(self.sums[next..end].iter().map(|x| x / count as f32)),
+            }
+            next = end;
+        }
+    }
+
+    /// With everything counted `n` times.
+    pub(crate) fn times(&self, n: u64) -> Self {
+        Self {
+            sums: self.sums.iter().map(|x| (x * n as f32).min(f32::MAX)).collect(),
+            counts: self.counts.iter().map(|c| c.saturating_mul(n)).collect(),
+        }
+    }
 }
 
 impl Statistics {
@@ -62,12 +145,28 @@ impl Statistics {
         let cols = shape.last().copied().unwrap_or(1);
         let rows = shape.len().checked_sub(2).map_or(1, |i| shape[i]);
         let matrices = shape[..shape.len().saturating_sub(2)].iter().product::<u64>();
-        let found = entry.means.len() as u64;
+        let found = entry.sums.len() as u64;
         if cols.checked_mul(matrices) != Some(found) {
             let fault = Fault::Mismatch { tensor: name.to_string(), found, cols, matrices };
             return Err(Error::new(&self.file, None, fault));
         }
         Ok(Some(Importance { entry: entry.clone(), cols, rows: rows.max(1) }))
+    }
+
+    /// The same in tokens, if they are counted in chunks: of [`CHUNK_SIZE`] where theirs is not known. Means stay what
+    /// they are, but for rounding where the size is no power of two.
+    pub fn in_tokens(&self) -> Cow<'_, Self> {
+        self.in_tokens_or(CHUNK_SIZE)
+    }
+
+    /// The same in tokens; where the size of chunks is not known, it is `size`.
+    pub(crate) fn in_tokens_or(&self, size: u64) -> Cow<'_, Self> {
+        if self.unit == Unit::Tokens {
+            return Cow::Borrowed(self);
+        }
+        let size = self.chunk_size.unwrap_or(size);
+        let entries = self.entries.iter().map(|(name, e)| (name.clone(), Arc::new(e.times(size)))).collect();
+        Cow::Owned(Self { entries, unit: Unit::Tokens, chunk_size: Some(size), ..self.clone() })
     }
 }
 
@@ -90,11 +189,10 @@ impl Columns<'_> {
     /// If the tensor has fewer weights.
     pub fn of(&mut self, range: Range<u64>) -> &[f32] {
         let Importance { entry, cols, rows } = self.of;
-        let (at, len) = (self.of.index(range.start), (range.end - range.start) as usize);
-        let left = (cols - range.start % cols) as usize;
-        if len <= left {
-            return &entry.means[at..at + len];
+        if range.is_empty() {
+            return &[];
         }
+        let (at, len) = (self.of.index(range.start), (range.end - range.start) as usize);
         // Within a matrix, what starts in the same column is the same: mostly every piece of the work.
         let matrix = cols * rows;
         let one = range.start / matrix == (range.end - 1) / matrix;
@@ -103,11 +201,10 @@ impl Columns<'_> {
         }
         self.held = one.then_some((at, len));
         self.values.clear();
-        self.values.extend_from_slice(&entry.means[at..at + left]);
-        let mut next = range.start + left as u64;
+        let mut next = range.start;
         while next < range.end {
-            let (at, n) = (self.of.index(next), (range.end - next).min(*cols));
-            self.values.extend_from_slice(&entry.means[at..at + n as usize]);
+            let (at, n) = (self.of.index(next), (range.end - next).min(cols - next % cols));
+            entry.append_means(at..at + n as usize, &mut self.values);
             next += n;
         }
         &self.values
@@ -120,8 +217,10 @@ mod tests {
 
     use super::*;
 
-    fn statistics(means: Vec<f32>) -> Statistics {
-        let entry = Arc::new(Entry { means, counts: vec![1] });
+    fn statistics(means: Vec<f32>, counts: u64) -> Statistics {
+        // Means times 3 and divided by it again are what they were, as long as they are small whole numbers.
+        let sums = means.iter().map(|x| 3.0 * x).collect();
+        let entry = Arc::new(Entry::new(sums, vec![3; counts as usize]).unwrap());
         Statistics {
             file: "x.gguf".into(),
             entries: [("a".to_string(), entry)].into(),
@@ -132,10 +231,10 @@ mod tests {
     proptest! {
         #[test]
         fn every_weight_has_its_columns_importance(
-            (matrices, rows, cols) in (1..4u64, 1..5u64, 1..9u64),
+            (matrices, rows, cols, one) in (1..4u64, 1..5u64, 1..9u64, proptest::bool::ANY),
             cuts in proptest::collection::vec((0..200u64, 1..60u64), 1..20),
         ) {
-            let s = statistics((0..matrices * cols).map(|i| i as f32).collect());
+            let s = statistics((0..matrices * cols).map(|i| i as f32).collect(), if one { 1 } else { matrices });
             let shape = if matrices == 1 { vec![rows, cols] } else { vec![matrices, rows, cols] };
             let importance = s.importance("a", &shape).unwrap().unwrap();
             let total = matrices * rows * cols;
@@ -153,7 +252,7 @@ mod tests {
 
     #[test]
     fn another_size_is_said_with_both_numbers() {
-        let s = statistics(vec![1.0; 12]);
+        let s = statistics(vec![1.0; 12], 3);
         assert!(s.importance("b", &[4, 12]).unwrap().is_none());
         assert!(s.importance("a", &[12]).unwrap().is_some());
         let text = |shape: &[u64]| s.importance("a", shape).unwrap_err().to_string();
@@ -165,5 +264,29 @@ mod tests {
         // Stacked matrices may have one size with one matrix of more columns; nothing tells them apart.
         assert!(s.importance("a", &[3, 5, 4]).unwrap().is_some());
         assert!(s.importance("a", &[0, 5, 12]).is_err());
+    }
+    #[test]
+    fn an_entry_is_what_a_file_can_hold() {
+        let valid = |sums: &[f32], counts: &[u64]| Entry::new(sums.to_vec(), counts.to_vec()).is_some();
+        assert!(valid(&[1.0, 0.0, 3.0, 4.0], &[0, 7]));
+        assert!(!valid(&[], &[]) && !valid(&[], &[1]) && !valid(&[1.0], &[]) && !valid(&[1.0; 3], &[1, 1]));
+        assert!([-1.0, f32::NAN, f32::INFINITY].iter().all(|&x| !valid(&[1.0, x], &[1])));
+        let entry = Entry::new(vec![-0.0, 2.0, 3.0, 4.0], vec![4, 0]).unwrap();
+        assert_eq!(entry.means(), [0.0, 0.5, 1.0, 1.0]);
+        assert!(entry.means()[0].is_sign_positive());
+    }
+
+    #[test]
+    fn chunks_become_tokens_and_means_stay() {
+        let mut s = statistics(vec![1.0, 2.0, 5.0, 0.0], 2);
+        assert!(matches!(s.in_tokens(), Cow::Borrowed(_)));
+        s.unit = Unit::Chunks;
+        for (size, tokens) in [(None, 512), (Some(100), 100)] {
+            s.chunk_size = size;
+            let t = s.in_tokens();
+            assert_eq!((t.unit, t.chunk_size), (Unit::Tokens, Some(tokens)));
+            assert_eq!(t.entries["a"].counts(), [3 * tokens; 2]);
+            assert_eq!(t.entries["a"].means(), s.entries["a"].means());
+        }
     }
 }

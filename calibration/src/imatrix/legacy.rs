@@ -14,7 +14,7 @@ use formats::model::ByteOrder;
 
 use super::values;
 use crate::error::{Error, Fault, Result};
-use crate::statistics::{Entry, Statistics};
+use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
 
 /// The least that an entry takes: two lengths, a count, a letter and a value.
 const LEAST: u64 = 4 + 1 + 4 + 4 + 4;
@@ -48,17 +48,18 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
             let fault = Fault::Sizes { entry, values: 0, counts: 1 };
             return Err(Error::new(name, Some(sized_at as u64), fault));
         }
-        let mut means = values(name, &entry, values_at as u64, order, values_bytes)?;
-        if chunks > 0 {
-            means.iter_mut().for_each(|x| *x /= chunks as f32);
-        }
-        let value = Arc::new(Entry { means, counts: vec![chunks.into()] });
+        let sums = values(name, &entry, values_at as u64, order, values_bytes)?;
+        // Divided by one chunk, the values are the means that they are where there is no chunk.
+        let value =
+            Entry::new(sums, vec![chunks.max(1).into()]).expect("there are values, which were looked at");
+        let value = Arc::new(value);
         if entries.insert(entry.clone(), value).is_some() {
             let fault = formats::Fault::Duplicate { what: "entry", name: entry };
             return Err(formats::Error::at(name, at as u64, fault).into());
         }
     }
-    let mut statistics = Statistics { file: name.to_string(), entries, ..Statistics::default() };
+    let mut statistics =
+        Statistics { file: name.to_string(), entries, unit: Unit::Chunks, ..Statistics::default() };
     if r.left() > 0 {
         statistics.chunks = Some(r.number("the number of chunks")?.into()).filter(|&n| n > 0);
     }
@@ -71,6 +72,55 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
         return Err(Error::new(name, Some(r.at as u64), Fault::NotAnImatrix(why)));
     }
     Ok(statistics)
+}
+
+/// Writes a `.dat`, little-endian, its entries in the order of their names.
+///
+/// It has no room for the counts of single matrices, the number of tokens and all texts but the last; a matrix that was
+/// never measured has ones, and an entry of which none was is left out, all as llama-imatrix does. Means are rounded
+/// once more, by up to one unit in the last place, unless they were counted in chunks before.
+///
+/// # Errors
+/// [`Fault::Unwritable`] if there is no entry with data, or something is too long for an i32.
+pub fn write(statistics: &Statistics) -> Result<Vec<u8>> {
+    let unwritable = |why: String| Error::new(&statistics.file, None, Fault::Unwritable(why));
+    let fits = |n: u64, what: &str| match i32::try_from(n) {
+        Ok(n) => Ok(n.to_le_bytes()),
+        Err(_) => Err(unwritable(format!("{what} is {n}, a .dat has room for {}", i32::MAX))),
+    };
+    let measured: Vec<_> =
+        statistics.entries.iter().filter(|(_, e)| e.counts().iter().any(|&c| c > 0)).collect();
+    if measured.is_empty() {
+        return Err(unwritable("nothing was measured".into()));
+    }
+    let mut bytes = fits(measured.len() as u64, "the number of entries")?.to_vec();
+    for (name, entry) in measured {
+        if name.is_empty() {
+            return Err(unwritable("an entry has no name".into()));
+        }
+        bytes.extend(fits(name.len() as u64, "the length of a name")?);
+        bytes.extend(name.as_bytes());
+        let most = entry.counts().iter().copied().max().expect("an entry has counts");
+        let chunks = match statistics.unit {
+            Unit::Chunks => most,
+            Unit::Tokens => most.div_ceil(statistics.chunk_size.unwrap_or(CHUNK_SIZE)),
+        };
+        bytes.extend(fits(chunks, &format!("the number of chunks of {name}"))?);
+        bytes.extend(fits(entry.sums().len() as u64, &format!("the number of values of {name}"))?);
+        for (sums, count) in entry.matrices() {
+            let value = |&sum: &f32| match count {
+                _ if count == chunks => sum, // in chunks already: not to be rounded
+                0 => chunks as f32,
+                _ => (sum / count as f32 * chunks as f32).min(f32::MAX),
+            };
+            bytes.extend(sums.iter().flat_map(|x| value(x).to_le_bytes()));
+        }
+    }
+    bytes.extend(fits(statistics.chunks.unwrap_or(0), "the number of chunks")?);
+    let text = statistics.datasets.last().map_or("", String::as_str);
+    bytes.extend(fits(text.len() as u64, "the length of the text's name")?);
+    bytes.extend(text.as_bytes());
+    Ok(bytes)
 }
 
 struct Reader<'a> {

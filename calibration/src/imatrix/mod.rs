@@ -3,9 +3,10 @@
 //! Two kinds of file hold them, and [`read`] tells which it is given. Newer ones are GGUFs with two f32 tensors for
 //! each measured tensor: `<name>.in_sum2` of shape `[matrices, columns]` has the sums of the inputs' squares, and
 //! `<name>.counts`, `[matrices, 1]` or one number, over how many tokens; `imatrix.datasets`, `imatrix.chunk_count` and
-//! `imatrix.chunk_size` say what was read. The older kind, `.dat`, is described in [`legacy`].
+//! `imatrix.chunk_size` say what was read. The older kind, `.dat`, is described in [`legacy`], which writes it too.
 
 pub mod legacy;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +17,21 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Input, Tensor};
 
 use crate::error::{Error, Fault, Result};
-use crate::statistics::{Entry, Statistics};
+use crate::statistics::{Entry, Statistics, Unit};
+
+pub use write::write;
+
+/// The key of a hash of the text that was read, in [`Statistics::more`].
+pub const HASH: &str = "ggufkit.calibration.hash";
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
+const KIND: &str = "general.type";
+const DATASETS: &str = "imatrix.datasets";
+const CHUNKS: &str = "imatrix.chunk_count";
+const SIZE: &str = "imatrix.chunk_size";
+/// Keys that say what other fields hold, or how the file is laid out.
+const OWN_KEYS: [&str; 5] = [KIND, DATASETS, CHUNKS, SIZE, gguf::ALIGNMENT_KEY];
 
 /// Reads an importance matrix, of either kind and byte order. `name` is what errors call the file, and `bytes` are all
 /// of it.
@@ -33,7 +45,7 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
 fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
     let model = gguf::read(&Input::whole(name, bytes))?;
     let not = |why: &str| Error::new(name, None, Fault::NotAnImatrix(why.to_string()));
-    if let Some(kind) = model.metadata.text("general.type").filter(|&kind| kind != "imatrix") {
+    if let Some(kind) = model.metadata.text(KIND).filter(|&kind| kind != "imatrix") {
         return Err(not(&format!("general.type is {kind:?}")));
     }
     let mut pairs: BTreeMap<&str, [Option<&Tensor>; 2]> = BTreeMap::new();
@@ -61,39 +73,35 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
             [_, None] => return Err(half(SUMS, COUNTS)),
             [None, _] => return Err(half(COUNTS, SUMS)),
         };
-        let mut means = numbers(name, bytes, model.order, sums)?;
+        let values = numbers(name, bytes, model.order, sums)?;
         let counts: Vec<u64> =
             numbers(name, bytes, model.order, counts)?.into_iter().map(|n| n.round() as u64).collect();
         let fits = counts.len() == 1 || counts.len() as u64 == sums.rows();
-        if means.is_empty() || !fits {
-            let (values, counts) = (means.len() as u64, counts.len() as u64);
+        if values.is_empty() || !fits {
+            let (values, counts) = (values.len() as u64, counts.len() as u64);
             let fault = Fault::Sizes { entry: entry.into(), values, counts };
             return Err(Error::new(name, Some(sums.place.offset), fault));
         }
-        let cols = means.len() / counts.len();
-        for (means, &count) in means.chunks_exact_mut(cols).zip(&counts) {
-            if count == 0 {
-                // As llama-quantize does: nothing is known, so all columns are alike.
-                means.fill(1.0);
-                unseen += 1;
-            } else {
-                means.iter_mut().for_each(|x| *x /= count as f32);
-            }
-        }
+        unseen += counts.iter().filter(|&&n| n == 0).count();
         matrices += counts.len();
-        entries.insert(entry.to_string(), Arc::new(Entry { means, counts }));
+        let value = Entry::new(values, counts).expect("the numbers and how many there are were looked at");
+        entries.insert(entry.to_string(), Arc::new(value));
     }
     if unseen > 0 {
         notes.push(format!(
             "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; their columns count alike"
         ));
     }
+    let mut more = model.metadata.clone();
+    OWN_KEYS.iter().for_each(|key| drop(more.remove(key)));
     Ok(Statistics {
         file: name.to_string(),
         entries,
+        unit: Unit::Tokens,
         datasets: datasets(name, &model.metadata)?,
-        chunks: integer(name, &model.metadata, "imatrix.chunk_count")?.filter(|&n| n > 0),
-        chunk_size: integer(name, &model.metadata, "imatrix.chunk_size")?.filter(|&n| n > 0),
+        chunks: integer(name, &model.metadata, CHUNKS)?.filter(|&n| n > 0),
+        chunk_size: integer(name, &model.metadata, SIZE)?.filter(|&n| n > 0),
+        more,
         notes,
     })
 }
@@ -133,7 +141,7 @@ fn integer(file: &str, metadata: &Metadata, key: &str) -> Result<Option<u64>> {
 }
 
 fn datasets(file: &str, metadata: &Metadata) -> Result<Vec<String>> {
-    let key = "imatrix.datasets";
+    let key = DATASETS;
     let Some(value) = metadata.get(key) else { return Ok(Vec::new()) };
     let array = value.as_array().ok_or_else(|| wrong(file, key, "an array", value))?;
     // An empty array may have any type.
@@ -145,3 +153,5 @@ fn datasets(file: &str, metadata: &Metadata) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;

@@ -1,0 +1,237 @@
+//! Statistics of two texts as if they had been read as one.
+
+use std::sync::Arc;
+
+use formats::metadata::Metadata;
+
+use crate::error::{Error, Fault, Result};
+use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
+
+impl Statistics {
+    /// Adds measurements of the same model on another text: sums and counts, entry by entry. What only one of the two
+    /// measured is kept. `file` stays this one's.
+    ///
+    /// * Counts of chunks become tokens, with a note, if the other's are tokens or its chunks have another size. A size
+    ///   that is not known is taken to be the other's, or [`CHUNK_SIZE`].
+    /// * One count for several matrices is the count of each of them, if the other has one for each. In a `.dat` all
+    ///   experts have one, and those that were never used have ones, which go into the mean as if they were measured.
+    /// * Texts are those of both, each once. The number of chunks is unknown if either's is; so is the size of chunks,
+    ///   and also, with a note, if they differ.
+    /// * Of [`Statistics::more`], what both say is kept: a hash of one of the texts is none of both.
+    ///
+    /// # Errors
+    /// [`Fault::Unlike`] if an entry has other sizes, [`Fault::Overflow`] if a sum is too large. Nothing is changed
+    /// then.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        let same_unit =
+            self.unit == other.unit && (self.unit == Unit::Tokens || self.chunk_size == other.chunk_size);
+        let mut notes = self.notes.clone();
+        let mut converted = |s: &Self, to: &Self| {
+            if same_unit || s.unit == Unit::Tokens {
+                return s.clone();
+            }
+            let tokens = s.in_tokens_or(to.chunk_size.unwrap_or(CHUNK_SIZE)).into_owned();
+            let size = tokens.chunk_size.unwrap_or_default();
+            notes.push(format!("{}: a chunk is counted as {size} tokens, to go with {}", s.file, to.file));
+            tokens
+        };
+        let (mut sum, other) = (converted(self, other), converted(other, self));
+        for (name, theirs) in &other.entries {
+            match sum.entries.get_mut(name) {
+                Some(mine) => *mine = Arc::new(added([mine, theirs], name, [&self.file, &other.file])?),
+                None => drop(sum.entries.insert(name.clone(), theirs.clone())),
+            }
+        }
+        for text in other.datasets {
+            if !sum.datasets.contains(&text) {
+                sum.datasets.push(text);
+            }
+        }
+        sum.chunks = sum.chunks.zip(other.chunks).map(|(a, b)| a.saturating_add(b));
+        if let (Some(a), Some(b)) = (sum.chunk_size, other.chunk_size)
+            && a != b
+        {
+            notes.push(format!("{}: chunks have {a} tokens, those of {} have {b}", self.file, other.file));
+        }
+        sum.chunk_size = sum.chunk_size.filter(|_| sum.chunk_size == other.chunk_size);
+        let mut both = Metadata::new();
+        for (key, value) in self.more.iter() {
+            if other.more.get(key) == Some(value) {
+                both.set(key, value.clone());
+            } else {
+                notes.push(format!("{}: {key} is left out, {} does not say the same", self.file, other.file));
+            }
+        }
+        for (key, _) in other.more.iter().filter(|(key, _)| self.more.get(key).is_none()) {
+            notes.push(format!("{}: {key} is left out, {} does not say the same", other.file, self.file));
+        }
+        sum.more = both;
+        for note in other.notes {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        sum.notes = notes;
+        *self = sum;
+        Ok(())
+    }
+}
+
+/// The sum of two files' entries of a name.
+fn added(entries: [&Entry; 2], name: &str, files: [&str; 2]) -> Result<Entry> {
+    let fail = |fault| Err(Error::new(files[0], None, fault));
+    let [a, b] = entries;
+    let [values, other_values] = entries.map(|e| e.sums().len() as u64);
+    let [counts, other_counts] = entries.map(|e| e.counts().len() as u64);
+    let matrices = counts.max(other_counts);
+    let goes = |n: u64| n == matrices || n == 1;
+    if values != other_values || !goes(counts) || !goes(other_counts) {
+        let (entry, other) = (name.to_string(), files[1].to_string());
+        return fail(Fault::Unlike { entry, values, counts, other, other_values, other_counts });
+    }
+    let cols = a.sums().len() / matrices as usize;
+    let count = |e: &Entry, matrix: usize| e.counts()[if e.counts().len() == 1 { 0 } else { matrix }];
+    // What was never measured adds nothing, whatever stands there.
+    let sum = |e: &Entry, i: usize| if count(e, i / cols) == 0 { 0.0 } else { e.sums()[i] };
+    let sums: Vec<f32> = (0..a.sums().len()).map(|i| sum(a, i) + sum(b, i)).collect();
+    if let Some(i) = sums.iter().position(|x| !x.is_finite()) {
+        return fail(Fault::Overflow {
+            entry: name.to_string(),
+            index: i as u64,
+            other: files[1].to_string(),
+        });
+    }
+    let counts = (0..matrices as usize).map(|i| count(a, i).saturating_add(count(b, i))).collect();
+    Ok(Entry::new(sums, counts).expect("sums of what entries hold, as many as theirs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::metadata::Value;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::imatrix::HASH;
+
+    fn statistics(file: &str, entries: &[(&str, &[f32], &[u64])]) -> Statistics {
+        let entry = |&(name, sums, counts): &(&str, &[f32], &[u64])| {
+            (name.to_string(), Arc::new(Entry::new(sums.to_vec(), counts.to_vec()).unwrap()))
+        };
+        let mut more = Metadata::new();
+        more.set(HASH, Value::text(file));
+        more.set("general.name", Value::text("m"));
+        Statistics {
+            file: file.into(),
+            entries: entries.iter().map(entry).collect(),
+            datasets: vec![file.into(), "both".into()],
+            chunks: Some(3),
+            chunk_size: Some(100),
+            more,
+            notes: vec!["a note".into()],
+            ..Statistics::default()
+        }
+    }
+
+    fn is(s: &Statistics, name: &str, sums: &[f32], counts: &[u64]) {
+        assert_eq!((s.entries[name].sums(), s.entries[name].counts()), (sums, counts), "{name}");
+    }
+
+    #[test]
+    fn sums_and_counts_are_added_and_the_rest_is_said_of_both() {
+        let mut a = statistics("a", &[("x", &[1.0, 2.0], &[4]), ("y", &[1.0], &[2])]);
+        let b = statistics("b", &[("x", &[10.0, 0.0], &[1]), ("z", &[5.0], &[9])]);
+        a.merge(&b).unwrap();
+        is(&a, "x", &[11.0, 2.0], &[5]);
+        is(&a, "y", &[1.0], &[2]);
+        is(&a, "z", &[5.0], &[9]);
+        assert_eq!((a.file.as_str(), a.chunks, a.chunk_size), ("a", Some(6), Some(100)));
+        assert_eq!(a.datasets, ["a", "both", "b"]);
+        assert_eq!(a.more.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
+        assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, b does not say the same"]);
+    }
+
+    #[test]
+    fn an_unknown_number_of_chunks_stays_unknown_and_other_sizes_are_noted() {
+        let (mut a, mut b) = (statistics("a", &[]), statistics("a", &[]));
+        (a.chunks, b.chunk_size) = (None, Some(256));
+        a.merge(&b).unwrap();
+        assert_eq!((a.chunks, a.chunk_size), (None, None));
+        assert_eq!(a.notes, ["a note", "a: chunks have 100 tokens, those of a have 256"]);
+    }
+
+    #[test]
+    fn a_single_count_is_that_of_every_matrix() {
+        let one = statistics("a", &[("x", &[1.0, 2.0, 3.0, 4.0], &[5])]);
+        let each = statistics("b", &[("x", &[1.0, 1.0, 9.0, 9.0], &[2, 0])]);
+        for (mut a, b) in [(one.clone(), &each), (each.clone(), &one)] {
+            a.merge(b).unwrap();
+            is(&a, "x", &[2.0, 3.0, 3.0, 4.0], &[7, 5]);
+        }
+    }
+
+    #[test]
+    fn chunks_become_tokens_beside_tokens() {
+        let tokens = statistics("t", &[("x", &[100.0], &[50])]);
+        let mut chunks = statistics("c", &[("x", &[3.0], &[2])]);
+        (chunks.unit, chunks.chunk_size) = (Unit::Chunks, None);
+        for (mut a, b) in [(tokens.clone(), &chunks), (chunks.clone(), &tokens)] {
+            a.merge(b).unwrap();
+            is(&a, "x", &[400.0], &[250]);
+            assert_eq!((a.unit, a.chunk_size), (Unit::Tokens, Some(100)));
+            assert!(
+                a.notes.contains(&"c: a chunk is counted as 100 tokens, to go with t".into()),
+                "{:?}",
+                a.notes
+            );
+        }
+        let mut both = chunks.clone();
+        both.merge(&chunks).unwrap();
+        is(&both, "x", &[6.0], &[4]);
+        assert_eq!((both.unit, both.chunk_size), (Unit::Chunks, None));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said_with_both_files_and_nothing_is_changed() {
+        let whole = statistics("a", &[("x", &[1.0; 6], &[1, 1]), ("w", &[f32::MAX], &[1])]);
+        let fails = |entries: &[(&str, &[f32], &[u64])]| {
+            let mut a = whole.clone();
+            let error = a.merge(&statistics("b", entries)).unwrap_err().to_string();
+            assert_eq!(a, whole);
+            error
+        };
+        assert_eq!(
+            fails(&[("w", &[1.0], &[1]), ("x", &[1.0; 4], &[1, 1])]),
+            "a: x has 6 values and 2 counts, but in b 4 and 2"
+        );
+        assert_eq!(
+            fails(&[("x", &[1.0; 6], &[1, 1, 1])]),
+            "a: x has 6 values and 2 counts, but in b 6 and 3"
+        );
+        assert_eq!(
+            fails(&[("w", &[f32::MAX], &[1])]),
+            "a: value 0 of w and the one in b add up to more than f32 can hold"
+        );
+    }
+
+    proptest! {
+        /// Squares that are whole numbers add up without rounding, wherever they are cut in two.
+        #[test]
+        fn halves_make_the_whole(
+            tokens in proptest::collection::vec((0..3usize, proptest::collection::vec(0..60u16, 4)), 1..40),
+            cut in 0..40usize,
+        ) {
+            let measured = |tokens: &[(usize, Vec<u16>)]| {
+                let (mut sums, mut counts) = (vec![0.0; 12], vec![0; 3]);
+                for (expert, x) in tokens {
+                    counts[*expert] += 1;
+                    x.iter().enumerate().for_each(|(i, &x)| sums[4 * expert + i] += f32::from(x).powi(2));
+                }
+                statistics("a", &[("x", &sums, &counts)])
+            };
+            let cut = cut.min(tokens.len());
+            let mut first = measured(&tokens[..cut]);
+            first.merge(&measured(&tokens[cut..])).unwrap();
+            prop_assert_eq!(&first.entries, &measured(&tokens).entries);
+        }
+    }
+}
