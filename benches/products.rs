@@ -8,6 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use formats::block::DType;
 use ggufkit::kernels::activations::{Activations, Form, TOKENS};
+use ggufkit::kernels::gemm::{Part, View, gemm};
 use ggufkit::kernels::tile::{Panel, ROWS};
 use ggufkit::kernels::{Isa, dot, integer, tile};
 
@@ -53,5 +54,21 @@ fn data(dtype: DType) -> (Vec<Vec<u8>>, Vec<f32>) {
     (rows, (0..TOKENS * COLS).map(|_| next()).collect())
 }
 
-criterion_group!(benches, products);
+/// A matrix of floats times a matrix of floats, on all cores.
+fn floats(c: &mut Criterion) {
+    let (m, n, k) = (1024, 1024, 2048);
+    let a: Vec<f32> = (0..m * k).map(|i| (i % 251) as f32 - 125.0).collect();
+    let b: Vec<f32> = (0..n * k).map(|i| (i % 241) as f32 - 120.0).collect();
+    let mut out = vec![0f32; m * n];
+    let mut g = c.benchmark_group("floats");
+    g.sample_size(10).throughput(Throughput::Elements((m * n * k) as u64));
+    g.bench_function("gemm", |bench| {
+        bench.iter(|| {
+            let (a, b) = (View::rows(&a, k), View::rows(black_box(&b), k).transposed());
+            gemm(Isa::current(), Part::Whole, (m, n, k), 1.0, a, b, &mut out, n);
+        });
+    });
+}
+
+criterion_group!(benches, products, floats);
 criterion_main!(benches);

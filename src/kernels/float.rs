@@ -101,6 +101,18 @@ fn add_body(x: &mut [f32], y: &[f32]) {
 }
 
 per_isa! {
+    /// x += by · y.
+    pub fn add_times(x: &mut [f32], y: &[f32], by: f32) = add_times_body
+}
+
+#[inline(always)]
+fn add_times_body(x: &mut [f32], y: &[f32], by: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += by * y;
+    }
+}
+
+per_isa! {
     /// The soft maximum of scale · x: e^(scale · (x − largest)) over their sum.
     pub fn soft_max(x: &mut [f32], scale: f32) = soft_max_body
 }

@@ -5,6 +5,8 @@
 
 /// Sixteen floats.
 pub trait Lanes: Copy {
+    /// Whether there are registers for eight of these and more.
+    const MANY: bool = false;
     /// The same number in all.
     fn splat(x: f32) -> Self;
     /// From memory.
@@ -87,6 +89,7 @@ mod x86 {
     pub struct Wide(__m512);
 
     impl Lanes for Wide {
+        const MANY: bool = true;
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: see above.

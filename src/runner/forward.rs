@@ -124,7 +124,7 @@ fn pick(rows: &mut Vec<f32>, wanted: &[usize], len: usize) {
 }
 
 /// For every token the cosines, then the sines, of its position's angles.
-fn turns(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
+pub(super) fn turns(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
     let (angles, size) = &network.angles;
     let mut all = Vec::new();
     for run in runs {
@@ -142,7 +142,7 @@ fn turns(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
 const SMALL: usize = 1 << 14;
 
 /// Does something to the part of each of `count` tokens.
-fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
     let len = all.len() / count.max(1);
     if all.len() < SMALL {
         all.chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(t, x));
@@ -151,19 +151,19 @@ fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
     }
 }
 
-fn norm(isa: crate::kernels::Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+pub(super) fn norm(isa: crate::kernels::Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let n = weight.len();
     each(x.len() / n, out, |t, out| float::rms_norm(isa, &x[t * n..][..n], weight, epsilon, out));
 }
 
-fn norm_in_place(isa: crate::kernels::Isa, x: &mut [f32], weight: &[f32], epsilon: f32) {
+pub(super) fn norm_in_place(isa: crate::kernels::Isa, x: &mut [f32], weight: &[f32], epsilon: f32) {
     each(x.len() / weight.len(), x, |_, x| {
         let before = x.to_vec();
         float::rms_norm(isa, &before, weight, epsilon, x);
     });
 }
 
-fn add(isa: crate::kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
+pub(super) fn add(isa: crate::kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
     each(x.len() / hidden, x, |t, x| float::add(isa, x, &y[t * hidden..][..hidden]));
 }
 
@@ -184,12 +184,12 @@ fn apply<'m, 'a: 'm, const N: usize>(
     }
 }
 
-fn add_bias(isa: crate::kernels::Isa, out: &mut [f32], bias: &[f32]) {
+pub(super) fn add_bias(isa: crate::kernels::Isa, out: &mut [f32], bias: &[f32]) {
     each(out.len() / bias.len(), out, |_, x| float::add(isa, x, bias));
 }
 
 /// The norm of heads, where there is one, and the rotation.
-fn turn(network: &Network, weight: Option<&[f32]>, turns: &[f32], heads: &mut [f32]) {
+pub(super) fn turn(network: &Network, weight: Option<&[f32]>, turns: &[f32], heads: &mut [f32]) {
     for head in heads.chunks_exact_mut(turns.len()) {
         if let Some(weight) = weight {
             let before = head.to_vec();
@@ -201,7 +201,7 @@ fn turn(network: &Network, weight: Option<&[f32]>, turns: &[f32], heads: &mut [f
 
 /// Keeps the tokens' keys and values, and attends with their queries.
 #[allow(clippy::too_many_arguments)]
-fn attend(
+pub(super) fn attend(
     network: &Network,
     state: &mut State,
     runs: &[Run],

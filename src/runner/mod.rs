@@ -7,6 +7,7 @@
 
 pub mod bench;
 mod forward;
+pub mod layerwise;
 pub mod linear;
 mod network;
 pub mod sample;

@@ -99,7 +99,7 @@ impl<'a> Network<'a> {
         let layer = |i: u64| -> Result<Layer<'a>> {
             let name = |part: &str| format!("blk.{i}.{part}");
             let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {
-                let matrix = find.matrix(&name(&format!("{part}.weight")), rows, cols, inside)?;
+                let matrix = find.matrix(&name(&format!("{part}.weight")), rows, cols, inside, true)?;
                 let scale = find.optional(&name(&format!("{part}.scale")), 1)?.map(|s| s[0]);
                 Ok(Linear { matrix, scale, bias: find.optional(&name(&format!("{part}.bias")), rows)? })
             };
@@ -123,8 +123,12 @@ impl<'a> Network<'a> {
         let divisors = find.optional("rope_freqs.weight", config.head / 2)?;
         Ok(Self {
             isa: find.isa,
-            embedding: find.matrix("token_embd.weight", vocab, hidden, outer)?,
-            output: if tied { None } else { Some(find.matrix("output.weight", vocab, hidden, outer)?) },
+            embedding: find.matrix("token_embd.weight", vocab, hidden, outer, false)?,
+            output: if tied {
+                None
+            } else {
+                Some(find.matrix("output.weight", vocab, hidden, outer, false)?)
+            },
             output_norm: find.vector("output_norm.weight", hidden)?,
             layers,
             angles: config.scaling.angles(config.theta, config.head as usize, divisors.as_deref()),
@@ -190,7 +194,15 @@ impl<'a> Finder<'a> {
         Ok(out)
     }
 
-    fn matrix(&self, name: &str, rows: u64, cols: u64, precision: Precision) -> Result<Matrix<'a>> {
+    /// A matrix; with `apart` without the scale of its own that stands beside it, which the caller multiplies by.
+    fn matrix(
+        &self,
+        name: &str,
+        rows: u64,
+        cols: u64,
+        precision: Precision,
+        apart: bool,
+    ) -> Result<Matrix<'a>> {
         let i = self.tensor(name, &[rows, cols])?;
         let source = self.source;
         let size = |n: u64| {
@@ -202,6 +214,7 @@ impl<'a> Finder<'a> {
         let (stored, order) = match view {
             None => (Some(&source.model.tensors[i]), RowOrder::Same),
             Some(v) if matches!(v.values, Values::Stored) => (Some(&v.stored), v.rows),
+            Some(v) if matches!(v.values, Values::Scaled { .. }) && apart => (Some(&v.stored), v.rows),
             Some(_) => (None, RowOrder::Same),
         };
         if let Some((t, dtype)) = stored.and_then(|t| match t.encoding {

@@ -1,0 +1,232 @@
+//! A model one layer at a time, over as many tokens as one likes, with the weights of the layer as floats that a
+//! caller may change: for what is measured at the inputs of matrices, and for matrices that are made one after another.
+
+use formats::block::DType;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::forward::{Run, add, add_bias, attend, each, norm, norm_in_place, turn, turns};
+use super::linear::Inputs;
+use super::network::{Layer, Linear, Network};
+use super::state::{Sequence, State};
+use crate::error::Result;
+use crate::kernels::attention::{Head, Kind};
+use crate::kernels::gemm::{Part, View, gemm};
+use crate::kernels::{Isa, float};
+
+/// The places in a layer where matrices take their inputs, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Site {
+    /// Queries, keys and values.
+    Attention,
+    /// The attention's output.
+    Output,
+    /// Gate and up.
+    FeedForward,
+    /// Down.
+    Down,
+}
+
+impl Site {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Attention, Self::Output, Self::FeedForward, Self::Down];
+
+    /// The matrices that take their input there, by their names in a layer.
+    pub fn matrices(self) -> &'static [&'static str] {
+        match self {
+            Self::Attention => &["attn_q", "attn_k", "attn_v"],
+            Self::Output => &["attn_output"],
+            Self::FeedForward => &["ffn_gate", "ffn_up"],
+            Self::Down => &["ffn_down"],
+        }
+    }
+}
+
+/// A matrix as floats.
+#[derive(Debug, Clone)]
+pub struct Dense {
+    /// Its tensor's name.
+    pub name: String,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// `[rows, cols]`.
+    pub weights: Vec<f32>,
+    scale: Option<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Dense {
+    fn new(linear: &Linear) -> Self {
+        let m = &linear.matrix;
+        let mut weights = vec![0f32; m.rows * m.cols];
+        weights.par_chunks_exact_mut(m.cols).enumerate().for_each(|(r, out)| m.decode(r, out));
+        let mut scale = linear.scale;
+        // Plans see these with their scales, which do not stay beside what is made of them.
+        if m.dtype == DType::NVFP4
+            && let Some(scale) = scale.take()
+        {
+            weights.par_iter_mut().for_each(|x| *x *= scale);
+        }
+        Self { name: m.name.clone(), rows: m.rows, cols: m.cols, weights, scale, bias: linear.bias.clone() }
+    }
+
+    /// The products with inputs `[tokens, cols]`: `[tokens, rows]`.
+    pub fn apply(&self, isa: Isa, x: &[f32]) -> Vec<f32> {
+        let tokens = x.len() / self.cols;
+        let mut out = vec![0f32; tokens * self.rows];
+        let (a, b) = (View::rows(x, self.cols), View::rows(&self.weights, self.cols).transposed());
+        gemm(isa, Part::Whole, (tokens, self.rows, self.cols), 1.0, a, b, &mut out, self.rows);
+        if let Some(scale) = self.scale {
+            each(tokens, &mut out, |_, x| x.iter_mut().for_each(|x| *x *= scale));
+        }
+        if let Some(bias) = &self.bias {
+            add_bias(isa, &mut out, bias);
+        }
+        out
+    }
+}
+
+/// The matrices of a site as floats, in the order of [`Site::matrices`].
+pub fn dense(network: &Network, layer: usize, site: Site) -> Vec<Dense> {
+    linears(&network.layers[layer], site).into_iter().map(Dense::new).collect()
+}
+
+fn linears<'n, 'a>(layer: &'n Layer<'a>, site: Site) -> Vec<&'n Linear<'a>> {
+    match site {
+        Site::Attention => vec![&layer.q, &layer.k, &layer.v],
+        Site::Output => vec![&layer.o],
+        Site::FeedForward => vec![&layer.gate, &layer.up],
+        Site::Down => vec![&layer.down],
+    }
+}
+
+impl Network<'_> {
+    /// Columns of the matrices of a site.
+    pub fn width(&self, site: Site) -> usize {
+        linears(&self.layers[0], site)[0].matrix.cols
+    }
+
+    /// Whether a second norm stands before a site's matrices.
+    pub fn has_sub_norm(&self, layer: usize, site: Site) -> bool {
+        let layer = &self.layers[layer];
+        match site {
+            Site::Output => layer.attn_sub_norm.is_some(),
+            Site::Down => layer.ffn_sub_norm.is_some(),
+            Site::Attention | Site::FeedForward => false,
+        }
+    }
+
+    /// The numbers of a tensor that makes a site's input: a norm's weight, or a matrix or bias of values or of up.
+    ///
+    /// # Panics
+    /// If it is none of these.
+    pub fn weights_of(&self, layer: usize, name: &str) -> Vec<f32> {
+        let l = &self.layers[layer];
+        let part = name.strip_prefix(&format!("blk.{layer}.")).unwrap_or(name);
+        let bias = |linear: &Linear| linear.bias.clone().expect("there is one");
+        match part {
+            "attn_norm.weight" => l.attn_norm.clone(),
+            "ffn_norm.weight" => l.ffn_norm.clone(),
+            "attn_v.weight" => Dense::new(&l.v).weights,
+            "attn_v.bias" => bias(&l.v),
+            "ffn_up.weight" => Dense::new(&l.up).weights,
+            "ffn_up.bias" => bias(&l.up),
+            _ => panic!("{name} makes no input"),
+        }
+    }
+
+    /// Layers.
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The vectors of tokens before the first layer, `[tokens, hidden]`.
+    ///
+    /// # Panics
+    /// If the vocabulary does not have them.
+    pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+        let hidden = self.embedding.cols;
+        let mut x = vec![0f32; tokens.len() * hidden];
+        x.par_chunks_exact_mut(hidden).zip(tokens).for_each(|(x, &t)| self.embedding.decode(t as usize, x));
+        x
+    }
+
+    /// What queries, keys and values are made of.
+    pub fn attention_input(&self, layer: usize, x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; x.len()];
+        norm(self.isa, x, &self.layers[layer].attn_norm, self.config.epsilon as f32, &mut out);
+        out
+    }
+
+    /// What the attention's output matrix takes, for texts of `lens` tokens that do not see each other.
+    ///
+    /// # Errors
+    /// None that a caller who gives no tokens can make.
+    pub fn mix(&self, layer: usize, lens: &[usize], input: &[f32], qkv: &[Dense]) -> Result<Vec<f32>> {
+        let [q, k, v] = qkv else { panic!("queries, keys and values") };
+        let (isa, config, l) = (self.isa, &self.config, &self.layers[layer]);
+        let (mut q, mut k, v) = (q.apply(isa, input), k.apply(isa, input), v.apply(isa, input));
+        let count: usize = lens.iter().sum();
+        let head = config.head as usize;
+        // A state of this one layer.
+        let heads = || (0..config.kv_heads).map(|_| Head::new(Kind::F32, head)).collect();
+        let sequences = lens.iter().map(|_| Sequence { len: 0, heads: vec![heads()] }).collect();
+        let longest = lens.iter().copied().max().unwrap_or(0);
+        let mut state = State { sequences, capacity: longest, inputs: Inputs::default() };
+        let tokens = vec![0; count];
+        let mut rest = &tokens[..];
+        let runs: Vec<Run> = lens
+            .iter()
+            .enumerate()
+            .map(|(sequence, &n)| {
+                let (tokens, after) = rest.split_at(n);
+                rest = after;
+                Run { sequence, tokens }
+            })
+            .collect();
+        let turns = turns(self, &state, &runs);
+        each(count, &mut q, |t, q| turn(self, l.q_norm.as_deref(), &turns[t * head..][..head], q));
+        each(count, &mut k, |t, k| turn(self, l.k_norm.as_deref(), &turns[t * head..][..head], k));
+        let mut mixed = vec![0f32; q.len()];
+        attend(self, &mut state, &runs, 0, &q, &k, &v, &mut mixed);
+        if let Some(weight) = &l.attn_sub_norm {
+            norm_in_place(isa, &mut mixed, weight, config.epsilon as f32);
+        }
+        Ok(mixed)
+    }
+
+    /// What gate and up are given.
+    pub fn feed_forward_input(&self, layer: usize, x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; x.len()];
+        norm(self.isa, x, &self.layers[layer].ffn_norm, self.config.epsilon as f32, &mut out);
+        out
+    }
+
+    /// What the down matrix takes.
+    pub fn gated(&self, layer: usize, input: &[f32], matrices: &[Dense]) -> Vec<f32> {
+        let [gate, up] = matrices else { panic!("gate and up") };
+        let isa = self.isa;
+        let (mut out, up) = (gate.apply(isa, input), up.apply(isa, input));
+        let inner = gate.rows;
+        let times = if self.relu2 { float::relu2_times } else { float::silu_times };
+        each(out.len() / inner, &mut out, |t, gate| times(isa, gate, &up[t * inner..][..inner]));
+        if let Some(weight) = &self.layers[layer].ffn_sub_norm {
+            norm_in_place(isa, &mut out, weight, self.config.epsilon as f32);
+        }
+        out
+    }
+
+    /// Adds a matrix's products with `input` to the vectors of tokens.
+    pub fn add(&self, x: &mut [f32], matrix: &Dense, input: &[f32]) {
+        add(self.isa, x, &matrix.apply(self.isa, input), matrix.rows);
+    }
+
+    /// The vectors behind the last layer as the output matrix takes them.
+    pub fn output_input(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; x.len()];
+        norm(self.isa, x, &self.output_norm, self.config.epsilon as f32, &mut out);
+        out
+    }
+}
