@@ -162,6 +162,39 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()
     Ok(())
 }
 
+/// A file without a name, for what does not fit into memory; gone when it is dropped.
+pub struct Scratch {
+    folder: PathBuf,
+    file: File,
+}
+
+impl Scratch {
+    /// Begins one in a folder.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let file = tempfile::tempfile_in(folder).map_err(|e| Error::io(folder, "create", e))?;
+        Ok(Self { folder: folder.to_path_buf(), file })
+    }
+
+    /// Reads bytes at an offset.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        read_exact_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.folder, "read", e))
+    }
+
+    /// Writes bytes at an offset.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.folder, "write", e))
+    }
+}
+
 /// A file that is being written. It gets its name when [`finish`] is called; dropped before, it leaves nothing.
 pub struct NewFile {
     target: PathBuf,

@@ -14,7 +14,7 @@ pub enum Error {
     Format(#[from] formats::Error),
     /// A file of statistics is not what its format wants, or not of the model.
     #[error(transparent)]
-    Statistics(#[from] calibration::Error),
+    Statistics(Box<calibration::Error>), // with two files' names and sizes it is large, and results are everywhere
     /// The system refused.
     #[error("{path}: cannot {what}: {source}")]
     Io {
@@ -83,11 +83,13 @@ impl Error {
                 io::ErrorKind::NotFound => Some("check the path"),
                 _ => None,
             },
-            Self::Statistics(calibration::Error::Statistics { fault, .. }) => match fault {
-                calibration::Fault::Mismatch { .. } => {
+            Self::Statistics(e) => match fault(e) {
+                Some(calibration::Fault::Mismatch { .. } | calibration::Fault::Unlike { .. }) => {
                     Some("an imatrix belongs to one model, or to others of the same shape and names")
                 }
-                calibration::Fault::NotAnImatrix(_) => Some("make one with llama-imatrix"),
+                Some(calibration::Fault::NotAnImatrix(_)) => {
+                    Some("`ggufkit calibrate MODEL TEXT -o FILE` makes one, as llama-imatrix does")
+                }
                 _ => None,
             },
             _ => None,
@@ -97,5 +99,18 @@ impl Error {
     /// The process's exit status: 2 for wrong usage, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         if matches!(self, Self::Usage { .. }) { 2 } else { 1 }
+    }
+}
+
+impl From<calibration::Error> for Error {
+    fn from(e: calibration::Error) -> Self {
+        Self::Statistics(Box::new(e))
+    }
+}
+
+fn fault(e: &calibration::Error) -> Option<&calibration::Fault> {
+    match e {
+        calibration::Error::Statistics { fault, .. } => Some(fault),
+        calibration::Error::Format(_) => None,
     }
 }

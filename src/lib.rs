@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod calibrate;
 pub mod card;
 pub mod chat;
 pub mod cli;

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 
@@ -11,16 +12,22 @@ use formats::block::{DType, Encode};
 use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
+use crate::calibrate::sequential::{Made, Won};
+use crate::calibrate::state::{State, fingerprint};
+use crate::calibrate::{self, Room};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Codec};
 use crate::plan::{Plan, scales};
+use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
 
 /// Who is told how far the work is. Called from the writing thread.
 pub trait Watcher: Sync {
     /// So many more bytes of tensor data have been written.
     fn advance(&self, bytes: u64);
+    /// So many layers of so many are done, of work that goes layer by layer.
+    fn layers(&self, _done: usize, _of: usize) {}
 }
 
 /// Nobody.
@@ -35,6 +42,8 @@ pub struct Outcome {
     pub error: f64,
     /// Sum of the source's squared weights.
     pub energy: f64,
+    /// Which way of making the tensor was best, where there was more than one.
+    pub won: Option<Won>,
 }
 
 impl Outcome {
@@ -46,7 +55,7 @@ impl Outcome {
     /// That of the same weights when all are multiplied.
     fn times(self, factor: f32) -> Self {
         let square = f64::from(factor) * f64::from(factor);
-        Self { error: self.error * square, energy: self.energy * square }
+        Self { error: self.error * square, energy: self.energy * square, won: self.won }
     }
 
     /// Takes another's sums in.
@@ -103,8 +112,10 @@ pub fn quantize(
     let threads = pool.current_num_threads() as u64;
     // In flight: a band in each thread, as many waiting to be written, one being read and one being written.
     let target = (memory / (2 * threads + 2)).clamp(LEAST_BAND, BAND);
+    let made = pool.install(|| sequential(source, plan, files, memory, watcher))?;
     let factors = pool.install(|| factors(source, plan, target))?;
-    let jobs = jobs(source, plan, &factors, target);
+    let mut jobs = jobs(source, plan, &factors, target);
+    jobs.retain(|job| made[job.tensor()].is_none());
     let spare = Mutex::new(Vec::new());
 
     let (results, bands) = sync_channel::<Band>(threads as usize);
@@ -151,10 +162,43 @@ pub fn quantize(
     encoded?;
 
     // Summed in the order of the bands, whoever made them.
-    let mut outcomes = vec![Outcome::default(); plan.layout.tensors.len()];
+    let mut outcomes: Vec<Outcome> = made.into_iter().map(Option::unwrap_or_default).collect();
     for (job, outcome) in jobs.iter().zip(bands) {
         outcomes[job.tensor()].add(outcome);
     }
+    Ok(outcomes)
+}
+
+/// Makes and writes what is made in the order of the model; gives the outcomes of those tensors.
+fn sequential(
+    source: &Source,
+    plan: &Plan,
+    files: &[NewFile],
+    memory: u64,
+    watcher: &dyn Watcher,
+) -> Result<Vec<Option<Outcome>>> {
+    let mut outcomes = vec![None; plan.layout.tensors.len()];
+    let Some(sequential) = &plan.sequential else { return Ok(outcomes) };
+    let network = Network::new(source, Options { exact: true, isa: None })?;
+    let folder = plan.paths.first().and_then(|p| p.parent()).filter(|p| !p.as_os_str().is_empty());
+    let room = Room { memory, scratch: folder.unwrap_or(Path::new(".")).to_path_buf() };
+    let mut state = match &sequential.state {
+        Some(folder) => Some(State::open(folder, fingerprint(source, plan, sequential))?),
+        None => None,
+    };
+    let done = |mut made: Made| {
+        let t = &plan.layout.tensors[made.tensor];
+        if let (Encoding::Blocks(dtype), ByteOrder::Big) = (t.encoding, plan.order) {
+            dtype.swap(&mut made.bytes);
+        }
+        files[t.place.file].write(t.place.offset, &made.bytes)?;
+        watcher.advance(made.bytes.len() as u64);
+        outcomes[made.tensor] = Some(made.outcome);
+        Ok(())
+    };
+    let depth = network.depth();
+    let tick = |done| watcher.layers(done, depth);
+    calibrate::sequential::run(&network, plan, sequential, &room, state.as_mut(), done, tick)?;
     Ok(outcomes)
 }
 
@@ -420,14 +464,7 @@ fn sound(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
         return Ok(outcome);
     }
     if let Some(at) = x.iter().position(|x| !x.is_finite()) {
-        let n = first + at as u64;
-        return Err(Error::refused(format!(
-            "tensor {}: weight {n} (row {}) is {}, which has no place in a model",
-            t.name,
-            n / t.cols(),
-            x[at]
-        ))
-        .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor"));
+        return Err(not_finite(&t.name, first + at as u64, t.cols(), x[at]));
     }
     // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
     let lost = |(x, y): (&f32, &f32)| !y.is_finite() || x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
@@ -444,8 +481,17 @@ fn sound(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Says which weight has no place in a model.
+pub(crate) fn not_finite(name: &str, n: u64, cols: u64, x: f32) -> Error {
+    Error::refused(format!(
+        "tensor {name}: weight {n} (row {}) is {x}, which has no place in a model",
+        n / cols
+    ))
+    .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor")
+}
+
 /// Sums of squared error and of squares.
 pub(crate) fn sums(x: &[f32], y: &[f32]) -> Outcome {
     let (error, energy) = kernels::sums(x, y);
-    Outcome { error, energy }
+    Outcome { error, energy, won: None }
 }

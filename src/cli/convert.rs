@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use calibration::Statistics;
 use clap::{ArgMatches, Args, FromArgMatches};
 use formats::block::DType;
 use formats::container::gguf;
@@ -20,6 +21,7 @@ use super::options::{
 };
 use super::print;
 use super::rounding::Rounding;
+use crate::calibrate::{self, Chunks, Room, sequential};
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
@@ -27,7 +29,7 @@ use crate::hub;
 use crate::pipeline::{self, Limits};
 use crate::plan::scheme::{Scheme, choice};
 use crate::plan::{self, Choice, Plan, Target, Wishes, recipe};
-use crate::quantize::Outcome;
+use crate::quantize::{Outcome, Watcher};
 use crate::report::compare::table;
 use crate::report::{self, Table, parse_bytes, visible};
 use crate::runner::{CacheKind, Network, Options};
@@ -276,7 +278,8 @@ impl Common {
             None => scheme,
         };
         let mut source = self.input.open()?;
-        let wishes = Wishes {
+        let chunks = self.rounding.chunks(&source)?;
+        let mut wishes = Wishes {
             out: self.out.clone(),
             target: self.format.map(Into::into),
             scheme,
@@ -287,7 +290,7 @@ impl Common {
             strict: self.strict,
             allow_requantize: self.allow_requantize,
             force: self.force,
-            importance: self.rounding.imatrix.is_some(),
+            importance: self.rounding.known(),
             order: self.endian.map(Into::into),
             align: self.align,
             split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
@@ -296,12 +299,20 @@ impl Common {
             group_size: self.group_size,
             rounding: self.rounding.wishes(self.input.no_mmap)?,
         };
+        if let (Some(chunks), false) = (&chunks, self.dry_run) {
+            wishes.rounding.importance = Some(self.measure(&source, chunks)?);
+        }
         source.beside.extend(self.rounding.imatrix.clone());
         let folder = plan::is_folder(&wishes.out);
         if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
             source = hub::export(source)?;
         }
-        let plan = plan::plan(&source, &wishes)?;
+        let mut plan = plan::plan(&source, &wishes)?;
+        plan.sequential = self.rounding.sequential(chunks);
+        plan.notes.extend(few_tokens(&plan));
+        if plan.sequential.is_some() && !plan.scales.is_empty() {
+            plan.notes.push("nvfp4 matrices are made by the search alone".into());
+        }
         if self.dry_run {
             return print(&if self.json {
                 plan_json(&source, &plan, None)
@@ -316,6 +327,24 @@ impl Common {
             Some(text) => self.check.run(&source, &text, &self.input, out, self.resources.limits()),
             None => Ok(()),
         }
+    }
+}
+
+impl Common {
+    /// The importance of the model's columns on a text.
+    fn measure(&self, source: &Source, chunks: &Chunks) -> Result<Statistics> {
+        let limits = self.resources.limits();
+        let network = Network::new(source, Options { exact: true, isa: None })?;
+        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
+        let progress = Progress::new(0);
+        let depth = network.depth();
+        progress.layers(0, depth);
+        limits.pool()?.install(|| {
+            calibrate::importance::importance(&network, chunks, &room, |layer| {
+                progress.layers(layer + 1, depth)
+            })
+        })
     }
 }
 
@@ -342,6 +371,7 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Re
     };
     let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
     text += &importance(plan);
+    text += &methods(plan, &outcomes);
     text += &remarks(plan);
     text += &not_ternary(plan, &outcomes);
     print(&text)
@@ -385,6 +415,66 @@ fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
         table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
     }
     table.to_string()
+}
+
+/// Tokens for each column of a matrix with which feedback has nearly its whole effect, and with which making up for what
+/// earlier layers have lost has.
+const ENOUGH: [u64; 2] = [24, 72];
+
+/// Whether the text is short for feedback.
+fn few_tokens(plan: &Plan) -> Option<String> {
+    let tokens = plan.sequential.as_ref().filter(|s| s.method.feedback)?.chunks.count() as u64;
+    let made = plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
+    let widest = made.max_by_key(|t| t.cols())?;
+    let cols = widest.cols();
+    (tokens < ENOUGH[1] * cols).then(|| {
+        let per = tokens / cols;
+        let effect = match per {
+            _ if 4 * tokens < 5 * sequential::FEW * cols => "too few for feedback, so the search makes it",
+            _ if per < ENOUGH[0] => "little can be learnt",
+            _ => "more would help",
+        };
+        format!(
+            "the text has {} tokens, {:.1} for each column of {}: {effect} (feedback wants {}, targets {})",
+            report::count(tokens),
+            tokens as f64 / cols as f64,
+            widest.name,
+            ENOUGH[0],
+            ENOUGH[1],
+        )
+    })
+}
+
+/// Which ways of making matrices were taken, and what they lose, over what the plain search with importance does.
+fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
+    let mut rows: Vec<(&str, DType, u64, f64, f64, f64)> = Vec::new();
+    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.won?))) {
+        let Encoding::Blocks(dtype) = t.encoding else { continue };
+        let ratio = won.ratio.max(1e-9);
+        match rows.iter_mut().find(|r| (r.0, r.1) == (won.method, dtype)) {
+            Some(r) => (r.2, r.3, r.4, r.5) = (r.2 + 1, r.3 + ratio.ln(), r.4.min(ratio), r.5.max(ratio)),
+            None => rows.push((won.method, dtype, 1, ratio.ln(), ratio, ratio)),
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["method", "type", "tensors", "loss", "best", "worst"]);
+    for (method, dtype, count, sum, best, worst) in rows {
+        let mean = (sum / count as f64).exp();
+        let number = |x: f64| format!("{x:.3}");
+        table.row([
+            method.into(),
+            dtype.name().into(),
+            report::count(count),
+            number(mean),
+            number(best),
+            number(worst),
+        ]);
+    }
+    format!(
+        "\n{table}loss: squared error of the matrices' outputs on held-out tokens, over that of the search with importance\n"
+    )
 }
 
 /// Whose importances were used, and for what.
@@ -472,6 +562,9 @@ fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> Stri
         });
         if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
+            if let Some(won) = outcomes[i].won {
+                entry["method"] = json!({"name": won.method, "loss_ratio": won.ratio, "share": won.share});
+            }
         }
         entry
     });

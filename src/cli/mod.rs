@@ -1,6 +1,7 @@
 //! The command line: one file per command. The only place that prints.
 
 mod bench;
+mod calibrate;
 mod compare;
 mod convert;
 mod demo;
@@ -39,6 +40,8 @@ enum Command {
     Convert(convert::Convert),
     /// Write a model with its weights packed in fewer bits.
     Quantize(convert::Quantize),
+    /// Measure on a text which weights of a model count, for quantize --imatrix.
+    Calibrate(calibrate::Calibrate),
     /// Show what a model's files say.
     Inspect(inspect::Inspect),
     /// Check a model's files; compare its weights with another's.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Demo(c) => c.run(),
         Command::Convert(c) => c.run(),
         Command::Quantize(c) => c.run(),
+        Command::Calibrate(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Eval(c) => c.run(),

@@ -1,12 +1,12 @@
 //! Options that several commands share.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use formats::model::ByteOrder;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use regex::Regex;
 
 use crate::error::{Error, Result};
@@ -223,7 +223,11 @@ pub fn tensor_rule(text: &str) -> std::result::Result<(Regex, Choice), String> {
 }
 
 /// A bar on stderr, if that is a terminal.
-pub struct Progress(ProgressBar);
+pub struct Progress {
+    bar: ProgressBar,
+    /// When the first layer that was not there already began, and which it was.
+    start: OnceLock<(Instant, usize)>,
+}
 
 impl Progress {
     pub fn new(bytes: u64) -> Self {
@@ -231,17 +235,36 @@ impl Progress {
         let style = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self(bar)
+        Self { bar, start: OnceLock::new() }
     }
 
     pub fn done(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 
 impl Watcher for Progress {
     fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
+    }
+
+    fn layers(&self, done: usize, of: usize) {
+        let (start, first) = *self.start.get_or_init(|| (Instant::now(), done));
+        let left = match done - first {
+            0 => String::new(),
+            n => {
+                let left = start.elapsed().mul_f64((of - done) as f64 / n as f64);
+                format!(", {} left", HumanDuration(left))
+            }
+        };
+        if done == of {
+            let style = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}";
+            self.bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+            return;
+        }
+        let style = "{bar:30} {binary_bytes}/{binary_total_bytes}  {msg}";
+        self.bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+        self.bar.set_message(format!("layer {} of {of}{left}", done + 1));
     }
 }
 

@@ -5,23 +5,71 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use formats::block::{Effort, Objective};
 
+use crate::calibrate::Chunks;
+use crate::calibrate::sequential::{self, Folds, Sequential};
 use crate::disk::InFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::rounding;
+use crate::source::Source;
 
 /// How weights are rounded.
 #[derive(Debug, Args)]
 pub struct Rounding {
-    /// What makes the model's inputs large, as llama-imatrix measured it (a .gguf or .dat): errors count more in the
-    /// columns that it says
+    /// How large the inputs of matrices are, as `calibrate` or llama-imatrix measured it (a .gguf or .dat): errors count
+    /// more in columns whose inputs are
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
+    /// A text like those that the model will see, or `builtin`: it is measured on that first
+    #[arg(long, value_name = "TEXT", conflicts_with = "imatrix")]
+    pub calibration: Option<PathBuf>,
+    /// Tokens of a chunk of that text
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "calibration", value_parser = context)]
+    calibration_context: usize,
+    /// Most chunks of that text
+    #[arg(long, value_name = "N", requires = "calibration")]
+    calibration_chunks: Option<usize>,
+    /// How weights find their codes; all but search go through the model layer by layer, and need --calibration
+    #[arg(long, value_enum, default_value = "search")]
+    method: Method,
+    /// Keep what is done in this folder, layer by layer, and go on from there if it has something
+    #[arg(long, value_name = "DIR", requires = "calibration")]
+    state: Option<PathBuf>,
+    /// Error feedback alone: targets are the weights themselves, whatever the layers before have lost
+    #[arg(long, hide = true)]
+    symmetric: bool,
+    /// Sweeps of descent after error feedback
+    #[arg(long, hide = true, value_name = "N", default_value_t = sequential::Method::default().sweeps)]
+    sweeps: usize,
+    /// What is added to a Hessian's diagonal, in parts of its mean
+    #[arg(long, hide = true, value_name = "X", default_value_t = sequential::Method::default().damping)]
+    damping: f32,
     /// How hard to look for the best scales of a block
     #[arg(long, value_name = "EFFORT", value_parser = effort, default_value = "normal")]
     effort: Effort,
     /// What scales make least; each type's own choice if not given
     #[arg(long, value_enum)]
     objective: Option<Least>,
+}
+
+/// How weights find their codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Each block by itself
+    Search,
+    /// Each block by itself, with scales moved between columns and what makes them
+    Awq,
+    /// Codes that make up for each other's errors
+    Gptq,
+    /// Both
+    #[value(name = "awq+gptq")]
+    AwqGptq,
+    /// Whatever of these loses least, matrix by matrix
+    Auto,
+}
+
+fn context(text: &str) -> std::result::Result<usize, String> {
+    let n = text.parse().ok().filter(|n| (16..=1 << 20).contains(n));
+    n.ok_or_else(|| format!("{text:?} is not a number from 16 to 1048576"))
 }
 
 /// What is made least.
@@ -41,6 +89,41 @@ fn effort(name: &str) -> std::result::Result<Effort, String> {
 }
 
 impl Rounding {
+    /// Whether the importance of weights will be known.
+    pub fn known(&self) -> bool {
+        self.imatrix.is_some() || self.calibration.is_some()
+    }
+
+    /// The calibration text in the model's tokens.
+    pub fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
+        if self.method != Method::Search && self.calibration.is_none() {
+            return Err(Error::usage("this --method needs a text").or("--calibration TEXT"));
+        }
+        if self.calibration_chunks == Some(0) {
+            return Err(Error::usage("--calibration-chunks 0: there is nothing to go by"));
+        }
+        if self.method == Method::Search && self.state.is_some() {
+            return Err(Error::usage("--state is for methods that go layer by layer").or("--method gptq"));
+        }
+        let Some(path) = &self.calibration else { return Ok(None) };
+        Chunks::read(source, path, self.calibration_context, self.calibration_chunks).map(Some)
+    }
+
+    /// How matrices are made one after another, if they are.
+    pub fn sequential(&self, chunks: Option<Chunks>) -> Option<Sequential> {
+        let method = sequential::Method {
+            damping: self.damping,
+            asymmetric: !self.symmetric,
+            sweeps: self.sweeps,
+            feedback: self.method != Method::Awq,
+            folds: if self.method == Method::Gptq { Folds::None } else { Folds::Searched },
+            both: self.method == Method::Auto,
+            ..Default::default()
+        };
+        let state = self.state.clone();
+        (self.method != Method::Search).then_some(Sequential { method, chunks: chunks?, state })
+    }
+
     /// With the statistics read. `no_mmap` reads them in one piece instead of mapping.
     pub fn wishes(&self, no_mmap: bool) -> Result<rounding::Rounding> {
         let importance = match &self.imatrix {
@@ -54,6 +137,13 @@ impl Rounding {
             Least::Error => Objective::Error,
             Least::Prior => Objective::Prior,
         });
-        Ok(rounding::Rounding { importance, objective, effort: self.effort })
+        let method = match self.method {
+            Method::Search => None,
+            Method::Awq => Some("awq"),
+            Method::Gptq => Some("gptq"),
+            Method::AwqGptq => Some("awq+gptq"),
+            Method::Auto => Some("auto"),
+        };
+        Ok(rounding::Rounding { importance, objective, effort: self.effort, method })
     }
 }

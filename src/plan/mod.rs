@@ -27,6 +27,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
 use regex::Regex;
 
+use crate::calibrate::sequential::Sequential;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::source::Source;
@@ -133,6 +134,8 @@ pub struct Plan {
     pub extra: Vec<(PathBuf, Vec<u8>)>,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// How matrices are made one after another, where they are.
+    pub sequential: Option<Sequential>,
 }
 
 impl Plan {
@@ -207,7 +210,20 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan { target, folder, order, metadata, steps, search, scales, layout, paths, extra, notes })
+    Ok(Plan {
+        target,
+        folder,
+        order,
+        metadata,
+        steps,
+        search,
+        scales,
+        layout,
+        paths,
+        extra,
+        notes,
+        sequential: None,
+    })
 }
 
 /// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take

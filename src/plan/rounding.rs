@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use calibration::imatrix::HASH;
 use calibration::{Columns, Importance, Statistics};
 use formats::block::{Effort, Objective};
 use formats::metadata::{Metadata, Value};
@@ -23,6 +24,8 @@ pub struct Rounding {
     pub objective: Option<Objective>,
     /// How hard to look for it.
     pub effort: Effort,
+    /// How matrices find their codes, where that is not each block by itself.
+    pub method: Option<&'static str>,
 }
 
 /// What encoders of a plan's tensors are told.
@@ -32,6 +35,8 @@ pub struct Search {
     pub objective: Option<Objective>,
     /// How hard to look for it.
     pub effort: Effort,
+    /// How matrices find their codes, where that is not each block by itself.
+    pub method: Option<&'static str>,
     /// What is known of the importance of columns, if it is used.
     pub known: Option<Known>,
     /// One for each tensor of the layout, or none at all.
@@ -49,6 +54,8 @@ pub struct Known {
     pub chunks: Option<u64>,
     /// The names of the texts; of those that were paths, the last part.
     pub datasets: Vec<String>,
+    /// A hash of the texts, if the statistics have one.
+    pub hash: Option<String>,
     /// Tensors that are quantized with importances.
     pub used: usize,
     /// Tensors that are quantized.
@@ -86,7 +93,8 @@ pub(super) fn search(
     tensors: &[Tensor],
     notes: &mut Vec<String>,
 ) -> Result<Search> {
-    let search = Search { objective: wishes.objective, effort: wishes.effort, ..Search::default() };
+    let Rounding { objective, effort, method, .. } = *wishes;
+    let search = Search { objective, effort, method, ..Search::default() };
     let Some(statistics) = &wishes.importance else { return Ok(search) };
     let file = &statistics.file;
     notes.extend(statistics.notes.iter().cloned());
@@ -131,6 +139,7 @@ pub(super) fn search(
         entries: statistics.entries.len(),
         chunks: statistics.chunks,
         datasets: statistics.datasets.iter().map(|d| last_part(d)).collect(),
+        hash: statistics.more.text(HASH).map(str::to_string),
         used,
         quantized,
     };
@@ -158,6 +167,8 @@ pub(super) fn gguf_metadata(search: &Search, edits: &[Edit], metadata: &mut Meta
         ("quantize.imatrix.dataset", known.datasets.first().map(|d| Value::text(d))),
         ("quantize.imatrix.entries_count", Some(count(known.entries as u64))),
         ("quantize.imatrix.chunks_count", known.chunks.map(count)),
+        (HASH, known.hash.as_deref().map(Value::text)),
+        ("ggufkit.method", search.method.map(Value::text)),
     ];
     for (key, value) in values {
         if edits.iter().any(|e| matches!(e, Edit::Set(k, _) if k == key)) {
@@ -195,6 +206,7 @@ mod tests {
             entries: 28,
             chunks: Some(7),
             datasets: vec!["a".into(), "b".into()],
+            hash: None,
             used: 28,
             quantized: 30,
         };

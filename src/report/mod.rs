@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod html;
+pub mod imatrix;
 mod plots;
 mod svg;
 

@@ -1,0 +1,130 @@
+//! The mean squares of every matrix's inputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use calibration::imatrix::HASH;
+use calibration::{Entry, Statistics};
+use formats::metadata::{Metadata, Value};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::walk::{Walk, Weights};
+use super::{Chunks, Room};
+use crate::error::{Error, Result};
+use crate::runner::Network;
+use crate::runner::layerwise::Site;
+
+/// Sums of squares of columns.
+struct Squares {
+    sums: Vec<f64>,
+    tokens: u64,
+}
+
+/// Columns that a thread takes at a time.
+const COLUMNS: usize = 128;
+
+impl Squares {
+    fn new(width: usize) -> Self {
+        Self { sums: vec![0.0; width], tokens: 0 }
+    }
+
+    fn add(&mut self, x: &[f32]) {
+        let width = self.sums.len();
+        self.tokens += (x.len() / width) as u64;
+        self.sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
+            for row in x.chunks_exact(width) {
+                for (s, x) in sums.iter_mut().zip(&row[i * COLUMNS..]) {
+                    *s += f64::from(*x) * f64::from(*x);
+                }
+            }
+        });
+    }
+
+    /// Makes an entry for each of the matrices that take these inputs.
+    fn enter<'n>(
+        &self,
+        matrices: impl IntoIterator<Item = &'n String>,
+        entries: &mut BTreeMap<String, Arc<Entry>>,
+    ) -> Result<()> {
+        let mut matrices = matrices.into_iter().peekable();
+        let sums = self.sums.iter().map(|s| *s as f32).collect();
+        let entry = Entry::new(sums, vec![self.tokens]).ok_or_else(|| {
+            let matrix = matrices.peek().map_or("a matrix", |name| name.as_str());
+            Error::refused(format!("the inputs of {matrix} are not finite"))
+                .or("look for infinities and NaNs in the weights: ggufkit verify MODEL")
+        })?;
+        let entry = Arc::new(entry);
+        entries.extend(matrices.map(|name| (name.clone(), entry.clone())));
+        Ok(())
+    }
+}
+
+/// Says where a model's numbers end.
+pub(super) fn too_large(layer: usize, site: Site) -> Error {
+    let (matrix, hint) =
+        (site.matrices()[0], "the model cannot be computed; ggufkit verify says what is wrong with it");
+    Error::refused(format!("the inputs of blk.{layer}.{matrix}.weight are not finite")).or(hint)
+}
+
+/// Measures the inputs of all matrices of all layers; `tick` is told of every layer that is done.
+///
+/// # Errors
+/// The system's, where vectors do not fit into memory; inputs that are not finite.
+pub fn importance(
+    network: &Network,
+    chunks: &Chunks,
+    room: &Room,
+    tick: impl FnMut(usize),
+) -> Result<Statistics> {
+    measure(network, chunks, room, false, tick)
+}
+
+/// The same; `output` measures the input of the output matrix too. Where the token embedding serves as one, the entry
+/// has its name.
+///
+/// # Errors
+/// The system's, where vectors do not fit into memory.
+pub fn measure(
+    network: &Network,
+    chunks: &Chunks,
+    room: &Room,
+    output: bool,
+    mut tick: impl FnMut(usize),
+) -> Result<Statistics> {
+    let mut walk = Walk::new(network, &chunks.tokens, 1, room)?;
+    let mut entries = BTreeMap::new();
+    for layer in 0..network.depth() {
+        let mut weights = Weights::default();
+        for site in Site::ALL {
+            let mut squares = Squares::new(network.width(site));
+            walk.arrive(layer, site, &[&weights], |inputs| {
+                squares.add(&inputs.of[0]);
+                Ok(())
+            })?;
+            weights[site as usize] = walk.original(layer, site)?;
+            let matrices = weights[site as usize].iter().map(|matrix| &matrix.name);
+            squares.enter(matrices, &mut entries)?;
+        }
+        walk.leave(&[&weights])?;
+        tick(layer);
+    }
+    if output {
+        let mut squares = Squares::new(network.width(Site::Attention));
+        walk.vectors(|x| squares.add(&network.output_input(&x)))?;
+        squares.enter(network.matrices().last().map(|output| &output.name), &mut entries)?;
+    }
+    let mut more = Metadata::new();
+    if !chunks.hash.is_empty() {
+        more.set(HASH, Value::text(&chunks.hash));
+    }
+    Ok(Statistics {
+        file: chunks.names.join(", "),
+        entries,
+        datasets: chunks.names.clone(),
+        chunks: Some(chunks.tokens.len() as u64),
+        chunk_size: Some(chunks.context() as u64),
+        more,
+        ..Statistics::default()
+    })
+}

@@ -1,0 +1,61 @@
+//! Vectors of many tokens, in memory or in a file without a name.
+
+use std::path::Path;
+
+use crate::disk::Scratch;
+use crate::error::Result;
+
+/// `[tokens, width]` floats.
+pub struct Stream {
+    width: usize,
+    kept: Kept,
+}
+
+enum Kept {
+    Memory(Vec<f32>),
+    File(Scratch),
+}
+
+impl Stream {
+    /// Zeros, in memory or in a scratch file of a folder.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(tokens: usize, width: usize, scratch: Option<&Path>) -> Result<Self> {
+        let kept = match scratch {
+            Some(folder) => Kept::File(Scratch::new(folder)?),
+            None => Kept::Memory(vec![0.0; tokens * width]),
+        };
+        Ok(Self { width, kept })
+    }
+
+    /// The vectors of `count` tokens from `first` on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, first: usize, count: usize) -> Result<Vec<f32>> {
+        match &self.kept {
+            Kept::Memory(all) => Ok(all[first * self.width..][..count * self.width].to_vec()),
+            Kept::File(file) => {
+                let mut bytes = vec![0u8; count * self.width * 4];
+                file.read((first * self.width * 4) as u64, &mut bytes)?;
+                Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            }
+        }
+    }
+
+    /// Puts vectors in their place.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&mut self, first: usize, x: &[f32]) -> Result<()> {
+        match &mut self.kept {
+            Kept::Memory(all) => all[first * self.width..][..x.len()].copy_from_slice(x),
+            Kept::File(file) => {
+                let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+                file.write((first * self.width * 4) as u64, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
