@@ -113,3 +113,45 @@ fn stacked_matrices_may_have_scales_of_their_own() {
     let (code, text) = fails(&["inspect", &dir.path("other.gguf")]);
     assert!(code == 1 && text.contains(scale), "{text}");
 }
+
+/// The logits of a few tokens.
+fn logits(dir: &Dir, model: &str, more: &[&str]) -> Vec<f32> {
+    let out = dir.path("out.safetensors");
+    ok(&[&["logits", model, &out, "--ids", "1,40,400,77,1000,3,512,513,90,91"], more].concat());
+    weights(&out, "logits")
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let error: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (error / b.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()).sqrt()
+}
+
+/// The scale multiplies once: a model computes what the same weights do without one.
+#[test]
+fn models_are_computed_with_their_scales() {
+    let dir = Dir::new();
+    let (packed, plain, big) = (dir.path("q.gguf"), dir.path("f.gguf"), dir.path("b.gguf"));
+    ok(&[
+        "quantize",
+        &demo("model"),
+        &packed,
+        "--type",
+        "q8_0",
+        "--output-type",
+        "nvfp4",
+        "--tensor",
+        MATRICES,
+    ]);
+    assert!(names(&packed).iter().filter(|n| n.ends_with(".scale")).count() >= 28);
+    ok(&["quantize", &packed, &plain, "--type", "f32", "--allow-requantize"]);
+    ok(&["convert", &packed, &big, "--endian", "big"]);
+    let truth = logits(&dir, &plain, &["--exact"]);
+    for model in [&packed, &big] {
+        let far = distance(&logits(&dir, model, &["--exact"]), &truth);
+        assert!(far < 1e-5, "{far}");
+        let far = distance(&logits(&dir, model, &[]), &truth);
+        assert!(far < 5e-2, "{far}");
+    }
+    assert!(distance(&truth, &logits(&dir, &demo("model"), &["--exact"])) < 0.3);
+}
