@@ -89,7 +89,9 @@ impl Chunks {
                     "{name}: has {} tokens, which do not fill a chunk of {context}",
                     text.tokens.len()
                 );
-                return Err(Error::refused(why).or("give a longer text or a shorter context"));
+                return Err(Error::refused(why).or(
+                    "give a longer text or a shorter context (--context; of quantize --calibration-context)",
+                ));
             }
             all.tokens.append(&mut chunks.tokens);
             if !all.names.contains(&name) {
