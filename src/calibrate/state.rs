@@ -167,18 +167,6 @@ impl State {
         Ok(())
     }
 
-    /// Removes all of it.
-    pub fn clear(self) {
-        for layer in 0..self.index.layers {
-            let _ = fs::remove_file(self.folder.join(format!("layer-{layer}")));
-        }
-        for model in 0..2 {
-            let _ = fs::remove_file(self.vectors(self.index.layers, model));
-        }
-        let _ = fs::remove_file(self.folder.join("state.json"));
-        let _ = fs::remove_dir(&self.folder);
-    }
-
     fn vectors(&self, layer: usize, model: usize) -> PathBuf {
         self.folder.join(format!("vectors-{layer}-{model}"))
     }

@@ -76,7 +76,8 @@ pub struct Resources {
     /// Threads; one per core if not given
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Most memory for weights in flight, besides mapped files; at least some 128K for each thread
+    /// Most memory for weights in flight, besides mapped files; at least some 128K for each thread. With --calibration, also
+    /// for the text's vectors, of which more go to the disk
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
     pub memory: u64,
 }
