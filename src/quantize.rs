@@ -457,7 +457,7 @@ fn encode(
 
 /// The sums of weights from `first` on and what became of them; refuses those that have no place in a model or
 /// in the type.
-fn sound(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
+pub(crate) fn sound(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
     let outcome = sums(x, y);
     // The sums tell whether there is anything to look for: each is at least as large as each of its parts.
     if outcome.error.is_finite() && outcome.energy <= 65504.0 * 65504.0 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use calibration::imatrix::HASH;
 use calibration::{Entry, Statistics};
 use formats::metadata::{Metadata, Value};
+use formats::model::{Model, Tensor};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
@@ -16,7 +17,7 @@ use crate::runner::Network;
 use crate::runner::layerwise::Site;
 
 /// Sums of squares of columns.
-struct Squares {
+pub(super) struct Squares {
     sums: Vec<f64>,
     tokens: u64,
 }
@@ -25,11 +26,11 @@ struct Squares {
 const COLUMNS: usize = 128;
 
 impl Squares {
-    fn new(width: usize) -> Self {
+    pub fn new(width: usize) -> Self {
         Self { sums: vec![0.0; width], tokens: 0 }
     }
 
-    fn add(&mut self, x: &[f32]) {
+    pub fn add(&mut self, x: &[f32]) {
         let width = self.sums.len();
         self.tokens += (x.len() / width) as u64;
         self.sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
@@ -39,6 +40,11 @@ impl Squares {
                 }
             }
         });
+    }
+
+    /// The mean squares.
+    pub fn means(&self) -> Vec<f32> {
+        self.sums.iter().map(|s| (s / self.tokens.max(1) as f64) as f32).collect()
     }
 
     /// Makes an entry for each of the matrices that take these inputs.
@@ -111,14 +117,33 @@ pub fn measure(
     }
     if output {
         let mut squares = Squares::new(network.width(Site::Attention));
-        walk.vectors(|x| squares.add(&network.output_input(&x)))?;
+        walk.finish(|inputs| squares.add(&inputs.of[0]))?;
         squares.enter(network.matrices().last().map(|output| &output.name), &mut entries)?;
     }
+    Ok(statistics(entries, chunks))
+}
+
+/// What there will be about the matrices of layers, with all columns alike: for plans whose matrices are made layer by
+/// layer, where inputs are measured on the way.
+pub fn unmeasured(model: &Model, chunks: &Chunks) -> Statistics {
+    let parts: Vec<_> = Site::ALL.iter().flat_map(|site| site.matrices()).collect();
+    let of_layer = |name: &str| {
+        let part = name.strip_suffix(".weight")?.strip_prefix("blk.")?.split_once('.')?.1;
+        parts.iter().any(|p| **p == part).then_some(())
+    };
+    let tokens = chunks.count() as u64;
+    let matrices = model.tensors.iter().filter(|t| of_layer(&t.name).is_some());
+    let alike = |t: &Tensor| Entry::new(vec![tokens as f32; t.cols() as usize], vec![tokens]);
+    let entries = matrices.filter_map(|t| Some((t.name.clone(), Arc::new(alike(t)?)))).collect();
+    statistics(entries, chunks)
+}
+
+fn statistics(entries: BTreeMap<String, Arc<Entry>>, chunks: &Chunks) -> Statistics {
     let mut more = Metadata::new();
     if !chunks.hash.is_empty() {
         more.set(HASH, Value::text(&chunks.hash));
     }
-    Ok(Statistics {
+    Statistics {
         file: chunks.names.join(", "),
         entries,
         datasets: chunks.names.clone(),
@@ -126,5 +151,5 @@ pub fn measure(
         chunk_size: Some(chunks.context() as u64),
         more,
         ..Statistics::default()
-    })
+    }
 }

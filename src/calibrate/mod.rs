@@ -6,6 +6,8 @@
 //! squares of every matrix's inputs, as llama-imatrix does; [`sequential`] quantizes layer by layer, each matrix under
 //! the Hessian of the inputs that the quantized layers before it give.
 
+pub mod choose;
+mod ends;
 pub mod factor;
 pub mod fit;
 pub mod fold;
@@ -24,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::evaluate::{Text, tokenizer};
+use crate::random::Random;
 use crate::source::Source;
 
 /// A text of many kinds, for those who have none: `scripts/make_calibration_text.py` makes it.
@@ -57,12 +60,31 @@ impl Chunks {
         Self { tokens, names: vec![name.to_string()], hash: String::new() }
     }
 
-    /// Reads a text and cuts it.
+    /// Reads a text and cuts it; with a `seed`, takes chunks from all over it rather than the first.
     ///
     /// # Errors
     /// Those of [`Chunks::read_all`].
-    pub fn read(source: &Source, path: &Path, context: usize, most: Option<usize>) -> Result<Self> {
-        Self::read_all(source, &[path], context, 0, most)
+    pub fn read(
+        source: &Source,
+        path: &Path,
+        context: usize,
+        most: Option<usize>,
+        seed: Option<u64>,
+    ) -> Result<Self> {
+        let Some(seed) = seed else { return Self::read_all(source, &[path], context, 0, most) };
+        let mut all = Self::read_all(source, &[path], context, 0, None)?;
+        all.sample(most.unwrap_or(usize::MAX), seed);
+        Ok(all)
+    }
+
+    /// Keeps `count` chunks, chosen by `seed`, in their order.
+    fn sample(&mut self, count: usize, seed: u64) {
+        let (mut random, found) = (Random::new(seed), self.tokens.len());
+        let mut drawn: Vec<(u64, usize)> = (0..found).map(|i| (random.next(), i)).collect();
+        drawn.sort_unstable();
+        let mut taken: Vec<usize> = drawn.into_iter().take(count).map(|d| d.1).collect();
+        taken.sort_unstable();
+        self.tokens = taken.into_iter().map(|i| std::mem::take(&mut self.tokens[i])).collect();
     }
 
     /// Reads texts and cuts each by itself, so that no chunk has parts of two; of all their chunks, the first `skip`

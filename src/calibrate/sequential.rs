@@ -2,22 +2,25 @@
 
 use std::path::PathBuf;
 
-use formats::block::{DType, Encode, Objective};
+use formats::block::{DType, Encode};
 use formats::model::Encoding;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::fit::{self, Fit, Ground, Judge};
+use super::choose::{Candidate, Chooser, Wanted, columns};
+use super::ends;
+use super::fit::Ground;
 use super::fold::{self, Consumer, Producer};
 use super::gram::Gram;
+use super::importance::Squares;
 use super::importance::too_large;
 use super::state::State;
 use super::walk::{Inputs, Walk, Weights};
 use super::{Chunks, Room};
 use crate::error::Result;
-use crate::kernels::{self, Isa};
-use crate::plan::Plan;
-use crate::quantize::{Outcome, sums};
+use crate::kernels;
+use crate::plan::{Plan, bias};
+use crate::quantize::{Outcome, sound};
 use crate::runner::Network;
 use crate::runner::layerwise::{Dense, Site};
 
@@ -38,6 +41,8 @@ pub struct Method {
     pub asymmetric: bool,
     /// Sweeps of descent, at most.
     pub sweeps: usize,
+    /// Whether matrices get biases that make up for their mean error.
+    pub bias: bool,
 }
 
 /// Scales that are moved.
@@ -61,6 +66,7 @@ impl Default for Method {
             damping: 0.01,
             asymmetric: true,
             sweeps: 6,
+            bias: false,
         }
     }
 }
@@ -120,39 +126,59 @@ pub fn run(
     if let Some(state) = &mut state {
         first = state.resume(&mut walk, &mut done)?;
     }
-    tick(first);
-    for layer in first..network.depth() {
-        // Of very few chunks none can be spared, and all serve for both.
-        let hold = method.hold.min(chunks.tokens.len() + 1);
-        let hold = (hold <= chunks.tokens.len()).then_some(hold);
-        let made = Layer { network, plan, method: *method, layer, context: chunks.context(), hold };
-        let made = made.make(&mut walk)?;
+    if first == 0 {
+        ends::round_embedding(network, plan, &mut walk)?;
+    }
+    let depth = network.depth();
+    tick(first.min(depth));
+    // Of very few chunks none can be spared, and all serve for both.
+    let hold = method.hold.min(chunks.tokens.len() + 1);
+    let hold = (hold <= chunks.tokens.len()).then_some(hold);
+    // The output matrix comes last, as one layer more.
+    for layer in first..=depth {
+        let this = Layer { network, plan, method: *method, layer, context: chunks.context(), hold };
+        let made = if layer < depth { this.make(&mut walk)? } else { this.output(&walk)? };
         if let Some(state) = &mut state {
             state.keep(layer, &made, &walk)?;
         }
         made.into_iter().try_for_each(&mut done)?;
-        tick(layer + 1);
+        tick((layer + 1).min(depth));
     }
     Ok(())
 }
 
-struct Layer<'a> {
-    network: &'a Network<'a>,
-    plan: &'a Plan,
-    method: Method,
-    layer: usize,
-    context: usize,
+/// What a layer is made with.
+pub(super) struct Layer<'a> {
+    pub network: &'a Network<'a>,
+    pub plan: &'a Plan,
+    pub method: Method,
+    pub layer: usize,
+    pub context: usize,
     /// Of so many chunks, one is held out.
-    hold: Option<usize>,
+    pub hold: Option<usize>,
 }
 
-/// A matrix as one way makes it.
-struct Candidate {
-    bytes: Vec<u8>,
-    values: Vec<f32>,
-    loss: f64,
-    name: &'static str,
-    share: f64,
+/// A tensor of the layout that is of blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks {
+    pub tensor: usize,
+    pub dtype: DType,
+    /// Whether it is quantized here, or stays as it is.
+    pub quantized: bool,
+    /// The tensor with its scale, if it gets one.
+    pub scale: Option<usize>,
+}
+
+impl Blocks {
+    /// The tensor of the layout, if it is of blocks.
+    pub fn find(plan: &Plan, name: &str) -> Option<Self> {
+        let tensor = plan.layout.tensors.iter().position(|t| t.name == name)?;
+        let t = &plan.layout.tensors[tensor];
+        let Encoding::Blocks(dtype) = t.encoding else { return None };
+        let scale = plan.scales.iter().find(|s| s.weight == tensor).map(|s| s.scale);
+        let quantized = !t.encoding.is_plain() && plan.steps[tensor].from != t.encoding;
+        Some(Self { tensor, dtype, quantized, scale })
+    }
 }
 
 /// The matrices of a site as one way makes them: the sum of their losses' ratios, scales, and candidates.
@@ -166,7 +192,9 @@ impl Layer<'_> {
             let width = self.network.width(site);
             let two = self.method.asymmetric;
             let (mut gram, mut held) = (Gram::new(width, two), Gram::judging(width, two));
+            let mut squares = Squares::new(width);
             walk.arrive(self.layer, site, &[&original, &made], |inputs| {
+                squares.add(&inputs.of[0]);
                 self.collect(&inputs, &mut gram, &mut held);
                 Ok(())
             })?;
@@ -177,28 +205,38 @@ impl Layer<'_> {
             }
             original[site as usize] = walk.original(self.layer, site)?;
             made[site as usize] = original[site as usize].clone();
-            self.site(site, &mut made[site as usize], gram, held, &mut finished);
+            self.site(site, &mut made[site as usize], &squares.means(), (gram, held), &mut finished)?;
         }
         walk.leave(&[&original, &made])?;
         Ok(finished)
     }
 
+    pub fn chooser(&self) -> Chooser<'static> {
+        let search = &self.plan.search;
+        let how = Encode { importance: None, objective: search.objective, effort: search.effort };
+        let Method { sweeps, feedback, both, .. } = self.method;
+        Chooser { isa: self.network.isa, sweeps, all: feedback && both, how }
+    }
+
     /// Takes inputs in, those of held-out chunks apart. Where there is too little to hold out, all is used for both.
-    fn collect(&self, inputs: &Inputs, gram: &mut Gram, held: &mut Gram) {
+    pub fn collect(&self, inputs: &Inputs, gram: &mut Gram, held: &mut Gram) {
         let [original, made] = &inputs.of[..] else { panic!("two models") };
         let part = gram.width * self.context;
-        let (mut kept, mut out) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for c in 0..inputs.count {
-            let last = self.hold.map(|hold| (inputs.first + c) % hold == hold - 1);
-            for (to, takes) in [(&mut kept, last != Some(true)), (&mut out, last != Some(false))] {
-                if takes {
-                    to[0].extend_from_slice(&made[c * part..(c + 1) * part]);
-                    to[1].extend_from_slice(&original[c * part..(c + 1) * part]);
-                }
+        let last = |c: usize| self.hold.map(|hold| (inputs.first + c) % hold == hold - 1);
+        let mut c = 0;
+        // Chunks that follow each other on the same side go together.
+        while c < inputs.count {
+            let side = last(c);
+            let count = (c..inputs.count).take_while(|c| last(*c) == side).count();
+            let (x, y) = (&made[c * part..][..count * part], &original[c * part..][..count * part]);
+            let y = self.method.asymmetric.then_some(y);
+            if side != Some(true) {
+                gram.add(self.network.isa, x, y);
             }
-        }
-        for (x, gram) in [(kept, gram), (out, held)] {
-            gram.add(self.network.isa, &x[0], self.method.asymmetric.then_some(&x[1]));
+            if side != Some(false) {
+                held.add(self.network.isa, x, y);
+            }
+            c += count;
         }
     }
 
@@ -207,30 +245,24 @@ impl Layer<'_> {
         &self,
         site: Site,
         matrices: &mut [Dense],
-        mut gram: Gram,
-        mut held: Gram,
+        importance: &[f32],
+        (mut gram, mut held): (Gram, Gram),
         finished: &mut Vec<Made>,
-    ) {
+    ) -> Result<()> {
         let isa = self.network.isa;
         let wanted: Vec<_> = matrices.iter().map(|m| self.blocks(&m.name)).collect();
         let random = matches!(self.method.folds, Folds::Random(_));
-        if !random && wanted.iter().all(|w| w.is_none_or(|w| !w.2)) {
-            return;
+        if !random && wanted.iter().all(|w| w.is_none_or(|w| !w.quantized)) {
+            return Ok(());
         }
         let n = gram.width;
-        let known: Vec<Vec<f32>> = wanted
-            .iter()
-            .map(|w| {
-                let known = w.and_then(|w| self.plan.search.columns(w.0));
-                known.map_or_else(|| gram.means(), |mut c| c.of(0..n as u64).to_vec())
-            })
-            .collect();
-        let how = Encode {
-            importance: None,
-            objective: self.plan.search.objective,
-            effort: self.plan.search.effort,
-        };
-        let scales = self.scales(site, matrices, &wanted, &known, (&gram, &held), &how);
+        let mean = self.method.bias.then(|| gram.mean());
+        if let Some(mean) = &mean {
+            gram.centre(mean);
+            held.centre(mean);
+        }
+        let chooser = self.chooser();
+        let scales = self.scales(site, matrices, &wanted, importance, (&gram, &held), &chooser.how);
         let scales = scales.map(|s| self.within_reach(site, s, finished));
 
         let feedback = self.method.feedback && gram.tokens >= FEW * n as u64;
@@ -249,29 +281,23 @@ impl Layer<'_> {
             let ground = Ground::new(isa, &gram, self.method.damping, true);
             let mut natural = None;
             let mut candidates = Vec::new();
-            for ((matrix, wanted), known) in matrices.iter().zip(&wanted).zip(&known) {
-                let Some((_, dtype, quantized)) = *wanted else {
+            for (matrix, wanted) in matrices.iter().zip(&wanted) {
+                let Some(Blocks { dtype, quantized, scale, .. }) = *wanted else {
                     candidates.push(None);
                     continue;
                 };
                 let weights: Vec<f32> = columns(&matrix.weights, s, |w, s| w * s);
-                let importance = columns(known, s, |i, s| i / (s * s));
+                let importance = columns(importance, s, |i, s| i / (s * s));
                 let with = feedback && quantized;
                 let ground = if dtype.grid().is_none() && with {
                     natural.get_or_insert_with(|| Ground::new(isa, &gram, self.method.damping, false))
                 } else {
                     &ground
                 };
-                let (mut found, search) = self.choose(
-                    ground,
-                    (&gram, &held),
-                    dtype,
-                    &weights,
-                    &importance,
-                    &how,
-                    with,
-                    scales.is_some(),
-                );
+                let wanted =
+                    Wanted { dtype, scaled: scale.is_some(), feedback: with, folded: scales.is_some() };
+                let (mut found, search) =
+                    chooser.choose((ground, &gram, &held), wanted, &weights, &importance);
                 if scales.is_none() {
                     usual.push(search);
                 }
@@ -287,32 +313,41 @@ impl Layer<'_> {
         let (_, scales, candidates) = best.expect("there is at least one way");
         let mut usual = usual.into_iter();
         for ((matrix, wanted), candidate) in matrices.iter_mut().zip(&wanted).zip(candidates) {
-            let (Some((tensor, _, quantized)), Some(c)) = (*wanted, candidate) else { continue };
+            let (Some(blocks), Some(c)) = (*wanted, candidate) else { continue };
             let usual = usual.next().expect("one for each");
-            if !quantized && scales.is_none() {
+            if !blocks.quantized && scales.is_none() {
                 continue;
             }
             let ratio = if usual > 0.0 { c.loss / usual } else { 1.0 };
             let won = Some(Won { method: c.name, ratio, share: c.share });
-            let outcome = Outcome { won, ..sums(&matrix.weights, &c.values) };
-            matrix.weights = c.values;
-            finished.push(Made { tensor, bytes: c.bytes, outcome });
+            let tensor = blocks.tensor;
+            let outcome = sound(&self.plan.layout.tensors[tensor], 0, &matrix.weights, &c.values)?;
+            let weights = std::mem::replace(&mut matrix.weights, c.values);
+            finished.push(Made { tensor, bytes: c.bytes, outcome: Outcome { won, ..outcome } });
+            if let (Some(mean), Some(tensor)) = (&mean, self.bias_of(&matrix.name)) {
+                let bias = matrix.add_bias(&mean_error(&weights, &matrix.weights, mean));
+                let bytes = bias.iter().flat_map(|b| b.to_le_bytes()).collect();
+                finished.push(Made { tensor, bytes, outcome: Outcome::default() });
+            }
+            if let Some(tensor) = blocks.scale {
+                let bytes = c.factor.to_le_bytes().to_vec();
+                finished.push(Made { tensor, bytes, outcome: Outcome::default() });
+            }
         }
         if let Some(s) = scales {
             self.give_back(site, &s, finished);
         }
+        Ok(())
     }
 
-    /// The tensor of the layout, its type, and whether it is quantized, if it is of blocks that are made here.
-    fn blocks(&self, name: &str) -> Option<(usize, DType, bool)> {
-        let plan = self.plan;
-        let i = plan.layout.tensors.iter().position(|t| t.name == name)?;
-        let t = &plan.layout.tensors[i];
-        let Encoding::Blocks(dtype) = t.encoding else { return None };
-        if plan.scales.iter().any(|s| s.weight == i) {
-            return None;
-        }
-        Some((i, dtype, !t.encoding.is_plain() && plan.steps[i].from != t.encoding))
+    fn blocks(&self, name: &str) -> Option<Blocks> {
+        Blocks::find(self.plan, name)
+    }
+
+    /// The place of a matrix's bias, if it has one.
+    fn bias_of(&self, weight: &str) -> Option<usize> {
+        let name = bias::name_of(weight)?;
+        self.plan.layout.tensors.iter().position(|t| t.name == name)
     }
 
     /// The scales for a site's columns, if they can be moved and that helps.
@@ -320,8 +355,8 @@ impl Layer<'_> {
         &self,
         site: Site,
         matrices: &[Dense],
-        wanted: &[Option<(usize, DType, bool)>],
-        known: &[Vec<f32>],
+        wanted: &[Option<Blocks>],
+        importance: &[f32],
         grams: (&Gram, &Gram),
         how: &Encode,
     ) -> Option<Vec<f32>> {
@@ -330,20 +365,20 @@ impl Layer<'_> {
         }
         let (name, bias) = self.names(site);
         self.blocks(&name).filter(|p| match fold::producer(site) {
-            Producer::Norm(_) => !p.2,
-            Producer::Rows(_) => fold::scalable(p.1),
+            Producer::Norm(_) => !p.quantized,
+            Producer::Rows(_) => fold::scalable(p.dtype),
         })?;
         if let Some(bias) = bias {
-            self.blocks(&bias).filter(|p| !p.2)?;
+            self.blocks(&bias).filter(|p| !p.quantized)?;
         }
         let mut consumers = Vec::new();
-        for ((m, w), known) in matrices.iter().zip(wanted).zip(known) {
-            let (_, dtype, quantized) = (*w)?;
-            if matches!(dtype, DType::TQ1_0 | DType::TQ2_0) {
+        for (m, w) in matrices.iter().zip(wanted) {
+            let Blocks { dtype, quantized, scale, .. } = (*w)?;
+            if matches!(dtype, DType::TQ1_0 | DType::TQ2_0) || scale.is_some() {
                 return None;
             }
             if quantized {
-                consumers.push(Consumer { weights: &m.weights, dtype, importance: known });
+                consumers.push(Consumer { weights: &m.weights, dtype, importance });
             }
         }
         let config = &self.network.config;
@@ -368,7 +403,7 @@ impl Layer<'_> {
 
     /// The producer's or its bias's place in the layout, its type, and its blocks as they are so far.
     fn blocks_of(&self, name: &str, finished: &[Made]) -> (usize, DType, Vec<u8>) {
-        let (tensor, dtype, _) = self.blocks(name).expect("looked at before");
+        let Blocks { tensor, dtype, .. } = self.blocks(name).expect("looked at before");
         if let Some(made) = finished.iter().find(|m| m.tensor == tensor) {
             return (tensor, dtype, made.bytes.clone());
         }
@@ -404,78 +439,15 @@ impl Layer<'_> {
             }
         }
     }
-
-    /// Makes a matrix in several ways; gives the one with the least loss, and the loss of the search with importance.
-    #[allow(clippy::too_many_arguments)]
-    fn choose(
-        &self,
-        ground: &Ground,
-        (gram, held): (&Gram, &Gram),
-        dtype: DType,
-        weights: &[f32],
-        importance: &[f32],
-        how: &Encode,
-        feedback: bool,
-        folded: bool,
-    ) -> (Candidate, f64) {
-        let isa = self.network.isa;
-        let judge = Judge::new(isa, weights, held);
-        let (bytes, values) = search(isa, dtype, weights, &Encode { importance: Some(importance), ..*how });
-        let name = if folded { "awq" } else { "search" };
-        let mut best = Candidate { loss: judge.loss(&values), bytes, values, name, share: 0.0 };
-        let usual = best.loss;
-        let mut offer = |bytes: Vec<u8>, values: Vec<f32>, name, share| {
-            let loss = judge.loss(&values);
-            if loss < best.loss {
-                best = Candidate { bytes, values, loss, name, share };
-            }
-        };
-        if !feedback {
-            // What the type does not do by itself may still be better here.
-            if how.objective.is_none() {
-                let other =
-                    Encode { importance: Some(importance), objective: Some(Objective::Error), ..*how };
-                let (bytes, values) = search(isa, dtype, weights, &other);
-                offer(bytes, values, name, 0.0);
-            }
-            return (best, usual);
-        }
-        let (targets, share) = judge.target(weights, gram, ground);
-        let name = if folded { "awq+gptq" } else { "gptq" };
-        match Fit::new(isa, ground, dtype, &targets, how) {
-            Some(mut fitted) => {
-                fitted.feed_back();
-                fitted.descend(self.method.sweeps, 2);
-                offer(fitted.pack(), fitted.values, name, share);
-            }
-            None => {
-                let (bytes, values) = fit::feed_back_blocks(isa, ground, dtype, &targets, how);
-                offer(bytes, values, name, share);
-            }
-        }
-        (best, usual)
-    }
 }
 
-/// Each number with its column's scale.
-fn columns(x: &[f32], s: &[f32], f: impl Fn(f32, f32) -> f32) -> Vec<f32> {
-    x.chunks_exact(s.len()).flat_map(|row| row.iter().zip(s).map(|(x, s)| f(*x, *s))).collect()
-}
-
-/// The type's own search, row by row: bytes, and what they mean.
-fn search(isa: Isa, dtype: DType, weights: &[f32], how: &Encode) -> (Vec<u8>, Vec<f32>) {
-    let n = how.importance.map_or(0, <[f32]>::len);
-    let codec = kernels::codec_for(dtype, isa).expect("plans encode into types that have a codec");
-    let size = dtype.bytes_for(n as u64).expect("whole blocks") as usize;
-    let mut bytes = vec![0u8; weights.len() / n * size];
-    let mut values = vec![0f32; weights.len()];
-    bytes
-        .par_chunks_exact_mut(size)
-        .zip(values.par_chunks_exact_mut(n))
-        .zip(weights.par_chunks_exact(n))
-        .for_each(|((bytes, values), x)| {
-            codec.encode(x, how, bytes);
-            codec.decode(bytes, values);
-        });
-    (bytes, values)
+/// What a matrix's outputs lose in the mean: (W − Q)·x + W·y, of the means of x and y.
+fn mean_error(weights: &[f32], values: &[f32], [x, y]: &[Vec<f32>; 2]) -> Vec<f32> {
+    let rows = weights.par_chunks_exact(x.len()).zip(values.par_chunks_exact(x.len()));
+    rows.map(|(w, q)| {
+        let of = |y: &[f32]| w.iter().zip(y).map(|(w, y)| f64::from(*w) * f64::from(*y)).sum::<f64>();
+        let lost = w.iter().zip(q).zip(x).map(|((w, q), x)| f64::from(w - q) * f64::from(*x));
+        (lost.sum::<f64>() + of(y)) as f32
+    })
+    .collect()
 }

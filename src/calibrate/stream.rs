@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use zerocopy::IntoBytes;
+
 use crate::disk::Scratch;
 use crate::error::Result;
 
@@ -37,9 +39,9 @@ impl Stream {
         match &self.kept {
             Kept::Memory(all) => Ok(all[first * self.width..][..count * self.width].to_vec()),
             Kept::File(file) => {
-                let mut bytes = vec![0u8; count * self.width * 4];
-                file.read((first * self.width * 4) as u64, &mut bytes)?;
-                Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+                let mut x = vec![0f32; count * self.width];
+                file.read((first * self.width * 4) as u64, x.as_mut_bytes())?;
+                Ok(x)
             }
         }
     }
@@ -51,10 +53,7 @@ impl Stream {
     pub fn write(&mut self, first: usize, x: &[f32]) -> Result<()> {
         match &mut self.kept {
             Kept::Memory(all) => all[first * self.width..][..x.len()].copy_from_slice(x),
-            Kept::File(file) => {
-                let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-                file.write((first * self.width * 4) as u64, &bytes)?;
-            }
+            Kept::File(file) => file.write((first * self.width * 4) as u64, x.as_bytes())?,
         }
         Ok(())
     }

@@ -199,13 +199,32 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Shows the vectors of the first model as they are now, `[tokens, hidden]` of some chunks at a time.
+    /// Changes a model's vectors before the first layer: `change` is given those of some tokens, `[tokens, hidden]`.
     ///
     /// # Errors
     /// The system's.
-    pub fn vectors(&self, mut see: impl FnMut(Vec<f32>)) -> Result<()> {
+    pub fn begin(&mut self, model: usize, mut change: impl FnMut(&mut [f32])) -> Result<()> {
         for (first, count) in self.batches() {
-            see(self.paths[0].x.read(first * self.context, count * self.context)?);
+            let at = first * self.context;
+            let mut x = self.paths[model].x.read(at, count * self.context)?;
+            change(&mut x);
+            self.paths[model].x.write(at, &x)?;
+        }
+        Ok(())
+    }
+
+    /// Shows what the output matrix takes of each model, behind the last layer.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn finish(&self, mut see: impl FnMut(Inputs)) -> Result<()> {
+        for (first, count) in self.batches() {
+            let mut of = Vec::new();
+            for path in &self.paths {
+                let x = path.x.read(first * self.context, count * self.context)?;
+                of.push(self.network.output_input(&x));
+            }
+            see(Inputs { first, count, of });
         }
         Ok(())
     }

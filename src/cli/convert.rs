@@ -299,8 +299,14 @@ impl Common {
             group_size: self.group_size,
             rounding: self.rounding.wishes(self.input.no_mmap)?,
         };
+        if chunks.is_some() && plan::target(&source.model, &wishes)? != Target::Gguf {
+            return Err(Error::usage("--calibration is for GGUF only"));
+        }
         if let (Some(chunks), false) = (&chunks, self.dry_run) {
-            wishes.rounding.importance = Some(self.measure(&source, chunks)?);
+            wishes.rounding.importance = Some(match self.rounding.is_sequential() {
+                true => calibrate::importance::unmeasured(&source.model, chunks),
+                false => self.measure(&source, chunks)?,
+            });
         }
         source.beside.extend(self.rounding.imatrix.clone());
         let folder = plan::is_folder(&wishes.out);

@@ -28,12 +28,19 @@ pub struct Rounding {
     /// Most chunks of that text
     #[arg(long, value_name = "N", requires = "calibration")]
     calibration_chunks: Option<usize>,
+    /// Take chunks from all over the text, by this number, rather than the first ones
+    #[arg(long, value_name = "SEED", requires = "calibration_chunks")]
+    calibration_seed: Option<u64>,
     /// How weights find their codes; all but search go through the model layer by layer, and need --calibration
     #[arg(long, value_enum, default_value = "search")]
     method: Method,
     /// Keep what is done in this folder, layer by layer, and go on from there if it has something
     #[arg(long, value_name = "DIR", requires = "calibration")]
     state: Option<PathBuf>,
+    /// Give each matrix a bias that makes up for its mean error: llama models only, and not every program that loads
+    /// GGUF files looks at biases
+    #[arg(long, requires = "calibration")]
+    bias_correction: bool,
     /// Error feedback alone: targets are the weights themselves, whatever the layers before have lost
     #[arg(long, hide = true)]
     symmetric: bool,
@@ -102,11 +109,12 @@ impl Rounding {
         if self.calibration_chunks == Some(0) {
             return Err(Error::usage("--calibration-chunks 0: there is nothing to go by"));
         }
-        if self.method == Method::Search && self.state.is_some() {
+        if !self.is_sequential() && self.state.is_some() {
             return Err(Error::usage("--state is for methods that go layer by layer").or("--method gptq"));
         }
         let Some(path) = &self.calibration else { return Ok(None) };
-        Chunks::read(source, path, self.calibration_context, self.calibration_chunks).map(Some)
+        let (context, most) = (self.calibration_context, self.calibration_chunks);
+        Chunks::read(source, path, context, most, self.calibration_seed).map(Some)
     }
 
     /// How matrices are made one after another, if they are.
@@ -115,13 +123,22 @@ impl Rounding {
             damping: self.damping,
             asymmetric: !self.symmetric,
             sweeps: self.sweeps,
-            feedback: self.method != Method::Awq,
-            folds: if self.method == Method::Gptq { Folds::None } else { Folds::Searched },
+            feedback: !matches!(self.method, Method::Awq | Method::Search),
+            folds: match self.method {
+                Method::Gptq | Method::Search => Folds::None,
+                Method::Awq | Method::AwqGptq | Method::Auto => Folds::Searched,
+            },
+            bias: self.bias_correction,
             both: self.method == Method::Auto,
             ..Default::default()
         };
         let state = self.state.clone();
-        (self.method != Method::Search).then_some(Sequential { method, chunks: chunks?, state })
+        self.is_sequential().then_some(Sequential { method, chunks: chunks?, state })
+    }
+
+    /// Whether matrices are made one after another.
+    pub fn is_sequential(&self) -> bool {
+        self.method != Method::Search || self.bias_correction
     }
 
     /// With the statistics read. `no_mmap` reads them in one piece instead of mapping.
@@ -144,6 +161,12 @@ impl Rounding {
             Method::AwqGptq => Some("awq+gptq"),
             Method::Auto => Some("auto"),
         };
-        Ok(rounding::Rounding { importance, objective, effort: self.effort, method })
+        Ok(rounding::Rounding {
+            importance,
+            objective,
+            effort: self.effort,
+            method,
+            bias: self.bias_correction,
+        })
     }
 }

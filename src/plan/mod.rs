@@ -1,6 +1,7 @@
 //! The second stage: what every tensor becomes, why, and where it goes. All sizes are known here, before the
 //! first weight is read.
 
+pub(crate) mod bias;
 pub mod edit;
 pub mod facts;
 pub mod recipe;
@@ -179,6 +180,10 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     .into_iter()
     .unzip();
+    let (steps, tensors) = match wishes.rounding.bias {
+        true => bias::add(source, target, steps, tensors)?,
+        false => (steps, tensors),
+    };
     let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
     if wishes.strict {
         refuse_fallbacks(&steps, &tensors)?;

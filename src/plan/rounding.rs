@@ -26,6 +26,8 @@ pub struct Rounding {
     pub effort: Effort,
     /// How matrices find their codes, where that is not each block by itself.
     pub method: Option<&'static str>,
+    /// Whether quantized matrices get biases that make up for their mean error.
+    pub bias: bool,
 }
 
 /// What encoders of a plan's tensors are told.
@@ -37,6 +39,8 @@ pub struct Search {
     pub effort: Effort,
     /// How matrices find their codes, where that is not each block by itself.
     pub method: Option<&'static str>,
+    /// Whether quantized matrices get biases that make up for their mean error.
+    pub bias: bool,
     /// What is known of the importance of columns, if it is used.
     pub known: Option<Known>,
     /// One for each tensor of the layout, or none at all.
@@ -93,8 +97,8 @@ pub(super) fn search(
     tensors: &[Tensor],
     notes: &mut Vec<String>,
 ) -> Result<Search> {
-    let Rounding { objective, effort, method, .. } = *wishes;
-    let search = Search { objective, effort, method, ..Search::default() };
+    let Rounding { objective, effort, method, bias, .. } = *wishes;
+    let search = Search { objective, effort, method, bias, ..Search::default() };
     let Some(statistics) = &wishes.importance else { return Ok(search) };
     let file = &statistics.file;
     notes.extend(statistics.notes.iter().cloned());
@@ -169,6 +173,7 @@ pub(super) fn gguf_metadata(search: &Search, edits: &[Edit], metadata: &mut Meta
         ("quantize.imatrix.chunks_count", known.chunks.map(count)),
         (HASH, known.hash.as_deref().map(Value::text)),
         ("ggufkit.method", search.method.map(Value::text)),
+        ("ggufkit.bias_correction", search.bias.then_some(Value::Bool(true))),
     ];
     for (key, value) in values {
         if edits.iter().any(|e| matches!(e, Edit::Set(k, _) if k == key)) {

@@ -72,6 +72,13 @@ impl Dense {
         Self { name: m.name.clone(), rows: m.rows, cols: m.cols, weights, scale, bias: linear.bias.clone() }
     }
 
+    /// Adds to the bias, which is made where there is none: `[rows]`. Gives it as it is now.
+    pub fn add_bias(&mut self, more: &[f32]) -> &[f32] {
+        let bias = self.bias.get_or_insert_with(|| vec![0.0; more.len()]);
+        bias.iter_mut().zip(more).for_each(|(b, m)| *b += m);
+        bias
+    }
+
     /// The products with inputs `[tokens, cols]`: `[tokens, rows]`.
     pub fn apply(&self, isa: Isa, x: &[f32]) -> Vec<f32> {
         let tokens = x.len() / self.cols;
@@ -151,6 +158,16 @@ impl Network<'_> {
         let mut x = vec![0f32; tokens.len() * hidden];
         x.par_chunks_exact_mut(hidden).zip(tokens).for_each(|(x, &t)| self.embedding.decode(t as usize, x));
         x
+    }
+
+    /// Rows of the output matrix, where it is one of its own: its name and `[rows, hidden]` of it.
+    pub fn output_rows(&self, rows: std::ops::Range<usize>) -> Option<(&str, Vec<f32>)> {
+        let matrix = self.output.as_ref()?;
+        let mut out = vec![0f32; rows.len() * matrix.cols];
+        out.par_chunks_exact_mut(matrix.cols)
+            .enumerate()
+            .for_each(|(r, out)| matrix.decode(rows.start + r, out));
+        Some((&matrix.name, out))
     }
 
     /// What queries, keys and values are made of.

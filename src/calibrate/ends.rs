@@ -1,0 +1,106 @@
+//! What comes before the first layer and after the last: the embedding, and the output matrix.
+
+use formats::block::Encode;
+use rayon::iter::ParallelIterator;
+use rayon::slice::ParallelSliceMut;
+
+use super::choose::Wanted;
+use super::fit::Ground;
+use super::gram::Gram;
+use super::importance::Squares;
+use super::sequential::{Blocks, FEW, Layer, Made, Won};
+use super::walk::Walk;
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::plan::Plan;
+use crate::quantize::{Outcome, sound};
+use crate::runner::Network;
+
+/// Rows of the output matrix that are made together: there may be a quarter of a million.
+const ROWS: usize = 8192;
+
+/// Lets the second model begin with the embedding as it will be, so that the layers make up for that too.
+///
+/// # Errors
+/// The system's.
+pub fn round_embedding(network: &Network, plan: &Plan, walk: &mut Walk) -> Result<()> {
+    let Some(Blocks { tensor, dtype, scale: None, .. }) = Blocks::find(plan, "token_embd.weight") else {
+        return Ok(());
+    };
+    let (Some(codec), hidden) = (kernels::codec_for(dtype, network.isa), network.config.hidden) else {
+        return Ok(());
+    };
+    let Some(size) = dtype.bytes_for(hidden) else { return Ok(()) };
+    if plan.steps[tensor].from == plan.layout.tensors[tensor].encoding {
+        return Ok(());
+    }
+    let importance = plan.search.columns(tensor).map(|mut c| c.of(0..hidden).to_vec());
+    let how = Encode {
+        importance: importance.as_deref(),
+        objective: plan.search.objective,
+        effort: plan.search.effort,
+    };
+    walk.begin(1, |x| {
+        x.par_chunks_exact_mut(hidden as usize).for_each(|x| {
+            let mut bytes = vec![0u8; size as usize];
+            codec.encode(x, &how, &mut bytes);
+            codec.decode(&bytes, x);
+        });
+    })
+}
+
+impl Layer<'_> {
+    /// Makes the output matrix, where it is one of its own: an embedding that serves as one has to be good at both.
+    ///
+    /// # Errors
+    /// The system's; inputs or weights that are not finite.
+    pub fn output(&self, walk: &Walk) -> Result<Vec<Made>> {
+        let network = self.network;
+        let Some((name, _)) = network.output_rows(0..0) else { return Ok(Vec::new()) };
+        let Some(blocks) = Blocks::find(self.plan, name).filter(|b| b.quantized) else {
+            return Ok(Vec::new());
+        };
+        let (isa, n, rows) = (network.isa, network.config.hidden as usize, network.vocab());
+        let two = self.method.asymmetric;
+        let (mut gram, mut held) = (Gram::new(n, two), Gram::judging(n, two));
+        let mut squares = Squares::new(n);
+        walk.finish(|inputs| {
+            squares.add(&inputs.of[0]);
+            self.collect(&inputs, &mut gram, &mut held);
+        })?;
+        gram.finish();
+        held.finish();
+        if ![&gram, &held].into_iter().all(Gram::is_finite) {
+            let why = format!("the inputs of {name} are not finite");
+            return Err(Error::refused(why)
+                .or("the model cannot be computed; ggufkit verify says what is wrong with it"));
+        }
+        let importance = squares.means();
+        let feedback = self.method.feedback && gram.tokens >= FEW * n as u64;
+        let ground = Ground::new(isa, &gram, self.method.damping, blocks.dtype.grid().is_some());
+        let wanted = Wanted { dtype: blocks.dtype, scaled: false, feedback, folded: false };
+        if blocks.scale.is_some() {
+            return Ok(Vec::new());
+        }
+        let t = &self.plan.layout.tensors[blocks.tensor];
+        let mut made = Made { tensor: blocks.tensor, bytes: Vec::new(), outcome: Outcome::default() };
+        // Rows have nothing to do with each other: each part of them is made, and judged, by itself.
+        let (mut loss, mut usual, mut share, mut name) = (0.0, 0.0, 0.0, "search");
+        for first in (0..rows).step_by(ROWS) {
+            let range = first..(first + ROWS).min(rows);
+            let part = range.len() as f64 / rows as f64;
+            let (_, weights) = network.output_rows(range).expect("there is one");
+            let (found, search) =
+                self.chooser().choose((&ground, &gram, &held), wanted, &weights, &importance);
+            made.outcome.add(sound(t, (first * n) as u64, &weights, &found.values)?);
+            made.bytes.extend(found.bytes);
+            (loss, usual, share) = (loss + found.loss, usual + search, share + part * found.share);
+            if found.name != "search" {
+                name = found.name;
+            }
+        }
+        let ratio = if usual > 0.0 { loss / usual } else { 1.0 };
+        made.outcome.won = Some(Won { method: name, ratio, share });
+        Ok(vec![made])
+    }
+}
