@@ -8,7 +8,7 @@ use super::choose::Wanted;
 use super::fit::Ground;
 use super::gram::Gram;
 use super::importance::Squares;
-use super::sequential::{Blocks, FEW, Layer, Made, Won};
+use super::sequential::{Blocks, Layer, Made, Won};
 use super::walk::Walk;
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -76,9 +76,9 @@ impl Layer<'_> {
                 .or("the model cannot be computed; ggufkit verify says what is wrong with it"));
         }
         let importance = squares.means();
-        let feedback = self.method.feedback && gram.tokens >= FEW * n as u64;
-        let ground = Ground::new(isa, &gram, self.method.damping, blocks.dtype.grid().is_some());
-        let wanted = Wanted { dtype: blocks.dtype, scaled: false, feedback, folded: false };
+        let ground = Ground::new(isa, &gram, self.method.ridge, blocks.dtype.grid().is_some());
+        let wanted =
+            Wanted { dtype: blocks.dtype, scaled: false, feedback: self.method.feedback, folded: false };
         if blocks.scale.is_some() {
             return Ok(Vec::new());
         }

@@ -11,6 +11,23 @@ use super::gram::Gram;
 use crate::kernels::gemm::{Part, View, gemm};
 use crate::kernels::{self, Isa, feedback, float};
 
+/// How little is made of a Hessian.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ridge {
+    /// What is added to its diagonal, in parts of its mean.
+    pub damping: f32,
+    /// What is off its diagonal is taken for as much as t / (t + shrinkage) of it, where there are t tokens for each
+    /// column: with few tokens there is chance in it, and its diagonal is known best (Ledoit and Wolf, "A
+    /// well-conditioned estimator for large-dimensional covariance matrices", 2004, towards the diagonal).
+    pub shrinkage: f32,
+}
+
+impl Default for Ridge {
+    fn default() -> Self {
+        Self { damping: 0.01, shrinkage: 3.0 }
+    }
+}
+
 /// What is known of a site's inputs, made ready for its matrices.
 pub struct Ground {
     width: usize,
@@ -28,20 +45,26 @@ pub struct Ground {
 const PANEL: usize = 256;
 
 impl Ground {
-    /// Adds `damping` times its mean to the diagonal of H and factors it; more where that is not enough. With `sorted`,
-    /// columns are gone through from the one whose inputs are largest.
-    pub fn new(isa: Isa, gram: &Gram, damping: f32, sorted: bool) -> Self {
+    /// Makes H ready and factors it, with more added to its diagonal where that is not enough. With `sorted`, columns
+    /// are gone through from the one whose inputs are largest.
+    pub fn new(isa: Isa, gram: &Gram, ridge: Ridge, sorted: bool) -> Self {
         let n = gram.width;
+        let own = gram.tokens as f32 / n as f32;
+        let share = own / (own + ridge.shrinkage);
         let mean = ((0..n).map(|i| f64::from(gram.h[i * n + i])).sum::<f64>() / n as f64) as f32;
         let mean = if mean > 0.0 && mean.is_finite() { mean } else { 1.0 };
         let mut order: Vec<usize> = (0..n).collect();
         if sorted {
             order.sort_by(|&a, &b| gram.h[b * n + b].total_cmp(&gram.h[a * n + a]).then(a.cmp(&b)));
         }
-        let mut damping = damping;
+        let mut damping = ridge.damping;
         loop {
             let mut h = gram.h.clone();
-            (0..n).for_each(|i| h[i * n + i] += damping * mean);
+            h.par_chunks_exact_mut(n).enumerate().for_each(|(i, row)| {
+                let own = row[i];
+                row.iter_mut().for_each(|x| *x *= share);
+                row[i] = own + damping * mean;
+            });
             let mut turned = vec![0f32; n * n];
             turned.par_chunks_exact_mut(n).zip(&order).for_each(|(out, &i)| {
                 out.iter_mut().zip(&order).for_each(|(o, &j)| *o = h[i * n + j]);

@@ -9,7 +9,7 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::choose::{Candidate, Chooser, Wanted, columns};
 use super::ends;
-use super::fit::Ground;
+use super::fit::{Ground, Ridge};
 use super::fold::{self, Consumer, Producer};
 use super::gram::Gram;
 use super::importance::Squares;
@@ -35,8 +35,8 @@ pub struct Method {
     pub both: bool,
     /// Of every so many chunks, one is held out to judge by.
     pub hold: usize,
-    /// What is added to a Hessian's diagonal, in parts of its mean.
-    pub damping: f32,
+    /// How little is made of Hessians.
+    pub ridge: Ridge,
     /// Whether targets make up for what the layers before have lost.
     pub asymmetric: bool,
     /// Sweeps of descent, at most.
@@ -63,16 +63,13 @@ impl Default for Method {
             folds: Folds::None,
             both: false,
             hold: 5,
-            damping: 0.01,
+            ridge: Ridge::default(),
             asymmetric: true,
             sweeps: 6,
             bias: false,
         }
     }
 }
-
-/// Tokens for each column below which a Hessian says less than its diagonal.
-pub const FEW: u64 = 4;
 
 /// What is to be made that way, of which text.
 #[derive(Debug, Clone)]
@@ -265,7 +262,7 @@ impl Layer<'_> {
         let scales = self.scales(site, matrices, &wanted, importance, (&gram, &held), &chooser.how);
         let scales = scales.map(|s| self.within_reach(site, s, finished));
 
-        let feedback = self.method.feedback && gram.tokens >= FEW * n as u64;
+        let feedback = self.method.feedback;
         let plain = feedback && (scales.is_none() || self.method.both);
         let mut tries = vec![(None, plain)];
         tries.extend(scales.map(|s| (Some(s), feedback)));
@@ -278,7 +275,7 @@ impl Layer<'_> {
                 gram.divide(s);
                 held.divide(s);
             }
-            let ground = Ground::new(isa, &gram, self.method.damping, true);
+            let ground = Ground::new(isa, &gram, self.method.ridge, true);
             let mut natural = None;
             let mut candidates = Vec::new();
             for (matrix, wanted) in matrices.iter().zip(&wanted) {
@@ -290,7 +287,7 @@ impl Layer<'_> {
                 let importance = columns(importance, s, |i, s| i / (s * s));
                 let with = feedback && quantized;
                 let ground = if dtype.grid().is_none() && with {
-                    natural.get_or_insert_with(|| Ground::new(isa, &gram, self.method.damping, false))
+                    natural.get_or_insert_with(|| Ground::new(isa, &gram, self.method.ridge, false))
                 } else {
                     &ground
                 };

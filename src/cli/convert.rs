@@ -21,7 +21,7 @@ use super::options::{
 };
 use super::print;
 use super::rounding::Rounding;
-use crate::calibrate::{self, Chunks, Room, sequential};
+use crate::calibrate::{self, Chunks, Room};
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
@@ -436,7 +436,6 @@ fn few_tokens(plan: &Plan) -> Option<String> {
     (tokens < ENOUGH[1] * cols).then(|| {
         let per = tokens / cols;
         let effect = match per {
-            _ if 4 * tokens < 5 * sequential::FEW * cols => "too few for feedback, so the search makes it",
             _ if per < ENOUGH[0] => "little can be learnt",
             _ => "more would help",
         };

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use formats::block::{Effort, Objective};
 
 use crate::calibrate::Chunks;
+use crate::calibrate::fit::Ridge;
 use crate::calibrate::sequential::{self, Folds, Sequential};
 use crate::disk::InFile;
 use crate::error::{Error, Result};
@@ -48,8 +49,11 @@ pub struct Rounding {
     #[arg(long, hide = true, value_name = "N", default_value_t = sequential::Method::default().sweeps)]
     sweeps: usize,
     /// What is added to a Hessian's diagonal, in parts of its mean
-    #[arg(long, hide = true, value_name = "X", default_value_t = sequential::Method::default().damping)]
+    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().damping)]
     damping: f32,
+    /// Tokens for each column with which half of what is off a Hessian's diagonal is believed
+    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().shrinkage)]
+    shrinkage: f32,
     /// How hard to look for the best scales of a block
     #[arg(long, value_name = "EFFORT", value_parser = effort, default_value = "normal")]
     effort: Effort,
@@ -120,7 +124,7 @@ impl Rounding {
     /// How matrices are made one after another, if they are.
     pub fn sequential(&self, chunks: Option<Chunks>) -> Option<Sequential> {
         let method = sequential::Method {
-            damping: self.damping,
+            ridge: Ridge { damping: self.damping, shrinkage: self.shrinkage },
             asymmetric: !self.symmetric,
             sweeps: self.sweeps,
             feedback: !matches!(self.method, Method::Awq | Method::Search),

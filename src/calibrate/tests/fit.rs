@@ -1,7 +1,7 @@
 use formats::block::{DType, Encode};
 
 use super::*;
-use crate::calibrate::fit::{Fit, Ground, Judge, feed_back_blocks, inner, times};
+use crate::calibrate::fit::{Fit, Ground, Judge, Ridge, feed_back_blocks, inner, times};
 use crate::calibrate::gram::Gram;
 use crate::kernels::{self, Isa};
 
@@ -14,6 +14,7 @@ fn target(isa: Isa, weights: &[f32], gram: &Gram, held: &Gram, ground: &Ground) 
 }
 
 const DAMPING: f32 = 0.01;
+const RIDGE: Ridge = Ridge { damping: DAMPING, shrinkage: 0.0 };
 
 /// Sums over inputs of two models that differ a little.
 fn grams(random: &mut Random, tokens: usize, n: usize, two: bool) -> Gram {
@@ -147,7 +148,7 @@ fn targets_make_up_for_other_inputs() {
     for (n, rows, sorted) in [(5, 3, true), (40, 7, false), (131, 4, true)] {
         let (gram, held) = (grams(&mut random, 3 * n, n, true), grams(&mut random, 2 * n, n, true));
         let w = numbers(&mut random, rows * n);
-        let ground = Ground::new(isa, &gram, DAMPING, sorted);
+        let ground = Ground::new(isa, &gram, RIDGE, sorted);
         assert_eq!(ground.means, gram.means());
         let (found, s) = target(isa, &w, &gram, &held, &ground);
         let h = damped(&gram);
@@ -225,7 +226,7 @@ fn any_inputs_will_do() {
         gram.add(isa, &x, None);
         gram.finish();
         for damping in [0.0, DAMPING] {
-            let ground = Ground::new(isa, &gram, damping, true);
+            let ground = Ground::new(isa, &gram, Ridge { damping, ..RIDGE }, true);
             let w: Vec<f32> = numbers(&mut random, 4 * n).iter().map(|x| 0.05 * x).collect();
             for dtype in [DType::Q4_0, DType::Q3_K, DType::MXFP4] {
                 let mut fit = Fit::new(isa, &ground, dtype, &w, &Encode::default()).unwrap();
@@ -253,7 +254,7 @@ fn feedback_loses_less_than_the_search_and_descent_less_still() {
         let gram = grams(&mut random, 2 * n, n, false);
         let h = damped(&gram);
         let w: Vec<f32> = numbers(&mut random, rows * n).iter().map(|x| 0.03 * x).collect();
-        let ground = Ground::new(isa, &gram, DAMPING, true);
+        let ground = Ground::new(isa, &gram, RIDGE, true);
         for &dtype in dtypes {
             let usual = error(&search(dtype, &w, &gram.means()), &w, &h, n);
             let mut fit = Fit::new(isa, &ground, dtype, &w, &Encode::default()).unwrap();
@@ -280,7 +281,7 @@ fn descent_alone_loses_less_too() {
     let (isa, n) = (Isa::current(), 512);
     let mut random = Random::new(7);
     let gram = grams(&mut random, 600, n, false);
-    let (h, ground) = (damped(&gram), Ground::new(isa, &gram, DAMPING, true));
+    let (h, ground) = (damped(&gram), Ground::new(isa, &gram, RIDGE, true));
     let w: Vec<f32> = numbers(&mut random, 8 * n).iter().map(|x| 0.03 * x).collect();
     for dtype in [DType::Q4_0, DType::Q4_K, DType::Q6_K, DType::IQ4_XS, DType::NVFP4] {
         let mut fit = Fit::new(isa, &ground, dtype, &w, &Encode::default()).unwrap();
@@ -302,7 +303,7 @@ fn types_of_lattices_feed_back_block_by_block() {
             let gram = grams(&mut random, 2 * n, n, false);
             let (h, w) = (damped(&gram), numbers(&mut random, 8 * n));
             let w: Vec<f32> = w.iter().map(|x| 0.03 * x).collect();
-            let ground = Ground::new(isa, &gram, DAMPING, false);
+            let ground = Ground::new(isa, &gram, RIDGE, false);
             let (bytes, values) = feed_back_blocks(isa, &ground, dtype, &w, &Encode::default());
             assert_eq!(decode(dtype, &bytes, w.len()), values, "{dtype:?}");
             let one = error(&search(dtype, &w, &gram.means()), &w, &h, n);
@@ -321,7 +322,7 @@ fn every_set_and_any_number_of_threads_make_the_same() {
     let (gram, held) = (grams(&mut random, 300, n, true), grams(&mut random, 100, n, true));
     let w: Vec<f32> = numbers(&mut random, 10 * n).iter().map(|x| 0.03 * x).collect();
     let make = |isa: Isa, w: &[f32]| {
-        let ground = Ground::new(isa, &gram, DAMPING, true);
+        let ground = Ground::new(isa, &gram, RIDGE, true);
         let (targets, share) = target(isa, w, &gram, &held, &ground);
         let mut all = vec![share.to_bits().to_le_bytes().to_vec()];
         for dtype in [DType::Q4_0, DType::Q4_K, DType::IQ4_XS] {
@@ -330,7 +331,7 @@ fn every_set_and_any_number_of_threads_make_the_same() {
             fit.descend(2, 2);
             all.push(fit.pack());
         }
-        let natural = Ground::new(isa, &gram, DAMPING, false);
+        let natural = Ground::new(isa, &gram, RIDGE, false);
         all.push(feed_back_blocks(isa, &natural, DType::IQ3_S, &targets, &Encode::default()).0);
         all
     };
