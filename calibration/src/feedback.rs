@@ -400,21 +400,25 @@ fn half(
         if !d.is_finite() || d == *at {
             continue;
         }
+        let mut far = [0f32; GROUPS];
+        for g in 0..groups.len() {
+            far[g] = by(g, d);
+        }
         let mut cost = 0.0;
         for (g, i) in groups.clone().enumerate() {
-            let mut far = 0.0;
+            let mut with = 0.0;
             for (h, k) in groups.clone().enumerate() {
-                far += by(h, d) * moves.curve[i][k];
+                with += far[h] * moves.curve[i][k];
             }
-            cost += by(g, d) * (2.0 * moves.slope[i] + far);
+            cost += far[g] * (2.0 * moves.slope[i] + with);
         }
         if cost < best {
-            (best, to) = (cost, Some(d));
+            (best, to) = (cost, Some((d, far)));
         }
     }
-    let Some(d) = to else { return false };
+    let Some((d, far)) = to else { return false };
     for (g, i) in groups.enumerate() {
-        moves.go(i, by(g, d), count);
+        moves.go(i, far[g], count);
     }
     *at = d;
     true

@@ -38,8 +38,9 @@ pub struct Chooser<'a> {
     pub how: Encode<'a>,
 }
 
-/// What is known of a matrix's inputs: made ready, as it is, and of held-out tokens.
-pub type Known<'a> = (&'a Ground, &'a Gram, &'a Gram);
+/// What is known of a matrix's inputs: made ready, if codes are to make up for each other's errors, as it is, and of
+/// held-out tokens.
+pub type Known<'a> = (Option<&'a Ground>, &'a Gram, &'a Gram);
 
 /// What one matrix is to become.
 #[derive(Clone, Copy)]
@@ -48,8 +49,6 @@ pub struct Wanted {
     pub dtype: DType,
     /// Whether it gets a scale of the whole tensor.
     pub scaled: bool,
-    /// Whether codes make up for each other's errors.
-    pub feedback: bool,
     /// Whether its columns were scaled.
     pub folded: bool,
 }
@@ -80,7 +79,7 @@ impl Chooser<'_> {
     fn choose_blocks(
         &self,
         (ground, gram, held): Known,
-        Wanted { dtype, feedback, folded, .. }: Wanted,
+        Wanted { dtype, folded, .. }: Wanted,
         weights: &[f32],
         importance: &[f32],
     ) -> (Candidate, f64) {
@@ -97,7 +96,7 @@ impl Chooser<'_> {
                 best = Candidate { bytes, values, loss, name, share, factor: 1.0 };
             }
         };
-        if feedback {
+        if let Some(ground) = ground {
             let (targets, share) = judge.target(weights, gram, ground);
             let name = if folded { "awq+gptq" } else { "gptq" };
             let made = match Fit::new(isa, ground, dtype, &targets, how) {
@@ -110,7 +109,7 @@ impl Chooser<'_> {
             };
             offer(made, name, share);
         }
-        if !feedback || self.all {
+        if ground.is_none() || self.all {
             // Neither importance nor what the type does by itself is always better on other text.
             offer(search(isa, dtype, weights, n, how), name, 0.0);
             if how.objective.is_none() {
@@ -122,9 +121,11 @@ impl Chooser<'_> {
     }
 }
 
-/// Each number with its column's scale.
-pub fn columns(x: &[f32], s: &[f32], f: impl Fn(f32, f32) -> f32) -> Vec<f32> {
-    x.chunks_exact(s.len()).flat_map(|row| row.iter().zip(s).map(|(x, s)| f(*x, *s))).collect()
+/// Each number of rows with its column's scale.
+pub fn scale_columns(x: &mut [f32], s: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    x.par_chunks_exact_mut(s.len()).for_each(|row| {
+        row.iter_mut().zip(s).for_each(|(x, s)| *x = f(*x, *s));
+    });
 }
 
 /// The type's own search, row by row of `n` weights: bytes, and what they mean.

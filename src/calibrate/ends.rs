@@ -76,9 +76,12 @@ impl Layer<'_> {
                 .or("the model cannot be computed; ggufkit verify says what is wrong with it"));
         }
         let importance = squares.means();
-        let ground = Ground::new(isa, &gram, self.method.ridge, blocks.dtype.grid().is_some());
-        let wanted =
-            Wanted { dtype: blocks.dtype, scaled: false, feedback: self.method.feedback, folded: false };
+        let sorted = blocks.dtype.grid().is_some();
+        let ground = self
+            .method
+            .feedback
+            .then(|| Ground::new(isa, &gram, self.method.ridge, sorted).for_rows(isa, &gram, rows));
+        let wanted = Wanted { dtype: blocks.dtype, scaled: false, folded: false };
         if blocks.scale.is_some() {
             return Ok(Vec::new());
         }
@@ -91,7 +94,7 @@ impl Layer<'_> {
             let part = range.len() as f64 / rows as f64;
             let (_, weights) = network.output_rows(range).expect("there is one");
             let (found, search) =
-                self.chooser().choose((&ground, &gram, &held), wanted, &weights, &importance);
+                self.chooser().choose((ground.as_ref(), &gram, &held), wanted, &weights, &importance);
             made.outcome.add(sound(t, (first * n) as u64, &weights, &found.values)?);
             made.bytes.extend(found.bytes);
             (loss, usual, share) = (loss + found.loss, usual + search, share + part * found.share);

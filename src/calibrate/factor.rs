@@ -1,13 +1,17 @@
 //! H = R·Rᵀ with R upper triangular, and what is solved with it.
 
-use rayon::iter::ParallelIterator;
-use rayon::slice::ParallelSliceMut;
+use std::ops::Range;
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use crate::kernels::Isa;
 use crate::kernels::gemm::{Part, View, gemm};
 
 /// Columns that are factored together.
 const BLOCK: usize = 128;
+/// Columns that are solved for together.
+const SOLVED: usize = 256;
 
 /// R of H = R·Rᵀ, `[width, width]`; what is below the diagonal means nothing.
 pub struct Factor {
@@ -55,40 +59,54 @@ impl Factor {
     pub fn solve(&self, isa: Isa, b: &mut [f32]) {
         let (n, r) = (self.width, &self.r);
         let rows = b.len() / n;
-        // Y·Rᵀ = B from the last columns to the first.
-        let mut first = n.next_multiple_of(BLOCK);
-        while first > 0 {
-            let last = first.min(n);
-            first -= BLOCK;
-            if last < n {
-                let later = columns(b, n, last, n);
-                let a = View::rows(&later, n - last);
-                let factor = View::rows(r, n).from(first, last).transposed();
-                gemm(isa, Part::Whole, (rows, last - first, n - last), -1.0, a, factor, &mut b[first..], n);
+        let blocks: Vec<_> = (0..n).step_by(SOLVED).map(|first| first..n.min(first + SOLVED)).collect();
+        let inverses: Vec<Vec<f32>> = blocks.par_iter().map(|block| self.inverse(block.clone())).collect();
+        let (mut own, mut found) = (vec![0f32; rows * SOLVED], vec![0f32; rows * SOLVED]);
+        // Y·Rᵀ = B from the last columns to the first, then X·R = Y from the first to the last.
+        let down = blocks.iter().zip(&inverses).rev().map(|block| (block, true));
+        let up = blocks.iter().zip(&inverses).map(|block| (block, false));
+        for ((block, inverse), turned) in down.chain(up) {
+            let (first, last, size) = (block.start, block.end, block.len());
+            let own = &mut own[..rows * size];
+            own.par_chunks_exact_mut(size)
+                .zip(b.par_chunks_exact(n))
+                .for_each(|(own, row)| own.copy_from_slice(&row[first..last]));
+            let (others, factor) = match turned {
+                true => (last..n, View::rows(r, n).from(first, last.min(n - 1)).transposed()),
+                false => (0..first, View::rows(r, n).from(0, first)),
+            };
+            if !others.is_empty() {
+                let a = View::rows(b, n).from(0, others.start);
+                gemm(isa, Part::Whole, (rows, size, others.len()), -1.0, a, factor, own, size);
             }
-            b.par_chunks_mut(n).for_each(|row| {
-                for k in (first..last).rev() {
-                    let sum: f64 = (k + 1..last).map(|j| f64::from(row[j]) * f64::from(r[k * n + j])).sum();
-                    row[k] = ((f64::from(row[k]) - sum) / f64::from(r[k * n + k])) as f32;
-                }
-            });
+            let found = &mut found[..rows * size];
+            found.fill(0.0);
+            let inverse = View::rows(inverse, size);
+            let inverse = if turned { inverse.transposed() } else { inverse };
+            gemm(isa, Part::Whole, (rows, size, size), 1.0, View::rows(own, size), inverse, found, size);
+            b.par_chunks_exact_mut(n)
+                .zip(found.par_chunks_exact(size))
+                .for_each(|(row, found)| row[first..last].copy_from_slice(found));
         }
-        // X·R = Y from the first columns to the last.
-        for first in (0..n).step_by(BLOCK) {
-            let last = n.min(first + BLOCK);
-            if first > 0 {
-                let earlier = columns(b, n, 0, first);
-                let a = View::rows(&earlier, first);
-                let factor = View::rows(r, n).from(0, first);
-                gemm(isa, Part::Whole, (rows, last - first, first), -1.0, a, factor, &mut b[first..], n);
+    }
+
+    /// The inverse of R's block of some columns on the diagonal, upper triangular as it is.
+    fn inverse(&self, block: Range<usize>) -> Vec<f32> {
+        let (n, size, first) = (self.width, block.len(), block.start);
+        let at = |i: usize, j: usize| f64::from(self.r[(first + i) * n + first + j]);
+        let mut inverse = vec![0f64; size * size];
+        // Row by row from the last: X_i = (e_i − Σ_j R_ij·X_j) / R_ii over the rows below.
+        for i in (0..size).rev() {
+            let (own, below) = inverse[i * size..].split_at_mut(size);
+            own[i] = 1.0;
+            for (j, below) in (i + 1..size).zip(below.chunks_exact(size)) {
+                let by = at(i, j);
+                own[j..].iter_mut().zip(&below[j..]).for_each(|(x, y)| *x -= by * y);
             }
-            b.par_chunks_mut(n).for_each(|row| {
-                for k in first..last {
-                    let sum: f64 = (first..k).map(|j| f64::from(row[j]) * f64::from(r[j * n + k])).sum();
-                    row[k] = ((f64::from(row[k]) - sum) / f64::from(r[k * n + k])) as f32;
-                }
-            });
+            let pivot = at(i, i);
+            own[i..].iter_mut().for_each(|x| *x /= pivot);
         }
+        inverse.into_iter().map(|x| x as f32).collect()
     }
 
     /// U of H = U·D·Uᵀ with ones on its diagonal: R with every column divided by what it has there.
@@ -100,11 +118,6 @@ impl Factor {
         });
         self.r
     }
-}
-
-/// A copy of some columns.
-fn columns(b: &[f32], n: usize, first: usize, last: usize) -> Vec<f32> {
-    b.chunks_exact(n).flat_map(|row| &row[first..last]).copied().collect()
 }
 
 /// The factor of a block on the diagonal.

@@ -8,7 +8,7 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::factor::Factor;
 use super::gram::Gram;
-use crate::kernels::gemm::{Part, View, gemm};
+use crate::kernels::gemm::{Part, View, gemm, product};
 use crate::kernels::{self, Isa, feedback, float};
 
 /// How little is made of a Hessian.
@@ -39,6 +39,8 @@ pub struct Ground {
     factor: Factor,
     /// Mean squares of the inputs.
     pub means: Vec<f32>,
+    /// More·H⁻¹, where many rows want it.
+    step: Option<Vec<f32>>,
 }
 
 /// Columns that are gone through together, at most.
@@ -70,10 +72,19 @@ impl Ground {
                 out.iter_mut().zip(&order).for_each(|(o, &j)| *o = h[i * n + j]);
             });
             if let Some(factor) = Factor::new(isa, turned, n) {
-                return Self { width: n, h, order, factor, means: gram.means() };
+                return Self { width: n, h, order, factor, means: gram.means(), step: None };
             }
             damping = (damping * 4.0).max(1e-4);
         }
+    }
+
+    /// Prepares for the targets of so many rows: from as many as columns on, More·H⁻¹ for all costs less than solving
+    /// for each.
+    pub fn for_rows(mut self, isa: Isa, gram: &Gram, rows: usize) -> Self {
+        if rows >= self.width && !gram.more.is_empty() {
+            self.step = Some(self.solve(isa, &gram.more));
+        }
+        self
     }
 
     /// b·H⁻¹ for rows b.
@@ -94,10 +105,7 @@ impl Ground {
 
 /// rows · M, for a square matrix of `n` columns.
 pub fn times(isa: Isa, rows: &[f32], square: &[f32], n: usize) -> Vec<f32> {
-    let m = rows.len() / n;
-    let mut out = vec![0f32; rows.len()];
-    gemm(isa, Part::Whole, (m, n, n), 1.0, View::rows(rows, n), View::rows(square, n), &mut out, n);
-    out
+    product(isa, (rows.len() / n, n, n), View::rows(rows, n), View::rows(square, n))
 }
 
 /// Σ of a·b, in f64 and in a fixed order.
@@ -160,18 +168,26 @@ impl<'a> Judge<'a> {
         if gram.more.is_empty() {
             return (weights.to_vec(), 0.0);
         }
-        let step = ground.solve(self.isa, &times(self.isa, weights, &gram.more, n));
+        let mut step = match &ground.step {
+            Some(step) => times(self.isa, weights, step, n),
+            None => ground.solve(self.isa, &times(self.isa, weights, &gram.more, n)),
+        };
         let judged = pick(&step, &self.rows, n);
         let along = inner(&judged, &self.along);
         let curve = inner(&judged, &times(self.isa, &judged, &self.held.h, n));
         let s = if curve > 0.0 { (along / curve).clamp(0.0, 1.0) } else { 0.0 };
-        (weights.iter().zip(&step).map(|(w, x)| w + s as f32 * x).collect(), s)
+        step.par_chunks_exact_mut(n).zip(weights.par_chunks_exact(n)).for_each(|(step, weights)| {
+            step.iter_mut().zip(weights).for_each(|(x, w)| *x = w + s as f32 * *x);
+        });
+        (step, s)
     }
 }
 
 /// Some rows.
 fn pick(all: &[f32], rows: &[usize], n: usize) -> Vec<f32> {
-    rows.iter().flat_map(|r| &all[r * n..][..n]).copied().collect()
+    let mut out = Vec::with_capacity(rows.len() * n);
+    rows.iter().for_each(|r| out.extend_from_slice(&all[r * n..][..n]));
+    out
 }
 
 /// Encodes a matrix of a type without a grid block by block of its columns, each with the errors of those before it
@@ -346,7 +362,10 @@ impl<'a> Fit<'a> {
         let (n, shape) = (self.ground.width, self.grid.shape());
         let levels = Levels::new(shape.levels);
         let (grid, isa, h) = (self.grid, self.isa, &self.ground.h);
-        let off: Vec<f32> = self.values.iter().zip(self.targets).map(|(q, w)| q - w).collect();
+        let mut off = self.values.clone();
+        off.par_chunks_exact_mut(n).zip(self.targets.par_chunks_exact(n)).for_each(|(off, targets)| {
+            off.iter_mut().zip(targets).for_each(|(o, t)| *o -= t);
+        });
         let mut gradient = times(isa, &off, h, n);
         drop(off);
         let blocks = n / shape.weights;
@@ -402,9 +421,7 @@ impl<'a> Fit<'a> {
                     gemm(isa, Part::Whole, (self.rows, n, width), 1.0, a, b, &mut gradient, n);
                 } else if !much.is_empty() {
                     let moved = pick(&moved, &much, width);
-                    let mut more = vec![0f32; much.len() * n];
-                    let a = View::rows(&moved, width);
-                    gemm(isa, Part::Whole, (much.len(), n, width), 1.0, a, b, &mut more, n);
+                    let more = product(isa, (much.len(), n, width), View::rows(&moved, width), b);
                     for (row, more) in much.iter().zip(more.chunks_exact(n)) {
                         gradient[row * n..][..n].iter_mut().zip(more).for_each(|(g, m)| *g += m);
                     }

@@ -1,5 +1,6 @@
 //! Matrices made one after another, each for the inputs that those before it leave.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use formats::block::{DType, Encode};
@@ -7,7 +8,7 @@ use formats::model::Encoding;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::choose::{Candidate, Chooser, Wanted, columns};
+use super::choose::{Candidate, Chooser, Wanted, scale_columns};
 use super::ends;
 use super::fit::{Ground, Ridge};
 use super::fold::{self, Consumer, Producer};
@@ -65,7 +66,7 @@ impl Default for Method {
             hold: 5,
             ridge: Ridge::default(),
             asymmetric: true,
-            sweeps: 6,
+            sweeps: 3,
             bias: false,
         }
     }
@@ -195,6 +196,10 @@ impl Layer<'_> {
                 self.collect(&inputs, &mut gram, &mut held);
                 Ok(())
             })?;
+            // Those of the sites before have led here, and are not needed again.
+            for done in 0..site as usize {
+                (original[done], made[done]) = (Vec::new(), Vec::new());
+            }
             gram.finish();
             held.finish();
             if ![&gram, &held].into_iter().all(Gram::is_finite) {
@@ -252,7 +257,6 @@ impl Layer<'_> {
         if !random && wanted.iter().all(|w| w.is_none_or(|w| !w.quantized)) {
             return Ok(());
         }
-        let n = gram.width;
         let mean = self.method.bias.then(|| gram.mean());
         if let Some(mean) = &mean {
             gram.centre(mean);
@@ -269,36 +273,41 @@ impl Layer<'_> {
         let mut best: Option<Way> = None;
         let mut usual: Vec<f64> = Vec::new();
         for (scales, feedback) in tries {
-            let ones = vec![1f32; n];
-            let s = scales.as_deref().unwrap_or(&ones);
-            if scales.is_some() {
+            if let Some(s) = &scales {
                 gram.divide(s);
                 held.divide(s);
             }
-            let ground = Ground::new(isa, &gram, self.method.ridge, true);
-            let mut natural = None;
+            let ridge = self.method.ridge;
+            let (mut sorted, mut natural) = (None, None);
+            let rows = matrices.iter().map(|m| m.rows).sum();
             let mut candidates = Vec::new();
             for (matrix, wanted) in matrices.iter().zip(&wanted) {
                 let Some(Blocks { dtype, quantized, scale, .. }) = *wanted else {
                     candidates.push(None);
                     continue;
                 };
-                let weights: Vec<f32> = columns(&matrix.weights, s, |w, s| w * s);
-                let importance = columns(importance, s, |i, s| i / (s * s));
-                let with = feedback && quantized;
-                let ground = if dtype.grid().is_none() && with {
-                    natural.get_or_insert_with(|| Ground::new(isa, &gram, self.method.ridge, false))
-                } else {
-                    &ground
-                };
-                let wanted =
-                    Wanted { dtype, scaled: scale.is_some(), feedback: with, folded: scales.is_some() };
+                let (mut weights, mut importance) =
+                    (Cow::Borrowed(&*matrix.weights), Cow::Borrowed(importance));
+                if let Some(s) = &scales {
+                    scale_columns(weights.to_mut(), s, |w, s| w * s);
+                    scale_columns(importance.to_mut(), s, |i, s| i / (s * s));
+                }
+                let ground = (feedback && quantized).then(|| {
+                    let (ground, in_order) = match dtype.grid() {
+                        Some(_) => (&mut sorted, true),
+                        None => (&mut natural, false),
+                    };
+                    &*ground.get_or_insert_with(|| {
+                        Ground::new(isa, &gram, ridge, in_order).for_rows(isa, &gram, rows)
+                    })
+                });
+                let wanted = Wanted { dtype, scaled: scale.is_some(), folded: scales.is_some() };
                 let (mut found, search) =
                     chooser.choose((ground, &gram, &held), wanted, &weights, &importance);
-                if scales.is_none() {
-                    usual.push(search);
+                match &scales {
+                    Some(s) => scale_columns(&mut found.values, s, |q, s| q / s),
+                    None => usual.push(search),
                 }
-                found.values = columns(&found.values, s, |q, s| q / s);
                 candidates.push(Some(found));
             }
             let losses = candidates.iter().flatten().zip(&usual);

@@ -46,8 +46,8 @@ pub struct Rounding {
     #[arg(long, hide = true)]
     symmetric: bool,
     /// Sweeps of descent after error feedback
-    #[arg(long, hide = true, value_name = "N", default_value_t = sequential::Method::default().sweeps)]
-    sweeps: usize,
+    #[arg(long, hide = true, value_name = "N")]
+    sweeps: Option<usize>,
     /// What is added to a Hessian's diagonal, in parts of its mean
     #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().damping)]
     damping: f32,
@@ -126,7 +126,11 @@ impl Rounding {
         let method = sequential::Method {
             ridge: Ridge { damping: self.damping, shrinkage: self.shrinkage },
             asymmetric: !self.symmetric,
-            sweeps: self.sweeps,
+            sweeps: self.sweeps.unwrap_or(match self.effort {
+                Effort::Fast => 1,
+                Effort::Normal => sequential::Method::default().sweeps,
+                Effort::Thorough => 8,
+            }),
             feedback: !matches!(self.method, Method::Awq | Method::Search),
             folds: match self.method {
                 Method::Gptq | Method::Search => Folds::None,

@@ -91,12 +91,37 @@ const SMALL: usize = 1 << 18;
 pub fn gemm(
     isa: Isa,
     part: Part,
+    size: (usize, usize, usize),
+    alpha: f32,
+    a: View,
+    b: View,
+    c: &mut [f32],
+    stride: usize,
+) {
+    add(isa, part, size, alpha, a, b, c, stride, false);
+}
+
+/// A·B, of sizes as in [`gemm`].
+pub fn product(isa: Isa, size: (usize, usize, usize), a: View, b: View) -> Vec<f32> {
+    let (m, n, _) = size;
+    let mut out = vec![0f32; m * n];
+    // Pages that are written before they are read cost the system least.
+    add(isa, Part::Whole, size, 1.0, a, b, &mut out, n, true);
+    out
+}
+
+/// [`gemm`]; with `fresh` what was in C is not looked at.
+#[allow(clippy::too_many_arguments)]
+fn add(
+    isa: Isa,
+    part: Part,
     (m, n, k): (usize, usize, usize),
     alpha: f32,
     a: View,
     b: View,
     c: &mut [f32],
     stride: usize,
+    fresh: bool,
 ) {
     if m == 0 || n == 0 || k == 0 {
         return;
@@ -129,7 +154,8 @@ pub fn gemm(
                 a.pack::<TALL>(first_row + row, TALL.min(rows - row), depth.clone(), out);
             }
             let from = if part == Part::Upper { first_row / WIDE } else { 0 };
-            tiles(isa, &tall, packed, depth.len(), from, alpha, (rows, n), c, stride);
+            let fresh = fresh && first == 0;
+            tiles(isa, &tall, packed, depth.len(), from, alpha, (rows, n), c, stride, fresh);
         };
         let end = (m - 1) * stride + n;
         if small {
@@ -145,7 +171,7 @@ per_lanes! {
     /// The tiles of a band, from strip `from` of B on.
     fn tiles(
         tall: &[f32], wide: &[f32], depth: usize, from: usize, alpha: f32, size: (usize, usize), c: &mut [f32],
-        stride: usize,
+        stride: usize, fresh: bool,
     ) = tiles_body
 }
 
@@ -160,6 +186,7 @@ fn tiles_body<L: Lanes>(
     (rows, n): (usize, usize),
     c: &mut [f32],
     stride: usize,
+    fresh: bool,
 ) {
     for (s, wide) in wide.chunks_exact(WIDE * depth).enumerate().skip(from) {
         let wide = wide.as_chunks::<WIDE>().0;
@@ -176,8 +203,10 @@ fn tiles_body<L: Lanes>(
             let width = WIDE.min(n - col);
             for r in 0..TALL.min(rows - row) {
                 let c = &mut c[(row + r) * stride + col..][..width];
-                for (c, x) in c.iter_mut().zip(&out[r]) {
-                    *c += alpha * x;
+                if fresh {
+                    c.iter_mut().zip(&out[r]).for_each(|(c, x)| *c = alpha * x);
+                } else {
+                    c.iter_mut().zip(&out[r]).for_each(|(c, x)| *c += alpha * x);
                 }
             }
         }

@@ -11,7 +11,7 @@ use super::network::{Layer, Linear, Network};
 use super::state::{Sequence, State};
 use crate::error::Result;
 use crate::kernels::attention::{Head, Kind};
-use crate::kernels::gemm::{Part, View, gemm};
+use crate::kernels::gemm::{View, product};
 use crate::kernels::{Isa, float};
 
 /// The places in a layer where matrices take their inputs, in order.
@@ -82,9 +82,8 @@ impl Dense {
     /// The products with inputs `[tokens, cols]`: `[tokens, rows]`.
     pub fn apply(&self, isa: Isa, x: &[f32]) -> Vec<f32> {
         let tokens = x.len() / self.cols;
-        let mut out = vec![0f32; tokens * self.rows];
         let (a, b) = (View::rows(x, self.cols), View::rows(&self.weights, self.cols).transposed());
-        gemm(isa, Part::Whole, (tokens, self.rows, self.cols), 1.0, a, b, &mut out, self.rows);
+        let mut out = product(isa, (tokens, self.rows, self.cols), a, b);
         if let Some(scale) = self.scale {
             each(tokens, &mut out, |_, x| x.iter_mut().for_each(|x| *x *= scale));
         }
