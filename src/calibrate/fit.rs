@@ -52,7 +52,7 @@ impl Ground {
     pub fn new(isa: Isa, gram: &Gram, ridge: Ridge, sorted: bool) -> Self {
         let n = gram.width;
         let own = gram.tokens as f32 / n as f32;
-        let share = own / (own + ridge.shrinkage);
+        let share = if own > 0.0 { own / (own + ridge.shrinkage) } else { 0.0 };
         let mean = ((0..n).map(|i| f64::from(gram.h[i * n + i])).sum::<f64>() / n as f64) as f32;
         let mean = if mean > 0.0 && mean.is_finite() { mean } else { 1.0 };
         let mut order: Vec<usize> = (0..n).collect();
@@ -76,6 +76,11 @@ impl Ground {
             }
             damping = (damping * 4.0).max(1e-4);
         }
+    }
+
+    /// R of H as it was made ready, in the order of the columns.
+    pub fn factor(&self) -> &Factor {
+        &self.factor
     }
 
     /// Prepares for the targets of so many rows: from as many as columns on, More·H⁻¹ for all costs less than solving

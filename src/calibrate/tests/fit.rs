@@ -343,3 +343,54 @@ fn every_set_and_any_number_of_threads_make_the_same() {
         }
     }
 }
+
+#[test]
+fn few_tokens_shrink_hessians_to_their_diagonal() {
+    let (n, isa) = (24, Isa::current());
+    let mut random = Random::new(11);
+    for tokens in [n, 4 * n] {
+        let gram = grams(&mut random, tokens, n, false);
+        let ridge = Ridge { damping: 0.0, shrinkage: 4.0 };
+        let ground = Ground::new(isa, &gram, ridge, false);
+        let share = tokens as f32 / n as f32 / (tokens as f32 / n as f32 + 4.0);
+        for i in 0..n {
+            for j in 0..n {
+                let wanted = gram.h[i * n + j] * if i == j { 1.0 } else { share };
+                // R·Rᵀ, with R upper triangular.
+                let r = |i: usize, k: usize| f64::from(ground.factor().r[i * n + k]);
+                let found: f64 = (i.max(j)..n).map(|k| r(i, k) * r(j, k)).sum();
+                assert!((found - f64::from(wanted)).abs() < 1e-3 * f64::from(gram.h[i * n + i]), "{i} {j}");
+            }
+        }
+    }
+}
+
+#[test]
+fn centred_sums_are_those_of_centred_inputs() {
+    let (n, isa, tokens) = (19, Isa::current(), 40);
+    let mut random = Random::new(12);
+    let shift = |x: &mut Vec<f32>| x.iter_mut().enumerate().for_each(|(i, x)| *x += (i % n) as f32 * 0.1);
+    let (mut x, mut original) = (numbers(&mut random, tokens * n), numbers(&mut random, tokens * n));
+    shift(&mut x);
+    shift(&mut original);
+    let judge = |x: &[f32], original: &[f32]| {
+        let mut gram = Gram::judging(n, true);
+        gram.add(isa, x, Some(original));
+        gram.finish();
+        gram
+    };
+    let mut gram = judge(&x, &original);
+    let mean = gram.mean();
+    // Any constants will do.
+    let off = mean.clone().map(|m| m.iter().map(|m| 0.9 * m).collect::<Vec<f32>>());
+    gram.centre(&off);
+    let (mut cx, mut co) = (x.clone(), original.clone());
+    for (i, (x, o)) in cx.iter_mut().zip(&mut co).enumerate() {
+        *o -= off[0][i % n] + off[1][i % n];
+        *x -= off[0][i % n];
+    }
+    let wanted = judge(&cx, &co);
+    for (a, b) in [(&gram.h, &wanted.h), (&gram.more, &wanted.more), (&gram.apart, &wanted.apart)] {
+        assert!(distance(a, b) < 1e-4, "{}", distance(a, b));
+    }
+}
