@@ -133,7 +133,7 @@ pub struct Q4_0;
 
 impl Block<32, 18> for Q4_0 {
     const PRIOR: Prior = Prior::FourthRoot(1.0);
-    const PREFERS_PRIOR: [bool; 2] = [false, true];
+    const PREFERS_PRIOR: [bool; 2] = [false, false];
 
     #[inline(always)]
     fn decode(bytes: &[u8; 18], out: &mut [f32; 32]) {
