@@ -18,7 +18,7 @@ use crate::calibrate::{self, Room};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Codec};
-use crate::plan::{Plan, scales};
+use crate::plan::{Plan, bias, scales};
 use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
 
@@ -116,6 +116,10 @@ pub fn quantize(
     let factors = pool.install(|| factors(source, plan, target))?;
     let mut jobs = jobs(source, plan, &factors, target);
     jobs.retain(|job| made[job.tensor()].is_none());
+    if let Some(job) = jobs.iter().find(|job| plan.steps[job.tensor()].rule == bias::RULE) {
+        let name = &plan.layout.tensors[job.tensor()].name;
+        return Err(Error::Failed(format!("tensor {name}: nothing made this bias")));
+    }
     let spare = Mutex::new(Vec::new());
 
     let (results, bands) = sync_channel::<Band>(threads as usize);
@@ -188,6 +192,7 @@ fn sequential(
     };
     let done = |mut made: Made| {
         let t = &plan.layout.tensors[made.tensor];
+        assert_eq!(made.bytes.len() as u64, t.place.len, "{}", t.name);
         if let (Encoding::Blocks(dtype), ByteOrder::Big) = (t.encoding, plan.order) {
             dtype.swap(&mut made.bytes);
         }

@@ -8,6 +8,7 @@ use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
+use crate::plan::bias;
 use crate::quantize::{Outcome, sums};
 use crate::source::{Source, Stored, scales};
 
@@ -60,14 +61,18 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
     let shapes: HashMap<_, _> = theirs.iter().map(|t| (&t.name, &t.shape)).collect();
     let names: HashSet<_> = ours.iter().map(|t| &t.name).collect();
     let (here, there) = (source.path.display(), reference.path.display());
+    // Biases that make up for errors are no part of the model that was quantized.
+    let corrected = |s: &Source| s.model.metadata.get("ggufkit.bias_correction").is_some();
+    let (own, other) = (corrected(source), corrected(reference));
     let differs = ours.iter().filter_map(|t| match shapes.get(&t.name) {
+        None if own && bias::is_one(&t.name) => None,
         None => Some(format!("tensor {} is in {here} but not in {there}", t.name)),
         Some(shape) if **shape != t.shape => {
             Some(format!("tensor {} has shape {:?} in {here} and {shape:?} in {there}", t.name, t.shape))
         }
         _ => None,
     });
-    let missing = theirs.iter().filter(|t| !names.contains(&t.name));
+    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_one(&t.name)));
     differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 

@@ -403,10 +403,17 @@ fn biases_make_up_for_mean_errors() {
     let bytes = dir.read("q.gguf");
     quantize(&model, &out, "q4_0", &["--method", "awq+gptq", "--bias-correction", "--threads", "1"]);
     assert!(bytes == dir.read("q.gguf"));
+    ok(&["verify", &out, "--against", &model]);
     for (target, more) in [("x.bin", "q8_0"), ("x/", "bf16")] {
         let (code, text) = refused(&model, &dir.path(target), more, &["--bias-correction"]);
         assert!(code == 2 && text.contains("GGUF"), "{text}");
     }
+    let (code, text) = refused(&model, &dir.path("x.gguf"), "nvfp4", &["--bias-correction"]);
+    assert!(code == 2 && text.contains("nvfp4"), "{text}");
+    // A model that has biases, in whatever type: they are f32 in the end.
+    let (more, half) = (["--method", "gptq", "--bias-correction"], ["--tensor", "bias=f16"]);
+    quantize(&out, &plain, "q4_0", &[&more[..], &half, &["--allow-requantize"]].concat());
+    ok(&["verify", &plain]);
     assert_eq!(fails(&["quantize", &model, &out, "--type", "q4_0", "--bias-correction"]).0, 2);
 }
 

@@ -57,7 +57,9 @@ impl Layer<'_> {
     pub fn output(&self, walk: &Walk) -> Result<Vec<Made>> {
         let network = self.network;
         let Some((name, _)) = network.output_rows(0..0) else { return Ok(Vec::new()) };
-        let Some(blocks) = Blocks::find(self.plan, name).filter(|b| b.quantized) else {
+        // Rows are made in parts: a scale of them all is for the search.
+        let found = Blocks::find(self.plan, name);
+        let Some(blocks) = found.filter(|b| b.quantized && b.scale.is_none()) else {
             return Ok(Vec::new());
         };
         let (isa, n, rows) = (network.isa, network.config.hidden as usize, network.vocab());
@@ -82,9 +84,6 @@ impl Layer<'_> {
             .feedback
             .then(|| Ground::new(isa, &gram, self.method.ridge, sorted).for_rows(isa, &gram, rows));
         let wanted = Wanted { dtype: blocks.dtype, scaled: false, folded: false };
-        if blocks.scale.is_some() {
-            return Ok(Vec::new());
-        }
         let t = &self.plan.layout.tensors[blocks.tensor];
         let mut made = Made { tensor: blocks.tensor, bytes: Vec::new(), outcome: Outcome::default() };
         // Rows have nothing to do with each other: each part of them is made, and judged, by itself.

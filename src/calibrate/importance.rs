@@ -123,16 +123,16 @@ pub fn measure(
     Ok(statistics(entries, chunks))
 }
 
-/// What there will be about the matrices of layers, with all columns alike: for plans whose matrices are made layer by
+/// What there will be about the matrices of layers and the output matrix, with all columns alike: for plans whose matrices are made layer by
 /// layer, where inputs are measured on the way.
 pub fn unmeasured(model: &Model, chunks: &Chunks) -> Statistics {
     let parts: Vec<_> = Site::ALL.iter().flat_map(|site| site.matrices()).collect();
-    let of_layer = |name: &str| {
-        let part = name.strip_suffix(".weight")?.strip_prefix("blk.")?.split_once('.')?.1;
-        parts.iter().any(|p| **p == part).then_some(())
+    let made = |name: &str| {
+        let part = name.strip_suffix(".weight").and_then(|n| n.strip_prefix("blk.")?.split_once('.'));
+        name == "output.weight" || part.is_some_and(|(_, part)| parts.iter().any(|p| **p == part))
     };
     let tokens = chunks.count() as u64;
-    let matrices = model.tensors.iter().filter(|t| of_layer(&t.name).is_some());
+    let matrices = model.tensors.iter().filter(|t| made(&t.name));
     let alike = |t: &Tensor| Entry::new(vec![tokens as f32; t.cols() as usize], vec![tokens]);
     let entries = matrices.filter_map(|t| Some((t.name.clone(), Arc::new(alike(t)?)))).collect();
     statistics(entries, chunks)

@@ -80,7 +80,7 @@ impl Chunks {
     /// Keeps `count` chunks, chosen by `seed`, in their order.
     fn sample(&mut self, count: usize, seed: u64) {
         let (mut random, found) = (Random::new(seed), self.tokens.len());
-        let mut drawn: Vec<(u64, usize)> = (0..found).map(|i| (random.next(), i)).collect();
+        let mut drawn: Vec<(u64, usize)> = (0..found).map(|i| (random.below(u64::MAX), i)).collect();
         drawn.sort_unstable();
         let mut taken: Vec<usize> = drawn.into_iter().take(count).map(|d| d.1).collect();
         taken.sort_unstable();

@@ -145,6 +145,9 @@ pub fn run(
     Ok(())
 }
 
+/// Chunks that are added to sums by themselves, at most.
+const FEW: usize = 8;
+
 /// What a layer is made with.
 pub(super) struct Layer<'a> {
     pub network: &'a Network<'a>,
@@ -225,6 +228,19 @@ impl Layer<'_> {
         let [original, made] = &inputs.of[..] else { panic!("two models") };
         let part = gram.width * self.context;
         let last = |c: usize| self.hold.map(|hold| (inputs.first + c) % hold == hold - 1);
+        if inputs.count > FEW {
+            // Many short chunks: the sums are large, and gone through as seldom as may be.
+            for (to, other) in [(gram, true), (held, false)] {
+                let take = |all: &[f32]| -> Vec<f32> {
+                    let chunks = all.chunks_exact(part).enumerate();
+                    let of = chunks.filter(|(c, _)| last(*c) != Some(other));
+                    of.flat_map(|(_, x)| x).copied().collect()
+                };
+                let original = self.method.asymmetric.then(|| take(original));
+                to.add(self.network.isa, &take(made), original.as_deref());
+            }
+            return;
+        }
         let mut c = 0;
         // Chunks that follow each other on the same side go together.
         while c < inputs.count {
@@ -379,8 +395,10 @@ impl Layer<'_> {
         }
         let mut consumers = Vec::new();
         for (m, w) in matrices.iter().zip(wanted) {
-            let Blocks { dtype, quantized, scale, .. } = (*w)?;
-            if matches!(dtype, DType::TQ1_0 | DType::TQ2_0) || scale.is_some() {
+            let Blocks { tensor, dtype, quantized, scale } = (*w)?;
+            // What stays as it is stays as it is, unless it is plain numbers.
+            let kept = !quantized && !self.plan.layout.tensors[tensor].encoding.is_plain();
+            if matches!(dtype, DType::TQ1_0 | DType::TQ2_0) || scale.is_some() || kept {
                 return None;
             }
             if quantized {

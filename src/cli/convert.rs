@@ -316,9 +316,7 @@ impl Common {
         let mut plan = plan::plan(&source, &wishes)?;
         plan.sequential = self.rounding.sequential(chunks);
         plan.notes.extend(few_tokens(&plan));
-        if plan.sequential.is_some() && !plan.scales.is_empty() {
-            plan.notes.push("nvfp4 matrices are made by the search alone".into());
-        }
+        plan.notes.extend(few_chunks(&plan));
         if self.dry_run {
             return print(&if self.json {
                 plan_json(&source, &plan, None)
@@ -427,6 +425,18 @@ fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
 /// earlier layers have lost has.
 const ENOUGH: [u64; 2] = [24, 72];
 
+/// Whether nothing of the text can be spared to judge by.
+fn few_chunks(plan: &Plan) -> Option<String> {
+    let s = plan.sequential.as_ref()?;
+    let chunks = s.chunks.tokens.len();
+    (chunks < s.method.hold).then(|| {
+        format!(
+            "of {chunks} chunks none is held out: losses are those on the tokens that matrices were made for ({} do)",
+            s.method.hold
+        )
+    })
+}
+
 /// Whether the text is short for feedback.
 fn few_tokens(plan: &Plan) -> Option<String> {
     let tokens = plan.sequential.as_ref().filter(|s| s.method.feedback)?.chunks.count() as u64;
@@ -436,11 +446,11 @@ fn few_tokens(plan: &Plan) -> Option<String> {
     (tokens < ENOUGH[1] * cols).then(|| {
         let per = tokens / cols;
         let effect = match per {
-            _ if per < ENOUGH[0] => "little can be learnt",
-            _ => "more would help",
+            _ if per < ENOUGH[0] => "more brings more",
+            _ => "more brings a little more",
         };
         format!(
-            "the text has {} tokens, {:.1} for each column of {}: {effect} (feedback wants {}, targets {})",
+            "the text has {} tokens, {:.1} for each column of {}: {effect} (nearly all is had with {} to {})",
             report::count(tokens),
             tokens as f64 / cols as f64,
             widest.name,

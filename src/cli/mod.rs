@@ -37,9 +37,9 @@ enum Command {
     /// Convert and quantize the model that comes with ggufkit, and show what that does to it.
     Demo(demo::Demo),
     /// Write a model in another format, type or byte order.
-    Convert(convert::Convert),
+    Convert(Box<convert::Convert>),
     /// Write a model with its weights packed in fewer bits.
-    Quantize(convert::Quantize),
+    Quantize(Box<convert::Quantize>),
     /// Measure on a text which weights of a model count, for quantize --imatrix.
     Calibrate(calibrate::Calibrate),
     /// Show what a model's files say.

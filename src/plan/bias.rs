@@ -12,9 +12,9 @@ use crate::source::Source;
 /// The rule of steps that make one.
 pub(crate) const RULE: &str = "bias correction";
 
-/// Architectures whose loader in llama.cpp takes a bias beside every matrix of a layer. Others refuse files with tensors
-/// that they do not ask for.
-const TAKE: [&str; 2] = ["llama", "mistral3"];
+/// The architecture whose loader in llama.cpp takes a bias beside every matrix of a layer, of those that are computed
+/// here. Others refuse files with tensors that they do not ask for.
+const TAKES: &str = "llama";
 
 /// The matrices of a layer.
 const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
@@ -25,10 +25,15 @@ pub(crate) fn name_of(weight: &str) -> Option<String> {
     PARTS.contains(&part).then(|| format!("blk.{layer}.{part}.bias"))
 }
 
-/// Gives quantized matrices without a bias one.
+/// Whether a tensor may be such a bias, by its name.
+pub(crate) fn is_one(name: &str) -> bool {
+    name.strip_suffix(".bias").is_some_and(|stem| name_of(&format!("{stem}.weight")).is_some())
+}
+
+/// Gives quantized matrices without a bias one, and makes the others' f32, as they will be written.
 ///
 /// # Errors
-/// A target whose readers do not take them.
+/// A target whose readers do not take them; NVFP4, with whose scales llama.cpp takes no biases.
 pub(super) fn add(
     source: &Source,
     target: Target,
@@ -36,7 +41,7 @@ pub(super) fn add(
     tensors: Vec<Tensor>,
 ) -> Result<(Vec<Step>, Vec<Tensor>)> {
     let architecture = source.model.metadata.text("general.architecture").unwrap_or_default();
-    if target != Target::Gguf || !TAKE.contains(&architecture) {
+    if target != Target::Gguf || architecture != TAKES {
         let why = match target {
             Target::Gguf => format!("{architecture} models have no place for biases that they did not have"),
             Target::Safetensors | Target::Llama2c => "only GGUF files take biases that were not there".into(),
@@ -45,8 +50,18 @@ pub(super) fn add(
     }
     let names: HashSet<String> = tensors.iter().map(|t| t.name.clone()).collect();
     let (mut all_steps, mut all) = (Vec::new(), Vec::new());
-    for (step, t) in steps.into_iter().zip(tensors) {
-        let quantized = !t.encoding.is_plain() && step.from != t.encoding;
+    let quantized = |step: &Step, t: &Tensor| !t.encoding.is_plain() && step.from != t.encoding;
+    let pairs = steps.iter().zip(&tensors).filter(|(step, t)| quantized(step, t));
+    let biases: HashSet<String> = pairs.clone().filter_map(|(_, t)| name_of(&t.name)).collect();
+    if pairs.clone().any(|(_, t)| t.encoding == Encoding::Blocks(DType::NVFP4)) {
+        return Err(Error::usage("llama.cpp does not run models with biases beside nvfp4 matrices")
+            .or("leave --bias-correction out, or take another type"));
+    }
+    for (step, mut t) in steps.into_iter().zip(tensors) {
+        let quantized = quantized(&step, &t);
+        if biases.contains(&t.name) {
+            t.encoding = Encoding::Blocks(DType::F32);
+        }
         let bias = name_of(&t.name).filter(|name| quantized && !names.contains(name));
         let (from, shape, weight) = (Encoding::Blocks(DType::F32), vec![t.rows()], step.source);
         all_steps.push(step);

@@ -72,10 +72,12 @@ impl Dense {
         Self { name: m.name.clone(), rows: m.rows, cols: m.cols, weights, scale, bias: linear.bias.clone() }
     }
 
-    /// Adds to the bias, which is made where there is none: `[rows]`. Gives it as it is now.
+    /// Adds what the weights' products lack, `[rows]`, to the bias, which is made where there is none. Gives it as it is
+    /// now.
     pub fn add_bias(&mut self, more: &[f32]) -> &[f32] {
-        let bias = self.bias.get_or_insert_with(|| vec![0.0; more.len()]);
-        bias.iter_mut().zip(more).for_each(|(b, m)| *b += m);
+        let (bias, scale) =
+            (self.bias.get_or_insert_with(|| vec![0.0; more.len()]), self.scale.unwrap_or(1.0));
+        bias.iter_mut().zip(more).for_each(|(b, m)| *b += scale * m);
         bias
     }
 
