@@ -26,6 +26,7 @@ pub mod random;
 pub mod report;
 pub mod runner;
 pub mod score;
+pub mod sensitivity;
 pub mod source;
 pub mod tokenizer;
 pub mod verify;

@@ -17,7 +17,7 @@ use crate::runner::Network;
 use crate::runner::layerwise::Site;
 
 /// Sums of squares of columns.
-pub(super) struct Squares {
+pub(crate) struct Squares {
     sums: Vec<f64>,
     tokens: u64,
 }

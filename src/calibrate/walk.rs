@@ -4,7 +4,7 @@ use super::Room;
 use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::quantize::not_finite;
-use crate::runner::Network;
+use crate::runner::{CacheKind, Network};
 use crate::runner::layerwise::{Dense, Site, dense};
 
 /// The matrices of a layer that are known so far, by site.
@@ -159,7 +159,7 @@ impl<'a> Walk<'a> {
                     Site::Attention => network.attention_input(layer, &x),
                     Site::Output => {
                         let input = network.attention_input(layer, &x);
-                        let mixed = network.mix(layer, &lens, &input, &weights[0])?;
+                        let mixed = network.mix(layer, &lens, &input, &weights[0], CacheKind::F32)?;
                         put(&mut path.middle, at, self.middle, &mixed, tokens)?;
                         mixed
                     }

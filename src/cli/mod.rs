@@ -12,7 +12,9 @@ mod logits;
 mod options;
 mod rounding;
 mod run;
+mod sensitivity;
 mod split;
+mod types;
 mod verify;
 
 use std::io::Write;
@@ -42,6 +44,8 @@ enum Command {
     Quantize(Box<convert::Quantize>),
     /// Measure on a text which weights of a model count, for quantize --imatrix.
     Calibrate(calibrate::Calibrate),
+    /// Measure on a text what an error in each matrix does to the predictions, for quantize --fit.
+    Sensitivity(sensitivity::Sensitivity),
     /// Show what a model's files say.
     Inspect(inspect::Inspect),
     /// Check a model's files; compare its weights with another's.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Convert(c) => c.run(),
         Command::Quantize(c) => c.run(),
         Command::Calibrate(c) => c.run(),
+        Command::Sensitivity(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Eval(c) => c.run(),

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod html;
 pub mod imatrix;
 mod plots;
+pub mod sensitivity;
 mod svg;
 
 use std::fmt::Write;

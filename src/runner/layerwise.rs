@@ -6,13 +6,14 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelI
 use rayon::slice::ParallelSliceMut;
 
 use super::forward::{Run, add, add_bias, attend, each, norm, norm_in_place, turn, turns};
-use super::linear::Inputs;
+use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::network::{Layer, Linear, Network};
 use super::state::{Sequence, State};
 use crate::error::Result;
 use crate::kernels::attention::{Head, Kind};
 use crate::kernels::gemm::{View, product};
 use crate::kernels::{Isa, float};
+use crate::source::view::RowOrder;
 
 /// The places in a layer where matrices take their inputs, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,6 +172,39 @@ impl Network<'_> {
         Some((&matrix.name, out))
     }
 
+    /// Name and shape of the embedding, where it does not serve as the output matrix too.
+    pub fn embedding_shape(&self) -> Option<(&str, [u64; 2])> {
+        self.output.as_ref()?;
+        let e = &self.embedding;
+        Some((&e.name, [e.rows as u64, e.cols as u64]))
+    }
+
+    /// The matrix that gives the logits.
+    pub fn logits_matrix(&self) -> &Matrix<'_> {
+        self.output.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// A matrix of blocks `[rows, cols]`, little-endian, whose products are of floats.
+    ///
+    /// # Panics
+    /// If the type cannot be decoded, or the bytes are no whole rows.
+    pub fn exact<'m>(
+        &self,
+        name: &str,
+        dtype: DType,
+        bytes: Vec<u8>,
+        shape: (usize, usize),
+    ) -> Matrix<'m> {
+        Matrix::new(name.into(), dtype, bytes.into(), RowOrder::Same, shape, Precision::Exact, self.isa)
+    }
+
+    /// The products of a matrix with vectors `[tokens, cols]`: `[tokens, rows]`.
+    pub fn logits(&self, matrix: &Matrix, x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; x.len() / matrix.cols * matrix.rows];
+        multiply(&mut Inputs::default(), x, vec![(matrix, &mut out[..])]);
+        out
+    }
+
     /// What queries, keys and values are made of.
     pub fn attention_input(&self, layer: usize, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; x.len()];
@@ -178,18 +212,26 @@ impl Network<'_> {
         out
     }
 
-    /// What the attention's output matrix takes, for texts of `lens` tokens that do not see each other.
+    /// What the attention's output matrix takes, for texts of `lens` tokens that do not see each other, with keys and values
+    /// kept as `kind`.
     ///
     /// # Errors
     /// None that a caller who gives no tokens can make.
-    pub fn mix(&self, layer: usize, lens: &[usize], input: &[f32], qkv: &[Dense]) -> Result<Vec<f32>> {
+    pub fn mix(
+        &self,
+        layer: usize,
+        lens: &[usize],
+        input: &[f32],
+        qkv: &[Dense],
+        kind: Kind,
+    ) -> Result<Vec<f32>> {
         let [q, k, v] = qkv else { panic!("queries, keys and values") };
         let (isa, config, l) = (self.isa, &self.config, &self.layers[layer]);
         let (mut q, mut k, v) = (q.apply(isa, input), k.apply(isa, input), v.apply(isa, input));
         let count: usize = lens.iter().sum();
         let head = config.head as usize;
         // A state of this one layer.
-        let heads = || (0..config.kv_heads).map(|_| Head::new(Kind::F32, head)).collect();
+        let heads = || (0..config.kv_heads).map(|_| Head::new(kind, head)).collect();
         let sequences = lens.iter().map(|_| Sequence { len: 0, heads: vec![heads()] }).collect();
         let longest = lens.iter().copied().max().unwrap_or(0);
         let mut state = State { sequences, capacity: longest, inputs: Inputs::default() };

@@ -1,0 +1,115 @@
+//! `ggufkit sensitivity`: what an error in each matrix costs, measured on a text, in a file for `quantize --fit`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use formats::block::{Effort, Encode};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::options::{Input, Resources};
+use super::print;
+use super::types::{self, Types, types};
+use crate::calibrate::{Chunks, Room};
+use crate::disk::{self, InFile, NewFile};
+use crate::error::{Error, Result};
+use crate::report::sensitivity::table;
+use crate::runner::{Network, Options};
+use crate::sensitivity::measure::{Wanted, measure};
+use crate::sensitivity::{Sensitivity as Found, parse, print as to_json};
+
+/// `ggufkit sensitivity`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit sensitivity model.gguf builtin -o model.sensitivity.json
+  ggufkit quantize model.gguf small.gguf --fit 8G --sensitivity model.sensitivity.json
+
+A model of L layers takes about L/2 times as long as running its text through it once for every matrix of a layer and
+every probe.")]
+pub struct Sensitivity {
+    #[command(flatten)]
+    input: Input,
+    /// A text like those that the model will see, or `builtin`
+    #[arg(value_name = "TEXT")]
+    text: PathBuf,
+    /// The file
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Tokens of a chunk
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    context: u32,
+    /// Chunks, from all over the text
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    chunks: u32,
+    /// Types that matrices are made in to see what that costs
+    #[arg(long, value_name = "TYPES", default_value = "q4_k,q2_k", value_parser = types)]
+    probes: Types,
+    /// Types whose errors are computed
+    #[arg(long, value_name = "TYPES", default_value = types::USUAL, value_parser = types)]
+    types: Types,
+    /// How large the inputs of matrices are, as `calibrate` measured it; else that is measured on the same text
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+impl Sensitivity {
+    pub fn run(self) -> Result<()> {
+        let source = self.input.open()?;
+        drop(NewFile::create(&self.out, 0)?);
+        let (context, chunks) = (self.context as usize, self.chunks as usize);
+        let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
+        let importance = match &self.imatrix {
+            Some(path) => {
+                let file = InFile::open(path, false)?;
+                Some(calibration::imatrix::read(file.name(), &file.read(0, file.len)?)?)
+            }
+            None => None,
+        };
+        let limits = self.resources.limits();
+        let network = Network::new(&source, Options { exact: true, isa: None })?;
+        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
+        let wanted = Wanted {
+            types: &self.types.0,
+            probes: &self.probes.0,
+            importance: importance.as_ref(),
+            how: Encode { importance: None, objective: None, effort: Effort::Normal },
+        };
+        let bar = bar(network.depth() + 1);
+        let tick = |done| bar.set_position(done as u64);
+        let found = limits.pool()?.install(|| measure(&network, &chunks, wanted, &room, tick));
+        bar.finish_and_clear();
+        let found = found?;
+        let text = to_json(&found);
+        let file = NewFile::create(&self.out, text.len() as u64)?;
+        file.write(0, text.as_bytes())?;
+        disk::finish(vec![file])?;
+        print(&format!("{}\n\n{}", found.summary(), table(&found)))
+    }
+}
+
+/// Reads a file of sensitivities.
+pub fn read(path: &Path) -> Result<Found> {
+    /// More than the names and numbers of any model.
+    const MOST: u64 = 1 << 28;
+    let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
+    if len > MOST {
+        return Err(Error::refused(format!("{}: {len} bytes are too many", path.display())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+    parse(&text).map_err(|why| {
+        Error::refused(format!("{}: {why}", path.display()))
+            .or("`ggufkit sensitivity MODEL TEXT -o FILE` makes such files")
+    })
+}
+
+/// A bar on stderr that counts layers, each of which takes longer than the one before.
+fn bar(layers: usize) -> ProgressBar {
+    let bar = ProgressBar::new(layers as u64);
+    let style = "{bar:30} {pos}/{len} layers  {elapsed}";
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,42 @@
+//! Sensitivities as a table.
+
+use super::Table;
+use crate::plan::scheme::{Role, role};
+use crate::sensitivity::Sensitivity;
+
+/// By kinds of matrices: what each probe costs, of all layers together.
+pub fn table(s: &Sensitivity) -> String {
+    let mut kinds: Vec<Role> = Vec::new();
+    for m in &s.matrices {
+        if !kinds.contains(&role(&m.name)) {
+            kinds.push(role(&m.name));
+        }
+    }
+    let mut table = Table::new(&["matrices", "number", "weights", "probe", "error", "KL divergence", "most in"]);
+    for kind in kinds {
+        let of: Vec<_> = s.matrices.iter().filter(|m| role(&m.name) == kind).collect();
+        let weights: u64 = of.iter().map(|m| m.shape.iter().product::<u64>()).sum();
+        for probe in 0..of.iter().map(|m| m.probes.len()).max().unwrap_or(0) {
+            let probes: Vec<_> = of.iter().filter_map(|m| Some((*m, m.probes.get(probe)?))).collect();
+            let mut types: Vec<&str> = probes.iter().map(|p| p.1.dtype.name()).collect();
+            types.dedup();
+            let error = probes.iter().map(|p| p.1.error).sum::<f64>() / probes.len().max(1) as f64;
+            let kld: f64 = probes.iter().map(|p| p.1.kld).sum();
+            let most = probes.iter().max_by(|a, b| a.1.kld.total_cmp(&b.1.kld)).map_or("", |p| &p.0.name);
+            table.row([
+                kind.name().to_string(),
+                probes.len().to_string(),
+                super::count(weights),
+                types.join(", "),
+                format!("{:.4} %", 100.0 * error),
+                format!("{kld:.6}"),
+                most.to_string(),
+            ]);
+        }
+    }
+    let mut text = table.to_string();
+    for (kind, kld) in &s.cache {
+        text += &format!("keys and values as {}: {kld:.6}\n", kind.name());
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Sensitivities as JSON.
+
+use std::collections::BTreeMap;
+
+use formats::block::DType;
+use serde::{Deserialize, Serialize};
+
+use super::{Matrix, Origin, Probe, Sensitivity};
+use crate::runner::CacheKind;
+
+/// What the file says that it is.
+const FORMAT: &str = "ggufkit sensitivity 1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: String,
+    origin: From,
+    /// Nats.
+    cache: BTreeMap<String, f64>,
+    matrices: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct From {
+    texts: Vec<String>,
+    hash: String,
+    context: usize,
+    chunks: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    shape: Vec<u64>,
+    probes: Vec<Probed>,
+    errors: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Probed {
+    r#type: String,
+    error: f64,
+    kld: f64,
+}
+
+/// As a file's text.
+pub fn print(s: &Sensitivity) -> String {
+    let Origin { texts, hash, context, chunks } = s.origin.clone();
+    let file = File {
+        format: FORMAT.into(),
+        origin: From { texts, hash, context, chunks },
+        cache: s.cache.iter().map(|(kind, kld)| (kind.name().to_string(), *kld)).collect(),
+        matrices: s.matrices.iter().map(entry).collect(),
+    };
+    let text = serde_json::to_string_pretty(&file).expect("numbers and texts can be written");
+    text + "\n"
+}
+
+fn entry(m: &Matrix) -> Entry {
+    let probe =
+        |p: &Probe| Probed { r#type: p.dtype.name().into(), error: p.error, kld: p.kld };
+    Entry {
+        name: m.name.clone(),
+        shape: m.shape.clone(),
+        probes: m.probes.iter().map(probe).collect(),
+        errors: m.errors.iter().map(|(t, e)| (t.name().to_string(), (*e).into())).collect(),
+    }
+}
+
+/// Reads a file's text.
+///
+/// # Errors
+/// What is wrong with it, in words, with the place.
+pub fn parse(text: &str) -> Result<Sensitivity, String> {
+    let file: File = serde_json::from_str(text).map_err(|e| format!("not a file of sensitivities: {e}"))?;
+    if file.format != FORMAT {
+        return Err(format!("its format is {:?}, and {FORMAT:?} is known here", file.format));
+    }
+    let mut cache = Vec::new();
+    for (name, kld) in file.cache {
+        let kind = CacheKind::from_name(&name).ok_or_else(|| format!("{name:?} is no kind of cache"))?;
+        cache.push((kind, number(kld, &name)?));
+    }
+    let From { texts, hash, context, chunks } = file.origin;
+    let matrices = file.matrices.into_iter().map(matrix).collect::<Result<Vec<_>, _>>()?;
+    Ok(Sensitivity { origin: Origin { texts, hash, context, chunks }, matrices, cache })
+}
+
+/// A number that a loss can be.
+fn number(x: f64, of: &str) -> Result<f64, String> {
+    // Of nothing but rounding, a divergence may come out below nothing.
+    if x.is_finite() { Ok(x.max(0.0)) } else { Err(format!("{of}: {x} is no loss")) }
+}
+
+fn dtype(name: &str, of: &str) -> Result<DType, String> {
+    DType::from_name(name).ok_or_else(|| format!("{of}: {name:?} is no type"))
+}
+
+fn matrix(e: Entry) -> Result<Matrix, String> {
+    let name = e.name;
+    let mut probes = Vec::new();
+    for p in e.probes {
+        let dtype = dtype(&p.r#type, &name)?;
+        probes.push(Probe { dtype, error: number(p.error, &name)?, kld: number(p.kld, &name)? });
+    }
+    if probes.is_empty() {
+        return Err(format!("{name}: no probes"));
+    }
+    probes.sort_by(|a, b| a.error.total_cmp(&b.error));
+    let mut errors = Vec::new();
+    for (t, x) in e.errors {
+        let x = x.as_f64().ok_or_else(|| format!("{name}: the error of {t} is no number"))?;
+        errors.push((dtype(&t, &name)?, number(x, &name)?));
+    }
+    Ok(Matrix { name, shape: e.shape, probes, errors })
+}

@@ -1,0 +1,526 @@
+//! Sensitivities measured: a text goes through the model once for every matrix and probe, with that matrix replaced.
+//!
+//! All of these ways go together, layer by layer: a layer's weights are decoded once, and a way begins where its matrix
+//! stands, with the vectors that the original has there. So a model of L layers costs about L/2 times its matrices times
+//! its probes as much as a run of it.
+
+use std::collections::BTreeMap;
+
+use calibration::Statistics;
+use formats::block::{DType, Encode};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
+use super::{Matrix, Origin, Probe, Sensitivity};
+use crate::calibrate::choose::search;
+use crate::calibrate::importance::Squares;
+use crate::calibrate::stream::Stream;
+use crate::calibrate::{Chunks, Room};
+use crate::error::{Error, Result};
+use crate::kernels::gemm::{View, product};
+use crate::quantize::not_finite;
+use crate::runner::layerwise::{Dense, Site, dense};
+use crate::runner::linear::Matrix as Stored;
+use crate::runner::{CacheKind, Network};
+use crate::score::{against_logits, scored};
+
+/// What is measured.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Types whose errors are computed.
+    pub types: &'a [DType],
+    /// Types that matrices are made in; where one does not divide a row, its fallback.
+    pub probes: &'a [DType],
+    /// Importances, where they were measured before; else those of the same text are used.
+    pub importance: Option<&'a Statistics>,
+    /// How blocks are searched.
+    pub how: Encode<'a>,
+}
+
+/// Tokens whose vectors are computed together.
+const BATCH: usize = 2048;
+/// Tokens by which the errors of types are judged, at most.
+const JUDGED: usize = 1024;
+/// Rows by which they are, at most.
+const ROWS: usize = 256;
+/// Tokens whose logits are computed together.
+const LOGITS: usize = 128;
+
+/// A text on its way through the model with one thing changed.
+struct Way {
+    x: Stream,
+    what: Changed,
+}
+
+enum Changed {
+    /// Nothing.
+    Nothing,
+    /// The matrix with this index, as this probe.
+    Matrix(usize, usize),
+    /// The cache of all layers.
+    Cache(CacheKind),
+}
+
+/// The weights of a layer, by site.
+type Layer = [Vec<Dense>; 4];
+
+struct Measuring<'a> {
+    network: &'a Network<'a>,
+    chunks: &'a Chunks,
+    wanted: Wanted<'a>,
+    room: &'a Room,
+    found: Vec<Matrix>,
+    ways: Vec<Way>,
+    /// Bytes of vectors that are in memory.
+    held: u64,
+}
+
+/// Measures a model; `tick` is told of layers that are done, with the output as one more.
+///
+/// # Errors
+/// The system's, where vectors do not fit into memory; weights, inputs or logits that are not finite; tokens that the
+/// vocabulary does not have.
+///
+/// # Panics
+/// If there are no probes.
+pub fn measure(
+    network: &Network,
+    chunks: &Chunks,
+    wanted: Wanted,
+    room: &Room,
+    mut tick: impl FnMut(usize),
+) -> Result<Sensitivity> {
+    assert!(!wanted.probes.is_empty());
+    let vocab = network.vocab();
+    if let Some(t) = chunks.tokens.iter().flatten().find(|&&t| t as usize >= vocab) {
+        let why = format!("token {t} is beyond the vocabulary of {vocab}");
+        return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
+    }
+    let mut m =
+        Measuring { network, chunks, wanted, room, found: Vec::new(), ways: Vec::new(), held: 0 };
+    m.begin()?;
+    for layer in 0..network.depth() {
+        m.layer(layer)?;
+        tick(layer + 1);
+    }
+    let (klds, caches) = m.end()?;
+    tick(network.depth() + 1);
+    let Measuring { mut found, .. } = m;
+    for ((matrix, probe), kld) in klds {
+        // What is nothing but rounding may come out below nothing.
+        found[matrix].probes[probe].kld = kld.max(0.0);
+    }
+    for matrix in &mut found {
+        matrix.probes.sort_by(|a, b| a.error.total_cmp(&b.error));
+    }
+    let origin = Origin {
+        texts: chunks.names.clone(),
+        hash: chunks.hash.clone(),
+        context: chunks.context(),
+        chunks: chunks.tokens.len(),
+    };
+    Ok(Sensitivity { origin, matrices: found, cache: caches })
+}
+
+impl Measuring<'_> {
+    /// Chunks that go together: the first token's place, and lengths.
+    fn batches(&self) -> Vec<(usize, Vec<usize>)> {
+        let (context, chunks) = (self.chunks.context(), self.chunks.tokens.len());
+        let together = (BATCH / context.max(1)).max(1);
+        let batch = |c: usize| (c * context, vec![context; together.min(chunks - c)]);
+        (0..chunks).step_by(together).map(batch).collect()
+    }
+
+    fn tokens(&self) -> Vec<u32> {
+        self.chunks.tokens.concat()
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        let (tokens, hidden) = (self.chunks.count(), self.network.config.hidden as usize);
+        self.held += (tokens * hidden * 4) as u64;
+        let scratch = (self.held > self.room.memory).then_some(&*self.room.scratch);
+        Stream::new(tokens, hidden, scratch)
+    }
+
+    fn way(&mut self, what: Changed, from: impl Fn(usize, usize) -> Result<Vec<f32>>) -> Result<()> {
+        let mut x = self.stream()?;
+        for (first, lens) in self.batches() {
+            x.write(first, &from(first, lens.iter().sum())?)?;
+        }
+        self.ways.push(Way { x, what });
+        Ok(())
+    }
+
+    /// Types that a matrix is probed in: those that divide its rows, or what stands for them.
+    fn probes(&self, cols: u64) -> Vec<DType> {
+        let mut probes: Vec<DType> = Vec::new();
+        for &p in self.wanted.probes {
+            let fits = crate::plan::scheme::fallback(p, cols);
+            if !probes.contains(&fits) {
+                probes.push(fits);
+            }
+        }
+        probes
+    }
+
+    /// Types whose errors in rows of so many weights are computed.
+    fn types(&self, cols: u64) -> Vec<DType> {
+        let mut types: Vec<DType> =
+            self.wanted.types.iter().copied().filter(|t| t.bytes_for(cols).is_some()).collect();
+        types.extend(self.probes(cols).into_iter().filter(|p| !self.wanted.types.contains(p)));
+        types
+    }
+
+    /// The ways that begin before the first layer: the original, those with other caches, and those with another
+    /// embedding.
+    fn begin(&mut self) -> Result<()> {
+        let (network, tokens) = (self.network, self.tokens());
+        let at = |first: usize, count: usize| Ok(network.embed(&tokens[first..first + count]));
+        self.way(Changed::Nothing, at)?;
+        for kind in [CacheKind::F16, CacheKind::Q8_0] {
+            if kind != CacheKind::Q8_0 || network.config.head.is_multiple_of(32) {
+                self.way(Changed::Cache(kind), at)?;
+            }
+        }
+        let Some((name, shape)) = network.embedding_shape() else { return Ok(()) };
+        let (name, n) = (name.to_string(), shape[1] as usize);
+        let mut distinct = tokens.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let counts: BTreeMap<u32, f64> = tokens.iter().fold(BTreeMap::new(), |mut counts, &t| {
+            *counts.entry(t).or_default() += 1.0;
+            counts
+        });
+        let rows = network.embed(&distinct);
+        finite(&name, &rows, n)?;
+        let importance = self.known(&name, shape[1])?;
+        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
+        // An error counts as often as its token comes.
+        let square = |x: &[f32], t: u32| counts[&t] * x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        let all: f64 = rows.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
+        let made = |dtype| -> (f64, Vec<f32>) {
+            let (_, values) = search(network.isa, dtype, &rows, n, &how);
+            let off: Vec<f32> = rows.iter().zip(&values).map(|(a, b)| a - b).collect();
+            let sum: f64 = off.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
+            (sum / all.max(f64::MIN_POSITIVE), values)
+        };
+        let errors = self.types(shape[1]).into_iter().map(|t| (t, made(t).0)).collect();
+        let mut probes = Vec::new();
+        for (p, dtype) in self.probes(shape[1]).into_iter().enumerate() {
+            let (error, values) = made(dtype);
+            probes.push(Probe { dtype, error, kld: 0.0 });
+            let place = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
+            let from = |first: usize, count: usize| {
+                Ok(tokens[first..first + count].iter().flat_map(|t| &values[place(t)..][..n]).copied().collect())
+            };
+            self.way(Changed::Matrix(0, p), from)?;
+        }
+        self.found.push(Matrix { name, shape: shape.to_vec(), probes, errors });
+        Ok(())
+    }
+
+    /// The importance of a matrix's columns, if it was measured before.
+    fn known(&self, name: &str, cols: u64) -> Result<Option<Vec<f32>>> {
+        let Some(statistics) = self.wanted.importance else { return Ok(None) };
+        let found = statistics.importance(name, &[1, cols])?;
+        Ok(found.map(|i| i.columns().of(0..cols).to_vec()))
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<()> {
+        let network = self.network;
+        let mut weights: Layer = Site::ALL.map(|site| dense(network, layer, site));
+        for matrix in weights.iter().flatten() {
+            finite(&matrix.name, &matrix.weights, matrix.cols)?;
+        }
+        // Those that have begun before this layer.
+        for i in 1..self.ways.len() {
+            self.advance(i, layer, &weights)?;
+        }
+        let mut squares = Site::ALL.map(|site| Squares::new(network.width(site)));
+        let mut inputs: [Vec<f32>; 4] = Default::default();
+        let every = self.chunks.count().div_ceil(JUDGED);
+        let before = self.original(|this, first, lens, x| {
+            let see = |site: Site, x: &[f32]| {
+                let (n, to) = (network.width(site), &mut inputs[site as usize]);
+                squares[site as usize].add(x);
+                to.extend(x.chunks_exact(n).step_by(every).flatten());
+            };
+            let after = through(network, layer, &lens, x.clone(), &weights, CacheKind::F32, see)?;
+            this.ways[0].x.write(first, &after)?;
+            Ok(x)
+        })?;
+        for site in Site::ALL {
+            for i in 0..weights[site as usize].len() {
+                let matrix = &weights[site as usize][i];
+                let known = self.known(&matrix.name, matrix.cols as u64)?;
+                let importance = known.unwrap_or_else(|| squares[site as usize].means());
+                let how = Encode { importance: Some(&importance), ..self.wanted.how };
+                let judge = Judge::new(network, matrix, &inputs[site as usize]);
+                self.found.push(self.judged(&judge, matrix, &how));
+                let index = self.found.len() - 1;
+                for p in 0..self.found[index].probes.len() {
+                    let dtype = self.found[index].probes[p].dtype;
+                    let matrix = &mut weights[site as usize][i];
+                    let (_, mut values) = search(network.isa, dtype, &matrix.weights, matrix.cols, &how);
+                    std::mem::swap(&mut matrix.weights, &mut values);
+                    self.way(Changed::Matrix(index, p), |first, count| {
+                        let n = network.config.hidden as usize;
+                        Ok(before[first * n..][..count * n].to_vec())
+                    })?;
+                    let last = self.ways.len() - 1;
+                    self.advance(last, layer, &weights)?;
+                    std::mem::swap(&mut weights[site as usize][i].weights, &mut values);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The original's vectors before a layer, all of them, shown to `see` batch by batch.
+    fn original(
+        &mut self,
+        mut see: impl FnMut(&mut Self, usize, Vec<usize>, Vec<f32>) -> Result<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for (first, lens) in self.batches() {
+            let x = self.ways[0].x.read(first, lens.iter().sum())?;
+            all.extend(see(self, first, lens, x)?);
+        }
+        Ok(all)
+    }
+
+    /// Takes a way through a layer.
+    fn advance(&mut self, way: usize, layer: usize, weights: &Layer) -> Result<()> {
+        for (first, lens) in self.batches() {
+            let way = &mut self.ways[way];
+            let kind = if let Changed::Cache(kind) = way.what { kind } else { CacheKind::F32 };
+            let x = way.x.read(first, lens.iter().sum())?;
+            way.x.write(first, &through(self.network, layer, &lens, x, weights, kind, |_, _| {})?)?;
+        }
+        Ok(())
+    }
+
+    /// A matrix's errors, with its probes yet without divergences.
+    fn judged(&self, judge: &Judge, matrix: &Dense, how: &Encode) -> Matrix {
+        let cols = matrix.cols as u64;
+        let errors: Vec<_> = self.types(cols).into_iter().map(|t| (t, judge.error(t, how))).collect();
+        let error = |t: DType| errors.iter().find(|e| e.0 == t).map_or(0.0, |e| e.1);
+        let probe = |dtype| Probe { dtype, error: error(dtype), kld: 0.0 };
+        Matrix {
+            name: matrix.name.clone(),
+            shape: vec![matrix.rows as u64, cols],
+            probes: self.probes(cols).into_iter().map(probe).collect(),
+            errors,
+        }
+    }
+
+    /// The output matrix, and the divergence at the end of every way: of matrices by index and probe, and of caches.
+    #[allow(clippy::type_complexity)]
+    fn end(&mut self) -> Result<(Vec<((usize, usize), f64)>, Vec<(CacheKind, f64)>)> {
+        let network = self.network;
+        let n = network.config.hidden as usize;
+        let output = network.logits_matrix();
+        let mut inputs = Vec::new();
+        let every = self.chunks.count().div_ceil(JUDGED);
+        let mut squares = Squares::new(n);
+        self.original(|_, _, _, x| {
+            let x = network.output_input(&x);
+            squares.add(&x);
+            inputs.extend(x.chunks_exact(n).step_by(every).flatten());
+            Ok(Vec::new())
+        })?;
+        let tied = network.embedding_shape().is_none();
+        let known = self.known(&output.name, n as u64)?;
+        // An embedding that is the output too has importances in neither sense, where none were measured.
+        let importance = known.or_else(|| (!tied).then(|| squares.means()));
+        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
+        let index = self.found.len();
+        let weights = decoded(output, &rows_of(output.rows));
+        finite(&output.name, &weights, n)?;
+        let judge = Judge { isa: network.isa, cols: n, weights, inputs: &inputs };
+        let errors: Vec<_> =
+            self.types(n as u64).into_iter().map(|t| (t, judge.error(t, &how))).collect();
+        let mut matrix = Matrix {
+            name: output.name.clone(),
+            shape: vec![output.rows as u64, n as u64],
+            probes: Vec::new(),
+            errors,
+        };
+        let mut outputs = Vec::new();
+        for (p, dtype) in self.probes(n as u64).into_iter().enumerate() {
+            let error = matrix.errors.iter().find(|e| e.0 == dtype).map_or(0.0, |e| e.1);
+            matrix.probes.push(Probe { dtype, error, kld: 0.0 });
+            let bytes = encoded(output, dtype, &how);
+            let made = network.exact(&output.name, dtype, bytes, (output.rows, n));
+            // Where the embedding serves, the text begins with other vectors too.
+            let mut way = None;
+            if tied {
+                let tokens = self.tokens();
+                self.way(Changed::Nothing, |first, count| {
+                    let mut x = vec![0f32; count * n];
+                    x.par_chunks_exact_mut(n)
+                        .zip(&tokens[first..first + count])
+                        .for_each(|(x, &t)| made.decode(t as usize, x));
+                    Ok(x)
+                })?;
+                way = Some(self.ways.len() - 1);
+            }
+            outputs.push(((index, p), way, made));
+        }
+        if tied {
+            let ways: Vec<usize> = outputs.iter().filter_map(|o| o.1).collect();
+            for layer in 0..network.depth() {
+                let weights: Layer = Site::ALL.map(|site| dense(network, layer, site));
+                ways.iter().try_for_each(|&way| self.advance(way, layer, &weights))?;
+            }
+        }
+        self.found.push(matrix);
+        self.divergences(output, &outputs)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn divergences(
+        &self,
+        output: &Stored,
+        outputs: &[((usize, usize), Option<usize>, Stored)],
+    ) -> Result<(Vec<((usize, usize), f64)>, Vec<(CacheKind, f64)>)> {
+        let (network, tokens) = (self.network, self.tokens());
+        let (n, context) = (network.config.hidden as usize, self.chunks.context());
+        let mut sums = vec![0f64; self.ways.len()];
+        let mut own = vec![0f64; outputs.len()];
+        let mut count = 0usize;
+        for chunk in 0..self.chunks.tokens.len() {
+            let positions: Vec<usize> = scored(context).map(|i| chunk * context + i).collect();
+            for part in positions.chunks(LOGITS) {
+                count += part.len();
+                let targets: Vec<usize> = part.iter().map(|&i| tokens[i + 1] as usize).collect();
+                let logits = |way: usize, matrix: &Stored| -> Result<Vec<f32>> {
+                    let x = self.ways[way].x.read(part[0], part.len())?;
+                    debug_assert_eq!(x.len(), part.len() * n);
+                    Ok(network.logits(matrix, &network.output_input(&x)))
+                };
+                let reference = logits(0, output)?;
+                let against = |other: &[f32]| -> Result<f64> {
+                    let vocab = output.rows;
+                    let rows: Vec<_> = reference
+                        .par_chunks_exact(vocab)
+                        .zip(other.par_chunks_exact(vocab))
+                        .zip(&targets)
+                        .map(|((p, q), &t)| against_logits(p, q, t))
+                        .collect();
+                    let mut sum = 0.0;
+                    for row in rows {
+                        sum += row?.pair.map_or(0.0, |p| p.kld);
+                    }
+                    Ok(sum)
+                };
+                for (way, sum) in self.ways.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s)) {
+                    if !matches!(self.ways[way].what, Changed::Nothing) {
+                        *sum += against(&logits(way, output)?)?;
+                    }
+                }
+                for ((_, way, made), sum) in outputs.iter().zip(&mut own) {
+                    *sum += against(&logits(way.unwrap_or(0), made)?)?;
+                }
+            }
+        }
+        let per = 1.0 / count.max(1) as f64;
+        let (mut klds, mut caches) = (Vec::new(), Vec::new());
+        for (way, sum) in self.ways.iter().zip(sums) {
+            match way.what {
+                Changed::Nothing => {}
+                Changed::Matrix(matrix, probe) => klds.push(((matrix, probe), sum * per)),
+                Changed::Cache(kind) => caches.push((kind, (sum * per).max(0.0))),
+            }
+        }
+        klds.extend(outputs.iter().zip(own).map(|((at, ..), sum)| (*at, sum * per)));
+        Ok((klds, caches))
+    }
+}
+
+/// Takes vectors through a layer, and shows the inputs of its sites.
+fn through(
+    network: &Network,
+    layer: usize,
+    lens: &[usize],
+    mut x: Vec<f32>,
+    weights: &Layer,
+    kind: CacheKind,
+    mut see: impl FnMut(Site, &[f32]),
+) -> Result<Vec<f32>> {
+    let input = network.attention_input(layer, &x);
+    see(Site::Attention, &input);
+    let mixed = network.mix(layer, lens, &input, &weights[0], kind)?;
+    see(Site::Output, &mixed);
+    network.add(&mut x, &weights[1][0], &mixed);
+    let input = network.feed_forward_input(layer, &x);
+    see(Site::FeedForward, &input);
+    let gated = network.gated(layer, &input, &weights[2]);
+    see(Site::Down, &gated);
+    network.add(&mut x, &weights[3][0], &gated);
+    Ok(x)
+}
+
+fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
+    match weights.iter().position(|x| !x.is_finite()) {
+        Some(at) => Err(not_finite(name, at as u64, cols as u64, weights[at])),
+        None => Ok(()),
+    }
+}
+
+/// Some rows of a matrix, and some of its inputs.
+struct Judge<'a> {
+    isa: crate::kernels::Isa,
+    cols: usize,
+    weights: Vec<f32>,
+    inputs: &'a [f32],
+}
+
+impl<'a> Judge<'a> {
+    fn new(network: &Network, matrix: &Dense, inputs: &'a [f32]) -> Self {
+        let rows = rows_of(matrix.rows);
+        let weights = rows.iter().flat_map(|r| &matrix.weights[r * matrix.cols..][..matrix.cols]).copied();
+        Self { isa: network.isa, cols: matrix.cols, weights: weights.collect(), inputs }
+    }
+
+    /// The mean square of the outputs of these weights.
+    fn square(&self, weights: &[f32]) -> f64 {
+        let (tokens, rows, n) = (self.inputs.len() / self.cols, weights.len() / self.cols, self.cols);
+        let (a, b) = (View::rows(self.inputs, n), View::rows(weights, n).transposed());
+        let out = product(self.isa, (tokens, rows, n), a, b);
+        out.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / out.len().max(1) as f64
+    }
+
+    /// The error of the outputs in a type, over the outputs.
+    fn error(&self, dtype: DType, how: &Encode) -> f64 {
+        let (_, values) = search(self.isa, dtype, &self.weights, self.cols, how);
+        let off: Vec<f32> = self.weights.iter().zip(&values).map(|(a, b)| a - b).collect();
+        self.square(&off) / self.square(&self.weights).max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Rows that stand for all.
+fn rows_of(rows: usize) -> Vec<usize> {
+    let count = rows.min(ROWS);
+    (0..count).map(|i| i * rows / count).collect()
+}
+
+/// Rows of a matrix, one after another.
+fn decoded(matrix: &Stored, rows: &[usize]) -> Vec<f32> {
+    let mut out = vec![0f32; rows.len() * matrix.cols];
+    out.par_chunks_exact_mut(matrix.cols).zip(rows).for_each(|(out, &r)| matrix.decode(r, out));
+    out
+}
+
+/// A matrix's blocks in another type.
+fn encoded(matrix: &Stored, dtype: DType, how: &Encode) -> Vec<u8> {
+    let codec = crate::kernels::codec_for(dtype, crate::kernels::Isa::current()).expect("types have codecs");
+    let size = dtype.bytes_for(matrix.cols as u64).expect("whole blocks") as usize;
+    let mut bytes = vec![0u8; matrix.rows * size];
+    bytes.par_chunks_exact_mut(size).enumerate().for_each(|(r, bytes)| {
+        let mut row = vec![0f32; matrix.cols];
+        matrix.decode(r, &mut row);
+        codec.encode(&row, how, bytes);
+    });
+    bytes
+}

@@ -1,0 +1,31 @@
+use super::*;
+
+#[test]
+fn losses_go_through_the_probes() {
+    let probe = |dtype, error, kld| Probe { dtype, error, kld };
+    let m = Matrix {
+        name: "m".into(),
+        shape: vec![1, 256],
+        probes: vec![probe(DType::Q4_K, 0.01, 0.1), probe(DType::Q2_K, 0.1, 2.0)],
+        errors: vec![
+            (DType::Q8_0, 0.001),
+            (DType::Q4_K, 0.01),
+            (DType::Q3_K, 0.1f64.powf(1.5)),
+            (DType::Q2_K, 0.1),
+            (DType::IQ1_S, 0.4),
+            (DType::F32, 0.0),
+        ],
+    };
+    let is = |t, x: f64| {
+        let loss = m.loss(t).unwrap();
+        assert!((loss - x).abs() <= 1e-12 * x, "{loss} {x}");
+    };
+    is(DType::Q8_0, 0.01);
+    is(DType::Q4_K, 0.1);
+    is(DType::Q3_K, 0.2f64.sqrt());
+    is(DType::Q2_K, 2.0);
+    is(DType::IQ1_S, 8.0);
+    is(DType::F32, 0.0);
+    assert_eq!(m.loss(DType::Q5_0), None);
+    assert!((m.coefficient() - 10.0).abs() < 1e-12);
+}
