@@ -314,9 +314,9 @@ pub fn neighbours(classes: &[Vec<Item>], chosen: &[usize]) -> [Option<Change>; 2
         for (to, item) in items.iter().enumerate() {
             let bytes = item.bytes as i64 - items[from].bytes as i64;
             let change = Change { class, from, to, bytes, loss: item.loss - items[from].loss };
-            let side = match bytes {
-                1.. if change.loss < 0.0 => 0,
-                ..0 => 1,
+            let side = match bytes.signum() {
+                1 if change.loss < 0.0 => 0,
+                -1 => 1,
                 _ => continue,
             };
             // Of both, the one whose loss for a byte is least, counted in its own direction.

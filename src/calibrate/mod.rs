@@ -133,6 +133,15 @@ impl Chunks {
         Ok(all)
     }
 
+    /// Chunks of `context` tokens, `most` at most, from all over the text; the first tokens of longer chunks.
+    #[must_use]
+    pub fn part(&self, most: usize, context: usize) -> Self {
+        let mut all = self.clone();
+        all.sample(most, 1);
+        all.tokens.iter_mut().for_each(|t| t.truncate(context));
+        all
+    }
+
     /// All tokens.
     pub fn count(&self) -> usize {
         self.tokens.len() * self.context()

@@ -19,12 +19,14 @@ use super::compare::{shorter, side_by_side};
 use super::options::{
     Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, scheme_or_keep, tensor_rule, usage,
 };
+use super::fit::Fitting;
 use super::print;
 use super::rounding::Rounding;
 use crate::calibrate::{self, Chunks, Room};
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
+use crate::fit;
 use crate::hub;
 use crate::pipeline::{self, Limits};
 use crate::plan::scheme::{Scheme, choice};
@@ -82,9 +84,11 @@ pub struct Quantizing {
         value_name = "SCHEME",
         value_parser = find_scheme,
         conflicts_with = "recipe",
-        required_unless_present_any = ["recipe", "print_recipe"]
+        required_unless_present_any = ["recipe", "print_recipe", "fit", "size", "bits_per_weight"]
     )]
     scheme: Option<Arc<Scheme>>,
+    #[command(flatten)]
+    fitting: Fitting,
     /// Print a scheme as a recipe, for --recipe, and do nothing else
     #[arg(long, value_name = "SCHEME", value_parser = find_scheme, exclusive = true)]
     print_recipe: Option<Arc<Scheme>>,
@@ -252,7 +256,7 @@ impl Check {
 
 impl Convert {
     pub fn run(&self) -> Result<()> {
-        self.common.run(self.scheme.clone())
+        self.common.run(self.scheme.clone(), None)
     }
 }
 
@@ -260,14 +264,25 @@ impl Quantize {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Print(scheme) => print(&recipe::print(scheme)),
-            Self::Make(q) => q.common.run(q.scheme.clone()),
+            Self::Make(q) => q.common.run(q.scheme.clone(), Some(&q.fitting)),
         }
     }
 }
 
 impl Common {
     /// `scheme` is what `--type` says.
-    fn run(&self, scheme: Option<Arc<Scheme>>) -> Result<()> {
+    fn run(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<()> {
+        let fitting = match fitting {
+            Some(fitting) => {
+                fitting.check()?;
+                Some(fitting).filter(|f| f.is_asked())
+            }
+            None => None,
+        };
+        if fitting.is_some() && (scheme.is_some() || self.recipe.is_some() || self.pure) {
+            let why = "--fit, --size and --bits-per-weight choose the types themselves, without --type, --recipe and --pure";
+            return Err(usage(why));
+        }
         if let Some(align) = self.align
             && !align.is_power_of_two()
         {
@@ -313,7 +328,22 @@ impl Common {
         if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
             source = hub::export(source)?;
         }
+        let fitted = match fitting {
+            Some(fitting) => {
+                let known = fitting.known(&source, chunks.as_ref(), self.resources.limits())?;
+                let (fitted, text) = fitting.run(&source, &mut wishes, &known)?;
+                wishes.scheme = Some(Arc::new(fitted.scheme.clone()));
+                Some((fitted, text))
+            }
+            None => None,
+        };
         let mut plan = plan::plan(&source, &wishes)?;
+        if let Some((fitted, text)) = &fitted {
+            fit::check(&plan, fitted)?;
+            if !self.json {
+                print(text)?;
+            }
+        }
         plan.sequential = self.rounding.sequential(chunks);
         plan.notes.extend(few_tokens(&plan));
         plan.notes.extend(few_chunks(&plan));

@@ -7,6 +7,7 @@ mod convert;
 mod demo;
 mod edit;
 mod eval;
+mod fit;
 mod inspect;
 mod logits;
 mod options;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use formats::block::{Effort, Encode};
+use calibration::Statistics;
+use formats::block::{DType, Effort, Encode};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::options::{Input, Resources};
@@ -13,10 +14,20 @@ use super::types::{self, Types, types};
 use crate::calibrate::{Chunks, Room};
 use crate::disk::{self, InFile, NewFile};
 use crate::error::{Error, Result};
+use crate::pipeline::Limits;
 use crate::report::sensitivity::table;
 use crate::runner::{Network, Options};
 use crate::sensitivity::measure::{Wanted, measure};
 use crate::sensitivity::{Sensitivity as Found, parse, print as to_json};
+use crate::source::Source;
+
+/// Tokens of a chunk, where nothing is said.
+pub const CONTEXT: usize = 256;
+/// Chunks, where nothing is said.
+pub const CHUNKS: usize = 16;
+/// What matrices are made in, where nothing is said: a type whose errors are well above those of rounding, and small
+/// enough that they add up.
+pub const PROBES: &str = "q3_k";
 
 /// `ggufkit sensitivity`.
 #[derive(Debug, Args)]
@@ -36,13 +47,13 @@ pub struct Sensitivity {
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// Tokens of a chunk
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    #[arg(long, value_name = "N", default_value_t = CONTEXT as u32, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     context: u32,
     /// Chunks, from all over the text
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = CHUNKS as u32, value_parser = clap::value_parser!(u32).range(1..))]
     chunks: u32,
     /// Types that matrices are made in to see what that costs
-    #[arg(long, value_name = "TYPES", default_value = "q4_k,q2_k", value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = PROBES, value_parser = types)]
     probes: Types,
     /// Types whose errors are computed
     #[arg(long, value_name = "TYPES", default_value = types::USUAL, value_parser = types)]
@@ -68,25 +79,48 @@ impl Sensitivity {
             None => None,
         };
         let limits = self.resources.limits();
-        let network = Network::new(&source, Options { exact: true, isa: None })?;
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
-        let wanted = Wanted {
-            types: &self.types.0,
-            probes: &self.probes.0,
-            importance: importance.as_ref(),
-            how: Encode { importance: None, objective: None, effort: Effort::Normal },
-        };
-        let bar = bar(network.depth() + 1);
-        let tick = |done| bar.set_position(done as u64);
-        let found = limits.pool()?.install(|| measure(&network, &chunks, wanted, &room, tick));
-        bar.finish_and_clear();
-        let found = found?;
+        let measuring =
+            Measuring { types: &self.types.0, probes: &self.probes.0, limits, folder, importance: importance.as_ref() };
+        let found = measuring.run(&source, &chunks)?;
         let text = to_json(&found);
         let file = NewFile::create(&self.out, text.len() as u64)?;
         file.write(0, text.as_bytes())?;
         disk::finish(vec![file])?;
         print(&format!("{}\n\n{}", found.summary(), table(&found)))
+    }
+}
+
+/// What is measured, and with what.
+pub struct Measuring<'a> {
+    /// Types whose errors are computed.
+    pub types: &'a [DType],
+    /// Types that matrices are made in.
+    pub probes: &'a [DType],
+    /// Threads and memory.
+    pub limits: Limits,
+    /// Where vectors go that do not fit into memory.
+    pub folder: &'a Path,
+    /// Importances that were measured before.
+    pub importance: Option<&'a Statistics>,
+}
+
+impl Measuring<'_> {
+    /// Measures, with a bar.
+    pub fn run(&self, source: &Source, chunks: &Chunks) -> Result<Found> {
+        let network = Network::new(source, Options { exact: true, isa: None })?;
+        let room = Room { memory: self.limits.memory, scratch: self.folder.to_path_buf() };
+        let wanted = Wanted {
+            types: self.types,
+            probes: self.probes,
+            importance: self.importance,
+            how: Encode { importance: None, objective: None, effort: Effort::Normal },
+        };
+        let bar = bar(network.depth() + 1);
+        let tick = |done| bar.set_position(done as u64);
+        let found = self.limits.pool()?.install(|| measure(&network, chunks, wanted, &room, tick));
+        bar.finish_and_clear();
+        found
     }
 }
 

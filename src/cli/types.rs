@@ -24,3 +24,8 @@ pub fn types(text: &str) -> Result<Types, String> {
     }
     if all.is_empty() { Err("no types".into()) } else { Ok(Types(all)) }
 }
+
+/// [`USUAL`], as types.
+pub fn usual() -> Types {
+    types(USUAL).expect("these are types")
+}

@@ -78,6 +78,8 @@ impl Store {
 /// Keys and values of one head over the tokens of one sequence.
 pub struct Head {
     dim: usize,
+    /// Tokens that there will be at most.
+    most: usize,
     /// Tokens that there is room for: more is made as they come.
     capacity: usize,
     /// `[capacity / KEYS, dim, KEYS]`; scales `[capacity / KEYS, dim / GROUP, KEYS]`.
@@ -87,20 +89,21 @@ pub struct Head {
 }
 
 impl Head {
-    /// No tokens yet, of `dim` dimensions.
+    /// No tokens yet, of `dim` dimensions, for `most` tokens.
     ///
     /// # Panics
     /// If 32 does not divide the dimensions of a [`Kind::Q8_0`].
-    pub fn new(kind: Kind, dim: usize) -> Self {
+    pub fn new(kind: Kind, dim: usize, most: usize) -> Self {
         assert!(kind != Kind::Q8_0 || dim.is_multiple_of(GROUP));
-        Self { dim, capacity: 0, keys: Store::new(kind), values: Store::new(kind) }
+        Self { dim, most, capacity: 0, keys: Store::new(kind), values: Store::new(kind) }
     }
 
     /// Keeps the key and value of the token at `position`.
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let (dim, block, lane) = (self.dim, position / KEYS, position % KEYS);
         if position >= self.capacity {
-            self.capacity = (position + 1).max(self.capacity + self.capacity / 2).next_multiple_of(8 * KEYS);
+            let more = (self.capacity + self.capacity / 2).next_multiple_of(8 * KEYS);
+            self.capacity = more.min(self.most).max(position + 1).next_multiple_of(KEYS);
             self.keys.grow(self.capacity * dim);
             self.values.grow(self.capacity * dim);
         }
@@ -350,7 +353,7 @@ mod tests {
                 if kind == Kind::Q8_0 && dim % GROUP != 0 {
                     continue;
                 }
-                let mut head = Head::new(kind, dim);
+                let mut head = Head::new(kind, dim, usize::MAX);
                 for t in 0..tokens {
                     head.put(t, &keys[t * dim..][..dim], &values[t * dim..][..dim]);
                 }

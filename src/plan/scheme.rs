@@ -9,7 +9,7 @@ use super::rule::{Rule, Subject};
 use super::{Choice, is_integer, recipe};
 
 /// A named choice of types for a whole model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scheme {
     /// llama.cpp's name for it, in lower case; a recipe's own.
     pub name: String,

@@ -231,8 +231,8 @@ impl Network<'_> {
         let count: usize = lens.iter().sum();
         let head = config.head as usize;
         // A state of this one layer.
-        let heads = || (0..config.kv_heads).map(|_| Head::new(kind, head)).collect();
-        let sequences = lens.iter().map(|_| Sequence { len: 0, heads: vec![heads()] }).collect();
+        let heads = |most| (0..config.kv_heads).map(|_| Head::new(kind, head, most)).collect();
+        let sequences = lens.iter().map(|&n| Sequence { len: 0, heads: vec![heads(n)] }).collect();
         let longest = lens.iter().copied().max().unwrap_or(0);
         let mut state = State { sequences, capacity: longest, inputs: Inputs::default() };
         let tokens = vec![0; count];

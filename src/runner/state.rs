@@ -30,7 +30,7 @@ impl State {
             let why = format!("a q8_0 cache needs heads of a multiple of 32, and these are of {dim}");
             return Err(Error::usage(why).or("--kv f16"));
         }
-        let heads = || (0..config.kv_heads).map(|_| Head::new(kind, dim)).collect();
+        let heads = || (0..config.kv_heads).map(|_| Head::new(kind, dim, capacity)).collect();
         let one = || Sequence { len: 0, heads: (0..config.layers).map(|_| heads()).collect() };
         Ok(Self { sequences: (0..sequences).map(|_| one()).collect(), capacity, inputs: Inputs::default() })
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use calibration::Statistics;
 use formats::block::{DType, Encode};
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::{Matrix, Origin, Probe, Sensitivity};

@@ -1,1 +1,99 @@
-//! Sensitivities guessed without looking at the weights.
+//! Sensitivities guessed without looking at weights or texts: what matrices of a kind usually are like.
+//!
+//! The figures are those of a small model that was measured (`ggufkit sensitivity`, docs/fitting.md), with values and the
+//! way down raised towards what is known of models of 7 billion weights, where they are said to be the most sensitive
+//! (llama.cpp, issue 1256). They put types in a sensible order; their sum is no more than an order of magnitude.
+
+use formats::block::DType;
+use formats::model::Tensor;
+
+use super::{Matrix, Origin, Probe, Sensitivity};
+use crate::error::Result;
+use crate::plan::scheme::{Role, role};
+use crate::runner::CacheKind;
+use crate::source::Source;
+
+/// The error of a matrix's outputs in a type, over that in [`DType::Q4_K`], with importances.
+const ERRORS: [(DType, f64); 22] = [
+    (DType::IQ1_S, 50.0),
+    (DType::IQ1_M, 42.0),
+    (DType::IQ2_XXS, 24.0),
+    (DType::IQ2_XS, 18.0),
+    (DType::Q2_K, 15.0),
+    (DType::IQ2_S, 13.0),
+    (DType::IQ3_XXS, 6.5),
+    (DType::Q3_K, 4.5),
+    (DType::IQ3_S, 3.5),
+    (DType::Q4_0, 1.42),
+    (DType::IQ4_XS, 1.155),
+    (DType::IQ4_NL, 1.137),
+    (DType::Q4_K, 1.0),
+    (DType::Q4_1, 0.98),
+    (DType::Q5_0, 0.343),
+    (DType::Q5_K, 0.237),
+    (DType::Q5_1, 0.229),
+    (DType::Q6_K, 0.057),
+    (DType::Q8_0, 0.0045),
+    (DType::BF16, 0.0005),
+    (DType::F16, 0.00001),
+    (DType::F32, 0.0),
+];
+
+/// What errors cost by kind: nats for an error as large as the outputs; and the error in [`DType::Q4_K`].
+fn kind(role: Role) -> (f64, f64) {
+    match role {
+        Role::Output => (2.85, 0.0014),
+        Role::Embedding => (0.14, 0.0055),
+        Role::AttnQ => (0.013, 0.001),
+        Role::AttnK => (0.022, 0.001),
+        Role::AttnV | Role::AttnQkv | Role::AttnKvB => (0.03, 0.0025),
+        Role::AttnOutput => (0.026, 0.001),
+        Role::FfnGate => (0.05, 0.0014),
+        Role::FfnUp => (0.03, 0.0022),
+        Role::FfnDown => (0.06, 0.0025),
+        Role::Other | Role::Exempt => (0.02, 0.002),
+    }
+}
+
+/// How much more sensitive a layer is than those in the middle.
+fn place(role: Role, layer: u64, layers: u64) -> f64 {
+    let end = layer < layers.div_ceil(8) || layer + layers.div_ceil(8) >= layers;
+    match role {
+        Role::FfnDown if layer < 2 => 3.0,
+        Role::FfnDown | Role::FfnGate | Role::FfnUp if end => 1.6,
+        // The first layer's attention sees single tokens only.
+        Role::AttnQ | Role::AttnK if layer == 0 => 0.3,
+        _ => 1.0,
+    }
+}
+
+/// Guesses what errors in a model's matrices cost.
+///
+/// # Errors
+/// None; the same type as for what is measured.
+pub fn guess(source: &Source) -> Result<Sensitivity> {
+    let tensors = &source.model.tensors;
+    let layer = |t: &Tensor| t.name.strip_prefix("blk.")?.split('.').next()?.parse::<u64>().ok();
+    let layers = tensors.iter().filter_map(layer).max().map_or(1, |n| n.saturating_add(1));
+    let tied = !tensors.iter().any(|t| role(&t.name) == Role::Output);
+    let matrix = |t: &Tensor| {
+        let role = match role(&t.name) {
+            Role::Embedding if tied => Role::Output,
+            role => role,
+        };
+        let (coefficient, error) = kind(role);
+        let coefficient = coefficient * layer(t).map_or(1.0, |l| place(role, l, layers));
+        Matrix {
+            name: t.name.clone(),
+            shape: t.shape.clone(),
+            probes: vec![Probe { dtype: DType::Q4_K, error, kld: coefficient * error }],
+            errors: ERRORS.iter().map(|(dtype, of)| (*dtype, of * error)).collect(),
+        }
+    };
+    Ok(Sensitivity {
+        origin: Origin::default(),
+        matrices: tensors.iter().filter(|t| t.shape.len() > 1).map(matrix).collect(),
+        // A cache in 8 bits loses about this much (llama.cpp, pull request 7412: 0.0008 for a model of 8 billion weights).
+        cache: vec![(CacheKind::F16, 0.0), (CacheKind::Q8_0, 0.0008)],
+    })
+}

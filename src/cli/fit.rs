@@ -1,0 +1,233 @@
+//! Options of `quantize` for sizes: what the result is to fit into.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use formats::block::DType;
+
+use super::sensitivity::{self, Measuring};
+use super::types::{self, Types, types};
+use crate::calibrate::Chunks;
+use crate::disk::{self, NewFile};
+use crate::error::{Error, Result};
+use crate::fit::{Choices, Fitted, Freedom, Goal};
+use crate::memory::{self, Runtime, Shape, Use};
+use crate::pipeline::Limits;
+use crate::plan::{Wishes, recipe};
+use crate::report::{self, parse_bytes};
+use crate::runner::CacheKind;
+use crate::sensitivity::{Sensitivity, print as to_json, quick};
+use crate::source::Source;
+
+/// What the result is to fit into.
+#[derive(Debug, Args)]
+pub struct Fitting {
+    /// Choose every tensor's type so that the model runs in a machine with so much memory, 8G for one, and loses least
+    #[arg(long, value_name = "RAM", value_parser = parse_bytes, conflicts_with_all = ["size", "bits_per_weight"])]
+    pub fit: Option<u64>,
+    /// The same for a file of at most so many bytes
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "bits_per_weight")]
+    pub size: Option<u64>,
+    /// The same for so many bits of tensor data for each weight
+    #[arg(long, value_name = "X", value_parser = bits)]
+    pub bits_per_weight: Option<f64>,
+    /// Tokens of the context that is to fit; 4096 if not given, or the model's own if that is shorter
+    #[arg(long, value_name = "N", requires = "fit", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub context: Option<u64>,
+    /// How keys and values are kept; whichever of f16 and q8_0 loses least if not given
+    #[arg(long, value_name = "TYPE", requires = "fit")]
+    pub kv: Option<Kv>,
+    /// What is left to the system; half a GiB and a sixteenth of the memory if not given
+    #[arg(long, value_name = "SIZE", requires = "fit", value_parser = parse_bytes)]
+    pub reserve: Option<u64>,
+    /// What runs the model
+    #[arg(long, value_enum, requires = "fit", default_value = "llama.cpp")]
+    pub runtime: Runner,
+    /// Types to choose from
+    #[arg(long, value_name = "TYPES", value_parser = types)]
+    pub types: Option<Types>,
+    /// What errors in each matrix cost, as `sensitivity` measured it; with --calibration it is measured and kept there, if
+    /// there is no such file. Guessed if not given
+    #[arg(long, value_name = "FILE")]
+    pub sensitivity: Option<PathBuf>,
+    /// Keep the choice as a recipe
+    #[arg(long, value_name = "FILE")]
+    pub write_recipe: Option<PathBuf>,
+}
+
+/// A kind of cache.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[allow(non_camel_case_types)]
+pub enum Kv {
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl From<Kv> for CacheKind {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F16 => Self::F16,
+            Kv::Q8_0 => Self::Q8_0,
+        }
+    }
+}
+
+/// What runs models.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Runner {
+    /// llama.cpp, Ollama and what else is built on it
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+    /// ggufkit
+    Ggufkit,
+}
+
+impl From<Runner> for Runtime {
+    fn from(runner: Runner) -> Self {
+        match runner {
+            Runner::LlamaCpp => Self::LlamaCpp,
+            Runner::Ggufkit => Self::Ggufkit,
+        }
+    }
+}
+
+fn bits(text: &str) -> std::result::Result<f64, String> {
+    let bits = text.parse().ok().filter(|b: &f64| b.is_finite() && *b > 0.0 && *b <= 32.0);
+    bits.ok_or_else(|| format!("{text:?} is not a number of bits"))
+}
+
+/// The context that is meant where none is said.
+pub const CONTEXT: u64 = 4096;
+
+impl Fitting {
+    /// Whether anything is to be fitted.
+    pub fn is_asked(&self) -> bool {
+        self.fit.is_some() || self.size.is_some() || self.bits_per_weight.is_some()
+    }
+
+    /// Options that mean nothing alone.
+    ///
+    /// # Errors
+    /// One of them.
+    pub fn check(&self) -> Result<()> {
+        let alone = [
+            ("--types", self.types.is_some()),
+            ("--sensitivity", self.sensitivity.is_some()),
+            ("--write-recipe", self.write_recipe.is_some()),
+        ];
+        match alone.iter().find(|a| a.1) {
+            Some((option, _)) if !self.is_asked() => Err(Error::usage(format!("{option} is for fitting"))
+                .or("say what to fit into: --fit RAM, --size BYTES or --bits-per-weight X")),
+            _ => Ok(()),
+        }
+    }
+
+    fn goal(&self, source: &Source) -> Result<Goal> {
+        if let Some(size) = self.size {
+            return Ok(Goal::Size(size));
+        }
+        if let Some(bits) = self.bits_per_weight {
+            return Ok(Goal::Bits(bits));
+        }
+        let ram = self.fit.expect("one of them is asked for");
+        let most = Shape::read(&source.model.metadata, 0)?.context;
+        let context = self.context.unwrap_or(if most > 0 { CONTEXT.min(most) } else { CONTEXT });
+        let kinds = match self.kv {
+            Some(kv) => vec![kv.into()],
+            None => vec![CacheKind::F16, CacheKind::Q8_0],
+        };
+        let run = |kv| Use { runtime: self.runtime.into(), context, kv };
+        let reserve = self.reserve.unwrap_or_else(|| memory::reserve(ram));
+        Ok(Goal::Ram { ram, reserve, runs: kinds.into_iter().map(run).collect() })
+    }
+
+    /// What is known of the model: read, measured and kept, or guessed.
+    pub fn known(&self, source: &Source, chunks: Option<&Chunks>, limits: Limits) -> Result<Sensitivity> {
+        let Some(path) = &self.sensitivity else { return quick::guess(source) };
+        let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(path) };
+        drop(NewFile::create(path, 0)?);
+        let (Types(all), Types(probes)) = (types::usual(), types(sensitivity::PROBES).expect("these are types"));
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let measuring = Measuring { types: &all, probes: &probes, limits, folder, importance: None };
+        let found = measuring.run(source, &chunks.part(sensitivity::CHUNKS, sensitivity::CONTEXT))?;
+        let text = to_json(&found);
+        let file = NewFile::create(path, text.len() as u64)?;
+        file.write(0, text.as_bytes())?;
+        disk::finish(vec![file])?;
+        Ok(found)
+    }
+
+    /// Chooses, and puts the choice into the wishes; says what it is.
+    ///
+    /// # Errors
+    /// A goal that nothing reaches.
+    pub fn run(&self, source: &Source, wishes: &mut Wishes, known: &Sensitivity) -> Result<(Fitted, String)> {
+        let goal = self.goal(source)?;
+        let Types(all) = self.types.clone().unwrap_or_else(types::usual);
+        if all.contains(&DType::NVFP4) {
+            return Err(Error::usage("nvfp4 brings tensors of its own, and is not for fitting")
+                .or("leave it out of --types; --type nvfp4 makes a model of it"));
+        }
+        let named = self.types.is_some();
+        let choices = Choices::find(source, wishes, Freedom { types: &all, named, sensitivity: known })?;
+        let fitted = choices.fit(&goal, known)?;
+        let text = tell(&goal, &fitted, known);
+        if let Some(path) = &self.write_recipe {
+            let recipe = recipe::print(&fitted.scheme);
+            let file = NewFile::create(path, recipe.len() as u64)?;
+            file.write(0, recipe.as_bytes())?;
+            disk::finish(vec![file])?;
+        }
+        Ok((fitted, text))
+    }
+}
+
+/// What was asked for and what comes of it, in words.
+fn tell(goal: &Goal, fitted: &Fitted, known: &Sensitivity) -> String {
+    let bytes = report::bytes;
+    let mut text = String::new();
+    if let (Goal::Ram { ram, reserve, .. }, Some((run, memory))) = (goal, &fitted.memory) {
+        let room = ram.saturating_sub(*reserve);
+        let _ = writeln!(
+            text,
+            "fit: {} of memory, {} of it for the system; {} with {} tokens of context as {}",
+            bytes(*ram),
+            bytes(*reserve),
+            run.runtime.name(),
+            run.context,
+            run.kv.name()
+        );
+        let _ = writeln!(
+            text,
+            "  weights {}, keys and values {}, a batch's vectors {}, vocabulary {}, program {}: {} of {}, {} left",
+            bytes(memory.weights),
+            bytes(memory.cache),
+            bytes(memory.compute),
+            bytes(memory.vocabulary),
+            bytes(memory.process),
+            bytes(memory.total()),
+            bytes(room),
+            bytes(room.saturating_sub(memory.total())),
+        );
+    } else {
+        let left = fitted.most.saturating_sub(fitted.bytes);
+        let _ = writeln!(text, "fit: {} of {}, {} left", bytes(fitted.bytes), bytes(fitted.most), bytes(left));
+    }
+    let cache = match fitted.cache_kld {
+        x if x > 0.0 => format!(", {x:.6} of it by the cache"),
+        _ => String::new(),
+    };
+    let gap = match fitted.kld / fitted.bound.max(f64::MIN_POSITIVE) - 1.0 {
+        gap if gap > 1e-6 => format!("; no choice is more than {:.3} % better", 100.0 * gap),
+        _ => String::new(),
+    };
+    let _ = writeln!(text, "  predicted KL divergence {:.6}{cache}{gap} ({})", fitted.kld, known.summary());
+    for (name, next) in ["the next dearer", "the next cheaper"].iter().zip(&fitted.next) {
+        if let Some(next) = next {
+            let _ = writeln!(text, "  {name}: {next}");
+        }
+    }
+    text
+}

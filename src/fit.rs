@@ -1,0 +1,380 @@
+//! Types for every tensor, so that the model fits into a machine's memory, or into so many bytes, and loses least.
+
+use calibration::budget::{self, Change, Item, Solution};
+use formats::block::DType;
+use formats::metadata::{Metadata, Value};
+use formats::model::Tensor;
+use regex::Regex;
+
+use crate::error::{Error, Result};
+use crate::memory::{Memory, Shape, Use};
+use crate::plan::rule::Rule;
+use crate::plan::scheme::{Scheme, needs_importance};
+use crate::plan::{self, Choice, Plan, Target, Wishes};
+use crate::report;
+use crate::runner::CacheKind;
+use crate::sensitivity::Sensitivity;
+use crate::source::Source;
+
+/// The name of schemes that are made here.
+const NAME: &str = "fit";
+
+/// What the result is to fit into.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Goal {
+    /// A machine's memory, less what is left to the system.
+    Ram {
+        /// All of it, in bytes.
+        ram: u64,
+        /// For the system, in bytes.
+        reserve: u64,
+        /// How the model is run there; the caches that may be chosen from, if not all.
+        runs: Vec<Use>,
+    },
+    /// A file of so many bytes.
+    Size(u64),
+    /// So many bits of tensor data for each weight.
+    Bits(f64),
+}
+
+/// What may be chosen.
+#[derive(Clone, Copy)]
+pub struct Freedom<'a> {
+    /// Types, for tensors whose rows they divide.
+    pub types: &'a [DType],
+    /// Whether they were named by the user: else those that need the importance of weights are left out where that is not
+    /// known.
+    pub named: bool,
+    /// What they cost.
+    pub sensitivity: &'a Sensitivity,
+}
+
+/// Tensors whose types are free, and what each of them may become.
+pub struct Choices {
+    /// Their names.
+    pub names: Vec<String>,
+    /// Their types.
+    pub types: Vec<Vec<DType>>,
+    /// What these take and cost.
+    pub items: Vec<Vec<Item>>,
+    /// Bytes of the files that are none of theirs.
+    pub fixed: u64,
+    /// Of these, bytes of other tensors.
+    pub fixed_tensors: u64,
+    /// Weights of all tensors.
+    pub weights: u64,
+    /// KL divergence of tensors that are not free.
+    pub fixed_loss: f64,
+    /// The settings that memory depends on.
+    metadata: Metadata,
+    /// Rows of the embedding.
+    vocab: u64,
+}
+
+/// A choice for each.
+#[derive(Debug)]
+pub struct Fitted {
+    /// As a scheme.
+    pub scheme: Scheme,
+    /// The files' bytes.
+    pub bytes: u64,
+    /// What they could have been, if anything limits them but memory.
+    pub most: u64,
+    /// The KL divergence that is predicted, in nats.
+    pub kld: f64,
+    /// Of it, that of the cache.
+    pub cache_kld: f64,
+    /// What no choice is below.
+    pub bound: f64,
+    /// What it takes to run it, if that was asked for.
+    pub memory: Option<(Use, Memory)>,
+    /// What one change more would bring, and what one less would save, in words.
+    pub next: [Option<String>; 2],
+}
+
+impl Choices {
+    /// Finds out what is free in a model. The scheme of `wishes` is of no matter.
+    ///
+    /// # Errors
+    /// What planning refuses; a tensor that nothing is known of; no type that is left for one.
+    pub fn find(source: &Source, wishes: &mut Wishes, freedom: Freedom) -> Result<Self> {
+        if plan::target(&source.model, wishes)? != Target::Gguf {
+            return Err(Error::usage("only a GGUF can have a type for every tensor").or("name OUT .gguf"));
+        }
+        let plain = |base| Scheme { name: NAME.into(), aliases: vec![], base, file_type: None, rules: vec![] };
+        // A type that quantizes: with it come settings that say how.
+        wishes.scheme = Some(plain(DType::Q8_0).into());
+        let start = plan::plan(source, wishes)?;
+        let align = start.metadata.get("general.alignment").and_then(Value::as_u64).unwrap_or(32);
+        let mut found = Self {
+            names: Vec::new(),
+            types: Vec::new(),
+            items: Vec::new(),
+            fixed: start.bytes(),
+            fixed_tensors: start.layout.tensors.iter().map(|t| t.place.len).sum(),
+            weights: start.layout.tensors.iter().map(Tensor::elements).sum(),
+            fixed_loss: 0.0,
+            metadata: start.metadata.clone(),
+            vocab: start.layout.tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows),
+        };
+        for (step, t) in start.steps.iter().zip(&start.layout.tensors) {
+            if step.rule != NAME {
+                if let formats::model::Encoding::Blocks(dtype) = t.encoding {
+                    found.fixed_loss += freedom.sensitivity.predict([(t.name.as_str(), dtype)]);
+                }
+                continue;
+            }
+            found.add(t, wishes.importance, freedom, align)?;
+            found.fixed -= t.place.len.next_multiple_of(align);
+            found.fixed_tensors -= t.place.len;
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, t: &Tensor, importance: bool, freedom: Freedom, align: u64) -> Result<()> {
+        let known = freedom.sensitivity.matrix(&t.name).filter(|m| m.shape == t.shape).ok_or_else(|| {
+            Error::refused(format!("nothing is known of what errors in {} cost", t.name))
+                .or("measure this very model: ggufkit sensitivity MODEL TEXT -o FILE")
+        })?;
+        let rows = t.elements() / t.cols().max(1);
+        let blind = |d: DType| !importance && !freedom.named && needs_importance(d, None);
+        let (mut types, mut items) = (Vec::new(), Vec::new());
+        for &dtype in freedom.types.iter().filter(|d| !blind(**d)) {
+            let (Some(row), Some(loss)) = (dtype.bytes_for(t.cols()), known.loss(dtype)) else { continue };
+            types.push(dtype);
+            items.push(Item { bytes: (row * rows).next_multiple_of(align), loss });
+        }
+        if types.is_empty() {
+            let (cols, name) = (t.cols(), &t.name);
+            return Err(Error::refused(format!("no type is left for {name}, whose rows have {cols} weights"))
+                .or("allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"));
+        }
+        self.names.push(t.name.clone());
+        self.types.push(types);
+        self.items.push(items);
+        Ok(())
+    }
+
+    /// The least that the files can have.
+    pub fn smallest(&self) -> u64 {
+        self.fixed + budget::smallest(&self.items)
+    }
+
+    /// What a run needs beside the tensors.
+    ///
+    /// # Errors
+    /// Settings that do not tell; a longer context than the model's.
+    pub fn beside(&self, how: Use) -> Result<u64> {
+        Ok(Memory::of(&self.shape(how)?, 0, how).total())
+    }
+
+    fn shape(&self, how: Use) -> Result<Shape> {
+        let shape = Shape::read(&self.metadata, self.vocab)?;
+        if how.context > shape.context && shape.context > 0 {
+            let why = format!("--context {}: the model was made for {} tokens", how.context, shape.context);
+            return Err(Error::usage(why).or(format!("--context {}, or less", shape.context)));
+        }
+        Ok(shape)
+    }
+
+    /// The best choice for a goal.
+    ///
+    /// # Errors
+    /// A goal that nothing reaches, with what would.
+    pub fn fit(&self, goal: &Goal, sensitivity: &Sensitivity) -> Result<Fitted> {
+        match goal {
+            Goal::Size(size) => self.within(*size, None, 0.0).ok_or_else(|| {
+                let (asked, least) = (report::bytes(*size), self.smallest());
+                let why = format!(
+                    "{asked} is too little: the smallest file is {} ({least} bytes)",
+                    report::bytes(least)
+                );
+                Error::refused(why).or("ask for more, allow smaller types with --types, or take a smaller model")
+            }),
+            Goal::Bits(bits) => {
+                let data = (bits * self.weights as f64 / 8.0).max(0.0) as u64;
+                let header = self.fixed - self.fixed_tensors;
+                self.within(data.saturating_add(header), None, 0.0).ok_or_else(|| {
+                    let least = (self.smallest() - header) as f64 * 8.0 / self.weights.max(1) as f64;
+                    let why = format!("{bits} bits a weight are too few: the least is {least:.3}");
+                    Error::refused(why).or("ask for more, or allow smaller types with --types")
+                })
+            }
+            Goal::Ram { ram, reserve, runs } => {
+                let room = ram.saturating_sub(*reserve);
+                let mut best: Option<Fitted> = None;
+                for &run in runs {
+                    let left = room.checked_sub(self.beside(run)?);
+                    let header = self.fixed - self.fixed_tensors;
+                    let price = sensitivity.cache(run.kv);
+                    let found = left.and_then(|left| self.within(left.saturating_add(header), Some(run), price));
+                    // Of equal ones, the first: the finer cache.
+                    if let Some(found) = found
+                        && best.as_ref().is_none_or(|b| found.kld < b.kld)
+                    {
+                        best = Some(found);
+                    }
+                }
+                match best {
+                    Some(best) => Ok(best),
+                    None => Err(self.too_little(*ram, *reserve, runs)?),
+                }
+            }
+        }
+    }
+
+    /// Why nothing fits into a machine, and what would.
+    fn too_little(&self, ram: u64, reserve: u64, runs: &[Use]) -> Result<Error> {
+        let weights = self.smallest() - (self.fixed - self.fixed_tensors);
+        let mut need: Option<(u64, Use)> = None;
+        for &run in runs {
+            let all = weights + self.beside(run)?;
+            if need.is_none_or(|n| all < n.0) {
+                need = Some((all, run));
+            }
+        }
+        let Some((need, run)) = need else { return Ok(Error::usage("there is no way to run it")) };
+        let bytes = report::bytes;
+        let why = format!(
+            "{} less {} for the system is too little: the smallest that can be run needs {} ({} of weights, {} of keys and \
+             values for {} tokens as {}, {} for the rest)",
+            bytes(ram),
+            bytes(reserve),
+            bytes(need),
+            bytes(weights),
+            bytes(self.memory(run, weights)?.cache),
+            run.context,
+            run.kv.name(),
+            bytes(need - weights - self.memory(run, weights)?.cache),
+        );
+        let mut ways = vec![format!("--fit {:.1}G or more", (need + reserve) as f64 / f64::from(1 << 30) + 0.05)];
+        // What a context that fits would be, if only that is too much.
+        let none = self.beside(Use { context: 1, ..run })?;
+        let token = self.beside(run)?.saturating_sub(none) / run.context.max(1);
+        let (fixed, room) = (weights + none, ram.saturating_sub(reserve));
+        if room > fixed && token > 0 {
+            let tokens = (room - fixed) / token / 256 * 256;
+            if tokens > 0 {
+                ways.push(format!("a shorter context (--context {tokens})"));
+            }
+        }
+        if runs.iter().all(|r| r.kv != CacheKind::Q8_0) {
+            ways.push("--kv q8_0".into());
+        }
+        ways.push("a smaller --reserve, smaller --types, or a smaller model".into());
+        Ok(Error::refused(why).or(ways.join("; ")))
+    }
+
+    /// What a run takes with so many bytes of tensors.
+    ///
+    /// # Errors
+    /// Settings that do not tell.
+    pub fn memory(&self, how: Use, weights: u64) -> Result<Memory> {
+        Ok(Memory::of(&self.shape(how)?, weights, how))
+    }
+
+    /// The best within so many bytes of files.
+    fn within(&self, most: u64, run: Option<Use>, cache_kld: f64) -> Option<Fitted> {
+        let found = budget::solve(&self.items, most.checked_sub(self.fixed)?)?;
+        let bytes = self.fixed + found.bytes;
+        let header = self.fixed - self.fixed_tensors;
+        let memory = run.and_then(|run| Some((run, self.memory(run, bytes - header).ok()?)));
+        let more = cache_kld + self.fixed_loss;
+        let next = budget::neighbours(&self.items, &found.chosen).map(|c| c.map(|c| self.tell(&c)));
+        Some(Fitted {
+            scheme: self.scheme(&found),
+            bytes,
+            most,
+            kld: found.loss + more,
+            cache_kld,
+            bound: found.bound + more,
+            memory,
+            next,
+        })
+    }
+
+    fn tell(&self, change: &Change) -> String {
+        let Change { class, from, to, bytes, loss } = *change;
+        let (name, types) = (&self.names[class], &self.types[class]);
+        let size = report::bytes(bytes.unsigned_abs());
+        let sign = if bytes < 0 { '−' } else { '+' };
+        let (from, to) = (types[from].name(), types[to].name());
+        format!("{name} {from} → {to}: {sign}{size}, KL divergence {loss:+.6}")
+    }
+
+    /// The types of a solution, by tensor.
+    pub fn types_of<'a>(&'a self, found: &'a Solution) -> impl Iterator<Item = (&'a str, DType)> {
+        self.names.iter().zip(&self.types).zip(&found.chosen).map(|((n, t), &i)| (n.as_str(), t[i]))
+    }
+
+    /// A solution as rules, by kinds of tensors: those of layers are named by their numbers.
+    pub fn scheme(&self, found: &Solution) -> Scheme {
+        let mut weights: Vec<(DType, u64)> = Vec::new();
+        let mut kinds: Vec<(&str, Vec<(DType, Vec<u64>)>)> = Vec::new();
+        let mut single: Vec<(&str, DType)> = Vec::new();
+        for (i, (name, dtype)) in self.types_of(found).enumerate() {
+            let info = dtype.info();
+            let size = self.items[i][found.chosen[i]].bytes / info.bytes as u64 * info.weights as u64;
+            match weights.iter_mut().find(|w| w.0 == dtype) {
+                Some(w) => w.1 += size,
+                None => weights.push((dtype, size)),
+            }
+            let Some((layer, part)) = layer_of(name) else {
+                single.push((name, dtype));
+                continue;
+            };
+            let kind = match kinds.iter().position(|k| k.0 == part) {
+                Some(k) => k,
+                None => {
+                    kinds.push((part, Vec::new()));
+                    kinds.len() - 1
+                }
+            };
+            let of = &mut kinds[kind].1;
+            match of.iter_mut().find(|t| t.0 == dtype) {
+                Some(t) => t.1.push(layer),
+                None => of.push((dtype, vec![layer])),
+            }
+        }
+        let base = weights.iter().max_by_key(|w| w.1).map_or(DType::F16, |w| w.0);
+        let mut rules = Vec::new();
+        for (name, dtype) in single {
+            rules.push(rule(&format!("^{}$", regex::escape(name)), dtype));
+        }
+        for (part, types) in kinds {
+            let part = regex::escape(part);
+            // The type that most layers have comes last, for all that are left.
+            let most = (0..types.len()).max_by_key(|&i| types[i].1.len()).unwrap_or(0);
+            for (i, (dtype, layers)) in types.iter().enumerate() {
+                if i != most {
+                    let all: Vec<String> = layers.iter().map(u64::to_string).collect();
+                    rules.push(rule(&format!(r"^blk\.({})\.{part}$", all.join("|")), *dtype));
+                }
+            }
+            rules.push(rule(&format!(r"^blk\.\d+\.{part}$"), types[most].0));
+        }
+        Scheme { name: NAME.into(), aliases: Vec::new(), base, file_type: None, rules }
+    }
+}
+
+fn rule(name: &str, dtype: DType) -> Rule {
+    let name = Some(Regex::new(name).expect("an escaped name is a pattern"));
+    Rule { roles: vec![], name, layers: None, count_tensors: false, when: vec![], to: Choice::To(dtype) }
+}
+
+/// The layer of a tensor, and its name there.
+fn layer_of(name: &str) -> Option<(u64, &str)> {
+    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    Some((layer.parse().ok()?, part))
+}
+
+/// Checks that a plan is what was predicted.
+///
+/// # Errors
+/// It is not: another rule came before.
+pub fn check(plan: &Plan, fitted: &Fitted) -> Result<()> {
+    if plan.bytes() == fitted.bytes {
+        return Ok(());
+    }
+    Err(Error::refused(format!("{} bytes were planned, and {} come of it", fitted.bytes, plan.bytes())))
+}

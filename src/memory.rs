@@ -1,0 +1,195 @@
+//! What a model takes of a machine's memory while it runs: weights, keys and values of the context, vectors of a batch, the
+//! vocabulary, the program itself.
+//!
+//! The figures are those of a run without a memory map, all of whose context is filled; with one, the weights are the
+//! system's to keep or drop, and are the same bytes. [docs/fitting.md](../docs/fitting.md) sets them beside measurements.
+
+use formats::metadata::{Metadata, Value};
+
+use crate::error::{Error, Result};
+use crate::runner::CacheKind;
+
+/// What runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// llama.cpp's programs on the CPU, with their usual batch of 512 tokens.
+    LlamaCpp,
+    /// ggufkit's own runner.
+    Ggufkit,
+}
+
+impl Runtime {
+    /// All of them, with the names that people give them.
+    pub const ALL: [(Self, &str); 2] = [(Self::LlamaCpp, "llama.cpp"), (Self::Ggufkit, "ggufkit")];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// What a number of a cache of this kind takes, in bytes times 32.
+    fn cache(self, kind: CacheKind) -> u64 {
+        match (kind, self) {
+            (CacheKind::F32, _) => 128,
+            (CacheKind::F16, _) => 64,
+            (CacheKind::Q8_0, Self::LlamaCpp) => 34,
+            // Scales are floats here.
+            (CacheKind::Q8_0, Self::Ggufkit) => 36,
+        }
+    }
+}
+
+/// Tokens that are computed together.
+const BATCH: u64 = 512;
+/// What a program takes before it has a model: code, libraries, the allocator's and threads' own.
+const PROCESS: u64 = 32 << 20;
+/// What llama.cpp keeps of the largest matrix that it brings into another order, at most.
+const REORDER: u64 = 32 << 20;
+/// What a token of a vocabulary takes: its text, its place in a table, its score.
+const TOKEN: u64 = 160;
+/// What a merge takes.
+const MERGE: u64 = 200;
+
+/// The lengths of a model that memory depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Of a token's vector.
+    pub hidden: u64,
+    /// Of the feed-forward layer's, the widest one.
+    pub inner: u64,
+    /// Of all queries together, in the widest layer.
+    pub queries: u64,
+    /// Keys and values of a token in all layers together, in numbers.
+    pub cached: u64,
+    /// Of the widest layer.
+    pub keys: u64,
+    /// Tokens of the vocabulary.
+    pub vocab: u64,
+    /// Merges of the vocabulary.
+    pub merges: u64,
+    /// The longest context.
+    pub context: u64,
+}
+
+impl Shape {
+    /// Reads a GGUF's settings.
+    ///
+    /// # Errors
+    /// Settings that are missing; models that keep something else than keys and values of every token.
+    pub fn read(metadata: &Metadata, vocab: u64) -> Result<Self> {
+        let arch = metadata.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
+        let key = |name: &str| format!("{arch}.{name}");
+        for other in ["ssm.state_size", "attention.kv_lora_rank", "wkv.head_size"] {
+            if metadata.get(&key(other)).is_some() {
+                let why = format!("{} says that this model keeps other things than keys and values", key(other));
+                return Err(Error::refused(why).or("its memory is not known here: ask for a size with --size"));
+            }
+        }
+        let all = |name: &str, layers: usize| -> Option<Vec<u64>> {
+            let value = metadata.get(&key(name))?;
+            let all: Vec<u64> = match value.as_array() {
+                Some(array) => array.values().map(|v| v.as_u64()).collect::<Option<_>>()?,
+                None => vec![value.as_u64()?; layers],
+            };
+            (all.len() == layers).then_some(all)
+        };
+        let missing = |name: &str| Error::refused(format!("no {}: the model's memory cannot be told", key(name)));
+        let need = |name: &str, layers| all(name, layers).ok_or_else(|| missing(name));
+        let number = |name: &str| Ok::<_, Error>(need(name, 1)?[0]);
+        let layers = number("block_count")?;
+        let count = usize::try_from(layers).ok().filter(|&n| n <= 1 << 16).ok_or_else(|| missing("block_count"))?;
+        let hidden = number("embedding_length")?;
+        let most = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
+        let heads = need("attention.head_count", count)?;
+        let kv = all("attention.head_count_kv", count).unwrap_or_else(|| heads.clone());
+        let usual = hidden / most(&heads).max(1);
+        let length = |name: &str| all(name, 1).map_or(usual, |x| x[0]);
+        let (key_length, value_length) = (length("attention.key_length"), length("attention.value_length"));
+        let too_large = || Error::refused("the model's lengths are too large to be true");
+        let of_layer = key_length.checked_add(value_length).ok_or_else(too_large)?;
+        let heads_of_all: u64 = kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
+        let cached = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
+        let inner = most(&all("feed_forward_length", count).unwrap_or_default());
+        let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);
+        let shape = Self {
+            hidden,
+            inner,
+            queries: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
+            cached,
+            keys: most(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
+            vocab,
+            merges: array("tokenizer.ggml.merges"),
+            context: all("context_length", 1).map_or(0, |x| x[0]),
+        };
+        let limit = 1 << 40;
+        let lengths = [shape.hidden, shape.inner, shape.queries, shape.cached, shape.keys, shape.vocab];
+        if lengths.iter().any(|&n| n > limit) { Err(too_large()) } else { Ok(shape) }
+    }
+}
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// By what.
+    pub runtime: Runtime,
+    /// Tokens of the context.
+    pub context: u64,
+    /// How keys and values are kept.
+    pub kv: CacheKind,
+}
+
+/// What a run takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// The weights.
+    pub weights: u64,
+    /// Keys and values of the whole context.
+    pub cache: u64,
+    /// Vectors of the tokens of a batch.
+    pub compute: u64,
+    /// The vocabulary.
+    pub vocabulary: u64,
+    /// The program.
+    pub process: u64,
+}
+
+impl Memory {
+    /// Of a model whose tensors take so many bytes.
+    pub fn of(shape: &Shape, weights: u64, how: Use) -> Self {
+        let Shape { hidden, inner, queries, cached, keys, vocab, merges, .. } = *shape;
+        let Use { runtime, context, kv } = how;
+        let batch = BATCH.min(context.max(1));
+        let cache = |tokens: u64| cached.saturating_mul(tokens).saturating_mul(runtime.cache(kv)) / 32;
+        let (cache, compute, process) = match runtime {
+            Runtime::LlamaCpp => {
+                // The cache comes in steps. Of the graph's moments, the largest are a feed-forward layer (the gate, the way
+                // up and their product beside four vectors, while the mask is kept) and the logits of a whole batch.
+                let tokens = context.next_multiple_of(256);
+                let layer = batch * 4 * (3 * inner + 4 * hidden) + batch * tokens * 2;
+                let logits = batch * 4 * (vocab + hidden);
+                // Inputs of products in 8 bits.
+                let products = batch * inner.max(queries) * 9 / 8;
+                let reorder = (inner * hidden).min(REORDER);
+                (cache(tokens), layer.max(logits) + products, PROCESS.min(16 << 20) + reorder)
+            }
+            Runtime::Ggufkit => {
+                let vectors = 3 * hidden + 3 * queries + keys + 2 * inner;
+                let products = inner.max(queries) * 2;
+                let compute = batch * 4 * vectors + batch * products + vocab * 4;
+                (cache(context.next_multiple_of(16)), compute, PROCESS)
+            }
+        };
+        Self { weights, cache, compute, vocabulary: vocab * TOKEN + merges * MERGE, process }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let Self { weights, cache, compute, vocabulary, process } = *self;
+        [weights, cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+/// What is left to the system of a machine's memory, if nothing is said: half a GiB and a sixteenth.
+pub fn reserve(ram: u64) -> u64 {
+    (512 << 20) + ram / 16
+}
