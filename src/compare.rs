@@ -1,13 +1,16 @@
 //! Models beside the one they were made of: divergence over a text, errors of tensors, size and speed.
 
+use formats::model::Encoding;
+
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference, Text};
-use crate::report::compare::{self, Candidate, Comparison, Setting, TensorError};
+use crate::report::compare::{self, Candidate, Comparison, Cost, Sensitive, Setting, TensorError};
 use crate::runner::bench::{Plan, measure};
 use crate::runner::{CacheKind, Network, Options};
 use crate::score::Scores;
 use crate::score::bootstrap::Bootstrap;
 use crate::score::histogram::kld_histogram;
+use crate::sensitivity::{Matrix, Sensitivity};
 use crate::source::Source;
 use crate::verify::verify;
 
@@ -28,6 +31,8 @@ pub struct Settings {
     pub floor: bool,
     /// Tokens that are generated to see how fast; 0 leaves that out.
     pub generate: usize,
+    /// What errors in the reference's matrices cost, where that is known.
+    pub sensitivity: Option<Sensitivity>,
 }
 
 /// Compares open models with a reference; `tick` is told of chunks done and of all.
@@ -89,6 +94,7 @@ pub fn compare(
             summary: scores.summary().ok_or_else(|| Error::refused("nothing was scored"))?,
             kld_interval: bootstrap.kld(scores),
             ratio_to_first: ratio(&bootstrap, i, scores, &found.models[0]),
+            predicted_kld: settings.sensitivity.as_ref().map(|s| predicted(s, candidate, settings.kv)),
             tensors: tensor_errors(candidate, source)?,
             histogram: kld_histogram(scores),
             prompt_tps: Some(tokens as f64 / found.seconds[i]),
@@ -118,8 +124,43 @@ pub fn compare(
             generate_tps: speed(&truth)?,
         },
         floor,
+        sensitivity: settings.sensitivity.as_ref().map(sensitive),
         candidates: all,
     })
+}
+
+/// The KL divergence that a model's types foretell.
+fn predicted(s: &Sensitivity, candidate: &Source, kv: CacheKind) -> f64 {
+    let types = candidate.model.tensors.iter().filter_map(|t| match t.encoding {
+        Encoding::Blocks(dtype) => Some((t.name.as_str(), dtype)),
+        Encoding::Int8Groups { .. } => None,
+    });
+    s.predict(types) + s.cache(kv)
+}
+
+fn sensitive(s: &Sensitivity) -> Sensitive {
+    let mut probes: Vec<&str> =
+        s.matrices.iter().filter_map(|m| Some(m.probes.first()?.dtype.name())).collect();
+    probes.sort_unstable();
+    probes.dedup();
+    let cost = |m: &Matrix| {
+        let (layer, role) = layer_and_role(&m.name);
+        Cost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
+    };
+    Sensitive {
+        origin: s.summary(),
+        probe: probes.join(" or "),
+        matrices: s.matrices.iter().map(cost).collect(),
+    }
+}
+
+/// The layer that a tensor's name has, and the rest of it.
+fn layer_and_role(name: &str) -> (Option<u32>, &str) {
+    let name = name.strip_suffix(".weight").unwrap_or(name);
+    match name.strip_prefix("blk.").and_then(|n| n.split_once('.')) {
+        Some((layer, role)) => (layer.parse().ok(), role),
+        None => (None, name),
+    }
 }
 
 fn ratio(bootstrap: &Bootstrap, i: usize, scores: &Scores, first: &Scores) -> Option<crate::score::Ratio> {
@@ -146,11 +187,7 @@ fn tensor_errors(candidate: &Source, reference: &Source) -> Result<Vec<TensorErr
             return None;
         }
         let outcome = f.comparison?.outcome?;
-        let name = t.name.strip_suffix(".weight").unwrap_or(&t.name);
-        let (layer, role) = match name.strip_prefix("blk.").and_then(|n| n.split_once('.')) {
-            Some((layer, role)) => (layer.parse().ok(), role),
-            None => (None, name),
-        };
+        let (layer, role) = layer_and_role(&t.name);
         Some(TensorError {
             name: t.name.clone(),
             layer,

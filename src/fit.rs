@@ -101,7 +101,8 @@ impl Choices {
         if plan::target(&source.model, wishes)? != Target::Gguf {
             return Err(Error::usage("only a GGUF can have a type for every tensor").or("name OUT .gguf"));
         }
-        let plain = |base| Scheme { name: NAME.into(), aliases: vec![], base, file_type: None, rules: vec![] };
+        let plain =
+            |base| Scheme { name: NAME.into(), aliases: vec![], base, file_type: None, rules: vec![] };
         // A type that quantizes: with it come settings that say how.
         wishes.scheme = Some(plain(DType::Q8_0).into());
         let start = plan::plan(source, wishes)?;
@@ -115,7 +116,12 @@ impl Choices {
             weights: start.layout.tensors.iter().map(Tensor::elements).sum(),
             fixed_loss: 0.0,
             metadata: start.metadata.clone(),
-            vocab: start.layout.tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows),
+            vocab: start
+                .layout
+                .tensors
+                .iter()
+                .find(|t| t.name == "token_embd.weight")
+                .map_or(0, Tensor::rows),
         };
         for (step, t) in start.steps.iter().zip(&start.layout.tensors) {
             if step.rule != NAME {
@@ -146,8 +152,10 @@ impl Choices {
         }
         if types.is_empty() {
             let (cols, name) = (t.cols(), &t.name);
-            return Err(Error::refused(format!("no type is left for {name}, whose rows have {cols} weights"))
-                .or("allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"));
+            return Err(Error::refused(format!(
+                "no type is left for {name}, whose rows have {cols} weights"
+            ))
+            .or("allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"));
         }
         self.names.push(t.name.clone());
         self.types.push(types);
@@ -189,7 +197,8 @@ impl Choices {
                     "{asked} is too little: the smallest file is {} ({least} bytes)",
                     report::bytes(least)
                 );
-                Error::refused(why).or("ask for more, allow smaller types with --types, or take a smaller model")
+                Error::refused(why)
+                    .or("ask for more, allow smaller types with --types, or take a smaller model")
             }),
             Goal::Bits(bits) => {
                 let data = (bits * self.weights as f64 / 8.0).max(0.0) as u64;
@@ -207,7 +216,8 @@ impl Choices {
                     let left = room.checked_sub(self.beside(run)?);
                     let header = self.fixed - self.fixed_tensors;
                     let price = sensitivity.cache(run.kv);
-                    let found = left.and_then(|left| self.within(left.saturating_add(header), Some(run), price));
+                    let found =
+                        left.and_then(|left| self.within(left.saturating_add(header), Some(run), price));
                     // Of equal ones, the first: the finer cache.
                     if let Some(found) = found
                         && best.as_ref().is_none_or(|b| found.kld < b.kld)
@@ -247,7 +257,8 @@ impl Choices {
             run.kv.name(),
             bytes(need - weights - self.memory(run, weights)?.cache),
         );
-        let mut ways = vec![format!("--fit {:.1}G or more", (need + reserve) as f64 / f64::from(1 << 30) + 0.05)];
+        let mut ways =
+            vec![format!("--fit {:.1}G or more", (need + reserve) as f64 / f64::from(1 << 30) + 0.05)];
         // What a context that fits would be, if only that is too much.
         let none = self.beside(Use { context: 1, ..run })?;
         let token = self.beside(run)?.saturating_sub(none) / run.context.max(1);

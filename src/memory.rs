@@ -81,8 +81,11 @@ impl Shape {
         let key = |name: &str| format!("{arch}.{name}");
         for other in ["ssm.state_size", "attention.kv_lora_rank", "wkv.head_size"] {
             if metadata.get(&key(other)).is_some() {
-                let why = format!("{} says that this model keeps other things than keys and values", key(other));
-                return Err(Error::refused(why).or("its memory is not known here: ask for a size with --size"));
+                let why =
+                    format!("{} says that this model keeps other things than keys and values", key(other));
+                return Err(
+                    Error::refused(why).or("its memory is not known here: ask for a size with --size")
+                );
             }
         }
         let all = |name: &str, layers: usize| -> Option<Vec<u64>> {
@@ -93,11 +96,13 @@ impl Shape {
             };
             (all.len() == layers).then_some(all)
         };
-        let missing = |name: &str| Error::refused(format!("no {}: the model's memory cannot be told", key(name)));
+        let missing =
+            |name: &str| Error::refused(format!("no {}: the model's memory cannot be told", key(name)));
         let need = |name: &str, layers| all(name, layers).ok_or_else(|| missing(name));
         let number = |name: &str| Ok::<_, Error>(need(name, 1)?[0]);
         let layers = number("block_count")?;
-        let count = usize::try_from(layers).ok().filter(|&n| n <= 1 << 16).ok_or_else(|| missing("block_count"))?;
+        let count =
+            usize::try_from(layers).ok().filter(|&n| n <= 1 << 16).ok_or_else(|| missing("block_count"))?;
         let hidden = number("embedding_length")?;
         let most = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
         let heads = need("attention.head_count", count)?;
@@ -107,7 +112,8 @@ impl Shape {
         let (key_length, value_length) = (length("attention.key_length"), length("attention.value_length"));
         let too_large = || Error::refused("the model's lengths are too large to be true");
         let of_layer = key_length.checked_add(value_length).ok_or_else(too_large)?;
-        let heads_of_all: u64 = kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
+        let heads_of_all: u64 =
+            kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
         let cached = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
         let inner = most(&all("feed_forward_length", count).unwrap_or_default());
         let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);

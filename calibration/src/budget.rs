@@ -351,7 +351,8 @@ mod tests {
     }
 
     fn items() -> impl Strategy<Value = Vec<Vec<Item>>> {
-        let item = (0u64..60, 0u32..100).prop_map(|(bytes, loss)| Item { bytes, loss: f64::from(loss) * 0.37 });
+        let item =
+            (0u64..60, 0u32..100).prop_map(|(bytes, loss)| Item { bytes, loss: f64::from(loss) * 0.37 });
         prop::collection::vec(prop::collection::vec(item, 1..5), 1..7)
     }
 

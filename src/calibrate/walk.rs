@@ -4,8 +4,8 @@ use super::Room;
 use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::quantize::not_finite;
-use crate::runner::{CacheKind, Network};
 use crate::runner::layerwise::{Dense, Site, dense};
+use crate::runner::{CacheKind, Network};
 
 /// The matrices of a layer that are known so far, by site.
 pub type Weights = [Vec<Dense>; 4];

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::eval::{Cutting, bar};
 use super::options::{Input, Running};
-use super::print;
+use super::{print, sensitivity};
 use crate::compare::{Settings, compare};
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
@@ -31,6 +31,9 @@ pub struct Compare {
     /// Write a page with pictures, which needs no network to be read
     #[arg(long, value_name = "OUT.html")]
     report: Option<PathBuf>,
+    /// What errors in each of IN's matrices cost, as `sensitivity` measured it: shows it, and what it foretells of each model
+    #[arg(long, value_name = "FILE")]
+    sensitivity: Option<PathBuf>,
     #[command(flatten)]
     cutting: Cutting,
     /// Do not compare the reference with itself in another arithmetic
@@ -59,6 +62,7 @@ impl Compare {
             batch: self.running.batch(),
             floor: !self.no_floor,
             generate: 16,
+            sensitivity: self.sensitivity.as_deref().map(sensitivity::read).transpose()?,
         };
         let text = String::from_utf8_lossy(&text);
         let found = self.running.pool()?.install(|| side_by_side(&source, &models, &text, &settings))?;

@@ -16,10 +16,10 @@ use regex::Regex;
 use serde_json::json;
 
 use super::compare::{shorter, side_by_side};
+use super::fit::Fitting;
 use super::options::{
     Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, scheme_or_keep, tensor_rule, usage,
 };
-use super::fit::Fitting;
 use super::print;
 use super::rounding::Rounding;
 use crate::calibrate::{self, Chunks, Room};
@@ -240,6 +240,7 @@ impl Check {
             batch: 512,
             floor: true,
             generate: 0,
+            sensitivity: None,
         };
         let pool = limits.pool()?;
         let found = pool.install(|| side_by_side(source, &models, text, &settings))?;

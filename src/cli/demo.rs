@@ -106,6 +106,7 @@ impl Demo {
             batch: 512,
             floor: true,
             generate: 0,
+            sensitivity: None,
         };
         let pool = self.resources.limits().pool()?;
         pool.install(|| side_by_side(source, &models, TEXT, &settings))

@@ -148,7 +148,8 @@ impl Fitting {
         let Some(path) = &self.sensitivity else { return quick::guess(source) };
         let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(path) };
         drop(NewFile::create(path, 0)?);
-        let (Types(all), Types(probes)) = (types::usual(), types(sensitivity::PROBES).expect("these are types"));
+        let (Types(all), Types(probes)) =
+            (types::usual(), types(sensitivity::PROBES).expect("these are types"));
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let measuring = Measuring { types: &all, probes: &probes, limits, folder, importance: None };
         let found = measuring.run(source, &chunks.part(sensitivity::CHUNKS, sensitivity::CONTEXT))?;
@@ -213,7 +214,8 @@ fn tell(goal: &Goal, fitted: &Fitted, known: &Sensitivity) -> String {
         );
     } else {
         let left = fitted.most.saturating_sub(fitted.bytes);
-        let _ = writeln!(text, "fit: {} of {}, {} left", bytes(fitted.bytes), bytes(fitted.most), bytes(left));
+        let _ =
+            writeln!(text, "fit: {} of {}, {} left", bytes(fitted.bytes), bytes(fitted.most), bytes(left));
     }
     let cache = match fitted.cache_kld {
         x if x > 0.0 => format!(", {x:.6} of it by the cache"),

@@ -8,10 +8,13 @@ use formats::metadata::Value;
 use formats::model::Tensor;
 use serde_json::json;
 
+use super::fit::CONTEXT;
 use super::options::Input;
 use super::print;
 use crate::error::Result;
+use crate::memory::{Memory, Runtime, Shape, Use};
 use crate::report::{self, Table, visible};
+use crate::runner::CacheKind;
 use crate::source::Source;
 
 /// `ggufkit inspect`.
@@ -26,15 +29,67 @@ pub struct Inspect {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
-    /// Everything, arrays in full, in JSON
+    /// What it takes to run the model, with the whole of a context filled
+    #[arg(long)]
+    memory: bool,
+    /// Tokens of that context
+    #[arg(long, value_name = "N", requires = "memory", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    context: Option<u64>,
+    /// Everything, arrays in full, in JSON; with --memory that alone
     #[arg(long)]
     json: bool,
 }
 
 impl Inspect {
     pub fn run(&self) -> Result<()> {
+        if self.memory {
+            return self.memory();
+        }
         let source = self.input.open_as_filed()?;
         print(&if self.json { as_json(&source) } else { as_text(&source, self.tensors) })
+    }
+}
+
+impl Inspect {
+    fn memory(&self) -> Result<()> {
+        let source = self.input.open()?;
+        let tensors = &source.model.tensors;
+        let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
+        let shape = Shape::read(&source.model.metadata, vocab)?;
+        let usual = if shape.context > 0 { CONTEXT.min(shape.context) } else { CONTEXT };
+        let context = self.context.unwrap_or(usual);
+        let weights = tensors.iter().map(|t| t.place.len).sum();
+        let mut table = Table::new(&[
+            "runs in",
+            "keys, values",
+            "weights",
+            "cache",
+            "batch",
+            "vocabulary",
+            "program",
+            "memory",
+        ]);
+        let mut all = Vec::new();
+        for (runtime, name) in Runtime::ALL {
+            for kv in [CacheKind::F16, CacheKind::Q8_0] {
+                let m = Memory::of(&shape, weights, Use { runtime, context, kv });
+                let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.total()];
+                table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(report::bytes)));
+                all.push(json!({
+                    "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.cache, "compute": m.compute,
+                    "vocabulary": m.vocabulary, "process": m.process, "total": m.total(),
+                }));
+            }
+        }
+        if self.json {
+            return print(&format!("{:#}\n", json!({"context": context, "memory": all})));
+        }
+        let most = match shape.context {
+            n if n > 0 && context > n => format!("note: the model was made for {n} tokens\n"),
+            _ => String::new(),
+        };
+        let path = source.path.display();
+        print(&format!("{path}: memory with {context} tokens of context, all of it filled\n\n{table}{most}"))
     }
 }
 

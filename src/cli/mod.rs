@@ -8,6 +8,7 @@ mod demo;
 mod edit;
 mod eval;
 mod fit;
+mod frontier;
 mod inspect;
 mod logits;
 mod options;
@@ -47,6 +48,8 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     /// Measure on a text what an error in each matrix does to the predictions, for quantize --fit.
     Sensitivity(sensitivity::Sensitivity),
+    /// Show what every size of a model would cost, and what the usual schemes do.
+    Frontier(frontier::Frontier),
     /// Show what a model's files say.
     Inspect(inspect::Inspect),
     /// Check a model's files; compare its weights with another's.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(c) => c.run(),
         Command::Calibrate(c) => c.run(),
         Command::Sensitivity(c) => c.run(),
+        Command::Frontier(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Eval(c) => c.run(),

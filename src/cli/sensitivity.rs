@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
 use calibration::Statistics;
+use clap::Args;
 use formats::block::{DType, Effort, Encode};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -80,8 +80,13 @@ impl Sensitivity {
         };
         let limits = self.resources.limits();
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let measuring =
-            Measuring { types: &self.types.0, probes: &self.probes.0, limits, folder, importance: importance.as_ref() };
+        let measuring = Measuring {
+            types: &self.types.0,
+            probes: &self.probes.0,
+            limits,
+            folder,
+            importance: importance.as_ref(),
+        };
         let found = measuring.run(&source, &chunks)?;
         let text = to_json(&found);
         let file = NewFile::create(&self.out, text.len() as u64)?;

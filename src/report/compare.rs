@@ -37,8 +37,32 @@ pub struct Comparison {
     pub reference: Reference,
     /// The reference beside itself in another arithmetic: differences as small as this mean nothing.
     pub floor: Option<Summary>,
+    /// What errors in each matrix cost, where that is known.
+    pub sensitivity: Option<Sensitive>,
     /// The models.
     pub candidates: Vec<Candidate>,
+}
+
+/// What errors in the reference's matrices cost.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sensitive {
+    /// Where that is from.
+    pub origin: String,
+    /// The type that matrices were made in.
+    pub probe: String,
+    /// The matrices.
+    pub matrices: Vec<Cost>,
+}
+
+/// What errors in a matrix cost.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cost {
+    /// The layer, if it is of one.
+    pub layer: Option<u32>,
+    /// Its name without the layer.
+    pub role: String,
+    /// The KL divergence that the probe brought, in nats.
+    pub kld: f64,
 }
 
 /// A setting of the measurement.
@@ -86,6 +110,8 @@ pub struct Candidate {
     pub kld_interval: Option<Interval>,
     /// Its mean KLD over that of the first candidate, chunk by chunk; `None` for the first.
     pub ratio_to_first: Option<Ratio>,
+    /// The mean KLD that was predicted by its types, in nats.
+    pub predicted_kld: Option<f64>,
     /// The errors of its tensors.
     pub tensors: Vec<TensorError>,
     /// Tokens by KLD: log10 of each bucket's lower edge in nats, and how many there are.
@@ -226,6 +252,9 @@ pub fn table(c: &Comparison) -> String {
             shorten(&c.reference.name, 40)
         ));
     }
+    if let Some(s) = &c.sensitivity {
+        lines.push(format!("predicted: the KLD that the types foretell, {}.", s.origin));
+    }
     if c.floor_kld().is_some() {
         lines.push("(floor): the reference beside itself; smaller differences mean nothing.".into());
     }
@@ -260,17 +289,27 @@ fn rows(c: &Comparison, names: &[String]) -> String {
     if has_interval {
         heading.push(&interval);
     }
+    if c.sensitivity.is_some() {
+        heading.push("predicted");
+    }
     heading.extend(["99th", "top", "Δp rms"]);
     if has_speed {
         heading.push("tok/s");
     }
     let mut table = Table::new(&heading);
-    let mut row = |name: &str, head: [String; 3], against: Option<&Against>, interval, speed: Option<f64>| {
+    let mut row = |name: &str,
+                   head: [String; 3],
+                   against: Option<&Against>,
+                   [interval, predicted]: [String; 2],
+                   speed: Option<f64>| {
         let mut cells = vec![name.to_string()];
         cells.extend(head);
         cells.push(against.map(|a| nats(a.kld.mean.value)).unwrap_or_default());
         if has_interval {
             cells.push(interval);
+        }
+        if c.sensitivity.is_some() {
+            cells.push(predicted);
         }
         cells.push(against.map(|a| nats(a.kld.p99)).unwrap_or_default());
         cells.push(against.map(|a| percent(a.same_top.value)).unwrap_or_default());
@@ -287,15 +326,16 @@ fn rows(c: &Comparison, names: &[String]) -> String {
         r.bits_per_weight.map(bits).unwrap_or_default(),
         with_error(&r.perplexity),
     ];
-    row(&names[0], head, None, String::new(), r.generate_tps);
+    row(&names[0], head, None, Default::default(), r.generate_tps);
     if let Some(floor) = &c.floor {
         let head = [String::new(), String::new(), with_error(&floor.perplexity)];
-        row("(floor)", head, floor.against.as_ref(), String::new(), None);
+        row("(floor)", head, floor.against.as_ref(), Default::default(), None);
     }
     for (m, name) in c.candidates.iter().zip(&names[1..]) {
         let head = [bytes(m.bytes), bits(m.bits_per_weight), with_error(&m.summary.perplexity)];
         let interval = m.kld_interval.as_ref().map(range).unwrap_or_default();
-        row(name, head, m.against(), interval, m.generate_tps);
+        let predicted = m.predicted_kld.map(nats).unwrap_or_default();
+        row(name, head, m.against(), [interval, predicted], m.generate_tps);
     }
     table.to_string()
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::compare::{Candidate, Comparison, nats, percent, range, rate, with_error};
-use super::plots;
 use super::svg::{class, escape};
 use super::{bytes, count};
+use super::{plans, plots};
 use crate::score::stats::Estimate;
 
 /// Colours that stay apart for most colour-blind eyes and in grey; marks and dashes tell series apart as well.
@@ -45,6 +45,20 @@ pub fn html(c: &Comparison) -> String {
     if !(layers.is_empty() && elsewhere.is_empty()) {
         figure(&mut out, "Error of the tensors", about, &[plots::legend(c), layers, elsewhere]);
     }
+    let maps: Vec<String> = (0..c.candidates.len()).map(|i| plans::type_map(c, i)).collect();
+    if maps.iter().any(|m| !m.is_empty()) {
+        let about = "Layers from left to right; what belongs to no layer stands at the right.";
+        let pictures: Vec<String> = std::iter::once(plans::type_legend(c)).chain(maps).collect();
+        figure(&mut out, "Types of the tensors", about, &pictures);
+    }
+    if let Some(s) = &c.sensitivity {
+        let about =
+            format!("The KL divergence of the model with that one matrix as {}, {}.", s.probe, s.origin);
+        figure(&mut out, "What errors in each matrix cost", &about, &[plans::sensitivities(c)]);
+        let about = "What the sum over all matrices foretells, against what this text shows. The dashed line is where both \
+                     are the same; what lies above it has other causes too, such as activations in 8 bits.";
+        figure(&mut out, "Predicted and measured", about, &[plans::predicted(c)]);
+    }
     let about = "How the divergence is spread over the tokens: a few bad ones, or all a little. The dashed lines are the \
                  median and the 99th percentile; the first bar has everything smaller.";
     figure(&mut out, "Divergence of the tokens", about, &[plots::histograms(c)]);
@@ -58,6 +72,32 @@ pub fn html(c: &Comparison) -> String {
         details(&mut out, "Tokens by divergence", |out| buckets(out, c));
     }
     details(&mut out, "How it was measured", |out| settings(out, c));
+    out.push_str("</body>\n</html>\n");
+    out
+}
+
+/// A page of pictures and tables.
+pub fn page(
+    title: &str,
+    about: &str,
+    pictures: &[String],
+    tables: &[(Vec<String>, Vec<Vec<String>>)],
+) -> String {
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <title>{0}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{0}</h1>\n<p>{1}</p>\n",
+        escape(title),
+        escape(about)
+    );
+    for picture in pictures.iter().filter(|p| !p.is_empty()) {
+        let _ = writeln!(out, "<div class=\"wide\">\n{picture}</div>");
+    }
+    for (heading, rows) in tables {
+        out.push_str("<div class=\"wide\">\n");
+        table(&mut out, heading, rows.iter().cloned());
+        out.push_str("</div>\n");
+    }
     out.push_str("</body>\n</html>\n");
     out
 }
@@ -308,7 +348,7 @@ fn settings(out: &mut String, c: &Comparison) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::compare::tests::made_up;
+    use super::super::compare::tests::{made_up, with_sensitivity};
     use super::super::svg::tests::check_nesting;
     use super::*;
 
@@ -316,15 +356,14 @@ mod tests {
     fn pages_are_well_formed_and_whole() {
         for (candidates, layers, chunks) in [(0, 0, 1), (1, 2, 1), (3, 32, 6), (8, 80, 20), (9, 1, 6)] {
             let c = made_up(candidates, layers, chunks);
+            let more = html(&with_sensitivity(c.clone(), layers));
+            check_nesting(&more);
             let page = html(&c);
             check_nesting(&page);
-            let pictures = if candidates == 0 {
-                0
-            } else if layers == 0 {
-                4
-            } else {
-                5
-            };
+            let by_sensitivity = usize::from(candidates > 0) + 1;
+            assert_eq!(more.matches("<svg").count(), page.matches("<svg").count() + by_sensitivity);
+            assert!(!more.contains("NaN") && !more.contains(">inf<"));
+            let pictures = if candidates == 0 { 0 } else { 6 + candidates };
             assert_eq!(page.matches("<svg").count(), pictures, "{candidates} {layers}");
             assert!(!page.contains("NaN") && !page.contains(">inf<"));
             // Nothing is fetched: the only address is the name of SVG's language.

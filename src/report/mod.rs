@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod html;
 pub mod imatrix;
+pub mod plans;
 mod plots;
 pub mod sensitivity;
 mod svg;

@@ -5,17 +5,17 @@ use super::compare::{Candidate, Comparison, nats, percent, range, shorten};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
 
 /// The width of all pictures, in pixels.
-const WIDTH: f64 = 960.0;
+pub(super) const WIDTH: f64 = 960.0;
 /// The size of text in pixels, as in the page's style.
-const TEXT: f64 = 12.0;
+pub(super) const TEXT: f64 = 12.0;
 
 /// A box on the picture.
 #[derive(Debug, Clone, Copy)]
-struct Area {
-    left: f64,
-    top: f64,
-    right: f64,
-    bottom: f64,
+pub(super) struct Area {
+    pub left: f64,
+    pub top: f64,
+    pub right: f64,
+    pub bottom: f64,
 }
 
 impl Area {
@@ -32,7 +32,7 @@ impl Area {
 }
 
 /// Axes with their grid: numbers at the left and below.
-fn axes(
+pub(super) fn axes(
     svg: &mut Svg,
     area: Area,
     x: (&Scale, &[f64], &dyn Fn(f64) -> String),
@@ -143,7 +143,7 @@ pub fn size_against_kld(c: &Comparison) -> String {
 }
 
 /// A tick of a logarithmic axis.
-fn tick_label(x: f64) -> String {
+pub(super) fn tick_label(x: f64) -> String {
     if x == 0.0 {
         return "0".into();
     }

@@ -12,7 +12,8 @@ pub fn table(s: &Sensitivity) -> String {
             kinds.push(role(&m.name));
         }
     }
-    let mut table = Table::new(&["matrices", "number", "weights", "probe", "error", "KL divergence", "most in"]);
+    let mut table =
+        Table::new(&["matrices", "number", "weights", "probe", "error", "KL divergence", "most in"]);
     for kind in kinds {
         let of: Vec<_> = s.matrices.iter().filter(|m| role(&m.name) == kind).collect();
         let weights: u64 = of.iter().map(|m| m.shape.iter().product::<u64>()).sum();

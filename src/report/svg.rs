@@ -158,6 +158,16 @@ impl Svg {
         );
     }
 
+    /// A rectangle of a colour of its own; a reader's pointer shows `title`.
+    pub fn tile(&mut self, colour: &str, (x, y): (f64, f64), (w, h): (f64, f64), title: &str) {
+        let title = escape(title);
+        let _ = writeln!(
+            self.body,
+            "<rect style=\"fill:{colour}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\">\
+             <title>{title}</title></rect>"
+        );
+    }
+
     /// The mark of series `i`, of radius `r`; a reader's pointer shows `title`.
     pub fn mark(&mut self, i: usize, (x, y): (f64, f64), r: f64, title: &str) {
         let at = |dx: f64, dy: f64| format!("{:.1},{:.1}", x + dx * r, y + dy * r);

@@ -188,13 +188,7 @@ impl Network<'_> {
     ///
     /// # Panics
     /// If the type cannot be decoded, or the bytes are no whole rows.
-    pub fn exact<'m>(
-        &self,
-        name: &str,
-        dtype: DType,
-        bytes: Vec<u8>,
-        shape: (usize, usize),
-    ) -> Matrix<'m> {
+    pub fn exact<'m>(&self, name: &str, dtype: DType, bytes: Vec<u8>, shape: (usize, usize)) -> Matrix<'m> {
         Matrix::new(name.into(), dtype, bytes.into(), RowOrder::Same, shape, Precision::Exact, self.isa)
     }
 

@@ -61,8 +61,7 @@ pub fn print(s: &Sensitivity) -> String {
 }
 
 fn entry(m: &Matrix) -> Entry {
-    let probe =
-        |p: &Probe| Probed { r#type: p.dtype.name().into(), error: p.error, kld: p.kld };
+    let probe = |p: &Probe| Probed { r#type: p.dtype.name().into(), error: p.error, kld: p.kld };
     Entry {
         name: m.name.clone(),
         shape: m.shape.clone(),

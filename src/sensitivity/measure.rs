@@ -96,8 +96,7 @@ pub fn measure(
         let why = format!("token {t} is beyond the vocabulary of {vocab}");
         return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
     }
-    let mut m =
-        Measuring { network, chunks, wanted, room, found: Vec::new(), ways: Vec::new(), held: 0 };
+    let mut m = Measuring { network, chunks, wanted, room, found: Vec::new(), ways: Vec::new(), held: 0 };
     m.begin()?;
     for layer in 0..network.depth() {
         m.layer(layer)?;
@@ -211,7 +210,11 @@ impl Measuring<'_> {
             probes.push(Probe { dtype, error, kld: 0.0 });
             let place = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
             let from = |first: usize, count: usize| {
-                Ok(tokens[first..first + count].iter().flat_map(|t| &values[place(t)..][..n]).copied().collect())
+                Ok(tokens[first..first + count]
+                    .iter()
+                    .flat_map(|t| &values[place(t)..][..n])
+                    .copied()
+                    .collect())
             };
             self.way(Changed::Matrix(0, p), from)?;
         }
@@ -338,8 +341,7 @@ impl Measuring<'_> {
         let weights = decoded(output, &rows_of(output.rows));
         finite(&output.name, &weights, n)?;
         let judge = Judge { isa: network.isa, cols: n, weights, inputs: &inputs };
-        let errors: Vec<_> =
-            self.types(n as u64).into_iter().map(|t| (t, judge.error(t, &how))).collect();
+        let errors: Vec<_> = self.types(n as u64).into_iter().map(|t| (t, judge.error(t, &how))).collect();
         let mut matrix = Matrix {
             name: output.name.clone(),
             shape: vec![output.rows as u64, n as u64],

@@ -59,6 +59,7 @@ pub fn made_up(candidates: usize, layers: u32, chunks: usize) -> Comparison {
             summary: s.summary().unwrap(),
             kld_interval: Bootstrap::default().kld(&s),
             ratio_to_first: (i > 0).then(|| ratio_interval(&s, &first)).flatten(),
+            predicted_kld: None,
             tensors,
             histogram: kld_histogram(&s),
             prompt_tps: Some(100.0 / bits[n]),
@@ -85,6 +86,7 @@ pub fn made_up(candidates: usize, layers: u32, chunks: usize) -> Comparison {
             generate_tps: Some(3.21),
         },
         floor: scores(chunks, 1e-5).summary(),
+        sensitivity: None,
         candidates: models.collect(),
     }
 }
@@ -107,6 +109,18 @@ fn tables_fit_a_terminal() {
         }
     }
     c_without_anything();
+}
+
+/// Costs of matrices, and predictions that follow from them.
+pub fn with_sensitivity(mut c: Comparison, layers: u32) -> Comparison {
+    let cost = |layer, role: &str, kld| Cost { layer, role: role.into(), kld };
+    let mut matrices = vec![cost(None, "token_embd", 0.003), cost(None, "output", 0.0)];
+    for layer in 0..layers {
+        matrices.extend(ROLES.iter().map(|r| cost(Some(layer), r, 1e-4 * f64::from(1 + layer))));
+    }
+    c.sensitivity = Some(Sensitive { origin: "measured".into(), probe: "q3_k".into(), matrices });
+    c.candidates.iter_mut().for_each(|m| m.predicted_kld = m.kld().map(|k| k.mean.value * 0.9));
+    c
 }
 
 fn c_without_anything() {

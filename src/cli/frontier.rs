@@ -1,0 +1,226 @@
+//! `ggufkit frontier`: what every size of a model would cost.
+
+use std::path::PathBuf;
+
+use calibration::budget;
+use clap::Args;
+use formats::model::Encoding;
+use serde_json::json;
+
+use super::options::Input;
+use super::print;
+use super::sensitivity;
+use super::types::{self, Types, types};
+use crate::disk::{self, NewFile};
+use crate::error::Result;
+use crate::fit::{Choices, Freedom};
+use crate::memory::{Runtime, Use};
+use crate::plan::{self, Wishes, scheme};
+use crate::report::html::page;
+use crate::report::plans::{Point, frontier};
+use crate::report::{self, Table};
+use crate::runner::CacheKind;
+use crate::sensitivity::{Sensitivity, quick};
+use crate::source::Source;
+
+/// `ggufkit frontier`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ggufkit frontier model.gguf --sensitivity model.sensitivity.json --report frontier.html
+  ggufkit quantize model.gguf small.gguf --bits-per-weight 4.1 --sensitivity model.sensitivity.json --imatrix imatrix.gguf")]
+pub struct Frontier {
+    #[command(flatten)]
+    input: Input,
+    /// What errors in each matrix cost, as `sensitivity` measured it; guessed if not given
+    #[arg(long, value_name = "FILE")]
+    sensitivity: Option<PathBuf>,
+    /// Types to choose from
+    #[arg(long, value_name = "TYPES", default_value = types::USUAL, value_parser = types)]
+    types: Types,
+    /// Tokens of the context whose memory is shown
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    context: u64,
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    rows: u32,
+    /// Write a page with a picture
+    #[arg(long, value_name = "OUT.html")]
+    report: Option<PathBuf>,
+    /// Print JSON: every point
+    #[arg(long)]
+    json: bool,
+}
+
+/// A size of the model.
+struct Size {
+    name: String,
+    bytes: u64,
+    bits: f64,
+    kld: f64,
+    memory: Option<u64>,
+}
+
+/// A scheme, with the size of the frontier that loses as much.
+struct Known {
+    size: Size,
+    /// The least that may be lost in no more bytes.
+    least: Option<f64>,
+}
+
+impl Frontier {
+    pub fn run(&self) -> Result<()> {
+        let source = self.input.open()?;
+        self.report.as_deref().map(|path| NewFile::create(path, 0)).transpose()?;
+        let known = match &self.sensitivity {
+            Some(path) => sensitivity::read(path)?,
+            None => quick::guess(&source)?,
+        };
+        let freedom = Freedom { types: &self.types.0, named: true, sensitivity: &known };
+        let mut wishes = wishes();
+        let choices = Choices::find(&source, &mut wishes, freedom)?;
+        let all = budget::frontier(&choices.items);
+        let how = Use { runtime: Runtime::LlamaCpp, context: self.context, kv: CacheKind::F16 };
+        // Of some models the memory is not known.
+        let beside = choices.beside(how).ok();
+        let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
+            name,
+            bytes,
+            bits: 8.0 * tensors as f64 / choices.weights.max(1) as f64,
+            kld,
+            memory: beside.map(|b| b + tensors),
+        };
+        let points: Vec<Size> = all
+            .iter()
+            .map(|s| {
+                let (bytes, tensors) = (choices.fixed + s.bytes, choices.fixed_tensors + s.bytes);
+                size(String::new(), bytes, tensors, s.loss + choices.fixed_loss)
+            })
+            .collect();
+        let mut schemes = Vec::new();
+        for scheme in scheme::all() {
+            wishes.scheme = Some(scheme.clone());
+            let Ok(plan) = plan::plan(&source, &wishes) else { continue };
+            // Types of which nothing is known have no place in the picture.
+            let Some(kld) = predicted(&known, &plan) else { continue };
+            let tensors = plan.layout.tensors.iter().map(|t| t.place.len).sum();
+            let size = size(scheme.name.clone(), plan.bytes(), tensors, kld);
+            let least = points.iter().take_while(|p| p.bytes <= size.bytes).last().map(|p| p.kld);
+            schemes.push(Known { size, least });
+        }
+        schemes.sort_by_key(|s| s.size.bytes);
+        let (heading, about) = (heading(self.context), known.summary());
+        let shown = thinned(&points, self.rows as usize);
+        let rows: Vec<Vec<String>> = shown.iter().map(|s| row(s)).collect();
+        let beside_rows: Vec<Vec<String>> = schemes
+            .iter()
+            .map(|s| {
+                let share = s
+                    .least
+                    .map_or(String::new(), |l| format!("{:.2}", l / s.size.kld.max(f64::MIN_POSITIVE)));
+                [vec![s.size.name.clone()], row(&s.size), vec![share]].concat()
+            })
+            .collect();
+        let scheme_heading: Vec<String> =
+            [vec!["scheme".to_string()], heading.clone(), vec!["least in no more".into()]].concat();
+        if let Some(path) = &self.report {
+            let point = |s: &Size| Point { name: s.name.clone(), bytes: s.bytes, kld: s.kld };
+            let line: Vec<Point> = points.iter().map(point).collect();
+            let marks: Vec<Point> = schemes.iter().map(|s| point(&s.size)).collect();
+            let text = page(
+                &format!("Sizes of {}", source.path.display()),
+                &format!(
+                    "Predicted KL divergence, {about}. The line is the least that can be had in each size."
+                ),
+                &[frontier(&line, &marks)],
+                &[(heading.clone(), rows.clone()), (scheme_heading.clone(), beside_rows.clone())],
+            );
+            let file = NewFile::create(path, text.len() as u64)?;
+            file.write(0, text.as_bytes())?;
+            disk::finish(vec![file])?;
+        }
+        if self.json {
+            return print(&as_json(&source, &known, &points, &schemes));
+        }
+        let table = |heading: &[String], rows: Vec<Vec<String>>| {
+            let mut table = Table::new(&heading.iter().map(String::as_str).collect::<Vec<_>>());
+            rows.into_iter().for_each(|r| table.row(r));
+            table.to_string()
+        };
+        let mut text = format!("{}: predicted KL divergence, {about}\n\n", source.path.display());
+        text += &table(&heading, rows);
+        text += "\n";
+        text += &table(&scheme_heading, beside_rows);
+        if let Some(path) = &self.report {
+            text += &format!("\n{}\n", path.display());
+        }
+        print(&text)
+    }
+}
+
+fn wishes() -> Wishes {
+    // Sizes do not depend on it, and most of what is chosen here is made with it.
+    Wishes {
+        out: "frontier.gguf".into(),
+        importance: true,
+        allow_requantize: true,
+        force: true,
+        ..Wishes::default()
+    }
+}
+
+/// The divergence of a plan; `None` if nothing is known of a type that it has.
+fn predicted(known: &Sensitivity, plan: &plan::Plan) -> Option<f64> {
+    let mut sum = 0.0;
+    for t in &plan.layout.tensors {
+        let Encoding::Blocks(dtype) = t.encoding else { return None };
+        if let Some(m) = known.matrix(&t.name) {
+            sum += m.loss(dtype)?;
+        }
+    }
+    Some(sum)
+}
+
+fn heading(context: u64) -> Vec<String> {
+    ["size", "bits", "predicted KLD", &format!("memory, {context} tokens")].map(String::from).to_vec()
+}
+
+fn row(s: &Size) -> Vec<String> {
+    vec![
+        report::bytes(s.bytes),
+        format!("{:.2}", s.bits),
+        format!("{:.6}", s.kld),
+        s.memory.map_or(String::new(), report::bytes),
+    ]
+}
+
+/// So many of them, at about equal steps of size.
+fn thinned(points: &[Size], rows: usize) -> Vec<&Size> {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
+    let step = (last.bytes - first.bytes) as f64 / (rows - 1) as f64;
+    let mut shown: Vec<&Size> = Vec::new();
+    for (i, p) in points.iter().enumerate() {
+        let wanted = first.bytes as f64 + shown.len() as f64 * step;
+        if p.bytes as f64 >= wanted || i + 1 == points.len() {
+            shown.push(p);
+        }
+    }
+    shown
+}
+
+fn as_json(source: &Source, known: &Sensitivity, points: &[Size], schemes: &[Known]) -> String {
+    let point =
+        |s: &Size| json!({"bytes": s.bytes, "bits_per_weight": s.bits, "kld": s.kld, "memory": s.memory});
+    let scheme = |s: &Known| {
+        let mut value = point(&s.size);
+        value["name"] = json!(s.size.name);
+        value["least_in_no_more_bytes"] = json!(s.least);
+        value
+    };
+    let value = json!({
+        "model": source.path.display().to_string(),
+        "origin": known.summary(),
+        "points": points.iter().map(point).collect::<Vec<_>>(),
+        "schemes": schemes.iter().map(scheme).collect::<Vec<_>>(),
+    });
+    format!("{value:#}\n")
+}
