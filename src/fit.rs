@@ -359,7 +359,8 @@ impl Choices {
             for (i, (dtype, layers)) in types.iter().enumerate() {
                 if i != most {
                     let all: Vec<String> = layers.iter().map(u64::to_string).collect();
-                    rules.push(rule(&format!(r"^blk\.({})\.{part}$", all.join("|")), *dtype));
+                    let all = if let [one] = &all[..] { one.clone() } else { format!("({})", all.join("|")) };
+                    rules.push(rule(&format!(r"^blk\.{all}\.{part}$"), *dtype));
                 }
             }
             rules.push(rule(&format!(r"^blk\.\d+\.{part}$"), types[most].0));

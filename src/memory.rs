@@ -199,3 +199,64 @@ impl Memory {
 pub fn reserve(ram: u64) -> u64 {
     (512 << 20) + ram / 16
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn llama(layers: u32, heads: u32, kv: u32) -> Metadata {
+        let mut m = Metadata::new();
+        m.set("general.architecture", Value::text("llama"));
+        for (key, value) in [
+            ("block_count", layers),
+            ("embedding_length", 4096),
+            ("feed_forward_length", 11008),
+            ("attention.head_count", heads),
+            ("attention.head_count_kv", kv),
+            ("context_length", 4096),
+        ] {
+            m.set(&format!("llama.{key}"), Value::U32(value));
+        }
+        m
+    }
+
+    #[test]
+    fn the_graph_is_llama_cpps() {
+        // Its buffers, as its log has them for two layers of this shape with 64, 512 and 4096 tokens of context.
+        const MIB: f64 = (1 << 20) as f64;
+        let shape = Shape::read(&llama(2, 32, 32), 32000).unwrap();
+        for (context, cache, compute) in [(64, 8.0, 12.0955), (512, 16.0, 97.0137), (4096, 128.0, 100.5137)] {
+            let how = Use { runtime: Runtime::LlamaCpp, context, kv: CacheKind::F16 };
+            let m = Memory::of(&shape, 0, how);
+            assert_eq!(m.cache as f64 / MIB, cache);
+            // Without the inputs of products, which it does not count there.
+            let products = (512.min(context) * 11008 * 9 / 8) as f64;
+            let found = (m.compute as f64 - products) / MIB;
+            assert!((found / compute - 1.0).abs() < 0.003, "{context}: {found} {compute}");
+        }
+        let q8 = Use { runtime: Runtime::LlamaCpp, context: 4096, kv: CacheKind::Q8_0 };
+        assert_eq!(Memory::of(&shape, 0, q8).cache, 68 << 20);
+        assert_eq!(Memory::of(&shape, 7, q8).total(), Memory::of(&shape, 0, q8).total() + 7);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        let shape = Shape::read(&llama(32, 32, 8), 32000).unwrap();
+        assert_eq!((shape.cached, shape.keys, shape.queries), (32 * 8 * 256, 8 * 256, 4096));
+        for (key, value) in [
+            ("llama.attention.head_count_kv", Value::U64(1 << 60)),
+            ("llama.feed_forward_length", Value::U64(u64::MAX)),
+            ("llama.attention.key_length", Value::U64(u64::MAX)),
+            ("llama.block_count", Value::U64(1 << 40)),
+            ("llama.attention.head_count", Value::text("many")),
+            ("llama.ssm.state_size", Value::U32(16)),
+            ("general.architecture", Value::text("other")),
+        ] {
+            let mut m = llama(32, 32, 8);
+            m.set(key, value);
+            assert!(Shape::read(&m, 32000).is_err(), "{key}");
+        }
+        let none = Shape::read(&llama(1, 0, 0), 0).unwrap();
+        assert_eq!(none.cached, 0);
+    }
+}

@@ -86,7 +86,6 @@ struct Edge {
     class: usize,
     to: usize,
     bytes: u64,
-    loss: f64,
     gain: f64,
 }
 
@@ -96,8 +95,7 @@ fn edges(classes: &[Vec<Item>], hulls: &[Vec<usize>]) -> Vec<Edge> {
     for (class, (items, hull)) in classes.iter().zip(hulls).enumerate() {
         for pair in hull.windows(2) {
             let (a, b) = (items[pair[0]], items[pair[1]]);
-            let (bytes, loss) = (b.bytes - a.bytes, b.loss - a.loss);
-            edges.push(Edge { class, to: pair[1], bytes, loss, gain: gain(a, b) });
+            edges.push(Edge { class, to: pair[1], bytes: b.bytes - a.bytes, gain: gain(a, b) });
         }
     }
     edges.sort_by(|a, b| b.gain.total_cmp(&a.gain).then(a.class.cmp(&b.class)));
@@ -290,19 +288,15 @@ pub fn frontier(classes: &[Vec<Item>]) -> Vec<Solution> {
     let worth: Vec<Vec<usize>> = classes.iter().map(|c| worth(c)).collect();
     let hulls: Vec<Vec<usize>> = classes.iter().zip(&worth).map(|(c, w)| hull(c, w)).collect();
     let mut chosen: Vec<usize> = hulls.iter().map(|h| h[0]).collect();
-    let mut now = sum(classes, &chosen);
-    let mut all = Vec::new();
-    let solution = |chosen: &[usize], now: Item| Solution {
-        chosen: chosen.to_vec(),
-        bytes: now.bytes,
-        loss: now.loss,
-        bound: now.loss,
+    // Summed up anew each time: what is left of large losses taken off again would hide the smallest.
+    let solution = |chosen: &[usize]| {
+        let Item { bytes, loss } = sum(classes, chosen);
+        Solution { chosen: chosen.to_vec(), bytes, loss, bound: loss }
     };
-    all.push(solution(&chosen, now));
+    let mut all = vec![solution(&chosen)];
     for edge in edges(classes, &hulls) {
         chosen[edge.class] = edge.to;
-        now = Item { bytes: now.bytes + edge.bytes, loss: now.loss + edge.loss };
-        all.push(solution(&chosen, now));
+        all.push(solution(&chosen));
     }
     all
 }

@@ -33,16 +33,16 @@ pub struct Fitting {
     #[arg(long, value_name = "X", value_parser = bits)]
     pub bits_per_weight: Option<f64>,
     /// Tokens of the context that is to fit; 4096 if not given, or the model's own if that is shorter
-    #[arg(long, value_name = "N", requires = "fit", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub context: Option<u64>,
     /// How keys and values are kept; whichever of f16 and q8_0 loses least if not given
-    #[arg(long, value_name = "TYPE", requires = "fit")]
+    #[arg(long, value_name = "TYPE")]
     pub kv: Option<Kv>,
     /// What is left to the system; half a GiB and a sixteenth of the memory if not given
-    #[arg(long, value_name = "SIZE", requires = "fit", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub reserve: Option<u64>,
     /// What runs the model
-    #[arg(long, value_enum, requires = "fit", default_value = "llama.cpp")]
+    #[arg(long, value_enum, default_value = "llama.cpp")]
     pub runtime: Runner,
     /// Types to choose from
     #[arg(long, value_name = "TYPES", value_parser = types)]
@@ -98,8 +98,14 @@ fn bits(text: &str) -> std::result::Result<f64, String> {
     bits.ok_or_else(|| format!("{text:?} is not a number of bits"))
 }
 
-/// The context that is meant where none is said.
-pub const CONTEXT: u64 = 4096;
+/// The context that is meant where none is said: 4096 tokens, or as many as the model was made for.
+pub fn usual_context(source: &Source) -> u64 {
+    const USUAL: u64 = 4096;
+    match Shape::read(&source.model.metadata, 0).map_or(0, |s| s.context) {
+        0 => USUAL,
+        most => most.min(USUAL),
+    }
+}
 
 impl Fitting {
     /// Whether anything is to be fitted.
@@ -117,6 +123,14 @@ impl Fitting {
             ("--sensitivity", self.sensitivity.is_some()),
             ("--write-recipe", self.write_recipe.is_some()),
         ];
+        let of_memory = [
+            ("--context", self.context.is_some()),
+            ("--kv", self.kv.is_some()),
+            ("--reserve", self.reserve.is_some()),
+        ];
+        if let Some((option, _)) = of_memory.iter().find(|o| o.1 && self.fit.is_none()) {
+            return Err(Error::usage(format!("{option} is for fitting into memory")).or("--fit RAM"));
+        }
         match alone.iter().find(|a| a.1) {
             Some((option, _)) if !self.is_asked() => Err(Error::usage(format!("{option} is for fitting"))
                 .or("say what to fit into: --fit RAM, --size BYTES or --bits-per-weight X")),
@@ -132,8 +146,7 @@ impl Fitting {
             return Ok(Goal::Bits(bits));
         }
         let ram = self.fit.expect("one of them is asked for");
-        let most = Shape::read(&source.model.metadata, 0)?.context;
-        let context = self.context.unwrap_or(if most > 0 { CONTEXT.min(most) } else { CONTEXT });
+        let context = self.context.unwrap_or_else(|| usual_context(source));
         let kinds = match self.kv {
             Some(kv) => vec![kv.into()],
             None => vec![CacheKind::F16, CacheKind::Q8_0],

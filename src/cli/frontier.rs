@@ -7,6 +7,7 @@ use clap::Args;
 use formats::model::Encoding;
 use serde_json::json;
 
+use super::fit::usual_context;
 use super::options::Input;
 use super::print;
 use super::sensitivity;
@@ -37,9 +38,9 @@ pub struct Frontier {
     /// Types to choose from
     #[arg(long, value_name = "TYPES", default_value = types::USUAL, value_parser = types)]
     types: Types,
-    /// Tokens of the context whose memory is shown
-    #[arg(long, value_name = "N", default_value_t = 4096)]
-    context: u64,
+    /// Tokens of the context whose memory is shown; 4096 if not given, or the model's own if that is shorter
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    context: Option<u64>,
     /// Rows of the table
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1000))]
     rows: u32,
@@ -79,7 +80,11 @@ impl Frontier {
         let mut wishes = wishes();
         let choices = Choices::find(&source, &mut wishes, freedom)?;
         let all = budget::frontier(&choices.items);
-        let how = Use { runtime: Runtime::LlamaCpp, context: self.context, kv: CacheKind::F16 };
+        let context = match self.context {
+            Some(context) => context,
+            None => usual_context(&source),
+        };
+        let how = Use { runtime: Runtime::LlamaCpp, context, kv: CacheKind::F16 };
         // Of some models the memory is not known.
         let beside = choices.beside(how).ok();
         let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
@@ -93,7 +98,7 @@ impl Frontier {
             .iter()
             .map(|s| {
                 let (bytes, tensors) = (choices.fixed + s.bytes, choices.fixed_tensors + s.bytes);
-                size(String::new(), bytes, tensors, s.loss + choices.fixed_loss)
+                size(String::new(), bytes, tensors, (s.loss + choices.fixed_loss).max(0.0))
             })
             .collect();
         let mut schemes = Vec::new();
@@ -104,11 +109,13 @@ impl Frontier {
             let Some(kld) = predicted(&known, &plan) else { continue };
             let tensors = plan.layout.tensors.iter().map(|t| t.place.len).sum();
             let size = size(scheme.name.clone(), plan.bytes(), tensors, kld);
-            let least = points.iter().take_while(|p| p.bytes <= size.bytes).last().map(|p| p.kld);
+            let room = size.bytes.checked_sub(choices.fixed);
+            let found = room.and_then(|room| budget::solve(&choices.items, room));
+            let least = found.map(|f| f.loss + choices.fixed_loss);
             schemes.push(Known { size, least });
         }
         schemes.sort_by_key(|s| s.size.bytes);
-        let (heading, about) = (heading(self.context), known.summary());
+        let (heading, about) = (heading(context), known.summary());
         let shown = thinned(&points, self.rows as usize);
         let rows: Vec<Vec<String>> = shown.iter().map(|s| row(s)).collect();
         let beside_rows: Vec<Vec<String>> = schemes

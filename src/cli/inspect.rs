@@ -8,7 +8,7 @@ use formats::metadata::Value;
 use formats::model::Tensor;
 use serde_json::json;
 
-use super::fit::CONTEXT;
+use super::fit::usual_context;
 use super::options::Input;
 use super::print;
 use crate::error::Result;
@@ -56,8 +56,7 @@ impl Inspect {
         let tensors = &source.model.tensors;
         let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
         let shape = Shape::read(&source.model.metadata, vocab)?;
-        let usual = if shape.context > 0 { CONTEXT.min(shape.context) } else { CONTEXT };
-        let context = self.context.unwrap_or(usual);
+        let context = self.context.unwrap_or_else(|| usual_context(&source));
         let weights = tensors.iter().map(|t| t.place.len).sum();
         let mut table = Table::new(&[
             "runs in",

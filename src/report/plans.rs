@@ -1,15 +1,23 @@
 //! Pictures of plans: which type each matrix has, what errors in it cost, and what was predicted.
 
 use super::compare::{Candidate, Comparison, nats, shorten};
-use super::plots::{Area, TEXT, WIDTH, axes, tick_label};
+use super::plots::{Area, TEXT, WIDTH, axes, best_place, tick_label};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
 use formats::block::DType;
 
 /// The colour of a type among those that there are, from red for the fewest bits to blue for the most.
 fn colour(at: usize, of: usize) -> String {
-    let part = at as f64 / (of.max(2) - 1) as f64;
-    // Neighbours differ in lightness as well.
-    format!("hsl({:.0} 65% {}%)", 5.0 + 235.0 * part, if at.is_multiple_of(2) { 62 } else { 46 })
+    const STOPS: [[f64; 3]; 5] = [
+        [178.0, 24.0, 43.0],
+        [239.0, 138.0, 68.0],
+        [240.0, 210.0, 90.0],
+        [90.0, 170.0, 150.0],
+        [33.0, 90.0, 172.0],
+    ];
+    let part = at as f64 / (of.max(2) - 1) as f64 * (STOPS.len() - 1) as f64;
+    let first = (part as usize).min(STOPS.len() - 2);
+    let mixed = |i: usize| STOPS[first][i] + (STOPS[first + 1][i] - STOPS[first][i]) * (part - first as f64);
+    format!("#{:02x}{:02x}{:02x}", mixed(0) as u8, mixed(1) as u8, mixed(2) as u8)
 }
 
 /// Bits for a weight, by a type's name.
@@ -62,7 +70,7 @@ pub fn type_map(c: &Comparison, candidate: usize) -> String {
         return String::new();
     }
     let layers = m.tensors.iter().filter_map(|t| t.layer).max().map_or(0, |n| n as usize + 1);
-    let left = roles.iter().map(|r| text_width(&shorten(r, 24), TEXT)).fold(60.0, f64::max) + 12.0;
+    let left = roles.iter().map(|r| text_width(&shorten(r, 24), TEXT)).fold(60.0, f64::max) + 16.0;
     let right = WIDTH - 150.0;
     let (width, height) = ((right - left) / layers.max(1) as f64, 18.0);
     let rows = roles.len().max(single.len());
@@ -200,7 +208,10 @@ pub struct Point {
 
 /// The frontier as a line, with schemes beside it.
 pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
-    let all = || line.iter().chain(schemes).filter(|p| p.kld > 0.0);
+    // Below the best of the schemes that lose anything, the line only goes on to where nothing is lost.
+    let least = schemes.iter().map(|p| p.kld).filter(|k| *k > 1e-6).fold(f64::INFINITY, f64::min) / 2.0;
+    let least = if least.is_finite() { least } else { f64::MIN_POSITIVE };
+    let all = || line.iter().chain(schemes).filter(|p| p.kld >= least);
     let Some(largest) = all().map(|p| p.bytes).max() else { return String::new() };
     let mut unit = 1u64;
     while largest / unit >= 1024 {
@@ -213,16 +224,23 @@ pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
     let mut svg = Svg::new(WIDTH, area.bottom + 50.0);
     let (low, high) = (all().map(size).fold(f64::INFINITY, f64::min), all().map(size).fold(0.0, f64::max));
     let x = Scale::linear(low * 0.95, high * 1.03, area.left, area.right);
-    let (least, most) =
-        (all().map(|p| p.kld).fold(f64::INFINITY, f64::min), all().map(|p| p.kld).fold(0.0, f64::max));
-    let y = Scale::log(least / 1.2, most * 1.2, area.bottom, area.top);
+    let lowest = all().map(|p| p.kld).fold(f64::INFINITY, f64::min);
+    let highest = all().map(|p| p.kld).fold(0.0, f64::max);
+    let y = Scale::log(lowest / 1.2, highest * 1.2, area.bottom, area.top);
     axes(&mut svg, area, (&x, &x.ticks(8), &tick_label), (&y, &y.ticks(6), &tick_label));
-    let path: Vec<_> = line.iter().filter(|p| p.kld > 0.0).map(|p| (x.at(size(p)), y.at(p.kld))).collect();
+    let path: Vec<_> = line.iter().filter(|p| p.kld >= least).map(|p| (x.at(size(p)), y.at(p.kld))).collect();
     svg.path(0, &path);
-    for p in schemes.iter().filter(|p| p.kld > 0.0) {
-        let at = (x.at(size(p)), y.at(p.kld));
-        svg.mark(1, at, 4.0, &format!("{}: {}, {}", p.name, super::bytes(p.bytes), nats(p.kld)));
-        svg.text("note", (at.0 + 7.0, at.1 - 5.0), Anchor::Start, &p.name);
+    let shown: Vec<_> = schemes.iter().filter(|p| p.kld >= least).collect();
+    let places: Vec<_> = shown.iter().map(|p| (x.at(size(p)), y.at(p.kld))).collect();
+    let mut taken: Vec<Area> = Vec::new();
+    for (p, &(px, py)) in shown.iter().zip(&places) {
+        svg.mark(1, (px, py), 4.0, &format!("{}: {}, {}", p.name, super::bytes(p.bytes), nats(p.kld)));
+        taken.push(Area { left: px - 5.0, top: py - 5.0, right: px + 5.0, bottom: py + 5.0 });
+    }
+    for (p, &at) in shown.iter().zip(&places) {
+        let label = best_place(text_width(&p.name, TEXT), at, area, &taken);
+        svg.text("note", ((label.left + label.right) / 2.0, label.bottom - 3.5), Anchor::Middle, &p.name);
+        taken.push(label);
     }
     let middle = (area.left + area.right) / 2.0;
     svg.text("axis", (middle, area.bottom + 38.0), Anchor::Middle, &format!("file size, {unit_name}"));

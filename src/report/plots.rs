@@ -153,7 +153,7 @@ pub(super) fn tick_label(x: f64) -> String {
 }
 
 /// Where the label of a point covers the least.
-fn best_place(width: f64, (x, y): (f64, f64), area: Area, taken: &[Area]) -> Area {
+pub(super) fn best_place(width: f64, (x, y): (f64, f64), area: Area, taken: &[Area]) -> Area {
     let height = TEXT + 2.0;
     let at = |cx: f64, cy: f64| Area {
         left: cx - width / 2.0,

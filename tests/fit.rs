@@ -1,0 +1,312 @@
+//! Sizes, end to end: what errors cost is measured, types are chosen by it, and the file is what was asked for.
+
+mod common;
+
+use common::{Dir, demo, fails, gguf, json, ok};
+use serde_json::Value;
+
+const TYPES: &str = "q2_k,q3_k,q4_k,q6_k,f16";
+
+/// The larger bundled model as GGUF.
+fn model(dir: &Dir) -> String {
+    let out = dir.path("model.gguf");
+    ok(&["convert", &demo("model"), &out, "--type", "f16"]);
+    out
+}
+
+/// Sensitivities of a model, measured on little.
+fn measured(dir: &Dir, model: &str, types: &str, probes: &str) -> String {
+    let out = dir.path("sensitivity.json");
+    let few = ["--context", "64", "--chunks", "4", "--types", types, "--probes", probes, "-o", &out];
+    ok(&[&["sensitivity", model, &demo("calibration.txt")][..], &few].concat());
+    out
+}
+
+fn read(path: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn length(path: &str) -> u64 {
+    std::fs::metadata(path).unwrap().len()
+}
+
+/// The mean KL divergence of a model whose products are exact, over the whole text.
+fn divergence(dir: &Dir, model: &str, other: &str, text: &str) -> (f64, Option<f64>) {
+    let sensitivity = dir.path("sensitivity.json");
+    let how = ["--context", "64", "--exact", "--no-floor", "--json", "--sensitivity", &sensitivity];
+    let found = json(&[&["compare", model, other, "--text", text][..], &how].concat());
+    let at = |path: &str| found.pointer(path).and_then(Value::as_f64);
+    let kld = at("/candidates/0/summary/against/kld/mean/value").unwrap_or_else(|| panic!("{found}"));
+    (kld, at("/candidates/0/predicted_kld"))
+}
+
+#[test]
+fn what_a_matrix_costs_is_what_comparing_shows() {
+    let dir = Dir::new();
+    for (model, probe, tensors) in [
+        (
+            model(&dir),
+            "q3_k",
+            &["token_embd", "blk.0.attn_k", "blk.1.ffn_down", "blk.3.attn_output", "output"][..],
+        ),
+        // One whose embedding is the output too, and whose rows 256 does not divide.
+        (gguf(&dir), "q4_0", &["token_embd", "blk.1.ffn_up"][..]),
+    ] {
+        // All chunks of a short text, so that both see the same tokens.
+        let text = dir.path("text.txt");
+        let all = std::fs::read_to_string(demo("heldout.txt")).unwrap();
+        std::fs::write(&text, all.chars().take(1500).collect::<String>()).unwrap();
+        let out = dir.path("sensitivity.json");
+        let how = ["--context", "64", "--chunks", "1000", "--types", probe, "--probes", probe, "-o", &out];
+        ok(&[&["sensitivity", &model, &text][..], &how].concat());
+        let imatrix = dir.path("imatrix.gguf");
+        ok(&["calibrate", &model, &text, "-o", &imatrix, "--context", "64", "--output-matrix"]);
+        for name in tensors {
+            let one = dir.path("one.gguf");
+            let only = format!("^{}\\.weight$={probe}", name.replace('.', "\\."));
+            let how = ["--type", "f32", "--tensor", &only, "--allow-requantize"];
+            // A tied embedding is measured without importances.
+            let known: &[&str] = if *name == "token_embd" { &[] } else { &["--imatrix", &imatrix] };
+            ok(&[&["quantize", &model, &one][..], &how, known].concat());
+            let (kld, predicted) = divergence(&dir, &model, &one, &text);
+            let predicted = predicted.unwrap();
+            assert!((predicted / kld - 1.0).abs() < 0.01, "{name}: {predicted} {kld}");
+        }
+    }
+}
+
+#[test]
+fn files_have_the_size_that_was_asked_for() {
+    let dir = Dir::new();
+    let model = model(&dir);
+    let sensitivity = measured(&dir, &model, TYPES, "q3_k");
+    let known = read(&sensitivity);
+    assert_eq!(known["matrices"].as_array().unwrap().len(), 4 * 7 + 2);
+    assert!(known["cache"]["q8_0"].as_f64().unwrap() < 0.01);
+
+    let (out, recipe) = (dir.path("small.gguf"), dir.path("small.toml"));
+    let fit = |size: u64, more: &[&str]| {
+        let size = size.to_string();
+        let by = ["--size", &size, "--sensitivity", &sensitivity, "--types", TYPES];
+        ok(&[&["quantize", &model, &out][..], &by, more].concat())
+    };
+    let text = fit(2_500_000, &["--write-recipe", &recipe]);
+    let large = length(&out);
+    assert!((2_450_000..=2_500_000).contains(&large), "{large}");
+    assert!(text.contains("predicted KL divergence") && text.contains("the next dearer"), "{text}");
+    // The recipe alone makes the same tensors.
+    let again = dir.path("again.gguf");
+    ok(&["quantize", &model, &again, "--recipe", &recipe]);
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&again).unwrap());
+    let text = dir.path("text.txt");
+    let all = std::fs::read_to_string(demo("heldout.txt")).unwrap();
+    std::fs::write(&text, all.chars().take(6000).collect::<String>()).unwrap();
+    let (better, foretold) = divergence(&dir, &model, &out, &text);
+    let foretold = foretold.unwrap();
+    assert!((0.5..2.0).contains(&(better / foretold)), "{better} {foretold}");
+
+    // It beats the scheme of no smaller size, and more bytes are better than fewer.
+    let scheme = dir.path("scheme.gguf");
+    ok(&["quantize", &model, &scheme, "--type", "q4_k_s"]);
+    fit(length(&scheme), &[]);
+    assert!(length(&out) <= length(&scheme));
+    let ours = divergence(&dir, &model, &out, &text).0;
+    let usual = divergence(&dir, &model, &scheme, &text).0;
+    assert!(ours < usual, "{ours} {usual}");
+    assert!((better < ours) == (large > length(&out)), "{better} {ours}");
+
+    // What the user decides stays decided, and only what is allowed is taken.
+    fit(2_500_000, &["--tensor", "attn_v=q6_k", "--output-type", "q6_k"]);
+    let plan = json(&["inspect", &out, "--json"]);
+    for t in plan["tensors"].as_array().unwrap() {
+        let (name, dtype) = (t["name"].as_str().unwrap(), t["type"].as_str().unwrap());
+        if name.contains("attn_v") || name == "output.weight" {
+            assert_eq!(dtype, "q6_k", "{name}");
+        }
+        assert!(TYPES.split(',').any(|t| t == dtype) || dtype == "f32", "{name} {dtype}");
+    }
+    assert!(length(&out) <= 2_500_000);
+
+    // So many bits a weight.
+    ok(&[
+        "quantize",
+        &model,
+        &out,
+        "--bits-per-weight",
+        "4.25",
+        "--sensitivity",
+        &sensitivity,
+        "--types",
+        TYPES,
+    ]);
+    let found = json(&["frontier", &out, "--json"]);
+    let bits = found["schemes"].as_array().map_or(0, Vec::len);
+    assert!(bits > 0, "{found}");
+    let inspected = ok(&["inspect", &out]);
+    assert!(inspected.contains("4.2"), "{inspected}");
+}
+
+#[test]
+fn impossible_wishes_are_told_what_would_be_possible() {
+    let dir = Dir::new();
+    let (model, out) = (model(&dir), dir.path("out.gguf"));
+    let refused = |args: &[&str]| fails(&[&["quantize", &model, &out][..], args].concat());
+    let (code, why) = refused(&["--size", "300K"]);
+    assert_eq!(code, 1);
+    assert!(
+        why.contains("300.00 KiB is too little: the smallest file is 1.") && why.contains("hint"),
+        "{why}"
+    );
+    let (code, why) = refused(&["--bits-per-weight", "1.2"]);
+    assert!(code == 1 && why.contains("the least is 2."), "{why}");
+    let (code, why) = refused(&["--fit", "560M"]);
+    assert_eq!(code, 1);
+    for part in ["for the system", "the smallest that can be run needs", "--fit 0.6G or more", "--reserve"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    let (_, why) = refused(&["--fit", "560M", "--kv", "f16", "--runtime", "ggufkit"]);
+    assert!(why.contains("--kv q8_0"), "{why}");
+    for (args, part) in [
+        (&["--fit", "8G", "--type", "q4_k"][..], "choose the types themselves"),
+        (&["--fit", "8G", "--size", "1G"], "cannot be used with"),
+        (&["--type", "q4_k", "--types", "q4_k"], "--types is for fitting"),
+        (&["--size", "3M", "--context", "64"], "--fit"),
+        (&["--fit", "8G", "--context", "100000"], "the model was made for 256 tokens"),
+        (&["--size", "3M", "--types", "nvfp4"], "nvfp4 brings tensors of its own"),
+        (&["--size", "3M", "--types", "q9"], "q9"),
+    ] {
+        let (code, why) = refused(args);
+        assert!(code == 2 && why.contains(part), "{args:?}: {why}");
+    }
+    let (code, why) = fails(&["quantize", &model, &dir.path("out.bin"), "--size", "3M"]);
+    assert!(code == 2 && why.contains("only a GGUF"), "{why}");
+    assert!(!std::path::Path::new(&out).exists());
+}
+
+#[test]
+fn a_machine_gets_what_it_can_hold() {
+    let dir = Dir::new();
+    let (model, out) = (model(&dir), dir.path("out.gguf"));
+    // All of it would fit with plenty to spare.
+    let text = ok(&["quantize", &model, &out, "--fit", "8G", "--dry-run"]);
+    assert!(text.contains("8.00 GiB of memory, 1.00 GiB of it for the system"), "{text}");
+    assert!(
+        text.contains("llama.cpp with 256 tokens of context as f16") && text.contains("guessed"),
+        "{text}"
+    );
+    assert!(!std::path::Path::new(&out).exists());
+    // A tight one: the memory that is foretold is what `inspect` says of the file.
+    let how = ["--fit", "40M", "--reserve", "2500K", "--kv", "f16", "--runtime", "ggufkit"];
+    let text = ok(&[&["quantize", &model, &out][..], &how].concat());
+    let found = json(&["inspect", &out, "--memory", "--json"]);
+    let of = |i: usize| found["memory"][i]["total"].as_u64().unwrap();
+    let (total, room) = (of(2), 40 * 1024 * 1024 - 2500 * 1024);
+    assert_eq!(
+        (found["memory"][2]["runtime"].as_str(), found["memory"][2]["kv"].as_str()),
+        (Some("ggufkit"), Some("f16"))
+    );
+    assert!(total <= room && total + 65_536 > room, "{total} {room}\n{text}");
+    assert!(of(3) < total);
+    assert!(ok(&["inspect", &out, "--memory", "--context", "64"]).contains("64 tokens"), "{text}");
+}
+
+#[test]
+fn the_frontier_is_below_every_scheme() {
+    let dir = Dir::new();
+    let (model, page) = (model(&dir), dir.path("page.html"));
+    let found = json(&["frontier", &model, "--json", "--report", &page]);
+    let points = found["points"].as_array().unwrap();
+    let at = |p: &Value, key: &str| p[key].as_f64().unwrap();
+    for pair in points.windows(2) {
+        assert!(at(&pair[0], "bytes") < at(&pair[1], "bytes") && at(&pair[0], "kld") >= at(&pair[1], "kld"));
+    }
+    let schemes = found["schemes"].as_array().unwrap();
+    assert!(schemes.len() > 15);
+    for s in schemes {
+        let least = s["least_in_no_more_bytes"].as_f64();
+        assert!(least.is_none_or(|l| l <= at(s, "kld") + 1e-6), "{s}");
+    }
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("<svg") && page.contains("q4_k_m"));
+    let text = ok(&["frontier", &model, "--rows", "5"]);
+    assert!(text.contains("iq4_xs") && text.contains("least in no more"), "{text}");
+}
+
+#[test]
+fn sensitivities_are_kept_and_do_not_depend_on_threads() {
+    let dir = Dir::new();
+    let model = gguf(&dir);
+    let text = demo("calibration.txt");
+    let one = |name: &str, more: &[&str]| {
+        let out = dir.path(name);
+        let how =
+            ["--context", "32", "--chunks", "3", "--types", "q4_0,q8_0", "--probes", "q4_0", "-o", &out];
+        ok(&[&["sensitivity", &model, &text][..], &how, more].concat());
+        std::fs::read_to_string(out).unwrap()
+    };
+    let all = one("a.json", &["--threads", "1"]);
+    assert_eq!(all, one("b.json", &["--threads", "3"]));
+    // With vectors on the disk.
+    assert_eq!(all, one("c.json", &["--memory", "64K"]));
+
+    // With a calibration text, what is not there is measured and kept; then it is read.
+    let (kept, out) = (dir.path("kept.json"), dir.path("out.gguf"));
+    let fit = || {
+        ok(&[
+            "quantize",
+            &model,
+            &out,
+            "--size",
+            "180K",
+            "--types",
+            "q4_0,q5_0,q8_0,f16",
+            "--calibration",
+            &text,
+            "--calibration-chunks",
+            "4",
+            "--calibration-context",
+            "32",
+            "--sensitivity",
+            &kept,
+        ])
+    };
+    assert!(fit().contains("measured on"));
+    let first = std::fs::read(&kept).unwrap();
+    fit();
+    assert_eq!(first, std::fs::read(&kept).unwrap());
+}
+
+#[test]
+fn broken_sensitivities_are_told() {
+    let dir = Dir::new();
+    let (model, out, path) = (gguf(&dir), dir.path("out.gguf"), dir.path("s.json"));
+    let how = ["--context", "32", "--chunks", "2", "--types", "q4_0,q8_0", "--probes", "q4_0", "-o", &path];
+    ok(&[&["sensitivity", &model, &demo("calibration.txt")][..], &how].concat());
+    let good = std::fs::read_to_string(&path).unwrap();
+    let refused = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let args =
+            ["quantize", &model, &out, "--size", "150K", "--types", "q4_0,q8_0", "--sensitivity", &path];
+        fails(&args).1
+    };
+    for part in [0, 1, 10, good.len() / 2, good.len() - 3] {
+        assert!(refused(&good[..part]).contains("not a file of sensitivities"));
+    }
+    for (from, to, says) in [
+        ("ggufkit sensitivity 1", "ggufkit sensitivity 9", "its format is"),
+        ("\"q8_0\":", "\"q9_9\":", "is no"),
+        ("\"q4_0\":", "\"q4_0\": \"x\", \"q5_0\":", "is no number"),
+        ("\"kld\":", "\"kld\": 1, \"more\":", "unknown field"),
+        (
+            "blk.0.attn_q.weight",
+            "blk.0.attn_x.weight",
+            "nothing is known of what errors in blk.0.attn_q.weight cost",
+        ),
+    ] {
+        let why = refused(&good.replacen(from, to, if from == "blk.0.attn_q.weight" { 1 } else { 2 }));
+        assert!(why.contains(says), "{from}: {why}");
+    }
+    let (code, why) =
+        fails(&["quantize", &model, &out, "--size", "150K", "--sensitivity", &dir.path("none.json")]);
+    assert!(code == 1 && why.contains("none.json"), "{why}");
+}
