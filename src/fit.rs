@@ -28,7 +28,7 @@ pub enum Goal {
         ram: u64,
         /// For the system, in bytes.
         reserve: u64,
-        /// How the model is run there; the caches that may be chosen from, if not all.
+        /// How the model may be run there: with one of these caches, by all of these programs.
         runs: Vec<Use>,
     },
     /// A file of so many bytes.
@@ -212,8 +212,8 @@ impl Choices {
             Goal::Ram { ram, reserve, runs } => {
                 let room = ram.saturating_sub(*reserve);
                 let mut best: Option<Fitted> = None;
-                for &run in runs {
-                    let left = room.checked_sub(self.beside(run)?);
+                for (run, beside) in self.largest(runs)? {
+                    let left = room.checked_sub(beside);
                     let header = self.fixed - self.fixed_tensors;
                     let price = sensitivity.cache(run.kv);
                     let found =
@@ -233,16 +233,25 @@ impl Choices {
         }
     }
 
+    /// For each kind of cache the run that takes most, and what it takes beside the tensors: the model is to run in all.
+    fn largest(&self, runs: &[Use]) -> Result<Vec<(Use, u64)>> {
+        let mut all: Vec<(Use, u64)> = Vec::new();
+        for &run in runs {
+            let beside = self.beside(run)?;
+            match all.iter_mut().find(|r| r.0.kv == run.kv) {
+                Some(most) if most.1 >= beside => {}
+                Some(most) => *most = (run, beside),
+                None => all.push((run, beside)),
+            }
+        }
+        Ok(all)
+    }
+
     /// Why nothing fits into a machine, and what would.
     fn too_little(&self, ram: u64, reserve: u64, runs: &[Use]) -> Result<Error> {
         let weights = self.smallest() - (self.fixed - self.fixed_tensors);
-        let mut need: Option<(u64, Use)> = None;
-        for &run in runs {
-            let all = weights + self.beside(run)?;
-            if need.is_none_or(|n| all < n.0) {
-                need = Some((all, run));
-            }
-        }
+        let all = self.largest(runs)?.into_iter().map(|(run, beside)| (weights + beside, run));
+        let need = all.min_by_key(|n| n.0);
         let Some((need, run)) = need else { return Ok(Error::usage("there is no way to run it")) };
         let bytes = report::bytes;
         let why = format!(

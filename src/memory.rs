@@ -41,10 +41,15 @@ impl Runtime {
 
 /// Tokens that are computed together.
 const BATCH: u64 = 512;
-/// What a program takes before it has a model: code, libraries, the allocator's and threads' own.
-const PROCESS: u64 = 32 << 20;
+/// What llama.cpp's programs take before they have a model, and for each layer of one.
+const LLAMA_CPP: [u64; 2] = [10 << 20, 200 << 10];
 /// What llama.cpp keeps of the largest matrix that it brings into another order, at most.
 const REORDER: u64 = 32 << 20;
+/// What ggufkit takes before it has a model.
+const GGUFKIT: u64 = 32 << 20;
+/// Addresses that are asked for and hardly touched: libraries, stacks, gaps that allocators leave. Where a limit is one of
+/// addresses (`ulimit -v`), they count.
+const UNTOUCHED: u64 = 64 << 20;
 /// What a token of a vocabulary takes: its text, its place in a table, its score.
 const TOKEN: u64 = 160;
 /// What a merge takes.
@@ -53,6 +58,8 @@ const MERGE: u64 = 200;
 /// The lengths of a model that memory depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
+    /// Layers.
+    pub layers: u64,
     /// Of a token's vector.
     pub hidden: u64,
     /// Of the feed-forward layer's, the widest one.
@@ -118,6 +125,7 @@ impl Shape {
         let inner = most(&all("feed_forward_length", count).unwrap_or_default());
         let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);
         let shape = Self {
+            layers,
             hidden,
             inner,
             queries: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
@@ -157,12 +165,14 @@ pub struct Memory {
     pub vocabulary: u64,
     /// The program.
     pub process: u64,
+    /// Addresses that are asked for and hardly touched.
+    pub untouched: u64,
 }
 
 impl Memory {
     /// Of a model whose tensors take so many bytes.
     pub fn of(shape: &Shape, weights: u64, how: Use) -> Self {
-        let Shape { hidden, inner, queries, cached, keys, vocab, merges, .. } = *shape;
+        let Shape { layers, hidden, inner, queries, cached, keys, vocab, merges, .. } = *shape;
         let Use { runtime, context, kv } = how;
         let batch = BATCH.min(context.max(1));
         let cache = |tokens: u64| cached.saturating_mul(tokens).saturating_mul(runtime.cache(kv)) / 32;
@@ -175,23 +185,30 @@ impl Memory {
                 let logits = batch * 4 * (vocab + hidden);
                 // Inputs of products in 8 bits.
                 let products = batch * inner.max(queries) * 9 / 8;
-                let reorder = (inner * hidden).min(REORDER);
-                (cache(tokens), layer.max(logits) + products, PROCESS.min(16 << 20) + reorder)
+                let reorder = (inner * hidden * 9 / 16).min(REORDER);
+                let process = LLAMA_CPP[0] + layers * LLAMA_CPP[1] + reorder;
+                (cache(tokens), layer.max(logits) + products, process)
             }
             Runtime::Ggufkit => {
                 let vectors = 3 * hidden + 3 * queries + keys + 2 * inner;
                 let products = inner.max(queries) * 2;
                 let compute = batch * 4 * vectors + batch * products + vocab * 4;
-                (cache(context.next_multiple_of(16)), compute, PROCESS)
+                (cache(context.next_multiple_of(16)), compute, GGUFKIT)
             }
         };
-        Self { weights, cache, compute, vocabulary: vocab * TOKEN + merges * MERGE, process }
+        let vocabulary = vocab * TOKEN + merges * MERGE;
+        Self { weights, cache, compute, vocabulary, process, untouched: UNTOUCHED }
     }
 
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        let Self { weights, cache, compute, vocabulary, process } = *self;
+    /// What will be resident when the context is full.
+    pub fn resident(&self) -> u64 {
+        let Self { weights, cache, compute, vocabulary, process, .. } = *self;
         [weights, cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// What has to be allowed: all addresses.
+    pub fn total(&self) -> u64 {
+        self.resident().saturating_add(self.untouched)
     }
 }
 

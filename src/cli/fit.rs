@@ -41,8 +41,8 @@ pub struct Fitting {
     /// What is left to the system; half a GiB and a sixteenth of the memory if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub reserve: Option<u64>,
-    /// What runs the model
-    #[arg(long, value_enum, default_value = "llama.cpp")]
+    /// What is to run the model
+    #[arg(long, value_enum, default_value = "both")]
     pub runtime: Runner,
     /// Types to choose from
     #[arg(long, value_name = "TYPES", value_parser = types)]
@@ -82,13 +82,16 @@ pub enum Runner {
     LlamaCpp,
     /// ggufkit
     Ggufkit,
+    /// Either
+    Both,
 }
 
-impl From<Runner> for Runtime {
-    fn from(runner: Runner) -> Self {
-        match runner {
-            Runner::LlamaCpp => Self::LlamaCpp,
-            Runner::Ggufkit => Self::Ggufkit,
+impl Runner {
+    fn runtimes(self) -> &'static [Runtime] {
+        match self {
+            Self::LlamaCpp => &[Runtime::LlamaCpp],
+            Self::Ggufkit => &[Runtime::Ggufkit],
+            Self::Both => &[Runtime::LlamaCpp, Runtime::Ggufkit],
         }
     }
 }
@@ -151,9 +154,10 @@ impl Fitting {
             Some(kv) => vec![kv.into()],
             None => vec![CacheKind::F16, CacheKind::Q8_0],
         };
-        let run = |kv| Use { runtime: self.runtime.into(), context, kv };
+        let runtimes = self.runtime.runtimes();
+        let run = |kv| runtimes.iter().map(move |&runtime| Use { runtime, context, kv });
         let reserve = self.reserve.unwrap_or_else(|| memory::reserve(ram));
-        Ok(Goal::Ram { ram, reserve, runs: kinds.into_iter().map(run).collect() })
+        Ok(Goal::Ram { ram, reserve, runs: kinds.into_iter().flat_map(run).collect() })
     }
 
     /// What is known of the model: read, measured and kept, or guessed.
@@ -215,12 +219,13 @@ fn tell(goal: &Goal, fitted: &Fitted, known: &Sensitivity) -> String {
         );
         let _ = writeln!(
             text,
-            "  weights {}, keys and values {}, a batch's vectors {}, vocabulary {}, program {}: {} of {}, {} left",
+            "  weights {}, keys and values {}, a batch's vectors {}, vocabulary and program {}: {} resident; with addresses \
+             that are not touched {} of {}, {} left",
             bytes(memory.weights),
             bytes(memory.cache),
             bytes(memory.compute),
-            bytes(memory.vocabulary),
-            bytes(memory.process),
+            bytes(memory.vocabulary + memory.process),
+            bytes(memory.resident()),
             bytes(memory.total()),
             bytes(room),
             bytes(room.saturating_sub(memory.total())),

@@ -66,17 +66,18 @@ impl Inspect {
             "batch",
             "vocabulary",
             "program",
-            "memory",
+            "resident",
+            "addresses",
         ]);
         let mut all = Vec::new();
         for (runtime, name) in Runtime::ALL {
             for kv in [CacheKind::F16, CacheKind::Q8_0] {
                 let m = Memory::of(&shape, weights, Use { runtime, context, kv });
-                let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.total()];
+                let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
                 table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(report::bytes)));
                 all.push(json!({
                     "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.cache, "compute": m.compute,
-                    "vocabulary": m.vocabulary, "process": m.process, "total": m.total(),
+                    "vocabulary": m.vocabulary, "process": m.process, "resident": m.resident(), "total": m.total(),
                 }));
             }
         }
@@ -88,7 +89,10 @@ impl Inspect {
             _ => String::new(),
         };
         let path = source.path.display();
-        print(&format!("{path}: memory with {context} tokens of context, all of it filled\n\n{table}{most}"))
+        print(&format!(
+            "{path}: memory with {context} tokens of context, all of it filled\n\n{table}\n\
+             addresses: what `ulimit -v` must allow; some of them are never touched\n{most}"
+        ))
     }
 }
 
