@@ -76,7 +76,11 @@ def main():
         for n in m["shape"]:
             count *= n
         weights += count
-        matrices[m["name"]] = {t: count * bits[t] / 8 for t in m["errors"] if t in bits}
+        types = {t: count * bits[t] / 8 for t in m["errors"] if t in bits}
+        if types:
+            matrices[m["name"]] = types
+        else:
+            weights -= count
 
     draw, failed = random.Random(1), False
     print("  bits   bytes apart   rank correlation   measured = slope · predicted + rest   worst residual")

@@ -1,5 +1,6 @@
 //! Models beside the one they were made of: divergence over a text, errors of tensors, size and speed.
 
+use formats::block::DType;
 use formats::model::Encoding;
 
 use crate::error::{Error, Result};
@@ -94,7 +95,7 @@ pub fn compare(
             summary: scores.summary().ok_or_else(|| Error::refused("nothing was scored"))?,
             kld_interval: bootstrap.kld(scores),
             ratio_to_first: ratio(&bootstrap, i, scores, &found.models[0]),
-            predicted_kld: settings.sensitivity.as_ref().map(|s| predicted(s, candidate, settings.kv)),
+            predicted_kld: settings.sensitivity.as_ref().and_then(|s| predicted(s, candidate, source)),
             tensors: tensor_errors(candidate, source)?,
             histogram: kld_histogram(scores),
             prompt_tps: Some(tokens as f64 / found.seconds[i]),
@@ -129,13 +130,21 @@ pub fn compare(
     })
 }
 
-/// The KL divergence that a model's types foretell.
-fn predicted(s: &Sensitivity, candidate: &Source, kv: CacheKind) -> f64 {
-    let types = candidate.model.tensors.iter().filter_map(|t| match t.encoding {
-        Encoding::Blocks(dtype) => Some((t.name.as_str(), dtype)),
-        Encoding::Int8Groups { .. } => None,
-    });
-    s.predict(types) + s.cache(kv)
+/// The KL divergence that a model's types foretell, where all of them are known. Both run with the same cache.
+fn predicted(s: &Sensitivity, candidate: &Source, reference: &Source) -> Option<f64> {
+    let mut changed = Vec::new();
+    for t in candidate.model.tensors.iter().filter(|t| t.shape.len() > 1) {
+        let own = reference.model.tensors.iter().find(|r| r.name == t.name)?;
+        // Any float is the same in f32.
+        let widened = own.encoding.is_plain() && t.encoding == Encoding::Blocks(DType::F32);
+        if own.encoding == t.encoding || widened {
+            continue;
+        }
+        let Encoding::Blocks(dtype) = t.encoding else { return None };
+        s.matrix(&t.name).filter(|m| m.shape == t.shape)?;
+        changed.push((t.name.as_str(), dtype));
+    }
+    s.predict(changed)
 }
 
 fn sensitive(s: &Sensitivity) -> Sensitive {

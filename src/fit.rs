@@ -3,11 +3,11 @@
 use calibration::budget::{self, Change, Item, Solution};
 use formats::block::DType;
 use formats::metadata::{Metadata, Value};
-use formats::model::Tensor;
+use formats::model::{Encoding, Tensor};
 use regex::Regex;
 
 use crate::error::{Error, Result};
-use crate::memory::{Memory, Shape, Use};
+use crate::memory::{self, Memory, Shape, Use};
 use crate::plan::rule::Rule;
 use crate::plan::scheme::{Scheme, needs_importance};
 use crate::plan::{self, Choice, Plan, Target, Wishes};
@@ -26,8 +26,8 @@ pub enum Goal {
     Ram {
         /// All of it, in bytes.
         ram: u64,
-        /// For the system, in bytes.
-        reserve: u64,
+        /// For the system, in bytes; what [`memory::reserve`] says if not given.
+        reserve: Option<u64>,
         /// How the model may be run there: with one of these caches, by all of these programs.
         runs: Vec<Use>,
     },
@@ -65,17 +65,24 @@ pub struct Choices {
     pub weights: u64,
     /// KL divergence of tensors that are not free.
     pub fixed_loss: f64,
+    /// Tensors whose types the user decided, for recipes.
+    decided: Vec<(String, DType)>,
     /// The settings that memory depends on.
     metadata: Metadata,
     /// Rows of the embedding.
     vocab: u64,
 }
 
+/// A name of tensors in layers, and for each type the layers that have it.
+type Kind<'a> = (&'a str, Vec<(DType, Vec<u64>)>);
+
 /// A choice for each.
 #[derive(Debug)]
 pub struct Fitted {
     /// As a scheme.
     pub scheme: Scheme,
+    /// The same, tensor by tensor.
+    pub types: Vec<(String, DType)>,
     /// The files' bytes.
     pub bytes: u64,
     /// What they could have been, if anything limits them but memory.
@@ -105,7 +112,12 @@ impl Choices {
             |base| Scheme { name: NAME.into(), aliases: vec![], base, file_type: None, rules: vec![] };
         // A type that quantizes: with it come settings that say how.
         wishes.scheme = Some(plain(DType::Q8_0).into());
-        let start = plan::plan(source, wishes)?;
+        // What it would not be right for is no matter yet.
+        let (strict, again) = (wishes.strict, wishes.allow_requantize);
+        (wishes.strict, wishes.allow_requantize) = (false, true);
+        let start = plan::plan(source, wishes);
+        (wishes.strict, wishes.allow_requantize) = (strict, again);
+        let start = start?;
         let align = start.metadata.get("general.alignment").and_then(Value::as_u64).unwrap_or(32);
         let mut found = Self {
             names: Vec::new(),
@@ -115,6 +127,7 @@ impl Choices {
             fixed_tensors: start.layout.tensors.iter().map(|t| t.place.len).sum(),
             weights: start.layout.tensors.iter().map(Tensor::elements).sum(),
             fixed_loss: 0.0,
+            decided: Vec::new(),
             metadata: start.metadata.clone(),
             vocab: start
                 .layout
@@ -125,28 +138,68 @@ impl Choices {
         };
         for (step, t) in start.steps.iter().zip(&start.layout.tensors) {
             if step.rule != NAME {
-                if let formats::model::Encoding::Blocks(dtype) = t.encoding {
-                    found.fixed_loss += freedom.sensitivity.predict([(t.name.as_str(), dtype)]);
+                if let Encoding::Blocks(dtype) = t.encoding {
+                    if step.from != t.encoding {
+                        found.fixed_loss +=
+                            freedom.sensitivity.predict([(t.name.as_str(), dtype)]).unwrap_or(0.0);
+                    }
+                    if step.rule.starts_with("--") {
+                        found.decided.push((t.name.clone(), dtype));
+                    }
                 }
                 continue;
             }
-            found.add(t, wishes.importance, freedom, align)?;
+            found.add(t, step.from, wishes, freedom, align)?;
             found.fixed -= t.place.len.next_multiple_of(align);
             found.fixed_tensors -= t.place.len;
+        }
+        let known = |d: &&DType| found.types.iter().any(|t| t.contains(d));
+        if freedom.named
+            && !found.types.is_empty()
+            && let Some(unknown) = freedom.types.iter().find(|d| !known(d))
+        {
+            let name = unknown.name();
+            return Err(Error::usage(format!("nothing is known of what {name} costs, or it divides no row"))
+                .or(format!(
+                    "leave it out of --types, or measure it: ggufkit sensitivity --types {name},..."
+                )));
         }
         Ok(found)
     }
 
-    fn add(&mut self, t: &Tensor, importance: bool, freedom: Freedom, align: u64) -> Result<()> {
+    fn add(
+        &mut self,
+        t: &Tensor,
+        from: Encoding,
+        wishes: &Wishes,
+        freedom: Freedom,
+        align: u64,
+    ) -> Result<()> {
         let known = freedom.sensitivity.matrix(&t.name).filter(|m| m.shape == t.shape).ok_or_else(|| {
             Error::refused(format!("nothing is known of what errors in {} cost", t.name))
                 .or("measure this very model: ggufkit sensitivity MODEL TEXT -o FILE")
         })?;
         let rows = t.elements() / t.cols().max(1);
-        let blind = |d: DType| !importance && !freedom.named && needs_importance(d, None);
+        let blind = |d: DType| !wishes.importance && !freedom.named && needs_importance(d, None);
+        let own = match from {
+            Encoding::Blocks(d) if !from.is_plain() => Some(d),
+            _ => None,
+        };
+        let again = |d: DType| {
+            own.is_some() && !wishes.allow_requantize && !Encoding::Blocks(d).is_plain() && own != Some(d)
+        };
         let (mut types, mut items) = (Vec::new(), Vec::new());
-        for &dtype in freedom.types.iter().filter(|d| !blind(**d)) {
-            let (Some(row), Some(loss)) = (dtype.bytes_for(t.cols()), known.loss(dtype)) else { continue };
+        let mine = own.filter(|d| !freedom.types.contains(d));
+        for &dtype in freedom.types.iter().chain(&mine).filter(|d| !again(**d)) {
+            // What stays as it is loses nothing.
+            let loss = if from == Encoding::Blocks(dtype) {
+                Some(0.0)
+            } else if blind(dtype) {
+                None
+            } else {
+                known.loss(dtype)
+            };
+            let (Some(row), Some(loss)) = (dtype.bytes_for(t.cols()), loss) else { continue };
             types.push(dtype);
             items.push(Item { bytes: (row * rows).next_multiple_of(align), loss });
         }
@@ -205,17 +258,18 @@ impl Choices {
                 let header = self.fixed - self.fixed_tensors;
                 self.within(data.saturating_add(header), None, 0.0).ok_or_else(|| {
                     let least = (self.smallest() - header) as f64 * 8.0 / self.weights.max(1) as f64;
+                    let least = (least * 1000.0).ceil() / 1000.0;
                     let why = format!("{bits} bits a weight are too few: the least is {least:.3}");
                     Error::refused(why).or("ask for more, or allow smaller types with --types")
                 })
             }
             Goal::Ram { ram, reserve, runs } => {
-                let room = ram.saturating_sub(*reserve);
+                let room = ram.saturating_sub(reserve.unwrap_or_else(|| memory::reserve(*ram)));
                 let mut best: Option<Fitted> = None;
                 for (run, beside) in self.largest(runs)? {
                     let left = room.checked_sub(beside);
                     let header = self.fixed - self.fixed_tensors;
-                    let price = sensitivity.cache(run.kv);
+                    let price = sensitivity.cache(run.kv).unwrap_or(0.0);
                     let found =
                         left.and_then(|left| self.within(left.saturating_add(header), Some(run), price));
                     // Of equal ones, the first: the finer cache.
@@ -248,10 +302,11 @@ impl Choices {
     }
 
     /// Why nothing fits into a machine, and what would.
-    fn too_little(&self, ram: u64, reserve: u64, runs: &[Use]) -> Result<Error> {
+    fn too_little(&self, ram: u64, given: Option<u64>, runs: &[Use]) -> Result<Error> {
         let weights = self.smallest() - (self.fixed - self.fixed_tensors);
         let all = self.largest(runs)?.into_iter().map(|(run, beside)| (weights + beside, run));
         let need = all.min_by_key(|n| n.0);
+        let reserve = given.unwrap_or_else(|| memory::reserve(ram));
         let Some((need, run)) = need else { return Ok(Error::usage("there is no way to run it")) };
         let bytes = report::bytes;
         let why = format!(
@@ -266,17 +321,21 @@ impl Choices {
             run.kv.name(),
             bytes(need - weights - self.memory(run, weights)?.cache),
         );
-        let mut ways =
-            vec![format!("--fit {:.1}G or more", (need + reserve) as f64 / f64::from(1 << 30) + 0.05)];
+        // What is left to the system grows with the machine.
+        let enough = given.map_or_else(|| memory::enough(need), |reserve| need + reserve);
+        let mut ways = vec![format!("--fit {:.1}G or more", enough as f64 / f64::from(1 << 30) + 0.05)];
         // What a context that fits would be, if only that is too much.
-        let none = self.beside(Use { context: 1, ..run })?;
-        let token = self.beside(run)?.saturating_sub(none) / run.context.max(1);
-        let (fixed, room) = (weights + none, ram.saturating_sub(reserve));
-        if room > fixed && token > 0 {
-            let tokens = (room - fixed) / token / 256 * 256;
-            if tokens > 0 {
-                ways.push(format!("a shorter context (--context {tokens})"));
-            }
+        let room = ram.saturating_sub(reserve);
+        let fits = |tokens: u64| -> Result<bool> {
+            Ok(weights + self.beside(Use { context: tokens, ..run })? <= room)
+        };
+        let (mut least, mut most) = (0, run.context / 256);
+        while least < most {
+            let middle = (least + most).div_ceil(2);
+            (least, most) = if fits(middle * 256)? { (middle, most) } else { (least, middle - 1) };
+        }
+        if least > 0 {
+            ways.push(format!("a shorter context (--context {})", least * 256));
         }
         if runs.iter().all(|r| r.kv != CacheKind::Q8_0) {
             ways.push("--kv q8_0".into());
@@ -303,6 +362,7 @@ impl Choices {
         let next = budget::neighbours(&self.items, &found.chosen).map(|c| c.map(|c| self.tell(&c)));
         Some(Fitted {
             scheme: self.scheme(&found),
+            types: self.types_of(&found).map(|(n, t)| (n.to_string(), t)).collect(),
             bytes,
             most,
             kld: found.loss + more,
@@ -330,7 +390,7 @@ impl Choices {
     /// A solution as rules, by kinds of tensors: those of layers are named by their numbers.
     pub fn scheme(&self, found: &Solution) -> Scheme {
         let mut weights: Vec<(DType, u64)> = Vec::new();
-        let mut kinds: Vec<(&str, Vec<(DType, Vec<u64>)>)> = Vec::new();
+        let mut kinds: Vec<Kind> = Vec::new();
         let mut single: Vec<(&str, DType)> = Vec::new();
         for (i, (name, dtype)) in self.types_of(found).enumerate() {
             let info = dtype.info();
@@ -357,9 +417,10 @@ impl Choices {
             }
         }
         let base = weights.iter().max_by_key(|w| w.1).map_or(DType::F16, |w| w.0);
-        let mut rules = Vec::new();
+        let exact = |name: &str, dtype| rule(&format!("^{}$", regex::escape(name)), dtype);
+        let mut rules: Vec<Rule> = self.decided.iter().map(|(name, dtype)| exact(name, *dtype)).collect();
         for (name, dtype) in single {
-            rules.push(rule(&format!("^{}$", regex::escape(name)), dtype));
+            rules.push(exact(name, dtype));
         }
         for (part, types) in kinds {
             let part = regex::escape(part);
@@ -386,16 +447,45 @@ fn rule(name: &str, dtype: DType) -> Rule {
 /// The layer of a tensor, and its name there.
 fn layer_of(name: &str) -> Option<(u64, &str)> {
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    Some((layer.parse().ok()?, part))
+    let number: u64 = layer.parse().ok()?;
+    (number.to_string() == layer).then_some((number, part))
 }
 
-/// Checks that a plan is what was predicted.
+/// Chooses, and plans with that; `wishes` get the scheme. What goes with weights (headers of splits, settings, biases)
+/// depends on the types as well, so what it takes is looked up and the choice made again, until it holds.
 ///
 /// # Errors
-/// It is not: another rule came before.
-pub fn check(plan: &Plan, fitted: &Fitted) -> Result<()> {
-    if plan.bytes() == fitted.bytes {
-        return Ok(());
+/// What planning refuses; a goal that nothing reaches.
+pub fn settle(
+    source: &Source,
+    wishes: &mut Wishes,
+    mut choices: Choices,
+    goal: &Goal,
+    sensitivity: &Sensitivity,
+) -> Result<(Fitted, Plan)> {
+    /// Far more often than it takes: each time the rest is what it was for nearly the same choice.
+    const ROUNDS: usize = 8;
+    for round in 0..ROUNDS {
+        let mut fitted = choices.fit(goal, sensitivity)?;
+        wishes.scheme = Some(fitted.scheme.clone().into());
+        let plan = plan::plan(source, wishes)?;
+        let tensor = |name: &str| plan.layout.tensors.iter().find(|t| t.name == name);
+        for (name, dtype) in &fitted.types {
+            if tensor(name).is_none_or(|t| t.encoding != Encoding::Blocks(*dtype)) {
+                return Err(Error::refused(format!("{name} does not become {}", dtype.name())));
+            }
+        }
+        let free: u64 = fitted.bytes - choices.fixed;
+        if plan.bytes() == fitted.bytes || round + 1 == ROUNDS && plan.bytes() <= fitted.most {
+            fitted.bytes = plan.bytes();
+            return Ok((fitted, plan));
+        }
+        let tensors: u64 = plan.layout.tensors.iter().map(|t| t.place.len).sum();
+        choices.fixed_tensors = tensors.saturating_sub(free);
+        // What is rounded up in a round before must not swing back and forth.
+        let fixed = plan.bytes().saturating_sub(free);
+        choices.fixed = if round + 2 < ROUNDS { fixed } else { fixed.max(choices.fixed) };
     }
-    Err(Error::refused(format!("{} bytes were planned, and {} come of it", fitted.bytes, plan.bytes())))
+    Err(Error::refused("no choice was found whose files are as large as they should be")
+        .or("ask for a little less"))
 }

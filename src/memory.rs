@@ -70,6 +70,8 @@ pub struct Shape {
     pub cached: u64,
     /// Of the widest layer.
     pub keys: u64,
+    /// Of a key and of a value, of one head.
+    pub head: [u64; 2],
     /// Tokens of the vocabulary.
     pub vocab: u64,
     /// Merges of the vocabulary.
@@ -113,7 +115,10 @@ impl Shape {
         let hidden = number("embedding_length")?;
         let most = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
         let heads = need("attention.head_count", count)?;
-        let kv = all("attention.head_count_kv", count).unwrap_or_else(|| heads.clone());
+        let kv = match metadata.get(&key("attention.head_count_kv")) {
+            Some(_) => need("attention.head_count_kv", count)?,
+            None => heads.clone(),
+        };
         let usual = hidden / most(&heads).max(1);
         let length = |name: &str| all(name, 1).map_or(usual, |x| x[0]);
         let (key_length, value_length) = (length("attention.key_length"), length("attention.value_length"));
@@ -131,6 +136,7 @@ impl Shape {
             queries: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
             cached,
             keys: most(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
+            head: [key_length, value_length],
             vocab,
             merges: array("tokenizer.ggml.merges"),
             context: all("context_length", 1).map_or(0, |x| x[0]),
@@ -138,6 +144,13 @@ impl Shape {
         let limit = 1 << 40;
         let lengths = [shape.hidden, shape.inner, shape.queries, shape.cached, shape.keys, shape.vocab];
         if lengths.iter().any(|&n| n > limit) { Err(too_large()) } else { Ok(shape) }
+    }
+}
+
+impl Shape {
+    /// Whether keys and values can be kept in a kind of cache: 32 numbers of a q8_0 share a scale.
+    pub fn keeps(&self, kind: CacheKind) -> bool {
+        kind != CacheKind::Q8_0 || self.head.iter().all(|n| n.is_multiple_of(32))
     }
 }
 
@@ -185,7 +198,7 @@ impl Memory {
                 let logits = batch * 4 * (vocab + hidden);
                 // Inputs of products in 8 bits.
                 let products = batch * inner.max(queries) * 9 / 8;
-                let reorder = (inner * hidden * 9 / 16).min(REORDER);
+                let reorder = (inner.saturating_mul(hidden) / 16).saturating_mul(9).min(REORDER);
                 let process = LLAMA_CPP[0] + layers * LLAMA_CPP[1] + reorder;
                 (cache(tokens), layer.max(logits) + products, process)
             }
@@ -215,6 +228,11 @@ impl Memory {
 /// What is left to the system of a machine's memory, if nothing is said: half a GiB and a sixteenth.
 pub fn reserve(ram: u64) -> u64 {
     (512 << 20) + ram / 16
+}
+
+/// The memory that leaves so much beside its [`reserve`].
+pub fn enough(need: u64) -> u64 {
+    need.saturating_add(512 << 20).saturating_mul(16) / 15 + 1
 }
 
 #[cfg(test)]

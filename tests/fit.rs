@@ -161,7 +161,7 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     assert!(code == 1 && why.contains("the least is 2."), "{why}");
     let (code, why) = refused(&["--fit", "560M"]);
     assert_eq!(code, 1);
-    for part in ["for the system", "the smallest that can be run needs", "--fit 0.6G or more", "--reserve"] {
+    for part in ["for the system", "the smallest that can be run needs", "--fit 0.7G or more", "--reserve"] {
         assert!(why.contains(part), "{part}: {why}");
     }
     let (_, why) = refused(&["--fit", "560M", "--kv", "f16", "--runtime", "ggufkit"]);
@@ -294,6 +294,7 @@ fn broken_sensitivities_are_told() {
         ("\"q8_0\":", "\"q9_9\":", "is no"),
         ("\"q4_0\":", "\"q4_0\": \"x\", \"q5_0\":", "is no number"),
         ("\"kld\":", "\"kld\": 1, \"more\":", "unknown field"),
+        ("\"cache\": {", "\"cache\": {\"f32\": 1e9,", "is no loss"),
         (
             "blk.0.attn_q.weight",
             "blk.0.attn_x.weight",
@@ -306,4 +307,72 @@ fn broken_sensitivities_are_told() {
     let (code, why) =
         fails(&["quantize", &model, &out, "--size", "150K", "--sensitivity", &dir.path("none.json")]);
     assert!(code == 1 && why.contains("none.json"), "{why}");
+}
+
+#[test]
+fn what_goes_with_weights_is_counted() {
+    let dir = Dir::new();
+    let (model, tiny, out) = (model(&dir), gguf(&dir), dir.path("out.gguf"));
+    // Nothing is quantized in the end, so settings that would say how are not there.
+    ok(&["quantize", &tiny, &out, "--fit", "8G", "--types", "f16"]);
+    // Files of a split have headers of their own.
+    let size = ["--size", "2500000", "--split-max-size", "600K"];
+    ok(&[&["quantize", &model, &dir.path("split.gguf")][..], &size].concat());
+    let parts: Vec<u64> =
+        dir.names().iter().filter(|n| n.starts_with("split-")).map(|n| length(&dir.path(n))).collect();
+    let all: u64 = parts.iter().sum();
+    assert!(parts.len() > 3 && (2_300_000..=2_500_000).contains(&all), "{parts:?}");
+    // Biases come with what is quantized.
+    let text = demo("calibration.txt");
+    let few = ["--calibration", &text, "--calibration-context", "32", "--calibration-chunks", "3"];
+    let bias = ["--size", "2400000", "--types", "q4_k,f16", "--bias-correction", "--json"];
+    let found = json(&[&["quantize", &model, &out][..], &few, &bias].concat());
+    assert_eq!(found["fit"]["bytes"].as_u64(), Some(length(&out)));
+    assert!(
+        length(&out) <= 2_400_000 && found["fit"]["predicted_kld"].as_f64().unwrap() > 0.0,
+        "{}",
+        found["fit"]
+    );
+    // What is strict is the choice, not what is tried on the way.
+    ok(&["quantize", &tiny, &out, "--bits-per-weight", "12", "--strict"]);
+}
+
+#[test]
+fn what_is_quantized_already_stays_where_that_is_best() {
+    let dir = Dir::new();
+    let (model, small, out) = (model(&dir), dir.path("small.gguf"), dir.path("out.gguf"));
+    ok(&["quantize", &model, &small, "--type", "q4_0"]);
+    for more in [&[][..], &["--allow-requantize"]] {
+        ok(&[&["quantize", &small, &out, "--fit", "8G"][..], more].concat());
+        assert_eq!(length(&out), length(&small), "{more:?}");
+    }
+    let (code, why) = fails(&["quantize", &small, &out, "--size", "1200K"]);
+    assert!(code == 1 && why.contains("too little"), "{why}");
+    ok(&["quantize", &small, &out, "--size", "1250K", "--types", "q2_k,q3_k", "--allow-requantize"]);
+    assert!(length(&out) <= 1250 << 10);
+}
+
+#[test]
+fn nothing_is_written_over_what_is_read() {
+    let dir = Dir::new();
+    let (model, out) = (gguf(&dir), dir.path("out.gguf"));
+    let text = demo("calibration.txt");
+    let before = std::fs::read(&model).unwrap();
+    let fit = ["quantize", &model, &out, "--fit", "8G"];
+    for args in [
+        vec!["sensitivity", &model, &text, "-o", &model],
+        vec!["frontier", &model, "--report", &model],
+        [&fit[..], &["--write-recipe", &model]].concat(),
+        [&fit[..], &["--write-recipe", &out]].concat(),
+    ] {
+        let (code, why) = fails(&args);
+        assert!(code == 2 && why.contains("is read in this run"), "{args:?}: {why}");
+    }
+    let none = dir.path("none.json");
+    let measuring =
+        ["--sensitivity", &none, "--calibration", &text, "--calibration-context", "32", "--dry-run"];
+    let (code, why) = fails(&[&fit[..], &measuring].concat());
+    assert!(code == 2 && why.contains("a dry run measures nothing"), "{why}");
+    assert_eq!(std::fs::read(&model).unwrap(), before);
+    assert!(!std::path::Path::new(&none).exists() && !std::path::Path::new(&out).exists());
 }

@@ -124,6 +124,7 @@ pub fn smallest(classes: &[Vec<Item>]) -> u64 {
 /// # Panics
 /// If a thing has no choices, or more than 65536.
 pub fn solve(classes: &[Vec<Item>], budget: u64) -> Option<Solution> {
+    assert!(classes.iter().all(|c| c.len() <= 1 << 16));
     let worth: Vec<Vec<usize>> = classes.iter().map(|c| worth(c)).collect();
     let hulls: Vec<Vec<usize>> = classes.iter().zip(&worth).map(|(c, w)| hull(c, w)).collect();
     let mut chosen: Vec<usize> = hulls.iter().map(|h| h[0]).collect();
@@ -198,11 +199,11 @@ impl<'a> Search<'a> {
         let mut chosen = good.chosen.clone();
         let mut free: Vec<(usize, Vec<usize>)> = Vec::new();
         let mut rest = 0.0;
-        for class in 0..self.classes.len() {
+        for (class, choice) in chosen.iter_mut().enumerate() {
             let items = open(class);
             match items[..] {
                 [only] => {
-                    chosen[class] = only;
+                    *choice = only;
                     let item = self.classes[class][only];
                     fixed = Item { bytes: fixed.bytes + item.bytes, loss: fixed.loss + item.loss };
                 }
@@ -217,24 +218,27 @@ impl<'a> Search<'a> {
             items.iter().map(bytes).max().unwrap_or(0) - items.iter().map(bytes).min().unwrap_or(0)
         };
         free.sort_by_key(|f| (std::cmp::Reverse(span(f)), f.0));
-        let mut layers = vec![vec![Sum { bytes: fixed.bytes, loss: fixed.loss, before: 0, item: 0 }]];
+        let mut sums = vec![Sum { bytes: fixed.bytes, loss: fixed.loss, before: 0, item: 0 }];
+        // How each sum came about is all that is kept of earlier ones.
+        let mut ways: Vec<Vec<(u32, u16)>> = Vec::new();
         let mut exact = true;
         for (class, items) in &free {
             rest -= self.least[*class];
             let reach = most + self.price * self.budget as f64 - rest;
-            let (next, all) = self.extend(layers.last().expect("the first"), *class, items, reach);
+            let (next, all) = self.extend(&sums, *class, items, reach);
             exact &= all;
-            layers.push(next);
+            ways.push(next.iter().map(|s| (s.before, s.item)).collect());
+            sums = next;
         }
-        let last = layers.last().expect("the first");
-        let mut at = last.len().wrapping_sub(1);
+        let mut at = sums.len().wrapping_sub(1);
         // Along a list, losses fall: the last is the best. Where it is not better, the good one stays.
-        if last.last().is_none_or(|s| s.loss >= good.loss) {
+        if sums.last().is_none_or(|s| s.loss >= good.loss) {
             return Solution { bound: if exact { good.loss } else { bound }, ..good };
         }
-        for ((class, _), layer) in free.iter().zip(&layers[1..]).rev() {
-            chosen[*class] = usize::from(layer[at].item);
-            at = layer[at].before as usize;
+        for ((class, _), ways) in free.iter().zip(&ways).rev() {
+            let (before, item) = ways[at];
+            chosen[*class] = usize::from(item);
+            at = before as usize;
         }
         let found = sum(self.classes, &chosen);
         let bound = if exact { found.loss } else { bound };
@@ -271,6 +275,8 @@ impl<'a> Search<'a> {
         let mut values: Vec<f64> = kept.iter().map(value).collect();
         let (_, &mut most, _) = values.select_nth_unstable_by(SUMS - 1, f64::total_cmp);
         kept.retain(|s| value(s) <= most);
+        // Where many are equally promising, the number is the limit.
+        kept.truncate(SUMS);
         (kept, false)
     }
 }
@@ -279,25 +285,23 @@ fn priced(item: Item, price: f64) -> f64 {
     item.loss + price * item.bytes as f64
 }
 
-/// The solutions from the smallest to the best, of which each is the best of its size: those that the price of a byte
+/// Sizes and losses of the solutions from the smallest to the best, of which each is the best of its size: those that the price of a byte
 /// leads to. There may be better ones between.
 ///
 /// # Panics
 /// If a thing has no choices.
-pub fn frontier(classes: &[Vec<Item>]) -> Vec<Solution> {
+pub fn frontier(classes: &[Vec<Item>]) -> Vec<Item> {
     let worth: Vec<Vec<usize>> = classes.iter().map(|c| worth(c)).collect();
     let hulls: Vec<Vec<usize>> = classes.iter().zip(&worth).map(|(c, w)| hull(c, w)).collect();
-    let mut chosen: Vec<usize> = hulls.iter().map(|h| h[0]).collect();
-    // Summed up anew each time: what is left of large losses taken off again would hide the smallest.
-    let solution = |chosen: &[usize]| {
-        let Item { bytes, loss } = sum(classes, chosen);
-        Solution { chosen: chosen.to_vec(), bytes, loss, bound: loss }
-    };
-    let mut all = vec![solution(&chosen)];
-    for edge in edges(classes, &hulls) {
-        chosen[edge.class] = edge.to;
-        all.push(solution(&chosen));
+    let best: Vec<usize> = hulls.iter().map(|h| *h.last().expect("a choice")).collect();
+    let mut now = sum(classes, &best);
+    let mut all = vec![now];
+    // From the end: small losses are added up before large ones.
+    for edge in edges(classes, &hulls).iter().rev() {
+        now = Item { bytes: now.bytes - edge.bytes, loss: now.loss + edge.gain * edge.bytes as f64 };
+        all.push(now);
     }
+    all.reverse();
     all
 }
 
@@ -373,7 +377,7 @@ mod tests {
             for (i, s) in frontier.iter().enumerate() {
                 let best = all(&classes, s.bytes).unwrap();
                 prop_assert!((s.loss - best).abs() < 1e-9);
-                prop_assert!(i == 0 || s.bytes > frontier[i - 1].bytes && s.loss < frontier[i - 1].loss);
+                prop_assert!(i == 0 || s.bytes > frontier[i - 1].bytes && s.loss < frontier[i - 1].loss + 1e-9);
             }
             prop_assert!((frontier.last().unwrap().loss - all(&classes, u64::MAX).unwrap()).abs() < 1e-9);
         }

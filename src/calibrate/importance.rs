@@ -67,7 +67,7 @@ impl Squares {
 }
 
 /// Says where a model's numbers end.
-pub(super) fn too_large(layer: usize, site: Site) -> Error {
+pub(crate) fn too_large(layer: usize, site: Site) -> Error {
     let (matrix, hint) =
         (site.matrices()[0], "the model cannot be computed; ggufkit verify says what is wrong with it");
     Error::refused(format!("the inputs of blk.{layer}.{matrix}.weight are not finite")).or(hint)

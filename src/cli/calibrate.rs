@@ -7,7 +7,7 @@ use calibration::{Statistics, imatrix};
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::options::{Input, Resources};
+use super::options::{Input, Resources, apart, files};
 use super::print;
 use crate::calibrate::{Chunks, Room, importance};
 use crate::disk::{self, InFile, NewFile};
@@ -167,11 +167,7 @@ impl Measuring {
                 .or("name a text like those that the model will see, or several, or say `builtin`"));
         }
         let source = self.input.open()?;
-        let files = source.files.iter().map(|f| &f.path).chain(&source.beside);
-        if let Some(path) = files.chain(&self.text).find(|path| same(path, out)) {
-            return Err(Error::usage(format!("{} is read in this run", path.display()))
-                .or("write to another file: -o FILE"));
-        }
+        apart(out, files(&source).chain(self.text.iter().map(|p| &**p)))?;
         earlier.iter().try_for_each(|statistics| of_model(statistics, &source))?;
         let (context, skip) = (self.context as usize, self.from_chunk);
         let chunks = Chunks::read_all(&source, &self.text, context, skip, self.chunks)?;
@@ -216,13 +212,8 @@ fn sum(all: Vec<Statistics>) -> Result<Statistics> {
     Ok(sum)
 }
 
-fn same(a: &Path, b: &Path) -> bool {
-    let real = |p: &Path| std::fs::canonicalize(p).ok();
-    real(a).is_some_and(|a| Some(a) == real(b))
-}
-
 /// Checks that statistics are of a model.
-fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
+pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
     let mut known = 0;
     for t in &source.model.tensors {
         known += usize::from(statistics.importance(&t.name, &t.shape)?.is_some());

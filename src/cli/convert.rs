@@ -7,18 +7,16 @@ use std::time::Instant;
 
 use calibration::Statistics;
 use clap::{ArgMatches, Args, FromArgMatches};
-use formats::block::DType;
 use formats::container::gguf;
-use formats::container::safetensors::typed;
-use formats::metadata::{Metadata, Value};
-use formats::model::{Encoding, Tensor};
 use regex::Regex;
-use serde_json::json;
 
 use super::compare::{shorter, side_by_side};
 use super::fit::Fitting;
 use super::options::{
     Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, scheme_or_keep, tensor_rule, usage,
+};
+use super::outcome::{
+    by_type, few_chunks, few_tokens, importance, methods, not_ternary, plan_json, plan_text, remarks,
 };
 use super::print;
 use super::rounding::Rounding;
@@ -26,14 +24,14 @@ use crate::calibrate::{self, Chunks, Room};
 use crate::compare::Settings;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
-use crate::fit;
+use crate::fit::Fitted;
 use crate::hub;
 use crate::pipeline::{self, Limits};
 use crate::plan::scheme::{Scheme, choice};
 use crate::plan::{self, Choice, Plan, Target, Wishes, recipe};
-use crate::quantize::{Outcome, Watcher};
+use crate::quantize::Watcher;
 use crate::report::compare::table;
-use crate::report::{self, Table, parse_bytes, visible};
+use crate::report::{self, parse_bytes};
 use crate::runner::{CacheKind, Network, Options};
 use crate::source::Source;
 
@@ -329,34 +327,40 @@ impl Common {
         if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
             source = hub::export(source)?;
         }
-        let fitted = match fitting {
+        let (mut plan, fitted) = match fitting {
             Some(fitting) => {
-                let known = fitting.known(&source, chunks.as_ref(), self.resources.limits())?;
-                let (fitted, text) = fitting.run(&source, &mut wishes, &known)?;
-                wishes.scheme = Some(Arc::new(fitted.scheme.clone()));
-                Some((fitted, text))
+                let mut read = vec![&*self.out];
+                read.extend(
+                    [&self.rounding.imatrix, &self.rounding.calibration, &self.check.check]
+                        .into_iter()
+                        .flatten()
+                        .map(|p| &**p),
+                );
+                // What would spoil the end is said before the work.
+                fitting.goal(&source)?;
+                let limits = self.resources.limits();
+                let known = fitting.known(&source, chunks.as_ref(), limits, (self.dry_run, &read))?;
+                read.extend(fitting.sensitivity.as_deref());
+                let (fitted, plan, text) = fitting.run(&source, &mut wishes, &known, &read)?;
+                if !self.json {
+                    print(&text)?;
+                }
+                (plan, Some(fitted))
             }
-            None => None,
+            None => (plan::plan(&source, &wishes)?, None),
         };
-        let mut plan = plan::plan(&source, &wishes)?;
-        if let Some((fitted, text)) = &fitted {
-            fit::check(&plan, fitted)?;
-            if !self.json {
-                print(text)?;
-            }
-        }
         plan.sequential = self.rounding.sequential(chunks);
         plan.notes.extend(few_tokens(&plan));
         plan.notes.extend(few_chunks(&plan));
         if self.dry_run {
             return print(&if self.json {
-                plan_json(&source, &plan, None)
+                plan_json(&source, &plan, None, fitted.as_ref())
             } else {
                 plan_text(&source, &plan)
             });
         }
         let text = self.check.text(&source)?;
-        carry_out(&source, &plan, self.resources.limits(), self.json)?;
+        carry_out_as(&source, &plan, self.resources.limits(), self.json, fitted.as_ref())?;
         let out = plan.paths.first().map_or(&*self.out, |p| p);
         match text {
             Some(text) => self.check.run(&source, &text, &self.input, out, self.resources.limits()),
@@ -385,12 +389,23 @@ impl Common {
 
 /// Writes the files of a plan and reports.
 pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
+    carry_out_as(source, plan, limits, json, None)
+}
+
+/// The same, of a plan that was fitted.
+fn carry_out_as(
+    source: &Source,
+    plan: &Plan,
+    limits: Limits,
+    json: bool,
+    fitted: Option<&Fitted>,
+) -> Result<()> {
     let start = Instant::now();
     let progress = Progress::new(plan.layout.tensors.iter().map(|t| t.place.len).sum());
     let outcomes = pipeline::run(source, plan, limits, &progress)?;
     progress.done();
     if json {
-        return print(&plan_json(source, plan, Some(&outcomes)));
+        return print(&plan_json(source, plan, Some(&outcomes), fitted));
     }
     let mut text = String::new();
     for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
@@ -410,242 +425,4 @@ pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Re
     text += &remarks(plan);
     text += &not_ternary(plan, &outcomes);
     print(&text)
-}
-
-/// Three values for each weight are enough for models trained that way, and for no others.
-fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
-    let ternary = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0));
-    let mut all = Outcome::default();
-    for (_, outcome) in plan.layout.tensors.iter().zip(outcomes).filter(|(t, _)| ternary(t)) {
-        all.add(*outcome);
-    }
-    match all.relative() {
-        error if error > 0.05 => format!(
-            "note: these weights are not ternary: {:.0} % of them is lost. q2_k and iq2_m are for other models\n",
-            100.0 * error
-        ),
-        _ => String::new(),
-    }
-}
-
-/// How many tensors became what, and what that did to them.
-fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
-    let mut rows: Vec<(String, u64, u64, u64, Outcome)> = Vec::new();
-    for ((t, step), outcome) in plan.layout.tensors.iter().zip(&plan.steps).zip(outcomes) {
-        let (from, to) = (source.stored_as(step.source), t.encoding.name());
-        let name = if from == to { to } else { format!("{from} → {to}") };
-        if !rows.iter().any(|r| r.0 == name) {
-            rows.push((name.clone(), 0, 0, 0, Outcome::default()));
-        }
-        let row = rows.iter_mut().find(|r| r.0 == name).expect("just added");
-        row.1 += 1;
-        row.2 += t.elements();
-        row.3 += t.place.len;
-        row.4.add(*outcome);
-    }
-    let mut table = Table::new(&["type", "tensors", "weights", "size", "error"]);
-    for (name, tensors, weights, bytes, outcome) in rows {
-        let error =
-            if outcome.error > 0.0 { format!("{:.3} %", 100.0 * outcome.relative()) } else { "0".into() };
-        table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
-    }
-    table.to_string()
-}
-
-/// Tokens for each column of a matrix with which feedback has nearly its whole effect, and with which making up for what
-/// earlier layers have lost has.
-const ENOUGH: [u64; 2] = [24, 72];
-
-/// Whether nothing of the text can be spared to judge by.
-fn few_chunks(plan: &Plan) -> Option<String> {
-    let s = plan.sequential.as_ref()?;
-    let chunks = s.chunks.tokens.len();
-    (chunks < s.method.hold).then(|| {
-        format!(
-            "of {chunks} chunks none is held out: losses are those on the tokens that matrices were made for ({} do)",
-            s.method.hold
-        )
-    })
-}
-
-/// Whether the text is short for feedback.
-fn few_tokens(plan: &Plan) -> Option<String> {
-    let tokens = plan.sequential.as_ref().filter(|s| s.method.feedback)?.chunks.count() as u64;
-    let made = plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
-    let widest = made.max_by_key(|t| t.cols())?;
-    let cols = widest.cols();
-    (tokens < ENOUGH[1] * cols).then(|| {
-        let per = tokens / cols;
-        let effect = match per {
-            _ if per < ENOUGH[0] => "more brings more",
-            _ => "more brings a little more",
-        };
-        format!(
-            "the text has {} tokens, {:.1} for each column of {}: {effect} (nearly all is had with {} to {})",
-            report::count(tokens),
-            tokens as f64 / cols as f64,
-            widest.name,
-            ENOUGH[0],
-            ENOUGH[1],
-        )
-    })
-}
-
-/// Which ways of making matrices were taken, and what they lose, over what the plain search with importance does.
-fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
-    let mut rows: Vec<(&str, DType, u64, f64, f64, f64)> = Vec::new();
-    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.won?))) {
-        let Encoding::Blocks(dtype) = t.encoding else { continue };
-        let ratio = won.ratio.max(1e-9);
-        match rows.iter_mut().find(|r| (r.0, r.1) == (won.method, dtype)) {
-            Some(r) => (r.2, r.3, r.4, r.5) = (r.2 + 1, r.3 + ratio.ln(), r.4.min(ratio), r.5.max(ratio)),
-            None => rows.push((won.method, dtype, 1, ratio.ln(), ratio, ratio)),
-        }
-    }
-    if rows.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new(&["method", "type", "tensors", "loss", "best", "worst"]);
-    for (method, dtype, count, sum, best, worst) in rows {
-        let mean = (sum / count as f64).exp();
-        let number = |x: f64| format!("{x:.3}");
-        table.row([
-            method.into(),
-            dtype.name().into(),
-            report::count(count),
-            number(mean),
-            number(best),
-            number(worst),
-        ]);
-    }
-    format!(
-        "\n{table}loss: squared error of the matrices' outputs on held-out tokens, over that of the search with importance\n"
-    )
-}
-
-/// Whose importances were used, and for what.
-fn importance(plan: &Plan) -> String {
-    let known = plan.search.known.as_ref();
-    known.map_or_else(String::new, |k| format!("importance: {}\n", visible(&k.summary())))
-}
-
-/// Fallbacks with their cost, and the plan's notes.
-fn remarks(plan: &Plan) -> String {
-    let mut text = String::new();
-    let weights: u64 = plan.layout.tensors.iter().map(Tensor::elements).sum();
-    let mut seen = Vec::new();
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
-        let Some(wanted) = step.wanted else { continue };
-        let key = (wanted, t.encoding, t.cols());
-        if !seen.contains(&key) {
-            seen.push(key);
-        }
-    }
-    for (wanted, encoding, cols) in seen {
-        let odd = |(s, t): &(&plan::Step, &Tensor)| {
-            s.wanted == Some(wanted) && t.encoding == encoding && t.cols() == cols
-        };
-        let tensors: Vec<_> =
-            plan.steps.iter().zip(&plan.layout.tensors).filter(odd).map(|(_, t)| t).collect();
-        let cost: f64 = tensors
-            .iter()
-            .map(|t| 8.0 * t.place.len as f64 - wanted.bits_per_weight() * t.elements() as f64)
-            .sum::<f64>()
-            / weights as f64;
-        let _ = writeln!(
-            text,
-            "note: rows of {cols} are no multiple of {} weights, so {} tensors became {} instead of {}: {cost:+.2} bits per weight",
-            wanted.info().weights,
-            tensors.len(),
-            encoding.name(),
-            wanted.name(),
-        );
-    }
-    for note in &plan.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
-    text
-}
-
-fn plan_text(source: &Source, plan: &Plan) -> String {
-    let mut table = Table::new(&["tensor", "shape", "from", "to", "bytes", "rule"]);
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
-        let rule = match step.wanted {
-            Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
-            None => step.rule.clone(),
-        };
-        let (size, from) = (report::count(t.place.len), source.stored_as(step.source));
-        table.row([t.name.clone(), report::shape(&t.shape), from, t.encoding.name(), size, rule]);
-    }
-    let mut text = table.to_string();
-    for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
-        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(len));
-    }
-    for (path, bytes) in &plan.extra {
-        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(bytes.len() as u64));
-    }
-    let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
-    let _ = writeln!(
-        text,
-        "{before} → {after}, {:.2} bits per weight; nothing was written",
-        plan.bits_per_weight()
-    );
-    text += &importance(plan);
-    text + &remarks(plan)
-}
-
-fn plan_json(source: &Source, plan: &Plan, outcomes: Option<&[Outcome]>) -> String {
-    let tensors = plan.steps.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (step, t))| {
-        let mut entry = json!({
-            "name": t.name,
-            "shape": t.shape,
-            "from": source.stored_as(step.source),
-            "type": t.encoding.name(),
-            "bytes": t.place.len,
-            "rule": step.rule,
-            "wanted": step.wanted.map(|w| w.name()),
-            "importance": plan.search.columns(i).is_some(),
-        });
-        if let Some(outcomes) = outcomes {
-            entry["relative_error"] = json!(outcomes[i].relative());
-            if let Some(won) = outcomes[i].won {
-                entry["method"] = json!({"name": won.method, "loss_ratio": won.ratio, "share": won.share});
-            }
-        }
-        entry
-    });
-    let files = plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len));
-    let extra = plan.extra.iter().map(|(p, b)| (p, b.len() as u64));
-    let value = json!({
-        "written": outcomes.is_some(),
-        "files": files.chain(extra).map(|(p, len)| json!({"path": p.display().to_string(), "bytes": len})).collect::<Vec<_>>(),
-        "byte_order": plan.order.name(),
-        "source_bytes": source.bytes(),
-        "bytes": plan.bytes(),
-        "bits_per_weight": plan.bits_per_weight(),
-        "metadata": metadata_json(&plan.metadata),
-        "importance": plan.search.known.as_ref().map(|k| json!({
-            "file": k.file,
-            "entries": k.entries,
-            "chunks": k.chunks,
-            "datasets": k.datasets,
-            "used": k.used,
-            "quantized": k.quantized,
-        })),
-        "tensors": tensors.collect::<Vec<_>>(),
-        "notes": plan.notes,
-    });
-    format!("{value:#}\n")
-}
-
-/// `[key, kind, value]` for each key; of arrays, which may be vocabularies, the kind and the length.
-fn metadata_json(metadata: &Metadata) -> serde_json::Value {
-    let mut short = Metadata::new();
-    metadata.iter().filter(|(_, v)| v.as_array().is_none()).for_each(|(k, v)| short.set(k, v.clone()));
-    let mut scalars = typed::to_json(&short).as_array().cloned().unwrap_or_default().into_iter();
-    let entry = |(key, value): (&str, &Value)| match value.as_array() {
-        Some(a) => Some(json!([key, "array", [a.kind().name(), a.len()]])),
-        None => scalars.next(),
-    };
-    metadata.iter().filter_map(entry).collect()
 }

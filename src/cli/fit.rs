@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use formats::block::DType;
 
+use super::options::{apart, files};
 use super::sensitivity::{self, Measuring};
 use super::types::{self, Types, types};
 use crate::calibrate::Chunks;
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
-use crate::fit::{Choices, Fitted, Freedom, Goal};
+use crate::fit::{Choices, Fitted, Freedom, Goal, settle};
 use crate::memory::{self, Runtime, Shape, Use};
 use crate::pipeline::Limits;
-use crate::plan::{Wishes, recipe};
-use crate::report::{self, parse_bytes};
+use crate::plan::{Plan, Wishes, recipe};
+use crate::report::{self, parse_bytes, visible};
 use crate::runner::CacheKind;
 use crate::sensitivity::{Sensitivity, print as to_json, quick};
 use crate::source::Source;
@@ -41,9 +42,9 @@ pub struct Fitting {
     /// What is left to the system; half a GiB and a sixteenth of the memory if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub reserve: Option<u64>,
-    /// What is to run the model
-    #[arg(long, value_enum, default_value = "both")]
-    pub runtime: Runner,
+    /// What is to run the model; both if not given
+    #[arg(long, value_enum)]
+    pub runtime: Option<Runner>,
     /// Types to choose from
     #[arg(long, value_name = "TYPES", value_parser = types)]
     pub types: Option<Types>,
@@ -130,18 +131,27 @@ impl Fitting {
             ("--context", self.context.is_some()),
             ("--kv", self.kv.is_some()),
             ("--reserve", self.reserve.is_some()),
+            ("--runtime", self.runtime.is_some()),
         ];
         if let Some((option, _)) = of_memory.iter().find(|o| o.1 && self.fit.is_none()) {
             return Err(Error::usage(format!("{option} is for fitting into memory")).or("--fit RAM"));
         }
-        match alone.iter().find(|a| a.1) {
-            Some((option, _)) if !self.is_asked() => Err(Error::usage(format!("{option} is for fitting"))
-                .or("say what to fit into: --fit RAM, --size BYTES or --bits-per-weight X")),
-            _ => Ok(()),
+        if let Some((option, _)) = alone.iter().find(|a| a.1 && !self.is_asked()) {
+            return Err(Error::usage(format!("{option} is for fitting"))
+                .or("say what to fit into: --fit RAM, --size BYTES or --bits-per-weight X"));
         }
+        if self.types.as_ref().is_some_and(|Types(all)| all.contains(&DType::NVFP4)) {
+            return Err(Error::usage("nvfp4 brings tensors of its own, and is not for fitting")
+                .or("leave it out of --types; --type nvfp4 makes a model of it"));
+        }
+        Ok(())
     }
 
-    fn goal(&self, source: &Source) -> Result<Goal> {
+    /// What is to be reached.
+    ///
+    /// # Errors
+    /// A context or a cache that the model does not have.
+    pub fn goal(&self, source: &Source) -> Result<Goal> {
         if let Some(size) = self.size {
             return Ok(Goal::Size(size));
         }
@@ -150,56 +160,107 @@ impl Fitting {
         }
         let ram = self.fit.expect("one of them is asked for");
         let context = self.context.unwrap_or_else(|| usual_context(source));
-        let kinds = match self.kv {
+        let shape = Shape::read(&source.model.metadata, 0)?;
+        if shape.context > 0 && context > shape.context {
+            let why = format!("--context {context}: the model was made for {} tokens", shape.context);
+            return Err(Error::usage(why).or(format!("--context {}, or less", shape.context)));
+        }
+        let kinds: Vec<CacheKind> = match self.kv {
+            Some(kv) if !shape.keeps(kv.into()) => {
+                let why = format!(
+                    "a q8_0 cache needs heads of a multiple of 32, and these are of {:?}",
+                    shape.head
+                );
+                return Err(Error::usage(why).or("--kv f16"));
+            }
             Some(kv) => vec![kv.into()],
-            None => vec![CacheKind::F16, CacheKind::Q8_0],
+            None => [CacheKind::F16, CacheKind::Q8_0].into_iter().filter(|k| shape.keeps(*k)).collect(),
         };
-        let runtimes = self.runtime.runtimes();
+        let runtimes = self.runtime.unwrap_or(Runner::Both).runtimes();
         let run = |kv| runtimes.iter().map(move |&runtime| Use { runtime, context, kv });
-        let reserve = self.reserve.unwrap_or_else(|| memory::reserve(ram));
-        Ok(Goal::Ram { ram, reserve, runs: kinds.into_iter().flat_map(run).collect() })
+        Ok(Goal::Ram { ram, reserve: self.reserve, runs: kinds.into_iter().flat_map(run).collect() })
     }
 
-    /// What is known of the model: read, measured and kept, or guessed.
-    pub fn known(&self, source: &Source, chunks: Option<&Chunks>, limits: Limits) -> Result<Sensitivity> {
+    /// What is known of the model: read, measured and kept, or guessed. `read` are files that nothing is to be written over.
+    ///
+    /// # Errors
+    /// Those of measuring, and of files; on a dry run nothing is measured.
+    pub fn known(
+        &self,
+        source: &Source,
+        chunks: Option<&Chunks>,
+        limits: Limits,
+        (dry, read): (bool, &[&Path]),
+    ) -> Result<Sensitivity> {
         let Some(path) = &self.sensitivity else { return quick::guess(source) };
         let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(path) };
+        if dry {
+            let why = format!("{} is not there, and a dry run measures nothing", path.display());
+            return Err(Error::usage(why).or("ggufkit sensitivity MODEL TEXT -o FILE"));
+        }
+        apart(path, files(source).chain(read.iter().copied()))?;
         drop(NewFile::create(path, 0)?);
-        let (Types(all), Types(probes)) =
+        let (Types(mut all), Types(probes)) =
             (types::usual(), types(sensitivity::PROBES).expect("these are types"));
+        let named = self.types.iter().flat_map(|t| &t.0);
+        named.for_each(|t| all.extend((!all.contains(t)).then_some(*t)));
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let measuring = Measuring { types: &all, probes: &probes, limits, folder, importance: None };
         let found = measuring.run(source, &chunks.part(sensitivity::CHUNKS, sensitivity::CONTEXT))?;
-        let text = to_json(&found);
-        let file = NewFile::create(path, text.len() as u64)?;
-        file.write(0, text.as_bytes())?;
-        disk::finish(vec![file])?;
+        write(path, &to_json(&found))?;
         Ok(found)
     }
 
-    /// Chooses, and puts the choice into the wishes; says what it is.
+    /// Chooses, plans, and says what was chosen. `read` are files that nothing is to be written over.
     ///
     /// # Errors
     /// A goal that nothing reaches.
-    pub fn run(&self, source: &Source, wishes: &mut Wishes, known: &Sensitivity) -> Result<(Fitted, String)> {
-        let goal = self.goal(source)?;
-        let Types(all) = self.types.clone().unwrap_or_else(types::usual);
-        if all.contains(&DType::NVFP4) {
-            return Err(Error::usage("nvfp4 brings tensors of its own, and is not for fitting")
-                .or("leave it out of --types; --type nvfp4 makes a model of it"));
+    pub fn run(
+        &self,
+        source: &Source,
+        wishes: &mut Wishes,
+        known: &Sensitivity,
+        read: &[&Path],
+    ) -> Result<(Fitted, Plan, String)> {
+        let mut goal = self.goal(source)?;
+        if let (Goal::Ram { runs, .. }, None) = (&mut goal, self.kv) {
+            // What it would cost must be known.
+            runs.retain(|r| r.kv == CacheKind::F16 || known.cache(r.kv).is_some());
         }
+        let Types(all) = self.types.clone().unwrap_or_else(types::usual);
         let named = self.types.is_some();
         let choices = Choices::find(source, wishes, Freedom { types: &all, named, sensitivity: known })?;
-        let fitted = choices.fit(&goal, known)?;
-        let text = tell(&goal, &fitted, known);
+        let (fitted, plan) = settle(source, wishes, choices, &goal, known)?;
+        let mut text = tell(&goal, &fitted, known);
         if let Some(path) = &self.write_recipe {
-            let recipe = recipe::print(&fitted.scheme);
-            let file = NewFile::create(path, recipe.len() as u64)?;
-            file.write(0, recipe.as_bytes())?;
-            disk::finish(vec![file])?;
+            apart(path, files(source).chain(read.iter().copied()))?;
+            write(path, &recipe::print(&fitted.scheme))?;
+            let _ = writeln!(text, "  recipe: {}", path.display());
         }
-        Ok((fitted, text))
+        Ok((fitted, plan, text))
     }
+}
+
+/// Writes a text, whole.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let file = NewFile::create(path, text.len() as u64)?;
+    file.write(0, text.as_bytes())?;
+    disk::finish(vec![file])
+}
+
+/// The choice for machines.
+pub fn as_json(fitted: &Fitted) -> serde_json::Value {
+    let memory = fitted.memory.as_ref().map(|(run, m)| {
+        serde_json::json!({
+            "runtime": run.runtime.name(), "context": run.context, "kv": run.kv.name(), "resident": m.resident(),
+            "total": m.total(), "weights": m.weights, "cache": m.cache,
+        })
+    });
+    serde_json::json!({
+        "predicted_kld": fitted.kld, "cache_kld": fitted.cache_kld, "bound": fitted.bound, "bytes": fitted.bytes,
+        "most_bytes": fitted.most, "memory": memory,
+        "next_dearer": fitted.next[0], "next_cheaper": fitted.next[1],
+    })
 }
 
 /// What was asked for and what comes of it, in words.
@@ -207,12 +268,13 @@ fn tell(goal: &Goal, fitted: &Fitted, known: &Sensitivity) -> String {
     let bytes = report::bytes;
     let mut text = String::new();
     if let (Goal::Ram { ram, reserve, .. }, Some((run, memory))) = (goal, &fitted.memory) {
-        let room = ram.saturating_sub(*reserve);
+        let reserve = reserve.unwrap_or_else(|| memory::reserve(*ram));
+        let room = ram.saturating_sub(reserve);
         let _ = writeln!(
             text,
             "fit: {} of memory, {} of it for the system; {} with {} tokens of context as {}",
             bytes(*ram),
-            bytes(*reserve),
+            bytes(reserve),
             run.runtime.name(),
             run.context,
             run.kv.name()
@@ -249,5 +311,5 @@ fn tell(goal: &Goal, fitted: &Fitted, known: &Sensitivity) -> String {
             let _ = writeln!(text, "  {name}: {next}");
         }
     }
-    text
+    text.lines().map(|line| visible(line).to_string() + "\n").collect()
 }

@@ -8,7 +8,7 @@ use formats::model::Encoding;
 use serde_json::json;
 
 use super::fit::usual_context;
-use super::options::Input;
+use super::options::{Input, apart, files};
 use super::print;
 use super::sensitivity;
 use super::types::{self, Types, types};
@@ -71,7 +71,10 @@ struct Known {
 impl Frontier {
     pub fn run(&self) -> Result<()> {
         let source = self.input.open()?;
-        self.report.as_deref().map(|path| NewFile::create(path, 0)).transpose()?;
+        if let Some(path) = &self.report {
+            apart(path, files(&source).chain(self.sensitivity.as_deref()))?;
+            drop(NewFile::create(path, 0)?);
+        }
         let known = match &self.sensitivity {
             Some(path) => sensitivity::read(path)?,
             None => quick::guess(&source)?,
@@ -86,7 +89,10 @@ impl Frontier {
         };
         let how = Use { runtime: Runtime::LlamaCpp, context, kv: CacheKind::F16 };
         // Of some models the memory is not known.
-        let beside = choices.beside(how).ok();
+        let beside = match self.context {
+            Some(_) => Some(choices.beside(how)?),
+            None => choices.beside(how).ok(),
+        };
         let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
             name,
             bytes,
@@ -115,7 +121,7 @@ impl Frontier {
             schemes.push(Known { size, least });
         }
         schemes.sort_by_key(|s| s.size.bytes);
-        let (heading, about) = (heading(context), known.summary());
+        let (heading, about) = (heading(context), report::visible(&known.summary()));
         let shown = thinned(&points, self.rows as usize);
         let rows: Vec<Vec<String>> = shown.iter().map(|s| row(s)).collect();
         let beside_rows: Vec<Vec<String>> = schemes
@@ -167,7 +173,8 @@ impl Frontier {
 fn wishes() -> Wishes {
     // Sizes do not depend on it, and most of what is chosen here is made with it.
     Wishes {
-        out: "frontier.gguf".into(),
+        // Nothing is written there.
+        out: "all sizes of a model.gguf".into(),
         importance: true,
         allow_requantize: true,
         force: true,
@@ -177,14 +184,13 @@ fn wishes() -> Wishes {
 
 /// The divergence of a plan; `None` if nothing is known of a type that it has.
 fn predicted(known: &Sensitivity, plan: &plan::Plan) -> Option<f64> {
-    let mut sum = 0.0;
-    for t in &plan.layout.tensors {
+    let changed = plan.steps.iter().zip(&plan.layout.tensors).filter(|(step, t)| step.from != t.encoding);
+    let mut types = Vec::new();
+    for (_, t) in changed {
         let Encoding::Blocks(dtype) = t.encoding else { return None };
-        if let Some(m) = known.matrix(&t.name) {
-            sum += m.loss(dtype)?;
-        }
+        types.push((t.name.as_str(), dtype));
     }
-    Some(sum)
+    known.predict(types)
 }
 
 fn heading(context: u64) -> Vec<String> {

@@ -30,7 +30,7 @@ pub struct Inspect {
     #[arg(long)]
     tensors: bool,
     /// What it takes to run the model, with the whole of a context filled
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tensors")]
     memory: bool,
     /// Tokens of that context
     #[arg(long, value_name = "N", requires = "memory", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -71,7 +71,7 @@ impl Inspect {
         ]);
         let mut all = Vec::new();
         for (runtime, name) in Runtime::ALL {
-            for kv in [CacheKind::F16, CacheKind::Q8_0] {
+            for kv in [CacheKind::F16, CacheKind::Q8_0].into_iter().filter(|kv| shape.keeps(*kv)) {
                 let m = Memory::of(&shape, weights, Use { runtime, context, kv });
                 let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
                 table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(report::bytes)));

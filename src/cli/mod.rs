@@ -12,6 +12,7 @@ mod frontier;
 mod inspect;
 mod logits;
 mod options;
+mod outcome;
 mod rounding;
 mod run;
 mod sensitivity;

@@ -275,6 +275,26 @@ impl Drop for Progress {
     }
 }
 
+/// Refuses to write over something that is read in the same run.
+///
+/// # Errors
+/// It is one of them.
+pub fn apart<'a>(out: &Path, read: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let real = |p: &Path| std::fs::canonicalize(p).ok();
+    let own = real(out);
+    match read.into_iter().find(|p| own.is_some() && real(p) == own || *p == out) {
+        Some(path) => {
+            Err(Error::usage(format!("{} is read in this run", path.display())).or("write to another file"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The files of a model.
+pub fn files(source: &source::Source) -> impl Iterator<Item = &Path> {
+    source.files.iter().map(|f| &*f.path).chain(source.beside.iter().map(|p| &**p))
+}
+
 /// Two options that exclude each other where clap does not see it.
 pub fn usage(why: impl Into<String>) -> Error {
     Error::usage(why.into())

@@ -8,7 +8,8 @@ use clap::Args;
 use formats::block::{DType, Effort, Encode};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::options::{Input, Resources};
+use super::calibrate::of_model;
+use super::options::{Input, Resources, apart, files};
 use super::print;
 use super::types::{self, Types, types};
 use crate::calibrate::{Chunks, Room};
@@ -16,6 +17,7 @@ use crate::disk::{self, InFile, NewFile};
 use crate::error::{Error, Result};
 use crate::pipeline::Limits;
 use crate::report::sensitivity::table;
+use crate::report::visible;
 use crate::runner::{Network, Options};
 use crate::sensitivity::measure::{Wanted, measure};
 use crate::sensitivity::{Sensitivity as Found, parse, print as to_json};
@@ -68,6 +70,8 @@ pub struct Sensitivity {
 impl Sensitivity {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
+        let read = [Some(&*self.text), self.imatrix.as_deref()];
+        apart(&self.out, files(&source).chain(read.into_iter().flatten()))?;
         drop(NewFile::create(&self.out, 0)?);
         let (context, chunks) = (self.context as usize, self.chunks as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
@@ -78,6 +82,9 @@ impl Sensitivity {
             }
             None => None,
         };
+        if let Some(importance) = &importance {
+            of_model(importance, &source)?;
+        }
         let limits = self.resources.limits();
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let measuring = Measuring {
@@ -92,7 +99,7 @@ impl Sensitivity {
         let file = NewFile::create(&self.out, text.len() as u64)?;
         file.write(0, text.as_bytes())?;
         disk::finish(vec![file])?;
-        print(&format!("{}\n\n{}", found.summary(), table(&found)))
+        print(&format!("{}\n\n{}", visible(&found.summary()), table(&found)))
     }
 }
 

@@ -253,7 +253,7 @@ pub fn table(c: &Comparison) -> String {
         ));
     }
     if let Some(s) = &c.sensitivity {
-        lines.push(format!("predicted: the KLD that the types foretell, {}.", s.origin));
+        lines.push(format!("predicted: the KLD that the types foretell, {}.", visible(&s.origin)));
     }
     if c.floor_kld().is_some() {
         lines.push("(floor): the reference beside itself; smaller differences mean nothing.".into());

@@ -91,8 +91,14 @@ pub fn parse(text: &str) -> Result<Sensitivity, String> {
 
 /// A number that a loss can be.
 fn number(x: f64, of: &str) -> Result<f64, String> {
+    /// Beyond all losses, and what none is worth telling from nothing.
+    const RANGE: [f64; 2] = [1e-30, 1e6];
     // Of nothing but rounding, a divergence may come out below nothing.
-    if x.is_finite() { Ok(x.max(0.0)) } else { Err(format!("{of}: {x} is no loss")) }
+    match x {
+        x if x.is_nan() || x > RANGE[1] => Err(format!("{of}: {x} is no loss")),
+        x if x < RANGE[0] => Ok(0.0),
+        x => Ok(x),
+    }
 }
 
 fn dtype(name: &str, of: &str) -> Result<DType, String> {

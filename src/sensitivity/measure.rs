@@ -8,21 +8,19 @@ use std::collections::BTreeMap;
 
 use calibration::Statistics;
 use formats::block::{DType, Encode};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
+use super::ends::Ends;
 use super::{Matrix, Origin, Probe, Sensitivity};
 use crate::calibrate::choose::search;
-use crate::calibrate::importance::Squares;
+use crate::calibrate::importance::{Squares, too_large};
 use crate::calibrate::stream::Stream;
 use crate::calibrate::{Chunks, Room};
 use crate::error::{Error, Result};
+use crate::kernels::Isa;
 use crate::kernels::gemm::{View, product};
 use crate::quantize::not_finite;
 use crate::runner::layerwise::{Dense, Site, dense};
-use crate::runner::linear::Matrix as Stored;
 use crate::runner::{CacheKind, Network};
-use crate::score::{against_logits, scored};
 
 /// What is measured.
 #[derive(Clone, Copy)]
@@ -40,19 +38,17 @@ pub struct Wanted<'a> {
 /// Tokens whose vectors are computed together.
 const BATCH: usize = 2048;
 /// Tokens by which the errors of types are judged, at most.
-const JUDGED: usize = 1024;
+pub(super) const JUDGED: usize = 1024;
 /// Rows by which they are, at most.
 const ROWS: usize = 256;
-/// Tokens whose logits are computed together.
-const LOGITS: usize = 128;
 
 /// A text on its way through the model with one thing changed.
-struct Way {
-    x: Stream,
-    what: Changed,
+pub(super) struct Way {
+    pub x: Stream,
+    pub what: Changed,
 }
 
-enum Changed {
+pub(super) enum Changed {
     /// Nothing.
     Nothing,
     /// The matrix with this index, as this probe.
@@ -62,15 +58,15 @@ enum Changed {
 }
 
 /// The weights of a layer, by site.
-type Layer = [Vec<Dense>; 4];
+pub(super) type Layer = [Vec<Dense>; 4];
 
-struct Measuring<'a> {
-    network: &'a Network<'a>,
-    chunks: &'a Chunks,
-    wanted: Wanted<'a>,
+pub(super) struct Measuring<'a> {
+    pub network: &'a Network<'a>,
+    pub chunks: &'a Chunks,
+    pub wanted: Wanted<'a>,
     room: &'a Room,
-    found: Vec<Matrix>,
-    ways: Vec<Way>,
+    pub found: Vec<Matrix>,
+    pub ways: Vec<Way>,
     /// Bytes of vectors that are in memory.
     held: u64,
 }
@@ -102,10 +98,10 @@ pub fn measure(
         m.layer(layer)?;
         tick(layer + 1);
     }
-    let (klds, caches) = m.end()?;
+    let Ends { matrices, caches } = m.end()?;
     tick(network.depth() + 1);
     let Measuring { mut found, .. } = m;
-    for ((matrix, probe), kld) in klds {
+    for ((matrix, probe), kld) in matrices {
         // What is nothing but rounding may come out below nothing.
         found[matrix].probes[probe].kld = kld.max(0.0);
     }
@@ -123,14 +119,14 @@ pub fn measure(
 
 impl Measuring<'_> {
     /// Chunks that go together: the first token's place, and lengths.
-    fn batches(&self) -> Vec<(usize, Vec<usize>)> {
+    pub fn batches(&self) -> Vec<(usize, Vec<usize>)> {
         let (context, chunks) = (self.chunks.context(), self.chunks.tokens.len());
         let together = (BATCH / context.max(1)).max(1);
         let batch = |c: usize| (c * context, vec![context; together.min(chunks - c)]);
         (0..chunks).step_by(together).map(batch).collect()
     }
 
-    fn tokens(&self) -> Vec<u32> {
+    pub fn tokens(&self) -> Vec<u32> {
         self.chunks.tokens.concat()
     }
 
@@ -141,7 +137,17 @@ impl Measuring<'_> {
         Stream::new(tokens, hidden, scratch)
     }
 
-    fn way(&mut self, what: Changed, from: impl Fn(usize, usize) -> Result<Vec<f32>>) -> Result<()> {
+    /// A way that begins where the original is, before the layer that comes next.
+    fn leave_original(&mut self, what: Changed) -> Result<()> {
+        let mut x = self.stream()?;
+        for (first, lens) in self.batches() {
+            x.write(first, &self.ways[0].x.read(first, lens.iter().sum())?)?;
+        }
+        self.ways.push(Way { x, what });
+        Ok(())
+    }
+
+    pub fn way(&mut self, what: Changed, from: impl Fn(usize, usize) -> Result<Vec<f32>>) -> Result<()> {
         let mut x = self.stream()?;
         for (first, lens) in self.batches() {
             x.write(first, &from(first, lens.iter().sum())?)?;
@@ -151,7 +157,7 @@ impl Measuring<'_> {
     }
 
     /// Types that a matrix is probed in: those that divide its rows, or what stands for them.
-    fn probes(&self, cols: u64) -> Vec<DType> {
+    pub fn probes(&self, cols: u64) -> Vec<DType> {
         let mut probes: Vec<DType> = Vec::new();
         for &p in self.wanted.probes {
             let fits = crate::plan::scheme::fallback(p, cols);
@@ -163,7 +169,7 @@ impl Measuring<'_> {
     }
 
     /// Types whose errors in rows of so many weights are computed.
-    fn types(&self, cols: u64) -> Vec<DType> {
+    pub fn types(&self, cols: u64) -> Vec<DType> {
         let mut types: Vec<DType> =
             self.wanted.types.iter().copied().filter(|t| t.bytes_for(cols).is_some()).collect();
         types.extend(self.probes(cols).into_iter().filter(|p| !self.wanted.types.contains(p)));
@@ -203,10 +209,13 @@ impl Measuring<'_> {
             let sum: f64 = off.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
             (sum / all.max(f64::MIN_POSITIVE), values)
         };
-        let errors = self.types(shape[1]).into_iter().map(|t| (t, made(t).0)).collect();
+        let errors = known_errors(self.types(shape[1]), |t| made(t).0);
         let mut probes = Vec::new();
-        for (p, dtype) in self.probes(shape[1]).into_iter().enumerate() {
-            let (error, values) = made(dtype);
+        for dtype in self.probes(shape[1]) {
+            let (p, (error, values)) = (probes.len(), made(dtype));
+            if !error.is_finite() {
+                continue;
+            }
             probes.push(Probe { dtype, error, kld: 0.0 });
             let place = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
             let from = |first: usize, count: usize| {
@@ -223,7 +232,7 @@ impl Measuring<'_> {
     }
 
     /// The importance of a matrix's columns, if it was measured before.
-    fn known(&self, name: &str, cols: u64) -> Result<Option<Vec<f32>>> {
+    pub fn known(&self, name: &str, cols: u64) -> Result<Option<Vec<f32>>> {
         let Some(statistics) = self.wanted.importance else { return Ok(None) };
         let found = statistics.importance(name, &[1, cols])?;
         Ok(found.map(|i| i.columns().of(0..cols).to_vec()))
@@ -242,16 +251,22 @@ impl Measuring<'_> {
         let mut squares = Site::ALL.map(|site| Squares::new(network.width(site)));
         let mut inputs: [Vec<f32>; 4] = Default::default();
         let every = self.chunks.count().div_ceil(JUDGED);
-        let before = self.original(|this, first, lens, x| {
+        // The original stays before the layer until all ways have left it.
+        let mut after = self.stream()?;
+        for (first, lens) in self.batches() {
+            let x = self.ways[0].x.read(first, lens.iter().sum())?;
             let see = |site: Site, x: &[f32]| {
                 let (n, to) = (network.width(site), &mut inputs[site as usize]);
                 squares[site as usize].add(x);
                 to.extend(x.chunks_exact(n).step_by(every).flatten());
             };
-            let after = through(network, layer, &lens, x.clone(), &weights, CacheKind::F32, see)?;
-            this.ways[0].x.write(first, &after)?;
-            Ok(x)
-        })?;
+            after.write(first, &through(network, layer, &lens, x, &weights, CacheKind::F32, see)?)?;
+        }
+        for (site, squares) in Site::ALL.iter().zip(&squares) {
+            if squares.means().iter().any(|x| !x.is_finite()) {
+                return Err(too_large(layer, *site));
+            }
+        }
         for site in Site::ALL {
             for i in 0..weights[site as usize].len() {
                 let matrix = &weights[site as usize][i];
@@ -266,34 +281,19 @@ impl Measuring<'_> {
                     let matrix = &mut weights[site as usize][i];
                     let (_, mut values) = search(network.isa, dtype, &matrix.weights, matrix.cols, &how);
                     std::mem::swap(&mut matrix.weights, &mut values);
-                    self.way(Changed::Matrix(index, p), |first, count| {
-                        let n = network.config.hidden as usize;
-                        Ok(before[first * n..][..count * n].to_vec())
-                    })?;
+                    self.leave_original(Changed::Matrix(index, p))?;
                     let last = self.ways.len() - 1;
                     self.advance(last, layer, &weights)?;
                     std::mem::swap(&mut weights[site as usize][i].weights, &mut values);
                 }
             }
         }
+        self.ways[0].x = after;
         Ok(())
     }
 
-    /// The original's vectors before a layer, all of them, shown to `see` batch by batch.
-    fn original(
-        &mut self,
-        mut see: impl FnMut(&mut Self, usize, Vec<usize>, Vec<f32>) -> Result<Vec<f32>>,
-    ) -> Result<Vec<f32>> {
-        let mut all = Vec::new();
-        for (first, lens) in self.batches() {
-            let x = self.ways[0].x.read(first, lens.iter().sum())?;
-            all.extend(see(self, first, lens, x)?);
-        }
-        Ok(all)
-    }
-
     /// Takes a way through a layer.
-    fn advance(&mut self, way: usize, layer: usize, weights: &Layer) -> Result<()> {
+    pub fn advance(&mut self, way: usize, layer: usize, weights: &Layer) -> Result<()> {
         for (first, lens) in self.batches() {
             let way = &mut self.ways[way];
             let kind = if let Changed::Cache(kind) = way.what { kind } else { CacheKind::F32 };
@@ -306,138 +306,21 @@ impl Measuring<'_> {
     /// A matrix's errors, with its probes yet without divergences.
     fn judged(&self, judge: &Judge, matrix: &Dense, how: &Encode) -> Matrix {
         let cols = matrix.cols as u64;
-        let errors: Vec<_> = self.types(cols).into_iter().map(|t| (t, judge.error(t, how))).collect();
-        let error = |t: DType| errors.iter().find(|e| e.0 == t).map_or(0.0, |e| e.1);
-        let probe = |dtype| Probe { dtype, error: error(dtype), kld: 0.0 };
+        let errors = known_errors(self.types(cols), |t| judge.error(t, how));
+        let error = |t: DType| errors.iter().find(|e| e.0 == t).map(|e| e.1);
+        let probe = |dtype| Some(Probe { dtype, error: error(dtype)?, kld: 0.0 });
         Matrix {
             name: matrix.name.clone(),
             shape: vec![matrix.rows as u64, cols],
-            probes: self.probes(cols).into_iter().map(probe).collect(),
+            probes: self.probes(cols).into_iter().filter_map(probe).collect(),
             errors,
         }
     }
+}
 
-    /// The output matrix, and the divergence at the end of every way: of matrices by index and probe, and of caches.
-    #[allow(clippy::type_complexity)]
-    fn end(&mut self) -> Result<(Vec<((usize, usize), f64)>, Vec<(CacheKind, f64)>)> {
-        let network = self.network;
-        let n = network.config.hidden as usize;
-        let output = network.logits_matrix();
-        let mut inputs = Vec::new();
-        let every = self.chunks.count().div_ceil(JUDGED);
-        let mut squares = Squares::new(n);
-        self.original(|_, _, _, x| {
-            let x = network.output_input(&x);
-            squares.add(&x);
-            inputs.extend(x.chunks_exact(n).step_by(every).flatten());
-            Ok(Vec::new())
-        })?;
-        let tied = network.embedding_shape().is_none();
-        let known = self.known(&output.name, n as u64)?;
-        // An embedding that is the output too has importances in neither sense, where none were measured.
-        let importance = known.or_else(|| (!tied).then(|| squares.means()));
-        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
-        let index = self.found.len();
-        let weights = decoded(output, &rows_of(output.rows));
-        finite(&output.name, &weights, n)?;
-        let judge = Judge { isa: network.isa, cols: n, weights, inputs: &inputs };
-        let errors: Vec<_> = self.types(n as u64).into_iter().map(|t| (t, judge.error(t, &how))).collect();
-        let mut matrix = Matrix {
-            name: output.name.clone(),
-            shape: vec![output.rows as u64, n as u64],
-            probes: Vec::new(),
-            errors,
-        };
-        let mut outputs = Vec::new();
-        for (p, dtype) in self.probes(n as u64).into_iter().enumerate() {
-            let error = matrix.errors.iter().find(|e| e.0 == dtype).map_or(0.0, |e| e.1);
-            matrix.probes.push(Probe { dtype, error, kld: 0.0 });
-            let bytes = encoded(output, dtype, &how);
-            let made = network.exact(&output.name, dtype, bytes, (output.rows, n));
-            // Where the embedding serves, the text begins with other vectors too.
-            let mut way = None;
-            if tied {
-                let tokens = self.tokens();
-                self.way(Changed::Nothing, |first, count| {
-                    let mut x = vec![0f32; count * n];
-                    x.par_chunks_exact_mut(n)
-                        .zip(&tokens[first..first + count])
-                        .for_each(|(x, &t)| made.decode(t as usize, x));
-                    Ok(x)
-                })?;
-                way = Some(self.ways.len() - 1);
-            }
-            outputs.push(((index, p), way, made));
-        }
-        if tied {
-            let ways: Vec<usize> = outputs.iter().filter_map(|o| o.1).collect();
-            for layer in 0..network.depth() {
-                let weights: Layer = Site::ALL.map(|site| dense(network, layer, site));
-                ways.iter().try_for_each(|&way| self.advance(way, layer, &weights))?;
-            }
-        }
-        self.found.push(matrix);
-        self.divergences(output, &outputs)
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn divergences(
-        &self,
-        output: &Stored,
-        outputs: &[((usize, usize), Option<usize>, Stored)],
-    ) -> Result<(Vec<((usize, usize), f64)>, Vec<(CacheKind, f64)>)> {
-        let (network, tokens) = (self.network, self.tokens());
-        let (n, context) = (network.config.hidden as usize, self.chunks.context());
-        let mut sums = vec![0f64; self.ways.len()];
-        let mut own = vec![0f64; outputs.len()];
-        let mut count = 0usize;
-        for chunk in 0..self.chunks.tokens.len() {
-            let positions: Vec<usize> = scored(context).map(|i| chunk * context + i).collect();
-            for part in positions.chunks(LOGITS) {
-                count += part.len();
-                let targets: Vec<usize> = part.iter().map(|&i| tokens[i + 1] as usize).collect();
-                let logits = |way: usize, matrix: &Stored| -> Result<Vec<f32>> {
-                    let x = self.ways[way].x.read(part[0], part.len())?;
-                    debug_assert_eq!(x.len(), part.len() * n);
-                    Ok(network.logits(matrix, &network.output_input(&x)))
-                };
-                let reference = logits(0, output)?;
-                let against = |other: &[f32]| -> Result<f64> {
-                    let vocab = output.rows;
-                    let rows: Vec<_> = reference
-                        .par_chunks_exact(vocab)
-                        .zip(other.par_chunks_exact(vocab))
-                        .zip(&targets)
-                        .map(|((p, q), &t)| against_logits(p, q, t))
-                        .collect();
-                    let mut sum = 0.0;
-                    for row in rows {
-                        sum += row?.pair.map_or(0.0, |p| p.kld);
-                    }
-                    Ok(sum)
-                };
-                for (way, sum) in self.ways.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s)) {
-                    if !matches!(self.ways[way].what, Changed::Nothing) {
-                        *sum += against(&logits(way, output)?)?;
-                    }
-                }
-                for ((_, way, made), sum) in outputs.iter().zip(&mut own) {
-                    *sum += against(&logits(way.unwrap_or(0), made)?)?;
-                }
-            }
-        }
-        let per = 1.0 / count.max(1) as f64;
-        let (mut klds, mut caches) = (Vec::new(), Vec::new());
-        for (way, sum) in self.ways.iter().zip(sums) {
-            match way.what {
-                Changed::Nothing => {}
-                Changed::Matrix(matrix, probe) => klds.push(((matrix, probe), sum * per)),
-                Changed::Cache(kind) => caches.push((kind, (sum * per).max(0.0))),
-            }
-        }
-        klds.extend(outputs.iter().zip(own).map(|((at, ..), sum)| (*at, sum * per)));
-        Ok((klds, caches))
-    }
+/// Errors of types; those that cannot hold the weights at all have none.
+pub(super) fn known_errors(types: Vec<DType>, error: impl Fn(DType) -> f64) -> Vec<(DType, f64)> {
+    types.into_iter().map(|t| (t, error(t))).filter(|e| e.1.is_finite()).collect()
 }
 
 /// Takes vectors through a layer, and shows the inputs of its sites.
@@ -463,7 +346,7 @@ fn through(
     Ok(x)
 }
 
-fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
+pub(super) fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
     match weights.iter().position(|x| !x.is_finite()) {
         Some(at) => Err(not_finite(name, at as u64, cols as u64, weights[at])),
         None => Ok(()),
@@ -471,11 +354,11 @@ fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
 }
 
 /// Some rows of a matrix, and some of its inputs.
-struct Judge<'a> {
-    isa: crate::kernels::Isa,
-    cols: usize,
-    weights: Vec<f32>,
-    inputs: &'a [f32],
+pub(super) struct Judge<'a> {
+    pub isa: Isa,
+    pub cols: usize,
+    pub weights: Vec<f32>,
+    pub inputs: &'a [f32],
 }
 
 impl<'a> Judge<'a> {
@@ -494,7 +377,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The error of the outputs in a type, over the outputs.
-    fn error(&self, dtype: DType, how: &Encode) -> f64 {
+    pub fn error(&self, dtype: DType, how: &Encode) -> f64 {
         let (_, values) = search(self.isa, dtype, &self.weights, self.cols, how);
         let off: Vec<f32> = self.weights.iter().zip(&values).map(|(a, b)| a - b).collect();
         self.square(&off) / self.square(&self.weights).max(f64::MIN_POSITIVE)
@@ -502,27 +385,7 @@ impl<'a> Judge<'a> {
 }
 
 /// Rows that stand for all.
-fn rows_of(rows: usize) -> Vec<usize> {
+pub(super) fn rows_of(rows: usize) -> Vec<usize> {
     let count = rows.min(ROWS);
     (0..count).map(|i| i * rows / count).collect()
-}
-
-/// Rows of a matrix, one after another.
-fn decoded(matrix: &Stored, rows: &[usize]) -> Vec<f32> {
-    let mut out = vec![0f32; rows.len() * matrix.cols];
-    out.par_chunks_exact_mut(matrix.cols).zip(rows).for_each(|(out, &r)| matrix.decode(r, out));
-    out
-}
-
-/// A matrix's blocks in another type.
-fn encoded(matrix: &Stored, dtype: DType, how: &Encode) -> Vec<u8> {
-    let codec = crate::kernels::codec_for(dtype, crate::kernels::Isa::current()).expect("types have codecs");
-    let size = dtype.bytes_for(matrix.cols as u64).expect("whole blocks") as usize;
-    let mut bytes = vec![0u8; matrix.rows * size];
-    bytes.par_chunks_exact_mut(size).enumerate().for_each(|(r, bytes)| {
-        let mut row = vec![0f32; matrix.cols];
-        matrix.decode(r, &mut row);
-        codec.encode(&row, how, bytes);
-    });
-    bytes
 }

@@ -6,6 +6,7 @@
 //! runs a text through the model with that one matrix replaced, and reads the divergence; and it computes the error of the
 //! outputs for every type. [`quick`] guesses both by what matrices usually are like.
 
+mod ends;
 mod file;
 pub mod measure;
 pub mod quick;
@@ -78,8 +79,12 @@ impl Matrix {
         if error <= 0.0 {
             return Some(0.0);
         }
-        let usable = |p: &&Probe| p.error > 0.0 && p.kld > 0.0;
-        let probes: Vec<&Probe> = self.probes.iter().filter(usable).collect();
+        let wrong: Vec<&Probe> = self.probes.iter().filter(|p| p.error > 0.0).collect();
+        if !wrong.is_empty() && wrong.iter().all(|p| p.kld <= 0.0) {
+            // Nothing that it says gets through.
+            return Some(0.0);
+        }
+        let probes: Vec<&Probe> = wrong.into_iter().filter(|p| p.kld > 0.0).collect();
         let (first, last) = (probes.first()?, probes.last()?);
         if error <= first.error {
             return Some(first.kld * error / first.error);
@@ -102,20 +107,16 @@ impl Sensitivity {
         self.matrices.iter().find(|m| m.name == name)
     }
 
-    /// What a kind of cache costs, in nats; nothing where that is not known.
-    pub fn cache(&self, kind: CacheKind) -> f64 {
-        self.cache.iter().find(|c| c.0 == kind).map_or(0.0, |c| c.1)
+    /// What a kind of cache costs, in nats, where that is known.
+    pub fn cache(&self, kind: CacheKind) -> Option<f64> {
+        self.cache.iter().find(|c| c.0 == kind).map(|c| c.1)
     }
 
-    /// The KL divergence of a model of these types, in nats. Tensors that are no matrices here bring nothing, and
-    /// neither do types of which nothing is known.
-    pub fn predict<'a>(&self, types: impl IntoIterator<Item = (&'a str, DType)>) -> f64 {
-        types.into_iter().filter_map(|(name, dtype)| self.matrix(name)?.loss(dtype)).sum()
-    }
-
-    /// Whether it was measured.
-    pub fn is_measured(&self) -> bool {
-        !self.origin.texts.is_empty()
+    /// The KL divergence of a model of these types, in nats; `None` if nothing is known of one. Tensors that are no
+    /// matrices here, such as norms, bring nothing.
+    pub fn predict<'a>(&self, types: impl IntoIterator<Item = (&'a str, DType)>) -> Option<f64> {
+        let known = types.into_iter().filter_map(|(name, dtype)| Some((self.matrix(name)?, dtype)));
+        known.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
     }
 
     /// In words, where it is from.

@@ -57,7 +57,7 @@ fn kind(role: Role) -> (f64, f64) {
 
 /// How much more sensitive a layer is than those in the middle.
 fn place(role: Role, layer: u64, layers: u64) -> f64 {
-    let end = layer < layers.div_ceil(8) || layer + layers.div_ceil(8) >= layers;
+    let end = layer < layers.div_ceil(8) || layer.saturating_add(layers.div_ceil(8)) >= layers;
     match role {
         Role::FfnDown if layer < 2 => 3.0,
         Role::FfnDown | Role::FfnGate | Role::FfnUp if end => 1.6,

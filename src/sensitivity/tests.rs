@@ -29,3 +29,20 @@ fn losses_go_through_the_probes() {
     assert_eq!(m.loss(DType::Q5_0), None);
     assert!((m.coefficient() - 10.0).abs() < 1e-12);
 }
+
+#[test]
+fn what_says_nothing_costs_nothing_and_what_is_unknown_is_unknown() {
+    let probe = |error, kld| Probe { dtype: DType::Q4_K, error, kld };
+    let of = |probes| Matrix {
+        name: "m".into(),
+        shape: vec![1, 256],
+        probes,
+        errors: vec![(DType::Q4_K, 0.01), (DType::Q2_K, 0.1)],
+    };
+    assert_eq!(of(vec![probe(0.01, 0.0)]).loss(DType::Q2_K), Some(0.0));
+    assert_eq!(of(vec![probe(0.0, 0.0)]).loss(DType::Q2_K), None);
+    let known = Sensitivity { matrices: vec![of(vec![probe(0.01, 0.5)])], ..Sensitivity::default() };
+    assert_eq!(known.predict([("m", DType::Q4_K), ("norm", DType::F32)]), Some(0.5));
+    assert_eq!(known.predict([("m", DType::MXFP4)]), None);
+    assert_eq!(parse(&print(&known)).unwrap(), known);
+}

@@ -1,0 +1,262 @@
+//! What becomes of a model's tensors, in words and tables: planned, and done.
+
+use std::fmt::Write as _;
+
+use formats::block::DType;
+use formats::container::safetensors::typed;
+use formats::metadata::{Metadata, Value};
+use formats::model::{Encoding, Tensor};
+use serde_json::json;
+
+use super::fit;
+use crate::fit::Fitted;
+use crate::plan::{self, Plan};
+use crate::quantize::Outcome;
+use crate::report::{self, Table, visible};
+use crate::source::Source;
+
+/// Three values for each weight are enough for models trained that way, and for no others.
+pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
+    let ternary = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0));
+    let mut all = Outcome::default();
+    for (_, outcome) in plan.layout.tensors.iter().zip(outcomes).filter(|(t, _)| ternary(t)) {
+        all.add(*outcome);
+    }
+    match all.relative() {
+        error if error > 0.05 => format!(
+            "note: these weights are not ternary: {:.0} % of them is lost. q2_k and iq2_m are for other models\n",
+            100.0 * error
+        ),
+        _ => String::new(),
+    }
+}
+
+/// How many tensors became what, and what that did to them.
+pub fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
+    let mut rows: Vec<(String, u64, u64, u64, Outcome)> = Vec::new();
+    for ((t, step), outcome) in plan.layout.tensors.iter().zip(&plan.steps).zip(outcomes) {
+        let (from, to) = (source.stored_as(step.source), t.encoding.name());
+        let name = if from == to { to } else { format!("{from} → {to}") };
+        if !rows.iter().any(|r| r.0 == name) {
+            rows.push((name.clone(), 0, 0, 0, Outcome::default()));
+        }
+        let row = rows.iter_mut().find(|r| r.0 == name).expect("just added");
+        row.1 += 1;
+        row.2 += t.elements();
+        row.3 += t.place.len;
+        row.4.add(*outcome);
+    }
+    let mut table = Table::new(&["type", "tensors", "weights", "size", "error"]);
+    for (name, tensors, weights, bytes, outcome) in rows {
+        let error =
+            if outcome.error > 0.0 { format!("{:.3} %", 100.0 * outcome.relative()) } else { "0".into() };
+        table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
+    }
+    table.to_string()
+}
+
+/// Tokens for each column of a matrix with which feedback has nearly its whole effect, and with which making up for what
+/// earlier layers have lost has.
+const ENOUGH: [u64; 2] = [24, 72];
+
+/// Whether nothing of the text can be spared to judge by.
+pub fn few_chunks(plan: &Plan) -> Option<String> {
+    let s = plan.sequential.as_ref()?;
+    let chunks = s.chunks.tokens.len();
+    (chunks < s.method.hold).then(|| {
+        format!(
+            "of {chunks} chunks none is held out: losses are those on the tokens that matrices were made for ({} do)",
+            s.method.hold
+        )
+    })
+}
+
+/// Whether the text is short for feedback.
+pub fn few_tokens(plan: &Plan) -> Option<String> {
+    let tokens = plan.sequential.as_ref().filter(|s| s.method.feedback)?.chunks.count() as u64;
+    let made = plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
+    let widest = made.max_by_key(|t| t.cols())?;
+    let cols = widest.cols();
+    (tokens < ENOUGH[1] * cols).then(|| {
+        let per = tokens / cols;
+        let effect = match per {
+            _ if per < ENOUGH[0] => "more brings more",
+            _ => "more brings a little more",
+        };
+        format!(
+            "the text has {} tokens, {:.1} for each column of {}: {effect} (nearly all is had with {} to {})",
+            report::count(tokens),
+            tokens as f64 / cols as f64,
+            widest.name,
+            ENOUGH[0],
+            ENOUGH[1],
+        )
+    })
+}
+
+/// Which ways of making matrices were taken, and what they lose, over what the plain search with importance does.
+pub fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
+    let mut rows: Vec<(&str, DType, u64, f64, f64, f64)> = Vec::new();
+    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.won?))) {
+        let Encoding::Blocks(dtype) = t.encoding else { continue };
+        let ratio = won.ratio.max(1e-9);
+        match rows.iter_mut().find(|r| (r.0, r.1) == (won.method, dtype)) {
+            Some(r) => (r.2, r.3, r.4, r.5) = (r.2 + 1, r.3 + ratio.ln(), r.4.min(ratio), r.5.max(ratio)),
+            None => rows.push((won.method, dtype, 1, ratio.ln(), ratio, ratio)),
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["method", "type", "tensors", "loss", "best", "worst"]);
+    for (method, dtype, count, sum, best, worst) in rows {
+        let mean = (sum / count as f64).exp();
+        let number = |x: f64| format!("{x:.3}");
+        table.row([
+            method.into(),
+            dtype.name().into(),
+            report::count(count),
+            number(mean),
+            number(best),
+            number(worst),
+        ]);
+    }
+    format!(
+        "\n{table}loss: squared error of the matrices' outputs on held-out tokens, over that of the search with importance\n"
+    )
+}
+
+/// Whose importances were used, and for what.
+pub fn importance(plan: &Plan) -> String {
+    let known = plan.search.known.as_ref();
+    known.map_or_else(String::new, |k| format!("importance: {}\n", visible(&k.summary())))
+}
+
+/// Fallbacks with their cost, and the plan's notes.
+pub fn remarks(plan: &Plan) -> String {
+    let mut text = String::new();
+    let weights: u64 = plan.layout.tensors.iter().map(Tensor::elements).sum();
+    let mut seen = Vec::new();
+    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
+        let Some(wanted) = step.wanted else { continue };
+        let key = (wanted, t.encoding, t.cols());
+        if !seen.contains(&key) {
+            seen.push(key);
+        }
+    }
+    for (wanted, encoding, cols) in seen {
+        let odd = |(s, t): &(&plan::Step, &Tensor)| {
+            s.wanted == Some(wanted) && t.encoding == encoding && t.cols() == cols
+        };
+        let tensors: Vec<_> =
+            plan.steps.iter().zip(&plan.layout.tensors).filter(odd).map(|(_, t)| t).collect();
+        let cost: f64 = tensors
+            .iter()
+            .map(|t| 8.0 * t.place.len as f64 - wanted.bits_per_weight() * t.elements() as f64)
+            .sum::<f64>()
+            / weights as f64;
+        let _ = writeln!(
+            text,
+            "note: rows of {cols} are no multiple of {} weights, so {} tensors became {} instead of {}: {cost:+.2} bits per weight",
+            wanted.info().weights,
+            tensors.len(),
+            encoding.name(),
+            wanted.name(),
+        );
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+pub fn plan_text(source: &Source, plan: &Plan) -> String {
+    let mut table = Table::new(&["tensor", "shape", "from", "to", "bytes", "rule"]);
+    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
+        let rule = match step.wanted {
+            Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
+            None => step.rule.clone(),
+        };
+        let (size, from) = (report::count(t.place.len), source.stored_as(step.source));
+        table.row([t.name.clone(), report::shape(&t.shape), from, t.encoding.name(), size, rule]);
+    }
+    let mut text = table.to_string();
+    for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
+        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(len));
+    }
+    for (path, bytes) in &plan.extra {
+        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(bytes.len() as u64));
+    }
+    let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
+    let _ = writeln!(
+        text,
+        "{before} → {after}, {:.2} bits per weight; nothing was written",
+        plan.bits_per_weight()
+    );
+    text += &importance(plan);
+    text + &remarks(plan)
+}
+
+pub fn plan_json(
+    source: &Source,
+    plan: &Plan,
+    outcomes: Option<&[Outcome]>,
+    fitted: Option<&Fitted>,
+) -> String {
+    let tensors = plan.steps.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (step, t))| {
+        let mut entry = json!({
+            "name": t.name,
+            "shape": t.shape,
+            "from": source.stored_as(step.source),
+            "type": t.encoding.name(),
+            "bytes": t.place.len,
+            "rule": step.rule,
+            "wanted": step.wanted.map(|w| w.name()),
+            "importance": plan.search.columns(i).is_some(),
+        });
+        if let Some(outcomes) = outcomes {
+            entry["relative_error"] = json!(outcomes[i].relative());
+            if let Some(won) = outcomes[i].won {
+                entry["method"] = json!({"name": won.method, "loss_ratio": won.ratio, "share": won.share});
+            }
+        }
+        entry
+    });
+    let files = plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len));
+    let extra = plan.extra.iter().map(|(p, b)| (p, b.len() as u64));
+    let mut value = json!({
+        "written": outcomes.is_some(),
+        "files": files.chain(extra).map(|(p, len)| json!({"path": p.display().to_string(), "bytes": len})).collect::<Vec<_>>(),
+        "byte_order": plan.order.name(),
+        "source_bytes": source.bytes(),
+        "bytes": plan.bytes(),
+        "bits_per_weight": plan.bits_per_weight(),
+        "metadata": metadata_json(&plan.metadata),
+        "importance": plan.search.known.as_ref().map(|k| json!({
+            "file": k.file,
+            "entries": k.entries,
+            "chunks": k.chunks,
+            "datasets": k.datasets,
+            "used": k.used,
+            "quantized": k.quantized,
+        })),
+        "tensors": tensors.collect::<Vec<_>>(),
+        "notes": plan.notes,
+    });
+    if let Some(fitted) = fitted {
+        value["fit"] = fit::as_json(fitted);
+    }
+    format!("{value:#}\n")
+}
+
+/// `[key, kind, value]` for each key; of arrays, which may be vocabularies, the kind and the length.
+fn metadata_json(metadata: &Metadata) -> serde_json::Value {
+    let mut short = Metadata::new();
+    metadata.iter().filter(|(_, v)| v.as_array().is_none()).for_each(|(k, v)| short.set(k, v.clone()));
+    let mut scalars = typed::to_json(&short).as_array().cloned().unwrap_or_default().into_iter();
+    let entry = |(key, value): (&str, &Value)| match value.as_array() {
+        Some(a) => Some(json!([key, "array", [a.kind().name(), a.len()]])),
+        None => scalars.next(),
+    };
+    metadata.iter().filter_map(entry).collect()
+}

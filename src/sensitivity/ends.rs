@@ -1,0 +1,174 @@
+//! The end of every way through a model: the output matrix, and the divergence there.
+
+use formats::block::{DType, Encode};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
+use super::measure::{Changed, JUDGED, Judge, Layer, Measuring, finite, known_errors, rows_of};
+use super::{Matrix, Probe};
+use crate::calibrate::importance::Squares;
+use crate::error::Result;
+use crate::kernels::{self, Isa};
+use crate::runner::CacheKind;
+use crate::runner::layerwise::{Site, dense};
+use crate::runner::linear::Matrix as Stored;
+use crate::score::{against_logits, scored};
+
+/// Tokens whose logits are computed together.
+const LOGITS: usize = 128;
+
+/// What came of it all, in nats.
+#[derive(Default)]
+pub struct Ends {
+    /// Of matrices, by index and probe.
+    pub matrices: Vec<((usize, usize), f64)>,
+    /// Of kinds of cache.
+    pub caches: Vec<(CacheKind, f64)>,
+}
+
+/// The output matrix as a probe.
+struct Output<'a> {
+    /// Its index, and the probe's.
+    of: (usize, usize),
+    /// The way that begins with it, where it is the embedding too.
+    way: Option<usize>,
+    made: Stored<'a>,
+}
+
+impl Measuring<'_> {
+    /// The output matrix, and the divergence at the end of every way: of matrices by index and probe, and of caches.
+    pub fn end(&mut self) -> Result<Ends> {
+        let network = self.network;
+        let n = network.config.hidden as usize;
+        let output = network.logits_matrix();
+        let mut inputs = Vec::new();
+        let every = self.chunks.count().div_ceil(JUDGED);
+        let mut squares = Squares::new(n);
+        for (first, lens) in self.batches() {
+            let x = network.output_input(&self.ways[0].x.read(first, lens.iter().sum())?);
+            squares.add(&x);
+            inputs.extend(x.chunks_exact(n).step_by(every).flatten());
+        }
+        let tied = network.embedding_shape().is_none();
+        let known = self.known(&output.name, n as u64)?;
+        // An embedding that is the output too has importances in neither sense, where none were measured.
+        let importance = known.or_else(|| (!tied).then(|| squares.means()));
+        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
+        let index = self.found.len();
+        let weights = decoded(output, &rows_of(output.rows));
+        finite(&output.name, &weights, n)?;
+        let judge = Judge { isa: network.isa, cols: n, weights, inputs: &inputs };
+        let errors = known_errors(self.types(n as u64), |t| judge.error(t, &how));
+        let mut matrix = Matrix {
+            name: output.name.clone(),
+            shape: vec![output.rows as u64, n as u64],
+            probes: Vec::new(),
+            errors,
+        };
+        let mut outputs = Vec::new();
+        for dtype in self.probes(n as u64) {
+            let Some(&(_, error)) = matrix.errors.iter().find(|e| e.0 == dtype) else { continue };
+            let p = matrix.probes.len();
+            matrix.probes.push(Probe { dtype, error, kld: 0.0 });
+            let bytes = encoded(output, dtype, &how);
+            let made = network.exact(&output.name, dtype, bytes, (output.rows, n));
+            // Where the embedding serves, the text begins with other vectors too.
+            let mut way = None;
+            if tied {
+                let tokens = self.tokens();
+                self.way(Changed::Nothing, |first, count| {
+                    let mut x = vec![0f32; count * n];
+                    x.par_chunks_exact_mut(n)
+                        .zip(&tokens[first..first + count])
+                        .for_each(|(x, &t)| made.decode(t as usize, x));
+                    Ok(x)
+                })?;
+                way = Some(self.ways.len() - 1);
+            }
+            outputs.push(Output { of: (index, p), way, made });
+        }
+        if tied {
+            let ways: Vec<usize> = outputs.iter().filter_map(|o| o.way).collect();
+            for layer in 0..network.depth() {
+                let weights: Layer = Site::ALL.map(|site| dense(network, layer, site));
+                ways.iter().try_for_each(|&way| self.advance(way, layer, &weights))?;
+            }
+        }
+        self.found.push(matrix);
+        self.divergences(output, &outputs)
+    }
+
+    fn divergences(&self, output: &Stored, outputs: &[Output]) -> Result<Ends> {
+        let (network, tokens) = (self.network, self.tokens());
+        let (n, context) = (network.config.hidden as usize, self.chunks.context());
+        let mut sums = vec![0f64; self.ways.len()];
+        let mut own = vec![0f64; outputs.len()];
+        let mut count = 0usize;
+        for chunk in 0..self.chunks.tokens.len() {
+            let positions: Vec<usize> = scored(context).map(|i| chunk * context + i).collect();
+            for part in positions.chunks(LOGITS) {
+                count += part.len();
+                let targets: Vec<usize> = part.iter().map(|&i| tokens[i + 1] as usize).collect();
+                let logits = |way: usize, matrix: &Stored| -> Result<Vec<f32>> {
+                    let x = self.ways[way].x.read(part[0], part.len())?;
+                    debug_assert_eq!(x.len(), part.len() * n);
+                    Ok(network.logits(matrix, &network.output_input(&x)))
+                };
+                let reference = logits(0, output)?;
+                let against = |other: &[f32]| -> Result<f64> {
+                    let vocab = output.rows;
+                    let rows: Vec<_> = reference
+                        .par_chunks_exact(vocab)
+                        .zip(other.par_chunks_exact(vocab))
+                        .zip(&targets)
+                        .map(|((p, q), &t)| against_logits(p, q, t))
+                        .collect();
+                    let mut sum = 0.0;
+                    for row in rows {
+                        sum += row?.pair.map_or(0.0, |p| p.kld);
+                    }
+                    Ok(sum)
+                };
+                for (way, sum) in self.ways.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s)) {
+                    if !matches!(self.ways[way].what, Changed::Nothing) {
+                        *sum += against(&logits(way, output)?)?;
+                    }
+                }
+                for (output, sum) in outputs.iter().zip(&mut own) {
+                    *sum += against(&logits(output.way.unwrap_or(0), &output.made)?)?;
+                }
+            }
+        }
+        let per = 1.0 / count.max(1) as f64;
+        let mut found = Ends::default();
+        for (way, sum) in self.ways.iter().zip(sums) {
+            match way.what {
+                Changed::Nothing => {}
+                Changed::Matrix(matrix, probe) => found.matrices.push(((matrix, probe), sum * per)),
+                Changed::Cache(kind) => found.caches.push((kind, (sum * per).max(0.0))),
+            }
+        }
+        found.matrices.extend(outputs.iter().zip(own).map(|(output, sum)| (output.of, sum * per)));
+        Ok(found)
+    }
+}
+
+/// Rows of a matrix, one after another.
+fn decoded(matrix: &Stored, rows: &[usize]) -> Vec<f32> {
+    let mut out = vec![0f32; rows.len() * matrix.cols];
+    out.par_chunks_exact_mut(matrix.cols).zip(rows).for_each(|(out, &r)| matrix.decode(r, out));
+    out
+}
+
+/// A matrix's blocks in another type.
+fn encoded(matrix: &Stored, dtype: DType, how: &Encode) -> Vec<u8> {
+    let codec = kernels::codec_for(dtype, Isa::current()).expect("types have codecs");
+    let size = dtype.bytes_for(matrix.cols as u64).expect("whole blocks") as usize;
+    let mut bytes = vec![0u8; matrix.rows * size];
+    bytes.par_chunks_exact_mut(size).enumerate().for_each(|(r, bytes)| {
+        let mut row = vec![0f32; matrix.cols];
+        matrix.decode(r, &mut row);
+        codec.encode(&row, how, bytes);
+    });
+    bytes
+}
