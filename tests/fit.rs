@@ -376,3 +376,20 @@ fn nothing_is_written_over_what_is_read() {
     assert_eq!(std::fs::read(&model).unwrap(), before);
     assert!(!std::path::Path::new(&none).exists() && !std::path::Path::new(&out).exists());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_runs_in_the_addresses_that_are_foretold() {
+    let dir = Dir::new();
+    let model = model(&dir);
+    let found = json(&["inspect", &model, "--memory", "--json"]);
+    let total = found["memory"][2]["total"].as_u64().unwrap();
+    // The whole context, under a limit of addresses.
+    let shell = format!(
+        "ulimit -v {} && exec {} bench {model} --no-mmap --prompt 256 --generate 8 --repeats 1 --threads 2",
+        total / 1024,
+        env!("CARGO_BIN_EXE_ggufkit")
+    );
+    let out = std::process::Command::new("sh").args(["-c", &shell]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}

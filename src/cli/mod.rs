@@ -75,6 +75,7 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    spare_addresses();
     let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
     allow_many_files();
     let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
@@ -105,6 +106,25 @@ pub fn main() -> ExitCode {
                 let _ = writeln!(err, "  hint: {}", visible(hint));
             }
             ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// glibc sets 64 MiB of addresses aside for each thread. Where a limit is put on them (`ulimit -v`), a model needs them more:
+/// the program starts once more, and is told to do without.
+fn spare_addresses() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, getrlimit};
+        use std::os::unix::process::CommandExt;
+        const ARENAS: &str = "MALLOC_ARENA_MAX";
+        if getrlimit(Resource::As).current.is_none() || std::env::var_os(ARENAS).is_some() {
+            return;
+        }
+        if let Ok(program) = std::env::current_exe() {
+            // Comes back only if it cannot be; then it goes on as it is.
+            let _ =
+                std::process::Command::new(program).args(std::env::args_os().skip(1)).env(ARENAS, "1").exec();
         }
     }
 }
