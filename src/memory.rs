@@ -49,7 +49,7 @@ const REORDER: u64 = 32 << 20;
 const GGUFKIT: u64 = 32 << 20;
 /// Addresses that are asked for and hardly touched: libraries, stacks, gaps that allocators leave. Where a limit is one of
 /// addresses (`ulimit -v`), they count.
-const UNTOUCHED: u64 = 64 << 20;
+const UNTOUCHED: u64 = 128 << 20;
 /// What a token of a vocabulary takes: its text, its place in a table, its score.
 const TOKEN: u64 = 160;
 /// What a merge takes.

@@ -17,6 +17,8 @@ pub const KEYS: usize = 16;
 const TEAM: usize = 8;
 /// Queries that keys and values become floats for once.
 const CROWD: usize = 64;
+/// Tokens whose keys and values are made room for at once, at most.
+const AT_ONCE: usize = 1 << 14;
 /// Dimensions under one scale.
 const GROUP: usize = 32;
 
@@ -102,7 +104,9 @@ impl Head {
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let (dim, block, lane) = (self.dim, position / KEYS, position % KEYS);
         if position >= self.capacity {
-            let more = (self.capacity + self.capacity / 2).next_multiple_of(8 * KEYS);
+            // What there will be at most is taken at once, unless that is very much: steps would leave gaps in memory.
+            let step = if self.most <= AT_ONCE { self.most } else { self.capacity + self.capacity / 2 };
+            let more = step.next_multiple_of(8 * KEYS);
             self.capacity = more.min(self.most).max(position + 1).next_multiple_of(KEYS);
             self.keys.grow(self.capacity * dim);
             self.values.grow(self.capacity * dim);

@@ -4,7 +4,7 @@ use formats::block::{DType, Encode};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::measure::{Changed, JUDGED, Judge, Layer, Measuring, finite, known_errors, rows_of};
+use super::measure::{Changed, JUDGED, Judge, Layer, Measuring, finite, rows_of};
 use super::{Matrix, Probe};
 use crate::calibrate::importance::Squares;
 use crate::error::Result;
@@ -58,7 +58,8 @@ impl Measuring<'_> {
         let weights = decoded(output, &rows_of(output.rows));
         finite(&output.name, &weights, n)?;
         let judge = Judge { isa: network.isa, cols: n, weights, inputs: &inputs };
-        let errors = known_errors(self.types(n as u64), |t| judge.error(t, &how));
+        let found = judge.all(self.types(n as u64), &how);
+        let errors = found.iter().map(|e| (e.0, e.2)).collect();
         let mut matrix = Matrix {
             name: output.name.clone(),
             shape: vec![output.rows as u64, n as u64],
@@ -67,7 +68,7 @@ impl Measuring<'_> {
         };
         let mut outputs = Vec::new();
         for dtype in self.probes(n as u64) {
-            let Some(&(_, error)) = matrix.errors.iter().find(|e| e.0 == dtype) else { continue };
+            let Some(&(_, error, _)) = found.iter().find(|e| e.0 == dtype) else { continue };
             let p = matrix.probes.len();
             matrix.probes.push(Probe { dtype, error, kld: 0.0 });
             let bytes = encoded(output, dtype, &how);

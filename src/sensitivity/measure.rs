@@ -16,8 +16,8 @@ use crate::calibrate::importance::{Squares, too_large};
 use crate::calibrate::stream::Stream;
 use crate::calibrate::{Chunks, Room};
 use crate::error::{Error, Result};
-use crate::kernels::Isa;
 use crate::kernels::gemm::{View, product};
+use crate::kernels::{self, Isa};
 use crate::quantize::not_finite;
 use crate::runner::layerwise::{Dense, Site, dense};
 use crate::runner::{CacheKind, Network};
@@ -306,9 +306,9 @@ impl Measuring<'_> {
     /// A matrix's errors, with its probes yet without divergences.
     fn judged(&self, judge: &Judge, matrix: &Dense, how: &Encode) -> Matrix {
         let cols = matrix.cols as u64;
-        let errors = known_errors(self.types(cols), |t| judge.error(t, how));
-        let error = |t: DType| errors.iter().find(|e| e.0 == t).map(|e| e.1);
-        let probe = |dtype| Some(Probe { dtype, error: error(dtype)?, kld: 0.0 });
+        let found = judge.all(self.types(cols), how);
+        let probe = |dtype| Some(Probe { dtype, error: found.iter().find(|e| e.0 == dtype)?.1, kld: 0.0 });
+        let errors = found.iter().map(|e| (e.0, e.2)).collect();
         Matrix {
             name: matrix.name.clone(),
             shape: vec![matrix.rows as u64, cols],
@@ -368,20 +368,55 @@ impl<'a> Judge<'a> {
         Self { isa: network.isa, cols: matrix.cols, weights: weights.collect(), inputs }
     }
 
-    /// The mean square of the outputs of these weights.
-    fn square(&self, weights: &[f32]) -> f64 {
-        let (tokens, rows, n) = (self.inputs.len() / self.cols, weights.len() / self.cols, self.cols);
-        let (a, b) = (View::rows(self.inputs, n), View::rows(weights, n).transposed());
-        let out = product(self.isa, (tokens, rows, n), a, b);
-        out.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / out.len().max(1) as f64
+    /// Inputs times weights, `[tokens, rows]`.
+    fn product(&self, inputs: &[f32], weights: &[f32]) -> Vec<f32> {
+        let (tokens, rows, n) = (inputs.len() / self.cols, weights.len() / self.cols, self.cols);
+        product(self.isa, (tokens, rows, n), View::rows(inputs, n), View::rows(weights, n).transposed())
     }
 
-    /// The error of the outputs in a type, over the outputs.
-    pub fn error(&self, dtype: DType, how: &Encode) -> f64 {
+    /// The mean square of the outputs of these weights.
+    fn square(&self, inputs: &[f32], weights: &[f32]) -> f64 {
+        mean_square(&self.product(inputs, weights))
+    }
+
+    /// The same for several types; those that cannot hold the weights at all are left out.
+    pub fn all(&self, types: Vec<DType>, how: &Encode) -> Vec<(DType, f64, f64)> {
+        let all = types.into_iter().map(|t| (t, self.errors(t, how)));
+        all.filter(|e| e.1.iter().all(|x| x.is_finite())).map(|(t, [a, b])| (t, a, b)).collect()
+    }
+
+    /// The error of the outputs in a type, over the outputs: of the weights alone, and with inputs in 8 bits as the type's
+    /// products have them.
+    pub fn errors(&self, dtype: DType, how: &Encode) -> [f64; 2] {
         let (_, values) = search(self.isa, dtype, &self.weights, self.cols, how);
         let off: Vec<f32> = self.weights.iter().zip(&values).map(|(a, b)| a - b).collect();
-        self.square(&off) / self.square(&self.weights).max(f64::MIN_POSITIVE)
+        let all = self.square(self.inputs, &self.weights).max(f64::MIN_POSITIVE);
+        let alone = self.square(self.inputs, &off) / all;
+        let Some((group, _)) = kernels::integer(dtype) else { return [alone; 2] };
+        // Ŵ·x̂ − W·x = (Ŵ − W)·x̂ + W·(x̂ − x), of which both parts are added up as products.
+        let lost = rounding(self.inputs, group);
+        let rounded: Vec<f32> = self.inputs.iter().zip(&lost).map(|(x, l)| x - l).collect();
+        let mut out = self.product(&rounded, &off);
+        let more = self.product(&lost, &self.weights);
+        out.iter_mut().zip(&more).for_each(|(a, b)| *a += b);
+        [alone, mean_square(&out) / all]
     }
+}
+
+/// What inputs lose where so many of them share a scale of 8-bit codes.
+fn rounding(x: &[f32], group: usize) -> Vec<f32> {
+    let mut lost = vec![0f32; x.len()];
+    for (lost, x) in lost.chunks_mut(group).zip(x.chunks(group)) {
+        let scale = x.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0;
+        if scale > 0.0 {
+            lost.iter_mut().zip(x).for_each(|(l, x)| *l = x - scale * (x / scale).round());
+        }
+    }
+    lost
+}
+
+fn mean_square(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len().max(1) as f64
 }
 
 /// Rows that stand for all.
