@@ -32,9 +32,14 @@ fn length(path: &str) -> u64 {
 
 /// The mean KL divergence of a model whose products are exact, over the whole text.
 fn divergence(dir: &Dir, model: &str, other: &str, text: &str) -> (f64, Option<f64>) {
+    measured_as(dir, model, other, text, &["--exact"])
+}
+
+/// The same with products of a kind.
+fn measured_as(dir: &Dir, model: &str, other: &str, text: &str, kind: &[&str]) -> (f64, Option<f64>) {
     let sensitivity = dir.path("sensitivity.json");
-    let how = ["--context", "64", "--exact", "--no-floor", "--json", "--sensitivity", &sensitivity];
-    let found = json(&[&["compare", model, other, "--text", text][..], &how].concat());
+    let how = ["--context", "64", "--no-floor", "--json", "--sensitivity", &sensitivity];
+    let found = json(&[&["compare", model, other, "--text", text][..], &how, kind].concat());
     let at = |path: &str| found.pointer(path).and_then(Value::as_f64);
     let kld = at("/candidates/0/summary/against/kld/mean/value").unwrap_or_else(|| panic!("{found}"));
     (kld, at("/candidates/0/predicted_kld"))
@@ -68,9 +73,10 @@ fn what_a_matrix_costs_is_what_comparing_shows() {
             // A tied embedding is measured without importances.
             let known: &[&str] = if *name == "token_embd" { &[] } else { &["--imatrix", &imatrix] };
             ok(&[&["quantize", &model, &one][..], &how, known].concat());
-            let (kld, predicted) = divergence(&dir, &model, &one, &text);
+            // Inputs of that one matrix are in 8 bits, and the prediction knows.
+            let (kld, predicted) = measured_as(&dir, &model, &one, &text, &["--kv", "f32"]);
             let predicted = predicted.unwrap();
-            assert!((predicted / kld - 1.0).abs() < 0.01, "{name}: {predicted} {kld}");
+            assert!((predicted / kld - 1.0).abs() < 0.1, "{name}: {predicted} {kld}");
         }
     }
 }
@@ -161,7 +167,7 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     assert!(code == 1 && why.contains("the least is 2."), "{why}");
     let (code, why) = refused(&["--fit", "560M"]);
     assert_eq!(code, 1);
-    for part in ["for the system", "the smallest that can be run needs", "--fit 0.7G or more", "--reserve"] {
+    for part in ["for the system", "the smallest that can be run needs", "--fit 0.8G or more", "--reserve"] {
         assert!(why.contains(part), "{part}: {why}");
     }
     let (_, why) = refused(&["--fit", "560M", "--kv", "f16", "--runtime", "ggufkit"]);
