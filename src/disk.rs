@@ -253,6 +253,16 @@ impl Drop for NewFile {
     }
 }
 
+/// Writes a file in one piece; it appears whole or not at all.
+///
+/// # Errors
+/// The system's.
+pub fn write_whole(target: &Path, bytes: &[u8]) -> Result<()> {
+    let file = NewFile::create(target, bytes.len() as u64)?;
+    file.write(0, bytes)?;
+    finish(vec![file])
+}
+
 /// Makes files appear under their names, in the order given, after all of them are safely on the disk.
 ///
 /// # Errors
@@ -301,7 +311,7 @@ fn real_target(target: &Path) -> Result<PathBuf> {
 }
 
 /// The folder that a path lies in.
-fn folder(path: &Path) -> &Path {
+pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -216,6 +216,11 @@ impl Choices {
         Ok(())
     }
 
+    /// Bytes of the files that are no tensors.
+    fn header(&self) -> u64 {
+        self.fixed - self.fixed_tensors
+    }
+
     /// The least that the files can have.
     pub fn smallest(&self) -> u64 {
         self.fixed + budget::smallest(&self.items)
@@ -255,7 +260,7 @@ impl Choices {
             }),
             Goal::Bits(bits) => {
                 let data = (bits * self.weights as f64 / 8.0).max(0.0) as u64;
-                let header = self.fixed - self.fixed_tensors;
+                let header = self.header();
                 self.within(data.saturating_add(header), None, 0.0).ok_or_else(|| {
                     let least = (self.smallest() - header) as f64 * 8.0 / self.weights.max(1) as f64;
                     let least = (least * 1000.0).ceil() / 1000.0;
@@ -268,7 +273,7 @@ impl Choices {
                 let mut best: Option<Fitted> = None;
                 for (run, beside) in self.largest(runs)? {
                     let left = room.checked_sub(beside);
-                    let header = self.fixed - self.fixed_tensors;
+                    let header = self.header();
                     let price = sensitivity.cache(run.kv).unwrap_or(0.0);
                     let found =
                         left.and_then(|left| self.within(left.saturating_add(header), Some(run), price));
@@ -303,7 +308,7 @@ impl Choices {
 
     /// Why nothing fits into a machine, and what would.
     fn too_little(&self, ram: u64, given: Option<u64>, runs: &[Use]) -> Result<Error> {
-        let weights = self.smallest() - (self.fixed - self.fixed_tensors);
+        let weights = self.smallest() - self.header();
         let all = self.largest(runs)?.into_iter().map(|(run, beside)| (weights + beside, run));
         let need = all.min_by_key(|n| n.0);
         let reserve = given.unwrap_or_else(|| memory::reserve(ram));
@@ -356,7 +361,7 @@ impl Choices {
     fn within(&self, most: u64, run: Option<Use>, cache_kld: f64) -> Option<Fitted> {
         let found = budget::solve(&self.items, most.checked_sub(self.fixed)?)?;
         let bytes = self.fixed + found.bytes;
-        let header = self.fixed - self.fixed_tensors;
+        let header = self.header();
         let memory = run.and_then(|run| Some((run, self.memory(run, bytes - header).ok()?)));
         let more = cache_kld + self.fixed_loss;
         let next = budget::neighbours(&self.items, &found.chosen).map(|c| c.map(|c| self.tell(&c)));

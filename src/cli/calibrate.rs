@@ -1,13 +1,11 @@
 //! `ggufkit calibrate`: what makes a model's inputs large, measured on a text, in a file for `quantize --imatrix`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use calibration::{Statistics, imatrix};
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::options::{Input, Resources, apart, files};
+use super::options::{Input, Resources, apart, files, layers_bar};
 use super::print;
 use crate::calibrate::{Chunks, Room, importance};
 use crate::disk::{self, InFile, NewFile};
@@ -148,9 +146,7 @@ impl Calibrate {
             Kind::Gguf => imatrix::write(&statistics)?,
             Kind::Dat => imatrix::legacy::write(&statistics)?,
         };
-        let file = NewFile::create(out, bytes.len() as u64)?;
-        file.write(0, &bytes)?;
-        disk::finish(vec![file])?;
+        disk::write_whole(out, &bytes)?;
         print(&if files.json {
             format!("{:#}\n", as_json(&statistics))
         } else {
@@ -173,9 +169,9 @@ impl Measuring {
         let chunks = Chunks::read_all(&source, &self.text, context, skip, self.chunks)?;
         let limits = self.resources.limits();
         let network = Network::new(&source, Options { exact: true, isa: None })?;
-        let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = disk::folder(out);
         let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
-        let bar = bar(network.depth());
+        let bar = layers_bar(network.depth(), "{eta} left");
         let tick = |layer| bar.set_position(layer as u64 + 1);
         let measured = limits
             .pool()?
@@ -188,16 +184,8 @@ impl Measuring {
     }
 }
 
-/// A bar on stderr that counts layers.
-fn bar(layers: usize) -> ProgressBar {
-    let bar = ProgressBar::new(layers as u64);
-    let style = "{bar:30} {pos}/{len} layers  {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
-fn read(path: &Path) -> Result<Statistics> {
+/// Reads a file of importances.
+pub fn read(path: &Path) -> Result<Statistics> {
     let file = InFile::open(path, false)?;
     Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
 }

@@ -101,9 +101,7 @@ pub fn side_by_side(
 /// Writes the page.
 pub fn write_report(path: &Path, found: &Comparison) -> Result<()> {
     let page = html(found);
-    let file = NewFile::create(path, page.len() as u64)?;
-    file.write(0, page.as_bytes())?;
-    disk::finish(vec![file])
+    disk::write_whole(path, page.as_bytes())
 }
 
 /// What a model is called beside one that it was made of: what its name has more.

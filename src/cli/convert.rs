@@ -22,6 +22,7 @@ use super::print;
 use super::rounding::Rounding;
 use crate::calibrate::{self, Chunks, Room};
 use crate::compare::Settings;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
 use crate::fit::Fitted;
@@ -374,7 +375,7 @@ impl Common {
     fn measure(&self, source: &Source, chunks: &Chunks) -> Result<Statistics> {
         let limits = self.resources.limits();
         let network = Network::new(source, Options { exact: true, isa: None })?;
-        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = disk::folder(&self.out);
         let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
         let progress = Progress::new(0);
         let depth = network.depth();

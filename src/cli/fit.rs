@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use formats::block::DType;
 
-use super::options::{apart, files};
+use super::options::{Cache, apart, files};
 use super::sensitivity::{self, Measuring};
 use super::types::{self, Types, types};
 use crate::calibrate::Chunks;
@@ -38,7 +38,7 @@ pub struct Fitting {
     pub context: Option<u64>,
     /// How keys and values are kept; whichever of f16 and q8_0 loses least if not given
     #[arg(long, value_name = "TYPE")]
-    pub kv: Option<Kv>,
+    pub kv: Option<Cache>,
     /// What is left to the system; half a GiB and a sixteenth of the memory if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub reserve: Option<u64>,
@@ -55,24 +55,6 @@ pub struct Fitting {
     /// Keep the choice as a recipe
     #[arg(long, value_name = "FILE")]
     pub write_recipe: Option<PathBuf>,
-}
-
-/// A kind of cache.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-#[allow(non_camel_case_types)]
-pub enum Kv {
-    F16,
-    #[value(name = "q8_0")]
-    Q8_0,
-}
-
-impl From<Kv> for CacheKind {
-    fn from(kv: Kv) -> Self {
-        match kv {
-            Kv::F16 => Self::F16,
-            Kv::Q8_0 => Self::Q8_0,
-        }
-    }
 }
 
 /// What runs models.
@@ -204,10 +186,10 @@ impl Fitting {
             (types::usual(), types(sensitivity::PROBES).expect("these are types"));
         let named = self.types.iter().flat_map(|t| &t.0);
         named.for_each(|t| all.extend((!all.contains(t)).then_some(*t)));
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = disk::folder(path);
         let measuring = Measuring { types: &all, probes: &probes, limits, folder, importance: None };
         let found = measuring.run(source, &chunks.part(sensitivity::CHUNKS, sensitivity::CONTEXT))?;
-        write(path, &to_json(&found))?;
+        disk::write_whole(path, to_json(&found).as_bytes())?;
         Ok(found)
     }
 
@@ -234,18 +216,11 @@ impl Fitting {
         let mut text = tell(&goal, &fitted, known);
         if let Some(path) = &self.write_recipe {
             apart(path, files(source).chain(read.iter().copied()))?;
-            write(path, &recipe::print(&fitted.scheme))?;
+            disk::write_whole(path, recipe::print(&fitted.scheme).as_bytes())?;
             let _ = writeln!(text, "  recipe: {}", path.display());
         }
         Ok((fitted, plan, text))
     }
-}
-
-/// Writes a text, whole.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let file = NewFile::create(path, text.len() as u64)?;
-    file.write(0, text.as_bytes())?;
-    disk::finish(vec![file])
 }
 
 /// The choice for machines.

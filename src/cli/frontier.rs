@@ -147,9 +147,7 @@ impl Frontier {
                 &[frontier(&line, &marks)],
                 &[(heading.clone(), rows.clone()), (scheme_heading.clone(), beside_rows.clone())],
             );
-            let file = NewFile::create(path, text.len() as u64)?;
-            file.write(0, text.as_bytes())?;
-            disk::finish(vec![file])?;
+            disk::write_whole(path, text.as_bytes())?;
         }
         if self.json {
             return print(&as_json(&source, &known, &points, &schemes));

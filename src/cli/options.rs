@@ -115,20 +115,28 @@ pub struct Running {
 /// A kind of cache.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[allow(non_camel_case_types)]
-enum Cache {
+pub enum Cache {
     F32,
     F16,
     #[value(name = "q8_0")]
     Q8_0,
 }
 
+impl From<Cache> for CacheKind {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::F32 => Self::F32,
+            Cache::F16 => Self::F16,
+            Cache::Q8_0 => Self::Q8_0,
+        }
+    }
+}
+
 impl Running {
     /// How keys and values are kept.
     pub fn kv(&self) -> CacheKind {
         match self.kv {
-            Some(Cache::F32) => CacheKind::F32,
-            Some(Cache::F16) => CacheKind::F16,
-            Some(Cache::Q8_0) => CacheKind::Q8_0,
+            Some(cache) => cache.into(),
             None if self.exact => CacheKind::F32,
             None => CacheKind::F16,
         }
@@ -273,6 +281,15 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.done();
     }
+}
+
+/// A bar on stderr that counts layers; `rest` is what stands behind the count.
+pub fn layers_bar(layers: usize, rest: &str) -> ProgressBar {
+    let bar = ProgressBar::new(layers as u64);
+    let style = format!("{{bar:30}} {{pos}}/{{len}} layers  {rest}");
+    bar.set_style(ProgressStyle::with_template(&style).expect("the template is valid"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// Refuses to write over something that is read in the same run.

@@ -1,19 +1,17 @@
 //! `ggufkit sensitivity`: what an error in each matrix costs, measured on a text, in a file for `quantize --fit`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use calibration::Statistics;
 use clap::Args;
 use formats::block::{DType, Effort, Encode};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::calibrate::of_model;
-use super::options::{Input, Resources, apart, files};
+use super::calibrate::{of_model, read as read_importance};
+use super::options::{Input, Resources, apart, files, layers_bar};
 use super::print;
 use super::types::{self, Types, types};
 use crate::calibrate::{Chunks, Room};
-use crate::disk::{self, InFile, NewFile};
+use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
 use crate::pipeline::Limits;
 use crate::report::sensitivity::table;
@@ -75,18 +73,12 @@ impl Sensitivity {
         drop(NewFile::create(&self.out, 0)?);
         let (context, chunks) = (self.context as usize, self.chunks as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
-        let importance = match &self.imatrix {
-            Some(path) => {
-                let file = InFile::open(path, false)?;
-                Some(calibration::imatrix::read(file.name(), &file.read(0, file.len)?)?)
-            }
-            None => None,
-        };
+        let importance = self.imatrix.as_deref().map(read_importance).transpose()?;
         if let Some(importance) = &importance {
             of_model(importance, &source)?;
         }
         let limits = self.resources.limits();
-        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = disk::folder(&self.out);
         let measuring = Measuring {
             types: &self.types.0,
             probes: &self.probes.0,
@@ -96,9 +88,7 @@ impl Sensitivity {
         };
         let found = measuring.run(&source, &chunks)?;
         let text = to_json(&found);
-        let file = NewFile::create(&self.out, text.len() as u64)?;
-        file.write(0, text.as_bytes())?;
-        disk::finish(vec![file])?;
+        disk::write_whole(&self.out, text.as_bytes())?;
         print(&format!("{}\n\n{}", visible(&found.summary()), table(&found)))
     }
 }
@@ -128,7 +118,7 @@ impl Measuring<'_> {
             importance: self.importance,
             how: Encode { importance: None, objective: None, effort: Effort::Normal },
         };
-        let bar = bar(network.depth() + 1);
+        let bar = layers_bar(network.depth() + 1, "{elapsed}");
         let tick = |done| bar.set_position(done as u64);
         let found = self.limits.pool()?.install(|| measure(&network, chunks, wanted, &room, tick));
         bar.finish_and_clear();
@@ -149,13 +139,4 @@ pub fn read(path: &Path) -> Result<Found> {
         Error::refused(format!("{}: {why}", path.display()))
             .or("`ggufkit sensitivity MODEL TEXT -o FILE` makes such files")
     })
-}
-
-/// A bar on stderr that counts layers, each of which takes longer than the one before.
-fn bar(layers: usize) -> ProgressBar {
-    let bar = ProgressBar::new(layers as u64);
-    let style = "{bar:30} {pos}/{len} layers  {elapsed}";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

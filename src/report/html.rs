@@ -14,13 +14,7 @@ const STYLE: &str = include_str!("page.css");
 /// The page.
 pub fn html(c: &Comparison) -> String {
     let title = format!("Compared with {}", c.reference.name);
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>{0}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{0}</h1>\n<p>{1}.</p>\n",
-        escape(&title),
-        escape(&c.what())
-    );
+    let mut out = head(&title, &format!("{}.", c.what()));
     overview(&mut out, c);
     let notes = c.notes();
     if !notes.is_empty() {
@@ -76,6 +70,17 @@ pub fn html(c: &Comparison) -> String {
     out
 }
 
+/// How a page begins.
+fn head(title: &str, about: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <title>{0}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{0}</h1>\n<p>{1}</p>\n",
+        escape(title),
+        escape(about)
+    )
+}
+
 /// A page of pictures and tables.
 pub fn page(
     title: &str,
@@ -83,13 +88,7 @@ pub fn page(
     pictures: &[String],
     tables: &[(Vec<String>, Vec<Vec<String>>)],
 ) -> String {
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>{0}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{0}</h1>\n<p>{1}</p>\n",
-        escape(title),
-        escape(about)
-    );
+    let mut out = head(title, about);
     for picture in pictures.iter().filter(|p| !p.is_empty()) {
         let _ = writeln!(out, "<div class=\"wide\">\n{picture}</div>");
     }
