@@ -393,7 +393,7 @@ impl<'a> Judge<'a> {
         let all = self.square(self.inputs, &self.weights).max(f64::MIN_POSITIVE);
         let alone = self.square(self.inputs, &off) / all;
         let Some((group, _)) = kernels::integer(dtype) else { return [alone; 2] };
-        // Ŵ·x̂ − W·x = (Ŵ − W)·x̂ + W·(x̂ − x), of which both parts are added up as products.
+        // W·x − Ŵ·x̂ = (W − Ŵ)·x̂ + W·(x − x̂): small numbers are not taken off large ones.
         let lost = rounding(self.inputs, group);
         let rounded: Vec<f32> = self.inputs.iter().zip(&lost).map(|(x, l)| x - l).collect();
         let mut out = self.product(&rounded, &off);

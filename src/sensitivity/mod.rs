@@ -52,7 +52,8 @@ pub struct Matrix {
     pub shape: Vec<u64>,
     /// What was found by making it in some types, from the one with the least error.
     pub probes: Vec<Probe>,
-    /// The error of its outputs in each type that divides its rows, over what the outputs are: without a unit.
+    /// The error of its outputs in each type that divides its rows, over what the outputs are: without a unit. Inputs are
+    /// rounded to 8 bits where the type's products have them so.
     pub errors: Vec<(DType, f64)>,
 }
 
@@ -61,7 +62,7 @@ pub struct Matrix {
 pub struct Probe {
     /// The type.
     pub dtype: DType,
-    /// Its error, as [`Matrix::errors`] has it.
+    /// Its error, with inputs as they are.
     pub error: f64,
     /// The KL divergence of the model in which it alone is made so, in nats.
     pub kld: f64,
