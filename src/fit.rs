@@ -47,6 +47,9 @@ pub struct Freedom<'a> {
     pub named: bool,
     /// What they cost.
     pub sensitivity: &'a Sensitivity,
+    /// How many times what it costs a type counts for in the choice, where that is not once: more for types that a machine
+    /// is slow with.
+    pub prices: &'a [(DType, f64)],
 }
 
 /// Tensors whose types are free, and what each of them may become.
@@ -55,8 +58,12 @@ pub struct Choices {
     pub names: Vec<String>,
     /// Their types.
     pub types: Vec<Vec<DType>>,
-    /// What these take and cost.
+    /// What these take, and what they count for in the choice.
     pub items: Vec<Vec<Item>>,
+    /// The KL divergence that they bring, in nats: the same where types have no prices.
+    pub losses: Vec<Vec<f64>>,
+    /// Whether types were left out because the importance of weights is not known.
+    blind: bool,
     /// Bytes of the files that are none of theirs.
     pub fixed: u64,
     /// Of these, bytes of other tensors.
@@ -123,6 +130,8 @@ impl Choices {
             names: Vec::new(),
             types: Vec::new(),
             items: Vec::new(),
+            losses: Vec::new(),
+            blind: false,
             fixed: start.bytes(),
             fixed_tensors: start.layout.tensors.iter().map(|t| t.place.len).sum(),
             weights: start.layout.tensors.iter().map(Tensor::elements).sum(),
@@ -188,20 +197,23 @@ impl Choices {
         let again = |d: DType| {
             own.is_some() && !wishes.allow_requantize && !Encoding::Blocks(d).is_plain() && own != Some(d)
         };
-        let (mut types, mut items) = (Vec::new(), Vec::new());
+        let (mut types, mut items, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let mine = own.filter(|d| !freedom.types.contains(d));
         for &dtype in freedom.types.iter().chain(&mine).filter(|d| !again(**d)) {
             // What stays as it is loses nothing.
             let loss = if from == Encoding::Blocks(dtype) {
                 Some(0.0)
             } else if blind(dtype) {
+                self.blind = true;
                 None
             } else {
                 known.loss(dtype)
             };
             let (Some(row), Some(loss)) = (dtype.bytes_for(t.cols()), loss) else { continue };
             types.push(dtype);
-            items.push(Item { bytes: (row * rows).next_multiple_of(align), loss });
+            losses.push(loss);
+            let price = freedom.prices.iter().find(|p| p.0 == dtype).map_or(1.0, |p| p.1);
+            items.push(Item { bytes: (row * rows).next_multiple_of(align), loss: loss * price });
         }
         if types.is_empty() {
             let (cols, name) = (t.cols(), &t.name);
@@ -213,6 +225,7 @@ impl Choices {
         self.names.push(t.name.clone());
         self.types.push(types);
         self.items.push(items);
+        self.losses.push(losses);
         Ok(())
     }
 
@@ -255,8 +268,7 @@ impl Choices {
                     "{asked} is too little: the smallest file is {} ({least} bytes)",
                     report::bytes(least)
                 );
-                Error::refused(why)
-                    .or("ask for more, allow smaller types with --types, or take a smaller model")
+                Error::refused(why).or(format!("ask for more; {}, or a smaller model", self.smaller()))
             }),
             Goal::Bits(bits) => {
                 let data = (bits * self.weights as f64 / 8.0).max(0.0) as u64;
@@ -265,7 +277,7 @@ impl Choices {
                     let least = (self.smallest() - header) as f64 * 8.0 / self.weights.max(1) as f64;
                     let least = (least * 1000.0).ceil() / 1000.0;
                     let why = format!("{bits} bits a weight are too few: the least is {least:.3}");
-                    Error::refused(why).or("ask for more, or allow smaller types with --types")
+                    Error::refused(why).or(format!("ask for more, or {}", self.smaller()))
                 })
             }
             Goal::Ram { ram, reserve, runs } => {
@@ -304,6 +316,14 @@ impl Choices {
             }
         }
         Ok(all)
+    }
+
+    /// How types could be smaller, for hints.
+    fn smaller(&self) -> &'static str {
+        match self.blind {
+            true => "--imatrix FILE or --calibration TEXT, with which types below 3 bits may be chosen",
+            false => "smaller types in --types",
+        }
     }
 
     /// Why nothing fits into a machine, and what would.
@@ -345,7 +365,7 @@ impl Choices {
         if runs.iter().all(|r| r.kv != CacheKind::Q8_0) {
             ways.push("--kv q8_0".into());
         }
-        ways.push("a smaller --reserve, smaller --types, or a smaller model".into());
+        ways.push(format!("a smaller --reserve, {}, or a smaller model", self.smaller()));
         Ok(Error::refused(why).or(ways.join("; ")))
     }
 
@@ -363,24 +383,26 @@ impl Choices {
         let bytes = self.fixed + found.bytes;
         let header = self.header();
         let memory = run.and_then(|run| Some((run, self.memory(run, bytes - header).ok()?)));
-        let more = cache_kld + self.fixed_loss;
+        let losses = self.losses.iter().zip(&found.chosen).map(|(l, &i)| l[i]);
+        let kld = losses.sum::<f64>() + cache_kld + self.fixed_loss;
         let next = budget::neighbours(&self.items, &found.chosen).map(|c| c.map(|c| self.tell(&c)));
         Some(Fitted {
             scheme: self.scheme(&found),
             types: self.types_of(&found).map(|(n, t)| (n.to_string(), t)).collect(),
             bytes,
             most,
-            kld: found.loss + more,
+            kld,
             cache_kld,
-            bound: found.bound + more,
+            bound: kld - (found.loss - found.bound),
             memory,
             next,
         })
     }
 
     fn tell(&self, change: &Change) -> String {
-        let Change { class, from, to, bytes, loss } = *change;
-        let (name, types) = (&self.names[class], &self.types[class]);
+        let Change { class, from, to, bytes, .. } = *change;
+        let (name, types, losses) = (&self.names[class], &self.types[class], &self.losses[class]);
+        let loss = losses[to] - losses[from];
         let size = report::bytes(bytes.unsigned_abs());
         let sign = if bytes < 0 { '−' } else { '+' };
         let (from, to) = (types[from].name(), types[to].name());

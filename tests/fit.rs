@@ -133,6 +133,17 @@ fn files_have_the_size_that_was_asked_for() {
     }
     assert!(length(&out) <= 2_500_000);
 
+    // A type with a price is taken where the others would be worse by as much, and what is foretold has no price in it.
+    let foretold = |text: &str| -> f64 {
+        let (_, rest) = text.split_once("predicted KL divergence ").unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let free = fit(2_500_000, &[]);
+    let dear = fit(2_500_000, &["--price", "q6_k=1000000,q3_k=1"]);
+    let plan = json(&["inspect", &out, "--json"]);
+    assert!(plan["tensors"].as_array().unwrap().iter().all(|t| t["type"] != "q6_k"), "{plan}");
+    assert!(foretold(&free) < foretold(&dear) && foretold(&dear) < 1.0, "{free} {dear}");
+
     // So many bits a weight.
     ok(&[
         "quantize",
@@ -163,6 +174,10 @@ fn impossible_wishes_are_told_what_would_be_possible() {
         why.contains("300.00 KiB is too little: the smallest file is 1.") && why.contains("hint"),
         "{why}"
     );
+    // Smaller types are there, if it is known which weights count.
+    assert!(why.contains("--imatrix FILE or --calibration TEXT"), "{why}");
+    let (_, why) = refused(&["--size", "300K", "--types", "q2_k,f16"]);
+    assert!(why.contains("smaller types in --types"), "{why}");
     let (code, why) = refused(&["--bits-per-weight", "1.2"]);
     assert!(code == 1 && why.contains("the least is 2."), "{why}");
     let (code, why) = refused(&["--fit", "560M"]);
@@ -180,6 +195,10 @@ fn impossible_wishes_are_told_what_would_be_possible() {
         (&["--fit", "8G", "--context", "100000"], "the model was made for 256 tokens"),
         (&["--size", "3M", "--types", "nvfp4"], "nvfp4 brings tensors of its own"),
         (&["--size", "3M", "--types", "q9"], "q9"),
+        (&["--type", "q4_k", "--price", "q4_k=2"], "--price is for fitting"),
+        (&["--size", "3M", "--price", "q4_k"], "is not TYPE=X"),
+        (&["--size", "3M", "--price", "q4_k=0"], "no number above 0"),
+        (&["--size", "3M", "--price", "q4_k=2,q4_k=3"], "has two prices"),
     ] {
         let (code, why) = refused(args);
         assert!(code == 2 && why.contains(part), "{args:?}: {why}");

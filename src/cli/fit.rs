@@ -8,7 +8,7 @@ use formats::block::DType;
 
 use super::options::{Cache, apart, files};
 use super::sensitivity::{self, Measuring};
-use super::types::{self, Types, types};
+use super::types::{self, Prices, Types, prices, types};
 use crate::calibrate::Chunks;
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
@@ -48,6 +48,9 @@ pub struct Fitting {
     /// Types to choose from
     #[arg(long, value_name = "TYPES", value_parser = types)]
     pub types: Option<Types>,
+    /// What types' losses are multiplied by before the choice, iq2_s=1.5,iq3_s=1.5 for a machine that is slow with these
+    #[arg(long, value_name = "TYPE=X", value_parser = prices)]
+    pub price: Option<Prices>,
     /// What errors in each matrix cost, as `sensitivity` measured it; with --calibration it is measured and kept there, if
     /// there is no such file. Guessed if not given
     #[arg(long, value_name = "FILE")]
@@ -106,6 +109,7 @@ impl Fitting {
     pub fn check(&self) -> Result<()> {
         let alone = [
             ("--types", self.types.is_some()),
+            ("--price", self.price.is_some()),
             ("--sensitivity", self.sensitivity.is_some()),
             ("--write-recipe", self.write_recipe.is_some()),
         ];
@@ -188,7 +192,8 @@ impl Fitting {
         named.for_each(|t| all.extend((!all.contains(t)).then_some(*t)));
         let folder = disk::folder(path);
         let measuring = Measuring { types: &all, probes: &probes, limits, folder, importance: None };
-        let found = measuring.run(source, &chunks.part(sensitivity::CHUNKS, sensitivity::CONTEXT))?;
+        let found =
+            measuring.run(source, &chunks.part(sensitivity::usual_chunks(source), sensitivity::CONTEXT))?;
         disk::write_whole(path, to_json(&found).as_bytes())?;
         Ok(found)
     }
@@ -211,7 +216,9 @@ impl Fitting {
         }
         let Types(all) = self.types.clone().unwrap_or_else(types::usual);
         let named = self.types.is_some();
-        let choices = Choices::find(source, wishes, Freedom { types: &all, named, sensitivity: known })?;
+        let prices = self.price.as_ref().map_or(&[][..], |p| &p.0);
+        let freedom = Freedom { types: &all, named, sensitivity: known, prices };
+        let choices = Choices::find(source, wishes, freedom)?;
         let (fitted, plan) = settle(source, wishes, choices, &goal, known)?;
         let mut text = tell(&goal, &fitted, known);
         if let Some(path) = &self.write_recipe {

@@ -79,7 +79,7 @@ impl Frontier {
             Some(path) => sensitivity::read(path)?,
             None => quick::guess(&source)?,
         };
-        let freedom = Freedom { types: &self.types.0, named: true, sensitivity: &known };
+        let freedom = Freedom { types: &self.types.0, named: true, sensitivity: &known, prices: &[] };
         let mut wishes = wishes();
         let choices = Choices::find(&source, &mut wishes, freedom)?;
         let all = budget::frontier(&choices.items);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use calibration::Statistics;
 use clap::Args;
 use formats::block::{DType, Effort, Encode};
+use formats::model::Tensor;
 
 use super::calibrate::{of_model, read as read_importance};
 use super::options::{Input, Resources, apart, files, layers_bar};
@@ -23,8 +24,6 @@ use crate::source::Source;
 
 /// Tokens of a chunk, where nothing is said.
 pub const CONTEXT: usize = 256;
-/// Chunks, where nothing is said.
-pub const CHUNKS: usize = 16;
 /// What matrices are made in, where nothing is said: a type whose errors are well above those of rounding, and small
 /// enough that they add up.
 pub const PROBES: &str = "q3_k";
@@ -49,9 +48,9 @@ pub struct Sensitivity {
     /// Tokens of a chunk
     #[arg(long, value_name = "N", default_value_t = CONTEXT as u32, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     context: u32,
-    /// Chunks, from all over the text
-    #[arg(long, value_name = "N", default_value_t = CHUNKS as u32, value_parser = clap::value_parser!(u32).range(1..))]
-    chunks: u32,
+    /// Chunks, from all over the text; 16 if not given, 4 for models of more than 50 million weights, and 2 from a billion on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunks: Option<u32>,
     /// Types that matrices are made in to see what that costs
     #[arg(long, value_name = "TYPES", default_value = PROBES, value_parser = types)]
     probes: Types,
@@ -71,7 +70,8 @@ impl Sensitivity {
         let read = [Some(&*self.text), self.imatrix.as_deref()];
         apart(&self.out, files(&source).chain(read.into_iter().flatten()))?;
         drop(NewFile::create(&self.out, 0)?);
-        let (context, chunks) = (self.context as usize, self.chunks as usize);
+        let context = self.context as usize;
+        let chunks = self.chunks.map_or_else(|| usual_chunks(&source), |n| n as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
         let importance = self.imatrix.as_deref().map(read_importance).transpose()?;
         if let Some(importance) = &importance {
@@ -123,6 +123,16 @@ impl Measuring<'_> {
         let found = self.limits.pool()?.install(|| measure(&network, chunks, wanted, &room, tick));
         bar.finish_and_clear();
         found
+    }
+}
+
+/// Chunks, where nothing is said. Measuring takes as long as weights times matrices say, and little text does nearly as
+/// well as much.
+pub fn usual_chunks(source: &Source) -> usize {
+    match source.model.tensors.iter().map(Tensor::elements).fold(0, u64::saturating_add) {
+        0..50_000_000 => 16,
+        50_000_000..1_000_000_000 => 4,
+        _ => 2,
     }
 }
 
