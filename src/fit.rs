@@ -120,10 +120,10 @@ impl Choices {
         // A type that quantizes: with it come settings that say how.
         wishes.scheme = Some(plain(DType::Q8_0).into());
         // What it would not be right for is no matter yet.
-        let (strict, again) = (wishes.strict, wishes.allow_requantize);
-        (wishes.strict, wishes.allow_requantize) = (false, true);
+        let (strict, again, machine) = (wishes.strict, wishes.allow_requantize, wishes.machine);
+        (wishes.strict, wishes.allow_requantize, wishes.machine) = (false, true, None);
         let start = plan::plan(source, wishes);
-        (wishes.strict, wishes.allow_requantize) = (strict, again);
+        (wishes.strict, wishes.allow_requantize, wishes.machine) = (strict, again, machine);
         let start = start?;
         let align = start.metadata.get("general.alignment").and_then(Value::as_u64).unwrap_or(32);
         let mut found = Self {

@@ -20,6 +20,7 @@ pub mod evaluate;
 pub mod fit;
 pub mod hub;
 pub mod kernels;
+pub mod machine;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;

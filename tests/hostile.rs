@@ -166,7 +166,7 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
             .iter()
             .map(|t| Tensor { encoding: if t.shape.len() == 2 { matrix } else { t.encoding }, ..t.clone() })
             .collect();
-        let options = llama2c::Options { version, order: ByteOrder::Big };
+        let options = llama2c::Options::new(version, ByteOrder::Big);
         files.push((
             format!("v{version}.bin"),
             bytes(llama2c::layout("x", &v0.metadata, &tensors, options).unwrap()),

@@ -18,7 +18,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if version == 0 && tables > 10_000 || model.tensors.len() > 10_000 {
         return;
     }
-    let options = llama2c::Options { version, order: model.order };
+    let options = llama2c::Options::new(version, model.order);
     let Ok(layout) = llama2c::layout("again", &model.metadata, &model.tensors, options) else { return };
     assert_eq!(layout.files[0].len, len);
     assert_eq!(layout.tensors, model.tensors);

@@ -8,15 +8,17 @@ use std::time::Instant;
 use calibration::Statistics;
 use clap::{ArgMatches, Args, FromArgMatches};
 use formats::container::gguf;
+use formats::model::{Encoding, Tensor};
 use regex::Regex;
 
 use super::compare::{shorter, side_by_side};
 use super::fit::Fitting;
 use super::options::{
-    Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, scheme_or_keep, tensor_rule, usage,
+    Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, machines, scheme_or_keep,
+    tensor_rule, usage,
 };
 use super::outcome::{
-    by_type, few_chunks, few_tokens, importance, methods, not_ternary, plan_json, plan_text, remarks,
+    by_type, few_chunks, few_tokens, importance, methods, not_ternary, plan_json, plan_text, remarks, there,
 };
 use super::print;
 use super::rounding::Rounding;
@@ -27,8 +29,9 @@ use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Text};
 use crate::fit::Fitted;
 use crate::hub;
+use crate::machine::{Machine, Reads};
 use crate::pipeline::{self, Limits};
-use crate::plan::scheme::{Scheme, choice};
+use crate::plan::scheme::{self, Scheme, choice};
 use crate::plan::{self, Choice, Plan, Target, Wishes, recipe};
 use crate::quantize::Watcher;
 use crate::report::compare::table;
@@ -41,6 +44,7 @@ use crate::source::Source;
 #[command(after_help = "Examples:
   ggufkit convert model.bin model.gguf --tokenizer tokenizer.bin
   ggufkit convert model.gguf model-be.gguf --endian big
+  ggufkit convert model.gguf model.bin --for ullm
   ggufkit convert model.gguf out/ --split-max-size 4G --type f16")]
 pub struct Convert {
     #[command(flatten)]
@@ -83,7 +87,7 @@ pub struct Quantizing {
         value_name = "SCHEME",
         value_parser = find_scheme,
         conflicts_with = "recipe",
-        required_unless_present_any = ["recipe", "print_recipe", "fit", "size", "bits_per_weight"]
+        required_unless_present_any = ["recipe", "print_recipe", "fit", "size", "bits_per_weight", "machine"]
     )]
     scheme: Option<Arc<Scheme>>,
     #[command(flatten)]
@@ -164,6 +168,10 @@ struct Common {
     /// Make ternary types of weights that are not ternary
     #[arg(long)]
     force: bool,
+    /// What the result is for: sets format, byte order, version and types, and refuses what is of no use there
+    /// (docs/vintage.md)
+    #[arg(long = "for", value_name = "MACHINE", value_parser = machines())]
+    machine: Option<&'static Machine>,
     /// The byte order; the source's if not given
     #[arg(long, value_enum)]
     endian: Option<Endian>,
@@ -256,7 +264,15 @@ impl Check {
 
 impl Convert {
     pub fn run(&self) -> Result<()> {
-        self.common.run(self.scheme.clone(), None)
+        let common = &self.common;
+        let scheme = match (&self.scheme, common.machine.map(|m| m.reads)) {
+            // What is kept there is 8 bits, or becomes so.
+            (None, Some(Reads::Llama2c { version: 2, .. })) if !common.recipe.is_some() => {
+                common.usual(true)?
+            }
+            (scheme, _) => scheme.clone(),
+        };
+        common.run(scheme, None)
     }
 }
 
@@ -264,12 +280,26 @@ impl Quantize {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Print(scheme) => print(&recipe::print(scheme)),
-            Self::Make(q) => q.common.run(q.scheme.clone(), Some(&q.fitting)),
+            Self::Make(q) => {
+                let chosen = q.scheme.is_some() || q.common.recipe.is_some() || q.fitting.is_asked();
+                let scheme = if chosen { q.scheme.clone() } else { q.common.usual(false)? };
+                q.common.run(scheme, Some(&q.fitting))
+            }
         }
     }
 }
 
 impl Common {
+    /// The scheme that the machine usually has; with `keep` none, where the source has its type already.
+    fn usual(&self, keep: bool) -> Result<Option<Arc<Scheme>>> {
+        let Some(machine) = self.machine else { return Ok(None) };
+        let int8 = |t: &Tensor| matches!(t.encoding, Encoding::Int8Groups { .. });
+        if keep && self.input.open()?.model.tensors.iter().any(int8) {
+            return Ok(None);
+        }
+        Ok(scheme::find(machine.scheme))
+    }
+
     /// `scheme` is what `--type` says.
     fn run(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<()> {
         let fitting = match fitting {
@@ -312,6 +342,7 @@ impl Common {
             edits: self.edits.list(),
             bin_version: self.bin_version,
             group_size: self.group_size,
+            machine: self.machine,
             rounding: self.rounding.wishes(self.input.no_mmap)?,
         };
         if chunks.is_some() && plan::target(&source.model, &wishes)? != Target::Gguf {
@@ -425,5 +456,6 @@ fn carry_out_as(
     text += &methods(plan, &outcomes);
     text += &remarks(plan);
     text += &not_ternary(plan, &outcomes);
+    text += &there(plan);
     print(&text)
 }

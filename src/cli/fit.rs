@@ -214,7 +214,14 @@ impl Fitting {
             // What it would cost must be known.
             runs.retain(|r| r.kv == CacheKind::F16 || known.cache(r.kv).is_some());
         }
-        let Types(all) = self.types.clone().unwrap_or_else(types::usual);
+        let Types(mut all) = self.types.clone().unwrap_or_else(types::usual);
+        if let Some(machine) = wishes.machine {
+            all.retain(|t| machine.takes(*t));
+            if all.is_empty() {
+                let why = format!("--for {} can use none of --types", machine.name);
+                return Err(Error::usage(why).or("leave out --types"));
+            }
+        }
         let named = self.types.is_some();
         let prices = self.price.as_ref().map_or(&[][..], |p| &p.0);
         let freedom = Freedom { types: &all, named, sensitivity: known, prices };

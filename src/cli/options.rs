@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use formats::model::ByteOrder;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use regex::Regex;
 
 use crate::error::{Error, Result};
+use crate::machine::{MACHINES, Machine};
 use crate::pipeline::Limits;
 use crate::plan::edit::{Edit, key_value};
 use crate::plan::scheme::{self, Scheme};
@@ -206,6 +208,13 @@ impl From<FormatName> for Target {
             FormatName::Llama2c => Self::Llama2c,
         }
     }
+}
+
+/// The names of machines, with what they are.
+pub fn machines() -> impl TypedValueParser<Value = &'static Machine> {
+    let value = |m: &'static Machine| PossibleValue::new(m.name).help(m.what);
+    PossibleValuesParser::new(MACHINES.iter().map(value))
+        .map(|name| Machine::find(&name).expect("the parser lets names of machines through"))
 }
 
 /// A scheme's name, or `keep`.

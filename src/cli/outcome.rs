@@ -194,7 +194,13 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
         plan.bits_per_weight()
     );
     text += &importance(plan);
-    text + &remarks(plan)
+    text += &remarks(plan);
+    text + &there(plan)
+}
+
+/// What to do with the result on the machine that it is for.
+pub fn there(plan: &Plan) -> String {
+    plan.there.as_ref().map_or(String::new(), |there| format!("there: {}\n", report::visible(there)))
 }
 
 pub fn plan_json(

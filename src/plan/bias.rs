@@ -44,7 +44,9 @@ pub(super) fn add(
     if target != Target::Gguf || architecture != TAKES {
         let why = match target {
             Target::Gguf => format!("{architecture} models have no place for biases that they did not have"),
-            Target::Safetensors | Target::Llama2c => "only GGUF files take biases that were not there".into(),
+            Target::Safetensors | Target::Llama2c | Target::Expansion => {
+                "only GGUF files take biases that were not there".into()
+            }
         };
         return Err(Error::usage(why).or("leave --bias-correction out: it is for GGUF files of llama models"));
     }

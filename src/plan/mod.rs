@@ -31,6 +31,7 @@ use regex::Regex;
 use crate::calibrate::sequential::Sequential;
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::machine::Machine;
 use crate::source::Source;
 use edit::Edit;
 use rounding::{Rounding, Search};
@@ -55,6 +56,8 @@ pub enum Target {
     Safetensors,
     /// llama2.c's `.bin`, with its tokenizer beside it.
     Llama2c,
+    /// The same weights as an image for a memory expansion, in a folder with settings and vocabulary.
+    Expansion,
 }
 
 /// What the user asks for.
@@ -96,6 +99,8 @@ pub struct Wishes {
     pub group_size: Option<u32>,
     /// How weights are rounded where they are quantized.
     pub rounding: Rounding,
+    /// What the result is for.
+    pub machine: Option<&'static Machine>,
 }
 
 /// What becomes of one tensor.
@@ -137,6 +142,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// How matrices are made one after another, where they are.
     pub sequential: Option<Sequential>,
+    /// What to do with the result on the machine that it is for.
+    pub there: Option<String>,
 }
 
 impl Plan {
@@ -175,7 +182,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
 
     let (steps, tensors): (Vec<_>, Vec<_>) = match target {
-        Target::Llama2c => target::llama2c_steps(model, wishes, &metadata, &mut notes)?,
+        Target::Llama2c | Target::Expansion => target::llama2c_steps(model, wishes, &metadata, &mut notes)?,
         _ => steps::steps(source, wishes, target, &metadata)?,
     }
     .into_iter()
@@ -199,8 +206,8 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         target::refuse_packed(&tensors)?;
     }
     let order = match target {
-        Target::Safetensors => ByteOrder::Little,
-        _ => wishes.order.unwrap_or(model.order),
+        Target::Safetensors | Target::Expansion => ByteOrder::Little,
+        _ => wishes.order.or(wishes.machine.map(|m| m.order)).unwrap_or(model.order),
     };
     if target == Target::Gguf {
         target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
@@ -215,7 +222,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     }
     let folder =
         (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
-    Ok(Plan {
+    let mut plan = Plan {
         target,
         folder,
         order,
@@ -228,7 +235,13 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         extra,
         notes,
         sequential: None,
-    })
+        there: None,
+    };
+    if let Some(machine) = wishes.machine {
+        machine.check(&mut plan)?;
+        plan.there = Some(machine.advice(&plan));
+    }
+    Ok(plan)
 }
 
 /// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take

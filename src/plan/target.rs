@@ -7,6 +7,7 @@ use super::{
     Tensor, Value, Wishes, gguf, llama2c, safetensors,
 };
 use crate::hub;
+use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::plan::scheme;
 use formats::block::TYPES;
@@ -25,18 +26,39 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     let out = &wishes.out;
     let folder = is_folder(out);
     let by_ending = match out.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+        _ if folder && wishes.machine.is_some_and(|m| m.target() == Target::Expansion) => {
+            Some(Target::Expansion)
+        }
         _ if folder => Some(Target::Safetensors),
         Some("gguf") => Some(Target::Gguf),
         Some("safetensors") => Some(Target::Safetensors),
         Some("bin") => Some(Target::Llama2c),
         _ => None,
     };
-    let target = wishes.target.or(by_ending).ok_or_else(|| {
+    let meant = wishes.target.or(by_ending);
+    if let Some(machine) = wishes.machine
+        && meant.is_some_and(|t| t != machine.target())
+    {
+        let (name, what) = (machine.name, machine.what);
+        let out = out.display();
+        return Err(Error::usage(format!("--for {name} ({what}) does not read what {out} would be")).or(
+            match machine.target() {
+                Target::Gguf => "end the name in .gguf",
+                Target::Expansion => "name a folder for its three files: OUT/",
+                _ => "end the name in .bin",
+            },
+        ));
+    }
+    let target = meant.or(wishes.machine.map(Machine::target)).ok_or_else(|| {
         let out = out.display();
         Error::usage(format!("{out}: the ending tells no format"))
             .or("end the name in .gguf, .safetensors or .bin, or say --format")
     })?;
-    if folder && target != Target::Safetensors {
+    if !folder && target == Target::Expansion {
+        let why = format!("{} is to be a folder, for three files", out.display());
+        return Err(Error::usage(why).or("end the name in /"));
+    }
+    if folder && !matches!(target, Target::Safetensors | Target::Expansion) {
         return Err(Error::usage(format!("{} is a folder; name a file in it", out.display())));
     }
     if model.format == Format::Llama2cTokenizer && target != Target::Llama2c {
@@ -50,7 +72,7 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     only(wishes.align.is_some() && target != Target::Gguf, "--align", "GGUF")?;
     only(wishes.bin_version.is_some() && target != Target::Llama2c, "--bin-version", "llama2.c files")?;
     only(
-        wishes.split != gguf::Split::None && target == Target::Llama2c,
+        wishes.split != gguf::Split::None && matches!(target, Target::Llama2c | Target::Expansion),
         "splitting",
         "GGUF and safetensors",
     )?;
@@ -60,11 +82,34 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     only(wishes.pure && wishes.scheme.is_none(), "--pure", "a --type other than keep")?;
     let big = wishes.order == Some(ByteOrder::Big) && target == Target::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
+    if let (Some(machine), Some(order)) = (wishes.machine, wishes.order)
+        && machine.order != order
+    {
+        let (name, own, other) = (machine.name, machine.order.name(), order.name());
+        return Err(Error::usage(format!("--for {name} is {own}-endian, and --endian {other} is not"))
+            .or("leave out --endian"));
+    }
     Ok(target)
 }
 
 /// The version of a llama2.c checkpoint: by wish, by type, or the source's.
 fn llama2c_version(model: &Model, wishes: &Wishes) -> Result<u32> {
+    if let Some(machine) = wishes.machine {
+        let version = match machine.reads {
+            Reads::Llama2c { version, .. } => version,
+            _ => 0,
+        };
+        let float = wishes.scheme.as_ref().is_none_or(|s| s.base == DType::F32);
+        let whole = wishes.scheme.as_ref().is_none_or(|s| s.base == DType::Q8_0);
+        if wishes.bin_version.is_some_and(|v| v != version) || !(if version == 2 { whole } else { float }) {
+            let (name, holds) = (machine.name, if version == 2 { "q8_0" } else { "f32" });
+            return Err(Error::usage(format!(
+                "--for {name} reads llama2.c version {version}, which holds {holds}"
+            ))
+            .or("leave out --type and --bin-version"));
+        }
+        return Ok(version);
+    }
     let own = match model.format {
         Format::Llama2c { version } => version,
         _ => 0,
@@ -250,13 +295,16 @@ pub(super) fn place(
             }
             Ok((layout, names.iter().map(|n| dir.join(n)).collect(), extra))
         }
+        Target::Expansion => expansion(wishes, metadata, tensors),
         Target::Llama2c if model.format == Format::Llama2cTokenizer => {
             let bytes = llama2c::tokenizer::write(&name, metadata, order)?;
             Ok((Layout { files: Vec::new(), tensors: Vec::new() }, Vec::new(), vec![(out.clone(), bytes)]))
         }
         Target::Llama2c => {
             let version = llama2c_version(model, wishes)?;
-            let layout = llama2c::layout(&name, metadata, tensors, llama2c::Options { version, order })?;
+            let fork = wishes.machine.is_some_and(|m| matches!(m.reads, Reads::Llama2c { fork: true, .. }));
+            let options = llama2c::Options { fork, ..llama2c::Options::new(version, order) };
+            let layout = llama2c::layout(&name, metadata, tensors, options)?;
             let mut extra = Vec::new();
             match metadata.text("tokenizer.ggml.model") {
                 None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
@@ -273,6 +321,18 @@ pub(super) fn place(
             Ok((layout, vec![out.clone()], extra))
         }
     }
+}
+
+/// Lays out the three files for a memory expansion.
+fn expansion(wishes: &Wishes, metadata: &Metadata, tensors: &[Tensor]) -> Result<Placed> {
+    let out = &wishes.out;
+    let weights = match wishes.machine.map(|m| m.reads) {
+        Some(Reads::Expansion { weights }) => weights,
+        _ => "weights.reu",
+    };
+    let made = llama2c::expansion(&out.display().to_string(), metadata, tensors)?;
+    let extra = vec![(out.join("config.bin"), made.config), (out.join("tokenizer.bin"), made.tokenizer)];
+    Ok((made.layout, vec![out.join(weights)], extra))
 }
 
 /// llama2.c version 0 to version 0: the frequency tables, which are no tensors, are copied as the weights are, and

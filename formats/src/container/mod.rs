@@ -92,6 +92,7 @@ pub fn read(input: &Input) -> Result<Model> {
 }
 
 /// Reads numbers in one byte order, and never beyond the end.
+#[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     input: &'a Input<'a>,
     /// The next byte.

@@ -27,6 +27,8 @@ pub(super) struct Config {
     pub kv_heads: u64,
     pub vocab: u64,
     pub seq: u64,
+    /// The length of a head: dim / n_heads in all but the fork that has a number for it.
+    pub head: u64,
     /// The classifier is the token embedding.
     pub shared: bool,
 }
@@ -37,7 +39,12 @@ pub(super) struct Storage {
     pub version: u32,
     /// Version 2's group size; positive there, of no meaning elsewhere.
     pub group: u32,
+    /// Whether version 2's header has an eighth number, the length of a head: the fork for Windows 95.
+    pub fork: bool,
 }
+
+/// Version 0.
+pub(super) const V0: Storage = Storage { version: 0, group: 0, fork: false };
 
 /// One tensor of every layer (or a single one) in a row.
 struct Stack {
@@ -73,7 +80,8 @@ impl Config {
     pub fn from_fields(f: [i32; 7]) -> Option<Self> {
         let [dim, hidden, layers, heads, kv_heads, _, seq] = f.map(|v| u64::try_from(v).unwrap_or(0));
         let vocab = u64::from(f[5].unsigned_abs());
-        let c = Self { dim, hidden, layers, heads, kv_heads, vocab, seq, shared: f[5] > 0 };
+        let head = dim / heads.max(1);
+        let c = Self { dim, hidden, layers, heads, kv_heads, vocab, seq, head, shared: f[5] > 0 };
         (c.numbers().iter().all(|&v| v > 0)).then_some(c)
     }
 
@@ -82,43 +90,38 @@ impl Config {
         [self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab, self.seq]
     }
 
-    /// The index of a number that does not fit the others, and why.
-    pub fn fault(&self) -> Option<(usize, String)> {
+    /// The index of a number that does not fit the others, and why; in a fork's header heads are as long as it says.
+    pub fn fault(&self, fork: bool) -> Option<(usize, String)> {
         let Self { dim, heads, kv_heads, layers, .. } = *self;
         if layers > MAX_LAYERS {
             return Some((2, format!("n_layers is {layers}, at most {MAX_LAYERS} can be right")));
         }
-        if !dim.is_multiple_of(heads) {
+        if !fork && !dim.is_multiple_of(heads) {
             return Some((3, format!("n_heads is {heads}, which does not divide dim {dim}")));
         }
         if !heads.is_multiple_of(kv_heads) {
             return Some((4, format!("n_kv_heads is {kv_heads}, which does not divide n_heads {heads}")));
         }
-        if !self.head().is_multiple_of(2) {
-            let why = format!("heads of {} elements (dim / n_heads) cannot be rotated in pairs", self.head());
+        if !self.head.is_multiple_of(2) || self.head == 0 {
+            let why = format!("heads of {} elements (dim / n_heads) cannot be rotated in pairs", self.head);
             return Some((3, why));
         }
         None
     }
 
-    /// The length of a head.
-    pub fn head(&self) -> u64 {
-        self.dim / self.heads
-    }
-
     /// The stacks in the order of the file.
     fn stacks(&self, version: u32) -> Vec<Stack> {
         let Self { dim, hidden, vocab, .. } = *self;
-        let kv = dim * self.kv_heads / self.heads;
+        let (queries, kv) = (self.heads * self.head, self.kv_heads * self.head);
         let one = |name, shape: &[u64]| Stack { name, shape: shape.to_vec(), layered: false };
         let all = |name, shape: &[u64]| Stack { name, shape: shape.to_vec(), layered: true };
         let embedding = one("token_embd", &[vocab, dim]);
         let [attn_norm, ffn_norm] = ["attn_norm", "ffn_norm"].map(|name| all(name, &[dim]));
         let attention = [
-            all("attn_q", &[dim, dim]),
+            all("attn_q", &[queries, dim]),
             all("attn_k", &[kv, dim]),
             all("attn_v", &[kv, dim]),
-            all("attn_output", &[dim, dim]),
+            all("attn_output", &[dim, queries]),
         ];
         let feed_forward =
             [all("ffn_gate", &[hidden, dim]), all("ffn_down", &[dim, hidden]), all("ffn_up", &[hidden, dim])];
@@ -129,7 +132,7 @@ impl Config {
             stacks.extend(attention);
             stacks.push(ffn_norm);
             stacks.extend(feed_forward);
-            stacks.extend([norm, one(TABLES, &[2, self.seq, self.head() / 2])]);
+            stacks.extend([norm, one(TABLES, &[2, self.seq, self.head / 2])]);
         } else {
             stacks.extend([attn_norm, ffn_norm, norm, embedding]);
             stacks.extend(attention);
@@ -173,7 +176,7 @@ impl Config {
 
     /// The first byte of the rotary tables of version 0.
     pub fn tables_at(&self) -> u64 {
-        let starts = self.starts(Storage { version: 0, group: 0 });
+        let starts = self.starts(V0);
         starts.iter().find(|(stack, _)| stack.name == TABLES).map_or(0, |&(_, at)| at)
     }
 

@@ -9,6 +9,9 @@
 //! | 1 | magic, version, seven i32, a flag; 256 bytes | f32 |
 //! | 2 | as 1, and the group size | norms f32, matrices i8 in groups under one f32 scale |
 //!
+//! A fork of version 2, with the length of heads in its header, is read and written too ([`Options::fork`]), and what the
+//! Commodore 64 and the PlayStation Portable want of version 0 is written ([`expansion`]).
+//!
 //! Every kind of tensor is one stack of all layers. Tensors have no names there and get GGUF's; both programs
 //! rotate neighbouring pairs, so that the weights themselves are the same. Version 0 has neither magic nor
 //! version: it is known by its length, which follows from its header.
@@ -17,11 +20,13 @@
 mod config;
 mod quantize;
 mod read;
+mod reu;
 pub mod tokenizer;
 mod write;
 
 pub use quantize::{group_size, quantize_group};
 pub use read::{near_miss, read, sniff};
+pub use reu::{Expansion, expansion};
 pub use write::{Options, layout};
 
 /// "ak42", most significant byte first.

@@ -1,6 +1,6 @@
 //! The reader of checkpoints. The header is all it looks at: it gives the length of the file to the byte.
 
-use super::config::{Config, FIELDS, Storage, header_len};
+use super::config::{Config, FIELDS, Storage, V0, header_len};
 use super::{EPSILON, FORMAT, FREQ_BASE, KNOWN, MAGIC};
 use crate::container::Cursor;
 use crate::error::{Fault, Result};
@@ -9,9 +9,7 @@ use crate::model::{ByteOrder, Format, Input, Model};
 
 /// Where the seven numbers start from version 1 on.
 const FIELDS_AT: u64 = 8;
-/// The byte that says whether the classifier is shared.
-const SHARED_AT: u64 = 36;
-/// Version 2's group size; unaligned.
+/// Version 2's group size; unaligned. The fork with a head size has it four bytes later.
 const GROUP_AT: u64 = 37;
 
 /// A version 0 header's numbers stay below this, so that they tell the byte order.
@@ -51,8 +49,6 @@ pub fn near_miss(input: &Input) -> Option<String> {
     Some(format!("looks like a {name}, which would have {expected} bytes; the file has {len} ({why})"))
 }
 
-const V0: Storage = Storage { version: 0, group: 0 };
-
 /// The byte order and version after the magic.
 fn versioned(input: &Input) -> Option<(ByteOrder, u32)> {
     let word = |at| u32::from_le_bytes(*input.bytes.get(at..)?.first_chunk()?).into();
@@ -88,7 +84,7 @@ fn exact(input: &Input) -> Option<(ByteOrder, Config)> {
 
 /// A version 0 header that makes sense, whatever the file's length.
 fn likely(input: &Input) -> Option<(ByteOrder, Config)> {
-    only(plausible(input).filter(|(_, c)| c.fault().is_none()))
+    only(plausible(input).filter(|(_, c)| c.fault(false).is_none()))
 }
 
 /// Reads a checkpoint of version 0, 1 or 2. Only its header is needed: 41 bytes.
@@ -128,35 +124,53 @@ fn read_versioned(mut c: Cursor, version: u32) -> Result<Model> {
             return Err(c.fault(at, Fault::Header(format!("{name} is {field}, must be positive"))));
         }
     }
+    let Some(mut config) = Config::from_fields(fields) else { unreachable!("every number is positive") };
+    let fork = version == 2 && is_fork(&c, config);
+    if fork {
+        config.head = c.u32("the head size")?.into();
+    }
+    let at = c.at;
     let flag = c.take(1, || "the shared_classifier flag".into())?[0];
     if flag > 1 {
         let why = format!(
-            "the shared_classifier flag is {flag}, must be 0 or 1 (a fork has an eighth number here, the head size)"
+            "the shared_classifier flag is {flag}, must be 0 or 1 (a fork has the head size here, but with it the file would \
+             have another length)"
         );
-        return Err(c.fault(SHARED_AT, Fault::Header(why)));
+        return Err(c.fault(at, Fault::Header(why)));
     }
+    config.shared = flag == 1;
+    let at = c.at;
     let group = if version == 2 { c.u32("the group size")? } else { 0 };
     if version == 2 && !(1..=i32::MAX as u32).contains(&group) {
         let why = format!("the group size is {}, must be positive", group as i32);
-        return Err(c.fault(GROUP_AT, Fault::Header(why)));
+        return Err(c.fault(at, Fault::Header(why)));
     }
-    let Some(config) = Config::from_fields(fields).map(|config| Config { shared: flag == 1, ..config })
-    else {
-        unreachable!("every number is positive")
-    };
-    model(&c, config, Storage { version, group })
+    model(&c, config, Storage { version, group, fork })
+}
+
+/// Whether the header is the fork's. Nothing in it says so: it is, if so read it explains the file's length to the byte.
+fn is_fork(c: &Cursor, config: Config) -> bool {
+    let len = u128::from(c.at.saturating_add(c.left()));
+    let mut c = c.clone();
+    let (Ok(head), Ok(flag)) = (c.u32(""), c.array::<1>("")) else { return false };
+    let Ok(group) = c.u32("") else { return false };
+    let config = Config { head: head.into(), shared: flag == [1], ..config };
+    let storage = Storage { version: 2, group, fork: true };
+    let sound =
+        flag[0] <= 1 && (1..=i32::MAX as u32).contains(&group) && (1..=i32::MAX as u32).contains(&head);
+    sound && config.fault(true).is_none() && config.ungrouped(group).is_none() && config.len(storage) == len
 }
 
 /// Checks a header and makes a model of it. What stands in the padding is not looked at, as in `runq.c`.
 fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
-    let Storage { version, group } = storage;
-    if let Some((field, why)) = config.fault() {
+    let Storage { version, group, fork } = storage;
+    if let Some((field, why)) = config.fault(fork) {
         let start = if version == 0 { 0 } else { FIELDS_AT };
         return Err(c.fault(start + 4 * field as u64, Fault::Header(why)));
     }
     if let Some((name, n)) = config.ungrouped(group).filter(|_| version == 2) {
         let why = format!("the group size is {group}, which does not divide the {n} weights of {name}");
-        return Err(c.fault(GROUP_AT, Fault::Header(why)));
+        return Err(c.fault(if fork { GROUP_AT + 4 } else { GROUP_AT }, Fault::Header(why)));
     }
     let (expected, len) = (config.len(storage), c.at.saturating_add(c.left()));
     if expected > u128::from(len) {
@@ -176,7 +190,10 @@ fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
         alignment: 1,
         metadata: metadata(config),
         tensors,
-        notes: Vec::new(),
+        notes: fork
+            .then(|| "a fork's header, with the size of heads (smollerlm)".into())
+            .into_iter()
+            .collect(),
     })
 }
 
@@ -191,10 +208,15 @@ fn metadata(c: Config) -> Metadata {
         ("feed_forward_length", c.hidden),
         ("attention.head_count", c.heads),
         ("attention.head_count_kv", c.kv_heads),
-        ("rope.dimension_count", c.head()),
+        ("rope.dimension_count", c.head),
     ] {
         // The numbers were i32, or the magnitude of one.
         m.push(format!("llama.{key}"), Value::U32(number as u32));
+    }
+    if c.head * c.heads != c.dim {
+        for key in ["key_length", "value_length"] {
+            m.push(format!("llama.attention.{key}"), Value::U32(c.head as u32));
+        }
     }
     m.push("llama.attention.layer_norm_rms_epsilon".into(), Value::F32(EPSILON));
     m.push("llama.rope.freq_base".into(), Value::F32(FREQ_BASE));

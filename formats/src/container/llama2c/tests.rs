@@ -9,15 +9,26 @@ use crate::metadata::{Array, Kind, Metadata, Value};
 use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor};
 use proptest::prelude::*;
 
+mod fork;
 mod published;
 mod refusals;
+mod reu;
 mod vocabulary;
 
 const ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
 
 /// Grouped queries, and no two sizes alike.
-const SMALL: Config =
-    Config { dim: 16, hidden: 24, layers: 3, heads: 4, kv_heads: 2, vocab: 10, seq: 5, shared: true };
+const SMALL: Config = Config {
+    dim: 16,
+    hidden: 24,
+    layers: 3,
+    heads: 4,
+    kv_heads: 2,
+    vocab: 10,
+    seq: 5,
+    head: 4,
+    shared: true,
+};
 
 /// A checkpoint written down from the format's description, field by field, with running numbers for weights.
 /// Version 0's tables are running numbers too.
@@ -142,7 +153,7 @@ fn small_files_are_read_and_written_back() {
         assert_eq!(read(&prefix).as_ref(), Ok(&model));
 
         for to in ORDERS {
-            let options = Options { version, order: to };
+            let options = Options::new(version, to);
             let mut plan = layout("out.bin", &model.metadata, &model.tensors, options).unwrap();
             assert_eq!(plan.tensors, model.tensors);
             if version == 0 {
@@ -208,7 +219,7 @@ fn shapes_and_settings_have_ggufs_names() {
 fn a_version_becomes_another() {
     for (version, order, c, bytes) in small_files().into_iter().filter(|f| f.0 < 2) {
         let model = read_whole(&bytes).unwrap();
-        let other = Options { version: 1 - version, order };
+        let other = Options::new(1 - version, order);
         let plan = layout("out.bin", &model.metadata, &model.tensors, other).unwrap();
         let made = materialise(&plan, &bytes, &model, order);
         let again = read_whole(&made).unwrap();
@@ -246,7 +257,7 @@ fn cuts_and_flips_never_panic() {
                     assert_eq!(t.encoding.bytes(t.elements()), Some(t.place.len));
                     assert!(t.place.offset + t.place.len <= bytes.len() as u64);
                 }
-                let options = Options { version, order: model.order };
+                let options = Options::new(version, model.order);
                 assert_eq!(
                     layout("", &model.metadata, &model.tensors, options).unwrap().tensors,
                     model.tensors
@@ -307,7 +318,7 @@ proptest! {
         fields.iter().for_each(|f| bytes.extend(order.le(f.to_le_bytes())));
         bytes.push(1);
         bytes.extend(order.le(group.to_le_bytes()));
-        let storage = Storage { version, group };
+        let storage = Storage { version, group, fork: false };
         let right = Config::from_fields(fields).filter(|_| exact).and_then(|c| u64::try_from(c.len(storage)).ok());
         let len = right.unwrap_or(len).max(bytes.len() as u64);
         let input = Input { name: "", bytes: &bytes, len };

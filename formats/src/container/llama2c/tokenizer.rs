@@ -233,10 +233,26 @@ fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 /// [`Fault::Unsupported`] for another kind of tokenizer than SentencePiece's, for tokens that `run.c` cannot
 /// read and where it would look for others; [`Fault::Metadata`] for a key that is missing or makes no sense.
 pub fn write(name: &str, metadata: &Metadata, order: ByteOrder) -> Result<Vec<u8>> {
-    encode(metadata, order).map_err(|fault| Error::of(name, fault))
+    let tokens = tokens(name, metadata)?;
+    let longest = tokens.iter().map(|(_, token)| token.len()).max().unwrap_or(0) as u32; // at most MAX_TOKEN
+    let mut out = order.le(longest.to_le_bytes()).to_vec();
+    for (score, token) in tokens {
+        out.extend(order.le(score.to_le_bytes()));
+        out.extend(order.le((token.len() as u32).to_le_bytes()));
+        out.extend(token);
+    }
+    Ok(out)
 }
 
-fn encode(metadata: &Metadata, order: ByteOrder) -> std::result::Result<Vec<u8>, Fault> {
+/// The tokens of such a file: scores and texts.
+///
+/// # Errors
+/// Those of [`write`].
+pub(super) fn tokens(name: &str, metadata: &Metadata) -> Result<Vec<(f32, Vec<u8>)>> {
+    checked(metadata).map_err(|fault| Error::of(name, fault))
+}
+
+fn checked(metadata: &Metadata) -> std::result::Result<Vec<(f32, Vec<u8>)>, Fault> {
     let no = |why: String| Err(Fault::Unsupported(why));
     let bad = |key: &str, why: &str| Fault::Metadata { key: key.into(), why: why.into() };
     match metadata.text(MODEL) {
@@ -297,14 +313,7 @@ fn encode(metadata: &Metadata, order: ByteOrder) -> std::result::Result<Vec<u8>,
     if !tokens.iter().any(|token| token == b" ") {
         return no("there is no token for a single space, which llama2.c puts before every text".into());
     }
-    let longest = tokens.iter().map(Vec::len).max().unwrap_or(0) as u32; // at most MAX_TOKEN
-    let mut out = order.le(longest.to_le_bytes()).to_vec();
-    for (token, score) in tokens.iter().zip(scores) {
-        out.extend(order.le(score.to_le_bytes()));
-        out.extend(order.le((token.len() as u32).to_le_bytes()));
-        out.extend(token);
-    }
-    Ok(out)
+    Ok(scores.into_iter().zip(tokens).collect())
 }
 
 /// Adds a tokenizer's keys to a model's.

@@ -18,6 +18,16 @@ pub struct Options {
     pub version: u32,
     /// The order of every number in the file: that of the machine that will run it.
     pub order: ByteOrder,
+    /// Version 2 with an eighth number in its header, the length of a head: what the fork for Windows 95 and old Macs
+    /// reads, and nothing else. Source: `run-smol.c` of Daviljoe193/smollerlm-for-windows95.
+    pub fork: bool,
+}
+
+impl Options {
+    /// A version of llama2.c's own.
+    pub fn new(version: u32, order: ByteOrder) -> Self {
+        Self { version, order, fork: false }
+    }
 }
 
 /// The most that is made of rotary tables: a million positions of heads of 128.
@@ -38,13 +48,13 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
 }
 
 fn lay_out(metadata: &Metadata, tensors: &[Tensor], options: Options) -> Checked<Layout> {
-    let Options { version, order } = options;
-    if version > 2 {
+    let Options { version, order, fork } = options;
+    if version > 2 || fork && version != 2 {
         return Err(Fault::Version { format: FORMAT, found: version, known: KNOWN });
     }
     check_arithmetic(metadata)?;
     let by_name = index(tensors)?;
-    let config = config(metadata, tensors, &by_name, version)?;
+    let config = config(metadata, tensors, &by_name, options)?;
     check_heads(metadata, config)?;
     if let Some(t) = tensors.iter().find(|t| !has_place(&t.name, config.layers)) {
         return Err(no_place(&t.name));
@@ -53,7 +63,7 @@ fn lay_out(metadata: &Metadata, tensors: &[Tensor], options: Options) -> Checked
         Encoding::Int8Groups { size } => Some((size, t.name.as_str())),
         Encoding::Blocks(_) => None,
     });
-    let storage = Storage { version, group: group.map_or(1, |g| g.0) };
+    let storage = Storage { version, group: group.map_or(1, |g| g.0), fork };
     if version == 2 && (storage.group == 0 || storage.group > i32::MAX as u32) {
         return Err(Fault::Unsupported(format!("a group size of {} cannot be written", storage.group)));
     }
@@ -174,8 +184,9 @@ fn config(
     metadata: &Metadata,
     tensors: &[Tensor],
     by_name: &HashMap<&str, usize>,
-    version: u32,
+    options: Options,
 ) -> Checked<Config> {
+    let version = options.version;
     let need = |key: &str| number(metadata, key)?.ok_or_else(|| missing(key));
     let heads = need("llama.attention.head_count")?;
     let embedding = by_name.get("token_embd.weight").map(|&i| &tensors[i]).ok_or_else(|| {
@@ -186,8 +197,14 @@ fn config(
         let why = format!("is {declared}, but token_embd.weight has {vocab} rows");
         return Err(Fault::Metadata { key: "llama.vocab_size".into(), why });
     }
+    let dim = need("llama.embedding_length")?;
+    let head = match options.fork {
+        true => number(metadata, "llama.attention.key_length")?,
+        false => None,
+    };
     let config = Config {
-        dim: need("llama.embedding_length")?,
+        dim,
+        head: head.unwrap_or(dim / heads.max(1)),
         hidden: need("llama.feed_forward_length")?,
         layers: need("llama.block_count")?,
         heads,
@@ -204,17 +221,20 @@ fn config(
             return Err(Fault::Unsupported(why));
         }
     }
-    match config.fault() {
+    if !(1..1 << 31).contains(&config.head) {
+        return Err(Fault::Unsupported(format!("heads of {} elements are not for llama2.c", config.head)));
+    }
+    match config.fault(options.fork) {
         Some((_, why)) => Err(Fault::Unsupported(format!("{why}, as llama2.c needs it"))),
         None => Ok(config),
     }
 }
 
-/// llama2.c's heads are dim / n_heads long, and rotated as a whole.
+/// llama2.c's heads are dim / n_heads long (in the fork, as long as its header says), and rotated as a whole.
 fn check_heads(metadata: &Metadata, config: Config) -> Checked<()> {
     for key in ["llama.attention.key_length", "llama.attention.value_length", "llama.rope.dimension_count"] {
-        if let Some(n) = number(metadata, key)?.filter(|&n| n != config.head()) {
-            let head = config.head();
+        if let Some(n) = number(metadata, key)?.filter(|&n| n != config.head) {
+            let head = config.head;
             let why = format!("{key} is {n}; llama2.c has dim / n_heads = {head}. Write a GGUF instead");
             return Err(Fault::Unsupported(why));
         }
@@ -271,7 +291,7 @@ fn put<const N: usize>(out: &mut Vec<u8>, order: ByteOrder, le: [u8; N]) {
 /// The header without its padding.
 fn header(config: Config, storage: Storage, order: ByteOrder) -> Vec<u8> {
     let mut out = Vec::new();
-    let Storage { version, group } = storage;
+    let Storage { version, group, fork } = storage;
     if version > 0 {
         put(&mut out, order, MAGIC.to_le_bytes());
         put(&mut out, order, version.to_le_bytes());
@@ -280,6 +300,9 @@ fn header(config: Config, storage: Storage, order: ByteOrder) -> Vec<u8> {
         let number = number as i32; // `config` has checked the range
         let unshared = version == 0 && field == "vocab_size" && !config.shared;
         put(&mut out, order, if unshared { -number } else { number }.to_le_bytes());
+    }
+    if fork {
+        put(&mut out, order, (config.head as i32).to_le_bytes());
     }
     if version > 0 {
         out.push(u8::from(config.shared));
@@ -294,7 +317,7 @@ fn header(config: Config, storage: Storage, order: ByteOrder) -> Vec<u8> {
 /// them. Functions are taken in double precision and rounded, so that machines whose libraries
 /// differ in the last place nearly always write the same file.
 fn tables(config: Config, order: ByteOrder) -> Checked<Vec<u8>> {
-    let (seq, head) = (config.seq, config.head());
+    let (seq, head) = (config.seq, config.head);
     let bytes = u128::from(seq) * u128::from(head) * 4;
     if bytes > u128::from(MAX_TABLES) {
         let why = format!(

@@ -63,7 +63,7 @@ fn version_0() {
         assert_eq!(container::sniff(&input), Ok(Format::Llama2c { version: 0 }));
         let model = container::read(&input).unwrap();
         assert_eq!((model.order, model.tensors.len()), (ByteOrder::Little, 47));
-        let options = |order| Options { version: 0, order };
+        let options = |order| Options::new(0, order);
         let plan = layout(name, &model.metadata, &model.tensors, options(ByteOrder::Little)).unwrap();
         let made = materialise(&plan, &bytes, &model, ByteOrder::Little);
         assert_eq!(made.len(), bytes.len());
@@ -97,7 +97,7 @@ fn version_2() {
     assert_eq!(model.format, Format::Llama2c { version: 2 });
     assert!(model.tensors.iter().filter(|t| t.shape.len() == 2).all(|t| t.encoding.name() == "int8/8"));
     for (order, expected) in [(ByteOrder::Little, bytes.clone()), (ByteOrder::Big, swapped_v2(&bytes))] {
-        let options = Options { version: 2, order };
+        let options = Options::new(2, order);
         let plan = layout(name, &model.metadata, &model.tensors, options).unwrap();
         assert!(materialise(&plan, &bytes, &model, order) == expected);
     }
@@ -136,7 +136,7 @@ fn the_same_model_as_a_gguf() {
         assert!(data(&bin, a, false) == data(&other, b, false), "{}", a.name);
     }
     // And back: the GGUF as a checkpoint.
-    let options = Options { version: 0, order: ByteOrder::Little };
+    let options = Options::new(0, ByteOrder::Little);
     let plan = layout("", &gguf.metadata, &gguf.tensors, options).unwrap();
     let made = materialise(&plan, &other, &gguf, ByteOrder::Little);
     assert!(made[..tables_of(&plan).start] == bin[..tables_of(&plan).start]);

@@ -7,7 +7,7 @@ fn model() -> Model {
 }
 
 fn refuse(model: &Model, version: u32) -> String {
-    let options = Options { version, order: ByteOrder::Little };
+    let options = Options::new(version, ByteOrder::Little);
     layout("out.bin", &model.metadata, &model.tensors, options).unwrap_err().to_string()
 }
 
@@ -63,10 +63,10 @@ fn settings_that_are_built_into_llama2c() {
     m.metadata.remove("llama.vocab_size");
     m.metadata.remove("llama.rope.freq_base");
     m.metadata.remove("llama.rope.dimension_count");
-    let options = Options { version: 0, order: ByteOrder::Big };
+    let options = Options::new(0, ByteOrder::Big);
     layout("", &m.metadata, &m.tensors, options).unwrap();
     let known = Fault::Version { format: FORMAT, found: 3, known: KNOWN };
-    let options = Options { version: 3, order: ByteOrder::Big };
+    let options = Options::new(3, ByteOrder::Big);
     assert_eq!(layout("", &m.metadata, &m.tensors, options).unwrap_err().fault, known);
 }
 
@@ -109,7 +109,7 @@ fn encodings_that_the_version_does_not_have() {
     for t in m.tensors.iter_mut().filter(|t| t.shape.len() == 2) {
         t.encoding = Encoding::Int8Groups { size: 8 };
     }
-    let options = Options { version: 2, order: ByteOrder::Little };
+    let options = Options::new(2, ByteOrder::Little);
     layout("", &m.metadata, &m.tensors, options).unwrap();
     assert!(refuse(&m, 0).contains("holds f32 only"));
     m.tensors[2].encoding = Encoding::Int8Groups { size: 4 };
@@ -128,7 +128,7 @@ fn tables_of_endless_contexts() {
     let mut m = model();
     m.metadata.set("llama.context_length", Value::U32(1 << 24));
     assert!(refuse(&m, 0).contains("16777215"));
-    let tall = Config { dim: 256, heads: 1, kv_heads: 1, layers: 1, hidden: 1, ..SMALL };
+    let tall = Config { dim: 256, head: 256, heads: 1, kv_heads: 1, layers: 1, hidden: 1, ..SMALL };
     m = read_whole(&checkpoint(tall, 1, 0, ByteOrder::Little)).unwrap();
     m.metadata.set("llama.context_length", Value::U32((1 << 24) - 1));
     assert!(refuse(&m, 0).contains("Lower llama.context_length"));

@@ -1,0 +1,106 @@
+//! The three files of the Commodore 64's port, whose weights are an image for a RAM expansion unit; the PlayStation
+//! Portable's takes the same.
+//!
+//! | file | bytes |
+//! |---|---|
+//! | `config.bin` | version 0's seven numbers as i16, the vocabulary's without a sign, and an i16 that is 1 for a shared classifier |
+//! | weights | "L264", version 0's file without its header, zeros up to 2, 4, 8 or 16 MiB |
+//! | `tokenizer.bin` | u16 tokens, f32 scores, u8 lengths with the zero at their ends, u16 ids in the order of their texts' bytes, texts that end in zeros |
+//!
+//! All are little-endian. Source: `generate-model-files.py` and `transformer64.c` of ytmytm/llama2.c64, and
+//! caiomadeira/llama2-psp.
+
+use super::config::{Config, FIELDS};
+use super::{Options, layout, tokenizer};
+use crate::container::Layout;
+use crate::error::{Error, Fault, Result};
+use crate::metadata::Metadata;
+use crate::model::{ByteOrder, Tensor};
+
+/// What the weights begin with.
+const MAGIC: &[u8; 4] = b"L264";
+/// Version 0's header, which `config.bin` has instead.
+const HEADER: u64 = 28;
+/// The largest RAM expansion.
+const MOST: u64 = 16 << 20;
+
+/// What is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expansion {
+    /// The image with the weights.
+    pub layout: Layout,
+    /// `config.bin`.
+    pub config: Vec<u8>,
+    /// `tokenizer.bin`.
+    pub tokenizer: Vec<u8>,
+}
+
+/// Lays the three files out. Tensors are as for version 0 of [`layout`]; `name` is the target's, for messages.
+///
+/// # Errors
+/// What version 0 has no place for; a classifier of its own, over which the program writes its keys; numbers beyond an i16;
+/// weights, keys, values and scores of the context that 16 MiB do not hold; tokens of more than 254 bytes.
+pub fn expansion(name: &str, metadata: &Metadata, tensors: &[Tensor]) -> Result<Expansion> {
+    let mut found = layout(name, metadata, tensors, Options::new(0, ByteOrder::Little))?;
+    let bad = |why: String| Error::of(name, Fault::Unsupported(why));
+    let file = &mut found.files[0];
+    let header: Vec<i32> =
+        file.fixed[0].1.as_chunks::<4>().0.iter().map(|w| i32::from_le_bytes(*w)).collect();
+    let fields: [i32; 7] = header[..].try_into().expect("version 0's header is seven numbers");
+    let c = Config::from_fields(fields).expect("the layout has checked them");
+    if !c.shared {
+        return Err(bad(
+            "the program keeps its keys where a classifier of its own would be; only models whose \
+                        classifier is the embedding run there"
+                .into(),
+        ));
+    }
+    let mut config = Vec::new();
+    for (n, field) in c.numbers().into_iter().zip(FIELDS) {
+        let n =
+            i16::try_from(n).map_err(|_| bad(format!("{field} is {n}, at most {} fit there", i16::MAX)))?;
+        config.extend(n.to_le_bytes());
+    }
+    config.extend(1i16.to_le_bytes());
+
+    // Queries, the context's keys and values, and attention scores are kept after the weights.
+    let (len, kv) = (file.len - HEADER + MAGIC.len() as u64, c.head * c.kv_heads);
+    let state = 4 * (c.dim + 2 * c.layers * c.seq * kv + c.heads * c.seq);
+    if len + state > MOST {
+        let why = format!(
+            "weights of {len} bytes, with {state} for a context of {}, are more than the 16 MiB of the largest RAM \
+             expansion; take a smaller model, or lower llama.context_length",
+            c.seq
+        );
+        return Err(bad(why));
+    }
+    let shift = HEADER - MAGIC.len() as u64;
+    file.fixed[0] = (0, MAGIC.to_vec());
+    file.fixed[1..].iter_mut().for_each(|(at, _)| *at -= shift);
+    found.tensors.iter_mut().for_each(|t| t.place.offset -= shift);
+    file.len = [2u64, 4, 8, 16].map(|m| m << 20).into_iter().find(|m| *m > len).unwrap_or(MOST);
+    let tokenizer = vocabulary(name, metadata, c.vocab)?;
+    Ok(Expansion { layout: found, config, tokenizer })
+}
+
+/// The vocabulary, out of what stands in llama2.c's own tokenizer.bin.
+fn vocabulary(name: &str, metadata: &Metadata, vocab: u64) -> Result<Vec<u8>> {
+    let bad = |why: String| Error::of(name, Fault::Unsupported(why));
+    let tokens = tokenizer::tokens(name, metadata)?;
+    if tokens.len() as u64 != vocab {
+        return Err(bad(format!("the vocabulary has {} tokens, and the model {vocab}", tokens.len())));
+    }
+    let mut out = (tokens.len() as u16).to_le_bytes().to_vec();
+    tokens.iter().for_each(|(score, _)| out.extend(score.to_le_bytes()));
+    for (id, (_, text)) in tokens.iter().enumerate() {
+        let len = u8::try_from(text.len() + 1);
+        out.push(
+            len.map_err(|_| bad(format!("token {id} has {} bytes, at most 254 fit there", text.len())))?,
+        );
+    }
+    let mut ids: Vec<u16> = (0..tokens.len() as u16).collect();
+    ids.sort_by_key(|&id| &tokens[usize::from(id)].1);
+    ids.iter().for_each(|id| out.extend(id.to_le_bytes()));
+    tokens.iter().for_each(|(_, text)| out.extend([&text[..], &[0]].concat()));
+    Ok(out)
+}

@@ -1,0 +1,160 @@
+//! What result a program on some machine needs (`--for`): the container, the byte order, the types, and what it cannot use.
+
+mod limits;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use formats::block::DType;
+use formats::model::{ByteOrder, Encoding};
+
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Target};
+
+pub use list::MACHINES;
+
+/// A program on a kind of machine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Machine {
+    /// What `--for` calls it.
+    pub name: &'static str,
+    /// The machine and the program.
+    pub what: &'static str,
+    /// The container that it reads.
+    pub reads: Reads,
+    /// The order of the numbers.
+    pub order: ByteOrder,
+    /// The scheme that `quantize` takes if none is asked for.
+    pub scheme: &'static str,
+    /// The types that matrices may have, where the container leaves a choice.
+    pub types: Types,
+    /// What else it cannot use.
+    pub limits: &'static [Limit],
+    /// What to do there: `{model}` and `{tokenizer}` are the files' names.
+    pub there: &'static str,
+}
+
+/// A container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// GGUF.
+    Gguf,
+    /// llama2.c's checkpoint, with a tokenizer.bin.
+    Llama2c {
+        /// 0 or 2.
+        version: u32,
+        /// With the length of heads in the header.
+        fork: bool,
+    },
+    /// Three files in a folder: [`formats::container::llama2c::expansion`].
+    Expansion {
+        /// The name of the one with the weights.
+        weights: &'static str,
+    },
+}
+
+/// Types of matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Types {
+    /// All.
+    All,
+    /// None but these.
+    Only(&'static [DType]),
+    /// All but these.
+    But(&'static [DType]),
+}
+
+/// What a program cannot use, beyond its container and types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Files of more than so many bytes.
+    File(u64),
+    /// Models of several files.
+    OneFile,
+    /// Kinds of tensors of 2^31 elements or more in all layers together, which are counted in an `int`.
+    Elements,
+    /// A classifier that is not the embedding.
+    Shared,
+    /// Widths that are no multiple of this.
+    Multiple(u64),
+    /// Not wrong, but to be told: a context of fewer tokens than the program writes if nothing is said.
+    Steps(u64),
+    /// Models larger than imac-llm's static buffers.
+    Buffers,
+    /// What does not fit llama98.c's heap.
+    Heap98,
+    /// Other architectures than these.
+    Architectures(&'static [&'static str]),
+    /// Models that llama.cpp refuses.
+    NotForLlamaCpp,
+    /// Not wrong, but to be told: BPE whose rules of splitting came after it.
+    PlainBpe,
+    /// Other kinds of vocabularies than this.
+    Vocabulary(&'static str),
+    /// Tables of rotary frequencies, which it overlooks.
+    NoFrequencies,
+}
+
+impl Machine {
+    /// The one of this name, in any case.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        MACHINES.iter().find(|m| m.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The container as plans have it.
+    pub fn target(&self) -> Target {
+        match self.reads {
+            Reads::Gguf => Target::Gguf,
+            Reads::Llama2c { .. } => Target::Llama2c,
+            Reads::Expansion { .. } => Target::Expansion,
+        }
+    }
+
+    /// Whether it can use matrices of a type.
+    pub fn takes(&self, dtype: DType) -> bool {
+        match self.types {
+            Types::All => true,
+            Types::Only(all) => all.contains(&dtype),
+            Types::But(none) => !none.contains(&dtype),
+        }
+    }
+
+    /// Checks that the machine can use what is planned; what should be known beside that goes to the plan's notes.
+    ///
+    /// # Errors
+    /// What it cannot use, with the way out.
+    pub fn check(&self, plan: &mut Plan) -> Result<()> {
+        for t in plan.layout.tensors.iter().filter(|t| t.shape.len() > 1) {
+            if let Encoding::Blocks(dtype) = t.encoding
+                && !self.takes(dtype)
+            {
+                let usable: Vec<&str> = match self.types {
+                    Types::Only(all) => all.iter().map(|d| d.name()).collect(),
+                    _ => vec!["q4_k_m", "q4_0", "q8_0", "f16"],
+                };
+                return Err(self
+                    .refuses(format!("tensor {} is {}", t.name, dtype.name()))
+                    .or(format!("take one of these: {}", usable.join(", "))));
+            }
+        }
+        for limit in self.limits {
+            limits::check(self, *limit, plan)?;
+        }
+        Ok(())
+    }
+
+    /// Says that it cannot use something.
+    fn refuses(&self, why: String) -> Error {
+        Error::refused(format!("{why}, which {} cannot use ({})", self.name, self.what))
+    }
+
+    /// What to do there with the files of a plan.
+    pub fn advice(&self, plan: &Plan) -> String {
+        let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let model = plan.paths.first().map_or(String::new(), |p| name(p));
+        let tokenizer = plan.extra.first().map_or("tokenizer.bin".into(), |p| name(&p.0));
+        self.there.replace("{model}", &model).replace("{tokenizer}", &tokenizer)
+    }
+}
