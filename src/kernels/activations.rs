@@ -140,6 +140,7 @@ impl Activations {
     }
 
     /// A token's part of `lanes`.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn lanes(&self, token: usize) -> &[i32] {
         &self.lanes[token * self.stride / 4..][..self.stride / 4]
     }

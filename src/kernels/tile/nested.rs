@@ -65,17 +65,13 @@ pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, for
     assert!(rows.len() <= ROWS && rows.iter().all(|r| r.len() == blocks * B));
     (panel.cols, panel.group, panel.low) = (blocks * 256, 256, T::LOW);
     let all = blocks * 256 * ROWS;
-    let (mut codes, mut upper, mut pairs, mut factors, mut lifts) = (0, 0, 0, 0, 0);
-    match form {
-        Form::Pairs => pairs = all,
+    let (codes, upper, pairs, factors, lifts) = match form {
+        Form::Pairs => (0, 0, all, 0, 0),
         #[cfg(target_arch = "x86_64")]
-        Form::Planes => (codes, upper) = (all, if T::LOW > 0 { all } else { 0 }),
+        Form::Planes => (all, if T::LOW > 0 { all } else { 0 }, 0, 0, 0),
         #[cfg(target_arch = "x86_64")]
-        Form::Codes(group, lift) => {
-            (codes, factors) = (all, all / group);
-            lifts = if lift > 0 { blocks * 16 * ROWS } else { 0 };
-        }
-    }
+        Form::Codes(group, lift) => (all, 0, 0, all / group, if lift > 0 { blocks * 16 * ROWS } else { 0 }),
+    };
     panel.codes.resize(codes);
     panel.upper.resize(upper);
     panel.pairs.resize(pairs);

@@ -13,7 +13,9 @@ use formats::block::DType;
 pub use lattice::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Tq1_0, Tq2_0};
 pub use nested::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
-pub use small::{FP4_VALUES, IQ4_VALUES, Iq4Nl, Mxfp4, Nvfp4, Q1_0, Q2_0};
+#[cfg(target_arch = "x86_64")]
+pub use small::{FP4_VALUES, IQ4_VALUES};
+pub use small::{Iq4Nl, Mxfp4, Nvfp4, Q1_0, Q2_0};
 
 /// A type whose weights are scale · (code − `OFFSET`) + min, `W` of them in `B` bytes.
 pub trait Weights<const W: usize, const B: usize>: 'static {
@@ -44,6 +46,7 @@ pub trait Nested<const B: usize>: 'static {
     /// Whether there are mins.
     const MIN: bool = false;
     /// Whether four codes times activations are too much for sixteen bits.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const LARGE: bool = false;
     /// scale · code is upper · 2^`LOW` + lower, both of eight bits; 0 where it has eight bits itself.
     const LOW: u32;
