@@ -13,7 +13,7 @@ use formats::block::DType;
 pub use lattice::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Tq1_0, Tq2_0};
 pub use nested::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub use small::{FP4_VALUES, IQ4_VALUES};
 pub use small::{Iq4Nl, Mxfp4, Nvfp4, Q1_0, Q2_0};
 
