@@ -195,7 +195,7 @@ impl Choices {
             _ => None,
         };
         let again = |d: DType| {
-            !from.is_plain() && !wishes.allow_requantize && !Encoding::Blocks(d).is_plain() && own != Some(d)
+            own.is_some() && !wishes.allow_requantize && !Encoding::Blocks(d).is_plain() && own != Some(d)
         };
         let (mut types, mut items, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let mine = own.filter(|d| !freedom.types.contains(d));

@@ -58,8 +58,12 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     only(wishes.group_size.is_some() && !grouped, "--group-size", "llama2.c files of --type q8_0")?;
     only(wishes.rounding.importance.is_some() && target != Target::Gguf, "--imatrix", "GGUF")?;
     only(wishes.pure && wishes.scheme.is_none(), "--pure", "a --type other than keep")?;
-    let i2_s = wishes.scheme.as_ref().is_some_and(|s| s.rules.iter().any(|r| r.to == Choice::I2S));
-    only(wishes.pure && i2_s, "--pure", "types that any matrix can have, which i2_s is not,")?;
+    if wishes.pure && wishes.scheme.as_ref().is_some_and(|s| s.rules.iter().any(|r| r.to == Choice::I2S)) {
+        return Err(Error::usage(
+            "--pure would leave no matrix in i2_s, which output and embedding cannot have",
+        )
+        .or("leave --pure out; --output-type and --embedding-type give these two another type than f16"));
+    }
     let big = wishes.order == Some(ByteOrder::Big) && target == Target::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
     Ok(target)
