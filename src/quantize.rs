@@ -2,7 +2,9 @@
 //! where a row is longer than a band). Reading, encoding
 //! and writing overlap; what is written where depends on the plan alone, so the number of threads changes nothing.
 
-use std::borrow::Cow;
+mod ternary;
+mod weights;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,10 +19,11 @@ use crate::calibrate::state::{State, fingerprint};
 use crate::calibrate::{self, Room};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
-use crate::kernels::{self, Codec};
+use crate::kernels;
 use crate::plan::{Plan, bias, scales};
 use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
+use weights::Weights;
 
 /// Who is told how far the work is. Called from the writing thread.
 pub trait Watcher: Sync {
@@ -92,8 +95,16 @@ impl Job {
 struct Band {
     job: usize,
     tensor: usize,
-    writes: Vec<(u64, Vec<u8>)>,
+    writes: Writes,
     outcome: Outcome,
+    /// Of weights that have one magnitude, or are zero, and are to be stored so; 0 of others.
+    magnitude: f32,
+}
+
+impl Band {
+    fn new(job: usize, tensor: usize, writes: Writes, outcome: Outcome) -> Self {
+        Self { job, tensor, writes, outcome, magnitude: 0.0 }
+    }
 }
 
 /// Writes the plan's weights. `memory` bounds the bytes in flight; gives the outcome
@@ -124,9 +135,9 @@ pub fn quantize(
 
     let (results, bands) = sync_channel::<Band>(threads as usize);
     let (written, encoded) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| -> Result<Vec<Outcome>> {
+        let writer = scope.spawn(|| -> Result<Vec<(Outcome, f32)>> {
             let bands = bands; // dropped with this thread, so that a failed write stops the encoders
-            let mut outcomes = vec![Outcome::default(); jobs.len()];
+            let mut outcomes = vec![(Outcome::default(), 0.0); jobs.len()];
             for band in bands {
                 let place = plan.layout.tensors[band.tensor].place;
                 for (offset, bytes) in band.writes {
@@ -137,7 +148,7 @@ pub fn quantize(
                         spare.push(bytes);
                     }
                 }
-                outcomes[band.job] = band.outcome;
+                outcomes[band.job] = (band.outcome, band.magnitude);
             }
             Ok(outcomes)
         });
@@ -164,10 +175,12 @@ pub fn quantize(
     });
     let bands = written?;
     encoded?;
+    let magnitudes = jobs.iter().zip(&bands).map(|(job, band)| (job.tensor(), band.1));
+    watcher.advance(ternary::write_scales(plan, files, magnitudes)?);
 
     // Summed in the order of the bands, whoever made them.
     let mut outcomes: Vec<Outcome> = made.into_iter().map(Option::unwrap_or_default).collect();
-    for (job, outcome) in jobs.iter().zip(bands) {
+    for (job, (outcome, _)) in jobs.iter().zip(bands) {
         outcomes[job.tensor()].add(outcome);
     }
     Ok(outcomes)
@@ -321,13 +334,17 @@ fn run(
                 dtype.swap(&mut buffer);
             }
             let writes = vec![(range.start, buffer)];
-            Ok(Band { job: index, tensor: *tensor, writes, outcome: Outcome::default() })
+            Ok(Band::new(index, *tensor, writes, Outcome::default()))
         }
         Job::Encode { tensor, range } => {
-            let name = &plan.layout.tensors[*tensor].name;
-            let weights = Weights::new(&fetched, name, order.0, range.end - range.start)?;
+            let t = &plan.layout.tensors[*tensor];
+            let weights = Weights::new(&fetched, &t.name, order.0, range.end - range.start)?;
+            if t.encoding == Encoding::I2S {
+                let (codes, outcome, magnitude) = ternary::encode(t, range.start, &weights, buffer)?;
+                return Ok(Band { magnitude, ..Band::new(index, *tensor, vec![codes], outcome) });
+            }
             let (writes, outcome) = encode(plan, *tensor, factor, range.start, &weights, buffer)?;
-            Ok(Band { job: index, tensor: *tensor, writes, outcome })
+            Ok(Band::new(index, *tensor, writes, outcome))
         }
         Job::Scale { tensor, .. } => {
             // As bytes they are little-endian, since nothing of the source is in them.
@@ -335,61 +352,12 @@ fn run(
             if order.1 == ByteOrder::Big {
                 DType::F32.swap(&mut bytes);
             }
-            Ok(Band { job: index, tensor: *tensor, writes: vec![(0, bytes)], outcome: Outcome::default() })
+            Ok(Band::new(index, *tensor, vec![(0, bytes)], Outcome::default()))
         }
     }
 }
 
 type Writes = Vec<(u64, Vec<u8>)>;
-
-/// A band's weights, to be had in pieces.
-enum Weights<'a> {
-    /// Blocks of a type, little-endian.
-    Blocks {
-        dtype: DType,
-        codec: Box<dyn Codec>,
-        bytes: Cow<'a, [u8]>,
-    },
-    Floats(Vec<f32>),
-}
-
-impl<'a> Weights<'a> {
-    fn new(stored: &'a Stored<'_>, name: &str, order: ByteOrder, count: u64) -> Result<Self> {
-        if let Stored::Blocks(dtype, _) = stored
-            && let Some(codec) = kernels::codec(*dtype)
-        {
-            return Ok(Self::Blocks { dtype: *dtype, codec, bytes: stored.little_endian(order) });
-        }
-        let mut x = vec![0.0; count as usize];
-        stored.decode(name, order, &mut x)?;
-        Ok(Self::Floats(x))
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Blocks { dtype, bytes, .. } => bytes.len() / dtype.info().bytes * dtype.info().weights,
-            Self::Floats(x) => x.len(),
-        }
-    }
-
-    /// Pieces start and end with whole numbers of this.
-    fn unit(&self) -> usize {
-        match self {
-            Self::Blocks { dtype, .. } => dtype.info().weights,
-            Self::Floats(_) => 1,
-        }
-    }
-
-    fn decode(&self, at: Range<usize>, out: &mut [f32]) {
-        match self {
-            Self::Blocks { dtype, codec, bytes } => {
-                let bytes_for = |n: usize| n / dtype.info().weights * dtype.info().bytes;
-                codec.decode(&bytes[bytes_for(at.start)..bytes_for(at.end)], out);
-            }
-            Self::Floats(x) => out.copy_from_slice(&x[at]),
-        }
-    }
-}
 
 /// Weights that go through all steps before the next do: they and what becomes of them stay in the first cache.
 const PIECE: usize = 4096;
@@ -457,6 +425,7 @@ fn encode(
             let after = t.elements() + first / u64::from(size) * 4;
             Ok((vec![(first, buffer), (after, scales)], outcome))
         }
+        Encoding::I2S => unreachable!("these are packed elsewhere, since bands have to agree"),
     }
 }
 

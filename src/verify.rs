@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use formats::block::DType;
+use formats::block::{DType, i2_s};
 use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
@@ -163,12 +163,22 @@ fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
     let t = &source.model.tensors[i];
     for (range, dtype) in pieces(t) {
         let start = range.start;
-        let Some(block) = dtype.first_not_finite(&read_piece(source, i, range, dtype)?) else { continue };
+        let bytes = read_piece(source, i, range, dtype)?;
+        if t.encoding == Encoding::I2S && start < t.elements() / 4 {
+            // Pieces are whole blocks, whose codes may mean nothing.
+            if let Some(at) = i2_s::first_without_value(&bytes) {
+                return Ok(Some(4 * start + at as u64));
+            }
+            continue;
+        }
+        let Some(block) = dtype.first_not_finite(&bytes) else { continue };
         let info = dtype.info();
         return Ok(Some(match t.encoding {
             Encoding::Blocks(_) => (start / info.bytes as u64 + block as u64) * info.weights as u64,
             // Only the scales, which stand behind the codes, can be undefined.
             Encoding::Int8Groups { size } => ((start - t.elements()) / 4 + block as u64) * u64::from(size),
+            // The one scale is that of the first weight too.
+            Encoding::I2S => 0,
         }));
     }
     Ok(None)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::block::DType;
+use crate::block::{DType, i2_s};
 use crate::metadata::Metadata;
 
 /// The order in which the bytes of a number stand.
@@ -73,6 +73,9 @@ pub enum Encoding {
         /// Elements under one scale; divides the number of elements.
         size: u32,
     },
+    /// bitnet.cpp's ternary weights: two bits each in rows of whole blocks, then one f32 scale for the whole tensor and
+    /// 28 bytes of zeros; see [`i2_s`].
+    I2S,
 }
 
 impl Encoding {
@@ -85,6 +88,7 @@ impl Encoding {
                 (groups * u64::from(size) == elements)
                     .then(|| elements.checked_add(groups.checked_mul(4)?))?
             }
+            Self::I2S => i2_s::tensor_bytes(elements),
         }
     }
 
@@ -93,14 +97,16 @@ impl Encoding {
         match self {
             Self::Blocks(t) => t.info().weights as u64,
             Self::Int8Groups { size } => size.into(),
+            Self::I2S => i2_s::WEIGHTS as u64,
         }
     }
 
-    /// The name that people and plans use: "q4_0", "int8/64".
+    /// The name that people and plans use: "q4_0", "int8/64", "i2_s".
     pub fn name(self) -> String {
         match self {
             Self::Blocks(t) => t.name().to_string(),
             Self::Int8Groups { size } => format!("int8/{size}"),
+            Self::I2S => "i2_s".into(),
         }
     }
 
@@ -134,13 +140,19 @@ impl Tensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// The byte ranges of the tensor's data (from its start), with the type of the numbers in each.
+    /// The byte ranges of the tensor's data (from its start), with the type of the numbers in each. Packed codes are
+    /// plain bytes.
     pub fn parts(&self) -> Vec<(Range<u64>, DType)> {
         match self.encoding {
             Encoding::Blocks(dtype) => vec![(0..self.place.len, dtype)],
             Encoding::Int8Groups { .. } => {
                 let codes = self.elements();
                 vec![(0..codes, DType::I8), (codes..self.place.len, DType::F32)]
+            }
+            Encoding::I2S => {
+                let codes = self.elements() / 4;
+                let (scale, end) = (codes + 4, codes + i2_s::TAIL);
+                vec![(0..codes, DType::U8), (codes..scale, DType::F32), (scale..end, DType::U8)]
             }
         }
     }

@@ -71,6 +71,7 @@ pub struct Convert {
   q3_k_l q3_k_m (q3_k) q3_k_s iq3_m iq3_s iq3_xs iq3_xxs
   q2_k q2_k_s q2_0 iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s q1_0
   tq2_0 (ternary) tq1_0                    for models trained with ternary weights
+  i2_s                                     the same for bitnet.cpp
 
 Examples:
   ggufkit quantize model.safetensors model-q4_k_m.gguf --type q4_k_m

@@ -17,7 +17,9 @@ pub struct Types(pub Vec<DType>);
 pub fn types(text: &str) -> Result<Types, String> {
     let mut all = Vec::new();
     for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
-        let Choice::To(dtype) = choice(name)? else { return Err(format!("{name:?} is no type")) };
+        let Choice::To(dtype) = choice(name)? else {
+            return Err(format!("{name:?} is no type to choose among"));
+        };
         if !all.contains(&dtype) {
             all.push(dtype);
         }

@@ -110,8 +110,9 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
     let view = match view {
         Some(view) => Some(View { rows: back.after(view.rows), ..view }),
         None => match t.encoding {
-            // Groups of llama2.c's may cross rows, and no other format has them.
-            Encoding::Int8Groups { .. } => {
+            // Groups of llama2.c's may cross rows, bitnet.cpp's scale is that of all rows, and no other format has
+            // them.
+            Encoding::Int8Groups { .. } | Encoding::I2S => {
                 tensor.encoding = Encoding::Blocks(DType::F32);
                 tensor.place.len = 4 * tensor.elements();
                 Some(View { stored: t, rows: back, values: Values::Decoded })

@@ -52,7 +52,10 @@ pub(super) fn add(
     }
     let names: HashSet<String> = tensors.iter().map(|t| t.name.clone()).collect();
     let (mut all_steps, mut all) = (Vec::new(), Vec::new());
-    let quantized = |step: &Step, t: &Tensor| !t.encoding.is_plain() && step.from != t.encoding;
+    // I2_S has the weights as they are: there is nothing to make up for.
+    let quantized = |step: &Step, t: &Tensor| {
+        !t.encoding.is_plain() && t.encoding != Encoding::I2S && step.from != t.encoding
+    };
     let pairs = steps.iter().zip(&tensors).filter(|(step, t)| quantized(step, t));
     let biases: HashSet<String> = pairs.clone().filter_map(|(_, t)| name_of(&t.name)).collect();
     if pairs.clone().any(|(_, t)| t.encoding == Encoding::Blocks(DType::NVFP4)) {

@@ -45,6 +45,8 @@ pub enum Choice {
     Keep,
     /// This type.
     To(DType),
+    /// bitnet.cpp's I2_S: one magnitude for a whole tensor.
+    I2S,
 }
 
 /// The container that is written.
@@ -196,8 +198,8 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         refuse_fallbacks(&steps, &tensors)?;
     }
     check_sources(model, wishes, &steps, &tensors)?;
-    if !wishes.force && !source.weightless {
-        ternary::refuse_others(source, &steps, &tensors)?;
+    if !source.weightless {
+        ternary::refuse_others(source, wishes.force, &steps, &tensors)?;
     }
     notes.extend(steps::blind(wishes, &steps, &tensors));
     let search = rounding::search(&wishes.rounding, &steps, &tensors, &mut notes)?;
@@ -309,7 +311,10 @@ fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tens
             ))
             .or("leave it as it is (--tensor REGEX=keep), or start from a file whose weights are floats"));
         }
-        if !step.from.is_plain() && !t.encoding.is_plain() && !wishes.allow_requantize {
+        // From one ternary type to another the codes stay.
+        let both_ternary = ternary::is_ternary(step.from) && ternary::is_ternary(t.encoding);
+        let again = !step.from.is_plain() && !t.encoding.is_plain() && !both_ternary;
+        if again && !wishes.allow_requantize {
             return Err(Error::refused(format!(
                 "tensor {name} is quantized already ({from}); making {to} of it adds the errors of both"
             ))

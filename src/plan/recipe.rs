@@ -158,6 +158,9 @@ fn packed<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<DType, D::Erro
     match choice(d)? {
         Choice::To(dtype) => Ok(dtype),
         Choice::Keep => Err(de::Error::custom("the base must be a type; `keep` is for rules")),
+        Choice::I2S => {
+            Err(de::Error::custom("i2_s is for ternary matrices: name them in rules, over a base of f16"))
+        }
     }
 }
 
@@ -266,6 +269,7 @@ pub fn print(scheme: &Scheme) -> String {
         let to = match rule.to {
             Choice::Keep => "keep",
             Choice::To(dtype) => dtype.name(),
+            Choice::I2S => scheme::I2_S,
         };
         let _ = writeln!(text, "  {{ {}, type = \"{to}\" }},", keys.join(", "));
     }
@@ -342,6 +346,7 @@ mod tests {
             ("base = \"q9\"\n", "line 1: \"q9\" is no type"),
             ("base = \"i8\"\n", "line 1: \"i8\" is no type"),
             ("base = \"keep\"\n", "line 1: the base must be a type"),
+            ("base = \"i2_s\"\n", "line 1: i2_s is for ternary matrices"),
             ("rules = []\n", "missing field `base`"),
             ("base = \"q4_k\"\nrule = []\n", "line 2: unknown field `rule`"),
             (

@@ -15,7 +15,7 @@ pub struct Scheme {
     pub name: String,
     /// Plain names that people look for.
     pub aliases: Vec<String>,
-    /// The type of every tensor that no rule claims.
+    /// The type of every tensor that no rule claims. Never I2_S, which only ternary matrices have.
     pub base: DType,
     /// `general.file_type`; of a recipe, it follows from the base unless it says one.
     pub file_type: Option<u32>,
@@ -63,6 +63,9 @@ pub fn file_type(dtype: DType) -> Option<u32> {
     by_name(dtype.name()).or_else(|| all().iter().find(|s| s.base == dtype))?.file_type
 }
 
+/// The name of bitnet.cpp's type, and of the scheme that is built on it.
+pub const I2_S: &str = "i2_s";
+
 /// The type with this name, or the main type of the scheme with this name, or `keep`.
 ///
 /// # Errors
@@ -71,6 +74,9 @@ pub fn choice(name: &str) -> Result<Choice, String> {
     if name.eq_ignore_ascii_case("keep") {
         return Ok(Choice::Keep);
     }
+    if name.eq_ignore_ascii_case(I2_S) {
+        return Ok(Choice::I2S);
+    }
     let dtype = DType::from_name(name).or_else(|| by_name(name).map(|s| s.base));
     dtype.filter(|&d| holds_weights(d)).map(Choice::To).ok_or_else(|| {
         if let Some(why) = for_activations(name) {
@@ -78,7 +84,7 @@ pub fn choice(name: &str) -> Result<Choice, String> {
         }
         let types = formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)).map(|t| t.name);
         format!(
-            "{name:?} is no type that can be written; there are keep, {}",
+            "{name:?} is no type that can be written; there are keep, {I2_S}, {}",
             types.collect::<Vec<_>>().join(", ")
         )
     })
@@ -145,7 +151,8 @@ mod tests {
                 assert!(Arc::ptr_eq(by_name(&name.to_uppercase()).unwrap(), s));
             }
             for to in s.rules.iter().map(|r| r.to).chain([Choice::To(s.base)]) {
-                assert!(matches!(to, Choice::To(d) if holds_weights(d)), "{}", s.name);
+                let written = matches!(to, Choice::To(d) if holds_weights(d));
+                assert!(written || to == Choice::I2S && s.name == I2_S, "{}", s.name);
             }
         }
         for name in ["int4", "int8", "ternary", "fp16", "q3_k", "Q4_K", "q5_k"] {
@@ -192,6 +199,7 @@ mod tests {
             ("nvfp4", 39),
             ("q1_0", 40),
             ("q2_0", 41),
+            ("i2_s", 40),
         ] {
             assert_eq!(find(name).unwrap().file_type(), Some(number), "{name}");
         }

@@ -38,6 +38,10 @@ pub(super) fn steps(
                 Encoding::Int8Groups { .. } => Encoding::Blocks(DType::F32),
                 e => e,
             },
+            Choice::I2S => {
+                refuse_rows(t)?;
+                Encoding::I2S
+            }
             Choice::To(dtype) => {
                 let fits = scheme::fallback(dtype, t.cols());
                 wanted = (fits != dtype).then_some(dtype);
@@ -71,6 +75,15 @@ pub(super) fn steps(
         return Err(Error::usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
     }
     Ok(out)
+}
+
+/// Nothing that bitnet.cpp computes with has smaller blocks.
+fn refuse_rows(t: &Tensor) -> Result<()> {
+    if t.cols().is_multiple_of(Encoding::I2S.unit()) {
+        return Ok(());
+    }
+    let why = format!("tensor {}: rows of {} are no multiple of the 128 weights of i2_s", t.name, t.cols());
+    Err(Error::refused(why).or("give it another type: --tensor REGEX=TYPE"))
 }
 
 fn choose(seen: &Seen, i: usize, t: &Tensor, wishes: &Wishes, used: &mut [bool]) -> (Choice, String) {
@@ -206,7 +219,8 @@ mod tests {
             ("model.layers.9.mlp.down_proj.weight", &[256, 768]),
             ("model.layers.9.self_attn.q_proj.weight", &[256, 256]),
         ];
-        for s in scheme::all() {
+        // I2_S is for bitnet.cpp's architectures only.
+        for s in scheme::all().iter().filter(|s| s.name != scheme::I2_S) {
             let wishes = || Wishes { scheme: scheme::find(&s.name), ..Wishes::default() };
             // Only llama.cpp's names have scales of their own.
             let mut ours = chosen(SOME, wishes());

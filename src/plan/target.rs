@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    ByteOrder, DType, Encoding, Error, Format, Layout, Metadata, Model, Place, Result, Source, Step, Target,
-    Tensor, Value, Wishes, gguf, llama2c, safetensors,
+    ByteOrder, Choice, DType, Encoding, Error, Format, Layout, Metadata, Model, Place, Result, Source, Step,
+    Target, Tensor, Value, Wishes, gguf, llama2c, safetensors,
 };
 use crate::hub;
 use crate::machine::{Machine, Reads};
@@ -80,6 +80,12 @@ pub fn target(model: &Model, wishes: &Wishes) -> Result<Target> {
     only(wishes.group_size.is_some() && !grouped, "--group-size", "llama2.c files of --type q8_0")?;
     only(wishes.rounding.importance.is_some() && target != Target::Gguf, "--imatrix", "GGUF")?;
     only(wishes.pure && wishes.scheme.is_none(), "--pure", "a --type other than keep")?;
+    if wishes.pure && wishes.scheme.as_ref().is_some_and(|s| s.rules.iter().any(|r| r.to == Choice::I2S)) {
+        return Err(Error::usage(
+            "--pure would leave no matrix in i2_s, which output and embedding cannot have",
+        )
+        .or("leave --pure out; --output-type and --embedding-type give these two another type than f16"));
+    }
     let big = wishes.order == Some(ByteOrder::Big) && target == Target::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
     if let (Some(machine), Some(order)) = (wishes.machine, wishes.order)
@@ -220,6 +226,7 @@ pub(super) fn gguf_metadata(
     }
     let named = match &wishes.scheme {
         Some(scheme) => scheme.file_type(),
+        None if mostly_i2_s(tensors) => scheme::by_name(scheme::I2_S).and_then(|s| s.file_type()),
         None => main_type(tensors).and_then(scheme::file_type),
     };
     if let Some(file_type) = named
@@ -230,7 +237,14 @@ pub(super) fn gguf_metadata(
     Ok(())
 }
 
-/// The type that most weights have.
+/// Whether more weights are in bitnet.cpp's type than in all others.
+fn mostly_i2_s(tensors: &[Tensor]) -> bool {
+    let (own, others): (Vec<_>, Vec<_>) = tensors.iter().partition(|t| t.encoding == Encoding::I2S);
+    let weights = |tensors: &[&Tensor]| tensors.iter().map(|t| t.elements()).sum::<u64>();
+    weights(&own) > weights(&others)
+}
+
+/// The type of blocks that most weights have.
 pub(super) fn main_type(tensors: &[Tensor]) -> Option<DType> {
     let weights = |d: DType| -> u64 {
         tensors.iter().filter(|t| t.encoding == Encoding::Blocks(d)).map(Tensor::elements).sum()
@@ -379,7 +393,10 @@ pub(super) fn refuse_own_source<'a>(source: &Source, paths: impl Iterator<Item =
 pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
     let name = |e| matches!(e, Encoding::Blocks(d) if d.info().safetensors.is_some());
     let Some(t) = tensors.iter().find(|t| !name(t.encoding)) else { return Ok(()) };
-    let decodable = matches!(t.encoding, Encoding::Blocks(d) if crate::kernels::codec(d).is_some());
+    let decodable = match t.encoding {
+        Encoding::Blocks(d) => crate::kernels::codec(d).is_some(),
+        Encoding::Int8Groups { .. } | Encoding::I2S => true,
+    };
     let e =
         Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));
     Err(if decodable { e.or("take --type f16, bf16 or f32, or write a .gguf") } else { e })

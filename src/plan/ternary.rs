@@ -16,27 +16,34 @@ const SAMPLE: u64 = 8;
 /// How far apart equal magnitudes may be after rounding to bf16.
 const ROUNDING: f32 = 1.0 / 128.0;
 
-/// Refuses a ternary type for weights that are not.
+/// Whether an encoding keeps three values for each weight.
+pub fn is_ternary(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0) | Encoding::I2S)
+}
+
+/// Refuses a ternary type for weights that are not. With `force` only I2_S is refused, which rounds nothing.
 ///
 /// # Errors
 /// They are not, or cannot be read.
-pub(super) fn refuse_others(source: &Source, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
-    let is_ternary = |e| matches!(e, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0));
+pub(super) fn refuse_others(source: &Source, force: bool, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
+    let asked = |t: &Tensor| is_ternary(t.encoding) && (!force || t.encoding == Encoding::I2S);
     let mut others = Vec::new();
-    for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| is_ternary(t.encoding) && !is_ternary(s.from))
-    {
+    for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| asked(t) && !is_ternary(s.from)) {
         if !looks_ternary(source, step.source)? {
             others.push((t.name.as_str(), t.encoding.name()));
         }
     }
     let Some((first, to)) = others.first() else { return Ok(()) };
+    let force = if to == &Encoding::I2S.name() { "" } else { ", or say --force" };
     let (more, have) = match others.len() - 1 {
         0 => (String::new(), "has"),
         n => (format!(" and {n} more"), "have"),
     };
     Err(Error::refused(format!("tensor {first}{more} {have} more than three values, and {to} keeps three")).or(
-        "ternary types are for models trained with ternary weights; take q2_k, iq2_m or q4_k_m for others, give these \
-         tensors a type with --tensor, or say --force",
+        format!(
+            "ternary types are for models trained with ternary weights; take q2_k, iq2_m or q4_k_m for others, give \
+             these tensors a type with --tensor{force}"
+        ),
     ))
 }
 

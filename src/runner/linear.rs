@@ -22,6 +22,8 @@ pub struct Matrix<'a> {
     pub cols: usize,
     /// How weights are packed.
     pub dtype: DType,
+    /// What all weights are multiplied by, and so the products.
+    scale: f32,
     bytes: Cow<'a, [u8]>,
     order: RowOrder,
     row_bytes: usize,
@@ -84,7 +86,14 @@ impl<'a> Matrix<'a> {
             }
         };
         let codec = kernels::codec_for(dtype, isa).expect("the type can be decoded");
-        Self { name, rows, cols, dtype, bytes, order, row_bytes, codec, form, offset, product, isa }
+        let scale = 1.0;
+        Self { name, rows, cols, dtype, scale, bytes, order, row_bytes, codec, form, offset, product, isa }
+    }
+
+    /// The same with all weights multiplied by a number.
+    pub fn times(mut self, scale: f32) -> Self {
+        self.scale *= scale;
+        self
     }
 
     /// The packed bytes of a row.
@@ -96,6 +105,9 @@ impl<'a> Matrix<'a> {
     /// The weights of a row.
     pub fn decode(&self, row: usize, out: &mut [f32]) {
         self.codec.decode(self.row(row), out);
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|x| *x *= self.scale);
+        }
     }
 
     /// All rows, as they are stored.
@@ -200,7 +212,7 @@ fn one_by_one(task: Task, x: &Activations) {
         for (t, out) in task.out.into_iter().enumerate() {
             for (r, out) in out.iter_mut().enumerate() {
                 let row = matrix.row(task.first + r);
-                *out = match &matrix.product {
+                let product = match &matrix.product {
                     Product::Integer { dot, .. } => dot(row, x, t),
                     Product::Float(dot) => dot(matrix.isa, row, &x.floats[t * x.cols..][..x.cols]),
                     Product::Decoded => {
@@ -208,6 +220,7 @@ fn one_by_one(task: Task, x: &Activations) {
                         dot::decoded(matrix.isa, &*matrix.codec, row, &mut scratch.row, x)
                     }
                 };
+                *out = product * matrix.scale;
             }
         }
     });
@@ -231,7 +244,8 @@ fn in_panels(mut task: Task, x: &Activations) {
                 scratch.rows.resize(ROWS * matrix.cols, 0.0);
                 let n = rows_of(p).len();
                 for (r, out) in rows_of(p).zip(scratch.rows.chunks_exact_mut(matrix.cols)) {
-                    matrix.decode(r, out);
+                    // Products are what is multiplied, as where rows are multiplied one by one.
+                    matrix.codec.decode(matrix.row(r), out);
                 }
                 let rows = scratch.rows.chunks_exact(matrix.cols).take(n);
                 scratch.floats[p].fill(matrix.isa, matrix.cols, rows);
@@ -251,7 +265,7 @@ fn in_panels(mut task: Task, x: &Activations) {
                 for (out, sums) in task.out[token..].iter_mut().zip(&sums) {
                     let out = &mut out[p * ROWS..];
                     let n = out.len().min(ROWS);
-                    out[..n].copy_from_slice(&sums[..n]);
+                    out[..n].iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * matrix.scale);
                 }
             }
         }

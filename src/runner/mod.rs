@@ -12,6 +12,7 @@ pub mod linear;
 mod network;
 pub mod sample;
 mod state;
+mod ternary;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,7 @@ use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use super::linear::{Matrix, Precision};
+use super::ternary;
 use crate::arch::{Config, Rotary};
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
@@ -66,7 +67,7 @@ pub(super) struct Layer<'a> {
 
 impl<'a> Network<'a> {
     /// Finds the weights of an open model. They stay where they are, unless their form in the file is not the one
-    /// that is computed with (big-endian numbers, two-bit codes of a checkpoint).
+    /// that is computed with (big-endian numbers, two-bit codes of a checkpoint or of bitnet.cpp's).
     ///
     /// # Errors
     /// No weights; an architecture that nothing here computes; missing tensors, or such whose shape does not fit the
@@ -217,9 +218,15 @@ impl<'a> Finder<'a> {
             Some(v) if matches!(v.values, Values::Scaled { .. }) && apart => (Some(&v.stored), v.rows),
             Some(_) => (None, RowOrder::Same),
         };
+        if let Some(t) = stored.filter(|t| t.encoding == Encoding::I2S) {
+            let (dtype, bytes, scale) = ternary::repack(source, t)?;
+            let bytes = Cow::Owned(bytes);
+            let matrix = Matrix::new(name.into(), dtype, bytes, order, shape, precision, self.isa);
+            return Ok(matrix.times(scale));
+        }
         if let Some((t, dtype)) = stored.and_then(|t| match t.encoding {
             Encoding::Blocks(dtype) => Some((t, dtype)),
-            Encoding::Int8Groups { .. } => None,
+            Encoding::Int8Groups { .. } | Encoding::I2S => None,
         }) {
             if crate::kernels::codec(dtype).is_none() {
                 let why = format!("tensor {name}: {} cannot be computed with", dtype.name());

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use formats::block::i2_s;
 use formats::container::{self, gguf, llama2c, safetensors};
 use formats::model::{Encoding, Format, Input, Model, Tensor};
 
@@ -259,6 +260,7 @@ impl Source {
         let of = |n| match self.model.tensors[i].encoding {
             Encoding::Blocks(dtype) => dtype.bytes_for(n).unwrap_or(0),
             Encoding::Int8Groups { .. } => n,
+            Encoding::I2S => n / 4,
         };
         self.will_read(i, of(range.start)..of(range.end));
     }
@@ -284,6 +286,17 @@ impl Source {
                     scales: self.stored_read(t, codes + 4 * first..codes + 4 * last)?,
                     size: size as usize,
                     skip: (range.start % size) as usize,
+                }
+            }
+            Encoding::I2S => {
+                let block = i2_s::WEIGHTS as u64;
+                let bytes = |n: u64| n / block * i2_s::BYTES as u64;
+                let (first, last) = (bytes(range.start), bytes(range.end.next_multiple_of(block)));
+                let scale = t.elements() / 4;
+                Stored::Ternary {
+                    codes: self.stored_read(t, first..last)?,
+                    scale: self.stored_read(t, scale..scale + 4)?,
+                    skip: (range.start % block) as usize,
                 }
             }
         })

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use formats::block::DType;
+use formats::block::{DType, i2_s};
 use formats::model::ByteOrder;
 
 use crate::error::{Error, Result};
@@ -21,6 +21,15 @@ pub enum Stored<'a> {
         /// Elements under one scale.
         size: usize,
         /// Elements of the first group that come before the run.
+        skip: usize,
+    },
+    /// bitnet.cpp's I2_S: codes, and the scale of the whole tensor.
+    Ternary {
+        /// Whole blocks.
+        codes: Cow<'a, [u8]>,
+        /// One f32.
+        scale: Cow<'a, [u8]>,
+        /// Elements of the first block that come before the run.
         skip: usize,
     },
     /// Numbers that were computed from what is stored.
@@ -42,6 +51,9 @@ impl Stored<'_> {
             Self::Blocks(dtype, bytes) => Cow::Owned(turned(*dtype, bytes)),
             Self::Groups { codes, scales, .. } => {
                 Cow::Owned([codes.to_vec(), turned(DType::F32, scales)].concat())
+            }
+            Self::Ternary { codes, scale, .. } => {
+                Cow::Owned([codes.to_vec(), turned(DType::F32, scale)].concat())
             }
             Self::Computed(x) => Cow::Owned(x.iter().flat_map(|x| x.to_le_bytes()).collect()),
         }
@@ -65,6 +77,10 @@ impl Stored<'_> {
                     let scale = order.le::<4>(scales[at..at + 4].try_into().expect("four bytes"));
                     *x = f32::from(q as i8) * f32::from_le_bytes(scale);
                 }
+            }
+            Self::Ternary { codes, scale, skip } => {
+                let scale = order.le::<4>(scale[..4].try_into().expect("four bytes"));
+                i2_s::decode(codes, *skip, f32::from_le_bytes(scale), out);
             }
             Self::Computed(x) => out.copy_from_slice(x),
         }

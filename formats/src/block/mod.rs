@@ -15,6 +15,7 @@ mod fp4;
 pub mod grid;
 mod groups;
 mod how;
+pub mod i2_s;
 mod iq4;
 mod kquant;
 pub mod lattice;
@@ -295,8 +296,8 @@ pub const REMOVED: [(u32, &str); 8] = [
     (38, "iq4_nl_8_8"),
 ];
 
-/// GGUF numbers that bitnet.cpp uses for types of its own.
-pub const BITNET_CPP: [(u32, &str); 4] = [(36, "i2_s"), (37, "i8_s"), (38, "tl1"), (39, "tl2")];
+/// GGUF numbers that bitnet.cpp uses for types of its own, of which [`i2_s`] is read and written.
+pub const BITNET_CPP: [(u32, &str); 4] = [(i2_s::GGUF, "i2_s"), (37, "i8_s"), (38, "tl1"), (39, "tl2")];
 
 impl DType {
     /// Its row in the list.

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_LEN, MAX_NAME};
-use crate::block::{BITNET_CPP, DType, REMOVED};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_LEN, MAX_NAME, split};
+use crate::block::{BITNET_CPP, DType, REMOVED, i2_s};
 use crate::container::Cursor;
 use crate::error::{Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
@@ -64,14 +64,14 @@ pub fn read(input: &Input) -> Result<Model> {
         }
     };
 
-    let bitnet = metadata.text("general.architecture").is_some_and(|a| a.starts_with("bitnet"));
+    let types = Types::of(&metadata);
     let mut tensors = Vec::new();
     let mut names = HashSet::new();
     let mut infos = Vec::new(); // where each tensor info starts
     let mut expected = 0u64;
     for _ in 0..n_tensors {
         let at = r.c.at;
-        let tensor = r.tensor(bitnet)?;
+        let tensor = r.tensor(types)?;
         if !names.insert(tensor.name.clone()) {
             return Err(r.c.fault(at, Fault::Duplicate { what: "tensor", name: tensor.name }));
         }
@@ -102,6 +102,29 @@ pub fn read(input: &Input) -> Result<Model> {
         }
     }
     Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors, notes: r.notes })
+}
+
+/// Whose numbers of tensor types a file has: bitnet.cpp gives some to types of its own.
+#[derive(Debug, Clone, Copy)]
+struct Types {
+    /// Those that bitnet.cpp uses are its own.
+    bitnet: bool,
+    /// The one of I2_S is.
+    i2_s: bool,
+}
+
+impl Types {
+    fn of(metadata: &Metadata) -> Self {
+        let architecture = metadata.text("general.architecture");
+        Self {
+            bitnet: architecture.is_some_and(|a| a.starts_with("bitnet")),
+            // Only the first part of a split says the architecture; `join` looks at it.
+            i2_s: match architecture {
+                Some(a) => i2_s::ARCHITECTURES.contains(&a),
+                None => split::split_of(metadata).is_some_and(|(no, _)| no > 0),
+            },
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -214,7 +237,7 @@ impl Reader<'_> {
     }
 
     /// A tensor info; the place's offset is still relative to the data.
-    fn tensor(&mut self, bitnet: bool) -> Result<Tensor> {
+    fn tensor(&mut self, types: Types) -> Result<Tensor> {
         let at = self.c.at;
         let name = self.name("a tensor's name")?;
         if name.len() > MAX_NAME {
@@ -234,24 +257,27 @@ impl Reader<'_> {
         shape.reverse();
         let id_at = self.c.at;
         let id = self.c.u32(&format!("the type of tensor {name}"))?;
-        let dtype = DType::from_gguf(id).filter(|_| !(bitnet && id == 39)).ok_or_else(|| {
-            let tensor = name.clone();
-            self.c
-                .fault(id_at, Fault::TensorType { tensor, id: id.to_string(), why: unknown_type(id, bitnet) })
-        })?;
+        let encoding = match DType::from_gguf(id).filter(|_| !(types.bitnet && id == 39)) {
+            Some(dtype) => Encoding::Blocks(dtype),
+            None if types.i2_s && id == i2_s::GGUF => Encoding::I2S,
+            None => {
+                let (tensor, why) = (name.clone(), unknown_type(id, types.bitnet));
+                return Err(self.c.fault(id_at, Fault::TensorType { tensor, id: id.to_string(), why }));
+            }
+        };
         let wrong = |why: String| Fault::Shape { tensor: name.clone(), shape: shape.clone(), why };
         let n = elements(&shape)
             .ok_or_else(|| self.c.fault(dims_at, wrong("the number of elements overflows".into())))?;
-        let block = dtype.info().weights as u64;
+        let block = encoding.unit();
         if shape.last().copied().unwrap_or(1) % block != 0 {
-            let why = format!("a row of {} is not a multiple of {block} weights", dtype.name());
+            let why = format!("a row of {} is not a multiple of {block} weights", encoding.name());
             return Err(self.c.fault(dims_at, wrong(why)));
         }
         let len =
-            dtype.bytes_for(n).ok_or_else(|| self.c.fault(dims_at, wrong("its size overflows".into())))?;
+            encoding.bytes(n).ok_or_else(|| self.c.fault(dims_at, wrong("its size overflows".into())))?;
         let offset = self.c.u64(&format!("the offset of tensor {name}"))?;
         let place = Place { file: 0, offset, len };
-        Ok(Tensor { name, shape, encoding: Encoding::Blocks(dtype), place })
+        Ok(Tensor { name, shape, encoding, place })
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
+use crate::block::i2_s;
 use crate::error::{Error, Fault, Result};
 use crate::metadata::{Metadata, Value};
-use crate::model::{Model, Tensor};
+use crate::model::{Encoding, Model, Tensor};
 
 const NO: &str = "split.no";
 const COUNT: &str = "split.count";
@@ -68,7 +69,7 @@ pub fn split_of(metadata: &Metadata) -> Option<(u64, u64)> {
 ///
 /// # Errors
 /// [`Fault::Split`] if they are not all the shards of one model in order, [`Fault::Duplicate`] for a tensor that
-/// is in two of them.
+/// is in two of them, [`Fault::TensorType`] for bitnet.cpp's type in what is no model of its.
 pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     let count = shards.len();
     let mut names = std::collections::HashSet::new();
@@ -105,7 +106,17 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
             Some(w) if w.order != shard.order => {
                 return Err(bad("has another byte order than the first part".into()));
             }
-            Some(w) => w.tensors.append(&mut shard.tensors),
+            Some(w) => {
+                let own = |a: &str| i2_s::ARCHITECTURES.contains(&a);
+                if let Some(t) = shard.tensors.iter().find(|t| t.encoding == Encoding::I2S)
+                    && !w.metadata.text("general.architecture").is_some_and(own)
+                {
+                    let (tensor, id) = (t.name.clone(), i2_s::GGUF.to_string());
+                    let why = "bitnet.cpp's i2_s, but the first part says another architecture".into();
+                    return Err(Error::of(&name, Fault::TensorType { tensor, id, why }));
+                }
+                w.tensors.append(&mut shard.tensors);
+            }
         }
     }
     let whole = whole.ok_or_else(|| Error::of("", Fault::Split("no files".into())))?;

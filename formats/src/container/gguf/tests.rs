@@ -1,3 +1,5 @@
+mod i2_s;
+
 use proptest::prelude::*;
 
 use super::*;

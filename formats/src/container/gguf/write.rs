@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME, split};
+use crate::block::i2_s;
 use crate::container::{Layout, OutFile};
 use crate::error::{Error, Fault, Result};
 use crate::metadata::{Kind, Metadata, Value};
@@ -38,6 +39,7 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
             return Err(bad(Fault::Text { what: "a metadata key".into(), problem }));
         }
     }
+    check_i2_s(metadata, tensors).map_err(bad)?;
     let mut names = HashSet::new();
     let mut placed = Vec::with_capacity(tensors.len());
     let mut total = 0u64;
@@ -82,22 +84,40 @@ fn stored_bytes(t: &Tensor) -> std::result::Result<u64, Fault> {
     if t.shape.len() > MAX_DIMS {
         return Err(wrong("GGUF has at most four dimensions".into()));
     }
-    let Encoding::Blocks(dtype) = t.encoding else {
-        return Err(Fault::Unsupported(format!(
-            "GGUF cannot hold {} (tensor {})",
-            t.encoding.name(),
-            t.name
-        )));
-    };
-    if dtype.info().gguf.is_none() {
-        let why = format!("GGUF cannot hold {} (tensor {}); give it another type", dtype.name(), t.name);
+    let name = t.encoding.name();
+    if type_id(t.encoding).is_none() {
+        let why = format!("GGUF cannot hold {name} (tensor {}); give it another type", t.name);
         return Err(Fault::Unsupported(why));
     }
-    let block = dtype.info().weights as u64;
+    let block = t.encoding.unit();
     if !t.cols().is_multiple_of(block) {
-        return Err(wrong(format!("a row of {} must be a multiple of {block} weights", dtype.name())));
+        return Err(wrong(format!("a row of {name} must be a multiple of {block} weights")));
     }
-    elements(&t.shape).and_then(|n| dtype.bytes_for(n)).ok_or_else(|| wrong("its size overflows".into()))
+    elements(&t.shape).and_then(|n| t.encoding.bytes(n)).ok_or_else(|| wrong("its size overflows".into()))
+}
+
+/// The number of a tensor's type, if GGUF can hold it.
+fn type_id(encoding: Encoding) -> Option<u32> {
+    match encoding {
+        Encoding::Blocks(dtype) => dtype.info().gguf,
+        Encoding::I2S => Some(i2_s::GGUF),
+        Encoding::Int8Groups { .. } => None,
+    }
+}
+
+/// I2_S has its number under bitnet.cpp's architectures only.
+fn check_i2_s(metadata: &Metadata, tensors: &[Tensor]) -> std::result::Result<(), Fault> {
+    let Some(t) = tensors.iter().find(|t| t.encoding == Encoding::I2S) else { return Ok(()) };
+    let architecture = metadata.text("general.architecture");
+    if architecture.is_some_and(|a| i2_s::ARCHITECTURES.contains(&a)) {
+        return Ok(());
+    }
+    Err(Fault::Unsupported(format!(
+        "i2_s (tensor {}) is bitnet.cpp's, whose architectures are {}; this model's is {:?}",
+        t.name,
+        i2_s::ARCHITECTURES.join(", "),
+        architecture.unwrap_or_default(),
+    )))
 }
 
 /// Lays out one file and places its tensors.
@@ -118,8 +138,7 @@ fn file(i: usize, metadata: &Metadata, tensors: &mut [Tensor], alignment: u64, o
         for d in t.shape.iter().rev() {
             w.number(&d.to_le_bytes());
         }
-        let Encoding::Blocks(dtype) = t.encoding else { unreachable!("checked by stored_bytes") };
-        w.number(&dtype.info().gguf.expect("checked by stored_bytes").to_le_bytes());
+        w.number(&type_id(t.encoding).expect("checked by stored_bytes").to_le_bytes());
         w.number(&offset.to_le_bytes());
         t.place = Place { file: i, offset, len: t.place.len };
         offset += t.place.len.next_multiple_of(alignment);

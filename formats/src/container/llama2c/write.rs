@@ -61,7 +61,7 @@ fn lay_out(metadata: &Metadata, tensors: &[Tensor], options: Options) -> Checked
     }
     let group = tensors.iter().find_map(|t| match t.encoding {
         Encoding::Int8Groups { size } => Some((size, t.name.as_str())),
-        Encoding::Blocks(_) => None,
+        Encoding::Blocks(_) | Encoding::I2S => None,
     });
     let storage = Storage { version, group: group.map_or(1, |g| g.0), fork };
     if version == 2 && (storage.group == 0 || storage.group > i32::MAX as u32) {

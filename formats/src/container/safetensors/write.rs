@@ -77,7 +77,7 @@ pub fn layout(
 fn stored(t: &Tensor) -> std::result::Result<(Dtype, u64), Fault> {
     let dtype = match t.encoding {
         Encoding::Blocks(dtype) => dtype.info().safetensors.map(|name| (dtype, name)),
-        Encoding::Int8Groups { .. } => None,
+        Encoding::Int8Groups { .. } | Encoding::I2S => None,
     };
     let type_name = t.encoding.name();
     let unsupported = || {

@@ -1,0 +1,121 @@
+//! bitnet.cpp's I2_S as a type of blocks that the kernels know.
+
+use formats::block::{DType, i2_s};
+use formats::model::Tensor;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
+use crate::error::{Error, Result};
+use crate::source::{Source, Stored};
+
+/// 1 as a half, little-endian: the scale of every block. That of the tensor is an f32, which no half may hold.
+const ONE: [u8; 2] = [0x00, 0x3C];
+
+/// Blocks with the same codes under scales of 1, and the tensor's scale. TQ2_0 has the same four weights in a byte, in
+/// the other order; rows that its 256 weights do not divide are Q2_0.
+///
+/// # Errors
+/// The system's; codes that mean nothing; a scale that is no number.
+pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
+    let Stored::Ternary { codes, scale, .. } = source.stored_fetch(t, 0..t.elements())? else {
+        unreachable!("{} is {}", t.name, t.encoding.name());
+    };
+    let scale = source.model.order.le::<4>(scale[..4].try_into().expect("four bytes"));
+    let scale = f32::from_le_bytes(scale);
+    if !scale.is_finite() {
+        return Err(Error::refused(format!("tensor {}: a scale of {scale}", t.name)));
+    }
+    if let Some(at) = i2_s::first_without_value(&codes) {
+        return Err(Error::refused(format!("tensor {}: weight {at} has no value", t.name))
+            .or("a two-bit code of 3 means nothing; the file is damaged"));
+    }
+    let dtype = if t.cols().is_multiple_of(256) { DType::TQ2_0 } else { DType::Q2_0 };
+    let mut bytes = vec![0; dtype.bytes_for(t.elements()).expect("rows are whole blocks") as usize];
+    match dtype {
+        DType::TQ2_0 => {
+            let (blocks, codes) = (bytes.par_chunks_exact_mut(66), codes.par_chunks_exact(2 * i2_s::BYTES));
+            blocks.zip(codes).for_each(|(block, codes)| {
+                for (out, byte) in block.iter_mut().zip(codes) {
+                    let halves = byte >> 4 | byte << 4;
+                    *out = halves >> 2 & 0x33 | (halves & 0x33) << 2;
+                }
+                block[64..].copy_from_slice(&ONE);
+            });
+        }
+        _ => {
+            let (blocks, codes) = (bytes.par_chunks_exact_mut(2 * 18), codes.par_chunks_exact(i2_s::BYTES));
+            blocks.zip(codes).for_each(|(blocks, codes)| {
+                for (h, block) in blocks.chunks_exact_mut(18).enumerate() {
+                    block[..2].copy_from_slice(&ONE);
+                    for (j, out) in block[2..].iter_mut().enumerate() {
+                        let code = |i: usize| i2_s::code(codes, 64 * h + 4 * j + i) << (2 * i);
+                        *out = code(0) | code(1) | code(2) | code(3);
+                    }
+                }
+            });
+        }
+    }
+    Ok((dtype, bytes, scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::InFile;
+    use crate::kernels;
+    use formats::container::gguf;
+    use formats::metadata::{Metadata, Value};
+    use formats::model::{ByteOrder, Encoding, Place};
+
+    /// A source with one tensor, all of whose codes and scale are told.
+    fn made(folder: &std::path::Path, cols: u64, codes: &[u8], scale: f32) -> Source {
+        let mut m = Metadata::new();
+        m.set("general.architecture", Value::text("bitnet"));
+        let shape = vec![4 * codes.len() as u64 / cols, cols];
+        let t = Tensor { name: "a".into(), shape, encoding: Encoding::I2S, place: Place::default() };
+        let options = gguf::Options { order: ByteOrder::Little, split: gguf::Split::None };
+        let layout = gguf::layout("a.gguf", &m, &[t], options).unwrap();
+        let mut bytes = layout.files[0].fixed[0].1.clone();
+        bytes.resize(layout.tensors[0].place.offset as usize, 0);
+        bytes.extend(codes.iter().copied().chain(scale.to_le_bytes()));
+        bytes.resize(layout.files[0].len as usize, 0);
+        let path = folder.join("a.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        let file = InFile::open(&path, false).unwrap();
+        let model = file.parse(gguf::read).unwrap();
+        Source::new(&path, model, vec![file])
+    }
+
+    #[test]
+    fn blocks_have_the_same_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let any = |i: usize| (i * i * 7 + i / 3) % 3;
+        let codes: Vec<u8> =
+            (0..192).map(|i| (0..4).map(|k| (any(4 * i + k) << (2 * k)) as u8).sum()).collect();
+        for (cols, dtype) in
+            [(256, DType::TQ2_0), (768, DType::TQ2_0), (128, DType::Q2_0), (384, DType::Q2_0)]
+        {
+            let source = made(folder.path(), cols, &codes, -0.3);
+            let (found, bytes, scale) = repack(&source, &source.model.tensors[0]).unwrap();
+            assert_eq!((found, scale), (dtype, -0.3));
+            let (mut x, mut wanted) = (vec![0f32; 768], vec![0f32; 768]);
+            kernels::codec(dtype).unwrap().decode(&bytes, &mut x);
+            i2_s::decode(&codes, 0, 1.0, &mut wanted);
+            assert_eq!(x, wanted, "{cols}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut codes = [0x55; 64];
+        for scale in [f32::NAN, f32::INFINITY] {
+            let source = made(folder.path(), 256, &codes, scale);
+            assert!(repack(&source, &source.model.tensors[0]).unwrap_err().to_string().contains("scale"));
+        }
+        codes[33] = 0x5D;
+        let source = made(folder.path(), 256, &codes, 1.0);
+        let e = repack(&source, &source.model.tensors[0]).unwrap_err().to_string();
+        assert!(e.contains("weight 193 has no value"), "{e}");
+    }
+}
