@@ -268,7 +268,7 @@ impl Convert {
         let common = &self.common;
         let scheme = match (&self.scheme, common.machine.map(|m| m.reads)) {
             // What is kept there is 8 bits, or becomes so.
-            (None, Some(Reads::Llama2c { version: 2, .. })) if !common.recipe.is_some() => {
+            (None, Some(Reads::Llama2c { version: 2, .. })) if common.recipe.is_none() => {
                 common.usual(true)?
             }
             (scheme, _) => scheme.clone(),

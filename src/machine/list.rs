@@ -38,6 +38,9 @@ const EARLY_2024: Types = Types::Only(&[
 /// What OpenVINO GenAI computes as written: q4_1 it misreads.
 const OPENVINO: Types = Types::Only(&[DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K]);
 
+/// What bitnet.cpp's fork has for embedding and output; its own I2_S is no type of blocks, and is for matrices of its models.
+const BITNET: Types = Types::Only(&[DType::F32, DType::F16, DType::Q6_K]);
+
 const V0: Reads = Reads::Llama2c { version: 0, fork: false };
 const V2: Reads = Reads::Llama2c { version: 2, fork: false };
 const RUN: &str = "./run {model} -z {tokenizer} -t 0.8 -n 256 -i \"Once upon a time\"";
@@ -205,6 +208,16 @@ pub const MACHINES: &[Machine] = &[
         scheme: "q4_k_m",
         limits: &[Limit::NotForLlamaCpp, Limit::OneFile],
         there: "echo 'FROM ./{model}' > Modelfile; ollama create NAME -f Modelfile; ollama run NAME",
+        ..PLAIN
+    },
+    // Its fork of llama.cpp is of 2024, and has other types under numbers that llama.cpp gave away later.
+    Machine {
+        name: "bitnet.cpp",
+        what: "bitnet.cpp (and ik_llama.cpp), for BitNet b1.58 models",
+        scheme: "i2_s",
+        types: BITNET,
+        limits: &[Limit::OneFile, Limit::Architectures(&["bitnet-b1.58", "bitnet-25", "bitnet"])],
+        there: "python run_inference.py -m {model} -p \"Hello\" -cnv",
         ..PLAIN
     },
     // What its reader of GGUF does was measured: docs/vintage.md.

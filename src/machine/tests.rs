@@ -8,6 +8,7 @@ fn the_list_makes_sense() {
         assert!(!m.what.is_empty() && !m.there.is_empty(), "{}", m.name);
         assert!(MACHINES[..i].iter().all(|other| other.name != m.name), "{}", m.name);
         assert_eq!(Machine::find(&m.name.to_uppercase()), Some(m));
+        // (i2_s has f16 for what is not ternary.)
         let base = scheme::find(m.scheme).unwrap_or_else(|| panic!("{}", m.scheme)).base;
         // What it takes if nothing is said, it can use.
         assert!(m.takes(base), "{}", m.name);

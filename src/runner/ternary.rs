@@ -36,7 +36,7 @@ pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
             let (blocks, codes) = (bytes.par_chunks_exact_mut(66), codes.par_chunks_exact(2 * i2_s::BYTES));
             blocks.zip(codes).for_each(|(block, codes)| {
                 for (out, byte) in block.iter_mut().zip(codes) {
-                    let halves = byte >> 4 | byte << 4;
+                    let halves = byte.rotate_left(4);
                     *out = halves >> 2 & 0x33 | (halves & 0x33) << 2;
                 }
                 block[64..].copy_from_slice(&ONE);
