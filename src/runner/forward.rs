@@ -131,8 +131,8 @@ pub(super) fn turns(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> 
         let start = state.len(run.sequence);
         for position in start..start + run.tokens.len() {
             let of = |f: fn(f64) -> f64| angles.iter().map(move |a| (f(position as f64 * a) * size) as f32);
-            all.extend(of(f64::cos));
-            all.extend(of(f64::sin));
+            all.extend(of(libm::cos));
+            all.extend(of(libm::sin));
         }
     }
     all

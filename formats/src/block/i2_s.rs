@@ -86,19 +86,18 @@ pub fn encode(x: &[f32], magnitude: f32, codes: &mut [u8]) -> Result<(), usize> 
     let ((blocks, rest), (outs, _)) = (x.as_chunks::<WEIGHTS>(), codes.as_chunks_mut::<BYTES>());
     assert!(rest.is_empty() && blocks.len() == outs.len(), "whole blocks");
     for (n, (x, out)) in blocks.iter().zip(outs).enumerate() {
-        *out = [0; BYTES];
-        for (i, &x) in x.iter().enumerate() {
-            let code = if x == 0.0 {
-                1
-            } else if x == magnitude {
-                2
-            } else if x == -magnitude {
-                0
-            } else {
-                return Err(n * WEIGHTS + i);
-            };
-            let (byte, shift) = place(i);
-            out[byte] |= code << shift;
+        let mut sound = true;
+        for p in 0..BYTES {
+            let mut byte = 0;
+            for quarter in 0..4 {
+                let x = x[BYTES * quarter + p];
+                sound &= (x == 0.0) | (x.abs() == magnitude);
+                byte |= (u8::from(x >= 0.0) + u8::from(x > 0.0)) << (6 - 2 * quarter);
+            }
+            out[p] = byte;
+        }
+        if let (false, Some(i)) = (sound, x.iter().position(|&x| x != 0.0 && x.abs() != magnitude)) {
+            return Err(n * WEIGHTS + i);
         }
     }
     Ok(())

@@ -314,8 +314,8 @@ fn header(config: Config, storage: Storage, order: ByteOrder) -> Vec<u8> {
 }
 
 /// Version 0's cosines and sines, each [position][pair]: `precompute_freqs_cis` of `model.py`. Its readers skip
-/// them. Functions are taken in double precision and rounded, so that machines whose libraries
-/// differ in the last place nearly always write the same file.
+/// them. Functions are taken in double precision and rounded, and are the same code on every
+/// machine, whatever its library's are like in the last place.
 fn tables(config: Config, order: ByteOrder) -> Checked<Vec<u8>> {
     let (seq, head) = (config.seq, config.head);
     let bytes = u128::from(seq) * u128::from(head) * 4;
@@ -326,10 +326,10 @@ fn tables(config: Config, order: ByteOrder) -> Checked<Vec<u8>> {
         );
         return Err(Fault::Unsupported(why));
     }
-    let power = |i: u64| f64::from(FREQ_BASE).powf(f64::from((2 * i) as f32 / head as f32));
+    let power = |i: u64| libm::pow(f64::from(FREQ_BASE), f64::from((2 * i) as f32 / head as f32));
     let frequencies: Vec<f32> = (0..head / 2).map(|i| 1.0 / power(i) as f32).collect();
     let mut out = Vec::with_capacity(bytes as usize);
-    for function in [f64::cos, f64::sin] {
+    for function in [libm::cos, libm::sin] {
         for position in 0..seq {
             for f in &frequencies {
                 let angle = position as f32 * f;
