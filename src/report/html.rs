@@ -50,7 +50,7 @@ pub fn html(c: &Comparison) -> String {
             format!("The KL divergence of the model with that one matrix as {}, {}.", s.probe, s.origin);
         figure(&mut out, "What errors in each matrix cost", &about, &[plans::sensitivities(c)]);
         let about = "What the sum over all matrices foretells, against what this text shows. The dashed line is where both \
-                     are the same; what lies above it has other causes too, such as activations in 8 bits.";
+                     are the same; above it, errors of several matrices are more together than they are one by one.";
         figure(&mut out, "Predicted and measured", about, &[plans::predicted(c)]);
     }
     let about = "How the divergence is spread over the tokens: a few bad ones, or all a little. The dashed lines are the \
