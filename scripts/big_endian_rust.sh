@@ -48,7 +48,7 @@ rust_for() {
 # Unpacks Debian's packages into a folder; nothing of the system is changed.
 debian_rust() {
   local folder=$1 key=/usr/share/keyrings/debian-archive-keyring.gpg sources main security
-  sources=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null) || true
+  sources=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null | sed 's/^deb \[[^]]*\]/deb/') || true
   # The mirrors that this machine is set up for, in either of apt's notations.
   main=$(awk '/^URIs:/ {u = $2} /^Suites:/ && !/security/ {print u; exit} /^deb / && !/security/ {print $2; exit}' <<<"$sources")
   security=$(awk '/^URIs:/ {u = $2} /^Suites:.*security/ {print u; exit} /^deb .*security/ {print $2; exit}' <<<"$sources")

@@ -64,6 +64,8 @@ pub struct Choices {
     pub losses: Vec<Vec<f64>>,
     /// Whether types were left out because the importance of weights is not known.
     blind: bool,
+    /// Whether types have prices.
+    priced: bool,
     /// Bytes of the files that are none of theirs.
     pub fixed: u64,
     /// Of these, bytes of other tensors.
@@ -98,8 +100,8 @@ pub struct Fitted {
     pub kld: f64,
     /// Of it, that of the cache.
     pub cache_kld: f64,
-    /// What no choice is below.
-    pub bound: f64,
+    /// What no choice is below; not known where types have prices.
+    pub bound: Option<f64>,
     /// What it takes to run it, if that was asked for.
     pub memory: Option<(Use, Memory)>,
     /// What one change more would bring, and what one less would save, in words.
@@ -122,6 +124,7 @@ impl Choices {
         // What it would not be right for is no matter yet.
         let (strict, again, machine) = (wishes.strict, wishes.allow_requantize, wishes.machine);
         (wishes.strict, wishes.allow_requantize, wishes.machine) = (false, true, None);
+        wishes.target = Some(Target::Gguf);
         let start = plan::plan(source, wishes);
         (wishes.strict, wishes.allow_requantize, wishes.machine) = (strict, again, machine);
         let start = start?;
@@ -132,6 +135,7 @@ impl Choices {
             items: Vec::new(),
             losses: Vec::new(),
             blind: false,
+            priced: !freedom.prices.is_empty(),
             fixed: start.bytes(),
             fixed_tensors: start.layout.tensors.iter().map(|t| t.place.len).sum(),
             weights: start.layout.tensors.iter().map(Tensor::elements).sum(),
@@ -393,7 +397,8 @@ impl Choices {
             most,
             kld,
             cache_kld,
-            bound: kld - (found.loss - found.bound),
+            // With prices the least of what counts is not the least of what is lost.
+            bound: (!self.priced).then_some(kld - (found.loss - found.bound)),
             memory,
             next,
         })

@@ -323,6 +323,9 @@ impl Common {
             Some(path) => Some(Arc::new(recipe::read(path)?)),
             None => scheme,
         };
+        if self.check.check.is_some() && self.machine.is_some_and(|m| m.target() == Target::Expansion) {
+            return Err(usage("--check cannot run what --for makes of three files"));
+        }
         let mut source = self.input.open()?;
         let chunks = self.rounding.chunks(&source)?;
         let mut wishes = Wishes {

@@ -290,7 +290,8 @@ fn tell(goal: &Goal, fitted: &Fitted, known: &Sensitivity) -> String {
         x if x > 0.0 => format!(", {x:.6} of it by the cache"),
         _ => String::new(),
     };
-    let gap = match fitted.kld / fitted.bound.max(f64::MIN_POSITIVE) - 1.0 {
+    let bound = fitted.bound.unwrap_or(fitted.kld);
+    let gap = match fitted.kld / bound.max(f64::MIN_POSITIVE) - 1.0 {
         gap if gap > 1e-6 => format!("; no choice is more than {:.3} % better", 100.0 * gap),
         _ => String::new(),
     };

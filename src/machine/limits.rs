@@ -92,11 +92,12 @@ pub(super) fn check(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<
             .or("leave out --split-max-size; `ggufkit merge` makes one file of a split")),
         Limit::Elements => {
             let s = Sizes::of(plan);
-            let widest = [s.layers * s.dim * s.dim.max(s.hidden), s.vocab * s.dim].into_iter().max();
+            let widest =
+                [s.dim * s.dim.max(s.hidden), s.vocab * s.dim, s.layers * s.seq * s.kv].into_iter().max();
             match widest {
                 Some(n) if n >= 1 << 31 => {
-                    let why = format!("{n} weights of a kind, counted in an int,");
-                    Err(machine.refuses(why).or("take a smaller model, or a GGUF for llama.cpp"))
+                    let why = format!("{n} numbers in one piece, which it counts in an int,");
+                    Err(machine.refuses(why).or("lower llama.context_length with --set, take a smaller model, or a GGUF for llama.cpp"))
                 }
                 _ => Ok(()),
             }
@@ -168,12 +169,12 @@ pub(super) fn check(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<
             }
             Err(machine.refuses(format!("the architecture {own}")).or(format!("it has {}", all.join(", "))))
         }
-        Limit::NotForLlamaCpp if plan.metadata.text("general.architecture") == Some("bitnet-b1.58") => {
-            let why = "the architecture bitnet-b1.58".to_string();
-            Err(machine
-                .refuses(why)
-                .or("bitnet.cpp and ik_llama.cpp run it; llama.cpp's bitnet has another activation"))
-        }
+        Limit::NotForLlamaCpp => match plan.metadata.text("general.architecture") {
+            Some(own @ ("bitnet-b1.58" | "bitnet-25")) => Err(machine
+                .refuses(format!("the architecture {own}"))
+                .or("bitnet.cpp and ik_llama.cpp run it; llama.cpp's bitnet has another activation")),
+            _ => Ok(()),
+        },
         Limit::PlainBpe if plan.metadata.text("tokenizer.ggml.model") == Some("gpt2") => {
             plan.notes.push(format!(
                 "{} splits text for BPE as GPT-2 does, and other vocabularies' texts into other tokens than they were \

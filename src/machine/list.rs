@@ -145,7 +145,7 @@ pub const MACHINES: &[Machine] = &[
         reads: Reads::Llama2c { version: 2, fork: true },
         scheme: "q8_0",
         limits: &[BITS_32],
-        there: "run-smol {model} -z {tokenizer}",
+        there: "run-smol {model} -z {tokenizer} -m generate -n 256 -i \"Once upon a time\"",
         ..PLAIN
     },
     // rplacd/llama2-mac68k converts what it loads.

@@ -11,7 +11,7 @@ use formats::block::DType;
 use formats::model::{ByteOrder, Encoding};
 
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Target};
+use crate::plan::{Plan, Target, scheme};
 
 pub use list::MACHINES;
 
@@ -73,7 +73,7 @@ pub enum Limit {
     File(u64),
     /// Models of several files.
     OneFile,
-    /// Kinds of tensors of 2^31 elements or more in all layers together, which are counted in an `int`.
+    /// Matrices, or keys of a context, of 2^31 elements or more, which are counted in an `int`.
     Elements,
     /// A classifier that is not the embedding.
     Shared,
@@ -126,16 +126,28 @@ impl Machine {
     /// # Errors
     /// What it cannot use, with the way out.
     pub fn check(&self, plan: &mut Plan) -> Result<()> {
-        for t in plan.layout.tensors.iter().filter(|t| t.shape.len() > 1) {
-            if let Encoding::Blocks(dtype) = t.encoding
-                && !self.takes(dtype)
-            {
-                let usable: Vec<&str> = match self.types {
+        // A vocabulary alone is what it is.
+        if plan.layout.files.is_empty() {
+            return Ok(());
+        }
+        for t in &plan.layout.tensors {
+            let usable = match t.encoding {
+                // Vectors are f32 everywhere.
+                Encoding::Blocks(DType::F32) if t.shape.len() < 2 => true,
+                Encoding::Blocks(dtype) => self.takes(dtype),
+                Encoding::I2S => self.scheme == scheme::I2_S,
+                Encoding::Int8Groups { .. } => true,
+            };
+            if !usable {
+                let mut usable: Vec<&str> = match self.types {
                     Types::Only(all) => all.iter().map(|d| d.name()).collect(),
                     _ => vec!["q4_k_m", "q4_0", "q8_0", "f16"],
                 };
+                if self.scheme == scheme::I2_S {
+                    usable.insert(0, scheme::I2_S);
+                }
                 return Err(self
-                    .refuses(format!("tensor {} is {}", t.name, dtype.name()))
+                    .refuses(format!("tensor {} is {}", t.name, t.encoding.name()))
                     .or(format!("take one of these: {}", usable.join(", "))));
             }
         }
@@ -150,11 +162,11 @@ impl Machine {
         Error::refused(format!("{why}, which {} cannot use ({})", self.name, self.what))
     }
 
-    /// What to do there with the files of a plan.
-    pub fn advice(&self, plan: &Plan) -> String {
+    /// What to do there with the files of a plan; nothing, if that is a vocabulary alone.
+    pub fn advice(&self, plan: &Plan) -> Option<String> {
         let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let model = plan.paths.first().map_or(String::new(), |p| name(p));
+        let model = name(plan.paths.first()?);
         let tokenizer = plan.extra.first().map_or("tokenizer.bin".into(), |p| name(&p.0));
-        self.there.replace("{model}", &model).replace("{tokenizer}", &tokenizer)
+        Some(self.there.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
     }
 }

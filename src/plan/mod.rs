@@ -241,7 +241,7 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
     };
     if let Some(machine) = wishes.machine {
         machine.check(&mut plan)?;
-        plan.there = Some(machine.advice(&plan));
+        plan.there = machine.advice(&plan);
     }
     Ok(plan)
 }

@@ -112,7 +112,7 @@ fn llama2c_version(model: &Model, wishes: &Wishes) -> Result<u32> {
             return Err(Error::usage(format!(
                 "--for {name} reads llama2.c version {version}, which holds {holds}"
             ))
-            .or("leave out --type and --bin-version"));
+            .or("leave out --type, --recipe and --bin-version"));
         }
         return Ok(version);
     }
@@ -142,6 +142,9 @@ pub(super) fn llama2c_steps(
     metadata: &Metadata,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(Step, Tensor)>> {
+    if model.format == Format::Llama2cTokenizer {
+        return Ok(Vec::new());
+    }
     if !wishes.tensors.is_empty() || wishes.output.is_some() || wishes.embedding.is_some() {
         return Err(Error::usage(
             "llama2.c files have one type for all tensors: no --tensor, --output-type, --embedding-type",

@@ -87,7 +87,7 @@ fn likely(input: &Input) -> Option<(ByteOrder, Config)> {
     only(plausible(input).filter(|(_, c)| c.fault(false).is_none()))
 }
 
-/// Reads a checkpoint of version 0, 1 or 2. Only its header is needed: 41 bytes.
+/// Reads a checkpoint of version 0, 1 or 2. Only its header is needed: 45 bytes.
 ///
 /// # Errors
 /// Sizes that contradict each other or the file's length, to the byte.
@@ -191,7 +191,7 @@ fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
         metadata: metadata(config),
         tensors,
         notes: fork
-            .then(|| "a fork's header, with the size of heads (smollerlm)".into())
+            .then(|| "a fork's header, with the size of heads (as --for smollerlm makes it)".into())
             .into_iter()
             .collect(),
     })

@@ -4,7 +4,7 @@
 //! | file | bytes |
 //! |---|---|
 //! | `config.bin` | version 0's seven numbers as i16, the vocabulary's without a sign, and an i16 that is 1 for a shared classifier |
-//! | weights | "L264", version 0's file without its header, zeros up to 2, 4, 8 or 16 MiB |
+//! | weights | "L264", version 0's file without its header, zeros up to 2, 4, 8 or 16 MiB, whichever holds the state of a run too |
 //! | `tokenizer.bin` | u16 tokens, f32 scores, u8 lengths with the zero at their ends, u16 ids in the order of their texts' bytes, texts that end in zeros |
 //!
 //! All are little-endian. Source: `generate-model-files.py` and `transformer64.c` of ytmytm/llama2.c64, and
@@ -78,7 +78,8 @@ pub fn expansion(name: &str, metadata: &Metadata, tensors: &[Tensor]) -> Result<
     file.fixed[0] = (0, MAGIC.to_vec());
     file.fixed[1..].iter_mut().for_each(|(at, _)| *at -= shift);
     found.tensors.iter_mut().for_each(|t| t.place.offset -= shift);
-    file.len = [2u64, 4, 8, 16].map(|m| m << 20).into_iter().find(|m| *m > len).unwrap_or(MOST);
+    // Its size is what says how large an expansion is needed, and the state goes there too.
+    file.len = [2u64, 4, 8, 16].map(|m| m << 20).into_iter().find(|m| *m >= len + state).unwrap_or(MOST);
     let tokenizer = vocabulary(name, metadata, c.vocab)?;
     Ok(Expansion { layout: found, config, tokenizer })
 }

@@ -26,6 +26,10 @@ fn the_image_is_version_0_without_its_header() {
     assert_eq!(found.layout.files[0].len, 2 << 20);
     let image = materialise(&found.layout, &source, &model, ByteOrder::Little);
     // The tables are computed anew.
+    // A long context is kept behind the weights.
+    let long = self::model(Config { seq: 32_000, ..SMALL });
+    let found_long = expansion("x", &long.metadata, &long.tensors).unwrap();
+    assert_eq!(found_long.layout.files[0].len, 8 << 20);
     let tables = tables(c);
     assert_eq!(&image[..4], b"L264");
     assert_eq!(image[4..tables.start - 24], source[28..tables.start]);
