@@ -145,12 +145,14 @@ fn what_a_program_cannot_use_is_refused() {
         assert!(made.status.success() == part.is_empty() && why.contains(part), "{machine}: {why}");
     }
     // A classifier of its own.
-    for machine in ["ullm", "llama2ps3"] {
+    for machine in ["ullm", "llama2ps3", "llama2-mac68k"] {
         let (code, why) = fails(&["convert", &large, &bin, "--for", machine]);
         assert!(code == 1 && why.contains("output.weight"), "{why}");
     }
-    let (code, why) = fails(&["convert", &large, &dir.path("c64/"), "--for", "c64"]);
-    assert!(code == 1 && why.contains("whose classifier is the embedding"), "{why}");
+    for machine in ["c64", "psp"] {
+        let (code, why) = fails(&["convert", &large, &dir.path("three/"), "--for", machine]);
+        assert!(code == 1 && why.contains("whose classifier is the embedding"), "{why}");
+    }
 
     // GGUF: types, numbers of files, architectures.
     let model = gguf(&dir);
@@ -178,6 +180,48 @@ fn what_a_program_cannot_use_is_refused() {
         assert!(code == 1 && why.contains(part), "{args:?}: {why}");
     }
     assert!(!std::path::Path::new(&out).exists());
+}
+
+#[test]
+fn what_is_too_large_for_a_program_is_refused() {
+    let dir = Dir::new();
+    // The settings of a 7B are enough for a plan.
+    let config = |context: u64, widths: [u64; 2]| {
+        let text = format!(
+            r#"{{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": {}, "intermediate_size": {},
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+            "max_position_embeddings": {context}, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+            "tie_word_embeddings": true, "torch_dtype": "float16"}}"#,
+            widths[0], widths[1]
+        );
+        std::fs::create_dir_all(dir.path("model")).unwrap();
+        std::fs::write(dir.path("model/config.json"), text).unwrap();
+    };
+    let (model, bin, gguf) = (dir.path("model"), dir.path("x.bin"), dir.path("x.gguf"));
+    let refused = |command: &str, out: &str, machine: &str, part: &str| {
+        let (code, why) = fails(&[command, &model, out, "--for", machine, "--dry-run"]);
+        assert!(code == 1 && why.contains(part) && why.contains(machine), "{machine}: {code} {why}");
+    };
+    config(4096, [4096, 11008]);
+    for machine in ["ullm", "llama2ps3", "llama2-mac68k", "smollerlm"] {
+        refused("convert", &bin, machine, "is above the 2147483647 bytes");
+    }
+    refused("quantize", &gguf, "llama.cpp-tiger", "is above the 2147483647 bytes");
+    refused("convert", &bin, "imac-llm", "of its buffers");
+    refused("convert", &bin, "llama98", "of heap");
+    refused("convert", &dir.path("c64/"), "c64", "16 MiB");
+    // A 7B in 16 or 8 bits a weight: for a machine with room for it that is no matter.
+    for machine in ["run.c", "run.c-big-endian", "runq.c", "runq.c-big-endian"] {
+        let said = ok(&["convert", &model, &bin, "--for", machine, "--dry-run"]);
+        assert!(said.contains("there: ./run"), "{said}");
+    }
+    config(32768, [4096, 11008]);
+    for machine in ["run.c", "run.c-big-endian", "runq.c", "runq.c-big-endian"] {
+        refused("convert", &bin, machine, "4294967296 numbers in one piece");
+    }
+    // Nor are widths that AltiVec cannot load whole.
+    config(64, [64, 170]);
+    refused("convert", &bin, "ullm", "hidden_dim of 170, which is no multiple of 4,");
 }
 
 #[test]
