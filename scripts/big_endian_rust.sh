@@ -8,20 +8,25 @@
 # The linker's and the emulator's names.
 cross() {
   case $1 in
-    s390x-*) gcc=s390x-linux-gnu-gcc qemu=qemu-s390x-static root=/usr/s390x-linux-gnu cpu=() packages=gcc-s390x-linux-gnu ;;
-    powerpc-*) gcc=powerpc-linux-gnu-gcc qemu=qemu-ppc-static root=/usr/powerpc-linux-gnu cpu=(-cpu 7447a) packages=gcc-powerpc-linux-gnu ;;
+    s390x-*) gcc=s390x-linux-gnu-gcc qemu=qemu-s390x-static root=/usr/s390x-linux-gnu cpu=() packages="gcc-s390x-linux-gnu libc6-dev-s390x-cross" ;;
+    powerpc-*) gcc=powerpc-linux-gnu-gcc qemu=qemu-ppc-static root=/usr/powerpc-linux-gnu cpu=(-cpu 7447a) packages="gcc-powerpc-linux-gnu libc6-dev-powerpc-cross" ;;
     *) echo "no linker is known for $1" >&2; return 1 ;;
   esac
 }
 
+# Installs a cross compiler and qemu, where they are not there and may be.
+tools() { # COMPILER EMULATOR PACKAGES...
+  if command -v "$1" >/dev/null && command -v "$2" >/dev/null; then return 0; fi
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    shift 2
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" qemu-user-static; } \
+      >/dev/null 2>&1 || true
+  fi
+}
+
 emulator_for() {
   cross "$1" || return 1
-  if ! command -v $gcc >/dev/null || ! command -v $qemu >/dev/null; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-      { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages qemu-user-static; } \
-        >/dev/null 2>&1 || true
-    fi
-  fi
+  tools "$gcc" "$qemu" $packages
   command -v $gcc >/dev/null || { echo "no $gcc" >&2; return 1; }
   command -v $qemu >/dev/null || { echo "no $qemu" >&2; return 1; }
   emulator=("$qemu" "${cpu[@]}" -L "$root")

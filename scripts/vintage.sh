@@ -25,7 +25,12 @@ declare -A emulator=([native]="" [powerpc]="qemu-ppc-static -cpu 7447a" [s390x]=
   [i386]="qemu-i386-static -cpu pentium2")
 [ "$(printf '\1\0' | od -An -tu2 | tr -d ' ')" = 1 ] || order[native]=be
 machines=()
+declare -A packages=([powerpc]="gcc-powerpc-linux-gnu libc6-dev-powerpc-cross" [s390x]="gcc-s390x-linux-gnu libc6-dev-s390x-cross"
+  [i386]="gcc-i686-linux-gnu libc6-dev-i386-cross")
+. scripts/big_endian_rust.sh
 for machine in native powerpc s390x i386; do
+  # shellcheck disable=SC2086
+  [ $machine = native ] || tools ${compiler[$machine]} ${emulator[$machine]%% *} ${packages[$machine]}
   missing=
   for tool in ${compiler[$machine]} ${emulator[$machine]%% *}; do
     command -v "$tool" >/dev/null || missing+=" $tool"
