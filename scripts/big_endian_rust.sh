@@ -41,9 +41,9 @@ rust_for() {
   fi
   command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo "neither rustup nor Debian has a library for $1" >&2; return 1; }
   local folder=${XDG_CACHE_HOME:-$HOME/.cache}/ggufkit/debian-rust
-  [ -x "$folder/root/usr/bin/rustc" ] || debian_rust "$folder" || { echo "Debian's Rust could not be fetched" >&2; return 1; }
-  export RUSTC=$folder/root/usr/bin/rustc LD_LIBRARY_PATH=$folder/root/usr/lib/x86_64-linux-gnu
-  if [ ! -d "$folder/root/usr/lib/rustlib/$1/lib" ]; then
+  [ -x "$folder/debian/usr/bin/rustc" ] || debian_rust "$folder" || { echo "Debian's Rust could not be fetched" >&2; return 1; }
+  export RUSTC=$folder/debian/usr/bin/rustc LD_LIBRARY_PATH=$folder/debian/usr/lib/x86_64-linux-gnu
+  if [ ! -d "$folder/debian/usr/lib/rustlib/$1/lib" ]; then
     # What is unstable there is asked for by a switch that the compiler keeps for building itself.
     export RUSTC_BOOTSTRAP=1
     build_std=(-Zbuild-std=std,panic_abort)
@@ -58,7 +58,7 @@ debian_rust() {
   main=$(awk '/^URIs:/ {u = $2} /^Suites:/ && !/security/ {print u; exit} /^deb / && !/security/ {print $2; exit}' <<<"$sources")
   security=$(awk '/^URIs:/ {u = $2} /^Suites:.*security/ {print u; exit} /^deb .*security/ {print $2; exit}' <<<"$sources")
   [ -n "$main" ] && [ -n "$security" ] || return 1
-  rm -rf "$folder.new"; mkdir -p "$folder.new"/{lists/partial,cache/archives/partial,debs,root}
+  rm -rf "$folder.new"; mkdir -p "$folder.new"/{lists/partial,cache/archives/partial,debs,debian}
   : >"$folder.new/status"
   cat >"$folder.new/sources.list" <<EOF
 deb [signed-by=$key] $main bookworm main
@@ -75,12 +75,12 @@ EOF
     "${apt[@]}" -t bookworm-security download rustc-web "${std:-libstd-rust-web-1.96}" libstd-rust-web-dev "${llvm:-libllvm22}" rust-web-src &&
     "${apt[@]}" -t trixie download libstd-rust-web-dev:s390x) >/dev/null 2>&1 || return 1
   local deb
-  for deb in "$folder.new"/debs/{rustc-web,libstd,libllvm}*.deb; do dpkg -x "$deb" "$folder.new/root" || return 1; done
-  local library=$folder.new/root/usr/lib/rustlib/src/rust
+  for deb in "$folder.new"/debs/{rustc-web,libstd,libllvm}*.deb; do dpkg -x "$deb" "$folder.new/debian" || return 1; done
+  local library=$folder.new/debian/usr/lib/rustlib/src/rust
   mkdir -p "$library"
   dpkg-deb --fsys-tarfile "$folder.new"/debs/rust-web-src_*.deb |
     tar -x -C "$library" --strip-components=4 --wildcards './usr/src/rustc-*/library' || return 1
   rm -rf "$folder.new"/{lists,cache,debs} "$folder"
   mv "$folder.new" "$folder"
-  LD_LIBRARY_PATH=$folder/root/usr/lib/x86_64-linux-gnu "$folder/root/usr/bin/rustc" --version
+  LD_LIBRARY_PATH=$folder/debian/usr/lib/x86_64-linux-gnu "$folder/debian/usr/bin/rustc" --version
 }
