@@ -5,11 +5,12 @@
 # its security archive, with the standard library of the same version that Debian 13 builds for s390x; for PowerPC, whose
 # library nobody builds any more, its sources, which cargo compiles itself.
 
-# The linker's and the emulator's names.
+# The names of the linker, the emulator, and Debian's packages.
 cross() {
   case $1 in
     s390x-*) gcc=s390x-linux-gnu-gcc qemu=qemu-s390x-static root=/usr/s390x-linux-gnu cpu=() packages="gcc-s390x-linux-gnu libc6-dev-s390x-cross" ;;
     powerpc-*) gcc=powerpc-linux-gnu-gcc qemu=qemu-ppc-static root=/usr/powerpc-linux-gnu cpu=(-cpu 7447a) packages="gcc-powerpc-linux-gnu libc6-dev-powerpc-cross" ;;
+    i686-*) gcc=i686-linux-gnu-gcc qemu=qemu-i386-static root=/usr/i686-linux-gnu cpu=(-cpu pentium2) packages="gcc-i686-linux-gnu libc6-dev-i386-cross" ;;
     *) echo "no linker is known for $1" >&2; return 1 ;;
   esac
 }

@@ -18,19 +18,20 @@ same() { # Both must be there, and not empty.
 
 # s390x would compute floats as doubles if the standard is taken to the letter.
 declare -A order=([native]=le [powerpc]=be [s390x]=be [i386]=le)
-declare -A compiler=([native]=cc [powerpc]=powerpc-linux-gnu-gcc [s390x]=s390x-linux-gnu-gcc [i386]=i686-linux-gnu-gcc)
+declare -A compiler=([native]=cc) emulator=([native]="")
 declare -A flags=([native]="" [powerpc]="-static -mcpu=7450" [s390x]="-static -fexcess-precision=fast"
   [i386]="-static -march=pentium2")
-declare -A emulator=([native]="" [powerpc]="qemu-ppc-static -cpu 7447a" [s390x]="qemu-s390x-static"
-  [i386]="qemu-i386-static -cpu pentium2")
+declare -A target=([powerpc]=powerpc-linux [s390x]=s390x-linux [i386]=i686-linux)
 [ "$(printf '\1\0' | od -An -tu2 | tr -d ' ')" = 1 ] || order[native]=be
 machines=()
-declare -A packages=([powerpc]="gcc-powerpc-linux-gnu libc6-dev-powerpc-cross" [s390x]="gcc-s390x-linux-gnu libc6-dev-s390x-cross"
-  [i386]="gcc-i686-linux-gnu libc6-dev-i386-cross")
 . scripts/big_endian_rust.sh
 for machine in native powerpc s390x i386; do
-  # shellcheck disable=SC2086
-  [ $machine = native ] || tools ${compiler[$machine]} ${emulator[$machine]%% *} ${packages[$machine]}
+  if [ $machine != native ]; then
+    cross ${target[$machine]}
+    compiler[$machine]=$gcc emulator[$machine]="$qemu ${cpu[*]}"
+    # shellcheck disable=SC2086
+    tools "$gcc" "$qemu" $packages
+  fi
   missing=
   for tool in ${compiler[$machine]} ${emulator[$machine]%% *}; do
     command -v "$tool" >/dev/null || missing+=" $tool"

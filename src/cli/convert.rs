@@ -265,15 +265,7 @@ impl Check {
 
 impl Convert {
     pub fn run(&self) -> Result<()> {
-        let common = &self.common;
-        let scheme = match (&self.scheme, common.machine.map(|m| m.reads)) {
-            // What is kept there is 8 bits, or becomes so.
-            (None, Some(Reads::Llama2c { version: 2, .. })) if common.recipe.is_none() => {
-                common.usual(true)?
-            }
-            (scheme, _) => scheme.clone(),
-        };
-        common.run(scheme, None)
+        self.common.run(self.scheme.clone(), None)
     }
 }
 
@@ -281,28 +273,15 @@ impl Quantize {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Print(scheme) => print(&recipe::print(scheme)),
-            Self::Make(q) => {
-                let chosen = q.scheme.is_some() || q.common.recipe.is_some() || q.fitting.is_asked();
-                let scheme = if chosen { q.scheme.clone() } else { q.common.usual(false)? };
-                q.common.run(scheme, Some(&q.fitting))
-            }
+            Self::Make(q) => q.common.run(q.scheme.clone(), Some(&q.fitting)),
         }
     }
 }
 
 impl Common {
-    /// The scheme that the machine usually has; with `keep` none, where the source has its type already.
-    fn usual(&self, keep: bool) -> Result<Option<Arc<Scheme>>> {
-        let Some(machine) = self.machine else { return Ok(None) };
-        let int8 = |t: &Tensor| matches!(t.encoding, Encoding::Int8Groups { .. });
-        if keep && self.input.open()?.model.tensors.iter().any(int8) {
-            return Ok(None);
-        }
-        Ok(scheme::find(machine.scheme))
-    }
-
     /// `scheme` is what `--type` says.
     fn run(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<()> {
+        let quantizes = fitting.is_some();
         let fitting = match fitting {
             Some(fitting) => {
                 fitting.check()?;
@@ -319,6 +298,7 @@ impl Common {
         {
             return Err(usage(format!("--align {align} is not a power of two")));
         }
+        let chosen = scheme.is_some() || self.recipe.is_some() || fitting.is_some();
         let scheme = match &self.recipe {
             Some(path) => Some(Arc::new(recipe::read(path)?)),
             None => scheme,
@@ -327,6 +307,12 @@ impl Common {
             return Err(usage("--check cannot run what --for makes of three files"));
         }
         let mut source = self.input.open()?;
+        let scheme = match self.machine {
+            Some(machine) if !chosen && (quantizes || !keeps(machine, &source)) => {
+                scheme::find(machine.scheme)
+            }
+            _ => scheme,
+        };
         let chunks = self.rounding.chunks(&source)?;
         let mut wishes = Wishes {
             out: self.out.clone(),
@@ -403,6 +389,12 @@ impl Common {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a machine can use weights as the source has them: one that reads int8 alone, if they are int8 already.
+fn keeps(machine: &Machine, source: &Source) -> bool {
+    let int8 = |t: &Tensor| matches!(t.encoding, Encoding::Int8Groups { .. });
+    !matches!(machine.reads, Reads::Llama2c { version: 2, .. }) || source.model.tensors.iter().any(int8)
 }
 
 impl Common {
