@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use formats::block::{Encode, TYPES};
-use ggufkit::kernels::{Isa, codec_for};
+use kernels::{Isa, codec_for};
 
 /// Enough rows to leave the first cache, few enough to stay in the second.
 const WEIGHTS: usize = 64 * 1024;

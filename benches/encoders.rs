@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use formats::block::{DType, Effort, Encode, Objective, TYPES};
-use ggufkit::kernels::{Codec, Isa, codec_for};
+use kernels::{Codec, Isa, codec_for};
 
 const TENSORS: usize = 64;
 const ROWS: usize = 8;

@@ -7,10 +7,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use formats::block::DType;
-use ggufkit::kernels::activations::{Activations, Form, TOKENS};
-use ggufkit::kernels::gemm::{Part, View, gemm};
-use ggufkit::kernels::tile::{Panel, ROWS};
-use ggufkit::kernels::{Isa, dot, integer, tile};
+use kernels::activations::{Activations, Form, TOKENS};
+use kernels::gemm::{Part, View, gemm};
+use kernels::tile::{Panel, ROWS};
+use kernels::{Isa, dot, integer, tile};
 
 const COLS: usize = 4096;
 

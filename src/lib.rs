@@ -19,7 +19,6 @@ pub mod error;
 pub mod evaluate;
 pub mod fit;
 pub mod hub;
-pub mod kernels;
 pub mod machine;
 pub mod memory;
 pub mod pipeline;
@@ -36,3 +35,4 @@ pub mod verify;
 pub mod vocab;
 
 pub use error::{Error, Result};
+pub use {calibration, formats, kernels};

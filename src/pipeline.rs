@@ -4,11 +4,11 @@ use formats::model::Encoding;
 
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::plan::Plan;
 use crate::quantize::{Outcome, Watcher, quantize};
 use crate::report;
 use crate::source::Source;
+use kernels;
 
 /// What a run may use.
 #[derive(Debug, Clone, Copy)]

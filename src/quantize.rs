@@ -19,10 +19,10 @@ use crate::calibrate::state::{State, fingerprint};
 use crate::calibrate::{self, Room};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::plan::{Plan, bias, scales};
 use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
+use kernels;
 use weights::Weights;
 
 /// Who is told how far the work is. Called from the writing thread.

@@ -87,7 +87,7 @@ fn tensor(source: &Source, i: usize, reference: Option<&Source>) -> Result<Findi
     finding.not_finite = first_not_finite(source, i)?;
     let Some((r, index)) = other else { return Ok(finding) };
     let other = &r.model.tensors[index];
-    let decodable = |e| !matches!(e, Encoding::Blocks(d) if crate::kernels::codec(d).is_none());
+    let decodable = |e| !matches!(e, Encoding::Blocks(d) if kernels::codec(d).is_none());
     if !decodable(t.encoding) || !decodable(other.encoding) {
         let equal = t.encoding == other.encoding && same_bytes((source, i), (r, index))?;
         finding.comparison = Some(Comparison { equal, outcome: equal.then(Outcome::default) });

@@ -6,8 +6,8 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::fit::{self, Fit, Ground, Judge};
 use super::gram::Gram;
-use crate::kernels::{self, Isa};
 use crate::plan::scales;
+use kernels::{self, Isa};
 
 /// A matrix as one way makes it.
 pub struct Candidate {

@@ -11,10 +11,10 @@ use super::importance::Squares;
 use super::sequential::{Blocks, Layer, Made, Won};
 use super::walk::Walk;
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::plan::Plan;
 use crate::quantize::{Outcome, sound};
 use crate::runner::Network;
+use kernels;
 
 /// Rows of the output matrix that are made together: there may be a quarter of a million.
 const ROWS: usize = 8192;

@@ -5,8 +5,8 @@ use std::ops::Range;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use crate::kernels::Isa;
-use crate::kernels::gemm::{Part, View, gemm};
+use kernels::Isa;
+use kernels::gemm::{Part, View, gemm};
 
 /// Columns that are factored together.
 const BLOCK: usize = 128;

@@ -8,8 +8,8 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::factor::Factor;
 use super::gram::Gram;
-use crate::kernels::gemm::{Part, View, gemm, product};
-use crate::kernels::{self, Isa, feedback, float};
+use kernels::gemm::{Part, View, gemm, product};
+use kernels::{self, Isa, feedback, float};
 
 /// How little is made of a Hessian.
 #[derive(Debug, Clone, Copy, PartialEq)]

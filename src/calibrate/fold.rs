@@ -13,9 +13,9 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use super::fit::Judge;
 use super::gram::Gram;
 use crate::arch::Config;
-use crate::kernels::{self, Isa};
 use crate::random::Random;
 use crate::runner::layerwise::Site;
+use kernels::{self, Isa};
 
 /// What makes a site's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use crate::kernels::Isa;
-use crate::kernels::gemm::{Part, View, gemm};
+use kernels::Isa;
+use kernels::gemm::{Part, View, gemm};
 
 /// Numbers that a thread takes at a time.
 const PART: usize = 1 << 14;

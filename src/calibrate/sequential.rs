@@ -19,11 +19,11 @@ use super::state::State;
 use super::walk::{Inputs, Walk, Weights};
 use super::{Chunks, Room};
 use crate::error::Result;
-use crate::kernels;
 use crate::plan::{Plan, bias};
 use crate::quantize::{Outcome, sound};
 use crate::runner::Network;
 use crate::runner::layerwise::{Dense, Site};
+use kernels;
 
 /// How matrices are made.
 #[derive(Debug, Clone, Copy, PartialEq)]

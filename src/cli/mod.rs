@@ -26,8 +26,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::kernels::Isa;
 use crate::report::visible;
+use kernels::Isa;
 
 /// Convert and quantize language-model weights: GGUF, safetensors and llama2.c, in either byte order.
 #[derive(Debug, Parser)]

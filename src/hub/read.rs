@@ -13,11 +13,11 @@ use super::bitnet::{self, Form};
 use super::{Hub, bias_switch, misshapen, read_json, rows};
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::plan::is_integer;
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Options, Source};
 use crate::{card, vocab};
+use kernels;
 
 /// The file that makes a folder a checkpoint.
 pub const CONFIG: &str = "config.json";

@@ -30,10 +30,10 @@ use regex::Regex;
 
 use crate::calibrate::sequential::Sequential;
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::machine::Machine;
 use crate::source::Source;
 use edit::Edit;
+use kernels;
 use rounding::{Rounding, Search};
 use scales::Scale;
 use scheme::Scheme;

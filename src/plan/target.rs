@@ -397,7 +397,7 @@ pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
     let name = |e| matches!(e, Encoding::Blocks(d) if d.info().safetensors.is_some());
     let Some(t) = tensors.iter().find(|t| !name(t.encoding)) else { return Ok(()) };
     let decodable = match t.encoding {
-        Encoding::Blocks(d) => crate::kernels::codec(d).is_some(),
+        Encoding::Blocks(d) => kernels::codec(d).is_some(),
         Encoding::Int8Groups { .. } | Encoding::I2S => true,
     };
     let e =

@@ -7,8 +7,8 @@ use formats::block::DType;
 use formats::model::ByteOrder;
 
 use crate::error::Result;
-use crate::kernels::{self, Codec};
 use crate::source::Stored;
+use kernels::{self, Codec};
 
 /// A band's weights, to be had in pieces.
 pub enum Weights<'a> {

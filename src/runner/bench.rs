@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{CacheKind, Network, Run, State, forward};
 use crate::error::Result;
-use crate::kernels::float;
+use kernels::float;
 
 /// What to time.
 #[derive(Debug, Clone, Copy)]

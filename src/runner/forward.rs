@@ -8,8 +8,8 @@ use super::linear::multiply;
 use super::network::{Layer, Linear, Network};
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::kernels::attention::Head;
-use crate::kernels::{Aligned, float};
+use kernels::attention::Head;
+use kernels::{Aligned, float};
 
 /// Tokens that follow what a sequence has.
 #[derive(Debug, Clone, Copy)]
@@ -151,25 +151,25 @@ pub(super) fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) 
     }
 }
 
-pub(super) fn norm(isa: crate::kernels::Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+pub(super) fn norm(isa: kernels::Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let n = weight.len();
     each(x.len() / n, out, |t, out| float::rms_norm(isa, &x[t * n..][..n], weight, epsilon, out));
 }
 
-pub(super) fn norm_in_place(isa: crate::kernels::Isa, x: &mut [f32], weight: &[f32], epsilon: f32) {
+pub(super) fn norm_in_place(isa: kernels::Isa, x: &mut [f32], weight: &[f32], epsilon: f32) {
     each(x.len() / weight.len(), x, |_, x| {
         let before = x.to_vec();
         float::rms_norm(isa, &before, weight, epsilon, x);
     });
 }
 
-pub(super) fn add(isa: crate::kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
+pub(super) fn add(isa: kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
     each(x.len() / hidden, x, |t, x| float::add(isa, x, &y[t * hidden..][..hidden]));
 }
 
 /// Products of matrices with the same vectors, their scales, and their biases.
 fn apply<'m, 'a: 'm, const N: usize>(
-    isa: crate::kernels::Isa,
+    isa: kernels::Isa,
     multiply: impl FnOnce(Vec<(&'m super::linear::Matrix<'a>, &mut [f32])>),
     mut jobs: [(&'m Linear<'a>, &mut [f32]); N],
 ) {
@@ -184,7 +184,7 @@ fn apply<'m, 'a: 'm, const N: usize>(
     }
 }
 
-pub(super) fn add_bias(isa: crate::kernels::Isa, out: &mut [f32], bias: &[f32]) {
+pub(super) fn add_bias(isa: kernels::Isa, out: &mut [f32], bias: &[f32]) {
     each(out.len() / bias.len(), out, |_, x| float::add(isa, x, bias));
 }
 

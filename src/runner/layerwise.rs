@@ -10,10 +10,10 @@ use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::network::{Layer, Linear, Network};
 use super::state::{Sequence, State};
 use crate::error::Result;
-use crate::kernels::attention::{Head, Kind};
-use crate::kernels::gemm::{View, product};
-use crate::kernels::{Isa, float};
 use crate::source::view::RowOrder;
+use kernels::attention::{Head, Kind};
+use kernels::gemm::{View, product};
+use kernels::{Isa, float};
 
 /// The places in a layer where matrices take their inputs, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use formats::block::DType;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use crate::kernels::activations::{Activations, Form, TOKENS};
-use crate::kernels::tile::float::Floats;
-use crate::kernels::tile::{Kernel, Panel, ROWS};
-use crate::kernels::{self, Codec, Isa, dot, tile};
 use crate::source::view::RowOrder;
+use kernels::activations::{Activations, Form, TOKENS};
+use kernels::tile::float::Floats;
+use kernels::tile::{Kernel, Panel, ROWS};
+use kernels::{self, Codec, Isa, dot, tile};
 
 /// A matrix `[rows, cols]` whose rows are multiplied with vectors of `cols` numbers.
 pub struct Matrix<'a> {

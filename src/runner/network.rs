@@ -11,9 +11,9 @@ use super::linear::{Matrix, Precision};
 use super::ternary;
 use crate::arch::{Config, Rotary};
 use crate::error::{Error, Result};
-use crate::kernels::Isa;
 use crate::source::Source;
 use crate::source::view::{RowOrder, Values};
+use kernels::Isa;
 
 /// How a network computes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -228,7 +228,7 @@ impl<'a> Finder<'a> {
             Encoding::Blocks(dtype) => Some((t, dtype)),
             Encoding::Int8Groups { .. } | Encoding::I2S => None,
         }) {
-            if crate::kernels::codec(dtype).is_none() {
+            if kernels::codec(dtype).is_none() {
                 let why = format!("tensor {name}: {} cannot be computed with", dtype.name());
                 return Err(Error::refused(why));
             }

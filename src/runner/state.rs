@@ -3,7 +3,7 @@
 use super::linear::Inputs;
 use super::{CacheKind, Network};
 use crate::error::{Error, Result};
-use crate::kernels::attention::Head;
+use kernels::attention::Head;
 
 /// Keys and values of the tokens so far, of one sequence or several that do not see each other.
 pub struct State {

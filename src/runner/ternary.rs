@@ -62,10 +62,10 @@ pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
 mod tests {
     use super::*;
     use crate::disk::InFile;
-    use crate::kernels;
     use formats::container::gguf;
     use formats::metadata::{Metadata, Value};
     use formats::model::{ByteOrder, Encoding, Place};
+    use kernels;
 
     /// A source with one tensor, all of whose codes and scale are told.
     fn made(folder: &std::path::Path, cols: u64, codes: &[u8], scale: f32) -> Source {

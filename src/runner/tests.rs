@@ -6,9 +6,9 @@ use formats::model::Tensor;
 use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::*;
 use crate::arch::Config;
-use crate::kernels::Isa;
 use crate::source::view::RowOrder;
 use crate::source::{self, Source};
+use kernels::Isa;
 
 fn demo() -> Source {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
@@ -165,7 +165,7 @@ fn matrices_of_every_type() {
     let x: Vec<f32> = (0..7 * cols).map(|_| next()).collect();
     let small = |t: &&Info| t.weights > 1 || matches!(t.dtype, DType::F32 | DType::F16 | DType::BF16);
     for info in TYPES.iter().filter(small) {
-        let Some(codec) = crate::kernels::codec(info.dtype) else { continue };
+        let Some(codec) = kernels::codec(info.dtype) else { continue };
         let mut bytes = vec![0; info.dtype.bytes_for((rows * cols) as u64).unwrap() as usize];
         codec.encode(&weights, &Encode::default(), &mut bytes);
         let mut stored = vec![0f32; rows * cols];

@@ -8,11 +8,11 @@ use super::measure::{Changed, JUDGED, Judge, Layer, Measuring, finite, rows_of};
 use super::{Matrix, Probe};
 use crate::calibrate::importance::Squares;
 use crate::error::Result;
-use crate::kernels::{self, Isa};
 use crate::runner::CacheKind;
 use crate::runner::layerwise::{Site, dense};
 use crate::runner::linear::Matrix as Stored;
 use crate::score::{against_logits, scored};
+use kernels::{self, Isa};
 
 /// Tokens whose logits are computed together.
 const LOGITS: usize = 128;

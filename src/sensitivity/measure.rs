@@ -16,11 +16,11 @@ use crate::calibrate::importance::{Squares, too_large};
 use crate::calibrate::stream::Stream;
 use crate::calibrate::{Chunks, Room};
 use crate::error::{Error, Result};
-use crate::kernels::gemm::{View, product};
-use crate::kernels::{self, Isa};
 use crate::quantize::not_finite;
 use crate::runner::layerwise::{Dense, Site, dense};
 use crate::runner::{CacheKind, Network};
+use kernels::gemm::{View, product};
+use kernels::{self, Isa};
 
 /// What is measured.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@ use formats::block::{DType, Encode};
 use super::*;
 use crate::calibrate::fit::{Fit, Ground, Judge, Ridge, feed_back_blocks, inner, times};
 use crate::calibrate::gram::Gram;
-use crate::kernels::{self, Isa};
+use kernels::{self, Isa};
 
 fn loss(isa: Isa, weights: &[f32], values: &[f32], held: &Gram) -> f64 {
     Judge::new(isa, weights, held).loss(values)

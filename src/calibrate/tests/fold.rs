@@ -7,12 +7,12 @@ use crate::arch::Config;
 use crate::calibrate::Chunks;
 use crate::calibrate::fold;
 use crate::calibrate::sequential::{Folds, Method, Sequential};
-use crate::kernels;
 use crate::pipeline::{self, Limits};
 use crate::plan::{self, Wishes, scheme};
 use crate::quantize::Outcome;
 use crate::runner::layerwise::Site;
 use crate::runner::{CacheKind, Network, Options, Run, State, forward};
+use kernels;
 
 const EXACT: Options = Options { exact: true, isa: None };
 

@@ -79,7 +79,7 @@ macro_rules! with_weights {
                 #[allow(unused)]
                 const $B: usize = $b;
                 #[allow(unused)]
-                type $T = $crate::kernels::weights::$t;
+                type $T = $crate::weights::$t;
                 Some($body)
             }};
         }
@@ -111,7 +111,7 @@ macro_rules! with_nested {
                 #[allow(unused)]
                 const $B: usize = $b;
                 #[allow(unused)]
-                type $T = $crate::kernels::weights::$t;
+                type $T = $crate::weights::$t;
                 Some($body)
             }};
         }
@@ -162,7 +162,7 @@ mod tests {
                 }
                 let truth = || {
                     let mut truth = vec![0f32; info.weights];
-                    crate::kernels::codec(info.dtype).unwrap().decode(&bytes, &mut truth);
+                    crate::codec(info.dtype).unwrap().decode(&bytes, &mut truth);
                     truth
                 };
                 let plain = with_weights!(info.dtype, W, B, T => {

@@ -9,15 +9,15 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub(in crate::kernels) mod avx512;
+pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
-pub(in crate::kernels) mod nested512;
+pub(crate) mod nested512;
 #[cfg(target_arch = "x86_64")]
-pub(in crate::kernels) mod parts;
+pub(crate) mod parts;
 #[cfg(test)]
-pub(in crate::kernels) mod tests;
+pub(crate) mod tests;
 
 use formats::block::{DType, f16_to_f32};
 

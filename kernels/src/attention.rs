@@ -322,7 +322,7 @@ fn sums_body<L: Lanes>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::dot::tests::noise;
+    use crate::dot::tests::noise;
 
     #[test]
     fn it_is_attention() {

@@ -1,8 +1,8 @@
 use super::float::Floats;
 use super::*;
-use crate::kernels::activations::Form;
-use crate::kernels::dot::tests::{noise, rows};
-use crate::kernels::weights;
+use crate::activations::Form;
+use crate::dot::tests::{noise, rows};
+use crate::weights;
 use formats::block::TYPES;
 
 #[test]

@@ -189,8 +189,8 @@ fn touch_body(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Isa;
-    use crate::kernels::dot::tests::noise;
+    use crate::Isa;
+    use crate::dot::tests::noise;
 
     #[test]
     fn exponentials() {

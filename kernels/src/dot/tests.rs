@@ -1,6 +1,6 @@
 use super::*;
-use crate::kernels::activations::Form;
-use crate::kernels::weights;
+use crate::activations::Form;
+use crate::weights;
 use formats::block::{Encode, Number, TYPES};
 
 /// Numbers that are everywhere between −1 and 1.
@@ -84,7 +84,7 @@ fn integers_are_near_the_floats() {
         a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
         let [row, ..] = rows(info.dtype, cols, 5);
         let found = integer(info.dtype, Isa::current()).unwrap()(&row, &a, 0);
-        let codec = crate::kernels::codec(info.dtype).unwrap();
+        let codec = crate::codec(info.dtype).unwrap();
         let mut w = vec![0f32; cols];
         codec.decode(&row, &mut w);
         let truth: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
@@ -101,7 +101,7 @@ fn float_rows() {
         let w: Vec<f32> = (0..cols).map(|_| next()).collect();
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let mut row = vec![0; dtype.bytes_for(cols as u64).unwrap() as usize];
-            let codec = crate::kernels::codec(dtype).unwrap();
+            let codec = crate::codec(dtype).unwrap();
             codec.encode(&w, &Encode::default(), &mut row);
             let mut stored = vec![0f32; cols];
             codec.decode(&row, &mut stored);

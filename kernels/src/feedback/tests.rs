@@ -3,11 +3,11 @@
 use formats::block::{Encode, TYPES};
 
 use super::*;
-use crate::kernels::{Isa, codec_for};
-use crate::random::Random;
+use crate::dot::tests::noise;
+use crate::{Isa, codec_for};
 
-fn numbers(random: &mut Random, n: usize) -> Vec<f32> {
-    (0..n).map(|_| (random.unit() + random.unit() - 1.0) as f32).collect()
+fn numbers(random: &mut impl FnMut() -> f32, n: usize) -> Vec<f32> {
+    (0..n).map(|_| (random() + random()) / 2.0).collect()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -16,7 +16,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 #[test]
 fn every_instruction_set_feeds_back_the_same() {
-    let mut random = Random::new(8);
+    let mut random = noise(8);
     for grid in TYPES.iter().filter_map(|t| t.dtype.grid()) {
         let levels = Levels::new(grid.shape().levels);
         for n in [1, 31, 128, 256] {
@@ -49,7 +49,7 @@ fn every_instruction_set_feeds_back_the_same() {
 
 #[test]
 fn every_instruction_set_descends_to_the_same() {
-    let mut random = Random::new(9);
+    let mut random = noise(9);
     for (info, grid) in TYPES.iter().filter_map(|t| Some((t, t.dtype.grid()?))) {
         let shape = grid.shape();
         for blocks in [1, 256 / shape.weights] {

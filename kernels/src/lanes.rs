@@ -196,19 +196,19 @@ macro_rules! per_lanes {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name(isa: $crate::kernels::Isa, $($arg: $ty),*) {
-            use $crate::kernels::Isa;
+        $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) {
+            use $crate::Isa;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             fn avx2($($arg: $ty),*) {
-                $body::<$crate::kernels::lanes::Narrow>($($arg),*)
+                $body::<$crate::lanes::Narrow>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             fn avx512($($arg: $ty),*) {
-                $body::<$crate::kernels::lanes::Wide>($($arg),*)
+                $body::<$crate::lanes::Wide>($($arg),*)
             }
             match isa {
                 Isa::Portable => $body::<[f32; 16]>($($arg),*),

@@ -187,9 +187,7 @@ unsafe fn team<const W: usize, const B: usize, T: Weights<W, B>>(
 /// There are two blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-pub(in crate::kernels) unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(
-    p: *const u8,
-) -> __m512i {
+pub(crate) unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> __m512i {
     // SAFETY: the caller's.
     unsafe {
         if B == 34 {
@@ -226,7 +224,7 @@ pub(in crate::kernels) unsafe fn pair_of<const W: usize, const B: usize, T: Weig
 /// There is a block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-pub(in crate::kernels) unsafe fn unit<const W: usize, const B: usize, T: Weights<W, B>>(
+pub(crate) unsafe fn unit<const W: usize, const B: usize, T: Weights<W, B>>(
     p: *const u8,
     u: usize,
 ) -> __m512i {
