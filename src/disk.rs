@@ -310,6 +310,21 @@ fn real_target(target: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Refuses to write over a file that is read in the same run.
+///
+/// # Errors
+/// [`Error::Usage`] if `out` is one of the files in `read`, whatever the path that leads to it.
+pub fn refuse_overwriting<'a>(out: &Path, read: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let real = |p: &Path| std::fs::canonicalize(p).ok();
+    let own = real(out);
+    match read.into_iter().find(|p| own.is_some() && real(p) == own || *p == out) {
+        Some(path) => {
+            Err(Error::usage(format!("{} is read in this run", path.display())).or("write to another file"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The folder that a path lies in.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -2,37 +2,39 @@
 //! use what the binary uses.
 //!
 //! A conversion is a chain of stages, each of which makes one value that nobody changes afterwards:
-//! [`source`] (files → model), [`plan`] (model, wishes → what every tensor becomes, and where it goes),
+//! [`source`] (files → model), [`plan`] (model, options → what every tensor becomes, and where it goes),
 //! [`quantize`] (plan → bytes, in bands of rows), [`disk`] (bytes → whole files). [`pipeline`] is the chain.
-//! [`verify`] looks at a finished file. [`cli`] is the only place that prints.
+//! [`verify`] looks at a finished file. Nothing here prints: that is left to the command line.
 
 #![deny(unsafe_code)]
 
+pub mod allocate;
 pub mod arch;
 pub mod calibrate;
-pub mod card;
 pub mod chat;
-pub mod cli;
-pub mod compare;
+pub mod checkpoint;
 pub mod disk;
 pub mod error;
 pub mod evaluate;
-pub mod fit;
-pub mod hub;
 pub mod machine;
 pub mod memory;
+mod open;
+pub mod outcome;
 pub mod pipeline;
 pub mod plan;
 pub mod quantize;
 pub mod random;
 pub mod report;
+pub mod resources;
 pub mod runner;
+pub mod scheme;
 pub mod score;
 pub mod sensitivity;
 pub mod source;
+pub mod text;
 pub mod tokenizer;
 pub mod verify;
-pub mod vocab;
 
 pub use error::{Error, Result};
+pub use open::{Options, open};
 pub use {calibration, formats, kernels};

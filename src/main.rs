@@ -1,5 +1,7 @@
-//! The `ggufkit` program.
+//! The command line of ggufkit.
+
+mod cli;
 
 fn main() -> std::process::ExitCode {
-    ggufkit::cli::main()
+    cli::main()
 }

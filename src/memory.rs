@@ -7,7 +7,7 @@
 use formats::metadata::{Metadata, Value};
 
 use crate::error::{Error, Result};
-use crate::runner::CacheKind;
+use crate::runner::KvType;
 
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +28,13 @@ impl Runtime {
     }
 
     /// What a number of a cache of this kind takes, in bytes times 32.
-    fn cache(self, kind: CacheKind) -> u64 {
+    fn cache(self, kind: KvType) -> u64 {
         match (kind, self) {
-            (CacheKind::F32, _) => 128,
-            (CacheKind::F16, _) => 64,
-            (CacheKind::Q8_0, Self::LlamaCpp) => 34,
+            (KvType::F32, _) => 128,
+            (KvType::F16, _) => 64,
+            (KvType::Q8_0, Self::LlamaCpp) => 34,
             // Scales are floats here.
-            (CacheKind::Q8_0, Self::Ggufkit) => 36,
+            (KvType::Q8_0, Self::Ggufkit) => 36,
         }
     }
 }
@@ -149,8 +149,8 @@ impl Shape {
 
 impl Shape {
     /// Whether keys and values can be kept in a kind of cache: 32 numbers of a q8_0 share a scale.
-    pub fn keeps(&self, kind: CacheKind) -> bool {
-        kind != CacheKind::Q8_0 || self.head.iter().all(|n| n.is_multiple_of(32))
+    pub fn keeps(&self, kind: KvType) -> bool {
+        kind != KvType::Q8_0 || self.head.iter().all(|n| n.is_multiple_of(32))
     }
 }
 
@@ -162,7 +162,7 @@ pub struct Use {
     /// Tokens of the context.
     pub context: u64,
     /// How keys and values are kept.
-    pub kv: CacheKind,
+    pub kv: KvType,
 }
 
 /// What a run takes, in bytes.
@@ -261,7 +261,7 @@ mod tests {
         const MIB: f64 = (1 << 20) as f64;
         let shape = Shape::read(&llama(2, 32, 32), 32000).unwrap();
         for (context, cache, compute) in [(64, 8.0, 12.0955), (512, 16.0, 97.0137), (4096, 128.0, 100.5137)] {
-            let how = Use { runtime: Runtime::LlamaCpp, context, kv: CacheKind::F16 };
+            let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
             let m = Memory::of(&shape, 0, how);
             assert_eq!(m.cache as f64 / MIB, cache);
             // Without the inputs of products, which it does not count there.
@@ -269,7 +269,7 @@ mod tests {
             let found = (m.compute as f64 - products) / MIB;
             assert!((found / compute - 1.0).abs() < 0.003, "{context}: {found} {compute}");
         }
-        let q8 = Use { runtime: Runtime::LlamaCpp, context: 4096, kv: CacheKind::Q8_0 };
+        let q8 = Use { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
         assert_eq!(Memory::of(&shape, 0, q8).cache, 68 << 20);
         assert_eq!(Memory::of(&shape, 7, q8).total(), Memory::of(&shape, 0, q8).total() + 7);
     }

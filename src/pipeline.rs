@@ -1,46 +1,326 @@
-//! The stages in order.
+//! A whole job from one path to another: the stages in order. This is the library's front door, and what `convert` and
+//! `quantize` run.
+//!
+//! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
+//! with the source); whoever wants to show something in between calls the three.
 
-use formats::model::Encoding;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::disk::{self, NewFile};
+use calibration::Statistics;
+use formats::model::{Encoding, Tensor};
+
+use crate::allocate::{Allocation, Request};
+use crate::calibrate::sequential::{Method, Sequential};
+use crate::calibrate::{self, Chunks, Scratch, importance};
+use crate::checkpoint;
+use crate::disk::{self, InFile, NewFile};
 use crate::error::{Error, Result};
-use crate::plan::Plan;
-use crate::quantize::{Outcome, Watcher, quantize};
-use crate::report;
+use crate::evaluate::compare::{Settings, compare, name_of, short_name};
+use crate::evaluate::comparison::Comparison;
+use crate::evaluate::{self, Cut};
+use crate::machine::{Machine, Reads};
+use crate::open::Options;
+use crate::outcome::Outcome;
+use crate::plan::{self, Container, Plan, PlanOptions};
+use crate::quantize::quantize;
+use crate::resources::{Limits, Watcher};
+use crate::runner::{KvType, Network, Options as RunOptions};
+use crate::scheme;
 use crate::source::Source;
-use kernels;
+use crate::text;
+use crate::tokenizer::{Text, Tokenizer};
 
-/// What a run may use.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Threads that encode; 0 for one per core.
-    pub threads: usize,
-    /// Bytes in flight between reading and writing.
-    pub memory: u64,
+/// What is read, what is made of it, and where it goes.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// The model: a folder as it comes from a hub, a GGUF (any part of a split), a safetensors file, a llama2.c
+    /// checkpoint.
+    pub input: PathBuf,
+    /// How it is opened.
+    pub open: Options,
+    /// What becomes of it, and where it goes. What is known of weights' importance is filled in from `importance`.
+    pub plan: PlanOptions,
+    /// Whether a machine's usual scheme is taken where none is named, even if the machine could use the weights as they
+    /// are.
+    pub quantize: bool,
+    /// A choice of types for a size, in place of a scheme.
+    pub fit: Option<Request>,
+    /// Where the importance of weights is known from.
+    pub importance: Option<ImportanceSource>,
+    /// How matrices are quantized layer by layer (GPTQ, AWQ, bias correction), if they are; needs a calibration set.
+    pub method: Option<Method>,
+    /// The folder that keeps finished layers of `method`, so that a run can be resumed.
+    pub state: Option<PathBuf>,
+    /// A text to compare the result with the source on.
+    pub check: Option<Check>,
+    /// Threads and memory.
+    pub limits: Limits,
+    /// Whether to stop before anything is measured or written.
+    pub dry_run: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { threads: 0, memory: 1 << 30 }
-    }
+/// Where the importance of weights is known from.
+#[derive(Debug, Clone)]
+pub enum ImportanceSource {
+    /// An importance matrix, as llama-imatrix and `calibrate` write it.
+    File(PathBuf),
+    /// It is measured first.
+    Calibration(CalibrationSet),
 }
 
-impl Limits {
-    /// The threads.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn pool(self) -> Result<rayon::ThreadPool> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))
-    }
+/// A text like those that the model will see.
+#[derive(Debug, Clone)]
+pub struct CalibrationSet {
+    /// The file, or `builtin`.
+    pub text: PathBuf,
+    /// Tokens of a chunk.
+    pub context: usize,
+    /// The most chunks that are taken.
+    pub chunks: Option<usize>,
+    /// Takes chunks from all over the text, chosen by this number, rather than the first ones.
+    pub seed: Option<u64>,
 }
 
-/// Carries a plan out: its files appear, each whole, when all of them are on the disk. Gives the outcome of every tensor of the layout.
+/// A text that the result and the source are compared on.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// The file.
+    pub text: PathBuf,
+    /// How it is cut into chunks.
+    pub cut: Cut,
+}
+
+/// What a finished job has made.
+#[derive(Debug)]
+pub struct Report {
+    /// What was done to each tensor of the plan's layout.
+    pub outcomes: Vec<Outcome>,
+    /// How long quantizing and writing took.
+    pub elapsed: Duration,
+    /// The comparison with the source, if [`Order::check`] asks for one.
+    pub comparison: Option<Comparison>,
+}
+
+/// A job of which everything is known but the weights' bytes.
+pub struct Prepared<'a> {
+    order: &'a Order,
+    /// The open model.
+    pub source: Source,
+    /// What becomes of every tensor.
+    pub plan: Plan,
+    /// The choice that was made, where the types were chosen for a size.
+    pub allocation: Option<Allocation>,
+    /// What is quantized layer by layer.
+    sequential: Option<Sequential>,
+    check_text: Option<String>,
+}
+
+/// Does a whole job.
+///
+/// ```no_run
+/// use ggufkit::pipeline::{Order, run};
+/// use ggufkit::plan::PlanOptions;
+/// use ggufkit::scheme;
+///
+/// let order = Order {
+///     input: "model.safetensors".into(),
+///     plan: PlanOptions { out: "model-q4_k_m.gguf".into(), scheme: scheme::find("q4_k_m"), ..Default::default() },
+///     ..Default::default()
+/// };
+/// let report = run(&order, &())?;
+/// # Ok::<(), ggufkit::Error>(())
+/// ```
 ///
 /// # Errors
-/// No space, the system's, and those of [`quantize`].
-pub fn run(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) -> Result<Vec<Outcome>> {
+/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`Order::dry_run`], only those of the first.
+pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
+    let prepared = prepare(order, watcher)?;
+    if order.dry_run {
+        return Ok(Report { outcomes: Vec::new(), elapsed: Duration::ZERO, comparison: None });
+    }
+    let (outcomes, elapsed) = prepared.write(watcher)?;
+    let comparison = prepared.check(watcher)?;
+    Ok(Report { outcomes, elapsed, comparison })
+}
+
+/// Opens the model, measures what has to be known, and plans.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Format`] for files that cannot be read, [`Error::Refused`] for what cannot be made of this
+/// model, [`Error::Usage`] for wishes that contradict each other.
+pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
+    let mut source = crate::open(&order.input, &order.open)?;
+    let mut options = order.plan.clone();
+    if let (Some(machine), None, None) = (options.machine, &options.scheme, &order.fit)
+        && (order.quantize || !can_keep(machine, &source))
+    {
+        options.scheme = scheme::find(machine.scheme);
+    }
+    let chunks = order.chunks(&source)?;
+    options.importance = order.importance.is_some();
+    if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
+        return Err(Error::usage("--calibration is for GGUF only"));
+    }
+    options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
+    if let Some(ImportanceSource::File(path)) = &order.importance {
+        source.beside.push(path.clone());
+    }
+    let folder = plan::is_folder(&options.out) || source.hub.is_some();
+    if folder && plan::container(&source.model, &options)? == Container::Safetensors {
+        source = checkpoint::export(source)?;
+    }
+    let (mut plan, allocation) = match &order.fit {
+        Some(request) => {
+            let (plan, allocation) =
+                order.allocate(request, &source, &mut options, chunks.as_ref(), watcher)?;
+            (plan, Some(allocation))
+        }
+        None => (plan::plan(&source, &options)?, None),
+    };
+    let sequential = order.method.zip(chunks).map(|(method, chunks)| Sequential {
+        method,
+        chunks,
+        state: order.state.clone(),
+    });
+    let notes = sequential.as_ref().map_or_else(Vec::new, |s| s.notes(&plan));
+    plan.notes.extend(notes);
+    let check_text = if order.dry_run { None } else { order.check_text(&source)? };
+    Ok(Prepared { order, source, plan, allocation, sequential, check_text })
+}
+
+impl Order {
+    /// The calibration set in the model's tokens.
+    fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
+        let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };
+        Chunks::read(source, &set.text, set.context, set.chunks, set.seed).map(Some)
+    }
+
+    /// The importance matrix: read, or measured on the calibration set.
+    fn measure_importance(
+        &self,
+        source: &Source,
+        chunks: Option<&Chunks>,
+        watcher: &dyn Watcher,
+    ) -> Result<Option<Statistics>> {
+        if let Some(ImportanceSource::File(path)) = &self.importance {
+            let file = InFile::open(path, !self.open.no_mmap)?;
+            return Ok(Some(calibration::imatrix::read(file.name(), &file.read(0, file.len)?)?));
+        }
+        let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
+        if self.method.is_some() {
+            // Inputs are measured on the way through the layers.
+            return Ok(Some(importance::unmeasured(&source.model, chunks)));
+        }
+        let network = Network::new(source, RunOptions { exact: true, isa: None })?;
+        let folder = disk::folder(&self.plan.out).to_path_buf();
+        let scratch = Scratch { memory: self.limits.memory, folder };
+        let depth = network.depth();
+        watcher.layers(0, depth);
+        let tick = |layer| watcher.layers(layer + 1, depth);
+        let measured = self
+            .limits
+            .pool()?
+            .install(|| calibrate::importance::importance(&network, chunks, &scratch, tick))?;
+        watcher.finished();
+        Ok(Some(measured))
+    }
+
+    /// Chooses types for a size, and plans with them.
+    fn allocate(
+        &self,
+        request: &Request,
+        source: &Source,
+        options: &mut PlanOptions,
+        chunks: Option<&Chunks>,
+        watcher: &dyn Watcher,
+    ) -> Result<(Plan, Allocation)> {
+        let mut read: Vec<&Path> = vec![&self.plan.out];
+        match &self.importance {
+            Some(ImportanceSource::File(path)) => read.push(path),
+            Some(ImportanceSource::Calibration(set)) => read.push(&set.text),
+            None => {}
+        }
+        read.extend(self.check.iter().map(|c| &*c.text));
+        // What would make the choice impossible is said before anything is measured.
+        request.goal(source)?;
+        let known = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
+        read.extend(request.sensitivity.as_deref());
+        let (allocation, plan) = request.choose(source, options, &known, &read)?;
+        Ok((plan, allocation))
+    }
+
+    /// The text of the check. What would make it impossible is said before the work rather than after it.
+    fn check_text(&self, source: &Source) -> Result<Option<String>> {
+        let Some(check) = &self.check else { return Ok(None) };
+        let text = std::fs::read(&check.text).map_err(|e| Error::io(&check.text, "read", e))?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Network::new(source, RunOptions::default())?;
+        let tokens = Text::new(&text, &Tokenizer::of(source)?)?;
+        evaluate::cut(&tokens.tokens, tokens.first, check.cut)?;
+        Ok(Some(text))
+    }
+}
+
+/// Whether a machine can use weights as the source has them: one that reads int8 alone, if they are int8 already.
+fn can_keep(machine: &Machine, source: &Source) -> bool {
+    let int8 = |t: &Tensor| matches!(t.encoding, Encoding::Int8Groups { .. });
+    !matches!(machine.reads, Reads::Llama2c { version: 2, .. }) || source.model.tensors.iter().any(int8)
+}
+
+impl Prepared<'_> {
+    /// Quantizes and writes; what was done to each tensor, and how long it took.
+    ///
+    /// # Errors
+    /// Those of [`write`].
+    pub fn write(&self, watcher: &dyn Watcher) -> Result<(Vec<Outcome>, Duration)> {
+        let start = Instant::now();
+        let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.order.limits, watcher)?;
+        Ok((outcomes, start.elapsed()))
+    }
+
+    /// Compares what was written with the source, if the order asks for it.
+    ///
+    /// # Errors
+    /// Those of opening and running the result.
+    pub fn check(&self, watcher: &dyn Watcher) -> Result<Option<Comparison>> {
+        let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_deref()) else {
+            return Ok(None);
+        };
+        let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
+        let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.order.open)?)];
+        let settings = Settings {
+            text: check.text.display().to_string(),
+            cut: check.cut,
+            exact: false,
+            kv: KvType::F16,
+            batch: 512,
+            floor: true,
+            generate: 0,
+            sensitivity: None,
+        };
+        let tick = |done, of| watcher.chunks(done, of);
+        let reference = short_name(&self.source.path);
+        let pool = self.order.limits.pool()?;
+        let found = pool.install(|| compare((&reference, &self.source), &models, text, &settings, tick))?;
+        watcher.finished();
+        Ok(Some(found))
+    }
+}
+
+/// Carries a plan out: its files appear, each whole, when all of them are on the disk. Gives the outcome of every tensor
+/// of the layout.
+///
+/// # Errors
+/// [`Error::Refused`] if there is not enough space, or for a type that can be copied but not made; [`Error::Io`] if a
+/// file cannot be written; those of [`quantize`].
+pub fn write(
+    source: &Source,
+    plan: &Plan,
+    layer_by_layer: Option<&Sequential>,
+    limits: Limits,
+    watcher: &dyn Watcher,
+) -> Result<Vec<Outcome>> {
     source.need_weights()?;
     for (step, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
@@ -56,25 +336,31 @@ pub fn run(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) 
     if let Some(folder) = &plan.folder {
         std::fs::create_dir(folder).map_err(|e| Error::io(folder, "create", e))?;
     }
-    let outcomes = write(source, plan, limits, watcher);
+    let outcomes = write_files(source, plan, layer_by_layer, limits, watcher);
     if let (Err(_), Some(folder)) = (&outcomes, &plan.folder) {
         let _ = std::fs::remove_dir(folder); // only if nothing is in it
     }
     outcomes
 }
 
-fn write(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) -> Result<Vec<Outcome>> {
+fn write_files(
+    source: &Source,
+    plan: &Plan,
+    layer_by_layer: Option<&Sequential>,
+    limits: Limits,
+    watcher: &dyn Watcher,
+) -> Result<Vec<Outcome>> {
     let targets: Vec<_> = plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)).collect();
     let extra: Vec<_> = plan.extra.iter().map(|(path, bytes)| (path, bytes.len() as u64)).collect();
     if let (Some((path, _)), need) = (targets.first().or(extra.first()), plan.bytes())
         && let Some(free) = disk::free_space(path)
         && need > free
     {
-        let (path, need, free) = (path.display(), report::bytes(need), report::bytes(free));
+        let (path, need, free) = (path.display(), text::bytes(need), text::bytes(free));
         return Err(Error::refused(format!("{path}: {need} are needed and {free} are free"))
             .or("free some space or write to another disk; nothing was changed"));
     }
-    let create = |(path, len): &(&std::path::PathBuf, u64)| NewFile::create(path, *len);
+    let create = |(path, len): &(&PathBuf, u64)| NewFile::create(path, *len);
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>>>()?;
     let extra_files = extra.iter().map(create).collect::<Result<Vec<_>>>()?;
     for (file, layout) in files.iter().zip(&plan.layout.files) {
@@ -85,8 +371,10 @@ fn write(source: &Source, plan: &Plan, limits: Limits, watcher: &dyn Watcher) ->
     for (file, (_, bytes)) in extra_files.iter().zip(&plan.extra) {
         file.write(0, bytes)?;
     }
+    watcher.total(plan.layout.tensors.iter().map(|t| t.place.len).sum());
     let pool = limits.pool()?;
-    let outcomes = quantize(source, plan, &files, &pool, limits.memory, watcher)?;
+    let outcomes = quantize(source, plan, layer_by_layer, &files, &pool, limits.memory, watcher)?;
+    watcher.finished();
     // The first part of a split last, and an index after all parts: whoever finds it finds the others too.
     files.reverse();
     files.extend(extra_files);

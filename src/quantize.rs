@@ -11,62 +11,20 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 
 use formats::block::{DType, Encode};
-use formats::model::{ByteOrder, Encoding, Tensor};
+use formats::model::{ByteOrder, Encoding};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use crate::calibrate::sequential::{Made, Won};
+use crate::calibrate::sequential::Sequential;
 use crate::calibrate::state::{State, fingerprint};
-use crate::calibrate::{self, Room};
+use crate::calibrate::{self, Scratch};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
+use crate::outcome::{Outcome, QuantizedTensor, measure_error};
 use crate::plan::{Plan, bias, scales};
+use crate::resources::Watcher;
 use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
-use kernels;
 use weights::Weights;
-
-/// Who is told how far the work is. Called from the writing thread.
-pub trait Watcher: Sync {
-    /// So many more bytes of tensor data have been written.
-    fn advance(&self, bytes: u64);
-    /// So many layers of so many are done, of work that goes layer by layer.
-    fn layers(&self, _done: usize, _of: usize) {}
-}
-
-/// Nobody.
-impl Watcher for () {
-    fn advance(&self, _: u64) {}
-}
-
-/// What quantizing did to a tensor.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Outcome {
-    /// Sum of squared differences between the source's weights and the stored ones, over all elements.
-    pub error: f64,
-    /// Sum of the source's squared weights.
-    pub energy: f64,
-    /// Which way of making the tensor was best, where there was more than one.
-    pub won: Option<Won>,
-}
-
-impl Outcome {
-    /// Root mean square of the error relative to that of the weights; not a number where theirs are not.
-    pub fn relative(self) -> f64 {
-        if self.error == 0.0 { 0.0 } else { (self.error / self.energy).sqrt() }
-    }
-
-    /// That of the same weights when all are multiplied.
-    fn times(self, factor: f32) -> Self {
-        let square = f64::from(factor) * f64::from(factor);
-        Self { error: self.error * square, energy: self.energy * square, won: self.won }
-    }
-
-    /// Takes another's sums in.
-    pub fn add(&mut self, other: Self) {
-        self.error += other.error;
-        self.energy += other.energy;
-    }
-}
 
 /// Bytes of source, f32 and result that a band aims at together, and what it has at least.
 const BAND: u64 = 8 << 20;
@@ -107,14 +65,15 @@ impl Band {
     }
 }
 
-/// Writes the plan's weights. `memory` bounds the bytes in flight; gives the outcome
-/// of every tensor of the layout.
+/// Writes the plan's weights. What `layer_by_layer` names is made in the order of the model first. `memory` bounds the
+/// bytes in flight; gives the outcome of every tensor of the layout.
 ///
 /// # Errors
 /// The system's; weights that are not finite, or that the type cannot hold.
 pub fn quantize(
     source: &Source,
     plan: &Plan,
+    layer_by_layer: Option<&Sequential>,
     files: &[NewFile],
     pool: &rayon::ThreadPool,
     memory: u64,
@@ -123,7 +82,7 @@ pub fn quantize(
     let threads = pool.current_num_threads() as u64;
     // In flight: a band in each thread, as many waiting to be written, one being read and one being written.
     let target = (memory / (2 * threads + 2)).clamp(LEAST_BAND, BAND);
-    let made = pool.install(|| sequential(source, plan, files, memory, watcher))?;
+    let made = pool.install(|| sequential(source, plan, layer_by_layer, files, memory, watcher))?;
     let factors = pool.install(|| factors(source, plan, target))?;
     let mut jobs = jobs(source, plan, &factors, target);
     jobs.retain(|job| made[job.tensor()].is_none());
@@ -190,20 +149,21 @@ pub fn quantize(
 fn sequential(
     source: &Source,
     plan: &Plan,
+    sequential: Option<&Sequential>,
     files: &[NewFile],
     memory: u64,
     watcher: &dyn Watcher,
 ) -> Result<Vec<Option<Outcome>>> {
     let mut outcomes = vec![None; plan.layout.tensors.len()];
-    let Some(sequential) = &plan.sequential else { return Ok(outcomes) };
+    let Some(sequential) = sequential else { return Ok(outcomes) };
     let network = Network::new(source, Options { exact: true, isa: None })?;
     let folder = plan.paths.first().and_then(|p| p.parent()).filter(|p| !p.as_os_str().is_empty());
-    let room = Room { memory, scratch: folder.unwrap_or(Path::new(".")).to_path_buf() };
+    let scratch = Scratch { memory, folder: folder.unwrap_or(Path::new(".")).to_path_buf() };
     let mut state = match &sequential.state {
         Some(folder) => Some(State::open(folder, fingerprint(source, plan, sequential))?),
         None => None,
     };
-    let done = |mut made: Made| {
+    let done = |mut made: QuantizedTensor| {
         let t = &plan.layout.tensors[made.tensor];
         assert_eq!(made.bytes.len() as u64, t.place.len, "{}", t.name);
         if let (Encoding::Blocks(dtype), ByteOrder::Big) = (t.encoding, plan.order) {
@@ -216,7 +176,7 @@ fn sequential(
     };
     let depth = network.depth();
     let tick = |done| watcher.layers(done, depth);
-    calibrate::sequential::run(&network, plan, sequential, &room, state.as_mut(), done, tick)?;
+    calibrate::sequential::run(&network, plan, sequential, &scratch, state.as_mut(), done, tick)?;
     Ok(outcomes)
 }
 
@@ -401,7 +361,7 @@ fn encode(
                 };
                 codec.encode(x, &how, out);
                 codec.decode(out, y);
-                outcome.add(sound(t, first + at.start as u64, x, y)?.times(factor));
+                outcome.add(measure_error(t, first + at.start as u64, x, y)?.times(factor));
             }
             if order == ByteOrder::Big {
                 dtype.swap(&mut buffer);
@@ -420,52 +380,11 @@ fn encode(
                     buffer.extend(codes.iter().map(|&q| q as u8));
                     scales.extend(order.le(scale.to_le_bytes()));
                 }
-                outcome.add(sound(t, first + at.start as u64, x, y)?);
+                outcome.add(measure_error(t, first + at.start as u64, x, y)?);
             }
             let after = t.elements() + first / u64::from(size) * 4;
             Ok((vec![(first, buffer), (after, scales)], outcome))
         }
         Encoding::I2S => unreachable!("these are packed elsewhere, since bands have to agree"),
     }
-}
-
-/// The sums of weights from `first` on and what became of them; refuses those that have no place in a model or
-/// in the type.
-pub(crate) fn sound(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
-    let outcome = sums(x, y);
-    // The sums tell whether there is anything to look for: each is at least as large as each of its parts.
-    if outcome.error.is_finite() && outcome.energy <= 65504.0 * 65504.0 {
-        return Ok(outcome);
-    }
-    if let Some(at) = x.iter().position(|x| !x.is_finite()) {
-        return Err(not_finite(&t.name, first + at as u64, t.cols(), x[at]));
-    }
-    // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
-    let lost = |(x, y): (&f32, &f32)| !y.is_finite() || x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
-    if let Some(at) = x.iter().zip(y).position(lost) {
-        return Err(Error::refused(format!(
-            "tensor {}: weight {} is {}, which {} cannot hold",
-            t.name,
-            first + at as u64,
-            x[at],
-            t.encoding.name(),
-        ))
-        .or(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(&t.name))));
-    }
-    Ok(outcome)
-}
-
-/// Says which weight has no place in a model.
-pub(crate) fn not_finite(name: &str, n: u64, cols: u64, x: f32) -> Error {
-    Error::refused(format!(
-        "tensor {name}: weight {n} (row {}) is {x}, which has no place in a model",
-        n / cols
-    ))
-    .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor")
-}
-
-/// Sums of squared error and of squares.
-pub(crate) fn sums(x: &[f32], y: &[f32]) -> Outcome {
-    let (error, energy) = kernels::sums(x, y);
-    Outcome { error, energy, won: None }
 }

@@ -8,8 +8,8 @@ use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
+use crate::outcome::{Outcome, sums};
 use crate::plan::bias;
-use crate::quantize::{Outcome, sums};
 use crate::source::{Source, Stored, scales};
 
 /// Elements that are looked at in one go.

@@ -26,7 +26,7 @@ fn settings(dir: &Dir, architecture: &str, hidden: u64, inner: u64) -> Metadata 
     if !Path::new(&words).exists() {
         ok(&["convert", &demo("model"), &words]);
     }
-    let words = ggufkit::source::Source::open(Path::new(&words), &Default::default()).unwrap();
+    let words = ggufkit::open(Path::new(&words), &Default::default()).unwrap();
     let mut m = Metadata::new();
     m.set("general.architecture", Value::text(architecture));
     for (key, value) in [

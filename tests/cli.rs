@@ -134,7 +134,7 @@ fn every_scheme_is_a_recipe_that_gives_the_same_plan() {
     let recipe = dir.path("recipe.toml");
     let mut plans = Vec::new();
     // That of bitnet.cpp is for its architectures only.
-    for scheme in ggufkit::plan::scheme::all().iter().filter(|s| s.name != "i2_s") {
+    for scheme in ggufkit::scheme::all().iter().filter(|s| s.name != "i2_s") {
         std::fs::write(&recipe, ok(&["quantize", "--print-recipe", &scheme.name])).unwrap();
         for input in [&gguf, &demo("model")] {
             let plan = |how: &str, what: &str| {

@@ -341,7 +341,7 @@ fn broken_models_are_refused() {
     let dir = Dir::new();
     let (model, bad, out) = (tiny(&dir), dir.path("bad.gguf"), dir.path("x.gguf"));
     let mut bytes = dir.read("tiny.gguf");
-    let source = ggufkit::source::Source::open(Path::new(&model), &Default::default()).unwrap();
+    let source = ggufkit::open(Path::new(&model), &Default::default()).unwrap();
     let t = source.model.tensors.iter().find(|t| t.name == "blk.1.ffn_up.weight").unwrap();
     let at = t.place.offset as usize + 40;
     for odd in [f32::NAN, f32::INFINITY, 3e38] {

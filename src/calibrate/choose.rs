@@ -4,7 +4,7 @@ use formats::block::{DType, Encode, Objective};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::fit::{self, Fit, Ground, Judge};
+use super::gptq::{self, FactoredHessian, Fit, HeldOutLoss};
 use super::gram::Gram;
 use crate::plan::scales;
 use kernels::{self, Isa};
@@ -40,7 +40,7 @@ pub struct Chooser<'a> {
 
 /// What is known of a matrix's inputs: made ready, if codes are to make up for each other's errors, as it is, and of
 /// held-out tokens.
-pub type Known<'a> = (Option<&'a Ground>, &'a Gram, &'a Gram);
+pub type Known<'a> = (Option<&'a FactoredHessian>, &'a Gram, &'a Gram);
 
 /// What one matrix is to become.
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl Chooser<'_> {
         importance: &[f32],
     ) -> (Candidate, f64) {
         let (isa, how, n) = (self.isa, &self.how, gram.width);
-        let judge = Judge::new(isa, weights, held);
+        let judge = HeldOutLoss::new(isa, weights, held);
         let with = Encode { importance: Some(importance), ..*how };
         let name = if folded { "awq" } else { "search" };
         let (bytes, values) = search(isa, dtype, weights, n, &with);
@@ -105,7 +105,7 @@ impl Chooser<'_> {
                     fitted.descend(self.sweeps, 2);
                     (fitted.pack(), fitted.values)
                 }
-                None => fit::feed_back_blocks(isa, ground, dtype, &targets, how),
+                None => gptq::feed_back_blocks(isa, ground, dtype, &targets, how),
             };
             offer(made, name, share);
         }

@@ -5,16 +5,15 @@ use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
 use super::choose::Wanted;
-use super::fit::Ground;
+use super::gptq::FactoredHessian;
 use super::gram::Gram;
 use super::importance::Squares;
-use super::sequential::{Blocks, Layer, Made, Won};
+use super::sequential::{Blocks, Layer};
 use super::walk::Walk;
 use crate::error::{Error, Result};
+use crate::outcome::{Outcome, QuantizedTensor, Winner, measure_error};
 use crate::plan::Plan;
-use crate::quantize::{Outcome, sound};
 use crate::runner::Network;
-use kernels;
 
 /// Rows of the output matrix that are made together: there may be a quarter of a million.
 const ROWS: usize = 8192;
@@ -54,7 +53,7 @@ impl Layer<'_> {
     ///
     /// # Errors
     /// The system's; inputs or weights that are not finite.
-    pub fn output(&self, walk: &Walk) -> Result<Vec<Made>> {
+    pub fn output(&self, walk: &Walk) -> Result<Vec<QuantizedTensor>> {
         let network = self.network;
         let Some((name, _)) = network.output_rows(0..0) else { return Ok(Vec::new()) };
         // Rows are made in parts: a scale of them all is for the search.
@@ -82,10 +81,11 @@ impl Layer<'_> {
         let ground = self
             .method
             .feedback
-            .then(|| Ground::new(isa, &gram, self.method.ridge, sorted).for_rows(isa, &gram, rows));
+            .then(|| FactoredHessian::new(isa, &gram, self.method.ridge, sorted).for_rows(isa, &gram, rows));
         let wanted = Wanted { dtype: blocks.dtype, scaled: false, folded: false };
         let t = &self.plan.layout.tensors[blocks.tensor];
-        let mut made = Made { tensor: blocks.tensor, bytes: Vec::new(), outcome: Outcome::default() };
+        let mut made =
+            QuantizedTensor { tensor: blocks.tensor, bytes: Vec::new(), outcome: Outcome::default() };
         // Rows have nothing to do with each other: each part of them is made, and judged, by itself.
         let (mut loss, mut usual, mut share, mut name) = (0.0, 0.0, 0.0, "search");
         for first in (0..rows).step_by(ROWS) {
@@ -94,7 +94,7 @@ impl Layer<'_> {
             let (_, weights) = network.output_rows(range).expect("there is one");
             let (found, search) =
                 self.chooser().choose((ground.as_ref(), &gram, &held), wanted, &weights, &importance);
-            made.outcome.add(sound(t, (first * n) as u64, &weights, &found.values)?);
+            made.outcome.add(measure_error(t, (first * n) as u64, &weights, &found.values)?);
             made.bytes.extend(found.bytes);
             (loss, usual, share) = (loss + found.loss, usual + search, share + part * found.share);
             if found.name != "search" {
@@ -102,7 +102,7 @@ impl Layer<'_> {
             }
         }
         let ratio = if usual > 0.0 { loss / usual } else { 1.0 };
-        made.outcome.won = Some(Won { method: name, ratio, share });
+        made.outcome.won = Some(Winner { method: name, ratio, share });
         Ok(vec![made])
     }
 }

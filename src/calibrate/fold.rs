@@ -1,7 +1,7 @@
 //! Scales that are moved from the inputs of matrices into what makes those inputs (AWQ, arXiv 2306.00978): columns that
 //! matter get finer steps, and the model computes the same.
 //!
-//! Columns of the matrices of a site are multiplied by s, and what gives their input is divided by it: the weight of
+//! Columns of the matrices of a tap are multiplied by s, and what gives their input is divided by it: the weight of
 //! the norm before queries, keys and values and before gate and up; the rows of the value matrix (and its bias) before
 //! the attention's output, where heads of queries that share a head of values share its scales; the rows of up before
 //! down. Where a second norm stands between (BitNet), nothing is folded.
@@ -10,14 +10,14 @@ use formats::block::{DType, Encode, Number, f16_to_f32, f32_to_f16};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::fit::Judge;
+use super::gptq::HeldOutLoss;
 use super::gram::Gram;
 use crate::arch::Config;
 use crate::random::Random;
-use crate::runner::layerwise::Site;
+use crate::runner::layerwise::Tap;
 use kernels::{self, Isa};
 
-/// What makes a site's input.
+/// What makes a tap's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Producer {
     /// A norm's weight, by its name in a layer.
@@ -26,13 +26,13 @@ pub enum Producer {
     Rows(&'static str),
 }
 
-/// What makes the input of a site.
-pub fn producer(site: Site) -> Producer {
-    match site {
-        Site::Attention => Producer::Norm("attn_norm"),
-        Site::Output => Producer::Rows("attn_v"),
-        Site::FeedForward => Producer::Norm("ffn_norm"),
-        Site::Down => Producer::Rows("ffn_up"),
+/// What makes the input of a tap.
+pub fn producer(tap: Tap) -> Producer {
+    match tap {
+        Tap::Attention => Producer::Norm("attn_norm"),
+        Tap::Output => Producer::Rows("attn_v"),
+        Tap::FeedForward => Producer::Norm("ffn_norm"),
+        Tap::Down => Producer::Rows("ffn_up"),
     }
 }
 
@@ -75,8 +75,8 @@ pub fn exact(dtype: DType, row: &[u8], by: f32) -> bool {
 }
 
 /// Takes scales of columns nearer to one, power by power, where the channel that they divide says so.
-pub fn limit(config: &Config, site: Site, s: &mut [f32], exact: impl Fn(usize, f32) -> bool) {
-    let mut all = channels(config, site, s);
+pub fn limit(config: &Config, tap: Tap, s: &mut [f32], exact: impl Fn(usize, f32) -> bool) {
+    let mut all = channels(config, tap, s);
     for (c, s) in all.iter_mut().enumerate() {
         while *s != 1.0 && !exact(c, *s) {
             *s *= if *s > 1.0 { 0.5 } else { 2.0 };
@@ -89,10 +89,10 @@ pub fn limit(config: &Config, site: Site, s: &mut [f32], exact: impl Fn(usize, f
     }
 }
 
-/// Channels of the producer's output, from those of a site's input: the heads of queries that share a head of values
+/// Channels of the producer's output, from those of a tap's input: the heads of queries that share a head of values
 /// have one scale for each of its channels.
-pub fn channels(config: &Config, site: Site, s: &[f32]) -> Vec<f32> {
-    if site != Site::Output {
+pub fn channels(config: &Config, tap: Tap, s: &[f32]) -> Vec<f32> {
+    if tap != Tap::Output {
         return s.to_vec();
     }
     let (head, group) = (config.head as usize, (config.heads / config.kv_heads) as usize);
@@ -100,7 +100,7 @@ pub fn channels(config: &Config, site: Site, s: &[f32]) -> Vec<f32> {
 }
 
 /// What columns are like: the roots of the mean squares of their inputs and of their weights.
-fn magnitudes(config: &Config, site: Site, gram: &Gram, matrices: &[&[f32]]) -> (Vec<f32>, Vec<f32>) {
+fn magnitudes(config: &Config, tap: Tap, gram: &Gram, matrices: &[&[f32]]) -> (Vec<f32>, Vec<f32>) {
     let n = gram.width;
     let mut x: Vec<f32> = gram.means();
     let mut w = vec![0f64; n];
@@ -109,7 +109,7 @@ fn magnitudes(config: &Config, site: Site, gram: &Gram, matrices: &[&[f32]]) -> 
         w.iter_mut().zip(row).for_each(|(s, x)| *s += f64::from(*x) * f64::from(*x));
     }
     let mut w: Vec<f32> = w.iter().map(|s| (s / rows.max(1) as f64) as f32).collect();
-    if site == Site::Output {
+    if tap == Tap::Output {
         let (head, group) = (config.head as usize, (config.heads / config.kv_heads) as usize);
         for all in [&mut x, &mut w] {
             for heads in all.chunks_exact_mut(head * group) {
@@ -136,20 +136,20 @@ pub struct Consumer<'a> {
     pub importance: &'a [f32],
 }
 
-/// The scales of a site's columns with the least loss on held-out tokens when its matrices are quantized into their own
+/// The scales of a tap's columns with the least loss on held-out tokens when its matrices are quantized into their own
 /// types by themselves; `None` if none are better than ones. Those of rows are powers of two, which blocks' halves
 /// take exactly.
 pub fn search(
     isa: Isa,
     config: &Config,
-    site: Site,
+    tap: Tap,
     (gram, held): (&Gram, &Gram),
     matrices: &[Consumer],
     how: &Encode,
 ) -> Option<Vec<f32>> {
     let n = gram.width;
     let all: Vec<&[f32]> = matrices.iter().map(|m| m.weights).collect();
-    let (x, w) = magnitudes(config, site, gram, &all);
+    let (x, w) = magnitudes(config, tap, gram, &all);
     let samples: Vec<Vec<f32>> = matrices
         .iter()
         .map(|m| {
@@ -162,7 +162,7 @@ pub fn search(
     let cost = |s: &[f32]| -> Vec<f64> {
         let tried = matrices.iter().zip(&samples);
         tried
-            .map(|(m, sample)| Judge::new(isa, sample, &plain).loss(&rounded(isa, m, sample, s, how)))
+            .map(|(m, sample)| HeldOutLoss::new(isa, sample, &plain).loss(&rounded(isa, m, sample, s, how)))
             .collect()
     };
     let ones = vec![1f32; n];
@@ -183,7 +183,7 @@ pub fn search(
         let (least, most) = s.iter().fold((f32::MAX, 0f32), |(a, b), s| (a.min(*s), b.max(*s)));
         let middle = (least * most).sqrt();
         s.iter_mut().for_each(|s| *s = (*s / middle).clamp(1.0 / 256.0, 256.0));
-        if matches!(producer(site), Producer::Rows(_)) {
+        if matches!(producer(tap), Producer::Rows(_)) {
             s.iter_mut().for_each(|s| *s = s.log2().round().exp2());
         }
         let total = cost(&s).iter().zip(&usual).map(|(a, b)| if *b > 0.0 { a / b } else { 1.0 }).sum();
@@ -195,13 +195,13 @@ pub fn search(
 }
 
 /// Scales between a quarter and four; of rows, powers of two.
-pub fn random(config: &Config, site: Site, width: usize, seed: u64) -> Vec<f32> {
+pub fn random(config: &Config, tap: Tap, width: usize, seed: u64) -> Vec<f32> {
     let mut random = Random::new(seed);
     let mut s: Vec<f32> = (0..width).map(|_| (4.0 * random.unit() - 2.0).exp2() as f32).collect();
-    if matches!(producer(site), Producer::Rows(_)) {
+    if matches!(producer(tap), Producer::Rows(_)) {
         s.iter_mut().for_each(|s| *s = s.log2().round().exp2());
     }
-    if site == Site::Output {
+    if tap == Tap::Output {
         let (head, group) = (config.head as usize, (config.heads / config.kv_heads) as usize);
         for heads in s.chunks_exact_mut(head * group) {
             let (first, others) = heads.split_at_mut(head);

@@ -11,10 +11,10 @@ use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use super::walk::{Walk, Weights};
-use super::{Chunks, Room};
+use super::{Chunks, Scratch};
 use crate::error::{Error, Result};
 use crate::runner::Network;
-use crate::runner::layerwise::Site;
+use crate::runner::layerwise::Tap;
 
 /// Sums of squares of columns.
 pub(crate) struct Squares {
@@ -67,9 +67,9 @@ impl Squares {
 }
 
 /// Says where a model's numbers end.
-pub(crate) fn too_large(layer: usize, site: Site) -> Error {
+pub(crate) fn too_large(layer: usize, tap: Tap) -> Error {
     let (matrix, hint) =
-        (site.matrices()[0], "the model cannot be computed; ggufkit verify says what is wrong with it");
+        (tap.matrices()[0], "the model cannot be computed; ggufkit verify says what is wrong with it");
     Error::refused(format!("the inputs of blk.{layer}.{matrix}.weight are not finite")).or(hint)
 }
 
@@ -80,10 +80,10 @@ pub(crate) fn too_large(layer: usize, site: Site) -> Error {
 pub fn importance(
     network: &Network,
     chunks: &Chunks,
-    room: &Room,
+    scratch: &Scratch,
     tick: impl FnMut(usize),
 ) -> Result<Statistics> {
-    measure(network, chunks, room, false, tick)
+    measure(network, chunks, scratch, false, tick)
 }
 
 /// The same; `output` measures the input of the output matrix too. Where the token embedding serves as one, the entry
@@ -94,29 +94,29 @@ pub fn importance(
 pub fn measure(
     network: &Network,
     chunks: &Chunks,
-    room: &Room,
+    scratch: &Scratch,
     output: bool,
     mut tick: impl FnMut(usize),
 ) -> Result<Statistics> {
-    let mut walk = Walk::new(network, &chunks.tokens, 1, room)?;
+    let mut walk = Walk::new(network, &chunks.tokens, 1, scratch)?;
     let mut entries = BTreeMap::new();
     for layer in 0..network.depth() {
         let mut weights = Weights::default();
-        for site in Site::ALL {
-            let mut squares = Squares::new(network.width(site));
-            walk.arrive(layer, site, &[&weights], |inputs| {
+        for tap in Tap::ALL {
+            let mut squares = Squares::new(network.width(tap));
+            walk.arrive(layer, tap, &[&weights], |inputs| {
                 squares.add(&inputs.of[0]);
                 Ok(())
             })?;
-            weights[site as usize] = walk.original(layer, site)?;
-            let matrices = weights[site as usize].iter().map(|matrix| &matrix.name);
+            weights[tap as usize] = walk.original(layer, tap)?;
+            let matrices = weights[tap as usize].iter().map(|matrix| &matrix.name);
             squares.enter(matrices, &mut entries)?;
         }
         walk.leave(&[&weights])?;
         tick(layer);
     }
     if output {
-        let mut squares = Squares::new(network.width(Site::Attention));
+        let mut squares = Squares::new(network.width(Tap::Attention));
         walk.finish(|inputs| squares.add(&inputs.of[0]))?;
         squares.enter(network.matrices().last().map(|output| &output.name), &mut entries)?;
     }
@@ -126,7 +126,7 @@ pub fn measure(
 /// What there will be about the matrices of layers and the output matrix, with all columns alike: for plans whose matrices are made layer by
 /// layer, where inputs are measured on the way.
 pub fn unmeasured(model: &Model, chunks: &Chunks) -> Statistics {
-    let parts: Vec<_> = Site::ALL.iter().flat_map(|site| site.matrices()).collect();
+    let parts: Vec<_> = Tap::ALL.iter().flat_map(|tap| tap.matrices()).collect();
     let made = |name: &str| {
         let part = name.strip_suffix(".weight").and_then(|n| n.strip_prefix("blk.")?.split_once('.'));
         name == "output.weight" || part.is_some_and(|(_, part)| parts.iter().any(|p| **p == part))

@@ -9,8 +9,8 @@
 pub mod choose;
 mod ends;
 pub mod factor;
-pub mod fit;
 pub mod fold;
+pub mod gptq;
 pub mod gram;
 pub mod importance;
 pub mod sequential;
@@ -25,9 +25,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::evaluate::{Text, tokenizer};
 use crate::random::Random;
 use crate::source::Source;
+use crate::tokenizer::{Text, Tokenizer};
 
 /// A text of many kinds, for those who have none: `scripts/make_calibration_text.py` makes it.
 pub const BUILTIN: &str = include_str!("builtin.txt");
@@ -99,7 +99,7 @@ impl Chunks {
         skip: usize,
         most: Option<usize>,
     ) -> Result<Self> {
-        let tokenizer = tokenizer(source)?;
+        let tokenizer = Tokenizer::of(source)?;
         let (mut all, mut hash) = (Self::default(), Sha256::new());
         for path in paths.iter().map(AsRef::as_ref) {
             let (name, bytes) = bytes(path)?;
@@ -153,13 +153,13 @@ impl Chunks {
     }
 }
 
-/// What a walk may use.
+/// How much memory activations may take, and where those go that do not fit.
 #[derive(Debug, Clone)]
-pub struct Room {
-    /// Bytes of vectors that are held in memory; more are kept on the disk.
+pub struct Scratch {
+    /// Bytes of activations that are held in memory; more are kept on the disk.
     pub memory: u64,
-    /// Where on the disk.
-    pub scratch: PathBuf,
+    /// The folder on the disk for them.
+    pub folder: PathBuf,
 }
 
 /// A text's name and bytes.

@@ -10,20 +10,20 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::choose::{Candidate, Chooser, Wanted, scale_columns};
 use super::ends;
-use super::fit::{Ground, Ridge};
 use super::fold::{self, Consumer, Producer};
+use super::gptq::{FactoredHessian, Ridge};
 use super::gram::Gram;
 use super::importance::Squares;
 use super::importance::too_large;
 use super::state::State;
 use super::walk::{Inputs, Walk, Weights};
-use super::{Chunks, Room};
+use super::{Chunks, Scratch};
 use crate::error::Result;
+use crate::outcome::{Outcome, QuantizedTensor, Winner, measure_error};
 use crate::plan::{Plan, bias};
-use crate::quantize::{Outcome, sound};
 use crate::runner::Network;
-use crate::runner::layerwise::{Dense, Site};
-use kernels;
+use crate::runner::layerwise::{Dense, Tap};
+use crate::text;
 
 /// How matrices are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,26 +83,53 @@ pub struct Sequential {
     pub state: Option<PathBuf>,
 }
 
-/// What became of a matrix.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Won {
-    /// The candidate that was taken.
-    pub method: &'static str,
-    /// Its loss on held-out tokens, over that of the plain search with importance.
-    pub ratio: f64,
-    /// How much of the loss of the layers before is made up for: 0 to 1.
-    pub share: f64,
-}
+/// Tokens for each column of a matrix with which feedback has nearly its whole effect, and with which making up for what
+/// earlier layers have lost has.
+const ENOUGH: [u64; 2] = [24, 72];
 
-/// A finished tensor.
-#[derive(Debug, Clone)]
-pub struct Made {
-    /// Its index in the plan's layout.
-    pub tensor: usize,
-    /// Its blocks, little-endian.
-    pub bytes: Vec<u8>,
-    /// What that did to the weights, and how it was made; scales that were moved are no error.
-    pub outcome: Outcome,
+impl Sequential {
+    /// What the user should know about the calibration set's size.
+    pub fn notes(&self, plan: &Plan) -> Vec<String> {
+        [self.few_tokens(plan), self.few_chunks()].into_iter().flatten().collect()
+    }
+
+    /// Whether no chunk can be held out to measure the loss on.
+    fn few_chunks(&self) -> Option<String> {
+        let chunks = self.chunks.tokens.len();
+        (chunks < self.method.hold).then(|| {
+            format!(
+                "none of the {chunks} chunks is held out, so losses are those on the tokens that matrices were quantized \
+                 for ({} chunks are enough to hold one out)",
+                self.method.hold
+            )
+        })
+    }
+
+    /// Whether the text is short for error feedback.
+    fn few_tokens(&self, plan: &Plan) -> Option<String> {
+        if !self.method.feedback {
+            return None;
+        }
+        let tokens = self.chunks.count() as u64;
+        let made =
+            plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
+        let widest = made.max_by_key(|t| t.cols())?;
+        let cols = widest.cols();
+        (tokens < ENOUGH[1] * cols).then(|| {
+            let effect = match tokens / cols {
+                per if per < ENOUGH[0] => "more tokens bring more",
+                _ => "more tokens bring a little more",
+            };
+            format!(
+                "the calibration set has {} tokens, {:.1} for each column of {}: {effect} (nearly all is had with {} to {})",
+                text::count(tokens),
+                tokens as f64 / cols as f64,
+                widest.name,
+                ENOUGH[0],
+                ENOUGH[1],
+            )
+        })
+    }
 }
 
 /// Makes the plan's quantized matrices, layer by layer. `done` gets each tensor as it is finished, with those that
@@ -114,12 +141,12 @@ pub fn run(
     network: &Network,
     plan: &Plan,
     Sequential { chunks, method, .. }: &Sequential,
-    room: &Room,
+    scratch: &Scratch,
     mut state: Option<&mut State>,
-    mut done: impl FnMut(Made) -> Result<()>,
+    mut done: impl FnMut(QuantizedTensor) -> Result<()>,
     mut tick: impl FnMut(usize),
 ) -> Result<()> {
-    let mut walk = Walk::new(network, &chunks.tokens, 2, room)?;
+    let mut walk = Walk::new(network, &chunks.tokens, 2, scratch)?;
     let mut first = 0;
     if let Some(state) = &mut state {
         first = state.resume(&mut walk, &mut done)?;
@@ -182,35 +209,35 @@ impl Blocks {
     }
 }
 
-/// The matrices of a site as one way makes them: the sum of their losses' ratios, scales, and candidates.
+/// The matrices of a tap as one way makes them: the sum of their losses' ratios, scales, and candidates.
 type Way = (f64, Option<Vec<f32>>, Vec<Option<Candidate>>);
 
 impl Layer<'_> {
-    fn make(&self, walk: &mut Walk) -> Result<Vec<Made>> {
+    fn make(&self, walk: &mut Walk) -> Result<Vec<QuantizedTensor>> {
         let (mut original, mut made) = (Weights::default(), Weights::default());
-        let mut finished: Vec<Made> = Vec::new();
-        for site in Site::ALL {
-            let width = self.network.width(site);
+        let mut finished: Vec<QuantizedTensor> = Vec::new();
+        for tap in Tap::ALL {
+            let width = self.network.width(tap);
             let two = self.method.asymmetric;
             let (mut gram, mut held) = (Gram::new(width, two), Gram::judging(width, two));
             let mut squares = Squares::new(width);
-            walk.arrive(self.layer, site, &[&original, &made], |inputs| {
+            walk.arrive(self.layer, tap, &[&original, &made], |inputs| {
                 squares.add(&inputs.of[0]);
                 self.collect(&inputs, &mut gram, &mut held);
                 Ok(())
             })?;
-            // Those of the sites before have led here, and are not needed again.
-            for done in 0..site as usize {
+            // Those of the taps before have led here, and are not needed again.
+            for done in 0..tap as usize {
                 (original[done], made[done]) = (Vec::new(), Vec::new());
             }
             gram.finish();
             held.finish();
             if ![&gram, &held].into_iter().all(Gram::is_finite) {
-                return Err(too_large(self.layer, site));
+                return Err(too_large(self.layer, tap));
             }
-            original[site as usize] = walk.original(self.layer, site)?;
-            made[site as usize] = original[site as usize].clone();
-            self.site(site, &mut made[site as usize], &squares.means(), (gram, held), &mut finished)?;
+            original[tap as usize] = walk.original(self.layer, tap)?;
+            made[tap as usize] = original[tap as usize].clone();
+            self.tap(tap, &mut made[tap as usize], &squares.means(), (gram, held), &mut finished)?;
         }
         walk.leave(&[&original, &made])?;
         Ok(finished)
@@ -258,14 +285,14 @@ impl Layer<'_> {
         }
     }
 
-    /// Makes the matrices of a site, which are those of the original when it begins.
-    fn site(
+    /// Makes the matrices of a tap, which are those of the original when it begins.
+    fn tap(
         &self,
-        site: Site,
+        tap: Tap,
         matrices: &mut [Dense],
         importance: &[f32],
         (mut gram, mut held): (Gram, Gram),
-        finished: &mut Vec<Made>,
+        finished: &mut Vec<QuantizedTensor>,
     ) -> Result<()> {
         let isa = self.network.isa;
         let wanted: Vec<_> = matrices.iter().map(|m| self.blocks(&m.name)).collect();
@@ -279,8 +306,8 @@ impl Layer<'_> {
             held.centre(mean);
         }
         let chooser = self.chooser();
-        let scales = self.scales(site, matrices, &wanted, importance, (&gram, &held), &chooser.how);
-        let scales = scales.map(|s| self.within_reach(site, s, finished));
+        let scales = self.scales(tap, matrices, &wanted, importance, (&gram, &held), &chooser.how);
+        let scales = scales.map(|s| self.within_reach(tap, s, finished));
 
         let feedback = self.method.feedback;
         let plain = feedback && (scales.is_none() || self.method.both);
@@ -314,7 +341,7 @@ impl Layer<'_> {
                         None => (&mut natural, false),
                     };
                     &*ground.get_or_insert_with(|| {
-                        Ground::new(isa, &gram, ridge, in_order).for_rows(isa, &gram, rows)
+                        FactoredHessian::new(isa, &gram, ridge, in_order).for_rows(isa, &gram, rows)
                     })
                 });
                 let wanted = Wanted { dtype, scaled: scale.is_some(), folded: scales.is_some() };
@@ -341,23 +368,23 @@ impl Layer<'_> {
                 continue;
             }
             let ratio = if usual > 0.0 { c.loss / usual } else { 1.0 };
-            let won = Some(Won { method: c.name, ratio, share: c.share });
+            let won = Some(Winner { method: c.name, ratio, share: c.share });
             let tensor = blocks.tensor;
-            let outcome = sound(&self.plan.layout.tensors[tensor], 0, &matrix.weights, &c.values)?;
+            let outcome = measure_error(&self.plan.layout.tensors[tensor], 0, &matrix.weights, &c.values)?;
             let weights = std::mem::replace(&mut matrix.weights, c.values);
-            finished.push(Made { tensor, bytes: c.bytes, outcome: Outcome { won, ..outcome } });
+            finished.push(QuantizedTensor { tensor, bytes: c.bytes, outcome: Outcome { won, ..outcome } });
             if let (Some(mean), Some(tensor)) = (&mean, self.bias_of(&matrix.name)) {
                 let bias = matrix.add_bias(&mean_error(&weights, &matrix.weights, mean));
                 let bytes = bias.iter().flat_map(|b| b.to_le_bytes()).collect();
-                finished.push(Made { tensor, bytes, outcome: Outcome::default() });
+                finished.push(QuantizedTensor { tensor, bytes, outcome: Outcome::default() });
             }
             if let Some(tensor) = blocks.scale {
                 let bytes = c.factor.to_le_bytes().to_vec();
-                finished.push(Made { tensor, bytes, outcome: Outcome::default() });
+                finished.push(QuantizedTensor { tensor, bytes, outcome: Outcome::default() });
             }
         }
         if let Some(s) = scales {
-            self.give_back(site, &s, finished);
+            self.give_back(tap, &s, finished);
         }
         Ok(())
     }
@@ -372,21 +399,21 @@ impl Layer<'_> {
         self.plan.layout.tensors.iter().position(|t| t.name == name)
     }
 
-    /// The scales for a site's columns, if they can be moved and that helps.
+    /// The scales for a tap's columns, if they can be moved and that helps.
     fn scales(
         &self,
-        site: Site,
+        tap: Tap,
         matrices: &[Dense],
         wanted: &[Option<Blocks>],
         importance: &[f32],
         grams: (&Gram, &Gram),
         how: &Encode,
     ) -> Option<Vec<f32>> {
-        if self.method.folds == Folds::None || self.network.has_sub_norm(self.layer, site) {
+        if self.method.folds == Folds::None || self.network.has_sub_norm(self.layer, tap) {
             return None;
         }
-        let (name, bias) = self.names(site);
-        self.blocks(&name).filter(|p| match fold::producer(site) {
+        let (name, bias) = self.names(tap);
+        self.blocks(&name).filter(|p| match fold::producer(tap) {
             Producer::Norm(_) => !p.quantized,
             Producer::Rows(_) => fold::scalable(p.dtype),
         })?;
@@ -407,15 +434,15 @@ impl Layer<'_> {
         }
         let config = &self.network.config;
         match self.method.folds {
-            Folds::Random(seed) => Some(fold::random(config, site, grams.0.width, seed + self.layer as u64)),
-            _ => fold::search(self.network.isa, config, site, grams, &consumers, how),
+            Folds::Random(seed) => Some(fold::random(config, tap, grams.0.width, seed + self.layer as u64)),
+            _ => fold::search(self.network.isa, config, tap, grams, &consumers, how),
         }
     }
 
-    /// The names of what makes a site's input, and of the bias that goes with it, if there is one.
-    fn names(&self, site: Site) -> (String, Option<String>) {
+    /// The names of what makes a tap's input, and of the bias that goes with it, if there is one.
+    fn names(&self, tap: Tap) -> (String, Option<String>) {
         let name = |part: &str, kind: &str| format!("blk.{}.{part}.{kind}", self.layer);
-        match fold::producer(site) {
+        match fold::producer(tap) {
             Producer::Norm(part) => (name(part, "weight"), None),
             Producer::Rows(part) => {
                 let bias = name(part, "bias");
@@ -426,7 +453,7 @@ impl Layer<'_> {
     }
 
     /// The producer's or its bias's place in the layout, its type, and its blocks as they are so far.
-    fn blocks_of(&self, name: &str, finished: &[Made]) -> (usize, DType, Vec<u8>) {
+    fn blocks_of(&self, name: &str, finished: &[QuantizedTensor]) -> (usize, DType, Vec<u8>) {
         let Blocks { tensor, dtype, .. } = self.blocks(name).expect("looked at before");
         if let Some(made) = finished.iter().find(|m| m.tensor == tensor) {
             return (tensor, dtype, made.bytes.clone());
@@ -438,28 +465,28 @@ impl Layer<'_> {
         (tensor, dtype, bytes)
     }
 
-    /// Scales by which the rows of what makes a site's input can be divided without a loss.
-    fn within_reach(&self, site: Site, mut s: Vec<f32>, finished: &[Made]) -> Vec<f32> {
-        if let Producer::Rows(_) = fold::producer(site) {
-            let (_, dtype, bytes) = self.blocks_of(&self.names(site).0, finished);
+    /// Scales by which the rows of what makes a tap's input can be divided without a loss.
+    fn within_reach(&self, tap: Tap, mut s: Vec<f32>, finished: &[QuantizedTensor]) -> Vec<f32> {
+        if let Producer::Rows(_) = fold::producer(tap) {
+            let (_, dtype, bytes) = self.blocks_of(&self.names(tap).0, finished);
             let config = &self.network.config;
-            let row = bytes.len() / fold::channels(config, site, &s).len();
-            fold::limit(config, site, &mut s, |c, by| fold::exact(dtype, &bytes[c * row..][..row], by));
+            let row = bytes.len() / fold::channels(config, tap, &s).len();
+            fold::limit(config, tap, &mut s, |c, by| fold::exact(dtype, &bytes[c * row..][..row], by));
         }
         s
     }
 
-    /// Divides what makes a site's input by its columns' scales.
-    fn give_back(&self, site: Site, s: &[f32], finished: &mut Vec<Made>) {
-        let (name, bias) = self.names(site);
-        let s = fold::channels(&self.network.config, site, s);
+    /// Divides what makes a tap's input by its columns' scales.
+    fn give_back(&self, tap: Tap, s: &[f32], finished: &mut Vec<QuantizedTensor>) {
+        let (name, bias) = self.names(tap);
+        let s = fold::channels(&self.network.config, tap, s);
         for name in [Some(name), bias].into_iter().flatten() {
             let (tensor, dtype, mut bytes) = self.blocks_of(&name, finished);
             let row = bytes.len() / s.len();
             bytes.par_chunks_exact_mut(row).zip(&s).for_each(|(row, s)| fold::divide(dtype, row, *s));
             match finished.iter_mut().find(|m| m.tensor == tensor) {
                 Some(made) => made.bytes = bytes,
-                None => finished.push(Made { tensor, bytes, outcome: Outcome::default() }),
+                None => finished.push(QuantizedTensor { tensor, bytes, outcome: Outcome::default() }),
             }
         }
     }

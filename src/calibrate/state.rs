@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::sequential::{Made, Sequential, Won};
+use super::sequential::Sequential;
 use super::walk::Walk;
 use crate::error::{Error, Result};
+use crate::outcome::{Outcome, QuantizedTensor, Winner};
 use crate::plan::Plan;
-use crate::quantize::Outcome;
 use crate::source::Source;
 
 /// A folder that remembers a run.
@@ -43,7 +43,7 @@ struct Head {
     won: Option<(String, f64, f64)>,
 }
 
-/// Every name that [`Won::method`] may have.
+/// Every name that [`Winner::method`] may have.
 const METHODS: [&str; 4] = ["search", "awq", "gptq", "awq+gptq"];
 
 /// What distinguishes a run: the model's files and settings, the plan, the text and the method.
@@ -111,7 +111,11 @@ impl State {
     ///
     /// # Errors
     /// The system's; what is not as it was written; what `done` gives.
-    pub fn resume(&self, walk: &mut Walk, done: &mut impl FnMut(Made) -> Result<()>) -> Result<usize> {
+    pub fn resume(
+        &self,
+        walk: &mut Walk,
+        done: &mut impl FnMut(QuantizedTensor) -> Result<()>,
+    ) -> Result<usize> {
         let layers = self.index.layers;
         for layer in 0..layers {
             let path = self.folder.join(format!("layer-{layer}"));
@@ -146,7 +150,7 @@ impl State {
     ///
     /// # Errors
     /// The system's.
-    pub fn keep(&mut self, layer: usize, made: &[Made], walk: &Walk) -> Result<()> {
+    pub fn keep(&mut self, layer: usize, made: &[QuantizedTensor], walk: &Walk) -> Result<()> {
         whole(&self.folder.join(format!("layer-{layer}")), |file| write_layer(file, made))?;
         for model in 0..walk.models() {
             whole(&self.vectors(layer + 1, model), |file| {
@@ -195,7 +199,7 @@ fn broken(path: &Path) -> Error {
         .or("remove the folder, and begin again")
 }
 
-fn write_layer(file: &mut BufWriter<File>, made: &[Made]) -> Result<std::io::Result<()>> {
+fn write_layer(file: &mut BufWriter<File>, made: &[QuantizedTensor]) -> Result<std::io::Result<()>> {
     let heads: Vec<Head> = made
         .iter()
         .map(|m| Head {
@@ -220,12 +224,12 @@ fn write_layer(file: &mut BufWriter<File>, made: &[Made]) -> Result<std::io::Res
     Ok(all().and_then(|()| file.write_all(&hash.finish().to_le_bytes())))
 }
 
-fn read_layer(path: &Path) -> Result<Vec<Made>> {
+fn read_layer(path: &Path) -> Result<Vec<QuantizedTensor>> {
     let bytes = fs::read(path).map_err(|e| Error::io(path, "read", e))?;
     parse_layer(&bytes).ok_or_else(|| broken(path))
 }
 
-fn parse_layer(bytes: &[u8]) -> Option<Vec<Made>> {
+fn parse_layer(bytes: &[u8]) -> Option<Vec<QuantizedTensor>> {
     let (bytes, end) = bytes.split_last_chunk::<8>()?;
     if sum(bytes) != u64::from_le_bytes(*end) {
         return None;
@@ -241,11 +245,11 @@ fn parse_layer(bytes: &[u8]) -> Option<Vec<Made>> {
             None => None,
             Some((name, ratio, share)) => {
                 let method = METHODS.into_iter().find(|m| *m == name)?;
-                Some(Won { method, ratio, share })
+                Some(Winner { method, ratio, share })
             }
         };
         let outcome = Outcome { error: h.error, energy: h.energy, won };
-        all.push(Made { tensor: h.tensor, bytes: own.to_vec(), outcome });
+        all.push(QuantizedTensor { tensor: h.tensor, bytes: own.to_vec(), outcome });
     }
     bytes.is_empty().then_some(all)
 }

@@ -1,17 +1,17 @@
 //! What layer by layer is computed and chosen, against the definitions.
 
-mod fit;
 mod fold;
+mod gptq;
 mod walk;
 
 use std::path::Path;
 
 use crate::random::Random;
-use crate::source::{self, Source};
+use crate::source::Source;
 
 fn demo(name: &str) -> Source {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name);
-    Source::open(&path, &source::Options::default()).unwrap()
+    crate::open(&path, &crate::Options::default()).unwrap()
 }
 
 /// A model from the data that lies beside the project.
@@ -23,7 +23,7 @@ fn shared(name: &str) -> Option<Source> {
         eprintln!("skipped: no {name} beside the project");
         return None;
     }
-    Some(Source::open(&found, &source::Options::default()).unwrap())
+    Some(crate::open(&found, &crate::Options::default()).unwrap())
 }
 
 /// Chunks of tokens without a pattern.

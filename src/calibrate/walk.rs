@@ -1,13 +1,13 @@
 //! A text's way through a model, layer by layer: of the original, and beside it of the one that is being made.
 
-use super::Room;
+use super::Scratch;
 use super::stream::Stream;
 use crate::error::{Error, Result};
-use crate::quantize::not_finite;
-use crate::runner::layerwise::{Dense, Site, dense};
-use crate::runner::{CacheKind, Network};
+use crate::outcome::not_finite;
+use crate::runner::layerwise::{Dense, Tap, dense};
+use crate::runner::{KvType, Network};
 
-/// The matrices of a layer that are known so far, by site.
+/// The matrices of a layer that are known so far, by tap.
 pub type Weights = [Vec<Dense>; 4];
 
 /// Tokens whose vectors are computed together.
@@ -17,7 +17,7 @@ const BATCH: usize = 2048;
 struct Path {
     /// Between the layers, `[tokens, hidden]`.
     x: Stream,
-    /// What the matrices [`Site::Output`] and [`Site::Down`] take.
+    /// What the matrices [`Tap::Output`] and [`Tap::Down`] take.
     middle: Stream,
 }
 
@@ -47,7 +47,12 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// The system's; tokens that the vocabulary does not have.
-    pub fn new(network: &'a Network<'a>, chunks: &[Vec<u32>], models: usize, room: &Room) -> Result<Self> {
+    pub fn new(
+        network: &'a Network<'a>,
+        chunks: &[Vec<u32>],
+        models: usize,
+        scratch: &Scratch,
+    ) -> Result<Self> {
         let vocab = network.vocab();
         if let Some(t) = chunks.iter().flatten().find(|&&t| t as usize >= vocab) {
             let why = format!("token {t} is beyond the vocabulary of {vocab}");
@@ -55,10 +60,10 @@ impl<'a> Walk<'a> {
         }
         let context = chunks.first().map_or(0, Vec::len);
         let tokens = context * chunks.len();
-        let middle = network.width(Site::Output).max(network.width(Site::Down));
-        let hidden = network.width(Site::Attention);
+        let middle = network.width(Tap::Output).max(network.width(Tap::Down));
+        let hidden = network.width(Tap::Attention);
         let bytes = (models * tokens * (hidden + middle) * 4) as u64;
-        let scratch = (bytes > room.memory).then_some(&*room.scratch);
+        let scratch = (bytes > scratch.memory).then_some(&*scratch.folder);
         let mut paths = Vec::new();
         for _ in 0..models {
             paths.push(Path {
@@ -112,7 +117,7 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// The system's; what `read` gives.
     pub fn restore(&mut self, model: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        let hidden = self.network.width(Site::Attention);
+        let hidden = self.network.width(Tap::Attention);
         for (first, count) in self.batches() {
             let mut bytes = vec![0u8; count * self.context * hidden * 4];
             read(&mut bytes)?;
@@ -122,12 +127,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The weights of the original's layer that a site's inputs are computed from.
+    /// The weights of the original's layer that a tap's inputs are computed from.
     ///
     /// # Errors
     /// Weights that are not finite.
-    pub fn original(&self, layer: usize, site: Site) -> Result<Vec<Dense>> {
-        let all = dense(self.network, layer, site);
+    pub fn original(&self, layer: usize, tap: Tap) -> Result<Vec<Dense>> {
+        let all = dense(self.network, layer, tap);
         for m in &all {
             if let Some(at) = m.weights.iter().position(|x| !x.is_finite()) {
                 return Err(not_finite(&m.name, at as u64, m.cols as u64, m.weights[at]));
@@ -136,15 +141,15 @@ impl<'a> Walk<'a> {
         Ok(all)
     }
 
-    /// Goes on to a site of a layer, and shows what its matrices are given. `weights` are those of each model's
-    /// layer, of which the sites before this one are used.
+    /// Goes on to a tap of a layer, and shows what its matrices are given. `weights` are those of each model's
+    /// layer, of which the taps before this one are used.
     ///
     /// # Errors
     /// The system's; what `see` gives.
     pub fn arrive(
         &mut self,
         layer: usize,
-        site: Site,
+        tap: Tap,
         weights: &[&Weights],
         mut see: impl FnMut(Inputs) -> Result<()>,
     ) -> Result<()> {
@@ -155,21 +160,21 @@ impl<'a> Walk<'a> {
             let mut of = Vec::new();
             for (path, weights) in self.paths.iter_mut().zip(weights) {
                 let mut x = path.x.read(at, tokens)?;
-                of.push(match site {
-                    Site::Attention => network.attention_input(layer, &x),
-                    Site::Output => {
+                of.push(match tap {
+                    Tap::Attention => network.attention_input(layer, &x),
+                    Tap::Output => {
                         let input = network.attention_input(layer, &x);
-                        let mixed = network.mix(layer, &lens, &input, &weights[0], CacheKind::F32)?;
+                        let mixed = network.mix(layer, &lens, &input, &weights[0], KvType::F32)?;
                         put(&mut path.middle, at, self.middle, &mixed, tokens)?;
                         mixed
                     }
-                    Site::FeedForward => {
+                    Tap::FeedForward => {
                         let mixed = take(&path.middle, at, self.middle, tokens, weights[1][0].cols)?;
                         network.add(&mut x, &weights[1][0], &mixed);
                         path.x.write(at, &x)?;
                         network.feed_forward_input(layer, &x)
                     }
-                    Site::Down => {
+                    Tap::Down => {
                         let input = network.feed_forward_input(layer, &x);
                         let gated = network.gated(layer, &input, &weights[2]);
                         put(&mut path.middle, at, self.middle, &gated, tokens)?;
@@ -182,7 +187,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Leaves the layer whose last site was [`Site::Down`].
+    /// Leaves the layer whose last tap was [`Tap::Down`].
     ///
     /// # Errors
     /// The system's.

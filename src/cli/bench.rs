@@ -3,12 +3,12 @@
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::options::{Input, Running};
+use super::args::{Input, Running};
 use super::print;
-use crate::error::{Error, Result};
-use crate::report::bytes as human_bytes;
-use crate::runner::bench::{Plan, Spread, measure};
-use crate::runner::{Network, Options};
+use ggufkit::runner::bench::{Plan, Spread, measure};
+use ggufkit::runner::{Network, Options};
+use ggufkit::text::bytes as human_bytes;
+use ggufkit::{Error, Result};
 
 /// Times prompts, generating, and plain reading of the weights in turn.
 #[derive(Debug, Args)]

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use calibration::{Statistics, imatrix};
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
-use super::options::{Input, Resources, apart, files, layers_bar};
+use super::args::{Input, Resources};
 use super::print;
-use crate::calibrate::{Chunks, Room, importance};
-use crate::disk::{self, InFile, NewFile};
-use crate::error::{Error, Result};
-use crate::report::imatrix::{as_json, by_kind, headline, remarks, table};
-use crate::runner::{Network, Options};
-use crate::source::Source;
+use super::progress::Progress;
+use ggufkit::calibrate::{Chunks, Scratch, importance};
+use ggufkit::disk::refuse_overwriting;
+use ggufkit::disk::{self, InFile, NewFile};
+use ggufkit::report::imatrix::{as_json, by_kind, headline, remarks, table};
+use ggufkit::resources::Watcher;
+use ggufkit::runner::{Network, Options};
+use ggufkit::source::Source;
+use ggufkit::{Error, Result};
 
 /// `ggufkit calibrate`: measures, adds files up, or shows one.
 #[derive(Debug)]
@@ -163,20 +166,21 @@ impl Measuring {
                 .or("name a text like those that the model will see, or several, or say `builtin`"));
         }
         let source = self.input.open()?;
-        apart(out, files(&source).chain(self.text.iter().map(|p| &**p)))?;
+        refuse_overwriting(out, source.paths().chain(self.text.iter().map(|p| &**p)))?;
         earlier.iter().try_for_each(|statistics| of_model(statistics, &source))?;
         let (context, skip) = (self.context as usize, self.from_chunk);
         let chunks = Chunks::read_all(&source, &self.text, context, skip, self.chunks)?;
         let limits = self.resources.limits();
         let network = Network::new(&source, Options { exact: true, isa: None })?;
         let folder = disk::folder(out);
-        let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
-        let bar = layers_bar(network.depth(), "{eta} left");
-        let tick = |layer| bar.set_position(layer as u64 + 1);
+        let scratch = Scratch { memory: limits.memory, folder: folder.to_path_buf() };
+        let (progress, depth) = (Progress::new(), network.depth());
+        progress.layers(0, depth);
+        let tick = |layer| progress.layers(layer + 1, depth);
         let measured = limits
             .pool()?
-            .install(|| importance::measure(&network, &chunks, &room, self.output_matrix, tick));
-        bar.finish_and_clear();
+            .install(|| importance::measure(&network, &chunks, &scratch, self.output_matrix, tick));
+        progress.finished();
         let mut measured = measured?;
         measured.file = source.path.display().to_string();
         earlier.push(measured);

@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::eval::{Cutting, bar};
-use super::options::{Input, Running};
-use super::{print, sensitivity};
-use crate::compare::{Settings, compare};
-use crate::disk::{self, NewFile};
-use crate::error::{Error, Result};
-use crate::report::compare::{Comparison, table};
-use crate::report::html::html;
-use crate::source::Source;
+use super::args::{Input, Running};
+use super::eval::Cutting;
+use super::print;
+use super::progress::Progress;
+use ggufkit::disk::{self, NewFile};
+use ggufkit::evaluate::compare::{Settings, compare, name_of, short_name};
+use ggufkit::evaluate::comparison::Comparison;
+use ggufkit::report::compare::table;
+use ggufkit::report::html::html;
+use ggufkit::resources::Watcher;
+use ggufkit::sensitivity;
+use ggufkit::source::Source;
+use ggufkit::{Error, Result, open};
 
 /// Runs a reference and models made of it over a text, side by side, and shows what each has lost, how large it is
 /// and how fast.
@@ -49,8 +53,9 @@ pub struct Compare {
 impl Compare {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
-        let open = |path: &PathBuf| Ok((shorter(path, &source.path), self.input.open_other(path)?));
-        let models: Vec<(String, Source)> = self.models.iter().map(open).collect::<Result<_>>()?;
+        let other =
+            |path: &PathBuf| Ok((name_of(path, &source.path), open(path, &self.input.options(false))?));
+        let models: Vec<(String, Source)> = self.models.iter().map(other).collect::<Result<_>>()?;
         // A page that cannot be written is known before the work rather than after it.
         self.report.as_deref().map(|path| NewFile::create(path, 0)).transpose()?;
         let text = std::fs::read(&self.text).map_err(|e| Error::io(&self.text, "read", e))?;
@@ -88,13 +93,10 @@ pub fn side_by_side(
     text: &str,
     settings: &Settings,
 ) -> Result<Comparison> {
-    let mut shown: Option<indicatif::ProgressBar> = None;
-    let found = compare((&short(&source.path), source), models, text, settings, |done, all| {
-        shown.get_or_insert_with(|| bar(all)).set_position(done as u64);
-    })?;
-    if let Some(bar) = shown {
-        bar.finish_and_clear();
-    }
+    let progress = Progress::new();
+    let tick = |done, of| progress.chunks(done, of);
+    let found = compare((&short_name(&source.path), source), models, text, settings, tick)?;
+    progress.finished();
     Ok(found)
 }
 
@@ -102,17 +104,4 @@ pub fn side_by_side(
 pub fn write_report(path: &Path, found: &Comparison) -> Result<()> {
     let page = html(found);
     disk::write_whole(path, page.as_bytes())
-}
-
-/// What a model is called beside one that it was made of: what its name has more.
-pub fn shorter(path: &Path, of: &Path) -> String {
-    let (name, of) = (short(path), short(of));
-    let rest = name.strip_prefix(&of).and_then(|r| r.strip_prefix(['-', '.', '_']));
-    rest.filter(|r| !r.is_empty()).map_or(name.clone(), str::to_string)
-}
-
-/// What a model is called in tables: the last part of its path, without a GGUF's ending.
-pub fn short(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    name.strip_suffix(".gguf").unwrap_or(&name).to_string()
 }

@@ -1,43 +1,32 @@
 //! `convert` and `quantize`: one command under two names, which differ in what they do without a type.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use calibration::Statistics;
 use clap::{ArgMatches, Args, FromArgMatches};
 use formats::container::gguf;
-use formats::model::{Encoding, Tensor};
+use ggufkit::evaluate::Cut;
+use ggufkit::evaluate::comparison::Comparison;
+use ggufkit::machine::Machine;
+use ggufkit::pipeline::{self, Check, Order};
+use ggufkit::plan::{Choice, Container, Plan, PlanOptions};
+use ggufkit::report::compare::table;
+use ggufkit::resources::Limits;
+use ggufkit::scheme::{Scheme, choice, recipe};
+use ggufkit::source::Source;
+use ggufkit::text::parse_bytes;
+use ggufkit::{Error, Result};
 use regex::Regex;
 
-use super::compare::{shorter, side_by_side};
-use super::fit::Fitting;
-use super::options::{
-    Edits, Endian, FormatName, Input, Progress, Resources, find_scheme, machines, scheme_or_keep,
-    tensor_rule, usage,
+use super::allocation::allocation_text;
+use super::args::{
+    Edits, Endian, Fitting, FormatName, Input, Resources, Rounding, find_scheme, machines, scheme_or_keep,
+    tensor_rule,
 };
-use super::outcome::{
-    by_type, few_chunks, few_tokens, importance, methods, not_ternary, plan_json, plan_text, remarks, there,
-};
+use super::outcome::{plan_json, plan_text, written};
 use super::print;
-use super::rounding::Rounding;
-use crate::calibrate::{self, Chunks, Room};
-use crate::compare::Settings;
-use crate::disk;
-use crate::error::{Error, Result};
-use crate::evaluate::{self, Cut, Text};
-use crate::fit::Fitted;
-use crate::hub;
-use crate::machine::{Machine, Reads};
-use crate::pipeline::{self, Limits};
-use crate::plan::scheme::{self, Scheme, choice};
-use crate::plan::{self, Choice, Plan, Target, Wishes, recipe};
-use crate::quantize::Watcher;
-use crate::report::compare::table;
-use crate::report::{self, parse_bytes};
-use crate::runner::{CacheKind, Network, Options};
-use crate::source::Source;
+use super::progress::Progress;
 
 /// `ggufkit convert`.
 #[derive(Debug, Args)]
@@ -195,7 +184,7 @@ struct Common {
     #[command(flatten)]
     resources: Resources,
     #[command(flatten)]
-    check: Check,
+    check: CheckArgs,
     /// Show every tensor's new type, size and rule, and write nothing
     #[arg(long, conflicts_with = "check")]
     dry_run: bool,
@@ -204,10 +193,10 @@ struct Common {
     json: bool,
 }
 
-/// What the result is held against.
+/// What the result is compared with.
 #[derive(Debug, Args)]
-struct Check {
-    /// Run the source and the result over this text afterwards, side by side, and show what was lost
+struct CheckArgs {
+    /// Afterwards, run the source and the result over this text side by side, and report the KL divergence
     #[arg(long, value_name = "TEXT", conflicts_with = "json")]
     check: Option<PathBuf>,
     /// Tokens of a chunk of that text
@@ -221,38 +210,14 @@ struct Check {
     max_kld: Option<f64>,
 }
 
-impl Check {
-    fn cut(&self) -> Cut {
-        Cut { context: self.check_context, chunks: self.check_chunks, stride: None }
+impl CheckArgs {
+    fn order(&self) -> Option<Check> {
+        let cut = Cut { context: self.check_context, chunks: self.check_chunks, stride: None };
+        Some(Check { text: self.check.clone()?, cut })
     }
 
-    /// The text. What would make the check impossible is said before the work rather than after it.
-    fn text(&self, source: &Source) -> Result<Option<String>> {
-        let Some(path) = &self.check else { return Ok(None) };
-        let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        Network::new(source, Options::default())?;
-        let tokens = Text::new(&text, &evaluate::tokenizer(source)?)?;
-        evaluate::cut(&tokens.tokens, tokens.first, self.cut())?;
-        Ok(Some(text))
-    }
-
-    fn run(&self, source: &Source, text: &str, input: &Input, out: &Path, limits: Limits) -> Result<()> {
-        let path = self.check.as_deref().unwrap_or(Path::new(""));
-        let models = vec![(shorter(out, &source.path), input.open_other(out)?)];
-        let settings = Settings {
-            text: path.display().to_string(),
-            cut: self.cut(),
-            exact: false,
-            kv: CacheKind::F16,
-            batch: 512,
-            floor: true,
-            generate: 0,
-            sensitivity: None,
-        };
-        let pool = limits.pool()?;
-        let found = pool.install(|| side_by_side(source, &models, text, &settings))?;
-        print(&format!("\n{}", table(&found)))?;
+    fn report(&self, found: &Comparison) -> Result<()> {
+        print(&format!("\n{}", table(found)))?;
         let kld = found.candidates[0].kld().map(|k| k.mean.value);
         match (self.max_kld, kld) {
             (Some(most), Some(kld)) if kld > most => Err(Error::Failed(format!(
@@ -281,177 +246,94 @@ impl Quantize {
 impl Common {
     /// `scheme` is what `--type` says.
     fn run(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<()> {
-        let quantizes = fitting.is_some();
-        let fitting = match fitting {
-            Some(fitting) => {
-                fitting.check()?;
-                Some(fitting).filter(|f| f.is_asked())
-            }
-            None => None,
-        };
-        if fitting.is_some() && (scheme.is_some() || self.recipe.is_some() || self.pure) {
-            let why = "--fit, --size and --bits-per-weight choose the types themselves, without --type, --recipe and --pure";
-            return Err(usage(why));
+        let order = self.order(scheme, fitting)?;
+        let progress = Progress::new();
+        let prepared = pipeline::prepare(&order, &progress)?;
+        let (source, plan, allocation) = (&prepared.source, &prepared.plan, prepared.allocation.as_ref());
+        if let Some(allocation) = allocation.filter(|_| !self.json) {
+            let recipe = order.fit.as_ref().and_then(|f| f.write_recipe.as_deref());
+            print(&allocation_text(allocation, recipe))?;
+        }
+        if self.dry_run {
+            return print(&match self.json {
+                true => plan_json(source, plan, None, allocation),
+                false => plan_text(source, plan),
+            });
+        }
+        let (outcomes, elapsed) = prepared.write(&progress)?;
+        print(&match self.json {
+            true => plan_json(source, plan, Some(&outcomes), allocation),
+            false => written(source, plan, &outcomes, elapsed),
+        })?;
+        match prepared.check(&progress)? {
+            Some(comparison) => self.check.report(&comparison),
+            None => Ok(()),
+        }
+    }
+
+    /// The options as an order.
+    fn order(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<Order> {
+        let fit = fitting.map(Fitting::request).transpose()?.flatten();
+        if fit.is_some() && (scheme.is_some() || self.recipe.is_some() || self.pure) {
+            return Err(Error::usage(
+                "--fit, --size and --bits-per-weight choose the types themselves, without --type, --recipe and --pure",
+            ));
         }
         if let Some(align) = self.align
             && !align.is_power_of_two()
         {
-            return Err(usage(format!("--align {align} is not a power of two")));
+            return Err(Error::usage(format!("--align {align} is not a power of two")));
         }
-        let chosen = scheme.is_some() || self.recipe.is_some() || fitting.is_some();
         let scheme = match &self.recipe {
             Some(path) => Some(Arc::new(recipe::read(path)?)),
             None => scheme,
         };
-        if self.check.check.is_some() && self.machine.is_some_and(|m| m.target() == Target::Expansion) {
-            return Err(usage("--check cannot run what --for makes of three files"));
+        if self.check.check.is_some() && self.machine.is_some_and(|m| m.container() == Container::Expansion) {
+            return Err(Error::usage("--check cannot run what --for makes of three files"));
         }
-        let mut source = self.input.open()?;
-        let scheme = match self.machine {
-            Some(machine) if !chosen && (quantizes || !keeps(machine, &source)) => {
-                scheme::find(machine.scheme)
-            }
-            _ => scheme,
-        };
-        let chunks = self.rounding.chunks(&source)?;
-        let mut wishes = Wishes {
-            out: self.out.clone(),
-            target: self.format.map(Into::into),
-            scheme,
-            tensors: self.tensor.clone(),
-            output: self.output_type,
-            embedding: self.embedding_type,
-            pure: self.pure,
-            strict: self.strict,
-            allow_requantize: self.allow_requantize,
-            force: self.force,
-            importance: self.rounding.known(),
-            order: self.endian.map(Into::into),
-            align: self.align,
-            split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
-            edits: self.edits.list(),
-            bin_version: self.bin_version,
-            group_size: self.group_size,
-            machine: self.machine,
-            rounding: self.rounding.wishes(self.input.no_mmap)?,
-        };
-        if chunks.is_some() && plan::target(&source.model, &wishes)? != Target::Gguf {
-            return Err(Error::usage("--calibration is for GGUF only"));
-        }
-        if let (Some(chunks), false) = (&chunks, self.dry_run) {
-            wishes.rounding.importance = Some(match self.rounding.is_sequential() {
-                true => calibrate::importance::unmeasured(&source.model, chunks),
-                false => self.measure(&source, chunks)?,
-            });
-        }
-        source.beside.extend(self.rounding.imatrix.clone());
-        let folder = plan::is_folder(&wishes.out);
-        if plan::target(&source.model, &wishes)? == Target::Safetensors && (folder || source.hub.is_some()) {
-            source = hub::export(source)?;
-        }
-        let (mut plan, fitted) = match fitting {
-            Some(fitting) => {
-                let mut read = vec![&*self.out];
-                read.extend(
-                    [&self.rounding.imatrix, &self.rounding.calibration, &self.check.check]
-                        .into_iter()
-                        .flatten()
-                        .map(|p| &**p),
-                );
-                // What would spoil the end is said before the work.
-                fitting.goal(&source)?;
-                let limits = self.resources.limits();
-                let known = fitting.known(&source, chunks.as_ref(), limits, (self.dry_run, &read))?;
-                read.extend(fitting.sensitivity.as_deref());
-                let (fitted, plan, text) = fitting.run(&source, &mut wishes, &known, &read)?;
-                if !self.json {
-                    print(&text)?;
-                }
-                (plan, Some(fitted))
-            }
-            None => (plan::plan(&source, &wishes)?, None),
-        };
-        plan.sequential = self.rounding.sequential(chunks);
-        plan.notes.extend(few_tokens(&plan));
-        plan.notes.extend(few_chunks(&plan));
-        if self.dry_run {
-            return print(&if self.json {
-                plan_json(&source, &plan, None, fitted.as_ref())
-            } else {
-                plan_text(&source, &plan)
-            });
-        }
-        let text = self.check.text(&source)?;
-        carry_out_as(&source, &plan, self.resources.limits(), self.json, fitted.as_ref())?;
-        let out = plan.paths.first().map_or(&*self.out, |p| p);
-        match text {
-            Some(text) => self.check.run(&source, &text, &self.input, out, self.resources.limits()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Whether a machine can use weights as the source has them: one that reads int8 alone, if they are int8 already.
-fn keeps(machine: &Machine, source: &Source) -> bool {
-    let int8 = |t: &Tensor| matches!(t.encoding, Encoding::Int8Groups { .. });
-    !matches!(machine.reads, Reads::Llama2c { version: 2, .. }) || source.model.tensors.iter().any(int8)
-}
-
-impl Common {
-    /// The importance of the model's columns on a text.
-    fn measure(&self, source: &Source, chunks: &Chunks) -> Result<Statistics> {
-        let limits = self.resources.limits();
-        let network = Network::new(source, Options { exact: true, isa: None })?;
-        let folder = disk::folder(&self.out);
-        let room = Room { memory: limits.memory, scratch: folder.to_path_buf() };
-        let progress = Progress::new(0);
-        let depth = network.depth();
-        progress.layers(0, depth);
-        limits.pool()?.install(|| {
-            calibrate::importance::importance(&network, chunks, &room, |layer| {
-                progress.layers(layer + 1, depth)
-            })
+        self.rounding.check()?;
+        Ok(Order {
+            input: self.input.input.clone(),
+            open: self.input.options(false),
+            plan: PlanOptions {
+                out: self.out.clone(),
+                container: self.format.map(Into::into),
+                scheme,
+                tensors: self.tensor.clone(),
+                output: self.output_type,
+                embedding: self.embedding_type,
+                pure: self.pure,
+                strict: self.strict,
+                allow_requantize: self.allow_requantize,
+                force: self.force,
+                importance: false,
+                order: self.endian.map(Into::into),
+                align: self.align,
+                split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
+                edits: self.edits.list(),
+                bin_version: self.bin_version,
+                group_size: self.group_size,
+                machine: self.machine,
+                rounding: self.rounding.options(),
+            },
+            quantize: fitting.is_some(),
+            fit,
+            importance: self.rounding.importance(),
+            method: self.rounding.layer_by_layer(),
+            state: self.rounding.state(),
+            check: self.check.order(),
+            limits: self.resources.limits(),
+            dry_run: self.dry_run,
         })
     }
 }
 
 /// Writes the files of a plan and reports.
 pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
-    carry_out_as(source, plan, limits, json, None)
-}
-
-/// The same, of a plan that was fitted.
-fn carry_out_as(
-    source: &Source,
-    plan: &Plan,
-    limits: Limits,
-    json: bool,
-    fitted: Option<&Fitted>,
-) -> Result<()> {
     let start = Instant::now();
-    let progress = Progress::new(plan.layout.tensors.iter().map(|t| t.place.len).sum());
-    let outcomes = pipeline::run(source, plan, limits, &progress)?;
-    progress.done();
-    if json {
-        return print(&plan_json(source, plan, Some(&outcomes), fitted));
-    }
-    let mut text = String::new();
-    for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
-        let _ = writeln!(text, "{}", path.display());
-    }
-    if !plan.layout.tensors.is_empty() {
-        text += &by_type(source, plan, &outcomes);
-    }
-    let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
-    let bits = match plan.layout.tensors.len() {
-        0 => String::new(),
-        _ => format!("{:.2} bits per weight, ", plan.bits_per_weight()),
-    };
-    let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", start.elapsed().as_secs_f64());
-    text += &importance(plan);
-    text += &methods(plan, &outcomes);
-    text += &remarks(plan);
-    text += &not_ternary(plan, &outcomes);
-    text += &there(plan);
-    print(&text)
+    let outcomes = pipeline::write(source, plan, None, limits, &Progress::new())?;
+    print(&match json {
+        true => plan_json(source, plan, Some(&outcomes), None),
+        false => written(source, plan, &outcomes, start.elapsed()),
+    })
 }

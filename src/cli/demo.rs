@@ -8,20 +8,21 @@ use clap::Args;
 use formats::model::Tensor;
 use serde_json::json;
 
+use super::args::Resources;
 use super::compare::side_by_side;
-use super::options::Resources;
 use super::print;
-use crate::compare::Settings;
-use crate::error::{Error, Result};
-use crate::evaluate::Cut;
-use crate::pipeline;
-use crate::plan::scheme::{self, Role, role};
-use crate::plan::{self, Plan, Wishes};
-use crate::quantize::Outcome;
-use crate::report::compare::{self, Comparison};
-use crate::report::{self, Table};
-use crate::runner::CacheKind;
-use crate::source::{Options, Source};
+use ggufkit::evaluate::Cut;
+use ggufkit::evaluate::compare::Settings;
+use ggufkit::evaluate::comparison::Comparison;
+use ggufkit::outcome::Outcome;
+use ggufkit::pipeline;
+use ggufkit::plan::{self, Plan, PlanOptions};
+use ggufkit::report::compare;
+use ggufkit::runner::KvType;
+use ggufkit::scheme::{self, Role, role};
+use ggufkit::source::Source;
+use ggufkit::text::{self, Table};
+use ggufkit::{Error, Options, Result};
 
 /// `ggufkit demo`.
 #[derive(Debug, Args)]
@@ -83,7 +84,7 @@ impl Demo {
             let path = hub.join(name);
             std::fs::write(&path, bytes).map_err(|e| Error::io(&path, "write", e))?;
         }
-        let source = Source::open(&hub, &Options::default())?;
+        let source = ggufkit::open(&hub, &Options::default())?;
         let made = SCHEMES.iter().map(|s| self.make(&source, folder, s)).collect::<Result<Vec<_>>>()?;
         let lost = self.compare(&source, &made)?;
         print(&if self.json {
@@ -96,13 +97,13 @@ impl Demo {
     /// The packed files beside the checkpoint, over the bundled text.
     fn compare(&self, source: &Source, made: &[Made]) -> Result<Comparison> {
         let open =
-            |m: &Made| Ok((m.scheme.to_string(), Source::open(&m.plan.paths[0], &Options::default())?));
+            |m: &Made| Ok((m.scheme.to_string(), ggufkit::open(&m.plan.paths[0], &Options::default())?));
         let models = made.iter().filter(|m| m.packed()).map(open).collect::<Result<Vec<_>>>()?;
         let settings = Settings {
             text: "heldout.txt".into(),
             cut: Cut { context: 256, chunks: None, stride: None },
             exact: false,
-            kv: CacheKind::F16,
+            kv: KvType::F16,
             batch: 512,
             floor: true,
             generate: 0,
@@ -115,10 +116,10 @@ impl Demo {
     fn make(&self, source: &Source, folder: &Path, name: &'static str) -> Result<Made> {
         let scheme = scheme::find(name).expect("the demo's schemes exist");
         let out = folder.join(format!("{NAME}-{}.gguf", name.to_uppercase()));
-        let wishes = Wishes { out, scheme: Some(scheme), ..Wishes::default() };
+        let options = PlanOptions { out, scheme: Some(scheme), ..PlanOptions::default() };
         let start = Instant::now();
-        let plan = plan::plan(source, &wishes)?;
-        let outcomes = pipeline::run(source, &plan, self.resources.limits(), &())?;
+        let plan = plan::plan(source, &options)?;
+        let outcomes = pipeline::write(source, &plan, None, self.resources.limits(), &())?;
         Ok(Made { scheme: name, plan, outcomes, took: start.elapsed() })
     }
 }
@@ -153,17 +154,17 @@ fn as_text(source: &Source, made: &[Made], lost: &Comparison, keep: Option<&Path
         "The bundled model: a Llama of {} weights ({} layers, hidden size {}, vocabulary {}) in bf16, {}.\n\
          Each row is a GGUF that llama.cpp loads; `error` is the root mean square of the error of its weights,\n\
          relative to the weights.\n\n",
-        report::count(weights),
+        text::count(weights),
         number("block_count"),
         number("embedding_length"),
-        report::count(number("vocab_size")),
-        report::bytes(source.bytes()),
+        text::count(number("vocab_size")),
+        text::bytes(source.bytes()),
     );
     let mut table = Table::new(&["scheme", "size", "bits per weight", "error"]);
     for m in made {
         table.row([
             m.scheme.to_string(),
-            report::bytes(m.plan.bytes()),
+            text::bytes(m.plan.bytes()),
             format!("{:.2}", m.plan.bits_per_weight()),
             percent(total(&m.outcomes)),
         ]);

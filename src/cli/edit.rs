@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::{Edits, Input, Resources};
 use super::convert::carry_out;
-use super::options::{Edits, Input, Resources, usage};
-use crate::error::Result;
-use crate::plan::edit::{self, key_value};
-use crate::plan::{self, Wishes};
+use ggufkit::plan::edit::{self, key_value};
+use ggufkit::plan::{self, PlanOptions};
+use ggufkit::{Error, Result};
 
 /// `ggufkit edit`.
 #[derive(Debug, Args)]
@@ -50,11 +50,11 @@ impl Edit {
         edits.extend(self.edits.list());
         edits.extend(self.set_file.iter().map(|(k, f)| edit::Edit::SetFile(k.clone(), f.into())));
         if edits.is_empty() {
-            return Err(usage("nothing to change: say --set, --set-file, --rename or --remove"));
+            return Err(Error::usage("nothing to change: say --set, --set-file, --rename or --remove"));
         }
         let source = self.input.open_for(&self.out)?;
-        let wishes = Wishes { out: self.out.clone(), edits, ..Wishes::default() };
-        let plan = plan::plan(&source, &wishes)?;
+        let options = PlanOptions { out: self.out.clone(), edits, ..PlanOptions::default() };
+        let plan = plan::plan(&source, &options)?;
         carry_out(&source, &plan, self.resources.limits(), self.json)
     }
 }

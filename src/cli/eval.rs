@@ -7,16 +7,17 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::options::{Input, Running};
+use super::args::{Input, Running};
 use super::print;
-use crate::error::{Error, Result};
-use crate::evaluate::{self, Cut, Evaluation, Reference, Text};
-use crate::report::{Table, visible};
-use crate::runner::{Network, Options};
-use crate::score::bootstrap::{Bootstrap, Interval, Ratio};
-use crate::score::stats::Estimate;
-use crate::score::{Scores, Summary, logits_file};
-use crate::source::Source;
+use ggufkit::evaluate::{self, Cut, Evaluation, Reference};
+use ggufkit::runner::{Network, Options};
+use ggufkit::score::bootstrap::{Bootstrap, Interval, Ratio};
+use ggufkit::score::stats::Estimate;
+use ggufkit::score::{Scores, Summary, logits_file};
+use ggufkit::source::Source;
+use ggufkit::text::{Table, visible};
+use ggufkit::tokenizer::{Text, Tokenizer};
+use ggufkit::{Error, Result, open};
 
 /// Perplexity of a model over a text in llama.cpp's protocol, and how far its predictions are from a reference's.
 #[derive(Debug, Args)]
@@ -73,7 +74,7 @@ impl Cutting {
 }
 
 /// A bar on stderr that counts chunks.
-pub fn bar(chunks: usize) -> ProgressBar {
+fn bar(chunks: usize) -> ProgressBar {
     let bar = ProgressBar::new(chunks as u64);
     let style = "{bar:30} {pos}/{len} chunks  {eta} left  {msg}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
@@ -83,7 +84,8 @@ pub fn bar(chunks: usize) -> ProgressBar {
 impl Eval {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
-        let reference = self.reference.as_deref().map(|path| self.input.open_other(path)).transpose()?;
+        let reference =
+            self.reference.as_deref().map(|path| open(path, &self.input.options(false))).transpose()?;
         let found = self.running.pool()?.install(|| self.measure(&source, reference.as_ref()))?;
         let scores = &found.0;
         let summary = scores.summary().expect("there is at least one chunk");
@@ -119,7 +121,7 @@ impl Eval {
     fn measure(&self, source: &Source, reference: Option<&Source>) -> Result<(Scores, Option<String>)> {
         let options = Options { exact: self.running.exact, isa: None };
         let network = Network::new(source, options)?;
-        let tokenizer = evaluate::tokenizer(source)?;
+        let tokenizer = Tokenizer::of(source)?;
         let text = Text::read(&self.text, &tokenizer)?;
         let cut = self.cutting.cut();
         let chunks = evaluate::cut(&text.tokens, text.first, cut)?;

@@ -7,22 +7,25 @@ use clap::Args;
 use formats::model::Encoding;
 use serde_json::json;
 
-use super::fit::usual_context;
-use super::options::{Input, apart, files};
+use super::args::Input;
+use super::args::{Types, types};
 use super::print;
-use super::sensitivity;
-use super::types::{self, Types, types};
-use crate::disk::{self, NewFile};
-use crate::error::Result;
-use crate::fit::{Choices, Freedom};
-use crate::memory::{Runtime, Use};
-use crate::plan::{self, Wishes, scheme};
-use crate::report::html::page;
-use crate::report::plans::{Point, frontier};
-use crate::report::{self, Table};
-use crate::runner::CacheKind;
-use crate::sensitivity::{Sensitivity, quick};
-use crate::source::Source;
+use ggufkit::Result;
+use ggufkit::allocate;
+use ggufkit::allocate::default_context;
+use ggufkit::allocate::{Choices, SearchSpace};
+use ggufkit::disk::refuse_overwriting;
+use ggufkit::disk::{self, NewFile};
+use ggufkit::memory::{Runtime, Use};
+use ggufkit::plan::{self, PlanOptions};
+use ggufkit::report::html::page;
+use ggufkit::report::plans::{Point, frontier};
+use ggufkit::runner::KvType;
+use ggufkit::scheme;
+use ggufkit::sensitivity;
+use ggufkit::sensitivity::{Sensitivity, quick};
+use ggufkit::source::Source;
+use ggufkit::text::{self, Table};
 
 /// `ggufkit frontier`.
 #[derive(Debug, Args)]
@@ -36,7 +39,7 @@ pub struct Frontier {
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
     /// Types to choose from
-    #[arg(long, value_name = "TYPES", default_value = types::USUAL, value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL, value_parser = types)]
     types: Types,
     /// Tokens of the context whose memory is shown; 4096 if not given, or the model's own if that is shorter
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -72,22 +75,22 @@ impl Frontier {
     pub fn run(&self) -> Result<()> {
         let source = self.input.open()?;
         if let Some(path) = &self.report {
-            apart(path, files(&source).chain(self.sensitivity.as_deref()))?;
+            refuse_overwriting(path, source.paths().chain(self.sensitivity.as_deref()))?;
             drop(NewFile::create(path, 0)?);
         }
         let known = match &self.sensitivity {
             Some(path) => sensitivity::read(path)?,
             None => quick::guess(&source)?,
         };
-        let freedom = Freedom { types: &self.types.0, named: true, sensitivity: &known, prices: &[] };
-        let mut wishes = wishes();
-        let choices = Choices::find(&source, &mut wishes, freedom)?;
+        let freedom = SearchSpace { types: &self.types.0, named: true, sensitivity: &known, prices: &[] };
+        let mut options = options();
+        let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
         let context = match self.context {
             Some(context) => context,
-            None => usual_context(&source),
+            None => default_context(&source),
         };
-        let how = Use { runtime: Runtime::LlamaCpp, context, kv: CacheKind::F16 };
+        let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
         // Of some models the memory is not known.
         let beside = match self.context {
             Some(_) => Some(choices.beside(how)?),
@@ -109,8 +112,8 @@ impl Frontier {
             .collect();
         let mut schemes = Vec::new();
         for scheme in scheme::all() {
-            wishes.scheme = Some(scheme.clone());
-            let Ok(plan) = plan::plan(&source, &wishes) else { continue };
+            options.scheme = Some(scheme.clone());
+            let Ok(plan) = plan::plan(&source, &options) else { continue };
             // Types of which nothing is known have no place in the picture.
             let Some(kld) = predicted(&known, &plan) else { continue };
             let tensors = plan.layout.tensors.iter().map(|t| t.place.len).sum();
@@ -121,7 +124,7 @@ impl Frontier {
             schemes.push(Known { size, least });
         }
         schemes.sort_by_key(|s| s.size.bytes);
-        let (heading, about) = (heading(context), report::visible(&known.summary()));
+        let (heading, about) = (heading(context), text::visible(&known.summary()));
         let shown = thinned(&points, self.rows as usize);
         let rows: Vec<Vec<String>> = shown.iter().map(|s| row(s)).collect();
         let beside_rows: Vec<Vec<String>> = schemes
@@ -168,15 +171,15 @@ impl Frontier {
     }
 }
 
-fn wishes() -> Wishes {
+fn options() -> PlanOptions {
     // Sizes do not depend on it, and most of what is chosen here is made with it.
-    Wishes {
+    PlanOptions {
         // Nothing is written there.
         out: "all sizes of a model.gguf".into(),
         importance: true,
         allow_requantize: true,
         force: true,
-        ..Wishes::default()
+        ..PlanOptions::default()
     }
 }
 
@@ -197,10 +200,10 @@ fn heading(context: u64) -> Vec<String> {
 
 fn row(s: &Size) -> Vec<String> {
     vec![
-        report::bytes(s.bytes),
+        text::bytes(s.bytes),
         format!("{:.2}", s.bits),
         format!("{:.6}", s.kld),
-        s.memory.map_or(String::new(), report::bytes),
+        s.memory.map_or(String::new(), text::bytes),
     ]
 }
 

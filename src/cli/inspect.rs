@@ -8,14 +8,14 @@ use formats::metadata::Value;
 use formats::model::Tensor;
 use serde_json::json;
 
-use super::fit::usual_context;
-use super::options::Input;
+use super::args::Input;
 use super::print;
-use crate::error::Result;
-use crate::memory::{Memory, Runtime, Shape, Use};
-use crate::report::{self, Table, visible};
-use crate::runner::CacheKind;
-use crate::source::Source;
+use ggufkit::Result;
+use ggufkit::allocate::default_context;
+use ggufkit::memory::{Memory, Runtime, Shape, Use};
+use ggufkit::runner::KvType;
+use ggufkit::source::Source;
+use ggufkit::text::{self, Table, visible};
 
 /// `ggufkit inspect`.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ impl Inspect {
         let tensors = &source.model.tensors;
         let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
         let shape = Shape::read(&source.model.metadata, vocab)?;
-        let context = self.context.unwrap_or_else(|| usual_context(&source));
+        let context = self.context.unwrap_or_else(|| default_context(&source));
         let weights = tensors.iter().map(|t| t.place.len).sum();
         let mut table = Table::new(&[
             "runs in",
@@ -71,10 +71,10 @@ impl Inspect {
         ]);
         let mut all = Vec::new();
         for (runtime, name) in Runtime::ALL {
-            for kv in [CacheKind::F16, CacheKind::Q8_0].into_iter().filter(|kv| shape.keeps(*kv)) {
+            for kv in [KvType::F16, KvType::Q8_0].into_iter().filter(|kv| shape.keeps(*kv)) {
                 let m = Memory::of(&shape, weights, Use { runtime, context, kv });
                 let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
-                table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(report::bytes)));
+                table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(text::bytes)));
                 all.push(json!({
                     "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.cache, "compute": m.compute,
                     "vocabulary": m.vocabulary, "process": m.process, "resident": m.resident(), "total": m.total(),
@@ -109,10 +109,10 @@ fn as_text(source: &Source, all: bool) -> String {
         1 => String::new(),
         n => format!(" in {n} files"),
     };
-    let _ = writeln!(text, ", {}{files}", report::bytes(source.bytes()));
+    let _ = writeln!(text, ", {}{files}", text::bytes(source.bytes()));
     if weights > 0 {
         let bits = 8.0 * data as f64 / weights as f64;
-        let (tensors, weights) = (report::count(model.tensors.len() as u64), report::count(weights));
+        let (tensors, weights) = (text::count(model.tensors.len() as u64), text::count(weights));
         let _ = writeln!(text, "{tensors} tensors, {weights} weights, {bits:.2} bits per weight");
     }
 
@@ -130,7 +130,7 @@ fn as_text(source: &Source, all: bool) -> String {
     }
     let mut table = Table::new(&["type", "tensors", "weights", "size"]);
     for (name, tensors, weights, bytes) in types {
-        table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes)]);
+        table.row([name, text::count(tensors), text::count(weights), text::bytes(bytes)]);
     }
     if !table.is_empty() {
         let _ = write!(text, "\n{table}");
@@ -150,8 +150,8 @@ fn as_text(source: &Source, all: bool) -> String {
     if all {
         let mut table = Table::new(&["tensor", "shape", "type", "bytes", "file", "offset"]);
         for t in &model.tensors {
-            let (bytes, offset) = (report::count(t.place.len), report::count(t.place.offset));
-            let shape = report::shape(&t.shape);
+            let (bytes, offset) = (text::count(t.place.len), text::count(t.place.offset));
+            let shape = text::shape(&t.shape);
             table.row([
                 t.name.clone(),
                 shape,

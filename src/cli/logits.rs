@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::options::{Input, Running};
+use super::args::{Input, Running};
 use super::print;
-use crate::disk::{self, NewFile};
-use crate::error::{Error, Result};
-use crate::runner::{Network, Options, Run, State, forward};
+use ggufkit::disk::{self, NewFile};
+use ggufkit::runner::{Network, Options, Run, State, forward};
+use ggufkit::{Error, Result};
 
 /// Writes a model's logits behind each of some tokens: a safetensors file with `ids` (i64, `[tokens]`) and `logits`
 /// (f32, `[tokens, vocabulary]`).

@@ -1,5 +1,7 @@
 //! The command line: one file per command. The only place that prints.
 
+mod allocation;
+mod args;
 mod bench;
 mod calibrate;
 mod compare;
@@ -7,17 +9,14 @@ mod convert;
 mod demo;
 mod edit;
 mod eval;
-mod fit;
 mod frontier;
 mod inspect;
 mod logits;
-mod options;
 mod outcome;
-mod rounding;
+mod progress;
 mod run;
 mod sensitivity;
 mod split;
-mod types;
 mod verify;
 
 use std::io::Write;
@@ -25,8 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{Error, Result};
-use crate::report::visible;
+use ggufkit::text::visible;
+use ggufkit::{Error, Result};
 use kernels::Isa;
 
 /// Convert and quantize language-model weights: GGUF, safetensors and llama2.c, in either byte order.

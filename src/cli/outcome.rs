@@ -1,6 +1,7 @@
 //! What becomes of a model's tensors, in words and tables: planned, and done.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use formats::block::DType;
 use formats::container::safetensors::typed;
@@ -8,12 +9,12 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
-use super::fit;
-use crate::fit::Fitted;
-use crate::plan::{self, Plan};
-use crate::quantize::Outcome;
-use crate::report::{self, Table, visible};
-use crate::source::Source;
+use super::allocation::allocation_json;
+use ggufkit::allocate::Allocation;
+use ggufkit::outcome::Outcome;
+use ggufkit::plan::{self, Plan};
+use ggufkit::source::Source;
+use ggufkit::text::{self, Table, visible};
 
 /// Three values for each weight are enough for models trained that way, and for no others.
 pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
@@ -29,6 +30,29 @@ pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
         ),
         _ => String::new(),
     }
+}
+
+/// The files that were written, what became of the tensors, and what the user should know.
+pub fn written(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Duration) -> String {
+    let mut text = String::new();
+    for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
+        let _ = writeln!(text, "{}", path.display());
+    }
+    if !plan.layout.tensors.is_empty() {
+        text += &by_type(source, plan, outcomes);
+    }
+    let (before, after) = (text::bytes(source.bytes()), text::bytes(plan.bytes()));
+    let bits = match plan.layout.tensors.len() {
+        0 => String::new(),
+        _ => format!("{:.2} bits per weight, ", plan.bits_per_weight()),
+    };
+    let _ = writeln!(text, "{before} → {after}, {bits}{:.1} s", elapsed.as_secs_f64());
+    text += &importance(plan);
+    text += &methods(plan, outcomes);
+    text += &remarks(plan);
+    text += &not_ternary(plan, outcomes);
+    text += &run_hint(plan);
+    text
 }
 
 /// How many tensors became what, and what that did to them.
@@ -50,48 +74,9 @@ pub fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
     for (name, tensors, weights, bytes, outcome) in rows {
         let error =
             if outcome.error > 0.0 { format!("{:.3} %", 100.0 * outcome.relative()) } else { "0".into() };
-        table.row([name, report::count(tensors), report::count(weights), report::bytes(bytes), error]);
+        table.row([name, text::count(tensors), text::count(weights), text::bytes(bytes), error]);
     }
     table.to_string()
-}
-
-/// Tokens for each column of a matrix with which feedback has nearly its whole effect, and with which making up for what
-/// earlier layers have lost has.
-const ENOUGH: [u64; 2] = [24, 72];
-
-/// Whether nothing of the text can be spared to judge by.
-pub fn few_chunks(plan: &Plan) -> Option<String> {
-    let s = plan.sequential.as_ref()?;
-    let chunks = s.chunks.tokens.len();
-    (chunks < s.method.hold).then(|| {
-        format!(
-            "of {chunks} chunks none is held out: losses are those on the tokens that matrices were made for ({} do)",
-            s.method.hold
-        )
-    })
-}
-
-/// Whether the text is short for feedback.
-pub fn few_tokens(plan: &Plan) -> Option<String> {
-    let tokens = plan.sequential.as_ref().filter(|s| s.method.feedback)?.chunks.count() as u64;
-    let made = plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
-    let widest = made.max_by_key(|t| t.cols())?;
-    let cols = widest.cols();
-    (tokens < ENOUGH[1] * cols).then(|| {
-        let per = tokens / cols;
-        let effect = match per {
-            _ if per < ENOUGH[0] => "more brings more",
-            _ => "more brings a little more",
-        };
-        format!(
-            "the text has {} tokens, {:.1} for each column of {}: {effect} (nearly all is had with {} to {})",
-            report::count(tokens),
-            tokens as f64 / cols as f64,
-            widest.name,
-            ENOUGH[0],
-            ENOUGH[1],
-        )
-    })
 }
 
 /// Which ways of making matrices were taken, and what they lose, over what the plain search with importance does.
@@ -115,7 +100,7 @@ pub fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
         table.row([
             method.into(),
             dtype.name().into(),
-            report::count(count),
+            text::count(count),
             number(mean),
             number(best),
             number(worst),
@@ -177,17 +162,17 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
             Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
             None => step.rule.clone(),
         };
-        let (size, from) = (report::count(t.place.len), source.stored_as(step.source));
-        table.row([t.name.clone(), report::shape(&t.shape), from, t.encoding.name(), size, rule]);
+        let (size, from) = (text::count(t.place.len), source.stored_as(step.source));
+        table.row([t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]);
     }
     let mut text = table.to_string();
     for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
-        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(len));
+        let _ = writeln!(text, "{}: {} bytes", path.display(), text::count(len));
     }
     for (path, bytes) in &plan.extra {
-        let _ = writeln!(text, "{}: {} bytes", path.display(), report::count(bytes.len() as u64));
+        let _ = writeln!(text, "{}: {} bytes", path.display(), text::count(bytes.len() as u64));
     }
-    let (before, after) = (report::bytes(source.bytes()), report::bytes(plan.bytes()));
+    let (before, after) = (text::bytes(source.bytes()), text::bytes(plan.bytes()));
     let _ = writeln!(
         text,
         "{before} → {after}, {:.2} bits per weight; nothing was written",
@@ -195,19 +180,19 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
     );
     text += &importance(plan);
     text += &remarks(plan);
-    text + &there(plan)
+    text + &run_hint(plan)
 }
 
 /// What to do with the result on the machine that it is for.
-pub fn there(plan: &Plan) -> String {
-    plan.there.as_ref().map_or(String::new(), |there| format!("there: {}\n", report::visible(there)))
+pub fn run_hint(plan: &Plan) -> String {
+    plan.run_hint.as_ref().map_or(String::new(), |there| format!("there: {}\n", text::visible(there)))
 }
 
 pub fn plan_json(
     source: &Source,
     plan: &Plan,
     outcomes: Option<&[Outcome]>,
-    fitted: Option<&Fitted>,
+    allocation: Option<&Allocation>,
 ) -> String {
     let tensors = plan.steps.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (step, t))| {
         let mut entry = json!({
@@ -249,8 +234,8 @@ pub fn plan_json(
         "tensors": tensors.collect::<Vec<_>>(),
         "notes": plan.notes,
     });
-    if let Some(fitted) = fitted {
-        value["fit"] = fit::as_json(fitted);
+    if let Some(allocation) = allocation {
+        value["fit"] = allocation_json(allocation);
     }
     format!("{value:#}\n")
 }

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::options::{Input, Running, usage};
-use crate::chat::{Message, Template};
-use crate::error::{Error, Result};
-use crate::report::visible;
-use crate::runner::sample::{Sampler, Settings};
-use crate::runner::{Network, Options, Run as Tokens, State, forward};
-use crate::source::Source;
-use crate::tokenizer::{Stream, Tokenizer};
+use super::args::{Input, Running};
+use ggufkit::chat::{Message, Template};
+use ggufkit::runner::sample::{Sampler, Settings};
+use ggufkit::runner::{Network, Options, Run as Tokens, State, forward};
+use ggufkit::source::Source;
+use ggufkit::text::visible;
+use ggufkit::tokenizer::{Stream, Tokenizer};
+use ggufkit::{Error, Result};
 
 /// The context of a chat that goes on, if the model's is not smaller and nothing is said.
 const CHAT_CONTEXT: usize = 4096;
@@ -197,7 +197,7 @@ impl Run {
             Some(n) if n > model => {
                 let key = format!("{}.context_length", network.config.arch.name);
                 let why = format!("--context {n}: the model was made for {model} tokens ({key})");
-                return Err(usage(why).or(format!("--context {model}, or less")));
+                return Err(Error::usage(why).or(format!("--context {model}, or less")));
             }
             Some(n) => n,
             None => model.min(wanted),

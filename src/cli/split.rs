@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use formats::container::gguf;
 
+use super::args::{Input, Resources};
 use super::convert::carry_out;
-use super::options::{Input, Resources, usage};
-use crate::error::Result;
-use crate::plan::{self, Wishes};
-use crate::report::parse_bytes;
+use ggufkit::plan::{self, PlanOptions};
+use ggufkit::text::parse_bytes;
+use ggufkit::{Error, Result};
 
 /// `ggufkit split`.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ impl Split {
         let split = match (self.max_size, self.max_tensors) {
             (Some(bytes), _) => gguf::Split::Bytes(bytes),
             (_, Some(n)) => gguf::Split::Tensors(n as usize),
-            _ => return Err(usage("say --max-size SIZE or --max-tensors N")),
+            _ => return Err(Error::usage("say --max-size SIZE or --max-tensors N")),
         };
         rewrite(&self.input, &self.out, split, &self.resources, self.json)
     }
@@ -76,7 +76,7 @@ fn rewrite(
     json: bool,
 ) -> Result<()> {
     let source = input.open_for(out)?;
-    let wishes = Wishes { out: out.to_path_buf(), split, ..Wishes::default() };
-    let plan = plan::plan(&source, &wishes)?;
+    let options = PlanOptions { out: out.to_path_buf(), split, ..PlanOptions::default() };
+    let plan = plan::plan(&source, &options)?;
     carry_out(&source, &plan, resources.limits(), json)
 }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::options::Input;
+use super::args::Input;
 use super::print;
-use crate::error::{Error, Result};
-use crate::quantize::Outcome;
-use crate::report::{Table, visible};
-use crate::source::{self, Source};
-use crate::verify::{Comparison, Finding, unmatched, verify};
+use ggufkit::outcome::Outcome;
+use ggufkit::source::Source;
+use ggufkit::text::{Table, visible};
+use ggufkit::verify::{Comparison, Finding, unmatched, verify};
+use ggufkit::{Error, Result};
 
 /// `ggufkit verify`.
 #[derive(Debug, Args)]
@@ -34,12 +34,12 @@ impl Verify {
     pub fn run(&self) -> Result<()> {
         // By itself a checkpoint is checked as it is; compared, under the names that both sides share.
         let source = if self.against.is_some() { self.input.open()? } else { self.input.open_as_filed()? };
-        let options = source::Options {
+        let options = ggufkit::Options {
             no_mmap: self.input.no_mmap,
             pre_tokenizer: self.input.pre_tokenizer.clone(),
             ..Default::default()
         };
-        let reference = self.against.as_deref().map(|p| Source::open(p, &options)).transpose()?;
+        let reference = self.against.as_deref().map(|p| ggufkit::open(p, &options)).transpose()?;
         let findings = verify(&source, reference.as_ref())?;
         let unmatched = reference.as_ref().map(|r| unmatched(&source, r)).unwrap_or_default();
         let compared = reference.is_some();

@@ -1,17 +1,13 @@
 //! What result a program on some machine needs (`--for`): the container, the byte order, the types, and what it cannot use.
 
-mod limits;
 mod list;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
 use formats::block::DType;
-use formats::model::{ByteOrder, Encoding};
+use formats::model::ByteOrder;
 
-use crate::error::{Error, Result};
-use crate::plan::{Plan, Target, scheme};
+use crate::scheme::Container;
 
 pub use list::MACHINES;
 
@@ -103,12 +99,12 @@ impl Machine {
         MACHINES.iter().find(|m| m.name.eq_ignore_ascii_case(name))
     }
 
-    /// The container as plans have it.
-    pub fn target(&self) -> Target {
+    /// The container.
+    pub fn container(&self) -> Container {
         match self.reads {
-            Reads::Gguf => Target::Gguf,
-            Reads::Llama2c { .. } => Target::Llama2c,
-            Reads::Expansion { .. } => Target::Expansion,
+            Reads::Gguf => Container::Gguf,
+            Reads::Llama2c { .. } => Container::Llama2c,
+            Reads::Expansion { .. } => Container::Expansion,
         }
     }
 
@@ -119,54 +115,5 @@ impl Machine {
             Types::Only(all) => all.contains(&dtype),
             Types::But(none) => !none.contains(&dtype),
         }
-    }
-
-    /// Checks that the machine can use what is planned; what should be known beside that goes to the plan's notes.
-    ///
-    /// # Errors
-    /// What it cannot use, with the way out.
-    pub fn check(&self, plan: &mut Plan) -> Result<()> {
-        // A vocabulary alone is what it is.
-        if plan.layout.files.is_empty() {
-            return Ok(());
-        }
-        for t in &plan.layout.tensors {
-            let usable = match t.encoding {
-                // Vectors are f32 everywhere.
-                Encoding::Blocks(DType::F32) if t.shape.len() < 2 => true,
-                Encoding::Blocks(dtype) => self.takes(dtype),
-                Encoding::I2S => self.scheme == scheme::I2_S,
-                Encoding::Int8Groups { .. } => true,
-            };
-            if !usable {
-                let mut usable: Vec<&str> = match self.types {
-                    Types::Only(all) => all.iter().map(|d| d.name()).collect(),
-                    _ => vec!["q4_k_m", "q4_0", "q8_0", "f16"],
-                };
-                if self.scheme == scheme::I2_S {
-                    usable.insert(0, scheme::I2_S);
-                }
-                return Err(self
-                    .refuses(format!("tensor {} is {}", t.name, t.encoding.name()))
-                    .or(format!("take one of these: {}", usable.join(", "))));
-            }
-        }
-        for limit in self.limits {
-            limits::check(self, *limit, plan)?;
-        }
-        Ok(())
-    }
-
-    /// Says that it cannot use something.
-    fn refuses(&self, why: String) -> Error {
-        Error::refused(format!("{why}, which {} cannot use ({})", self.name, self.what))
-    }
-
-    /// What to do there with the files of a plan; nothing, if that is a vocabulary alone.
-    pub fn advice(&self, plan: &Plan) -> Option<String> {
-        let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let model = name(plan.paths.first()?);
-        let tokenizer = plan.extra.first().map_or("tokenizer.bin".into(), |p| name(&p.0));
-        Some(self.there.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
     }
 }

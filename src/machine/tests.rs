@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::scheme;
+use crate::scheme;
 use formats::model::ByteOrder::{Big, Little};
 
 #[test]
@@ -15,7 +15,7 @@ fn the_list_makes_sense() {
         match m.reads {
             Reads::Llama2c { version: 0, .. } | Reads::Expansion { .. } => assert_eq!(base, DType::F32),
             Reads::Llama2c { version, .. } => assert_eq!((version, base), (2, DType::Q8_0)),
-            Reads::Gguf => assert!(matches!(m.target(), Target::Gguf)),
+            Reads::Gguf => assert!(matches!(m.container(), Container::Gguf)),
         }
     }
     assert_eq!(Machine::find("abacus"), None);

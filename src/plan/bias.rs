@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use formats::block::DType;
 use formats::model::{Encoding, Place, Tensor};
 
-use super::{Step, Target};
+use super::{Container, Step};
 use crate::error::{Error, Result};
 use crate::source::Source;
 
@@ -36,15 +36,17 @@ pub(crate) fn is_one(name: &str) -> bool {
 /// A target whose readers do not take them; NVFP4, with whose scales llama.cpp takes no biases.
 pub(super) fn add(
     source: &Source,
-    target: Target,
+    target: Container,
     steps: Vec<Step>,
     tensors: Vec<Tensor>,
 ) -> Result<(Vec<Step>, Vec<Tensor>)> {
     let architecture = source.model.metadata.text("general.architecture").unwrap_or_default();
-    if target != Target::Gguf || architecture != TAKES {
+    if target != Container::Gguf || architecture != TAKES {
         let why = match target {
-            Target::Gguf => format!("{architecture} models have no place for biases that they did not have"),
-            Target::Safetensors | Target::Llama2c | Target::Expansion => {
+            Container::Gguf => {
+                format!("{architecture} models have no place for biases that they did not have")
+            }
+            Container::Safetensors | Container::Llama2c | Container::Expansion => {
                 "only GGUF files take biases that were not there".into()
             }
         };

@@ -2,21 +2,18 @@
 //! first weight is read.
 
 pub(crate) mod bias;
+mod container;
 pub mod edit;
-pub mod facts;
-pub mod recipe;
-pub mod role;
+mod machine;
 pub mod rounding;
-pub mod rule;
 pub mod scales;
-pub mod scheme;
 #[cfg(test)]
 mod snapshots;
 mod steps;
-mod target;
 pub mod ternary;
 
-pub use target::{is_folder, target};
+pub use crate::scheme::{Choice, Container};
+pub use container::{container, is_folder};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,47 +25,21 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
 use regex::Regex;
 
-use crate::calibrate::sequential::Sequential;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
+use crate::scheme::{Scheme, is_integer};
 use crate::source::Source;
 use edit::Edit;
-use kernels;
 use rounding::{Rounding, Search};
 use scales::Scale;
-use scheme::Scheme;
-
-/// A type, or what the source has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// The source's type.
-    Keep,
-    /// This type.
-    To(DType),
-    /// bitnet.cpp's I2_S: one magnitude for a whole tensor.
-    I2S,
-}
-
-/// The container that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// `.gguf`.
-    Gguf,
-    /// `.safetensors`, or a folder of them with an index.
-    Safetensors,
-    /// llama2.c's `.bin`, with its tokenizer beside it.
-    Llama2c,
-    /// The same weights as an image for a memory expansion, in a folder with settings and vocabulary.
-    Expansion,
-}
 
 /// What the user asks for.
-#[derive(Debug, Default)]
-pub struct Wishes {
+#[derive(Debug, Clone, Default)]
+pub struct PlanOptions {
     /// Where the result goes.
     pub out: PathBuf,
     /// The container, if not by the ending of `out`.
-    pub target: Option<Target>,
+    pub container: Option<Container>,
     /// The scheme; `None` keeps every type that the container can hold.
     pub scheme: Option<Arc<Scheme>>,
     /// Rules that come before the scheme's, in order.
@@ -121,7 +92,7 @@ pub struct Step {
 /// Everything about the result but its weights.
 pub struct Plan {
     /// The container.
-    pub target: Target,
+    pub target: Container,
     /// A folder that is to be made for the files.
     pub folder: Option<PathBuf>,
     /// The byte order.
@@ -142,10 +113,8 @@ pub struct Plan {
     pub extra: Vec<(PathBuf, Vec<u8>)>,
     /// What the user should know.
     pub notes: Vec<String>,
-    /// How matrices are made one after another, where they are.
-    pub sequential: Option<Sequential>,
     /// What to do with the result on the machine that it is for.
-    pub there: Option<String>,
+    pub run_hint: Option<String>,
 }
 
 impl Plan {
@@ -168,62 +137,64 @@ impl Plan {
 /// # Errors
 /// What the target cannot hold, a quantized source without leave, with `strict` a row that no block divides, a
 /// pattern that matches nothing.
-pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
+pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let model = &source.model;
-    let target = target(model, wishes)?;
+    let target = container(model, options)?;
     let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();
-    if source.export.is_some() && !wishes.edits.is_empty() {
+    if source.export.is_some() && !options.edits.is_empty() {
         return Err(Error::usage(
             "a checkpoint's settings are in its config.json, which --set does not reach",
         )
         .or("change config.json in the result, or set the value in a GGUF first and convert that"));
     }
-    for edit in &wishes.edits {
+    for edit in &options.edits {
         edit.apply(&mut metadata)?;
     }
 
     let (steps, tensors): (Vec<_>, Vec<_>) = match target {
-        Target::Llama2c | Target::Expansion => target::llama2c_steps(model, wishes, &metadata, &mut notes)?,
-        _ => steps::steps(source, wishes, target, &metadata)?,
+        Container::Llama2c | Container::Expansion => {
+            container::llama2c_steps(model, options, &metadata, &mut notes)?
+        }
+        _ => steps::steps(source, options, target, &metadata)?,
     }
     .into_iter()
     .unzip();
-    let (steps, tensors) = match wishes.rounding.bias {
+    let (steps, tensors) = match options.rounding.bias {
         true => bias::add(source, target, steps, tensors)?,
         false => (steps, tensors),
     };
     let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
-    if wishes.strict {
+    if options.strict {
         refuse_fallbacks(&steps, &tensors)?;
     }
-    check_sources(model, wishes, &steps, &tensors)?;
+    check_sources(model, options, &steps, &tensors)?;
     if !source.weightless {
-        ternary::refuse_others(source, wishes.force, &steps, &tensors)?;
+        ternary::refuse_others(source, options.force, &steps, &tensors)?;
     }
-    notes.extend(steps::blind(wishes, &steps, &tensors));
-    let search = rounding::search(&wishes.rounding, &steps, &tensors, &mut notes)?;
+    notes.extend(steps::blind(options, &steps, &tensors));
+    let search = rounding::search(&options.rounding, &steps, &tensors, &mut notes)?;
 
-    if target == Target::Safetensors {
-        target::refuse_packed(&tensors)?;
+    if target == Container::Safetensors {
+        container::refuse_packed(&tensors)?;
     }
     let order = match target {
-        Target::Safetensors | Target::Expansion => ByteOrder::Little,
-        _ => wishes.order.or(wishes.machine.map(|m| m.order)).unwrap_or(model.order),
+        Container::Safetensors | Container::Expansion => ByteOrder::Little,
+        _ => options.order.or(options.machine.map(|m| m.order)).unwrap_or(model.order),
     };
-    if target == Target::Gguf {
-        target::gguf_metadata(source, wishes, &steps, &tensors, &mut metadata, &mut notes)?;
-        rounding::gguf_metadata(&search, &wishes.edits, &mut metadata);
+    if target == Container::Gguf {
+        container::gguf_metadata(source, options, &steps, &tensors, &mut metadata, &mut notes)?;
+        rounding::gguf_metadata(&search, &options.edits, &mut metadata);
     }
     let (mut layout, paths, extra) =
-        target::place(source, wishes, target, order, &metadata, &tensors, &mut notes)?;
-    target::keep_tables(source, order, &mut layout)?;
-    target::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
-    if target == Target::Safetensors {
-        target::refuse_old_index(&paths, &extra)?;
+        container::place(source, options, target, order, &metadata, &tensors, &mut notes)?;
+    container::keep_tables(source, order, &mut layout)?;
+    container::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
+    if target == Container::Safetensors {
+        container::refuse_old_index(&paths, &extra)?;
     }
     let folder =
-        (wishes.out.to_string_lossy().ends_with('/') && !wishes.out.exists()).then(|| wishes.out.clone());
+        (options.out.to_string_lossy().ends_with('/') && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {
         target,
         folder,
@@ -236,23 +207,22 @@ pub fn plan(source: &Source, wishes: &Wishes) -> Result<Plan> {
         paths,
         extra,
         notes,
-        sequential: None,
-        there: None,
+        run_hint: None,
     };
-    if let Some(machine) = wishes.machine {
-        machine.check(&mut plan)?;
-        plan.there = machine.advice(&plan);
+    if let Some(machine) = options.machine {
+        machine::check(machine, &mut plan)?;
+        plan.run_hint = machine::run_hint(machine, &plan);
     }
     Ok(plan)
 }
 
 /// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
 /// f32 only, and Hugging Face's checkpoints have one type for all, where that loses nothing.
-fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option<DType>) -> Result<DType> {
+fn keep_vector(source: &Source, i: usize, d: DType, target: Container, main: Option<DType>) -> Result<DType> {
     let float = matches!(d, DType::F16 | DType::BF16 | DType::F64);
     match (target, main) {
-        (Target::Gguf, _) if source.hub.is_some() && float => Ok(DType::F32),
-        (Target::Safetensors, Some(main @ (DType::F16 | DType::BF16)))
+        (Container::Gguf, _) if source.hub.is_some() && float => Ok(DType::F32),
+        (Container::Safetensors, Some(main @ (DType::F16 | DType::BF16)))
             if source.export.is_some() && d == DType::F32 =>
         {
             let n = source.model.tensors[i].elements();
@@ -266,12 +236,6 @@ fn keep_vector(source: &Source, i: usize, d: DType, target: Target, main: Option
         }
         _ => Ok(d),
     }
-}
-
-/// Whether a type holds integers: indices and codes, no weights.
-pub(crate) fn is_integer(d: DType) -> bool {
-    use DType::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};
-    matches!(d, Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
 }
 
 fn refuse_fallbacks(steps: &[Step], tensors: &[Tensor]) -> Result<()> {
@@ -300,7 +264,7 @@ fn refuse_fallbacks(steps: &[Step], tensors: &[Tensor]) -> Result<()> {
 }
 
 /// Whatever is to change must be decodable, and may be quantized again only with leave.
-fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
+fn check_sources(model: &Model, options: &PlanOptions, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
     for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
         let (name, from, to) = (&model.tensors[step.source].name, step.from.name(), t.encoding.name());
         if let Encoding::Blocks(dtype) = step.from
@@ -314,7 +278,7 @@ fn check_sources(model: &Model, wishes: &Wishes, steps: &[Step], tensors: &[Tens
         // From one ternary type to another the codes stay.
         let both_ternary = ternary::is_ternary(step.from) && ternary::is_ternary(t.encoding);
         let again = !step.from.is_plain() && !t.encoding.is_plain() && !both_ternary;
-        if again && !wishes.allow_requantize {
+        if again && !options.allow_requantize {
             return Err(Error::refused(format!(
                 "tensor {name} is quantized already ({from}); making {to} of it adds the errors of both"
             ))

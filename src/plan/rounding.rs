@@ -12,11 +12,11 @@ use formats::model::{Encoding, Tensor};
 
 use super::Step;
 use super::edit::Edit;
-use super::scheme::{Role, role};
 use crate::error::{Error, Result};
+use crate::scheme::{Role, role};
 
 /// What the user asks for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Rounding {
     /// What the model's activations say, if they were measured.
     pub importance: Option<Statistics>,
@@ -92,14 +92,14 @@ impl Known {
 /// # Errors
 /// Statistics of another model: of other sizes, or without a name in common.
 pub(super) fn search(
-    wishes: &Rounding,
+    options: &Rounding,
     steps: &[Step],
     tensors: &[Tensor],
     notes: &mut Vec<String>,
 ) -> Result<Search> {
-    let Rounding { objective, effort, method, bias, .. } = *wishes;
+    let Rounding { objective, effort, method, bias, .. } = *options;
     let search = Search { objective, effort, method, bias, ..Search::default() };
-    let Some(statistics) = &wishes.importance else { return Ok(search) };
+    let Some(statistics) = &options.importance else { return Ok(search) };
     let file = &statistics.file;
     notes.extend(statistics.notes.iter().cloned());
     let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use formats::block::DType;
 use formats::model::{Encoding, Place, Tensor};
 
-use super::{Step, Target};
+use super::{Container, Step};
 use crate::source::{Source, scales, stacked};
 
 /// The rule of steps that make such a scale.
@@ -63,7 +63,7 @@ fn is_read(architecture: &str, name: &str) -> bool {
 /// Gives matrices that become NVFP4 their scales, and takes those of others away, whose weights have them already.
 pub(super) fn adjust(
     source: &Source,
-    target: Target,
+    target: Container,
     steps: Vec<Step>,
     tensors: Vec<Tensor>,
 ) -> (Vec<Step>, Vec<Tensor>, Vec<Scale>) {
@@ -80,7 +80,7 @@ pub(super) fn adjust(
             continue;
         }
         let scale = scales::name_of(&t.name)
-            .filter(|_| target == Target::Gguf && t.encoding == PACKED && step.from != PACKED)
+            .filter(|_| target == Container::Gguf && t.encoding == PACKED && step.from != PACKED)
             .filter(|name| is_read(architecture, &t.name) && !names.contains(name.as_str()));
         let (weight, from, shape) = (step.source, Encoding::Blocks(DType::F32), vec![stacked(&t)]);
         new_steps.push(step);

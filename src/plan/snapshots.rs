@@ -11,8 +11,9 @@ use std::path::Path;
 use formats::metadata::Value;
 use formats::model::Model;
 
-use super::facts::tests::model;
-use super::{Wishes, plan, scheme};
+use super::{PlanOptions, plan};
+use crate::scheme;
+use crate::scheme::facts::tests::model;
 use crate::source::Source;
 
 /// A model of the snapshots: file, architecture, and the lengths of rows by a part of the tensor's name; the first
@@ -139,8 +140,9 @@ fn plans_are_those_of_llama_cpps_snapshots() {
         for (kind, own, others) in &sections {
             let scheme = scheme::find(kind).unwrap_or_else(|| panic!("{kind} is no scheme of ours"));
             assert_eq!(scheme.base.name(), own, "{kind}");
-            let wishes = Wishes { out: "x.gguf".into(), scheme: Some(scheme), ..Wishes::default() };
-            let found = plan(&source, &wishes).unwrap();
+            let options =
+                PlanOptions { out: "x.gguf".into(), scheme: Some(scheme), ..PlanOptions::default() };
+            let found = plan(&source, &options).unwrap();
             plans += 1;
             for (t, step) in found.layout.tensors.iter().zip(&found.steps) {
                 let wanted = others.get(&t.name).unwrap_or(own);

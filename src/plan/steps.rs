@@ -4,10 +4,11 @@ use formats::block::DType;
 use formats::metadata::Metadata;
 use formats::model::{Encoding, Place, Tensor};
 
-use super::facts::{Seen, is_vector};
-use super::role::{Role, role, role_in};
-use super::{Choice, Step, Target, Wishes, is_integer, keep_vector, scheme, target};
+use super::{Choice, Container, PlanOptions, Step, container, keep_vector};
 use crate::error::{Error, Result};
+use crate::scheme::facts::{Seen, is_vector};
+use crate::scheme::role::{Role, role, role_in};
+use crate::scheme::{self, is_integer};
 use crate::source::Source;
 
 /// The rules for what no scheme quantizes.
@@ -19,17 +20,17 @@ const KEPT: &str = "kept";
 /// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
 pub(super) fn steps(
     source: &Source,
-    wishes: &Wishes,
-    target: Target,
+    options: &PlanOptions,
+    target: Container,
     metadata: &Metadata,
 ) -> Result<Vec<(Step, Tensor)>> {
     let model = &source.model;
-    let main = target::main_type(&model.tensors);
-    let seen = Seen::new(model, metadata, wishes.importance);
-    let mut used = vec![false; wishes.tensors.len()];
+    let main = container::main_type(&model.tensors);
+    let seen = Seen::new(model, metadata, options.importance);
+    let mut used = vec![false; options.tensors.len()];
     let mut out = Vec::with_capacity(model.tensors.len());
     for (i, t) in model.tensors.iter().enumerate() {
-        let (choice, mut rule) = choose(&seen, i, t, wishes, &mut used);
+        let (choice, mut rule) = choose(&seen, i, t, options, &mut used);
         let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
         let mut wanted = None;
         let encoding = match choice {
@@ -48,15 +49,15 @@ pub(super) fn steps(
                 Encoding::Blocks(fits)
             }
         };
-        let encoding = match (encoding, &wishes.scheme) {
+        let encoding = match (encoding, &options.scheme) {
             (Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64), Some(s)) if left_alone => {
                 match target {
                     // llama.cpp wants what is never quantized in f32, whatever the matrices are.
-                    Target::Gguf => Encoding::Blocks(DType::F32),
+                    Container::Gguf => Encoding::Blocks(DType::F32),
                     _ => Encoding::Blocks(s.base),
                 }
             }
-            (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Target::Safetensors => {
+            (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Container::Safetensors => {
                 Encoding::Blocks(s.base)
             }
             (Encoding::Blocks(d), None) if rule == KEPT && (is_vector(t) || seen.role(i) == Role::Exempt) => {
@@ -72,7 +73,7 @@ pub(super) fn steps(
         out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
     }
     if let Some(i) = used.iter().position(|u| !u) {
-        return Err(Error::usage(format!("--tensor {}: no tensor has such a name", wishes.tensors[i].0)));
+        return Err(Error::usage(format!("--tensor {}: no tensor has such a name", options.tensors[i].0)));
     }
     Ok(out)
 }
@@ -86,8 +87,8 @@ fn refuse_rows(t: &Tensor) -> Result<()> {
     Err(Error::refused(why).or("give it another type: --tensor REGEX=TYPE"))
 }
 
-fn choose(seen: &Seen, i: usize, t: &Tensor, wishes: &Wishes, used: &mut [bool]) -> (Choice, String) {
-    for (i, (pattern, choice)) in wishes.tensors.iter().enumerate() {
+fn choose(seen: &Seen, i: usize, t: &Tensor, options: &PlanOptions, used: &mut [bool]) -> (Choice, String) {
+    for (i, (pattern, choice)) in options.tensors.iter().enumerate() {
         if pattern.is_match(&t.name) {
             used[i] = true;
             return (*choice, format!("--tensor {pattern}"));
@@ -96,32 +97,32 @@ fn choose(seen: &Seen, i: usize, t: &Tensor, wishes: &Wishes, used: &mut [bool])
     let subject = seen.subject(i, t);
     let embedding = role_in(&t.name, &seen.facts.arch) == Role::Embedding;
     let asked = match (embedding, subject.role) {
-        (true, role) => wishes.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
-            let output = wishes.output.filter(|_| role == Role::Output);
+        (true, role) => options.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
+            let output = options.output.filter(|_| role == Role::Output);
             output.map(|c| (c, "--output-type (the embedding is the output)"))
         }),
-        (false, Role::Output) => wishes.output.map(|c| (c, "--output-type")),
+        (false, Role::Output) => options.output.map(|c| (c, "--output-type")),
         _ => None,
     };
     if let Some((choice, rule)) = asked {
         return (choice, rule.into());
     }
-    match &wishes.scheme {
+    match &options.scheme {
         None => (Choice::Keep, KEPT.into()),
         _ if is_vector(t) => (Choice::Keep, VECTOR.into()),
         _ if subject.role == Role::Exempt => (Choice::Keep, EXEMPT.into()),
         _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
-        Some(s) if wishes.pure => (Choice::To(s.base), "pure".into()),
+        Some(s) if options.pure => (Choice::To(s.base), "pure".into()),
         Some(s) => s.choose(&subject),
     }
 }
 
 /// What to say of types that spend too few bits to do without the importance of weights.
-pub(super) fn blind(wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Option<String> {
-    if wishes.importance {
+pub(super) fn blind(options: &PlanOptions, steps: &[Step], tensors: &[Tensor]) -> Option<String> {
+    if options.importance {
         return None;
     }
-    let scheme = wishes.scheme.as_ref().map(|s| s.name.as_str());
+    let scheme = options.scheme.as_ref().map(|s| s.name.as_str());
     let mut types: Vec<&str> = Vec::new();
     let mut count = 0;
     for (_, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
@@ -147,14 +148,14 @@ pub(super) fn blind(wishes: &Wishes, steps: &[Step], tensors: &[Tensor]) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::tests::model;
     use super::*;
     use crate::plan::{Plan, plan};
+    use crate::scheme::facts::tests::model;
     use formats::metadata::Value;
     use regex::Regex;
 
     /// The plan for a GGUF of these tensors, with four heads for each key/value head.
-    fn planned(tensors: &[(&str, &[u64])], wishes: Wishes) -> Result<Plan> {
+    fn planned(tensors: &[(&str, &[u64])], options: PlanOptions) -> Result<Plan> {
         let settings = [
             ("general.architecture", Value::text("llama")),
             ("llama.block_count", Value::U32(16)),
@@ -163,12 +164,12 @@ mod tests {
         ];
         let mut source = Source::new("x.gguf".as_ref(), model(tensors, &settings), Vec::new());
         source.weightless = true;
-        plan(&source, &Wishes { out: "out.gguf".into(), ..wishes })
+        plan(&source, &PlanOptions { out: "out.gguf".into(), ..options })
     }
 
     /// Type and rule of each tensor.
-    fn chosen(tensors: &[(&str, &[u64])], wishes: Wishes) -> Vec<(String, String)> {
-        let plan = planned(tensors, wishes).unwrap();
+    fn chosen(tensors: &[(&str, &[u64])], options: PlanOptions) -> Vec<(String, String)> {
+        let plan = planned(tensors, options).unwrap();
         let types = plan.layout.tensors.iter().map(|t| t.encoding.name());
         types.zip(plan.steps).map(|(t, s)| (t, s.rule)).collect()
     }
@@ -191,9 +192,9 @@ mod tests {
 
     #[test]
     fn every_step_names_its_rule() {
-        let wishes = Wishes { scheme: scheme::find("q4_k_m"), ..Wishes::default() };
+        let options = PlanOptions { scheme: scheme::find("q4_k_m"), ..PlanOptions::default() };
         is(
-            &chosen(SOME, wishes),
+            &chosen(SOME, options),
             &[
                 ("q6_k", "q4_k_m: output"),
                 ("q4_k", "q4_k_m"),
@@ -221,43 +222,44 @@ mod tests {
         ];
         // I2_S is for bitnet.cpp's architectures only.
         for s in scheme::all().iter().filter(|s| s.name != scheme::I2_S) {
-            let wishes = || Wishes { scheme: scheme::find(&s.name), ..Wishes::default() };
+            let options = || PlanOptions { scheme: scheme::find(&s.name), ..PlanOptions::default() };
             // Only llama.cpp's names have scales of their own.
-            let mut ours = chosen(SOME, wishes());
+            let mut ours = chosen(SOME, options());
             ours.retain(|step| step.1 != "scale of a tensor");
-            assert_eq!(chosen(hub, wishes()), ours, "{}", s.name);
+            assert_eq!(chosen(hub, options()), ours, "{}", s.name);
         }
     }
 
     #[test]
     fn the_users_wishes_come_before_the_scheme() {
         let tensor = |pattern: &str, choice| (Regex::new(pattern).unwrap(), choice);
-        let wishes = || Wishes {
+        let options = || PlanOptions {
             scheme: scheme::find("q4_k_m"),
             tensors: vec![
                 tensor("blk.0.ffn", Choice::To(DType::Q8_0)),
                 tensor("blk", Choice::Keep),
                 tensor("token", Choice::To(DType::Q5_0)),
             ],
-            ..Wishes::default()
+            ..PlanOptions::default()
         };
         is(
-            &chosen(SOME, Wishes { output: Some(Choice::To(DType::BF16)), pure: true, ..wishes() })[..3],
+            &chosen(SOME, PlanOptions { output: Some(Choice::To(DType::BF16)), pure: true, ..options() })
+                [..3],
             &[("bf16", "--output-type"), ("q5_0", "--tensor token"), ("f16", "--tensor blk")],
         );
-        let found = chosen(SOME, Wishes { embedding: Some(Choice::Keep), ..wishes() });
+        let found = chosen(SOME, PlanOptions { embedding: Some(Choice::Keep), ..options() });
         is(&found[4..6], &[("q8_0", "--tensor blk.0.ffn"), ("q8_0", "--tensor blk.0.ffn")]);
         assert_eq!(found[1].1, "--tensor token");
-        let unused = Wishes { tensors: vec![tensor("nothing", Choice::Keep)], ..wishes() };
+        let unused = PlanOptions { tensors: vec![tensor("nothing", Choice::Keep)], ..options() };
         assert!(planned(SOME, unused).is_err_and(|e| e.to_string().contains("--tensor nothing")));
         // An embedding that is the output.
-        let tied = Wishes {
+        let tied = PlanOptions {
             output: Some(Choice::To(DType::BF16)),
             scheme: scheme::find("q4_k_m"),
-            ..Wishes::default()
+            ..PlanOptions::default()
         };
         is(&chosen(&SOME[1..2], tied), &[("bf16", "--output-type (the embedding is the output)")]);
-        let tied = Wishes { scheme: scheme::find("q4_k_m"), ..Wishes::default() };
+        let tied = PlanOptions { scheme: scheme::find("q4_k_m"), ..PlanOptions::default() };
         is(&chosen(&SOME[1..2], tied), &[("q6_k", "q4_k_m: output")]);
     }
 
@@ -268,23 +270,27 @@ mod tests {
             ("blk.0.attn_q.weight", &[256, 896]),
             ("blk.0.attn_k.weight", &[256, 100]),
         ];
-        let wishes = |strict| Wishes { scheme: scheme::find("q4_k_m"), strict, ..Wishes::default() };
-        let plan = planned(odd, wishes(false)).unwrap();
+        let options =
+            |strict| PlanOptions { scheme: scheme::find("q4_k_m"), strict, ..PlanOptions::default() };
+        let plan = planned(odd, options(false)).unwrap();
         let types: Vec<_> = plan.layout.tensors.iter().map(|t| t.encoding.name()).collect();
         assert_eq!(types, ["q6_k", "q5_0", "f16"]);
         let wanted: Vec<_> = plan.steps.iter().map(|s| s.wanted).collect();
         assert_eq!(wanted, [None, Some(DType::Q4_K), Some(DType::Q4_K)]);
-        let why = planned(odd, wishes(true)).err().unwrap().to_string();
+        let why = planned(odd, options(true)).err().unwrap().to_string();
         assert!(why.contains("896") && why.contains("q4_k") && why.contains("blk.0.attn_k.weight"), "{why}");
     }
 
     #[test]
     fn importance_decides_and_its_lack_is_told() {
-        let wishes =
-            |name, importance| Wishes { scheme: scheme::find(name), importance, ..Wishes::default() };
-        let down = |importance| chosen(SOME, wishes("q4_0", importance))[4].0.clone();
+        let options = |name, importance| PlanOptions {
+            scheme: scheme::find(name),
+            importance,
+            ..PlanOptions::default()
+        };
+        let down = |importance| chosen(SOME, options("q4_0", importance))[4].0.clone();
         assert_eq!([down(false), down(true)], ["q4_0", "q4_1"]);
-        let notes = |name, importance| planned(SOME, wishes(name, importance)).unwrap().notes;
+        let notes = |name, importance| planned(SOME, options(name, importance)).unwrap().notes;
         assert!(
             notes("iq2_xs", false).iter().any(|n| n.starts_with("1 tensor becomes iq2_xs without")),
             "{:?}",
@@ -299,7 +305,8 @@ mod tests {
     #[test]
     fn file_types_are_named_in_the_result() {
         for (name, number) in [("q4_k_m", 15), ("iq3_xs", 22), ("mxfp4_moe", 38)] {
-            let plan = planned(SOME, Wishes { scheme: scheme::find(name), ..Wishes::default() }).unwrap();
+            let plan =
+                planned(SOME, PlanOptions { scheme: scheme::find(name), ..PlanOptions::default() }).unwrap();
             assert_eq!(plan.metadata.get("general.file_type"), Some(&Value::U32(number)), "{name}");
         }
     }

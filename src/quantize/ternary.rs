@@ -3,10 +3,11 @@
 use formats::block::i2_s;
 use formats::model::{Encoding, Tensor};
 
+use super::PIECE;
 use super::weights::Weights;
-use super::{Outcome, PIECE, not_finite, sums};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
+use crate::outcome::{Outcome, not_finite, sums};
 use crate::plan::Plan;
 
 /// A band's codes, where they go, its outcome, and the magnitude of its weights: 0 where all are zero.

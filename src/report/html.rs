@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::compare::{Candidate, Comparison, nats, percent, range, rate, with_error};
+use super::compare::{nats, percent, range, rate, with_error};
 use super::svg::{class, escape};
-use super::{bytes, count};
 use super::{plans, plots};
+use crate::evaluate::comparison::{Candidate, Comparison};
 use crate::score::stats::Estimate;
+use crate::text::{bytes, count};
 
 /// Colours that stay apart for most colour-blind eyes and in grey; marks and dashes tell series apart as well.
 const STYLE: &str = include_str!("page.css");

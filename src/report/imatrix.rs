@@ -8,7 +8,7 @@ use calibration::summary::{FEW_TOKENS, cosine_similarity};
 use calibration::{Statistics, Summary, Warning};
 use serde_json::{Value, json};
 
-use super::{Table, count, visible};
+use crate::text::{Table, count, visible};
 
 /// Remarks that are shown; of more, the number.
 const SHOWN: usize = 8;

@@ -1,8 +1,9 @@
 //! Pictures of plans: which type each matrix has, what errors in it cost, and what was predicted.
 
-use super::compare::{Candidate, Comparison, nats, shorten};
+use super::compare::{nats, shorten};
 use super::plots::{Area, TEXT, WIDTH, axes, best_place, tick_label};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
+use crate::evaluate::comparison::{Candidate, Comparison};
 use formats::block::DType;
 
 /// The colour of a type among those that there are, from red for the fewest bits to blue for the most.
@@ -217,7 +218,7 @@ pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
     while largest / unit >= 1024 {
         unit *= 1024;
     }
-    let unit_name = super::bytes(unit);
+    let unit_name = crate::text::bytes(unit);
     let unit_name = unit_name.rsplit(' ').next().unwrap_or_default().to_string();
     let size = |p: &Point| p.bytes as f64 / unit as f64;
     let area = Area { left: 84.0, top: 14.0, right: WIDTH - 20.0, bottom: 440.0 };
@@ -234,7 +235,7 @@ pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
     let places: Vec<_> = shown.iter().map(|p| (x.at(size(p)), y.at(p.kld))).collect();
     let mut taken: Vec<Area> = Vec::new();
     for (p, &(px, py)) in shown.iter().zip(&places) {
-        svg.mark(1, (px, py), 4.0, &format!("{}: {}, {}", p.name, super::bytes(p.bytes), nats(p.kld)));
+        svg.mark(1, (px, py), 4.0, &format!("{}: {}, {}", p.name, crate::text::bytes(p.bytes), nats(p.kld)));
         taken.push(Area { left: px - 5.0, top: py - 5.0, right: px + 5.0, bottom: py + 5.0 });
     }
     for (p, &at) in shown.iter().zip(&places) {
@@ -245,7 +246,9 @@ pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
     let middle = (area.left + area.right) / 2.0;
     svg.text("axis", (middle, area.bottom + 38.0), Anchor::Middle, &format!("file size, {unit_name}"));
     svg.upright("axis", (14.0, (area.top + area.bottom) / 2.0), "predicted KL divergence, nats (log scale)");
-    let list: Vec<_> =
-        schemes.iter().map(|p| format!("{} {} {}", p.name, super::bytes(p.bytes), nats(p.kld))).collect();
+    let list: Vec<_> = schemes
+        .iter()
+        .map(|p| format!("{} {} {}", p.name, crate::text::bytes(p.bytes), nats(p.kld)))
+        .collect();
     svg.finish("frontier", "Size against predicted divergence", &list.join("; "))
 }

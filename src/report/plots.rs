@@ -1,8 +1,9 @@
 //! The report's pictures.
 
-use super::bytes;
-use super::compare::{Candidate, Comparison, nats, percent, range, shorten};
+use super::compare::{nats, percent, range, shorten};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
+use crate::evaluate::comparison::{Candidate, Comparison};
+use crate::text::bytes;
 
 /// The width of all pictures, in pixels.
 pub(super) const WIDTH: f64 = 960.0;

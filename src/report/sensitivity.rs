@@ -1,8 +1,8 @@
 //! Sensitivities as a table.
 
-use super::Table;
-use crate::plan::scheme::{Role, role};
+use crate::scheme::{Role, role};
 use crate::sensitivity::Sensitivity;
+use crate::text::Table;
 
 /// By kinds of matrices: what each probe costs, of all layers together.
 pub fn table(s: &Sensitivity) -> String {
@@ -27,7 +27,7 @@ pub fn table(s: &Sensitivity) -> String {
             table.row([
                 kind.name().to_string(),
                 probes.len().to_string(),
-                super::count(weights),
+                crate::text::count(weights),
                 types.join(", "),
                 format!("{:.4} %", 100.0 * error),
                 format!("{kld:.6}"),

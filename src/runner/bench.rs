@@ -6,7 +6,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::ParallelSlice;
 use serde::Serialize;
 
-use super::{CacheKind, Network, Run, State, forward};
+use super::{KvType, Network, Run, State, forward};
 use crate::error::Result;
 use kernels::float;
 
@@ -22,7 +22,7 @@ pub struct Plan {
     /// Tokens of a prompt that are taken in at a time.
     pub batch: usize,
     /// How keys and values are kept.
-    pub kv: CacheKind,
+    pub kv: KvType,
 }
 
 /// The median of several measurements and how far they lie apart.

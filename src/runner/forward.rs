@@ -34,7 +34,7 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
     let epsilon = config.epsilon as f32;
     let tokens: Vec<u32> = runs.iter().flat_map(|r| r.tokens).copied().collect();
     check(network, state, runs, &tokens)?;
-    let turns = turns(network, state, runs);
+    let rope = rope_table(network, state, runs);
     let mut count = tokens.len();
 
     let mut x = vec![0f32; count * hidden];
@@ -59,8 +59,12 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
             |jobs| multiply(inputs, &normed, jobs),
             [(&layer.q, &mut q[..]), (&layer.k, &mut k[..]), (&layer.v, &mut v[..])],
         );
-        each(count, &mut q, |t, q| turn(network, layer.q_norm.as_deref(), &turns[t * head..][..head], q));
-        each(count, &mut k, |t, k| turn(network, layer.k_norm.as_deref(), &turns[t * head..][..head], k));
+        each(count, &mut q, |t, q| {
+            apply_rope(network, layer.q_norm.as_deref(), &rope[t * head..][..head], q)
+        });
+        each(count, &mut k, |t, k| {
+            apply_rope(network, layer.k_norm.as_deref(), &rope[t * head..][..head], k)
+        });
         attend(network, state, runs, n, &q, &k, &v, &mut mixed);
         if n + 1 == network.layers.len() {
             // What is left is between a token and its logits.
@@ -124,7 +128,7 @@ fn pick(rows: &mut Vec<f32>, wanted: &[usize], len: usize) {
 }
 
 /// For every token the cosines, then the sines, of its position's angles.
-pub(super) fn turns(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
+pub(super) fn rope_table(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
     let (angles, size) = &network.angles;
     let mut all = Vec::new();
     for run in runs {
@@ -189,13 +193,13 @@ pub(super) fn add_bias(isa: kernels::Isa, out: &mut [f32], bias: &[f32]) {
 }
 
 /// The norm of heads, where there is one, and the rotation.
-pub(super) fn turn(network: &Network, weight: Option<&[f32]>, turns: &[f32], heads: &mut [f32]) {
-    for head in heads.chunks_exact_mut(turns.len()) {
+pub(super) fn apply_rope(network: &Network, weight: Option<&[f32]>, rope: &[f32], heads: &mut [f32]) {
+    for head in heads.chunks_exact_mut(rope.len()) {
         if let Some(weight) = weight {
             let before = head.to_vec();
             float::rms_norm(network.isa, &before, weight, network.config.epsilon as f32, head);
         }
-        float::rotate(network.isa, head, turns, network.halves);
+        float::rotate(network.isa, head, rope, network.halves);
     }
 }
 

@@ -5,7 +5,7 @@ use formats::block::DType;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-use super::forward::{Run, add, add_bias, attend, each, norm, norm_in_place, turn, turns};
+use super::forward::{Run, add, add_bias, apply_rope, attend, each, norm, norm_in_place, rope_table};
 use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::network::{Layer, Linear, Network};
 use super::state::{Sequence, State};
@@ -17,7 +17,7 @@ use kernels::{Isa, float};
 
 /// The places in a layer where matrices take their inputs, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Site {
+pub enum Tap {
     /// Queries, keys and values.
     Attention,
     /// The attention's output.
@@ -28,7 +28,7 @@ pub enum Site {
     Down,
 }
 
-impl Site {
+impl Tap {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Attention, Self::Output, Self::FeedForward, Self::Down];
 
@@ -97,37 +97,37 @@ impl Dense {
     }
 }
 
-/// The matrices of a site as floats, in the order of [`Site::matrices`].
-pub fn dense(network: &Network, layer: usize, site: Site) -> Vec<Dense> {
-    linears(&network.layers[layer], site).into_iter().map(Dense::new).collect()
+/// The matrices of a tap as floats, in the order of [`Tap::matrices`].
+pub fn dense(network: &Network, layer: usize, tap: Tap) -> Vec<Dense> {
+    linears(&network.layers[layer], tap).into_iter().map(Dense::new).collect()
 }
 
-fn linears<'n, 'a>(layer: &'n Layer<'a>, site: Site) -> Vec<&'n Linear<'a>> {
-    match site {
-        Site::Attention => vec![&layer.q, &layer.k, &layer.v],
-        Site::Output => vec![&layer.o],
-        Site::FeedForward => vec![&layer.gate, &layer.up],
-        Site::Down => vec![&layer.down],
+fn linears<'n, 'a>(layer: &'n Layer<'a>, tap: Tap) -> Vec<&'n Linear<'a>> {
+    match tap {
+        Tap::Attention => vec![&layer.q, &layer.k, &layer.v],
+        Tap::Output => vec![&layer.o],
+        Tap::FeedForward => vec![&layer.gate, &layer.up],
+        Tap::Down => vec![&layer.down],
     }
 }
 
 impl Network<'_> {
-    /// Columns of the matrices of a site.
-    pub fn width(&self, site: Site) -> usize {
-        linears(&self.layers[0], site)[0].matrix.cols
+    /// Columns of the matrices of a tap.
+    pub fn width(&self, tap: Tap) -> usize {
+        linears(&self.layers[0], tap)[0].matrix.cols
     }
 
-    /// Whether a second norm stands before a site's matrices.
-    pub fn has_sub_norm(&self, layer: usize, site: Site) -> bool {
+    /// Whether a second norm stands before a tap's matrices.
+    pub fn has_sub_norm(&self, layer: usize, tap: Tap) -> bool {
         let layer = &self.layers[layer];
-        match site {
-            Site::Output => layer.attn_sub_norm.is_some(),
-            Site::Down => layer.ffn_sub_norm.is_some(),
-            Site::Attention | Site::FeedForward => false,
+        match tap {
+            Tap::Output => layer.attn_sub_norm.is_some(),
+            Tap::Down => layer.ffn_sub_norm.is_some(),
+            Tap::Attention | Tap::FeedForward => false,
         }
     }
 
-    /// The numbers of a tensor that makes a site's input: a norm's weight, or a matrix or bias of values or of up.
+    /// The numbers of a tensor that makes a tap's input: a norm's weight, or a matrix or bias of values or of up.
     ///
     /// # Panics
     /// If it is none of these.
@@ -240,9 +240,9 @@ impl Network<'_> {
                 Run { sequence, tokens }
             })
             .collect();
-        let turns = turns(self, &state, &runs);
-        each(count, &mut q, |t, q| turn(self, l.q_norm.as_deref(), &turns[t * head..][..head], q));
-        each(count, &mut k, |t, k| turn(self, l.k_norm.as_deref(), &turns[t * head..][..head], k));
+        let rope = rope_table(self, &state, &runs);
+        each(count, &mut q, |t, q| apply_rope(self, l.q_norm.as_deref(), &rope[t * head..][..head], q));
+        each(count, &mut k, |t, k| apply_rope(self, l.k_norm.as_deref(), &rope[t * head..][..head], k));
         let mut mixed = vec![0f32; q.len()];
         attend(self, &mut state, &runs, 0, &q, &k, &v, &mut mixed);
         if let Some(weight) = &l.attn_sub_norm {

@@ -35,7 +35,7 @@ pub struct Network<'a> {
     pub(super) output: Option<Matrix<'a>>,
     pub(super) output_norm: Vec<f32>,
     pub(super) layers: Vec<Layer<'a>>,
-    /// The angles by which a position turns the pairs of a head, and what turned vectors are multiplied by.
+    /// The angles by which a position rope the pairs of a head, and what turned vectors are multiplied by.
     pub(super) angles: (Vec<f64>, f64),
     pub(super) halves: bool,
     pub(super) relu2: bool,

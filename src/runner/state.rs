@@ -1,7 +1,7 @@
 //! What a run remembers.
 
 use super::linear::Inputs;
-use super::{CacheKind, Network};
+use super::{KvType, Network};
 use crate::error::{Error, Result};
 use kernels::attention::Head;
 
@@ -22,11 +22,11 @@ impl State {
     /// No tokens yet, of `sequences` of up to `capacity` tokens each. Memory grows with the tokens.
     ///
     /// # Errors
-    /// [`CacheKind::Q8_0`] for heads that 32 does not divide.
-    pub fn new(network: &Network, kind: CacheKind, sequences: usize, capacity: usize) -> Result<Self> {
+    /// [`KvType::Q8_0`] for heads that 32 does not divide.
+    pub fn new(network: &Network, kind: KvType, sequences: usize, capacity: usize) -> Result<Self> {
         let config = &network.config;
         let dim = config.head as usize;
-        if kind == CacheKind::Q8_0 && !dim.is_multiple_of(32) {
+        if kind == KvType::Q8_0 && !dim.is_multiple_of(32) {
             let why = format!("a q8_0 cache needs heads of a multiple of 32, and these are of {dim}");
             return Err(Error::usage(why).or("--kv f16"));
         }

@@ -65,7 +65,6 @@ mod tests {
     use formats::container::gguf;
     use formats::metadata::{Metadata, Value};
     use formats::model::{ByteOrder, Encoding, Place};
-    use kernels;
 
     /// A source with one tensor, all of whose codes and scale are told.
     fn made(folder: &std::path::Path, cols: u64, codes: &[u8], scale: f32) -> Source {

@@ -6,16 +6,16 @@ use formats::model::Tensor;
 use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::*;
 use crate::arch::Config;
+use crate::source::Source;
 use crate::source::view::RowOrder;
-use crate::source::{self, Source};
 use kernels::Isa;
 
 fn demo() -> Source {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
-    Source::open(&path, &source::Options::default()).unwrap()
+    crate::open(&path, &crate::Options::default()).unwrap()
 }
 
-fn logits(source: &Source, options: Options, kv: CacheKind, parts: &[&[u32]]) -> Vec<f32> {
+fn logits(source: &Source, options: Options, kv: KvType, parts: &[&[u32]]) -> Vec<f32> {
     let network = Network::new(source, options).unwrap();
     let mut state = State::new(&network, kv, 1, 64).unwrap();
     let mut all = Vec::new();
@@ -119,11 +119,11 @@ fn logits_are_those_of_the_definition() {
     let source = demo();
     let truth = plainly(&source, &TOKENS);
     let exact = Options { exact: true, isa: None };
-    let all = logits(&source, exact, CacheKind::F32, &[&TOKENS]);
+    let all = logits(&source, exact, KvType::F32, &[&TOKENS]);
     assert!(distance(&all, &truth) < 1e-5, "{}", distance(&all, &truth));
-    let parts = logits(&source, exact, CacheKind::F32, &[&TOKENS[..1], &TOKENS[1..8], &TOKENS[8..]]);
+    let parts = logits(&source, exact, KvType::F32, &[&TOKENS[..1], &TOKENS[1..8], &TOKENS[8..]]);
     assert!(distance(&parts, &truth) < 1e-5);
-    for (kv, near) in [(CacheKind::F16, 1e-2), (CacheKind::Q8_0, 5e-2)] {
+    for (kv, near) in [(KvType::F16, 1e-2), (KvType::Q8_0, 5e-2)] {
         let found = logits(&source, exact, kv, &[&TOKENS]);
         assert!(distance(&found, &truth) < near, "{kv:?} {}", distance(&found, &truth));
     }
@@ -148,7 +148,7 @@ fn tensors_with_scales_of_their_own() {
     }
     let truth = plainly(&source, &TOKENS);
     assert!(truth.iter().zip(&plain).any(|(x, y)| (x - y).abs() > 0.1), "the scales change something");
-    let found = logits(&source, Options { exact: true, isa: None }, CacheKind::F32, &[&TOKENS]);
+    let found = logits(&source, Options { exact: true, isa: None }, KvType::F32, &[&TOKENS]);
     assert!(distance(&found, &truth) < 1e-5, "{}", distance(&found, &truth));
 }
 
@@ -197,12 +197,12 @@ fn matrices_of_every_type() {
 fn sequences_do_not_see_each_other() {
     let source = demo();
     let network = Network::new(&source, Options::default()).unwrap();
-    let mut state = State::new(&network, CacheKind::F16, 2, 32).unwrap();
+    let mut state = State::new(&network, KvType::F16, 2, 32).unwrap();
     let runs = [Run { sequence: 1, tokens: &TOKENS[..7] }, Run { sequence: 0, tokens: &TOKENS[3..] }];
     let both = forward(&network, &mut state, &runs, &[6, 15]).unwrap();
     assert_eq!((state.len(0), state.len(1)), (9, 7));
     for (run, both) in runs.iter().zip(both.chunks(network.vocab())) {
-        let mut state = State::new(&network, CacheKind::F16, 1, 32).unwrap();
+        let mut state = State::new(&network, KvType::F16, 1, 32).unwrap();
         let last = run.tokens.len() - 1;
         let alone =
             forward(&network, &mut state, &[Run { sequence: 0, tokens: run.tokens }], &[last]).unwrap();
@@ -213,8 +213,7 @@ fn sequences_do_not_see_each_other() {
 #[test]
 fn every_set_and_any_number_of_threads_give_the_same_bits() {
     let source = demo();
-    let run =
-        |isa, exact| logits(&source, Options { exact, isa: Some(isa) }, CacheKind::F16, &[&TOKENS, &[5]]);
+    let run = |isa, exact| logits(&source, Options { exact, isa: Some(isa) }, KvType::F16, &[&TOKENS, &[5]]);
     for exact in [false, true] {
         let truth = run(Isa::Portable, exact);
         for isa in Isa::available() {
@@ -230,7 +229,7 @@ fn every_set_and_any_number_of_threads_give_the_same_bits() {
 fn what_cannot_be_computed_is_said() {
     let source = demo();
     let network = Network::new(&source, Options::default()).unwrap();
-    let mut state = State::new(&network, CacheKind::F16, 1, 4).unwrap();
+    let mut state = State::new(&network, KvType::F16, 1, 4).unwrap();
     let mut run = |tokens: &[u32]| forward(&network, &mut state, &[Run { sequence: 0, tokens }], &[0]);
     assert!(run(&[1024]).unwrap_err().to_string().contains("beyond the vocabulary"));
     assert!(run(&[1; 5]).unwrap_err().to_string().contains("more than a context of 4"));

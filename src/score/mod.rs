@@ -78,7 +78,7 @@ pub enum Unscorable {
     Empty,
     /// The text has a token that the vocabulary does not.
     #[error("token {target} of the text is not in the vocabulary of {vocab}")]
-    Target {
+    Container {
         /// The token.
         target: usize,
         /// The vocabulary's size.
@@ -159,7 +159,7 @@ pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<
 }
 
 fn at(row: &[f32], target: usize) -> Result<f64, Unscorable> {
-    row.get(target).map(|&x| f64::from(x)).ok_or(Unscorable::Target { target, vocab: row.len() })
+    row.get(target).map(|&x| f64::from(x)).ok_or(Unscorable::Container { target, vocab: row.len() })
 }
 
 fn same_length(reference: &[f32], candidate: &[f32]) -> Result<(), Unscorable> {

@@ -4,12 +4,12 @@ use formats::block::{DType, Encode};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::measure::{Changed, JUDGED, Judge, Layer, Measuring, finite, rows_of};
+use super::measure::{Changed, HeldOutLoss, JUDGED, Layer, Measuring, finite, rows_of};
 use super::{Matrix, Probe};
 use crate::calibrate::importance::Squares;
 use crate::error::Result;
-use crate::runner::CacheKind;
-use crate::runner::layerwise::{Site, dense};
+use crate::runner::KvType;
+use crate::runner::layerwise::{Tap, dense};
 use crate::runner::linear::Matrix as Stored;
 use crate::score::{against_logits, scored};
 use kernels::{self, Isa};
@@ -23,7 +23,7 @@ pub struct Ends {
     /// Of matrices, by index and probe.
     pub matrices: Vec<((usize, usize), f64)>,
     /// Of kinds of cache.
-    pub caches: Vec<(CacheKind, f64)>,
+    pub caches: Vec<(KvType, f64)>,
 }
 
 /// The output matrix as a probe.
@@ -57,7 +57,7 @@ impl Measuring<'_> {
         let index = self.found.len();
         let weights = decoded(output, &rows_of(output.rows));
         finite(&output.name, &weights, n)?;
-        let judge = Judge { isa: network.isa, cols: n, weights, inputs: &inputs };
+        let judge = HeldOutLoss { isa: network.isa, cols: n, weights, inputs: &inputs };
         let found = judge.all(self.types(n as u64), &how);
         let errors = found.iter().map(|e| (e.0, e.2)).collect();
         let mut matrix = Matrix {
@@ -91,7 +91,7 @@ impl Measuring<'_> {
         if tied {
             let ways: Vec<usize> = outputs.iter().filter_map(|o| o.way).collect();
             for layer in 0..network.depth() {
-                let weights: Layer = Site::ALL.map(|site| dense(network, layer, site));
+                let weights: Layer = Tap::ALL.map(|tap| dense(network, layer, tap));
                 ways.iter().try_for_each(|&way| self.advance(way, layer, &weights))?;
             }
         }

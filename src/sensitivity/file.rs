@@ -1,12 +1,14 @@
 //! Sensitivities as JSON.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use formats::block::DType;
 use serde::{Deserialize, Serialize};
 
 use super::{Matrix, Origin, Probe, Sensitivity};
-use crate::runner::CacheKind;
+use crate::error::Error;
+use crate::runner::KvType;
 
 /// What the file says that it is.
 const FORMAT: &str = "ggufkit sensitivity 1";
@@ -81,7 +83,7 @@ pub fn parse(text: &str) -> Result<Sensitivity, String> {
     }
     let mut cache = Vec::new();
     for (name, kld) in file.cache {
-        let kind = CacheKind::from_name(&name).ok_or_else(|| format!("{name:?} is no kind of cache"))?;
+        let kind = KvType::from_name(&name).ok_or_else(|| format!("{name:?} is no kind of cache"))?;
         cache.push((kind, number(kld, &name)?));
     }
     let From { texts, hash, context, chunks } = file.origin;
@@ -122,4 +124,22 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
         errors.push((dtype(&t, &name)?, number(x, &name)?));
     }
     Ok(Matrix { name, shape: e.shape, probes, errors })
+}
+
+/// Reads a file of sensitivities.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; [`Error::Refused`] if it is too long, or not what [`parse`] takes.
+pub fn read(path: &Path) -> Result<Sensitivity, Error> {
+    /// More than the names and numbers of any model.
+    const MOST: u64 = 1 << 28;
+    let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
+    if len > MOST {
+        return Err(Error::refused(format!("{}: {len} bytes are too many", path.display())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+    parse(&text).map_err(|why| {
+        Error::refused(format!("{}: {why}", path.display()))
+            .or("`ggufkit sensitivity MODEL TEXT -o FILE` makes such files")
+    })
 }

@@ -14,11 +14,11 @@ use super::{Matrix, Origin, Probe, Sensitivity};
 use crate::calibrate::choose::search;
 use crate::calibrate::importance::{Squares, too_large};
 use crate::calibrate::stream::Stream;
-use crate::calibrate::{Chunks, Room};
+use crate::calibrate::{Chunks, Scratch};
 use crate::error::{Error, Result};
-use crate::quantize::not_finite;
-use crate::runner::layerwise::{Dense, Site, dense};
-use crate::runner::{CacheKind, Network};
+use crate::outcome::not_finite;
+use crate::runner::layerwise::{Dense, Tap, dense};
+use crate::runner::{KvType, Network};
 use kernels::gemm::{View, product};
 use kernels::{self, Isa};
 
@@ -54,17 +54,17 @@ pub(super) enum Changed {
     /// The matrix with this index, as this probe.
     Matrix(usize, usize),
     /// The cache of all layers.
-    Cache(CacheKind),
+    Cache(KvType),
 }
 
-/// The weights of a layer, by site.
+/// The weights of a layer, by tap.
 pub(super) type Layer = [Vec<Dense>; 4];
 
 pub(super) struct Measuring<'a> {
     pub network: &'a Network<'a>,
     pub chunks: &'a Chunks,
     pub wanted: Wanted<'a>,
-    room: &'a Room,
+    scratch: &'a Scratch,
     pub found: Vec<Matrix>,
     pub ways: Vec<Way>,
     /// Bytes of vectors that are in memory.
@@ -83,7 +83,7 @@ pub fn measure(
     network: &Network,
     chunks: &Chunks,
     wanted: Wanted,
-    room: &Room,
+    scratch: &Scratch,
     mut tick: impl FnMut(usize),
 ) -> Result<Sensitivity> {
     assert!(!wanted.probes.is_empty());
@@ -92,7 +92,7 @@ pub fn measure(
         let why = format!("token {t} is beyond the vocabulary of {vocab}");
         return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
     }
-    let mut m = Measuring { network, chunks, wanted, room, found: Vec::new(), ways: Vec::new(), held: 0 };
+    let mut m = Measuring { network, chunks, wanted, scratch, found: Vec::new(), ways: Vec::new(), held: 0 };
     m.begin()?;
     for layer in 0..network.depth() {
         m.layer(layer)?;
@@ -133,7 +133,7 @@ impl Measuring<'_> {
     fn stream(&mut self) -> Result<Stream> {
         let (tokens, hidden) = (self.chunks.count(), self.network.config.hidden as usize);
         self.held += (tokens * hidden * 4) as u64;
-        let scratch = (self.held > self.room.memory).then_some(&*self.room.scratch);
+        let scratch = (self.held > self.scratch.memory).then_some(&*self.scratch.folder);
         Stream::new(tokens, hidden, scratch)
     }
 
@@ -160,7 +160,7 @@ impl Measuring<'_> {
     pub fn probes(&self, cols: u64) -> Vec<DType> {
         let mut probes: Vec<DType> = Vec::new();
         for &p in self.wanted.probes {
-            let fits = crate::plan::scheme::fallback(p, cols);
+            let fits = crate::scheme::fallback(p, cols);
             if !probes.contains(&fits) {
                 probes.push(fits);
             }
@@ -182,8 +182,8 @@ impl Measuring<'_> {
         let (network, tokens) = (self.network, self.tokens());
         let at = |first: usize, count: usize| Ok(network.embed(&tokens[first..first + count]));
         self.way(Changed::Nothing, at)?;
-        for kind in [CacheKind::F16, CacheKind::Q8_0] {
-            if kind != CacheKind::Q8_0 || network.config.head.is_multiple_of(32) {
+        for kind in [KvType::F16, KvType::Q8_0] {
+            if kind != KvType::Q8_0 || network.config.head.is_multiple_of(32) {
                 self.way(Changed::Cache(kind), at)?;
             }
         }
@@ -240,7 +240,7 @@ impl Measuring<'_> {
 
     fn layer(&mut self, layer: usize) -> Result<()> {
         let network = self.network;
-        let mut weights: Layer = Site::ALL.map(|site| dense(network, layer, site));
+        let mut weights: Layer = Tap::ALL.map(|tap| dense(network, layer, tap));
         for matrix in weights.iter().flatten() {
             finite(&matrix.name, &matrix.weights, matrix.cols)?;
         }
@@ -248,43 +248,43 @@ impl Measuring<'_> {
         for i in 1..self.ways.len() {
             self.advance(i, layer, &weights)?;
         }
-        let mut squares = Site::ALL.map(|site| Squares::new(network.width(site)));
+        let mut squares = Tap::ALL.map(|tap| Squares::new(network.width(tap)));
         let mut inputs: [Vec<f32>; 4] = Default::default();
         let every = self.chunks.count().div_ceil(JUDGED);
         // The original stays before the layer until all ways have left it.
         let mut after = self.stream()?;
         for (first, lens) in self.batches() {
             let x = self.ways[0].x.read(first, lens.iter().sum())?;
-            let see = |site: Site, x: &[f32]| {
-                let (n, to) = (network.width(site), &mut inputs[site as usize]);
-                squares[site as usize].add(x);
+            let see = |tap: Tap, x: &[f32]| {
+                let (n, to) = (network.width(tap), &mut inputs[tap as usize]);
+                squares[tap as usize].add(x);
                 to.extend(x.chunks_exact(n).step_by(every).flatten());
             };
-            after.write(first, &through(network, layer, &lens, x, &weights, CacheKind::F32, see)?)?;
+            after.write(first, &through(network, layer, &lens, x, &weights, KvType::F32, see)?)?;
         }
-        for (site, squares) in Site::ALL.iter().zip(&squares) {
+        for (tap, squares) in Tap::ALL.iter().zip(&squares) {
             if squares.means().iter().any(|x| !x.is_finite()) {
-                return Err(too_large(layer, *site));
+                return Err(too_large(layer, *tap));
             }
         }
-        for site in Site::ALL {
-            for i in 0..weights[site as usize].len() {
-                let matrix = &weights[site as usize][i];
+        for tap in Tap::ALL {
+            for i in 0..weights[tap as usize].len() {
+                let matrix = &weights[tap as usize][i];
                 let known = self.known(&matrix.name, matrix.cols as u64)?;
-                let importance = known.unwrap_or_else(|| squares[site as usize].means());
+                let importance = known.unwrap_or_else(|| squares[tap as usize].means());
                 let how = Encode { importance: Some(&importance), ..self.wanted.how };
-                let judge = Judge::new(network, matrix, &inputs[site as usize]);
+                let judge = HeldOutLoss::new(network, matrix, &inputs[tap as usize]);
                 self.found.push(self.judged(&judge, matrix, &how));
                 let index = self.found.len() - 1;
                 for p in 0..self.found[index].probes.len() {
                     let dtype = self.found[index].probes[p].dtype;
-                    let matrix = &mut weights[site as usize][i];
+                    let matrix = &mut weights[tap as usize][i];
                     let (_, mut values) = search(network.isa, dtype, &matrix.weights, matrix.cols, &how);
                     std::mem::swap(&mut matrix.weights, &mut values);
                     self.leave_original(Changed::Matrix(index, p))?;
                     let last = self.ways.len() - 1;
                     self.advance(last, layer, &weights)?;
-                    std::mem::swap(&mut weights[site as usize][i].weights, &mut values);
+                    std::mem::swap(&mut weights[tap as usize][i].weights, &mut values);
                 }
             }
         }
@@ -296,7 +296,7 @@ impl Measuring<'_> {
     pub fn advance(&mut self, way: usize, layer: usize, weights: &Layer) -> Result<()> {
         for (first, lens) in self.batches() {
             let way = &mut self.ways[way];
-            let kind = if let Changed::Cache(kind) = way.what { kind } else { CacheKind::F32 };
+            let kind = if let Changed::Cache(kind) = way.what { kind } else { KvType::F32 };
             let x = way.x.read(first, lens.iter().sum())?;
             way.x.write(first, &through(self.network, layer, &lens, x, weights, kind, |_, _| {})?)?;
         }
@@ -304,7 +304,7 @@ impl Measuring<'_> {
     }
 
     /// A matrix's errors, with its probes yet without divergences.
-    fn judged(&self, judge: &Judge, matrix: &Dense, how: &Encode) -> Matrix {
+    fn judged(&self, judge: &HeldOutLoss, matrix: &Dense, how: &Encode) -> Matrix {
         let cols = matrix.cols as u64;
         let found = judge.all(self.types(cols), how);
         let probe = |dtype| Some(Probe { dtype, error: found.iter().find(|e| e.0 == dtype)?.1, kld: 0.0 });
@@ -323,25 +323,25 @@ pub(super) fn known_errors(types: Vec<DType>, error: impl Fn(DType) -> f64) -> V
     types.into_iter().map(|t| (t, error(t))).filter(|e| e.1.is_finite()).collect()
 }
 
-/// Takes vectors through a layer, and shows the inputs of its sites.
+/// Takes vectors through a layer, and shows the inputs of its taps.
 fn through(
     network: &Network,
     layer: usize,
     lens: &[usize],
     mut x: Vec<f32>,
     weights: &Layer,
-    kind: CacheKind,
-    mut see: impl FnMut(Site, &[f32]),
+    kind: KvType,
+    mut see: impl FnMut(Tap, &[f32]),
 ) -> Result<Vec<f32>> {
     let input = network.attention_input(layer, &x);
-    see(Site::Attention, &input);
+    see(Tap::Attention, &input);
     let mixed = network.mix(layer, lens, &input, &weights[0], kind)?;
-    see(Site::Output, &mixed);
+    see(Tap::Output, &mixed);
     network.add(&mut x, &weights[1][0], &mixed);
     let input = network.feed_forward_input(layer, &x);
-    see(Site::FeedForward, &input);
+    see(Tap::FeedForward, &input);
     let gated = network.gated(layer, &input, &weights[2]);
-    see(Site::Down, &gated);
+    see(Tap::Down, &gated);
     network.add(&mut x, &weights[3][0], &gated);
     Ok(x)
 }
@@ -354,14 +354,14 @@ pub(super) fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
 }
 
 /// Some rows of a matrix, and some of its inputs.
-pub(super) struct Judge<'a> {
+pub(super) struct HeldOutLoss<'a> {
     pub isa: Isa,
     pub cols: usize,
     pub weights: Vec<f32>,
     pub inputs: &'a [f32],
 }
 
-impl<'a> Judge<'a> {
+impl<'a> HeldOutLoss<'a> {
     fn new(network: &Network, matrix: &Dense, inputs: &'a [f32]) -> Self {
         let rows = rows_of(matrix.rows);
         let weights = rows.iter().flat_map(|r| &matrix.weights[r * matrix.cols..][..matrix.cols]).copied();

@@ -13,11 +13,26 @@ pub mod quick;
 #[cfg(test)]
 mod tests;
 
-use formats::block::DType;
+use std::path::Path;
 
-use crate::runner::CacheKind;
+use calibration::Statistics;
+use formats::block::{DType, Effort, Encode};
+use formats::model::Tensor;
 
-pub use file::{parse, print};
+use crate::calibrate::{Chunks, Scratch};
+use crate::error::Result;
+use crate::resources::{Limits, Watcher};
+use crate::runner::{KvType, Network, Options};
+use crate::source::Source;
+
+pub use file::{parse, print, read};
+
+/// Tokens of a chunk, unless another number is asked for.
+pub const DEFAULT_CONTEXT: usize = 256;
+
+/// The type that matrices are quantized to while the divergence is measured, unless others are asked for: its errors are
+/// well above those of rounding activations, and small enough that they add up.
+pub const DEFAULT_PROBE: DType = DType::Q3_K;
 
 /// What is known of a model.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -27,7 +42,7 @@ pub struct Sensitivity {
     /// Matrices, in the order of their computation.
     pub matrices: Vec<Matrix>,
     /// What keys and values kept in a kind of cache cost, in nats of KL divergence.
-    pub cache: Vec<(CacheKind, f64)>,
+    pub cache: Vec<(KvType, f64)>,
 }
 
 /// Where numbers are from.
@@ -109,7 +124,7 @@ impl Sensitivity {
     }
 
     /// What a kind of cache costs, in nats, where that is known.
-    pub fn cache(&self, kind: CacheKind) -> Option<f64> {
+    pub fn cache(&self, kind: KvType) -> Option<f64> {
         self.cache.iter().find(|c| c.0 == kind).map(|c| c.1)
     }
 
@@ -127,5 +142,51 @@ impl Sensitivity {
             true => "guessed from what matrices of their kinds usually are like".into(),
             false => format!("measured on {}, {chunks} chunks of {context} tokens", texts.join(", ")),
         }
+    }
+}
+
+/// What is measured, and with what.
+pub struct Measuring<'a> {
+    /// Types whose errors are computed.
+    pub types: &'a [DType],
+    /// Types that matrices are quantized to while the divergence is measured.
+    pub probes: &'a [DType],
+    /// Threads and memory.
+    pub limits: Limits,
+    /// The folder for activations that do not fit into memory.
+    pub folder: &'a Path,
+    /// An importance matrix that was measured before; else it is measured on the same text.
+    pub importance: Option<&'a Statistics>,
+}
+
+impl Measuring<'_> {
+    /// Measures an open model on a text.
+    ///
+    /// # Errors
+    /// A model that the runner cannot run, those of [`measure::measure`], and those of starting threads.
+    pub fn run(&self, source: &Source, chunks: &Chunks, watcher: &dyn Watcher) -> Result<Sensitivity> {
+        let network = Network::new(source, Options { exact: true, isa: None })?;
+        let scratch = Scratch { memory: self.limits.memory, folder: self.folder.to_path_buf() };
+        let wanted = measure::Wanted {
+            types: self.types,
+            probes: self.probes,
+            importance: self.importance,
+            how: Encode { importance: None, objective: None, effort: Effort::Normal },
+        };
+        // The output matrix counts as a layer.
+        let layers = network.depth() + 1;
+        watcher.layers(0, layers);
+        let tick = |done| watcher.layers(done, layers);
+        self.limits.pool()?.install(|| measure::measure(&network, chunks, wanted, &scratch, tick))
+    }
+}
+
+/// The number of chunks, unless another is asked for. Measuring takes weights times matrices, and little text does nearly
+/// as well as much.
+pub fn default_chunks(source: &Source) -> usize {
+    match source.model.tensors.iter().map(Tensor::elements).fold(0, u64::saturating_add) {
+        0..50_000_000 => 16,
+        50_000_000..1_000_000_000 => 4,
+        _ => 2,
     }
 }

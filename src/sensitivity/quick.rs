@@ -9,8 +9,8 @@ use formats::model::Tensor;
 
 use super::{Matrix, Origin, Probe, Sensitivity};
 use crate::error::Result;
-use crate::plan::scheme::{Role, role};
-use crate::runner::CacheKind;
+use crate::runner::KvType;
+use crate::scheme::{Role, role};
 use crate::source::Source;
 
 /// The error of a matrix's outputs in a type, over that in [`DType::Q4_K`], with importances.
@@ -94,6 +94,6 @@ pub fn guess(source: &Source) -> Result<Sensitivity> {
         origin: Origin::default(),
         matrices: tensors.iter().filter(|t| t.shape.len() > 1).map(matrix).collect(),
         // A cache in 8 bits loses about this much (llama.cpp, pull request 7412: 0.0008 for a model of 8 billion weights).
-        cache: vec![(CacheKind::F16, 0.0), (CacheKind::Q8_0, 0.0008)],
+        cache: vec![(KvType::F16, 0.0), (KvType::Q8_0, 0.0008)],
     })
 }

@@ -29,12 +29,12 @@ pub fn pairs(model: &Model) -> Vec<(usize, usize)> {
 }
 
 /// Has matrices that have scales seen with them.
-pub(super) fn apply(source: &mut Source) -> Result<()> {
+pub(crate) fn apply(source: &mut Source) -> Result<()> {
     for (weight, scale) in pairs(&source.model) {
         let (t, s) = (&source.model.tensors[weight], &source.model.tensors[scale]);
         let (matrices, n) = (stacked(t), s.elements());
         if n != 1 && n != matrices || !s.encoding.is_plain() {
-            let (shape, kind) = (crate::report::shape(&s.shape), s.encoding.name());
+            let (shape, kind) = (crate::text::shape(&s.shape), s.encoding.name());
             return Err(Error::refused(format!(
                 "tensor {} has shape {shape} in {kind}: a scale is one number, or one for each of the {matrices} matrices \
                  of {}",

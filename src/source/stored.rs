@@ -6,7 +6,6 @@ use formats::block::{DType, i2_s};
 use formats::model::ByteOrder;
 
 use crate::error::{Error, Result};
-use kernels;
 
 /// A run of a tensor's elements as stored, in the byte order of the source.
 pub enum Stored<'a> {

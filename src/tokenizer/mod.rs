@@ -15,6 +15,7 @@ mod special;
 mod spm;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tokens;
 mod trie;
 mod unigram;
@@ -26,6 +27,7 @@ use formats::metadata::Metadata;
 use crate::error::Result;
 pub use decode::Stream;
 use special::{Fragment, Roles, Specials};
+pub use text::Text;
 use tokens::Tokens;
 
 /// How the text between special tokens is cut.

@@ -7,8 +7,8 @@
 
 use regex::Regex;
 
+use crate::checkpoint::vocab::pre::table::{self, DIGIT, GPT2, QWEN2, TABLE};
 use crate::error::{Error, Result};
-use crate::vocab::pre::table::{self, DIGIT, GPT2, QWEN2, TABLE};
 
 /// Numbers in groups of three from the right. No pattern that is compiled.
 const THREES: &str = r"\p{N}{1,3}(?=(\p{N}{3})*(?!\p{N}))";

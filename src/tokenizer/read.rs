@@ -5,8 +5,8 @@ use formats::metadata::{Array, Kind, Metadata, Value};
 use super::special::{Roles, Specials};
 use super::tokens::{Attributes, Tokens};
 use super::{Rules, Scheme, Tokenizer, bpe, pre, spm, unigram};
+use crate::checkpoint::vocab::pre::adds_begin;
 use crate::error::{Error, Result};
-use crate::vocab::pre::adds_begin;
 
 /// Reads the keys under `tokenizer.`.
 pub fn read(metadata: &Metadata) -> Result<Tokenizer> {

@@ -137,7 +137,7 @@ pub fn noise(n: usize, seed: u64) -> Vec<f32> {
 
 /// A tensor's weights.
 pub fn weights(path: &str, name: &str) -> Vec<f32> {
-    let source = ggufkit::source::Source::open(Path::new(path), &Default::default()).unwrap();
+    let source = ggufkit::open(Path::new(path), &Default::default()).unwrap();
     let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
     let n = source.model.tensors[i].elements();
     let mut x = vec![0.0; n as usize];
@@ -147,7 +147,7 @@ pub fn weights(path: &str, name: &str) -> Vec<f32> {
 
 /// A tensor's stored bytes.
 pub fn stored(path: &str, name: &str) -> Vec<u8> {
-    let source = ggufkit::source::Source::open(Path::new(path), &Default::default()).unwrap();
+    let source = ggufkit::open(Path::new(path), &Default::default()).unwrap();
     let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
     source.read(i, 0..source.model.tensors[i].place.len).unwrap().into_owned()
 }

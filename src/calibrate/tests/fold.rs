@@ -7,18 +7,19 @@ use crate::arch::Config;
 use crate::calibrate::Chunks;
 use crate::calibrate::fold;
 use crate::calibrate::sequential::{Folds, Method, Sequential};
-use crate::pipeline::{self, Limits};
-use crate::plan::{self, Wishes, scheme};
-use crate::quantize::Outcome;
-use crate::runner::layerwise::Site;
-use crate::runner::{CacheKind, Network, Options, Run, State, forward};
-use kernels;
+use crate::outcome::Outcome;
+use crate::pipeline;
+use crate::plan::{self, PlanOptions};
+use crate::resources::Limits;
+use crate::runner::layerwise::Tap;
+use crate::runner::{KvType, Network, Options, Run, State, forward};
+use crate::scheme;
 
 const EXACT: Options = Options { exact: true, isa: None };
 
 fn logits(source: &Source, tokens: &[u32]) -> Vec<f32> {
     let network = Network::new(source, EXACT).unwrap();
-    let mut state = State::new(&network, CacheKind::F32, 1, tokens.len()).unwrap();
+    let mut state = State::new(&network, KvType::F32, 1, tokens.len()).unwrap();
     let all: Vec<usize> = (0..tokens.len()).collect();
     forward(&network, &mut state, &[Run { sequence: 0, tokens }], &all).unwrap()
 }
@@ -31,21 +32,21 @@ fn vocab(source: &Source) -> usize {
 fn make(source: &Source, out: &str, name: &str, method: Method) -> (Source, Vec<(String, Outcome)>) {
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().join(out);
-    let wishes = Wishes {
+    let options = PlanOptions {
         out: path.clone(),
         scheme: Some(scheme::find(name).unwrap()),
         force: true,
-        ..Wishes::default()
+        ..PlanOptions::default()
     };
-    let mut plan = plan::plan(source, &wishes).unwrap();
+    let plan = plan::plan(source, &options).unwrap();
     let tokens = chunks(6, 48, vocab(source), 11);
     let chunks = Chunks { tokens, ..Chunks::default() };
-    plan.sequential = Some(Sequential { method, chunks, state: None });
-    let outcomes = pipeline::run(source, &plan, Limits::default(), &()).unwrap();
+    let layer_by_layer = Sequential { method, chunks, state: None };
+    let outcomes = pipeline::write(source, &plan, Some(&layer_by_layer), Limits::default(), &()).unwrap();
     let names = plan.layout.tensors.iter().map(|t| t.name.clone());
     let outcomes = names.zip(outcomes).collect();
     // Mapped: it outlives its name.
-    (Source::open(&path, &source::Options::default()).unwrap(), outcomes)
+    (crate::open(&path, &crate::Options::default()).unwrap(), outcomes)
 }
 
 fn tensor(source: &Source, name: &str) -> Vec<f32> {
@@ -76,15 +77,15 @@ fn folds_everywhere(source: &Source) {
     // Something has been moved, and only where nothing stands between.
     let network = Network::new(source, EXACT).unwrap();
     for layer in 0..network.depth() {
-        for site in Site::ALL {
-            let tensors = match site {
-                Site::Attention => ["attn_norm.weight", "attn_k.weight"],
-                Site::Output => ["attn_v.weight", "attn_output.weight"],
-                Site::FeedForward => ["ffn_norm.weight", "ffn_gate.weight"],
-                Site::Down => ["ffn_up.weight", "ffn_down.weight"],
+        for tap in Tap::ALL {
+            let tensors = match tap {
+                Tap::Attention => ["attn_norm.weight", "attn_k.weight"],
+                Tap::Output => ["attn_v.weight", "attn_output.weight"],
+                Tap::FeedForward => ["ffn_norm.weight", "ffn_gate.weight"],
+                Tap::Down => ["ffn_up.weight", "ffn_down.weight"],
             };
             // Of rows that were multiplied by columns' scales too, what is left of them is their size.
-            let moved = !network.has_sub_norm(layer, site);
+            let moved = !network.has_sub_norm(layer, tap);
             let consumer = format!("blk.{layer}.{}", tensors[1]);
             let (x, y) = (tensor(source, &consumer), tensor(&made, &consumer));
             assert_eq!(moved, x != y, "{name} {consumer}");
@@ -167,18 +168,18 @@ fn scales_keep_within_what_rows_can_bear() {
     let source = demo("model");
     let config = Config::from_gguf(&source.model.metadata, 1024, true, None).unwrap();
     let head = config.head as usize;
-    for site in [Site::Output, Site::Down] {
-        let width = if site == Site::Down { 768 } else { 256 };
-        let s = fold::random(&config, site, width, 4);
+    for tap in [Tap::Output, Tap::Down] {
+        let width = if tap == Tap::Down { 768 } else { 256 };
+        let s = fold::random(&config, tap, width, 4);
         let mut all = s.clone();
-        fold::limit(&config, site, &mut all, |_, _| true);
+        fold::limit(&config, tap, &mut all, |_, _| true);
         assert_eq!(all, s);
-        fold::limit(&config, site, &mut all, |c, by| c % 2 == 0 || by <= 1.0);
+        fold::limit(&config, tap, &mut all, |c, by| c % 2 == 0 || by <= 1.0);
         for (i, (new, old)) in all.iter().zip(&s).enumerate() {
             let wanted = if (i % head).is_multiple_of(2) { *old } else { old.min(1.0) };
-            assert_eq!(*new, wanted, "{site:?} {i}");
+            assert_eq!(*new, wanted, "{tap:?} {i}");
         }
-        fold::limit(&config, site, &mut all, |_, _| false);
+        fold::limit(&config, tap, &mut all, |_, _| false);
         assert!(all.iter().all(|s| *s == 1.0));
     }
 }
@@ -208,16 +209,16 @@ fn heads_that_share_values_share_scales() {
         let config = Config::from_gguf(&source.model.metadata, vocab(&source) as u64, true, None).unwrap();
         let (head, heads, kv) = (config.head as usize, config.heads as usize, config.kv_heads as usize);
         assert!(heads > kv, "{name}");
-        let s = fold::random(&config, Site::Output, head * heads, 3);
-        let rows = fold::channels(&config, Site::Output, &s);
+        let s = fold::random(&config, Tap::Output, head * heads, 3);
+        let rows = fold::channels(&config, Tap::Output, &s);
         assert_eq!(rows.len(), head * kv);
         for (i, s) in s.iter().enumerate() {
             let (query, channel) = (i / head, i % head);
             assert_eq!(*s, rows[query / (heads / kv) * head + channel]);
             assert!(s.log2().fract() == 0.0 && (0.25..=4.0).contains(s));
         }
-        let s = fold::random(&config, Site::Attention, 64, 3);
-        assert_eq!(fold::channels(&config, Site::Attention, &s), s);
+        let s = fold::random(&config, Tap::Attention, 64, 3);
+        assert_eq!(fold::channels(&config, Tap::Attention, &s), s);
         assert!(s.iter().all(|s| (0.25..=4.0).contains(s)) && s.iter().any(|s| s.log2().fract() != 0.0));
     }
 }

@@ -1,33 +1,33 @@
 use super::*;
-use crate::calibrate::Room;
+use crate::calibrate::Scratch;
 use crate::calibrate::walk::{Walk, Weights};
-use crate::runner::layerwise::Site;
-use crate::runner::{CacheKind, Network, Options, Run, State, forward};
+use crate::runner::layerwise::Tap;
+use crate::runner::{KvType, Network, Options, Run, State, forward};
 
 const EXACT: Options = Options { exact: true, isa: None };
 
-fn room(memory: u64) -> (tempfile::TempDir, Room) {
+fn scratch(memory: u64) -> (tempfile::TempDir, Scratch) {
     let folder = tempfile::tempdir().unwrap();
-    let room = Room { memory, scratch: folder.path().to_path_buf() };
-    (folder, room)
+    let scratch = Scratch { memory, folder: folder.path().to_path_buf() };
+    (folder, scratch)
 }
 
-/// Takes a text through all layers; the inputs of every site, and the vectors behind the last layer, of each model.
+/// Takes a text through all layers; the inputs of every tap, and the vectors behind the last layer, of each model.
 fn through(
     network: &Network,
     tokens: &[Vec<u32>],
     models: usize,
-    room: &Room,
+    scratch: &Scratch,
 ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
-    let mut walk = Walk::new(network, tokens, models, room).unwrap();
-    let mut sites = Vec::new();
+    let mut walk = Walk::new(network, tokens, models, scratch).unwrap();
+    let mut taps = Vec::new();
     for layer in 0..network.depth() {
         let mut weights = Weights::default();
-        for site in Site::ALL {
+        for tap in Tap::ALL {
             let mut all = vec![Vec::new(); models];
             let mut seen = 0;
             let known = vec![&weights; models];
-            walk.arrive(layer, site, &known, |inputs| {
+            walk.arrive(layer, tap, &known, |inputs| {
                 assert_eq!(inputs.first, seen);
                 seen += inputs.count;
                 all.iter_mut().zip(inputs.of).for_each(|(all, x)| all.extend(x));
@@ -35,12 +35,12 @@ fn through(
             })
             .unwrap();
             assert_eq!(seen, tokens.len());
-            sites.extend(all);
-            weights[site as usize] = walk.original(layer, site).unwrap();
+            taps.extend(all);
+            weights[tap as usize] = walk.original(layer, tap).unwrap();
         }
         walk.leave(&vec![&weights; models]).unwrap();
     }
-    (sites, (0..models).map(|m| hidden(&walk, m)).collect())
+    (taps, (0..models).map(|m| hidden(&walk, m)).collect())
 }
 
 fn hidden(walk: &Walk, model: usize) -> Vec<f32> {
@@ -72,22 +72,22 @@ fn same_as_forward(source: &Source, tokens: &[Vec<u32>]) {
     let network = Network::new(source, EXACT).unwrap();
     let mut wanted = Vec::new();
     for chunk in tokens {
-        let mut state = State::new(&network, CacheKind::F32, 1, chunk.len()).unwrap();
+        let mut state = State::new(&network, KvType::F32, 1, chunk.len()).unwrap();
         let all: Vec<usize> = (0..chunk.len()).collect();
         wanted.extend(forward(&network, &mut state, &[Run { sequence: 0, tokens: chunk }], &all).unwrap());
     }
-    let (_folder, large) = room(1 << 30);
-    let (folder, none) = room(0);
-    let (sites, last) = through(&network, tokens, 2, &large);
+    let (_folder, large) = scratch(1 << 30);
+    let (folder, none) = scratch(0);
+    let (taps, last) = through(&network, tokens, 2, &large);
     let found = logits(&network, source, &last[0]);
     let far = distance(&found, &wanted);
     assert!(far < 1e-4, "{}: {far}", source.path.display());
     // Two models with the same weights are one, and the disk is a memory.
-    assert!(last[0] == last[1] && sites.chunks(2).all(|s| s[0] == s[1]));
+    assert!(last[0] == last[1] && taps.chunks(2).all(|s| s[0] == s[1]));
     let (spilled, behind) = through(&network, tokens, 2, &none);
-    assert!(spilled == sites && behind == last);
+    assert!(spilled == taps && behind == last);
     let (alone, behind) = through(&network, tokens, 1, &large);
-    assert!(behind[0] == last[0] && alone.iter().eq(sites.iter().step_by(2)));
+    assert!(behind[0] == last[0] && alone.iter().eq(taps.iter().step_by(2)));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -111,11 +111,11 @@ fn vectors_go_out_and_come_back() {
     let network = Network::new(&source, EXACT).unwrap();
     let tokens = chunks(5, 700, 1024, 6);
     for memory in [0, 1 << 30] {
-        let (_folder, room) = room(memory);
-        let walk = Walk::new(&network, &tokens, 2, &room).unwrap();
+        let (_folder, scratch) = scratch(memory);
+        let walk = Walk::new(&network, &tokens, 2, &scratch).unwrap();
         let x = hidden(&walk, 1);
         assert_eq!(x, network.embed(&tokens.concat()));
-        let mut other = Walk::new(&network, &chunks(5, 700, 1024, 7), 2, &room).unwrap();
+        let mut other = Walk::new(&network, &chunks(5, 700, 1024, 7), 2, &scratch).unwrap();
         let before = hidden(&other, 0);
         let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
         let mut rest = &bytes[..];
@@ -137,21 +137,21 @@ fn each_model_has_its_own_way() {
     let source = demo("tiny.bin");
     let network = Network::new(&source, EXACT).unwrap();
     let tokens = chunks(3, 40, 512, 8);
-    let (_folder, room) = room(1 << 30);
-    let truth = through(&network, &tokens, 1, &room).1.remove(0);
-    let mut walk = Walk::new(&network, &tokens, 2, &room).unwrap();
+    let (_folder, scratch) = scratch(1 << 30);
+    let truth = through(&network, &tokens, 1, &scratch).1.remove(0);
+    let mut walk = Walk::new(&network, &tokens, 2, &scratch).unwrap();
     for layer in 0..network.depth() {
         let (mut original, mut made) = (Weights::default(), Weights::default());
-        for site in Site::ALL {
-            walk.arrive(layer, site, &[&original, &made], |inputs| {
+        for tap in Tap::ALL {
+            walk.arrive(layer, tap, &[&original, &made], |inputs| {
                 let same = inputs.of[0] == inputs.of[1];
-                assert_eq!(same, layer == 0 && site == Site::Attention, "{layer} {site:?}");
+                assert_eq!(same, layer == 0 && tap == Tap::Attention, "{layer} {tap:?}");
                 Ok(())
             })
             .unwrap();
-            original[site as usize] = walk.original(layer, site).unwrap();
-            made[site as usize] = original[site as usize].clone();
-            made[site as usize].iter_mut().flat_map(|m| &mut m.weights).for_each(|w| *w *= 1.01);
+            original[tap as usize] = walk.original(layer, tap).unwrap();
+            made[tap as usize] = original[tap as usize].clone();
+            made[tap as usize].iter_mut().flat_map(|m| &mut m.weights).for_each(|w| *w *= 1.01);
         }
         walk.leave(&[&original, &made]).unwrap();
     }
@@ -164,7 +164,7 @@ fn each_model_has_its_own_way() {
 fn tokens_that_are_not_there_are_said() {
     let source = demo("tiny.bin");
     let network = Network::new(&source, EXACT).unwrap();
-    let (_folder, room) = room(1 << 30);
-    let error = Walk::new(&network, &[vec![1, 511], vec![512, 1]], 1, &room).err().unwrap().to_string();
+    let (_folder, scratch) = scratch(1 << 30);
+    let error = Walk::new(&network, &[vec![1, 511], vec![512, 1]], 1, &scratch).err().unwrap().to_string();
     assert!(error.contains("token 512") && error.contains("vocabulary of 512"), "{error}");
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::evaluate::comparison::{Candidate, Cost, Reference, Sensitive, Setting, TensorError};
+use crate::score::bootstrap::Bootstrap;
 use crate::score::histogram::kld_histogram;
 use crate::score::{Pair, Row, Scores, ratio_interval};
 

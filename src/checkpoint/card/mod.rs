@@ -1,0 +1,334 @@
+//! What a checkpoint's folder says about authorship and sampling, as GGUF's `general.*` settings: the model card
+//! (`README.md`), `generation_config.json`, the name in `config.json` and the folder's own name.
+//!
+//! Keys, kinds and order are those of llama.cpp's converter. Where that one stops at an odd card, this one leaves
+//! the odd value out and says so: nobody should have to mend a README to convert weights.
+
+mod name;
+mod sampling;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use formats::metadata::{Array, Metadata, Value};
+
+use crate::text;
+use name::Id;
+use yaml::Node;
+
+/// How many base models and how many data sets are listed: each has keys of its own, and a header with a hundred
+/// thousand keys serves nobody.
+const SOURCES: usize = 1000;
+
+/// How many notes are worth reading.
+const NOTES: usize = 20;
+
+/// What is known besides the folder's texts.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The checkpoint's folder.
+    pub folder: &'a Path,
+    /// Its `config.json`.
+    pub config: &'a serde_json::Value,
+    /// The weights of all tensors, or 0 if that is not known.
+    pub parameters: u64,
+    /// How the weights are shared out, in a mixture of experts.
+    pub experts: Option<Experts>,
+}
+
+/// The weights of a mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// The number of experts in a layer.
+    pub count: u64,
+    /// The weights outside of the experts.
+    pub shared: u64,
+    /// The weights of one expert, over all layers.
+    pub each: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Card {
+    /// The `general.*` settings in the order of the file, without the architecture, the file type and the
+    /// quantization version.
+    pub metadata: Metadata,
+    /// What could not be used, and why.
+    pub notes: Vec<String>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads what a folder says about its model. Whatever cannot be read is left out with a note.
+pub fn read(about: &About) -> Card {
+    let mut card = Card::default();
+    let front = card.front_matter(about.folder);
+    card.metadata.set("general.type", Value::text("model"));
+    sampling::read(&mut card, about.folder);
+    card.identity(&front, about);
+    card.license(&front);
+    for key in ["url", "doi", "uuid", "repo_url"] {
+        // The card's links lead to the model that is converted, not to the file that is made.
+        let value = card.field(&front, &[key, &format!("model_{key}")]);
+        card.set(&format!("source.{key}"), value);
+    }
+    card.sources(&front, &["base_model", "base_models", "base_model_sources"], "base_model", about);
+    card.sources(&front, &["datasets", "dataset", "dataset_sources"], "dataset", about);
+    card.list(&front, &["tags", "pipeline_tag"], "tags");
+    card.list(&front, &["languages", "language"], "languages");
+    card.tidy();
+    card
+}
+
+impl Card {
+    /// Up to `limit` bytes of a file of the folder, and whether that is all of it. `None` if there is no such
+    /// file, or with a note if it cannot be read.
+    fn load(&mut self, folder: &Path, name: &str, limit: usize) -> Option<(Vec<u8>, bool)> {
+        let path = folder.join(name);
+        // Opening a pipe would wait for somebody to write.
+        if !path.is_file() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes));
+        match read {
+            Ok(n) => {
+                bytes.truncate(limit);
+                self.files.push(path);
+                Some((bytes, n <= limit))
+            }
+            Err(fault) => {
+                self.notes.push(format!("{name}: cannot read: {fault}"));
+                None
+            }
+        }
+    }
+
+    /// Makes the notes fit for a terminal, for they cite what the files hold.
+    fn tidy(&mut self) {
+        let more = self.notes.len().saturating_sub(NOTES);
+        self.notes.truncate(NOTES);
+        for note in &mut self.notes {
+            *note = text::visible(note);
+        }
+        if more > 0 {
+            self.notes.push(format!("README.md: {more} more values are left out"));
+        }
+    }
+
+    /// The mapping at the head of the model card; `Null` if there is none.
+    fn front_matter(&mut self, folder: &Path) -> Node {
+        const NAME: &str = "README.md";
+        let Some((head, whole)) = self.load(folder, NAME, yaml::LIMIT) else { return Node::Null };
+        let node = match yaml::front_matter(&head, whole) {
+            Ok(Some(text)) => yaml::parse(&text),
+            Ok(None) => Ok(Node::Null),
+            Err(why) => Err(why),
+        };
+        match node {
+            Ok(node @ (Node::Map(_) | Node::Null)) => return node,
+            Ok(_) => self.notes.push(format!("{NAME}: the front matter is not a mapping: left out")),
+            Err(why) => self.notes.push(format!("{NAME}: the front matter is left out: {why}")),
+        }
+        Node::Null
+    }
+
+    /// Sets `general.KEY` if there is a value.
+    fn set(&mut self, key: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.metadata.set(&format!("general.{key}"), Value::text(&value));
+        }
+    }
+
+    /// The first of these keys that has text.
+    fn field(&mut self, node: &Node, keys: &[&str]) -> Option<String> {
+        for key in keys {
+            match node.get(key) {
+                None | Some(Node::Null) => {}
+                Some(Node::Text(text)) if text.trim().is_empty() => {}
+                Some(Node::Text(text)) => return Some(text.clone()),
+                Some(_) => self.notes.push(format!("README.md: {key} is not text: left out")),
+            }
+        }
+        None
+    }
+
+    /// Who made what: the card's words first, then what the names in `config.json` and of the folder say.
+    fn identity(&mut self, front: &Node, about: &About) {
+        let ids = [config_id(about.config), folder_id(about.folder)]
+            .map(|id| id.map_or_else(Id::default, |id| Id::of(&id, about.parameters)));
+        let guess = |part: fn(&Id) -> &Option<String>| ids.iter().find_map(|id| part(id).clone());
+        let titled = |part| guess(part).map(|text| name::title(&text)).filter(|text| !text.is_empty());
+        let counted = || {
+            (about.parameters > 0).then(|| match about.experts.filter(|experts| experts.count > 0) {
+                Some(e) => format!("{}x{}", e.count, name::size_label(e.shared.saturating_add(e.each))),
+                None => name::size_label(about.parameters),
+            })
+        };
+
+        let name = self.field(front, &["name", "model_name"]).or_else(|| titled(|id| &id.name));
+        self.set("name", name);
+        let author = self.field(front, &["author", "model_author", "model_creator"]);
+        self.set("author", author);
+        let version = self.field(front, &["version", "model_version"]).or_else(|| guess(|id| &id.version));
+        self.set("version", version);
+        let organization = self.field(front, &["organization", "model_organization"]);
+        self.set("organization", organization.or_else(|| titled(|id| &id.organization)));
+        let finetune = self.field(front, &["finetune", "model_finetune"]);
+        self.set("finetune", finetune.or_else(|| guess(|id| &id.finetune)));
+        let basename = self.field(front, &["basename", "model_basename", "model_type"]);
+        self.set("basename", basename.or_else(|| guess(|id| &id.basename)));
+        let description = self.field(front, &["description", "model_description"]);
+        self.set("description", description);
+        let size = self.field(front, &["size_label", "model_size_label"]);
+        self.set("size_label", size.or_else(|| guess(|id| &id.size_label)).or_else(counted));
+    }
+
+    /// The license, its name and where it can be read.
+    fn license(&mut self, front: &Node) {
+        let license = match front.get("license") {
+            Some(Node::List(items)) => {
+                let texts = self.texts(items, "license");
+                (!texts.is_empty()).then(|| texts.join(","))
+            }
+            _ => self.field(front, &["license"]),
+        };
+        self.set("license", license);
+        for (key, field) in [("license.name", "license_name"), ("license.link", "license_link")] {
+            let value = self.field(front, &[field]);
+            self.set(key, value);
+        }
+    }
+
+    /// The items of a list that are text.
+    fn texts<'n>(&mut self, items: &'n [Node], key: &str) -> Vec<&'n str> {
+        let texts: Vec<&str> = items
+            .iter()
+            .filter_map(|item| match item {
+                Node::Text(text) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        if texts.len() < items.len() {
+            let odd = items.len() - texts.len();
+            self.notes.push(format!("README.md: {odd} of {key} are not text: left out"));
+        }
+        texts
+    }
+
+    /// Sets `general.KEY` to the texts of several fields, each of which is one text or a list.
+    fn list(&mut self, front: &Node, fields: &[&str], key: &str) {
+        let mut all = Vec::new();
+        for field in fields {
+            match front.get(field) {
+                None | Some(Node::Null) => {}
+                Some(Node::List(items)) => all.extend(self.texts(items, field)),
+                Some(Node::Text(text)) => all.push(text.as_str()),
+                Some(Node::Map(_)) => self.notes.push(format!("README.md: {field} is not a list: left out")),
+            }
+        }
+        if !all.is_empty() {
+            self.metadata.set(&format!("general.{key}"), Value::Array(Array::of_strings(all)));
+        }
+    }
+
+    /// Sets `general.KEY.count` and `general.KEY.N.*` to the models or data sets that the first of these fields
+    /// lists.
+    fn sources(&mut self, front: &Node, fields: &[&str], key: &str, about: &About) {
+        let Some((field, node)) = fields.iter().find_map(|f| Some((f, front.get(f)?))) else { return };
+        let listed = match node {
+            Node::Null => &[],
+            Node::List(items) => &items[..],
+            one => std::slice::from_ref(one),
+        };
+        let mut sources = Vec::new();
+        if listed.len() > SOURCES {
+            self.notes.push(format!("README.md: only the first {SOURCES} of {field} are listed"));
+        }
+        for item in listed.iter().take(SOURCES) {
+            match item {
+                Node::Text(id) => sources.push(source(id, about.parameters)),
+                Node::Map(_) => sources.push(self.described(item)),
+                _ => self.notes.push(format!("README.md: {field} has an item that names nothing: left out")),
+            }
+        }
+        self.metadata.set(&format!("general.{key}.count"), Value::U32(sources.len() as u32));
+        for (i, source) in sources.into_iter().enumerate() {
+            for (part, text) in source {
+                self.set(&format!("{key}.{i}.{part}"), Some(text));
+            }
+        }
+    }
+
+    /// A base model or data set that the card describes part by part.
+    fn described(&mut self, node: &Node) -> Vec<(&'static str, String)> {
+        const PARTS: [&str; 9] =
+            ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
+        PARTS.into_iter().filter_map(|part| Some((part, self.field(node, &[part])?))).collect()
+    }
+}
+
+/// The parts of a base model or data set that the card names by its id or address. Its size is taken to be that
+/// of the model.
+fn source(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
+    let is_url = ["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme));
+    let on_hub = if is_url { hub_id(id) } else { Some(id) };
+    let Id { name, organization, version, .. } = on_hub.map_or_else(Id::default, |id| Id::of(id, parameters));
+    let repo_url = match (&organization, &name) {
+        _ if is_url => Some(id.to_string()),
+        (Some(organization), Some(name)) => Some(format!("https://huggingface.co/{organization}/{name}")),
+        _ => None,
+    };
+    let title = |text: Option<String>| text.map(|text| name::title(&text)).filter(|text| !text.is_empty());
+    [
+        ("name", title(name)),
+        ("version", version),
+        ("organization", title(organization)),
+        ("repo_url", repo_url),
+    ]
+    .into_iter()
+    .filter_map(|(part, text)| Some((part, text?)))
+    .collect()
+}
+
+/// The `organization/name` of an address on the hub.
+fn hub_id(url: &str) -> Option<&str> {
+    let id =
+        ["http://huggingface.co/", "https://huggingface.co/"].iter().find_map(|h| url.strip_prefix(h))?;
+    let (organization, name) = id.split_once('/')?;
+    (!organization.is_empty() && !name.is_empty() && !name.contains('/')).then_some(id)
+}
+
+/// The name that `config.json` gives, unless it is a path on somebody's disk or says nothing.
+fn config_id(config: &serde_json::Value) -> Option<String> {
+    let id = config.get("_name_or_path")?.as_str()?;
+    let is_path = id.matches('/').count() > 1 || id.starts_with('/') || id.contains('\\');
+    (!is_path && id.contains(char::is_alphanumeric)).then(|| id.to_string())
+}
+
+/// The name of the folder, or what it holds if it is a snapshot in the hub's cache: there the folder's own name
+/// is a hash, and the name is three levels up, as `models--organization--name/snapshots/hash`.
+fn folder_id(folder: &Path) -> Option<String> {
+    // A link's own name says more than that of the folder where it leads, so links are followed only where the
+    // path has no name at the end.
+    // The folder of a file that is named without one.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let path = match folder.file_name() {
+        Some(_) => std::path::absolute(folder),
+        None => folder.canonicalize(),
+    };
+    let path = path.unwrap_or_else(|_| folder.to_path_buf());
+    let above = |n| path.ancestors().nth(n).and_then(Path::file_name).map(|name| name.to_string_lossy());
+    if above(1).is_some_and(|name| name == "snapshots") {
+        let cached =
+            above(2).and_then(|name| name.strip_prefix("models--").map(|id| id.replacen("--", "/", 1)));
+        if cached.is_some() {
+            return cached;
+        }
+    }
+    above(0).map(std::borrow::Cow::into_owned)
+}

@@ -1,0 +1,329 @@
+//! Which tokens have a role (begin, end, padding, ...), and which of them stand around every text.
+//!
+//! The order in which the files are asked is convert_hf_to_gguf.py's: tokenizer.json's post-processor says what
+//! is put around a text; tokenizer_config.json names the tokens, whose ids are tokenizer.json's; config.json has
+//! ids. What none of them says about the begin and the end is looked for in three more places, since llama.cpp
+//! would take token 11 for both: tokenizer_config.json's own list of ids, special_tokens_map.json and
+//! generation_config.json.
+
+use formats::metadata::{Metadata, Value as Meta};
+use serde_json::Value;
+
+use crate::checkpoint::vocab::files::{Folder, unfit};
+use crate::checkpoint::vocab::json::Json;
+use crate::checkpoint::vocab::tokens::{Added, Tokens};
+use crate::error::Result;
+
+/// The roles in the order in which they are looked for, with the names of their keys in a GGUF. `cls` is only a
+/// name under which the begin may be found.
+const ROLES: [(&str, &str); 9] = [
+    ("bos", "bos_token_id"),
+    ("eos", "eos_token_id"),
+    ("unk", "unknown_token_id"),
+    ("sep", "seperator_token_id"), // llama.cpp's spelling
+    ("pad", "padding_token_id"),
+    ("cls", ""),
+    ("mask", "mask_token_id"),
+    ("eot", "eot_token_id"),
+    ("eom", "eom_token_id"),
+];
+/// How many of the roles are always looked for; the others when a post-processor has shown that they are there.
+const USUAL: usize = 7;
+
+/// What was found, in the order in which it is written.
+#[derive(Debug, Default, PartialEq)]
+pub struct Special {
+    ids: Vec<(&'static str, u32)>,
+    add: Vec<(&'static str, bool)>,
+}
+
+/// A tokenizer_config.json's names of tokens, as the post-processor corrects them.
+struct Names<'a> {
+    config: Option<&'a Value>,
+    /// Names that replace the config's.
+    changed: Vec<(&'static str, Option<String>)>,
+    roles: usize,
+}
+
+impl Names<'_> {
+    /// The token with this role. It is a string, or an object whose `content` is the token.
+    fn get(&self, role: &str) -> Option<String> {
+        match self.changed.iter().rev().find(|(r, _)| *r == role) {
+            Some((_, name)) => name.clone(),
+            None => name_of(self.config?, role),
+        }
+    }
+
+    fn set(&mut self, role: &'static str, name: Option<String>) {
+        self.changed.push((role, name));
+    }
+}
+
+fn name_of(config: &Value, role: &str) -> Option<String> {
+    let entry = config.get(format!("{role}_token"))?;
+    entry.as_str().or_else(|| entry.get("content")?.as_str()).filter(|n| !n.is_empty()).map(str::to_string)
+}
+
+/// All that tokenizer_config.json names, in any role.
+pub fn named(config: Option<&Value>) -> Vec<String> {
+    let Some(config) = config else { return Vec::new() };
+    let roles = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];
+    let mut names: Vec<String> = roles.iter().filter_map(|role| name_of(config, role)).collect();
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        let list = config.get(key).and_then(Value::as_array).into_iter().flatten();
+        names.extend(
+            list.filter_map(|t| t.as_str().or_else(|| t.get("content")?.as_str())).map(str::to_string),
+        );
+    }
+    names
+}
+
+impl Special {
+    /// Looks for the roles. `listed` are the added tokens of tokenizer_config.json.
+    ///
+    /// # Errors
+    /// Negative ids; files that are no JSON.
+    pub fn find(
+        folder: &mut Folder,
+        json: Option<&Json>,
+        tokenizer_config: Option<&Value>,
+        config: &Value,
+        listed: &[Added],
+        tokens: &Tokens,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
+        let mut special = Self::default();
+        let mut names = Names { config: tokenizer_config, changed: Vec::new(), roles: USUAL };
+        if let Some(json) = json {
+            special.post_processor(&json.post_processor, &mut names);
+        }
+        let added = json.map_or(&[][..], |j| &j.added);
+        let id_of = |added: &[Added], name: &str| added.iter().find(|a| a.text == name).map(|a| a.id);
+        for (role, _) in &ROLES[..names.roles] {
+            let says =
+                tokenizer_config.and_then(|c| c.get(format!("add_{role}_token"))).and_then(Value::as_bool);
+            if let Some(says) = says {
+                special.add_default(role, says);
+            }
+            if tokenizer_config.is_some()
+                && let Some(id) = names.get(role).and_then(|name| id_of(added, &name))
+            {
+                special.set(role, id, tokens, notes);
+            }
+        }
+        for (role, _) in &ROLES[..names.roles] {
+            let key = format!("{role}_token_id");
+            let found = config.get(&key).filter(|id| !id.is_null());
+            let found = found.or_else(|| config.get("text_config")?.get(&key));
+            if let Some(id) = id("config.json", &key, found)? {
+                special.set(role, id, tokens, notes);
+            }
+        }
+        for role in ["bos", "eos"] {
+            if special.ids.iter().any(|(r, _)| *r == role) {
+                continue;
+            }
+            let by_name = names.get(role).and_then(|name| id_of(listed, &name));
+            let found = match by_name {
+                Some(id) => Some(id),
+                None => elsewhere(folder, role, added, listed, config)?,
+            };
+            if let Some(id) = found {
+                special.set(role, id, tokens, notes);
+            }
+        }
+        Ok(special)
+    }
+
+    /// Reads what a post-processor of tokenizer.json puts around a text. Templates are understood as far as
+    /// convert_hf_to_gguf.py does: a token at the start, one at the end, one or two between a pair's texts.
+    fn post_processor(&mut self, post: &Value, names: &mut Names) {
+        let known = names.config.is_some();
+        let mut bos = names.get("bos");
+        let mut eos = names.get("eos");
+        let mut cls = names.get("cls");
+        let mut sep = names.get("sep");
+        if known && bos.is_none() && cls.is_some() {
+            bos = cls.clone();
+            names.set("bos", bos.clone());
+        }
+        if known && eos.is_none() && sep.is_some() {
+            eos = sep.clone();
+            names.set("eos", eos.clone());
+        }
+        let steps = match post.get("processors").and_then(Value::as_array) {
+            Some(steps) => steps.iter().collect(),
+            None => vec![post],
+        };
+        for step in steps {
+            match step.get("type").and_then(Value::as_str) {
+                Some("ByteLevel") => {
+                    self.add_default("bos", false);
+                    self.add_default("eos", false);
+                }
+                Some("RobertaProcessing") => {
+                    for role in ["bos", "eos", "sep"] {
+                        self.add(role, true);
+                    }
+                    let first = |key| step.get(key)?.get(0)?.as_str().map(str::to_string);
+                    if known && cls.is_none() {
+                        cls = first("cls").or_else(|| bos.clone());
+                        names.set("cls", cls.clone());
+                    }
+                    if known && sep.is_none() {
+                        sep = first("sep").or_else(|| eos.clone());
+                        names.set("sep", sep.clone());
+                    }
+                }
+                Some("TemplateProcessing") => {
+                    let list = |key| step.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+                    let (single, pair) = (list("single"), list("pair"));
+                    let (mut first, mut last) = (None, None);
+                    if single.len() > 1 {
+                        first = single.first().and_then(|t| part(t, "SpecialToken"));
+                        last = single.last().and_then(|t| part(t, "SpecialToken"));
+                    }
+                    if let Some(first) = &first {
+                        if !known {
+                            bos = Some(first.clone());
+                        } else if Some(first) != bos.as_ref() && Some(first) != cls.as_ref() {
+                            if bos.is_none() {
+                                bos = Some(first.clone());
+                                names.set("bos", bos.clone());
+                            }
+                            if cls.is_none() {
+                                cls = Some(first.clone());
+                                names.set("cls", cls.clone());
+                            }
+                        }
+                        self.add("bos", Some(first) == bos.as_ref() || Some(first) == cls.as_ref());
+                    }
+                    if let Some(last) = &last {
+                        if known && Some(last) != eos.as_ref() {
+                            // The template's last token ends a text; what was named so ends a turn.
+                            if names.roles < ROLES.len() {
+                                names.set(ROLES[names.roles].0, eos.clone());
+                                names.roles += 1;
+                            }
+                            names.set("eos", Some(last.clone()));
+                        }
+                        eos = Some(last.clone());
+                        self.add("eos", true);
+                    }
+                    let is_separator =
+                        |name: &Option<String>| name.is_some() && (*name == sep || *name == eos);
+                    if let Some(add) = separator(pair, &first, &last, is_separator) {
+                        self.add("sep", add);
+                        if add && sep.is_none() && known {
+                            names.set("sep", eos.clone());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, role: &'static str, yes: bool) {
+        match self.add.iter_mut().find(|(r, _)| *r == role) {
+            Some((_, old)) => *old = yes,
+            None => self.add.push((role, yes)),
+        }
+    }
+
+    fn add_default(&mut self, role: &'static str, yes: bool) {
+        if !self.add.iter().any(|(r, _)| *r == role) {
+            self.add.push((role, yes));
+        }
+    }
+
+    /// Gives a role its token, unless it has one.
+    fn set(&mut self, role: &'static str, id: u32, tokens: &Tokens, notes: &mut Vec<String>) {
+        if !tokens.fits(id) {
+            let rows = tokens.rows();
+            let note = format!("{role} should be token {id}, but there are {rows} tokens: left out");
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        } else if !self.ids.iter().any(|(r, _)| *r == role) {
+            self.ids.push((role, id));
+        }
+    }
+
+    /// Writes the keys.
+    pub fn write(&self, metadata: &mut Metadata) {
+        for (role, id) in &self.ids {
+            if let Some((_, key)) = ROLES.iter().find(|(r, key)| r == role && !key.is_empty()) {
+                metadata.set(&format!("tokenizer.ggml.{key}"), Meta::U32(*id));
+            }
+        }
+        for (role, yes) in self.add.iter().filter(|(role, _)| ["bos", "eos", "sep"].contains(role)) {
+            metadata.set(&format!("tokenizer.ggml.add_{role}_token"), Meta::Bool(*yes));
+        }
+    }
+}
+
+/// The id in an entry of a template: `{"SpecialToken": {"id": ...}}` or `{"Sequence": {"id": ...}}`.
+fn part(entry: &Value, kind: &str) -> Option<String> {
+    entry.get(kind)?.get("id")?.as_str().filter(|id| !id.is_empty()).map(str::to_string)
+}
+
+/// Whether a template for pairs puts a separator between its texts; `None` if it says nothing about that.
+fn separator(
+    pair: &[Value],
+    first: &Option<String>,
+    last: &Option<String>,
+    is_separator: impl Fn(&Option<String>) -> bool,
+) -> Option<bool> {
+    let token = |entry: Option<&Value>| entry.and_then(|e| part(e, "SpecialToken"));
+    let mut inner = pair;
+    if first.is_some() && token(inner.first()) == *first {
+        inner = inner.get(1..)?;
+    }
+    if last.is_some() && token(inner.last()) == *last {
+        inner = inner.get(..inner.len().checked_sub(1)?)?;
+    }
+    let text = |entry: Option<&Value>| entry.and_then(|e| part(e, "Sequence"));
+    if text(inner.first()).as_deref() != Some("A") || text(inner.last()).as_deref() != Some("B") {
+        return None;
+    }
+    let inner = inner.get(1..inner.len().checked_sub(1)?).filter(|i| !i.is_empty())?;
+    let one = last.is_none() && is_separator(&token(inner.first()));
+    let two = inner.len() == 2 && is_separator(&token(inner.get(1)));
+    Some(one || two)
+}
+
+/// An id in a JSON file; what is no integer says nothing.
+fn id(file: &str, key: &str, value: Option<&Value>) -> Result<Option<u32>> {
+    let Some(number) = value.filter(|v| v.is_i64() || v.is_u64()) else { return Ok(None) };
+    match number.as_u64().and_then(|id| u32::try_from(id).ok()) {
+        Some(id) => Ok(Some(id)),
+        None => Err(unfit(file, format!("{key} is {number}"))),
+    }
+}
+
+/// A role's id in the files that convert_hf_to_gguf.py does not ask, or in config.json's list of several.
+fn elsewhere(
+    folder: &mut Folder,
+    role: &str,
+    added: &[Added],
+    listed: &[Added],
+    config: &Value,
+) -> Result<Option<u32>> {
+    if let Some(map) = folder.object("special_tokens_map.json")?
+        && let Some(name) = name_of(&map, role)
+        && let Some(token) = added.iter().chain(listed).find(|a| a.text == name)
+    {
+        return Ok(Some(token.id));
+    }
+    let key = format!("{role}_token_id");
+    let generation = folder.object("generation_config.json")?;
+    for (file, json) in [("generation_config.json", generation.as_ref()), ("config.json", Some(config))] {
+        let Some(value) = json.and_then(|json| json.get(&key)) else { continue };
+        // Several tokens may end a text. The first is the one that training put there.
+        if let Some(id) = id(file, &key, value.get(0).or(Some(value)))? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,159 @@
+//! Writing: any model of a known architecture as a checkpoint that Hugging Face's transformers loads.
+
+use std::collections::{HashMap, HashSet};
+
+use formats::block::DType;
+use formats::metadata::{Array, Metadata, Value};
+use formats::model::{Encoding, Tensor};
+use serde_json::json;
+
+use super::{bias_switch, misshapen, rows};
+use crate::arch::{Config, Expected, Presence};
+use crate::error::{Error, Result};
+use crate::source::view::{RowOrder, Values, View};
+use crate::source::{Export, Source, scales};
+
+/// The longest divisors' tensor that is read: for heads of 2,048.
+const MOST_FREQS: u64 = 1024;
+
+/// Gives a model Hugging Face's names and order of rows.
+///
+/// # Errors
+/// An architecture without known names, or tensors that are missing, left over or misshapen for it.
+pub fn export(mut source: Source) -> Result<Source> {
+    let path = source.path.display().to_string();
+    let config = match &source.hub {
+        Some(hub) => hub.config.clone(),
+        None => {
+            let refused = |why: String| {
+                Error::refused(format!("{path}: cannot become a Hugging Face checkpoint: {why}"))
+                    .or("write one .safetensors file instead of a folder: it keeps GGUF's names and metadata")
+            };
+            read_config(&source)?.map_err(refused)?
+        }
+    };
+    let expected = config.arch.expected(&config);
+    let by_name: HashMap<&str, &Expected> = expected.iter().map(|e| (e.gguf.as_str(), e)).collect();
+    // Weights are seen with theirs.
+    let scales: HashSet<usize> = scales::pairs(&source.model).into_iter().map(|(_, scale)| scale).collect();
+    let tensors = std::mem::take(&mut source.model.tensors);
+    let mut views = std::mem::take(&mut source.views);
+    views.resize_with(tensors.len(), || None);
+    let mut seen = HashSet::new();
+    for (i, (t, view)) in tensors.into_iter().zip(views).enumerate() {
+        if t.name == "rope_freqs.weight" {
+            continue; // config.json says it
+        }
+        if scales.contains(&i) {
+            continue;
+        }
+        let e = *by_name.get(t.name.as_str()).ok_or_else(|| {
+            Error::refused(format!("tensor {} has no name in Hugging Face's {}", t.name, config.class.name))
+        })?;
+        if let Some(why) = misshapen(&t, &e.shape, &config) {
+            return Err(Error::refused(why));
+        }
+        let back = match rows(config.arch, &config, e.rule) {
+            RowOrder::Interleave { head } => RowOrder::Separate { head },
+            order => order,
+        };
+        let (tensor, view) = renamed(t, view, &e.hub, back);
+        seen.insert(e.gguf.as_str());
+        source.model.tensors.push(tensor);
+        source.views.push(view);
+    }
+    let needed = |e: &&Expected| e.rule.presence == Presence::Always && !seen.contains(e.gguf.as_str());
+    if let Some(e) = expected.iter().find(needed) {
+        return Err(Error::refused(format!("tensor {} is missing", e.gguf)));
+    }
+    if source.hub.is_none() && has_vocabulary(&source.model.metadata) {
+        source.model.notes.push(
+            "the vocabulary is not written: put the tokenizer files of the original model into the folder"
+                .into(),
+        );
+    }
+    source.export = Some(files(&source, &config)?);
+    let mut text = Metadata::new();
+    text.set("format", Value::text("pt"));
+    source.model.metadata = text;
+    Ok(source)
+}
+
+/// The tensor under its other name, with the view that puts its rows back.
+fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor, Option<View>) {
+    let mut tensor = Tensor { name: name.into(), ..t.clone() };
+    let view = match view {
+        Some(view) => Some(View { rows: back.after(view.rows), ..view }),
+        None => match t.encoding {
+            // Groups of llama2.c's may cross rows, bitnet.cpp's scale is that of all rows, and no other format has
+            // them.
+            Encoding::Int8Groups { .. } | Encoding::I2S => {
+                tensor.encoding = Encoding::Blocks(DType::F32);
+                tensor.place.len = 4 * tensor.elements();
+                Some(View { stored: t, rows: back, values: Values::Decoded })
+            }
+            Encoding::Blocks(_) if back == RowOrder::Same => None,
+            Encoding::Blocks(_) => Some(View { stored: t, rows: back, values: Values::Stored }),
+        },
+    };
+    (tensor, view)
+}
+
+/// The settings of a GGUF or a llama2.c checkpoint.
+fn read_config(source: &Source) -> Result<std::result::Result<Config, String>> {
+    let find = |name: &str| source.model.tensors.iter().position(|t| t.name == name);
+    let Some(embedding) = find("token_embd.weight") else {
+        return Ok(Err("it has no token_embd.weight".into()));
+    };
+    let vocab = source.model.tensors[embedding].rows();
+    let freqs = match find("rope_freqs.weight") {
+        Some(i) if source.model.tensors[i].elements() <= MOST_FREQS => {
+            let n = source.model.tensors[i].elements();
+            let mut x = vec![0f32; n as usize];
+            source.fetch(i, 0..n)?.decode("rope_freqs.weight", source.model.order, &mut x)?;
+            Some(x)
+        }
+        Some(_) => return Ok(Err("its rope_freqs.weight is too long".into())),
+        None => None,
+    };
+    let tied = find("output.weight").is_none();
+    Ok(Config::from_gguf(&source.model.metadata, vocab, tied, freqs.as_deref()))
+}
+
+/// Settings, and what goes along unchanged.
+fn files(source: &Source, config: &Config) -> Result<Export> {
+    let mut files = Vec::new();
+    if let Some(hub) = &source.hub {
+        let mut json = hub.json.clone();
+        if let Some(map) = json.as_object_mut() {
+            map.remove("quantization_config"); // the weights are written as what they mean
+        }
+        for path in &hub.companions {
+            let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+            files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));
+        }
+        return Ok(Export { config: json, files });
+    }
+    let id = |key: &str| source.model.metadata.get(&format!("tokenizer.ggml.{key}_token_id"))?.as_u64();
+    let (bos, eos) = (id("bos"), id("eos"));
+    let mut generation = json!({});
+    for (key, id) in [("bos_token_id", bos), ("eos_token_id", eos), ("pad_token_id", id("padding"))] {
+        if let Some(id) = id {
+            generation[key] = json!(id);
+        }
+    }
+    files.push(("generation_config.json".into(), format!("{generation:#}\n").into_bytes()));
+    let mut json = config.to_hub("float32", bos, eos);
+    let names: HashSet<&str> = source.model.tensors.iter().map(|t| t.name.as_str()).collect();
+    for e in config.arch.expected(config).iter().filter(|e| e.rule.presence == Presence::Optional) {
+        if names.contains(e.hub.as_str()) {
+            json[bias_switch(&e.hub)] = json!(true);
+        }
+    }
+    Ok(Export { config: json, files })
+}
+
+/// Whether a model's metadata has a vocabulary.
+fn has_vocabulary(metadata: &Metadata) -> bool {
+    metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).is_some_and(|a: &Array| !a.is_empty())
+}

@@ -1,0 +1,84 @@
+//! A choice of types for a size, in words and as JSON.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use ggufkit::allocate::{Allocation, Goal};
+use ggufkit::memory;
+use ggufkit::text::{self, visible};
+
+/// The choice for machines.
+pub fn allocation_json(allocation: &Allocation) -> serde_json::Value {
+    let memory = allocation.memory.as_ref().map(|(run, m)| {
+        serde_json::json!({
+            "runtime": run.runtime.name(), "context": run.context, "kv": run.kv.name(), "resident": m.resident(),
+            "total": m.total(), "weights": m.weights, "cache": m.cache,
+        })
+    });
+    serde_json::json!({
+        "predicted_kld": allocation.kld, "cache_kld": allocation.cache_kld, "bound": allocation.bound, "bytes": allocation.bytes,
+        "most_bytes": allocation.most, "memory": memory,
+        "next_larger": allocation.next[0], "next_smaller": allocation.next[1],
+    })
+}
+
+/// What was asked for and what comes of it, in words.
+pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String {
+    let bytes = text::bytes;
+    let mut text = String::new();
+    if let (Goal::Ram { ram, reserve, .. }, Some((run, memory))) = (&allocation.goal, &allocation.memory) {
+        let reserve = reserve.unwrap_or_else(|| memory::reserve(*ram));
+        let room = ram.saturating_sub(reserve);
+        let _ = writeln!(
+            text,
+            "fit: {} of memory, {} of it for the system; {} with {} tokens of context as {}",
+            bytes(*ram),
+            bytes(reserve),
+            run.runtime.name(),
+            run.context,
+            run.kv.name()
+        );
+        let _ = writeln!(
+            text,
+            "  weights {}, keys and values {}, a batch's vectors {}, vocabulary and program {}: {} resident; with addresses \
+             that are not touched {} of {}, {} left",
+            bytes(memory.weights),
+            bytes(memory.cache),
+            bytes(memory.compute),
+            bytes(memory.vocabulary + memory.process),
+            bytes(memory.resident()),
+            bytes(memory.total()),
+            bytes(room),
+            bytes(room.saturating_sub(memory.total())),
+        );
+    } else {
+        let left = allocation.most.saturating_sub(allocation.bytes);
+        let _ = writeln!(
+            text,
+            "fit: {} of {}, {} left",
+            bytes(allocation.bytes),
+            bytes(allocation.most),
+            bytes(left)
+        );
+    }
+    let cache = match allocation.cache_kld {
+        x if x > 0.0 => format!(", {x:.6} of it by the cache"),
+        _ => String::new(),
+    };
+    let bound = allocation.bound.unwrap_or(allocation.kld);
+    let gap = match allocation.kld / bound.max(f64::MIN_POSITIVE) - 1.0 {
+        gap if gap > 1e-6 => format!("; no choice is more than {:.3} % better", 100.0 * gap),
+        _ => String::new(),
+    };
+    let _ =
+        writeln!(text, "  predicted KL divergence {:.6}{cache}{gap} ({})", allocation.kld, allocation.costs);
+    for (name, next) in ["next larger", "next smaller"].iter().zip(&allocation.next) {
+        if let Some(next) = next {
+            let _ = writeln!(text, "  {name}: {next}");
+        }
+    }
+    if let Some(path) = recipe {
+        let _ = writeln!(text, "  recipe: {}", path.display());
+    }
+    text.lines().map(|line| visible(line).to_string() + "\n").collect()
+}

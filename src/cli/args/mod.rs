@@ -1,0 +1,19 @@
+//! Arguments that several commands share.
+
+mod container;
+mod edits;
+mod fit;
+mod input;
+mod resources;
+mod rounding;
+mod scheme;
+mod types;
+
+pub use container::{Endian, FormatName, machines};
+pub use edits::Edits;
+pub use fit::Fitting;
+pub use input::Input;
+pub use resources::{KvTypeName, Resources, Running};
+pub use rounding::Rounding;
+pub use scheme::{find_scheme, scheme_or_keep, tensor_rule};
+pub use types::{Types, types};

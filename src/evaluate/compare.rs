@@ -1,0 +1,226 @@
+//! Models beside the one they were made of: divergence over a text, errors of tensors, size and speed.
+
+use std::path::Path;
+
+use formats::block::DType;
+use formats::model::Encoding;
+
+use super::comparison::{self, Candidate, Comparison, Cost, Sensitive, Setting, TensorError};
+use crate::error::{Error, Result};
+use crate::evaluate::{self, Cut, Evaluation, Reference};
+use crate::runner::bench::{Plan, measure};
+use crate::runner::{KvType, Network, Options};
+use crate::score::Scores;
+use crate::score::bootstrap::Bootstrap;
+use crate::score::histogram::kld_histogram;
+use crate::sensitivity::{Matrix, Sensitivity};
+use crate::source::Source;
+use crate::tokenizer::{Text, Tokenizer};
+use crate::verify::verify;
+
+/// How to compare.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What the text is called.
+    pub text: String,
+    /// How it is cut.
+    pub cut: Cut,
+    /// Whether activations are floats.
+    pub exact: bool,
+    /// How keys and values are kept.
+    pub kv: KvType,
+    /// Tokens that are computed together.
+    pub batch: usize,
+    /// Whether the reference is also compared with itself in another arithmetic.
+    pub floor: bool,
+    /// Tokens that are generated to see how fast; 0 leaves that out.
+    pub generate: usize,
+    /// What errors in the reference's matrices cost, where that is known.
+    pub sensitivity: Option<Sensitivity>,
+}
+
+/// Compares open models with a reference; `tick` is told of chunks done and of all.
+///
+/// # Errors
+/// Those of the runner and of the tokenizers; vocabularies that differ.
+pub fn compare(
+    reference: (&str, &Source),
+    candidates: &[(String, Source)],
+    text: &str,
+    settings: &Settings,
+    mut tick: impl FnMut(usize, usize),
+) -> Result<Comparison> {
+    let options = Options { exact: settings.exact, isa: None };
+    let (name, source) = reference;
+    let truth = Network::new(source, options)?;
+    let other = Options { exact: !settings.exact, isa: None };
+    let floor = if settings.floor { Some(Network::new(source, other)?) } else { None };
+    let networks: Vec<Network> =
+        candidates.iter().map(|(_, s)| Network::new(s, options)).collect::<Result<_>>()?;
+    for ((_, candidate), network) in candidates.iter().zip(&networks) {
+        evaluate::same_vocabulary((source, &truth), (candidate, network))?;
+    }
+    let tokenizer = Tokenizer::of(source)?;
+    let text = Text::new(text, &tokenizer)?;
+    let chunks = evaluate::cut(&text.tokens, text.first, settings.cut)?;
+
+    let other_kv = if settings.exact { KvType::F16 } else { KvType::F32 };
+    let mut models: Vec<_> = networks.iter().map(|n| (n, settings.kv)).collect();
+    models.extend(floor.as_ref().map(|n| (n, other_kv)));
+    let evaluation = Evaluation {
+        models,
+        reference: Reference::Model(&truth),
+        kv: settings.kv,
+        batch: settings.batch,
+        record: None,
+    };
+    let mut found =
+        evaluation.run(&chunks, |s| tick(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
+    let (own, own_seconds) = found.reference.expect("the reference is a model");
+    let own = own.summary().ok_or_else(|| Error::refused("nothing was scored"))?;
+    let floor = floor.and_then(|_| found.models.pop()).and_then(|s| s.summary());
+
+    let tokens: usize = chunks.iter().map(|c| c.tokens.len()).sum();
+    let speed = |network: &Network| -> Result<Option<f64>> {
+        let (generate, kv) = (settings.generate, settings.kv);
+        let plan = Plan { prompt: 0, generate, repeats: 1, batch: settings.batch, kv };
+        let measured = if generate > 0 { Some(measure(network, plan, || ())?) } else { None };
+        Ok(measured.and_then(|m| m.generate_tokens_per_second).map(|s| s.median))
+    };
+    let bootstrap = Bootstrap::default();
+    let mut all = Vec::new();
+    for (i, ((name, candidate), scores)) in candidates.iter().zip(&found.models).enumerate() {
+        all.push(Candidate {
+            name: name.clone(),
+            path: candidate.path.clone(),
+            bytes: candidate.bytes(),
+            bits_per_weight: bits_per_weight(candidate),
+            summary: scores.summary().ok_or_else(|| Error::refused("nothing was scored"))?,
+            kld_interval: bootstrap.kld(scores),
+            ratio_to_first: ratio(&bootstrap, i, scores, &found.models[0]),
+            predicted_kld: settings.sensitivity.as_ref().and_then(|s| predicted(s, candidate, source)),
+            tensors: tensor_errors(candidate, source)?,
+            histogram: kld_histogram(scores),
+            prompt_tps: Some(tokens as f64 / found.seconds[i]),
+            generate_tps: speed(&networks[i])?,
+        });
+    }
+    let setting = |name: &str, value: String| Setting { name: name.into(), value };
+    Ok(Comparison {
+        text: settings.text.clone(),
+        context: settings.cut.context,
+        chunks: chunks.len(),
+        tokens: own.tokens,
+        kv: settings.kv.name().into(),
+        activations: if settings.exact { "exact" } else { "int8" }.into(),
+        bootstrap,
+        settings: vec![
+            setting("instructions", truth.isa.name().into()),
+            setting("threads", rayon::current_num_threads().to_string()),
+        ],
+        reference: comparison::Reference {
+            name: name.into(),
+            path: Some(source.path.clone()),
+            bytes: Some(source.bytes()),
+            bits_per_weight: Some(bits_per_weight(source)),
+            perplexity: own.perplexity,
+            prompt_tps: Some(tokens as f64 / own_seconds),
+            generate_tps: speed(&truth)?,
+        },
+        floor,
+        sensitivity: settings.sensitivity.as_ref().map(sensitive),
+        candidates: all,
+    })
+}
+
+/// The KL divergence that a model's types foretell, where all of them are known. Both run with the same cache.
+fn predicted(s: &Sensitivity, candidate: &Source, reference: &Source) -> Option<f64> {
+    let mut changed = Vec::new();
+    for t in candidate.model.tensors.iter().filter(|t| t.shape.len() > 1) {
+        let own = reference.model.tensors.iter().find(|r| r.name == t.name)?;
+        // Any float is the same in f32.
+        let widened = own.encoding.is_plain() && t.encoding == Encoding::Blocks(DType::F32);
+        if own.encoding == t.encoding || widened {
+            continue;
+        }
+        let Encoding::Blocks(dtype) = t.encoding else { return None };
+        s.matrix(&t.name).filter(|m| m.shape == t.shape)?;
+        changed.push((t.name.as_str(), dtype));
+    }
+    s.predict(changed)
+}
+
+fn sensitive(s: &Sensitivity) -> Sensitive {
+    let mut probes: Vec<&str> =
+        s.matrices.iter().filter_map(|m| Some(m.probes.first()?.dtype.name())).collect();
+    probes.sort_unstable();
+    probes.dedup();
+    let cost = |m: &Matrix| {
+        let (layer, role) = layer_and_role(&m.name);
+        Cost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
+    };
+    Sensitive {
+        origin: s.summary(),
+        probe: probes.join(" or "),
+        matrices: s.matrices.iter().map(cost).collect(),
+    }
+}
+
+/// The layer that a tensor's name has, and the rest of it.
+fn layer_and_role(name: &str) -> (Option<u32>, &str) {
+    let name = name.strip_suffix(".weight").unwrap_or(name);
+    match name.strip_prefix("blk.").and_then(|n| n.split_once('.')) {
+        Some((layer, role)) => (layer.parse().ok(), role),
+        None => (None, name),
+    }
+}
+
+fn ratio(bootstrap: &Bootstrap, i: usize, scores: &Scores, first: &Scores) -> Option<crate::score::Ratio> {
+    if i == 0 { None } else { bootstrap.kld_ratio(scores, first) }
+}
+
+fn bits_per_weight(source: &Source) -> f64 {
+    let tensors = &source.model.tensors;
+    let stored = |(i, t): (usize, &formats::model::Tensor)| {
+        // What a view is made of lies in the file; what is made of settings does not.
+        let view = source.views.get(i).and_then(Option::as_ref);
+        view.map_or(t.place.len, |v| v.stored.place.len)
+    };
+    let bytes: u64 = tensors.iter().enumerate().map(stored).sum();
+    let weights: u64 = tensors.iter().map(|t| t.elements()).sum();
+    8.0 * bytes as f64 / weights.max(1) as f64
+}
+
+/// The error of each matrix that is not stored as the reference's is.
+fn tensor_errors(candidate: &Source, reference: &Source) -> Result<Vec<TensorError>> {
+    let findings = verify(candidate, Some(reference))?;
+    let all = findings.into_iter().zip(&candidate.model.tensors).filter_map(|(f, t)| {
+        if t.shape.len() < 2 {
+            return None;
+        }
+        let outcome = f.comparison?.outcome?;
+        let (layer, role) = layer_and_role(&t.name);
+        Some(TensorError {
+            name: t.name.clone(),
+            layer,
+            role: role.into(),
+            dtype: f.encoding.name(),
+            bytes: t.place.len,
+            relative_error: outcome.relative(),
+        })
+    });
+    Ok(all.collect())
+}
+
+/// What a model is called beside one that it was made of: what its name has more.
+pub fn name_of(path: &Path, of: &Path) -> String {
+    let (name, of) = (short_name(path), short_name(of));
+    let rest = name.strip_prefix(&of).and_then(|r| r.strip_prefix(['-', '.', '_']));
+    rest.filter(|r| !r.is_empty()).map_or(name.clone(), str::to_string)
+}
+
+/// What a model is called in tables: the last part of its path, without a GGUF's ending.
+pub fn short_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    name.strip_suffix(".gguf").unwrap_or(&name).to_string()
+}

@@ -1,0 +1,183 @@
+//! A path becomes a model with open files behind it, whatever its format: the front door of every command.
+
+use std::path::{Path, PathBuf};
+
+use formats::container::{self, gguf, llama2c, safetensors};
+use formats::model::{Format, Input, Model};
+
+use crate::checkpoint::{self, Vocabulary};
+use crate::disk::InFile;
+use crate::error::{Error, Result};
+use crate::source::{Source, scales};
+
+/// How to open a model.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Read in pieces instead of mapping.
+    pub no_mmap: bool,
+    /// The tokenizer.bin of a llama2.c checkpoint.
+    pub tokenizer: Option<PathBuf>,
+    /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised.
+    pub pre_tokenizer: Option<String>,
+    /// Leave the tensors of a Hugging Face checkpoint under its names and in its order.
+    pub as_filed: bool,
+}
+
+/// The ending of the index of sharded safetensors.
+const INDEX: &str = "safetensors.index.json";
+
+/// Opens a GGUF or safetensors file (any part of a split opens all), a folder of safetensors or its index, a
+/// llama2.c checkpoint or tokenizer.
+///
+/// # Errors
+/// The system's, or whatever is wrong with the files.
+pub fn open(path: &Path, options: &Options) -> Result<Source> {
+    let map = !options.no_mmap;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut source = if path.is_dir() {
+        open_folder(path, map)?
+    } else if name.ends_with(INDEX) {
+        open_index(path, map)?
+    } else {
+        open_file(path, map)?
+    };
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    // Safetensors that were made of a GGUF say what they are themselves.
+    let is_checkpoint = source.model.format == Format::Safetensors
+        && source.model.metadata.get("general.architecture").is_none()
+        && folder.join(checkpoint::CONFIG).is_file();
+    if is_checkpoint && !options.as_filed {
+        let vocabulary = match &options.tokenizer {
+            Some(_) => Vocabulary::Elsewhere,
+            None => Vocabulary::Folder { pre_tokenizer: options.pre_tokenizer.as_deref() },
+        };
+        source = checkpoint::translate(source, folder, vocabulary)?;
+    }
+    if matches!(source.model.format, Format::Gguf { .. }) {
+        scales::apply(&mut source)?;
+    }
+    if let Some(path) = &options.tokenizer {
+        let file = InFile::open(path, map)?;
+        let tokenizer = file.parse(llama2c::tokenizer::read)?;
+        llama2c::tokenizer::attach(&mut source.model, &tokenizer)?;
+        source.beside.push(path.clone());
+    }
+    Ok(source)
+}
+
+/// A file, with the other parts if it is one of several.
+fn open_file(path: &Path, map: bool) -> Result<Source> {
+    let file = InFile::open(path, map)?;
+    let model = file.parse(container::read).map_err(|e| explain(e, &file))?;
+    let part = path.file_stem().and_then(|s| s.to_str()).and_then(container::parse_part_stem);
+    match model.format {
+        Format::Gguf { .. } => match (gguf::split_of(&model.metadata), part) {
+            (None, _) => Ok(Source::new(path, model, vec![file])),
+            (Some((_, count)), Some((stem, _, named))) if count == named as u64 => {
+                let names = part_names(stem, named, "gguf");
+                let (files, shards) = open_all(path.parent(), &names, map, gguf::read)?;
+                Ok(Source::new(path, gguf::join(shards)?, files))
+            }
+            (Some((no, count)), _) => {
+                let why =
+                    format!("{} is part {} of a split of {count}, by its contents", file.name(), no + 1);
+                let wanted = container::part_stem("NAME", no as usize, count as usize);
+                Err(Error::refused(why).or(format!("name it {wanted}.gguf, beside the other parts")))
+            }
+        },
+        Format::Safetensors => match part {
+            Some((stem, _, count)) if count > 1 => {
+                let index = path.with_file_name(format!("{stem}.{INDEX}"));
+                if index.is_file() {
+                    return open_index(&index, map);
+                }
+                let (files, shards) =
+                    open_all(path.parent(), &part_names(stem, count, "safetensors"), map, safetensors::read)?;
+                Ok(Source::new(path, safetensors::join(shards)?, files))
+            }
+            _ => Ok(Source::new(path, model, vec![file])),
+        },
+        _ => Ok(Source::new(path, model, vec![file])),
+    }
+}
+
+fn open_folder(path: &Path, map: bool) -> Result<Source> {
+    let index = path.join(format!("model.{INDEX}"));
+    // Where both are, transformers reads the single file.
+    if index.is_file() && !path.join("model.safetensors").is_file() {
+        return open_index(&index, map);
+    }
+    let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|n| n.ends_with(".safetensors"))
+        .collect();
+    names.sort();
+    if names.is_empty() && path.join(checkpoint::CONFIG).is_file() {
+        return Ok(checkpoint::settings_only(path));
+    }
+    if names.is_empty() {
+        let hint = match path.join("snapshots").is_dir() {
+            true => "this is a hub's cache: name the folder in snapshots/ that has config.json",
+            false => "name the file itself if it is a GGUF or a llama2.c checkpoint",
+        };
+        return Err(Error::refused(format!("{}: no .safetensors in this folder", path.display())).or(hint));
+    }
+    // Where a hub offers the weights a second time (consolidated.safetensors), this is the file that its
+    // own library reads.
+    let mut note = None;
+    if names.len() > 1 && names.iter().any(|n| n == "model.safetensors") {
+        note = Some(format!("{} other .safetensors beside model.safetensors are not read", names.len() - 1));
+        names = vec!["model.safetensors".into()];
+    }
+    let (files, shards) = open_all(Some(path), &names, map, safetensors::read)?;
+    let mut source = Source::new(path, safetensors::join(shards)?, files);
+    source.model.notes.extend(note);
+    Ok(source)
+}
+
+fn open_index(index: &Path, map: bool) -> Result<Source> {
+    let file = InFile::open(index, map)?;
+    if file.len > 256 << 20 {
+        return Err(Error::refused(format!("{}: an index of {} bytes", file.name(), file.len)));
+    }
+    let json = file.read(0, file.len)?;
+    let names = safetensors::read_index(file.name(), &json)?;
+    let (files, shards) = open_all(index.parent(), &names, map, safetensors::read)?;
+    safetensors::check_index(file.name(), &json, &shards)?;
+    let mut source = Source::new(index, safetensors::join(shards)?, files);
+    source.beside.push(index.to_path_buf());
+    Ok(source)
+}
+
+/// Models with the names of their files.
+type Shards = Vec<(String, Model)>;
+
+fn part_names(stem: &str, count: usize, ending: &str) -> Vec<String> {
+    (0..count).map(|no| format!("{}.{ending}", container::part_stem(stem, no, count))).collect()
+}
+
+fn open_all(
+    folder: Option<&Path>,
+    names: &[String],
+    map: bool,
+    read: fn(&Input) -> formats::Result<Model>,
+) -> Result<(Vec<InFile>, Shards)> {
+    let (mut files, mut shards) = (Vec::new(), Vec::new());
+    for name in names {
+        let file = InFile::open(&folder.unwrap_or(Path::new("")).join(name), map)?;
+        shards.push((file.name().to_string(), file.parse(read)?));
+        files.push(file);
+    }
+    Ok((files, shards))
+}
+
+/// A file that is nothing known may be a checkpoint that was cut off.
+fn explain(error: Error, file: &InFile) -> Error {
+    if let Error::Format(formats::Error { fault: formats::Fault::NotAModel(_), .. }) = &error
+        && let Ok(Some(near)) = file.parse(|input| Ok(llama2c::near_miss(input)))
+    {
+        return Error::refused(format!("{}: {near}", file.name()));
+    }
+    error
+}

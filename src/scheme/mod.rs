@@ -1,0 +1,272 @@
+//! Schemes: a type for every tensor of a model, by name. `schemes.toml` has them all.
+
+mod choice;
+pub mod facts;
+pub mod recipe;
+pub mod role;
+pub mod rule;
+
+use std::sync::{Arc, LazyLock};
+
+use formats::block::DType;
+
+pub use choice::{Choice, Container, is_integer};
+pub use role::{Role, role};
+use rule::{Rule, Subject};
+
+/// A named choice of types for a whole model.
+#[derive(Debug, Clone)]
+pub struct Scheme {
+    /// llama.cpp's name for it, in lower case; a recipe's own.
+    pub name: String,
+    /// Plain names that people look for.
+    pub aliases: Vec<String>,
+    /// The type of every tensor that no rule claims. Never I2_S, which only ternary matrices have.
+    pub base: DType,
+    /// `general.file_type`; of a recipe, it follows from the base unless it says one.
+    pub file_type: Option<u32>,
+    /// What claims tensors; the first one that does counts.
+    pub rules: Vec<Rule>,
+}
+
+static SCHEMES: LazyLock<Vec<Arc<Scheme>>> = LazyLock::new(|| {
+    recipe::built_in(include_str!("schemes.toml")).unwrap_or_else(|e| panic!("schemes.toml: {e}"))
+});
+
+/// Every scheme.
+pub fn all() -> &'static [Arc<Scheme>] {
+    &SCHEMES
+}
+
+/// The scheme with this name or alias, in any case.
+pub fn by_name(name: &str) -> Option<&'static Arc<Scheme>> {
+    let is = |n: &String| n.eq_ignore_ascii_case(name);
+    all().iter().find(|s| is(&s.name) || s.aliases.iter().any(is))
+}
+
+/// The same, to keep.
+pub fn find(name: &str) -> Option<Arc<Scheme>> {
+    by_name(name).cloned()
+}
+
+impl Scheme {
+    /// The type of a tensor, and what chose it, in words.
+    pub fn choose(&self, subject: &Subject) -> (Choice, String) {
+        match self.rules.iter().find(|r| r.claims(subject)) {
+            Some(rule) => (rule.to, format!("{}: {rule}", self.name)),
+            None => (Choice::To(self.base), self.name.clone()),
+        }
+    }
+
+    /// Its number in GGUF.
+    pub fn file_type(&self) -> Option<u32> {
+        self.file_type.or_else(|| file_type(self.base))
+    }
+}
+
+/// The file type of a type: that of the scheme with its name, else of the first that is built on it.
+pub fn file_type(dtype: DType) -> Option<u32> {
+    by_name(dtype.name()).or_else(|| all().iter().find(|s| s.base == dtype))?.file_type
+}
+
+/// The types that are named between commas, each once.
+///
+/// # Errors
+/// A name that is no type, or no name at all, in words.
+pub fn types(text: &str) -> Result<Vec<DType>, String> {
+    let mut all = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        let Choice::To(dtype) = choice(name)? else {
+            return Err(format!("{name:?} is not a type to choose from"));
+        };
+        if !all.contains(&dtype) {
+            all.push(dtype);
+        }
+    }
+    if all.is_empty() { Err("no types are named".into()) } else { Ok(all) }
+}
+
+/// The name of bitnet.cpp's type, and of the scheme that is built on it.
+pub const I2_S: &str = "i2_s";
+
+/// The type with this name, or the main type of the scheme with this name, or `keep`.
+///
+/// # Errors
+/// There is none that weights can be written in.
+pub fn choice(name: &str) -> Result<Choice, String> {
+    if name.eq_ignore_ascii_case("keep") {
+        return Ok(Choice::Keep);
+    }
+    if name.eq_ignore_ascii_case(I2_S) {
+        return Ok(Choice::I2S);
+    }
+    let dtype = DType::from_name(name).or_else(|| by_name(name).map(|s| s.base));
+    dtype.filter(|&d| holds_weights(d)).map(Choice::To).ok_or_else(|| {
+        if let Some(why) = for_activations(name) {
+            return why;
+        }
+        let types = formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)).map(|t| t.name);
+        format!(
+            "{name:?} is no type that can be written; there are keep, {I2_S}, {}",
+            types.collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+/// Whether weights are kept in a type: integers would lose everything, and ggml has two types for what weights are
+/// multiplied with.
+pub fn holds_weights(dtype: DType) -> bool {
+    dtype.info().gguf.is_some() && !is_integer(dtype) && !ACTIVATIONS.contains(&dtype)
+}
+
+/// What ggml turns a matrix' inputs into before it multiplies.
+const ACTIVATIONS: [DType; 2] = [DType::Q8_1, DType::Q8_K];
+
+/// Why nothing is written in the type with this name, if it is one for activations.
+pub fn for_activations(name: &str) -> Option<String> {
+    let dtype = DType::from_name(name).filter(|d| ACTIVATIONS.contains(d))?;
+    Some(format!(
+        "{} is a type for activations, which nothing that runs models takes for weights; q8_0 is as precise",
+        dtype.name()
+    ))
+}
+
+/// What a type becomes where its blocks do not divide a row: as in llama-quantize, a type of smaller blocks that is at
+/// least as precise, half precision at the end. Where that gives up (q1_0, nvfp4), the nearest of smaller blocks.
+pub fn fallback(dtype: DType, cols: u64) -> DType {
+    use DType::{
+        F16, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, NVFP4, Q1_0, Q2_0, Q2_K,
+        Q3_K, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0,
+    };
+    let mut dtype = dtype;
+    while !cols.is_multiple_of(dtype.info().weights as u64) {
+        dtype = match dtype {
+            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_XS | NVFP4 => IQ4_NL,
+            Q1_0 => Q2_0,
+            Q2_0 | Q2_K | Q3_K | TQ1_0 | TQ2_0 => Q4_0,
+            Q4_K => Q5_0,
+            Q5_K => Q5_1,
+            Q6_K => Q8_0,
+            _ => F16,
+        };
+    }
+    dtype
+}
+
+/// Whether a type spends so few bits that it must know which weights matter: llama-quantize refuses to make them
+/// without an importance matrix. Of q2_k, that is so in the scheme `q2_k_s`.
+pub fn needs_importance(dtype: DType, scheme: Option<&str>) -> bool {
+    use DType::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_XXS, Q2_K};
+    matches!(dtype, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS)
+        || (dtype == Q2_K && scheme == Some("q2_k_s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_types_can_be_written() {
+        let mut seen = std::collections::HashSet::new();
+        for s in all() {
+            for name in s.aliases.iter().chain([&s.name]) {
+                assert!(seen.insert(name.clone()), "{name}");
+                assert!(Arc::ptr_eq(by_name(&name.to_uppercase()).unwrap(), s));
+            }
+            for to in s.rules.iter().map(|r| r.to).chain([Choice::To(s.base)]) {
+                let written = matches!(to, Choice::To(d) if holds_weights(d));
+                assert!(written || to == Choice::I2S && s.name == I2_S, "{}", s.name);
+            }
+        }
+        for name in ["int4", "int8", "ternary", "fp16", "q3_k", "Q4_K", "q5_k"] {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn file_types_are_llama_cpps() {
+        for (name, number) in [
+            ("f32", 0),
+            ("f16", 1),
+            ("q4_0", 2),
+            ("q4_1", 3),
+            ("q8_0", 7),
+            ("q5_0", 8),
+            ("q5_1", 9),
+            ("q2_k", 10),
+            ("q3_k_s", 11),
+            ("q3_k_m", 12),
+            ("q3_k_l", 13),
+            ("q4_k_s", 14),
+            ("q4_k_m", 15),
+            ("q5_k_s", 16),
+            ("q5_k_m", 17),
+            ("q6_k", 18),
+            ("iq2_xxs", 19),
+            ("iq2_xs", 20),
+            ("q2_k_s", 21),
+            ("iq3_xs", 22),
+            ("iq3_xxs", 23),
+            ("iq1_s", 24),
+            ("iq4_nl", 25),
+            ("iq3_s", 26),
+            ("iq3_m", 27),
+            ("iq2_s", 28),
+            ("iq2_m", 29),
+            ("iq4_xs", 30),
+            ("iq1_m", 31),
+            ("bf16", 32),
+            ("tq1_0", 36),
+            ("tq2_0", 37),
+            ("mxfp4_moe", 38),
+            ("nvfp4", 39),
+            ("q1_0", 40),
+            ("q2_0", 41),
+            ("i2_s", 40),
+        ] {
+            assert_eq!(find(name).unwrap().file_type(), Some(number), "{name}");
+        }
+        // What a file of one type is called: llama.cpp guesses the same.
+        for (dtype, number) in
+            [(DType::Q4_K, 15), (DType::Q3_K, 12), (DType::Q5_K, 17), (DType::IQ2_S, 28), (DType::IQ3_S, 26)]
+        {
+            assert_eq!(file_type(dtype), Some(number), "{}", dtype.name());
+        }
+        assert_eq!(file_type(DType::F64), None);
+    }
+
+    #[test]
+    fn a_fallback_always_fits() {
+        for t in formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)) {
+            for cols in [1, 31, 32, 64, 128, 172, 256, 288, 512] {
+                let found = fallback(t.dtype, cols);
+                assert!(cols.is_multiple_of(found.info().weights as u64));
+                assert_eq!(found == t.dtype, cols.is_multiple_of(t.weights as u64));
+                assert!(found == t.dtype || found.bits_per_weight() >= t.dtype.bits_per_weight());
+            }
+        }
+        for (dtype, cols, wanted) in [
+            (DType::TQ2_0, 288, DType::Q4_0),
+            (DType::Q4_0, 172, DType::F16),
+            (DType::Q4_K, 896, DType::Q5_0),
+            (DType::Q5_K, 896, DType::Q5_1),
+            (DType::Q6_K, 896, DType::Q8_0),
+            (DType::IQ3_S, 896, DType::IQ4_NL),
+            (DType::IQ4_XS, 100, DType::F16),
+            (DType::Q1_0, 64, DType::Q2_0),
+            (DType::Q1_0, 32, DType::Q4_0),
+            (DType::NVFP4, 32, DType::IQ4_NL),
+        ] {
+            assert_eq!(fallback(dtype, cols), wanted, "{} {cols}", dtype.name());
+        }
+    }
+
+    #[test]
+    fn few_bits_need_importance() {
+        assert!(needs_importance(DType::IQ2_XS, None));
+        assert!(
+            needs_importance(DType::Q2_K, Some("q2_k_s")) && !needs_importance(DType::Q2_K, Some("q2_k"))
+        );
+        assert!(!needs_importance(DType::IQ3_S, None));
+    }
+}

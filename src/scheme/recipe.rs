@@ -1,0 +1,390 @@
+//! Schemes as TOML: the built-in list, recipes of the user's, and back to text.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use formats::block::DType;
+use regex::Regex;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+
+use super::Choice;
+use super::role::Role;
+use super::rule::{Condition, Layers, Rule};
+use super::{self as scheme, Scheme};
+use crate::error::{Error, Result};
+
+/// The file of built-in schemes.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    part: Vec<Part>,
+    scheme: Vec<Raw>,
+}
+
+/// Rules that several schemes have.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    name: String,
+    rules: Vec<Entry>,
+}
+
+/// A scheme or recipe as written.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    name: Option<String>,
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(deserialize_with = "packed")]
+    base: DType,
+    file_type: Option<u32>,
+    #[serde(default)]
+    rules: Vec<Entry>,
+}
+
+/// A rule, or the name of a scheme or part whose rules stand here.
+enum Entry {
+    Rule(Rule),
+    Named(String),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Entry;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a rule in braces, or a scheme's name")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> std::result::Result<Entry, E> {
+                Ok(Entry::Named(name.to_string()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Entry, A::Error> {
+                RawRule::deserialize(MapAccessDeserializer::new(map)).map(|r| {
+                    Entry::Rule(Rule {
+                        roles: r.tensor,
+                        name: r.name,
+                        layers: r.layers,
+                        count_tensors: r.count == Count::Tensors,
+                        when: r.when,
+                        to: r.to,
+                    })
+                })
+            }
+        }
+        d.deserialize_any(Either)
+    }
+}
+
+/// A rule as written.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    #[serde(default, deserialize_with = "roles")]
+    tensor: Vec<Role>,
+    #[serde(default, deserialize_with = "pattern")]
+    name: Option<Regex>,
+    #[serde(default, deserialize_with = "layers")]
+    layers: Option<Layers>,
+    #[serde(default)]
+    count: Count,
+    #[serde(default, deserialize_with = "conditions")]
+    when: Vec<Condition>,
+    #[serde(rename = "type", deserialize_with = "choice")]
+    to: Choice,
+}
+
+/// What positions count.
+#[derive(serde::Deserialize, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Count {
+    #[default]
+    Layers,
+    Tensors,
+}
+
+/// One text or several.
+struct Texts(Vec<String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        struct OneOrMore;
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = Texts;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Texts, E> {
+                Ok(Texts(vec![text.to_string()]))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Texts, A::Error> {
+                let mut all = Vec::new();
+                while let Some(text) = seq.next_element()? {
+                    all.push(text);
+                }
+                Ok(Texts(all))
+            }
+        }
+        d.deserialize_any(OneOrMore)
+    }
+}
+
+fn roles<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Vec<Role>, D::Error> {
+    let Texts(names) = Texts::deserialize(d)?;
+    names.iter().map(|n| Role::from_name(n).map_err(de::Error::custom)).collect()
+}
+
+fn conditions<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Vec<Condition>, D::Error> {
+    let Texts(texts) = Texts::deserialize(d)?;
+    texts.iter().map(|t| t.parse().map_err(de::Error::custom)).collect()
+}
+
+fn pattern<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Regex>, D::Error> {
+    let text = String::deserialize(d)?;
+    Regex::new(&text).map(Some).map_err(|e| de::Error::custom(format!("{text:?} is no pattern: {e}")))
+}
+
+fn layers<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Layers>, D::Error> {
+    String::deserialize(d)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+fn choice<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Choice, D::Error> {
+    scheme::choice(&String::deserialize(d)?).map_err(de::Error::custom)
+}
+
+fn packed<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<DType, D::Error> {
+    match choice(d)? {
+        Choice::To(dtype) => Ok(dtype),
+        Choice::Keep => Err(de::Error::custom("the base must be a type; `keep` is for rules")),
+        Choice::I2S => {
+            Err(de::Error::custom("i2_s is for ternary matrices: name them in rules, over a base of f16"))
+        }
+    }
+}
+
+/// Rules with those of named schemes and parts in their places.
+fn resolve<'a>(
+    entries: Vec<Entry>,
+    named: impl Fn(&str) -> Option<&'a [Rule]>,
+) -> std::result::Result<Vec<Rule>, String> {
+    let mut rules = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Rule(rule) => rules.push(rule),
+            Entry::Named(name) => rules.extend_from_slice(
+                named(&name).ok_or_else(|| format!("there is no scheme {name:?} to take rules from"))?,
+            ),
+        }
+    }
+    Ok(rules)
+}
+
+/// The built-in schemes.
+pub(super) fn built_in(text: &str) -> std::result::Result<Vec<Arc<Scheme>>, String> {
+    let list: List = toml::from_str(text).map_err(|e| e.to_string())?;
+    let mut parts = Vec::new();
+    for part in list.part {
+        parts.push((part.name, resolve(part.rules, |_| None)?));
+    }
+    let named = |name: &str| parts.iter().find(|p| p.0 == name).map(|p| &p.1[..]);
+    let scheme = |raw: Raw| {
+        let name = raw.name.ok_or("a scheme without a name")?;
+        let rules = resolve(raw.rules, named).map_err(|e| format!("{name}: {e}"))?;
+        Ok(Arc::new(Scheme { name, aliases: raw.aliases, base: raw.base, file_type: raw.file_type, rules }))
+    };
+    list.scheme.into_iter().map(scheme).collect()
+}
+
+/// Reads a recipe.
+///
+/// # Errors
+/// What is wrong with it, with the line.
+pub fn parse(text: &str, name: &str) -> std::result::Result<Scheme, String> {
+    let raw: Raw = toml::from_str(text).map_err(|e| describe(text, &e))?;
+    if !raw.aliases.is_empty() {
+        return Err("aliases are for the built-in schemes".into());
+    }
+    let known: Vec<_> = scheme::all().iter().map(|s| s.name.as_str()).collect();
+    let rules = resolve(raw.rules, |name| scheme::by_name(name).map(|s| &s.rules[..]))
+        .map_err(|e| format!("{e}; there are {}", known.join(", ")))?;
+    let name = raw.name.unwrap_or_else(|| name.to_string());
+    Ok(Scheme { name, aliases: Vec::new(), base: raw.base, file_type: raw.file_type, rules })
+}
+
+/// An error with its line and what stands there, in one line.
+fn describe(text: &str, e: &toml::de::Error) -> String {
+    let Some(span) = e.span() else { return e.message().to_string() };
+    let start = text.get(..span.start).unwrap_or(text);
+    let line = start.matches('\n').count() + 1;
+    let message: Vec<_> = e.message().lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    format!("line {line}: {}", message.join(" "))
+}
+
+/// The longest recipe that is read: far more than anybody writes.
+const MOST: u64 = 1 << 20;
+
+/// Reads a file with a recipe; its name is that of the file unless it says one.
+///
+/// # Errors
+/// The system's, and what is wrong with it.
+pub fn read(path: &Path) -> Result<Scheme> {
+    let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
+    if len > MOST {
+        return Err(Error::refused(format!("{}: {len} bytes are too many for a recipe", path.display())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    parse(&text, &stem).map_err(|why| {
+        Error::refused(format!("{}: {why}", path.display()))
+            .or("docs/schemes.md has the language; --print-recipe q4_k_m shows an example")
+    })
+}
+
+/// A scheme as a recipe, which read gives the same.
+pub fn print(scheme: &Scheme) -> String {
+    let mut text = format!("name = {}\nbase = \"{}\"\n", quoted(&scheme.name), scheme.base.name());
+    if let Some(file_type) = scheme.file_type {
+        let _ = writeln!(text, "file_type = {file_type}");
+    }
+    text += "# The first rule that claims a tensor counts; what none claims gets the base.\nrules = [\n";
+    for rule in &scheme.rules {
+        let mut keys = Vec::new();
+        match &rule.roles[..] {
+            [] => {}
+            [role] => keys.push(format!("tensor = \"{}\"", role.name())),
+            roles => {
+                let names: Vec<_> = roles.iter().map(|r| format!("\"{}\"", r.name())).collect();
+                keys.push(format!("tensor = [{}]", names.join(", ")));
+            }
+        }
+        keys.extend(rule.name.as_ref().map(|n| format!("name = {}", quoted(n.as_str()))));
+        keys.extend(rule.layers.map(|l| format!("layers = \"{l}\"")));
+        keys.extend(rule.count_tensors.then(|| "count = \"tensors\"".to_string()));
+        if !rule.when.is_empty() {
+            let all: Vec<_> = rule.when.iter().map(|c| quoted(&c.to_string())).collect();
+            keys.push(format!("when = [{}]", all.join(", ")));
+        }
+        let to = match rule.to {
+            Choice::Keep => "keep",
+            Choice::To(dtype) => dtype.name(),
+            Choice::I2S => scheme::I2_S,
+        };
+        let _ = writeln!(text, "  {{ {}, type = \"{to}\" }},", keys.join(", "));
+    }
+    text.replace("{ , ", "{ ") + "]\n"
+}
+
+/// A text in TOML: as it stands between single quotes where it can be.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| !c.is_control() && c != '\'' && c != '\\' && c != '"';
+    if text.chars().all(plain) {
+        return format!("\"{text}\"");
+    }
+    if !text.chars().any(|c| c.is_control() || c == '\'') {
+        return format!("'{text}'");
+    }
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_says_what_it_means() {
+        let text = r#"
+            base = "q4_k"
+            rules = [
+              { tensor = ["attn_v", "attn_k"], layers = "first 4", type = "q8_0" },
+              { name = 'blk\.0\.', when = "gqa >= 4", type = "keep" },
+              { tensor = "ffn_down", layers = "first 1/8", count = "tensors", when = ["not tied", "fits q6_k"], type = "q6_k" },
+              "q4_k_s",
+            ]
+        "#;
+        let recipe = parse(text, "mine").unwrap();
+        assert_eq!((recipe.name.as_str(), recipe.base, recipe.file_type), ("mine", DType::Q4_K, None));
+        assert_eq!(recipe.rules.len(), 3 + scheme::find("q4_k_s").unwrap().rules.len());
+        assert_eq!(recipe.rules[1].to, Choice::Keep);
+        assert_eq!(recipe.rules[2].to_string(), "ffn_down, tensors first 1/8, not tied, fits q6_k");
+        let again = parse(&print(&recipe), "other").unwrap();
+        assert_eq!(print(&again), print(&recipe));
+    }
+
+    #[test]
+    fn every_scheme_is_a_recipe() {
+        for scheme in scheme::all() {
+            let text = print(scheme);
+            let again = parse(&text, "").unwrap_or_else(|e| panic!("{}: {e}\n{text}", scheme.name));
+            assert_eq!(print(&again), text);
+            assert_eq!(
+                (&again.name, again.base, again.file_type),
+                (&scheme.name, scheme.base, scheme.file_type)
+            );
+            assert_eq!(format!("{:?}", again.rules), format!("{:?}", scheme.rules));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_line() {
+        for (text, says) in [
+            (
+                "base = \"q4_k\"\nrules = [\n  { tensor = \"ffn\", type = \"q4_k\" },\n]\n",
+                "line 3: \"ffn\" is no kind",
+            ),
+            ("base = \"q9\"\n", "line 1: \"q9\" is no type"),
+            ("base = \"i8\"\n", "line 1: \"i8\" is no type"),
+            ("base = \"keep\"\n", "line 1: the base must be a type"),
+            ("base = \"i2_s\"\n", "line 1: i2_s is for ternary matrices"),
+            ("rules = []\n", "missing field `base`"),
+            ("base = \"q4_k\"\nrule = []\n", "line 2: unknown field `rule`"),
+            (
+                "base = \"q4_k\"\nrules = [\n {\n type = \"q4_k\", layer = \"more\" } ]\n",
+                "line 4: unknown field `layer`",
+            ),
+            (
+                "base = \"q4_k\"\n\nrules = [ { name = \"(\", type = \"q4_k\" } ]\n",
+                "line 3: \"(\" is no pattern",
+            ),
+            (
+                "base = \"q4_k\"\nrules = [ { layers = \"most\", type = \"q4_k\" } ]\n",
+                "line 2: \"most\" names no layers",
+            ),
+            (
+                "base = \"q4_k\"\nrules = [ { when = [\"gqa 4\"], type = \"q4_k\" } ]\n",
+                "line 2: \"gqa 4\" is no condition",
+            ),
+            ("base = \"q4_k\"\nrules = [ { tensor = \"output\" } ]\n", "line 2: missing field `type`"),
+            (
+                "base = \"q4_k\"\nrules = [ 7 ]\n",
+                "line 2: invalid type: integer `7`, expected a rule in braces",
+            ),
+            ("base = \"q4_k\"\nrules = [ \"q5\" ]\n", "there is no scheme \"q5\""),
+            ("base = \"q4_k\nrules = []\n", "line 1: "),
+            ("base = \"q4_k\"\nbase = \"q5_k\"\n", "line 2: "),
+        ] {
+            let why = parse(text, "").unwrap_err();
+            assert!(why.contains(says) && !why.contains('\n'), "{text}{why}");
+        }
+    }
+
+    #[test]
+    fn any_text_can_be_quoted() {
+        for text in ["plain", r"a\.b", "it's", "\"both\" 'kinds' \\", "tab\tnew\nline\u{7f}", "ünï"] {
+            let file = format!("x = {}", quoted(text));
+            let table: std::collections::HashMap<String, String> = toml::from_str(&file).unwrap();
+            assert_eq!(table["x"], text);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What a source knows of the Hugging Face checkpoint that it was read from, or that is to be written.
+
+use std::path::PathBuf;
+
+use formats::block::DType;
+use serde_json::{Value as Json, json};
+
+use crate::arch::Config;
+
+/// What is known of the checkpoint that a source was read from.
+#[derive(Debug)]
+pub struct Hub {
+    /// The settings.
+    pub config: Config,
+    /// config.json.
+    pub json: Json,
+    /// Small files that belong to the checkpoint whatever becomes of the weights: tokenizer, model card.
+    pub companions: Vec<PathBuf>,
+}
+
+/// The files of a checkpoint besides its weights.
+#[derive(Debug)]
+pub struct Export {
+    /// config.json, but for the type of the weights, which the plan knows.
+    pub config: Json,
+    /// Names and bytes of the others.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Export {
+    /// config.json for weights that are mostly of this type.
+    pub fn config_json(&self, dtype: DType) -> Vec<u8> {
+        let mut config = self.config.clone();
+        let name = match dtype {
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            DType::F64 => "float64",
+            _ => "float32",
+        };
+        config["torch_dtype"] = json!(name);
+        config["dtype"] = json!(name);
+        format!("{config:#}\n").into_bytes()
+    }
+}
