@@ -5,7 +5,9 @@
 
 mod types;
 
-use super::{DType, affine, binary, fp4, iq4, kquant, legacy, scaled, ternary};
+#[cfg(doc)]
+use super::DType;
+use super::{affine, scaled};
 
 /// What the numbers of a block mean: with g = j / group, x\[j\] = step(d, scales\[g\]) · levels\[codes\[j\]\] +
 /// offset(m, mins\[g\]).
@@ -142,34 +144,6 @@ pub trait Grid: Sync + Send {
         } else {
             0.0
         }
-    }
-}
-
-impl DType {
-    /// The grid of its blocks. `None` if its weights do not lie on one, each by itself: plain numbers, and the types
-    /// that look groups of weights up in a table.
-    pub fn grid(self) -> Option<&'static dyn Grid> {
-        Some(match self {
-            Self::Q4_0 => &legacy::Q4_0,
-            Self::Q4_1 => &legacy::Q4_1,
-            Self::Q5_0 => &legacy::Q5_0,
-            Self::Q5_1 => &legacy::Q5_1,
-            Self::Q8_0 => &legacy::Q8_0,
-            Self::Q2_K => &kquant::Q2K,
-            Self::Q3_K => &kquant::Q3K,
-            Self::Q4_K => &kquant::Q4K,
-            Self::Q5_K => &kquant::Q5K,
-            Self::Q6_K => &kquant::Q6K,
-            Self::IQ4_NL => &iq4::Iq4Nl,
-            Self::IQ4_XS => &iq4::Iq4Xs,
-            Self::TQ1_0 => &ternary::Tq1_0,
-            Self::TQ2_0 => &ternary::Tq2_0,
-            Self::Q1_0 => &binary::Q1_0,
-            Self::Q2_0 => &binary::Q2_0,
-            Self::MXFP4 => &fp4::Mxfp4,
-            Self::NVFP4 => &fp4::Nvfp4,
-            _ => return None,
-        })
     }
 }
 

@@ -19,25 +19,31 @@ impl Visitor for Decode<'_> {
     }
 }
 
-struct Pack<'a>(&'a [f32], Option<&'a [f32]>);
+struct Pack<'a>(&'a [f32], &'a Encode<'a>);
 
 impl Visitor for Pack<'_> {
     type Out = Vec<u8>;
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<u8> {
         let mut out = vec![0xA5; self.0.len() / W * B];
-        let how =
-            super::Encode { importance: self.1, objective: Some(Objective::Error), effort: Effort::Normal };
-        encode_blocks::<W, B, T>(self.0, &how, &mut out);
+        encode_blocks::<W, B, T>(self.0, self.1, &mut out);
         out
     }
 }
 
-fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+#[inline(never)]
+pub(super) fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     dtype.visit(Decode(bytes)).unwrap()
 }
 
 fn encode(dtype: DType, x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
-    dtype.visit(Pack(x, importance)).unwrap()
+    let how = Encode { importance, objective: Some(Objective::Error), effort: Effort::Normal };
+    encode_with(dtype, x, &how).unwrap()
+}
+
+/// All tests share this copy of the encoders: each more would take seconds of compiling.
+#[inline(never)]
+pub(super) fn encode_with(dtype: DType, x: &[f32], how: &Encode) -> Option<Vec<u8>> {
+    dtype.visit(Pack(x, how))
 }
 
 fn error(x: &[f32], y: &[f32], importance: Option<&[f32]>) -> f64 {

@@ -3,31 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::block::{
-    Block, Effort, Encode, Info, Number, Objective, TYPES, Visitor, decode_blocks, encode_blocks, f16_to_f32,
-};
+use crate::block::{DType, Effort, Encode, Info, Number, Objective, TYPES, f16_to_f32, tests as shared};
 
-struct Decode<'a>(&'a [u8]);
-
-impl Visitor for Decode<'_> {
-    type Out = Vec<f32>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<f32> {
-        let mut out = vec![0.0; self.0.len() / B * W];
-        decode_blocks::<W, B, T>(self.0, &mut out);
-        out
-    }
-}
-
-struct Pack<'a>(&'a [f32], Objective);
-
-impl Visitor for Pack<'_> {
-    type Out = Vec<u8>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<u8> {
-        let mut out = vec![0; self.0.len() / W * B];
-        let how = Encode { importance: None, objective: Some(self.1), effort: Effort::Fast };
-        encode_blocks::<W, B, T>(self.0, &how, &mut out);
-        out
-    }
+fn decode(info: &Info, bytes: &[u8]) -> Vec<f32> {
+    shared::decode(info.dtype, bytes)
 }
 
 fn grids() -> impl Iterator<Item = (&'static Info, &'static dyn Grid)> {
@@ -70,7 +49,7 @@ fn check_within(info: &Info, shape: &Shape, parts: &Parts) {
 
 /// Blocks mean what the decoder says, and still do when they were put together again.
 fn check_blocks(info: &Info, grid: &dyn Grid, bytes: &[u8]) {
-    let decoded = info.dtype.visit(Decode(bytes)).unwrap();
+    let decoded = decode(info, bytes);
     for (bytes, x) in bytes.chunks_exact(info.bytes).zip(decoded.chunks_exact(info.weights)) {
         let mut parts = USED;
         grid.unpack(bytes, &mut parts);
@@ -78,7 +57,7 @@ fn check_blocks(info: &Info, grid: &dyn Grid, bytes: &[u8]) {
         assert_eq!(bits(&values(grid, &parts)), bits(x), "{}: {parts:?}", info.name);
         let mut again = vec![0xA5; info.bytes];
         grid.pack(&parts, &mut again);
-        let y = info.dtype.visit(Decode(&again)).unwrap();
+        let y = decode(info, &again);
         assert_eq!(bits(&y), bits(x), "{}: {parts:?}", info.name);
         // Of how small floats write nothing, and bytes hold trits, there are several ways.
         if ![DType::TQ1_0, DType::MXFP4, DType::NVFP4].contains(&info.dtype) {
@@ -166,7 +145,8 @@ proptest! {
     ) {
         let x: Vec<f32> = x.iter().map(|x| (x + offset) * scale).collect();
         for (info, grid) in grids() {
-            check_blocks(info, grid, &info.dtype.visit(Pack(&x, objective)).unwrap());
+            let how = Encode { objective: Some(objective), effort: Effort::Fast, ..Encode::default() };
+            check_blocks(info, grid, &shared::encode_with(info.dtype, &x, &how).unwrap());
         }
     }
 
@@ -206,7 +186,7 @@ proptest! {
             let mut back = USED;
             grid.unpack(&bytes, &mut back);
             prop_assert_eq!(&back, &parts, "{}", info.name);
-            let x = info.dtype.visit(Decode(&bytes)).unwrap();
+            let x = decode(info, &bytes);
             prop_assert_eq!(bits(&values(grid, &parts)), bits(&x), "{}", info.name);
         }
     }

@@ -149,6 +149,11 @@ fn iq1m_scales(bytes: &[u8]) -> ([u16; 4], f32) {
     (scales, f16_to_f32(d))
 }
 
+/// Whether the half of a block of [`Iq1M`] is infinite or NaN.
+pub(in crate::block) fn iq1_m_scale_is_not_finite(block: &[u8]) -> bool {
+    !iq1m_scales(&block[48..]).1.is_finite()
+}
+
 impl Lattice<8, 3> for Iq1M {
     const LEVELS: [f32; 3] = [-1.0, 0.0, 1.0];
     const WALK: &'static Walk = &grid::IQ1_WALK;

@@ -16,6 +16,7 @@ mod points;
 mod sample;
 mod tables;
 
+pub(super) use iq1::iq1_m_scale_is_not_finite;
 pub use iq1::{Iq1M, Iq1S};
 pub use iq2::{Iq2S, Iq2Xs, Iq2Xxs};
 pub use iq3::{Iq3S, Iq3Xxs};

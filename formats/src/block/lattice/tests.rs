@@ -3,7 +3,7 @@
 use super::grid::{self, Walk};
 use super::nearest::{Halves, LANES};
 use super::*;
-use crate::block::{Block, Effort};
+use crate::block::{DType, Effort, Encode, Objective, tests as shared};
 
 /// Uniform in -1 to 1.
 fn noise(n: usize) -> Vec<f32> {
@@ -70,16 +70,15 @@ fn eight_signs_have_an_even_number_of_minuses() {
 }
 
 /// The part of the energy that is lost, at each effort, with importances and without.
-fn losses<const B: usize, T: Block<256, B>>(x: &[[f32; 256]]) -> [[f64; 3]; 2] {
+fn losses(dtype: DType, x: &[[f32; 256]]) -> [[f64; 3]; 2] {
     let mut w = [0.0; 256];
     w.iter_mut().zip(noise(256)).for_each(|(w, n)| *w = (2.0 * n).exp());
     [None, Some(&w)].map(|w| {
         Effort::ALL.map(|(effort, _)| {
             let (mut lost, mut energy) = (0.0, 0.0);
             for x in x {
-                let (mut bytes, mut y) = ([0; B], [0.0; 256]);
-                T::encode(x, w, effort, &mut bytes);
-                T::decode(&bytes, &mut y);
+                let how = Encode { importance: w.map(|w| &w[..]), objective: Some(Objective::Error), effort };
+                let y = shared::decode(dtype, &shared::encode_with(dtype, x, &how).unwrap());
                 for j in 0..256 {
                     let w = w.map_or(1.0, |w| f64::from(w[j]));
                     lost += w * (f64::from(x[j]) - f64::from(y[j])).powi(2);
@@ -92,10 +91,11 @@ fn losses<const B: usize, T: Block<256, B>>(x: &[[f32; 256]]) -> [[f64; 3]; 2] {
 }
 
 /// `most` is what may be lost of sums of uniform numbers at normal effort: three percent more than was measured.
-fn check_losses<const B: usize, T: Block<256, B>>(name: &str, most: f64) {
+fn check_losses(dtype: DType, most: f64) {
+    let name = dtype.name();
     let noise = noise(4 * 256 * 16);
     let sums: Vec<f32> = noise.chunks(4).map(|n| 0.02 * n.iter().sum::<f32>()).collect();
-    for losses in losses::<B, T>(sums.as_chunks::<256>().0) {
+    for losses in losses(dtype, sums.as_chunks::<256>().0) {
         println!("{name} {losses:.4?}");
         let [fast, normal, thorough] = losses;
         assert!(thorough <= normal && normal <= fast && fast <= 1.15 * thorough, "{name} {losses:?}");
@@ -105,11 +105,11 @@ fn check_losses<const B: usize, T: Block<256, B>>(name: &str, most: f64) {
 
 #[test]
 fn more_effort_loses_less() {
-    check_losses::<66, Iq2Xxs>("iq2_xxs", 0.1075);
-    check_losses::<74, Iq2Xs>("iq2_xs", 0.0845);
-    check_losses::<82, Iq2S>("iq2_s", 0.0575);
-    check_losses::<98, Iq3Xxs>("iq3_xxs", 0.0315);
-    check_losses::<110, Iq3S>("iq3_s", 0.0167);
-    check_losses::<50, Iq1S>("iq1_s", 0.194);
-    check_losses::<56, Iq1M>("iq1_m", 0.171);
+    check_losses(DType::IQ2_XXS, 0.1075);
+    check_losses(DType::IQ2_XS, 0.0845);
+    check_losses(DType::IQ2_S, 0.0575);
+    check_losses(DType::IQ3_XXS, 0.0315);
+    check_losses(DType::IQ3_S, 0.0167);
+    check_losses(DType::IQ1_S, 0.194);
+    check_losses(DType::IQ1_M, 0.171);
 }
