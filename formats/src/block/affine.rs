@@ -138,23 +138,24 @@ fn either<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
     }
     let unit = unit(peak);
     let mut groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
-    let mut turned = false;
-    if outlying(&groups) {
-        turned = true;
-        turn(&mut groups);
-    }
-    let mut found = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
-    if effort == Effort::Thorough {
-        turn(&mut groups);
-        let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
-        if other.error < found.error {
-            (found, turned) = (other, !turned);
-        } else {
+    // The search is named once, in a loop: every other place would compile all of it again.
+    let mut turned = outlying(&groups);
+    let (mut found, mut best_turned) = (Place::<H>::NOWHERE, turned);
+    for side in 0..if effort == Effort::Thorough { 2 } else { 1 } {
+        if turned || side == 1 {
             turn(&mut groups);
         }
+        turned ^= side == 1;
+        let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
+        if side == 0 || other.error < found.error {
+            (found, best_turned) = (other, turned);
+        }
+    }
+    if best_turned != turned {
+        turn(&mut groups);
     }
     found.write::<S, N, G, WEIGHTED>(&mut out, &groups, unit);
-    if turned {
+    if best_turned {
         (out.d, out.dmin) = (-out.d, 0.0 - out.dmin);
     }
     out
@@ -235,39 +236,55 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
         }
     }
     let starts = common(&scales, &weight, S::TOPS, (0.0, S::MOST), unit);
-    let mut best = Place { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+    let mut best = Place::<H>::NOWHERE;
     // The proxy's first is rarely the best: a short look at three decides which go all the way.
     let mut at = [best; 3];
-    let count = match effort {
-        Effort::Fast => {
-            at[0] = first::<S, H>(&free, &sums, starts[0], unit);
-            1
-        }
-        Effort::Normal if !many => 1,
-        Effort::Normal => 2,
-        Effort::Thorough => 3,
+    let (looks, count) = match effort {
+        Effort::Fast => (1, 1),
+        Effort::Normal if !many => (3, 1),
+        Effort::Normal => (3, 2),
+        Effort::Thorough => (3, 3),
     };
-    if effort > Effort::Fast {
-        for (at, d) in at.iter_mut().zip(starts) {
-            *at = first::<S, H>(&free, &sums, d, unit);
-            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, [1, 0]);
-        }
-        at.sort_by(|a, b| a.error.total_cmp(&b.error));
-    }
-    for mut at in at.into_iter().take(count) {
-        at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[0]);
-        best = if at.error < best.error { at } else { best };
-        for _ in 0..rounds {
-            let (d, dmin) = (at.d, at.dmin);
-            at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
-            if (d, dmin) == (at.d, at.dmin) {
-                break;
+    // Looks first, then whole ways, in one loop: each part is much code, and is compiled wherever it is named.
+    for i in 0..looks + count {
+        let look = i < looks;
+        if look {
+            at[i] = first::<S, H>(&free, &sums, starts[i], unit);
+            if effort == Effort::Fast {
+                continue;
             }
-            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[1]);
-            best = if at.error < best.error { at } else { best };
+        } else if i == looks && looks > 1 {
+            sort(&mut at);
+        }
+        let at = &mut at[if look { i } else { i - looks }];
+        for round in 0..=if look { 0 } else { rounds } {
+            if round > 0 {
+                let (d, dmin) = (at.d, at.dmin);
+                at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
+                if (d, dmin) == (at.d, at.dmin) {
+                    break;
+                }
+            }
+            let reach = match (look, round) {
+                (true, _) => [1, 0],
+                (false, 0) => S::REACH[0],
+                (false, _) => S::REACH[1],
+            };
+            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, reach);
+            best = if !look && at.error < best.error { *at } else { best };
         }
     }
     best
+}
+
+/// Puts the place with the least error first; of equal ones, those that came first stay first.
+#[inline(always)]
+fn sort<const H: usize>(at: &mut [Place<H>; 3]) {
+    for pass in [0, 1, 0] {
+        if at[pass + 1].error.total_cmp(&at[pass].error).is_lt() {
+            at.swap(pass, pass + 1);
+        }
+    }
 }
 
 /// Each group by itself: levels from each of the ends, then rounding and fitting in turn. Offsets are not above zero.
@@ -330,7 +347,7 @@ fn follow(free: &Free, sums: &Sums, l: usize, s: f32) -> f32 {
 /// Integers for the groups' own scales, and the common min for the offsets that then are best.
 #[inline(always)]
 fn first<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], d: f32, unit: f32) -> Place<H> {
-    let mut at = Place { error: f32::INFINITY, d, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+    let mut at = Place { d, ..Place::<H>::NOWHERE };
     let mut offsets = [ZERO; H];
     let mut most = 0.0f32;
     for h in 0..H {
@@ -357,6 +374,9 @@ fn first<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], d: f32, u
 }
 
 impl<const H: usize> Place<H> {
+    const NOWHERE: Self =
+        Self { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+
     /// Tries integers up to `reach` (scales, mins) from those that it has, with the levels chosen anew, and keeps the
     /// best.
     #[inline(always)]

@@ -64,17 +64,27 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
         }
         return;
     }
-    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
-    for (x, bytes) in teams.iter().zip(team_bytes) {
-        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, T::GRID, effort);
-        for b in 0..TEAM {
+    let mut padded = [[0.0; 32]; TEAM];
+    for (x, bytes) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)) {
+        let team = whole_team(x, &mut padded);
+        let d = fit_scales::<T::Survey, TEAM>(team, T::CODES, T::PLAIN, T::GRID, effort);
+        for b in 0..x.len() {
             T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
-    for (x, bytes) in x.iter().zip(bytes) {
-        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, T::GRID, effort)[0];
-        T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
+}
+
+/// A team of blocks; the last one is filled up with copies of its first block, whose results nobody looks at. A second
+/// search for fewer blocks would be as much code again.
+#[inline(always)]
+fn whole_team<'a>(x: &'a [[f32; 32]], padded: &'a mut [[f32; 32]; TEAM]) -> &'a [[f32; 32]; TEAM] {
+    if let Some(team) = x.as_chunks::<TEAM>().0.first() {
+        return team;
     }
+    for b in 0..TEAM {
+        padded[b] = x[if b < x.len() { b } else { 0 }];
+    }
+    padded
 }
 
 /// A type whose blocks are x = d · q + m, with codes from 0 to `HI`.
@@ -115,16 +125,12 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
         }
         return;
     }
-    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
-    for (x, bytes) in teams.iter().zip(team_bytes) {
-        let (d, m) = fit_affines::<HI, TEAM>(x, effort);
-        for b in 0..TEAM {
+    let mut padded = [[0.0; 32]; TEAM];
+    for (x, bytes) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)) {
+        let (d, m) = fit_affines::<HI, TEAM>(whole_team(x, &mut padded), effort);
+        for b in 0..x.len() {
             finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
         }
-    }
-    for (x, bytes) in x.iter().zip(bytes) {
-        let ([d], [m]) = fit_affines::<HI, 1>(&[*x], effort);
-        finish_affine::<HI, B, T>(x, (d, m), bytes);
     }
 }
 

@@ -284,10 +284,13 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         return code;
     }
 
-    let mut d = propose::<D, L, 2, T>(&bowls);
+    let mut d = [0.0; 2];
     let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
     let mut next = Code { ..code };
     for round in 0..plan.guesses + plan.trials {
+        let proposed = propose::<D, L, 2, T>(&bowls);
+        // After the first round, the other scale is the one that suits the points found.
+        d = if round == 0 { proposed } else { [d[0], proposed[0]] };
         let mut trial = if round < plan.guesses {
             guess::<D, L, T>(d[0], &bowls)
         } else {
@@ -301,7 +304,6 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         best = trial;
         std::mem::swap(&mut code, &mut next);
         d[0] = refit::<D, L, T>(&s, &code, &mut bowls);
-        d[1] = propose::<D, L, 1, T>(&bowls)[0];
     }
     if best.cost >= energy {
         code.d = 0.0;
