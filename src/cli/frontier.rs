@@ -39,7 +39,7 @@ pub struct Frontier {
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
     /// Types to choose from
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL, value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
     types: Types,
     /// Tokens of the context whose memory is shown; 4096 if not given, or the model's own if that is shorter
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use formats::block::DType;
+use formats::block::{DType, Family};
 use formats::container::safetensors::typed;
 use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
@@ -18,7 +18,8 @@ use ggufkit::text::{self, Table, visible};
 
 /// Three values for each weight are enough for models trained that way, and for no others.
 pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
-    let ternary = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0));
+    let ternary =
+        |t: &Tensor| matches!(t.encoding, Encoding::Blocks(d) if d.info().family == Family::Ternary);
     let mut all = Outcome::default();
     for (_, outcome) in plan.layout.tensors.iter().zip(outcomes).filter(|(t, _)| ternary(t)) {
         all.add(*outcome);
