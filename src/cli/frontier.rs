@@ -116,7 +116,7 @@ impl Frontier {
             let Ok(plan) = plan::plan(&source, &options) else { continue };
             // Types of which nothing is known have no place in the picture.
             let Some(kld) = predicted(&known, &plan) else { continue };
-            let tensors = plan.layout.tensors.iter().map(|t| t.place.len).sum();
+            let tensors = plan.layout.tensors.iter().map(|t| t.location.len).sum();
             let size = size(scheme.name.clone(), plan.bytes(), tensors, kld);
             let room = size.bytes.checked_sub(choices.fixed);
             let found = room.and_then(|room| budget::solve(&choices.items, room));
