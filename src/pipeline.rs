@@ -371,7 +371,7 @@ fn write_files(
     for (file, (_, bytes)) in extra_files.iter().zip(&plan.extra) {
         file.write(0, bytes)?;
     }
-    watcher.total(plan.layout.tensors.iter().map(|t| t.place.len).sum());
+    watcher.total(plan.layout.tensors.iter().map(|t| t.location.len).sum());
     let pool = limits.pool()?;
     let outcomes = quantize(source, plan, layer_by_layer, &files, &pool, limits.memory, watcher)?;
     watcher.finished();

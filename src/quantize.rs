@@ -98,9 +98,9 @@ pub fn quantize(
             let bands = bands; // dropped with this thread, so that a failed write stops the encoders
             let mut outcomes = vec![(Outcome::default(), 0.0); jobs.len()];
             for band in bands {
-                let place = plan.layout.tensors[band.tensor].place;
+                let location = plan.layout.tensors[band.tensor].location;
                 for (offset, bytes) in band.writes {
-                    files[place.file].write(place.offset + offset, &bytes)?;
+                    files[location.file].write(location.offset + offset, &bytes)?;
                     watcher.advance(bytes.len() as u64);
                     let mut spare = spare.lock().expect("nobody panics with the lock");
                     if spare.len() < threads as usize + 2 {
@@ -165,11 +165,11 @@ fn sequential(
     };
     let done = |mut made: QuantizedTensor| {
         let t = &plan.layout.tensors[made.tensor];
-        assert_eq!(made.bytes.len() as u64, t.place.len, "{}", t.name);
+        assert_eq!(made.bytes.len() as u64, t.location.len, "{}", t.name);
         if let (Encoding::Blocks(dtype), ByteOrder::Big) = (t.encoding, plan.order) {
             dtype.swap(&mut made.bytes);
         }
-        files[t.place.file].write(t.place.offset, &made.bytes)?;
+        files[t.location.file].write(t.location.offset, &made.bytes)?;
         watcher.advance(made.bytes.len() as u64);
         outcomes[made.tensor] = Some(made.outcome);
         Ok(())
@@ -219,7 +219,7 @@ fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
 /// Cuts the work into bands, in the order of the files.
 fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> {
     let mut order: Vec<usize> = (0..plan.steps.len()).collect();
-    order.sort_by_key(|&i| (plan.layout.tensors[i].place.file, plan.layout.tensors[i].place.offset));
+    order.sort_by_key(|&i| (plan.layout.tensors[i].location.file, plan.layout.tensors[i].location.offset));
     let mut jobs = Vec::new();
     for tensor in order {
         let t = &plan.layout.tensors[tensor];

@@ -343,7 +343,7 @@ fn broken_models_are_refused() {
     let mut bytes = dir.read("tiny.gguf");
     let source = ggufkit::open(Path::new(&model), &Default::default()).unwrap();
     let t = source.model.tensors.iter().find(|t| t.name == "blk.1.ffn_up.weight").unwrap();
-    let at = t.place.offset as usize + 40;
+    let at = t.location.offset as usize + 40;
     for odd in [f32::NAN, f32::INFINITY, 3e38] {
         bytes[at..at + 4].copy_from_slice(&odd.to_le_bytes());
         std::fs::write(&bad, &bytes).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use formats::block::TYPES;
 use formats::container::{self, gguf, llama2c, safetensors};
 use formats::metadata::{Metadata, Value};
-use formats::model::{ByteOrder, Encoding, Input, Model, Place, Tensor};
+use formats::model::{ByteOrder, Encoding, Input, Location, Model, Tensor};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -51,8 +51,8 @@ fn try_it(name: &str, bytes: &[u8]) -> Option<Model> {
     match model {
         Ok(m) => {
             for t in &m.tensors {
-                let end = t.place.offset.checked_add(t.place.len).expect("places are in the file");
-                assert!(t.place.len == 0 || end <= bytes.len() as u64, "{name}: {t:?}");
+                let end = t.location.offset.checked_add(t.location.len).expect("places are in the file");
+                assert!(t.location.len == 0 || end <= bytes.len() as u64, "{name}: {t:?}");
                 assert!(t.rows().checked_mul(t.cols()).is_some());
             }
             Some(m)
@@ -68,7 +68,7 @@ fn try_it(name: &str, bytes: &[u8]) -> Option<Model> {
 fn tables(model: Option<&Model>, len: usize) -> Vec<usize> {
     let mut at: Vec<usize> = (0..len.min(4096)).collect();
     if let Some(m) = model
-        && let Some(data) = m.tensors.iter().map(|t| t.place.offset as usize).min()
+        && let Some(data) = m.tensors.iter().map(|t| t.location.offset as usize).min()
     {
         let table: usize = m.tensors.iter().map(|t| 24 + t.name.len() + 8 * t.shape.len()).sum();
         at.extend(data.saturating_sub(table + m.alignment as usize).max(4096)..data.min(len));
@@ -129,14 +129,14 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
     m.set("general.file_type", Value::U32(2));
     let names: Vec<String> = (0..40).map(|i| format!("token{i}")).collect();
     m.set("tokenizer.ggml.tokens", Value::Array(formats::metadata::Array::of_strings(&names)));
-    let place = Place::default();
+    let location = Location::default();
     let tensors = |gguf: bool| -> Vec<Tensor> {
         let types = TYPES.iter().filter(|t| if gguf { t.gguf.is_some() } else { t.safetensors.is_some() });
         let tensor = |t: &formats::block::Info| Tensor {
             name: format!("{}.weight", t.name),
             shape: vec![2, t.weights as u64],
             encoding: Encoding::Blocks(t.dtype),
-            place,
+            location,
         };
         types.map(tensor).collect()
     };

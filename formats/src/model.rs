@@ -53,7 +53,7 @@ impl<'a> Input<'a> {
 
 /// A stretch of a file; the default is for tensors that are not placed yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Index of the file among those that make up the model.
     pub file: usize,
     /// First byte.
@@ -126,7 +126,7 @@ pub struct Tensor {
     /// How its numbers are stored.
     pub encoding: Encoding,
     /// Where they are stored.
-    pub place: Place,
+    pub location: Location,
 }
 
 impl Tensor {
@@ -144,10 +144,10 @@ impl Tensor {
     /// plain bytes.
     pub fn parts(&self) -> Vec<(Range<u64>, DType)> {
         match self.encoding {
-            Encoding::Blocks(dtype) => vec![(0..self.place.len, dtype)],
+            Encoding::Blocks(dtype) => vec![(0..self.location.len, dtype)],
             Encoding::Int8Groups { .. } => {
                 let codes = self.elements();
-                vec![(0..codes, DType::I8), (codes..self.place.len, DType::F32)]
+                vec![(0..codes, DType::I8), (codes..self.location.len, DType::F32)]
             }
             Encoding::I2S => {
                 let codes = self.elements() / 4;

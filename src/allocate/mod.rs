@@ -145,7 +145,7 @@ impl Choices {
             blind: false,
             priced: !space.prices.is_empty(),
             fixed: start.bytes(),
-            fixed_tensors: start.layout.tensors.iter().map(|t| t.place.len).sum(),
+            fixed_tensors: start.layout.tensors.iter().map(|t| t.location.len).sum(),
             weights: start.layout.tensors.iter().map(Tensor::elements).sum(),
             fixed_loss: 0.0,
             decided: Vec::new(),
@@ -171,8 +171,8 @@ impl Choices {
                 continue;
             }
             found.add(t, step.from, options, space, align)?;
-            found.fixed -= t.place.len.next_multiple_of(align);
-            found.fixed_tensors -= t.place.len;
+            found.fixed -= t.location.len.next_multiple_of(align);
+            found.fixed_tensors -= t.location.len;
         }
         let known = |d: &&DType| found.types.iter().any(|t| t.contains(d));
         if space.named
@@ -523,7 +523,7 @@ pub fn settle(
             allocation.bytes = plan.bytes();
             return Ok((allocation, plan));
         }
-        let tensors: u64 = plan.layout.tensors.iter().map(|t| t.place.len).sum();
+        let tensors: u64 = plan.layout.tensors.iter().map(|t| t.location.len).sum();
         choices.fixed_tensors = tensors.saturating_sub(free);
         // What is rounded up in a round before must not swing back and forth.
         let fixed = plan.bytes().saturating_sub(free);

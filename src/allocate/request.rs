@@ -1,8 +1,9 @@
 //! A size to fit into, as it is asked for, and the choice that is made for it.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use formats::block::DType;
+use formats::block::{DType, TYPES};
 
 use super::{Allocation, Choices, Goal, SearchSpace, settle};
 use crate::calibrate::Chunks;
@@ -12,7 +13,7 @@ use crate::memory::{Runtime, Shape, Use};
 use crate::plan::{Plan, PlanOptions};
 use crate::resources::{Limits, Watcher};
 use crate::runner::KvType;
-use crate::scheme::{self, recipe};
+use crate::scheme::recipe;
 use crate::sensitivity::{self, Measuring, Sensitivity, quick};
 use crate::source::Source;
 
@@ -189,10 +190,11 @@ pub fn default_context(source: &Source) -> u64 {
 /// The types that are chosen from where none are named: those that llama.cpp and everything built on it have had for
 /// long, as far as each is the best choice for some model and size.
 pub fn usual_types() -> Vec<DType> {
-    let types = scheme::types(USUAL).expect("the names are types");
-    types.into_iter().collect()
+    let mut types: Vec<DType> = TYPES.iter().filter(|t| t.usual).map(|t| t.dtype).collect();
+    types.sort_by(|a, b| a.bits_per_weight().total_cmp(&b.bits_per_weight()));
+    types
 }
 
-/// The names of [`usual_types`].
-pub const USUAL: &str = "iq1_s,iq1_m,iq2_xxs,iq2_xs,iq2_s,q2_k,iq3_xxs,iq3_s,q3_k,iq4_xs,iq4_nl,q4_0,q4_1,q4_k,q5_0,q5_1,\
-                         q5_k,q6_k,q8_0,f16";
+/// The names of [`usual_types`], between commas.
+pub static USUAL: LazyLock<String> =
+    LazyLock::new(|| usual_types().iter().map(|t| t.name()).collect::<Vec<_>>().join(","));

@@ -6,7 +6,7 @@
 //! the attention's output, where heads of queries that share a head of values share its scales; the rows of up before
 //! down. Where a second norm stands between (BitNet), nothing is folded.
 
-use formats::block::{DType, Encode, Number, f16_to_f32, f32_to_f16};
+use formats::block::{DType, Encode, Family, Number, f16_to_f32, f32_to_f16};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
@@ -40,7 +40,7 @@ pub fn producer(tap: Tap) -> Producer {
 pub fn scalable(dtype: DType) -> bool {
     let halves = dtype.info().fields.iter().any(|f| f.number == Number::F16);
     // These are ternary by training, and have no scales to move.
-    let ternary = matches!(dtype, DType::TQ1_0 | DType::TQ2_0);
+    let ternary = dtype.info().family == Family::Ternary;
     halves && !ternary || matches!(dtype, DType::F32 | DType::BF16)
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use formats::block::{DType, Encode};
+use formats::block::{DType, Encode, Family};
 use formats::model::Encoding;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -425,7 +425,7 @@ impl Layer<'_> {
             let Blocks { tensor, dtype, quantized, scale } = (*w)?;
             // What stays as it is stays as it is, unless it is plain numbers.
             let kept = !quantized && !self.plan.layout.tensors[tensor].encoding.is_plain();
-            if matches!(dtype, DType::TQ1_0 | DType::TQ2_0) || scale.is_some() || kept {
+            if dtype.info().family == Family::Ternary || scale.is_some() || kept {
                 return None;
             }
             if quantized {

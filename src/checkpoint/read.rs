@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use formats::block::DType;
 use formats::metadata::{Metadata, Value};
-use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
+use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use serde_json::Value as Json;
 
 use super::bitnet::{self, Form};
@@ -216,9 +216,9 @@ fn ternary(t: &Tensor, e: &Expected, rows: RowOrder, scale: Option<f32>) -> Resu
         name: e.gguf.clone(),
         shape: e.shape.clone(),
         encoding: Encoding::Blocks(dtype),
-        place: t.place,
+        location: t.location,
     };
-    tensor.place.len = dtype.bytes_for(tensor.elements()).expect("floats of any number have a size");
+    tensor.location.len = dtype.bytes_for(tensor.elements()).expect("floats of any number have a size");
     Ok((tensor, Some(View { stored: t.clone(), rows, values })))
 }
 
@@ -251,9 +251,9 @@ fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tenso
         let too_large = || Error::refused(format!("tensor {} would have shape {:?}", e.hub, e.shape));
         let n = formats::model::elements(&e.shape).ok_or_else(too_large)?;
         let len = dtype.bytes_for(n).ok_or_else(too_large)?;
-        let place = Place { file: 0, offset: 0, len };
+        let location = Location { file: 0, offset: 0, len };
         let encoding = Encoding::Blocks(dtype);
-        tensors.push(Tensor { name: e.gguf.clone(), shape: e.shape.clone(), encoding, place });
+        tensors.push(Tensor { name: e.gguf.clone(), shape: e.shape.clone(), encoding, location });
     }
     let views = tensors.iter().map(|_| None).collect();
     Ok((tensors, views))
@@ -267,7 +267,7 @@ fn rope_freqs(config: &Config) -> Option<(Tensor, View)> {
         name: "rope_freqs.weight".into(),
         shape: vec![freqs.len() as u64],
         encoding: Encoding::Blocks(DType::F32),
-        place: Place { file: 0, offset: 0, len },
+        location: Location { file: 0, offset: 0, len },
     };
     Some((tensor.clone(), View { stored: tensor, rows: RowOrder::Same, values: Values::Fixed(freqs) }))
 }

@@ -89,7 +89,7 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
             // them.
             Encoding::Int8Groups { .. } | Encoding::I2S => {
                 tensor.encoding = Encoding::Blocks(DType::F32);
-                tensor.place.len = 4 * tensor.elements();
+                tensor.location.len = 4 * tensor.elements();
                 Some(View { stored: t, rows: back, values: Values::Decoded })
             }
             Encoding::Blocks(_) if back == RowOrder::Same => None,

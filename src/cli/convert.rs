@@ -13,7 +13,7 @@ use ggufkit::pipeline::{self, Check, Order};
 use ggufkit::plan::{Choice, Container, Plan, PlanOptions};
 use ggufkit::report::compare::table;
 use ggufkit::resources::Limits;
-use ggufkit::scheme::{Scheme, choice, recipe};
+use ggufkit::scheme::{self, Scheme, choice, recipe};
 use ggufkit::source::Source;
 use ggufkit::text::parse_bytes;
 use ggufkit::{Error, Result};
@@ -49,25 +49,23 @@ pub struct Convert {
     scheme: SchemeOrKeep,
 }
 
-/// `ggufkit quantize`.
-#[derive(Debug, Args)]
-#[command(after_help = "Schemes:
-  f32 bf16 f16 (fp16)                      floats
-  q8_0 (int8) q6_k                         hardly any loss
-  q5_k_m (q5_k) q5_k_s q5_1 q5_0           five bits
-  q4_k_m (q4_k) q4_k_s q4_1 q4_0 (int4)    four bits; q4_k_m for most purposes
-  iq4_nl iq4_xs nvfp4 mxfp4 mxfp4_moe      four bits in other codes
-  q3_k_l q3_k_m (q3_k) q3_k_s iq3_m iq3_s iq3_xs iq3_xxs
-  q2_k q2_k_s q2_0 iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s q1_0
-  tq2_0 (ternary) tq1_0                    for models trained with ternary weights
-  i2_s                                     the same for bitnet.cpp
-
-Examples:
+const EXAMPLES: &str = "Examples:
   ggufkit quantize model.safetensors model-q4_k_m.gguf --type q4_k_m
   ggufkit quantize model.gguf small.gguf --type int4 --tensor 'attn_v=q8_0' --dry-run
   ggufkit quantize --print-recipe q4_k_m > mine.toml
   ggufkit quantize model.gguf mine.gguf --recipe mine.toml
-  ggufkit quantize model.bin model-int8.bin --type int8")]
+  ggufkit quantize model.bin model-int8.bin --type int8";
+
+/// The schemes by section, and examples.
+fn quantize_help() -> String {
+    let line = |(title, schemes): (String, Vec<String>)| format!("  {title}: {}\n", schemes.join(", "));
+    let sections: String = scheme::table().into_iter().map(line).collect();
+    format!("Schemes:\n{sections}\n{EXAMPLES}")
+}
+
+/// `ggufkit quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = quantize_help())]
 pub struct Quantizing {
     #[command(flatten)]
     common: Common,

@@ -39,7 +39,7 @@ pub struct Frontier {
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
     /// Types to choose from
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL, value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
     types: Types,
     /// Tokens of the context whose memory is shown; 4096 if not given, or the model's own if that is shorter
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -116,7 +116,7 @@ impl Frontier {
             let Ok(plan) = plan::plan(&source, &options) else { continue };
             // Types of which nothing is known have no place in the picture.
             let Some(kld) = predicted(&known, &plan) else { continue };
-            let tensors = plan.layout.tensors.iter().map(|t| t.place.len).sum();
+            let tensors = plan.layout.tensors.iter().map(|t| t.location.len).sum();
             let size = size(scheme.name.clone(), plan.bytes(), tensors, kld);
             let room = size.bytes.checked_sub(choices.fixed);
             let found = room.and_then(|room| budget::solve(&choices.items, room));

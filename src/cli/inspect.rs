@@ -57,7 +57,7 @@ impl Inspect {
         let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
         let shape = Shape::read(&source.model.metadata, vocab)?;
         let context = self.context.unwrap_or_else(|| default_context(&source));
-        let weights = tensors.iter().map(|t| t.place.len).sum();
+        let weights = tensors.iter().map(|t| t.location.len).sum();
         let mut table = Table::new(&[
             "runs in",
             "keys, values",
@@ -100,7 +100,7 @@ fn as_text(source: &Source, all: bool) -> String {
     let model = &source.model;
     let mut text = String::new();
     let weights: u64 = model.tensors.iter().map(Tensor::elements).sum();
-    let data: u64 = model.tensors.iter().map(|t| t.place.len).sum();
+    let data: u64 = model.tensors.iter().map(|t| t.location.len).sum();
     let _ = write!(text, "{}: {}, {}-endian", source.path.display(), model.format, model.order.name());
     if model.alignment > 1 {
         let _ = write!(text, ", tensors aligned to {} bytes", model.alignment);
@@ -124,8 +124,8 @@ fn as_text(source: &Source, all: bool) -> String {
     for t in &model.tensors {
         let name = t.encoding.name();
         match types.iter_mut().find(|r| r.0 == name) {
-            Some(r) => (r.1, r.2, r.3) = (r.1 + 1, r.2 + t.elements(), r.3 + t.place.len),
-            None => types.push((name, 1, t.elements(), t.place.len)),
+            Some(r) => (r.1, r.2, r.3) = (r.1 + 1, r.2 + t.elements(), r.3 + t.location.len),
+            None => types.push((name, 1, t.elements(), t.location.len)),
         }
     }
     let mut table = Table::new(&["type", "tensors", "weights", "size"]);
@@ -150,14 +150,14 @@ fn as_text(source: &Source, all: bool) -> String {
     if all {
         let mut table = Table::new(&["tensor", "shape", "type", "bytes", "file", "offset"]);
         for t in &model.tensors {
-            let (bytes, offset) = (text::count(t.place.len), text::count(t.place.offset));
+            let (bytes, offset) = (text::count(t.location.len), text::count(t.location.offset));
             let shape = text::shape(&t.shape);
             table.row([
                 t.name.clone(),
                 shape,
                 t.encoding.name(),
                 bytes,
-                (t.place.file + 1).to_string(),
+                (t.location.file + 1).to_string(),
                 offset,
             ]);
         }
@@ -201,9 +201,9 @@ fn as_json(source: &Source) -> String {
             "name": t.name,
             "shape": t.shape,
             "type": t.encoding.name(),
-            "file": t.place.file,
-            "offset": t.place.offset,
-            "bytes": t.place.len,
+            "file": t.location.file,
+            "offset": t.location.offset,
+            "bytes": t.location.len,
         })
     });
     let value = json!({

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use formats::block::DType;
+use formats::block::{DType, Family};
 use formats::container::safetensors::typed;
 use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
@@ -18,7 +18,8 @@ use ggufkit::text::{self, Table, visible};
 
 /// Three values for each weight are enough for models trained that way, and for no others.
 pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
-    let ternary = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0));
+    let ternary =
+        |t: &Tensor| matches!(t.encoding, Encoding::Blocks(d) if d.info().family == Family::Ternary);
     let mut all = Outcome::default();
     for (_, outcome) in plan.layout.tensors.iter().zip(outcomes).filter(|(t, _)| ternary(t)) {
         all.add(*outcome);
@@ -67,7 +68,7 @@ pub fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
         let row = rows.iter_mut().find(|r| r.0 == name).expect("just added");
         row.1 += 1;
         row.2 += t.elements();
-        row.3 += t.place.len;
+        row.3 += t.location.len;
         row.4.add(*outcome);
     }
     let mut table = Table::new(&["type", "tensors", "weights", "size", "error"]);
@@ -137,7 +138,7 @@ pub fn remarks(plan: &Plan) -> String {
             plan.steps.iter().zip(&plan.layout.tensors).filter(odd).map(|(_, t)| t).collect();
         let cost: f64 = tensors
             .iter()
-            .map(|t| 8.0 * t.place.len as f64 - wanted.bits_per_weight() * t.elements() as f64)
+            .map(|t| 8.0 * t.location.len as f64 - wanted.bits_per_weight() * t.elements() as f64)
             .sum::<f64>()
             / weights as f64;
         let _ = writeln!(
@@ -162,7 +163,7 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
             Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
             None => step.rule.clone(),
         };
-        let (size, from) = (text::count(t.place.len), source.stored_as(step.source));
+        let (size, from) = (text::count(t.location.len), source.stored_as(step.source));
         table.row([t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]);
     }
     let mut text = table.to_string();
@@ -200,7 +201,7 @@ pub fn plan_json(
             "shape": t.shape,
             "from": source.stored_as(step.source),
             "type": t.encoding.name(),
-            "bytes": t.place.len,
+            "bytes": t.location.len,
             "rule": step.rule,
             "wanted": step.wanted.map(|w| w.name()),
             "importance": plan.search.columns(i).is_some(),

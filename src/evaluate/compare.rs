@@ -184,7 +184,7 @@ fn bits_per_weight(source: &Source) -> f64 {
     let stored = |(i, t): (usize, &formats::model::Tensor)| {
         // What a view is made of lies in the file; what is made of settings does not.
         let view = source.views.get(i).and_then(Option::as_ref);
-        view.map_or(t.place.len, |v| v.stored.place.len)
+        view.map_or(t.location.len, |v| v.stored.location.len)
     };
     let bytes: u64 = tensors.iter().enumerate().map(stored).sum();
     let weights: u64 = tensors.iter().map(|t| t.elements()).sum();
@@ -205,7 +205,7 @@ fn tensor_errors(candidate: &Source, reference: &Source) -> Result<Vec<TensorErr
             layer,
             role: role.into(),
             dtype: f.encoding.name(),
-            bytes: t.place.len,
+            bytes: t.location.len,
             relative_error: outcome.relative(),
         })
     });

@@ -2,22 +2,14 @@
 //!
 //! Sources: the programs themselves, as named in each entry's comment; docs/vintage.md has the long form.
 
-use formats::block::DType;
+use formats::block::{DType, Family};
 use formats::model::ByteOrder::{Big, Little};
 
 use super::{Limit, Machine, Reads, Types};
 
 /// What ggml's program code decodes right on big-endian machines: all but the types whose codes are looked up as bytes of
 /// 32- and 64-bit numbers (`ggml-quants.c`).
-const NO_LATTICES: Types = Types::But(&[
-    DType::IQ1_S,
-    DType::IQ1_M,
-    DType::IQ2_XXS,
-    DType::IQ2_XS,
-    DType::IQ2_S,
-    DType::IQ3_XXS,
-    DType::IQ3_S,
-]);
+const NO_LATTICES: Types = Types::But(Family::Lattice);
 
 /// What llama.cpp of January 2024 has, without its lattice types.
 const EARLY_2024: Types = Types::Only(&[

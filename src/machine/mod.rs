@@ -4,7 +4,7 @@ mod list;
 #[cfg(test)]
 mod tests;
 
-use formats::block::DType;
+use formats::block::{DType, Family};
 use formats::model::ByteOrder;
 
 use crate::scheme::Container;
@@ -58,8 +58,8 @@ pub enum Types {
     All,
     /// None but these.
     Only(&'static [DType]),
-    /// All but these.
-    But(&'static [DType]),
+    /// All but those of a family.
+    But(Family),
 }
 
 /// What a program cannot use, beyond its container and types.
@@ -113,7 +113,7 @@ impl Machine {
         match self.types {
             Types::All => true,
             Types::Only(all) => all.contains(&dtype),
-            Types::But(none) => !none.contains(&dtype),
+            Types::But(family) => dtype.info().family != family,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use formats::block::DType;
-use formats::model::{Encoding, Place, Tensor};
+use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Step};
 use crate::error::{Error, Result};
@@ -75,7 +75,7 @@ pub(super) fn add(
         all.push(t);
         if let Some(name) = bias {
             all_steps.push(Step { source: weight, from, rule: RULE.into(), wanted: None });
-            all.push(Tensor { name, shape, encoding: from, place: Place::default() });
+            all.push(Tensor { name, shape, encoding: from, location: Location::default() });
         }
     }
     Ok((all_steps, all))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    ByteOrder, Choice, Container, DType, Encoding, Error, Format, Layout, Metadata, Model, Place,
+    ByteOrder, Choice, Container, DType, Encoding, Error, Format, Layout, Location, Metadata, Model,
     PlanOptions, Result, Source, Step, Tensor, Value, gguf, llama2c, safetensors,
 };
 use crate::checkpoint;
@@ -177,7 +177,7 @@ pub(super) fn llama2c_steps(
             _ => Encoding::Blocks(DType::F32),
         };
         let step = Step { source: i, from: t.encoding, rule: format!("llama2.c v{version}"), wanted: None };
-        (step, Tensor { encoding, place: Place::default(), ..t.clone() })
+        (step, Tensor { encoding, location: Location::default(), ..t.clone() })
     };
     Ok(model.tensors.iter().enumerate().map(step).collect())
 }
@@ -360,7 +360,7 @@ pub(super) fn keep_tables(source: &Source, order: ByteOrder, layout: &mut Layout
     let (Format::Llama2c { version: 0 }, [file]) = (model.format, &mut layout.files[..]) else {
         return Ok(());
     };
-    let same_places = model.tensors.iter().zip(&layout.tensors).all(|(a, b)| a.place == b.place);
+    let same_places = model.tensors.iter().zip(&layout.tensors).all(|(a, b)| a.location == b.location);
     if file.len == source.files[0].len && same_places {
         for (offset, bytes) in file.fixed.iter_mut().filter(|(offset, _)| *offset > 0) {
             *bytes = source.files[0].read(*offset, bytes.len() as u64)?.into_owned();

@@ -22,7 +22,7 @@ use formats::block::{DType, Encode};
 use formats::container::gguf::{self, Split};
 use formats::container::{Layout, llama2c, safetensors};
 use formats::metadata::{Metadata, Value};
-use formats::model::{ByteOrder, Encoding, Format, Model, Place, Tensor};
+use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ impl Plan {
     /// Bits of tensor data for each weight.
     pub fn bits_per_weight(&self) -> f64 {
         let weights: u64 = self.layout.tensors.iter().map(Tensor::elements).sum();
-        let bytes: u64 = self.layout.tensors.iter().map(|t| t.place.len).sum();
+        let bytes: u64 = self.layout.tensors.iter().map(|t| t.location.len).sum();
         if weights == 0 { 0.0 } else { 8.0 * bytes as f64 / weights as f64 }
     }
 }

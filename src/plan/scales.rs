@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use formats::block::DType;
-use formats::model::{Encoding, Place, Tensor};
+use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Step};
 use crate::source::{Source, scales, stacked};
@@ -88,7 +88,7 @@ pub(super) fn adjust(
         if let Some(name) = scale {
             new.push(Scale { weight: new_tensors.len() - 1, scale: new_tensors.len() });
             new_steps.push(Step { source: weight, from, rule: RULE.into(), wanted: None });
-            new_tensors.push(Tensor { name, shape, encoding: from, place: Place::default() });
+            new_tensors.push(Tensor { name, shape, encoding: from, location: Location::default() });
         }
     }
     (new_steps, new_tensors, new)

@@ -2,7 +2,7 @@
 
 use formats::block::DType;
 use formats::metadata::Metadata;
-use formats::model::{Encoding, Place, Tensor};
+use formats::model::{Encoding, Location, Tensor};
 
 use super::{Choice, Container, PlanOptions, Step, container, keep_vector};
 use crate::error::{Error, Result};
@@ -69,7 +69,7 @@ pub(super) fn steps(
             }
             (e, _) => e,
         };
-        let tensor = Tensor { encoding, place: Place::default(), ..t.clone() };
+        let tensor = Tensor { encoding, location: Location::default(), ..t.clone() };
         out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
     }
     if let Some(i) = used.iter().position(|u| !u) {

@@ -1,7 +1,7 @@
 //! Whether weights are ternary: three values for each weight are enough for models trained that way, and for no
 //! others.
 
-use formats::block::DType;
+use formats::block::Family;
 use formats::model::{Encoding, Tensor};
 
 use super::Step;
@@ -18,7 +18,11 @@ const ROUNDING: f32 = 1.0 / 128.0;
 
 /// Whether an encoding keeps three values for each weight.
 pub fn is_ternary(encoding: Encoding) -> bool {
-    matches!(encoding, Encoding::Blocks(DType::TQ1_0 | DType::TQ2_0) | Encoding::I2S)
+    match encoding {
+        Encoding::Blocks(dtype) => dtype.info().family == Family::Ternary,
+        Encoding::I2S => true,
+        Encoding::Int8Groups { .. } => false,
+    }
 }
 
 /// Refuses a ternary type for weights that are not. With `force` only I2_S is refused, which rounds nothing.

@@ -81,7 +81,7 @@ pub fn write_scales(
     for (i, t) in plan.layout.tensors.iter().enumerate().filter(|(i, t)| made(*i, t)) {
         let mut tail = [0; i2_s::TAIL as usize];
         tail[..4].copy_from_slice(&plan.order.le(found[i].to_le_bytes()));
-        files[t.place.file].write(t.place.offset + t.elements() / 4, &tail)?;
+        files[t.location.file].write(t.location.offset + t.elements() / 4, &tail)?;
         written += i2_s::TAIL;
     }
     Ok(written)

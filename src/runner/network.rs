@@ -236,7 +236,7 @@ impl<'a> Finder<'a> {
                 let why = format!("tensor {name}: rows of {cols} are no whole blocks of {}", dtype.name());
                 return Err(Error::refused(why));
             }
-            let mut bytes = source.stored_read(t, 0..t.place.len)?;
+            let mut bytes = source.stored_read(t, 0..t.location.len)?;
             if source.model.order == ByteOrder::Big && !dtype.info().fields.is_empty() {
                 let row = dtype.bytes_for(cols).unwrap_or(1).max(1) as usize;
                 bytes.to_mut().par_chunks_mut(row).for_each(|row| dtype.swap(row));

@@ -64,18 +64,18 @@ mod tests {
     use crate::disk::InFile;
     use formats::container::gguf;
     use formats::metadata::{Metadata, Value};
-    use formats::model::{ByteOrder, Encoding, Place};
+    use formats::model::{ByteOrder, Encoding, Location};
 
     /// A source with one tensor, all of whose codes and scale are told.
     fn made(folder: &std::path::Path, cols: u64, codes: &[u8], scale: f32) -> Source {
         let mut m = Metadata::new();
         m.set("general.architecture", Value::text("bitnet"));
         let shape = vec![4 * codes.len() as u64 / cols, cols];
-        let t = Tensor { name: "a".into(), shape, encoding: Encoding::I2S, place: Place::default() };
+        let t = Tensor { name: "a".into(), shape, encoding: Encoding::I2S, location: Location::default() };
         let options = gguf::Options { order: ByteOrder::Little, split: gguf::Split::None };
         let layout = gguf::layout("a.gguf", &m, &[t], options).unwrap();
         let mut bytes = layout.files[0].fixed[0].1.clone();
-        bytes.resize(layout.tensors[0].place.offset as usize, 0);
+        bytes.resize(layout.tensors[0].location.offset as usize, 0);
         bytes.extend(codes.iter().copied().chain(scale.to_le_bytes()));
         bytes.resize(layout.files[0].len as usize, 0);
         let path = folder.join("a.gguf");

@@ -140,8 +140,8 @@ fn tensors_with_scales_of_their_own() {
         let norm = source.model.tensors.iter().find(|t| t.name == "blk.2.ffn_norm.weight").unwrap();
         let mut scale = norm.clone();
         (scale.name, scale.shape) = (format!("blk.1.{part}.scale"), vec![1]);
-        scale.place.len = norm.place.len / norm.elements();
-        scale.place.offset += i as u64 * scale.place.len;
+        scale.location.len = norm.location.len / norm.elements();
+        scale.location.offset += i as u64 * scale.location.len;
         let mut input = scale.clone();
         input.name = format!("blk.1.{part}.input_scale");
         source.model.tensors.extend([scale, input]);

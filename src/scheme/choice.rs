@@ -1,6 +1,6 @@
 //! What can be chosen for a tensor, and for the file.
 
-use formats::block::DType;
+use formats::block::{DType, Family};
 
 /// A tensor's type in the result: the source's, or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,5 @@ pub enum Container {
 
 /// Whether a type holds integers: indices and codes, no weights.
 pub fn is_integer(d: DType) -> bool {
-    use DType::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};
-    matches!(d, Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+    d.info().family == Family::Integer
 }

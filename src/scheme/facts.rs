@@ -143,7 +143,7 @@ fn places(tensors: &[Tensor], roles: &[Role], facts: &Facts) -> Vec<Place> {
 pub(crate) mod tests {
     use super::*;
     use formats::block::DType;
-    use formats::model::{ByteOrder, Encoding, Format, Place as At};
+    use formats::model::{ByteOrder, Encoding, Format, Location as At};
 
     /// A model of f16 tensors without bytes.
     pub fn model(tensors: &[(&str, &[u64])], settings: &[(&str, Value)]) -> Model {
@@ -153,7 +153,7 @@ pub(crate) mod tests {
             name: (*name).to_string(),
             shape: shape.to_vec(),
             encoding: Encoding::Blocks(DType::F16),
-            place: At::default(),
+            location: At::default(),
         };
         Model {
             format: Format::Gguf { version: 3 },

@@ -8,7 +8,7 @@ pub mod rule;
 
 use std::sync::{Arc, LazyLock};
 
-use formats::block::DType;
+use formats::block::{DType, Family, Section};
 
 pub use choice::{Choice, Container, is_integer};
 pub use role::{Role, role};
@@ -116,15 +116,12 @@ pub fn choice(name: &str) -> Result<Choice, String> {
 /// Whether weights are kept in a type: integers would lose everything, and ggml has two types for what weights are
 /// multiplied with.
 pub fn holds_weights(dtype: DType) -> bool {
-    dtype.info().gguf.is_some() && !is_integer(dtype) && !ACTIVATIONS.contains(&dtype)
+    dtype.info().holds_weights()
 }
-
-/// What ggml turns a matrix' inputs into before it multiplies.
-const ACTIVATIONS: [DType; 2] = [DType::Q8_1, DType::Q8_K];
 
 /// Why nothing is written in the type with this name, if it is one for activations.
 pub fn for_activations(name: &str) -> Option<String> {
-    let dtype = DType::from_name(name).filter(|d| ACTIVATIONS.contains(d))?;
+    let dtype = DType::from_name(name).filter(|d| d.info().family == Family::Activations)?;
     Some(format!(
         "{} is a type for activations, which nothing that runs models takes for weights; q8_0 is as precise",
         dtype.name()
@@ -134,31 +131,34 @@ pub fn for_activations(name: &str) -> Option<String> {
 /// What a type becomes where its blocks do not divide a row: as in llama-quantize, a type of smaller blocks that is at
 /// least as precise, half precision at the end. Where that gives up (q1_0, nvfp4), the nearest of smaller blocks.
 pub fn fallback(dtype: DType, cols: u64) -> DType {
-    use DType::{
-        F16, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, NVFP4, Q1_0, Q2_0, Q2_K,
-        Q3_K, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0,
-    };
-    let mut dtype = dtype;
-    while !cols.is_multiple_of(dtype.info().weights as u64) {
-        dtype = match dtype {
-            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_XS | NVFP4 => IQ4_NL,
-            Q1_0 => Q2_0,
-            Q2_0 | Q2_K | Q3_K | TQ1_0 | TQ2_0 => Q4_0,
-            Q4_K => Q5_0,
-            Q5_K => Q5_1,
-            Q6_K => Q8_0,
-            _ => F16,
-        };
-    }
-    dtype
+    dtype.fitting(cols)
 }
 
 /// Whether a type spends so few bits that it must know which weights matter: llama-quantize refuses to make them
 /// without an importance matrix. Of q2_k, that is so in the scheme `q2_k_s`.
 pub fn needs_importance(dtype: DType, scheme: Option<&str>) -> bool {
-    use DType::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_XXS, Q2_K};
-    matches!(dtype, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS)
-        || (dtype == Q2_K && scheme == Some("q2_k_s"))
+    dtype.info().needs_importance || (dtype == DType::Q2_K && scheme == Some("q2_k_s"))
+}
+
+/// The schemes for help texts: for each section of the list of types its title and the names of the schemes whose main
+/// type is listed there, with aliases in brackets; those with more bits per weight first. bitnet.cpp's scheme is beside
+/// the other ternary ones.
+pub fn table() -> Vec<(String, Vec<String>)> {
+    let row = |(section, title): &(Section, &str)| {
+        let ternary = *section == Section::Ternary;
+        let listed = |s: &&Arc<Scheme>| match s.name == I2_S {
+            true => ternary,
+            false => s.base.info().section == Some(*section),
+        };
+        let mut schemes: Vec<_> = all().iter().filter(listed).collect();
+        schemes.sort_by(|a, b| b.base.bits_per_weight().total_cmp(&a.base.bits_per_weight()));
+        let name = |s: &Arc<Scheme>| match s.aliases.is_empty() {
+            true => s.name.clone(),
+            false => format!("{} ({})", s.name, s.aliases.join(", ")),
+        };
+        (title.to_string(), schemes.into_iter().map(name).collect())
+    };
+    Section::ALL.iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -258,6 +258,27 @@ mod tests {
             (DType::NVFP4, 32, DType::IQ4_NL),
         ] {
             assert_eq!(fallback(dtype, cols), wanted, "{} {cols}", dtype.name());
+        }
+    }
+
+    #[test]
+    fn every_scheme_and_every_type_for_weights_is_in_the_table() {
+        let table = table();
+        assert!(table.iter().all(|(_, schemes)| !schemes.is_empty()));
+        let listed: Vec<&String> = table.iter().flat_map(|(_, schemes)| schemes).collect();
+        assert_eq!(listed.len(), all().len());
+        for s in all() {
+            assert!(listed.iter().any(|l| l.split(' ').next() == Some(&s.name)), "{}", s.name);
+        }
+        // f64 is read and copied; a scheme for it would help nobody.
+        for t in formats::block::TYPES.iter().filter(|t| t.holds_weights() && t.dtype != DType::F64) {
+            assert!(
+                all()
+                    .iter()
+                    .any(|s| s.base == t.dtype || s.rules.iter().any(|r| r.to == Choice::To(t.dtype))),
+                "no scheme makes {}",
+                t.name
+            );
         }
     }
 

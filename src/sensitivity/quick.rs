@@ -4,7 +4,7 @@
 //! way down raised towards what is known of models of 7 billion weights, where they are said to be the most sensitive
 //! (llama.cpp, issue 1256). They put types in a sensible order; their sum is no more than an order of magnitude.
 
-use formats::block::DType;
+use formats::block::{DType, TYPES};
 use formats::model::Tensor;
 
 use super::{Matrix, Origin, Probe, Sensitivity};
@@ -12,32 +12,6 @@ use crate::error::Result;
 use crate::runner::KvType;
 use crate::scheme::{Role, role};
 use crate::source::Source;
-
-/// The error of a matrix's outputs in a type, over that in [`DType::Q4_K`], with importances.
-const ERRORS: [(DType, f64); 22] = [
-    (DType::IQ1_S, 50.0),
-    (DType::IQ1_M, 42.0),
-    (DType::IQ2_XXS, 24.0),
-    (DType::IQ2_XS, 18.0),
-    (DType::Q2_K, 15.0),
-    (DType::IQ2_S, 13.0),
-    (DType::IQ3_XXS, 6.5),
-    (DType::Q3_K, 4.5),
-    (DType::IQ3_S, 3.5),
-    (DType::Q4_0, 1.42),
-    (DType::IQ4_XS, 1.155),
-    (DType::IQ4_NL, 1.137),
-    (DType::Q4_K, 1.0),
-    (DType::Q4_1, 0.98),
-    (DType::Q5_0, 0.343),
-    (DType::Q5_K, 0.237),
-    (DType::Q5_1, 0.229),
-    (DType::Q6_K, 0.057),
-    (DType::Q8_0, 0.0045),
-    (DType::BF16, 0.0005),
-    (DType::F16, 0.00001),
-    (DType::F32, 0.0),
-];
 
 /// What errors cost by kind: nats for an error as large as the outputs; and the error in [`DType::Q4_K`].
 fn kind(role: Role) -> (f64, f64) {
@@ -87,7 +61,7 @@ pub fn guess(source: &Source) -> Result<Sensitivity> {
             name: t.name.clone(),
             shape: t.shape.clone(),
             probes: vec![Probe { dtype: DType::Q4_K, error, kld: coefficient * error }],
-            errors: ERRORS.iter().map(|(dtype, of)| (*dtype, of * error)).collect(),
+            errors: TYPES.iter().filter_map(|t| Some((t.dtype, t.error? * error))).collect(),
         }
     };
     Ok(Sensitivity {

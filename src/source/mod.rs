@@ -111,9 +111,9 @@ impl Source {
     pub fn will_read(&self, i: usize, range: Range<u64>) {
         // Rows that are put in order stay near their place; what is computed from other bytes is small.
         let t = self.view(i).map_or(&self.model.tensors[i], |v| &v.stored);
-        let (start, end) = (range.start.min(t.place.len), range.end.min(t.place.len));
-        if let Some(file) = self.files.get(t.place.file) {
-            file.will_read(t.place.offset + start, end - start);
+        let (start, end) = (range.start.min(t.location.len), range.end.min(t.location.len));
+        if let Some(file) = self.files.get(t.location.file) {
+            file.will_read(t.location.offset + start, end - start);
         }
     }
 
@@ -129,7 +129,7 @@ impl Source {
 
     /// Bytes of a tensor as a file has it.
     pub(crate) fn stored_read(&self, t: &Tensor, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        self.files[t.place.file].read(t.place.offset + range.start, range.end - range.start)
+        self.files[t.location.file].read(t.location.offset + range.start, range.end - range.start)
     }
 
     /// Elements of a tensor as a file has it.

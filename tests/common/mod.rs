@@ -71,14 +71,14 @@ pub fn gguf(dir: &Dir) -> String {
 /// A GGUF with a tensor of every type that GGUF has.
 pub fn all_types(path: &str) {
     use formats::container::gguf::{Options, Split, layout};
-    use formats::model::{ByteOrder, Encoding, Place, Tensor};
+    use formats::model::{ByteOrder, Encoding, Location, Tensor};
     let types = formats::block::TYPES.iter().filter(|t| t.gguf.is_some());
     let tensors: Vec<_> = types
         .map(|t| Tensor {
             name: format!("{}.weight", t.name),
             shape: vec![3, 2 * t.weights as u64],
             encoding: Encoding::Blocks(t.dtype),
-            place: Place::default(),
+            location: Location::default(),
         })
         .collect();
     let mut metadata = formats::metadata::Metadata::new();
@@ -90,7 +90,7 @@ pub fn all_types(path: &str) {
     bytes[..header.len()].copy_from_slice(header);
     for t in &layout.tensors {
         // Any two of these bytes are a finite half, any eight a finite f64.
-        let data = &mut bytes[t.place.offset as usize..][..t.place.len as usize];
+        let data = &mut bytes[t.location.offset as usize..][..t.location.len as usize];
         data.iter_mut().enumerate().for_each(|(i, b)| *b = [0x11, 0x2E, 0x35, 0x22, 0x09][i % 5]);
     }
     std::fs::write(path, bytes).unwrap();
@@ -102,14 +102,14 @@ pub type Numbers = (String, Vec<u64>, Vec<f32>);
 /// Writes a GGUF of f32 tensors.
 pub fn write_gguf(path: &str, metadata: &formats::metadata::Metadata, tensors: &[Numbers]) {
     use formats::container::gguf::{Options, Split, layout};
-    use formats::model::{ByteOrder, Encoding, Place, Tensor};
+    use formats::model::{ByteOrder, Encoding, Location, Tensor};
     let described: Vec<_> = tensors
         .iter()
         .map(|(name, shape, _)| Tensor {
             name: name.clone(),
             shape: shape.clone(),
             encoding: Encoding::Blocks(formats::block::DType::F32),
-            place: Place::default(),
+            location: Location::default(),
         })
         .collect();
     let options = Options { order: ByteOrder::Little, split: Split::None };
@@ -120,7 +120,7 @@ pub fn write_gguf(path: &str, metadata: &formats::metadata::Metadata, tensors: &
     }
     for (t, (.., x)) in layout.tensors.iter().zip(tensors) {
         let data: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-        bytes[t.place.offset as usize..][..data.len()].copy_from_slice(&data);
+        bytes[t.location.offset as usize..][..data.len()].copy_from_slice(&data);
     }
     std::fs::write(path, bytes).unwrap();
 }
@@ -149,5 +149,5 @@ pub fn weights(path: &str, name: &str) -> Vec<f32> {
 pub fn stored(path: &str, name: &str) -> Vec<u8> {
     let source = ggufkit::open(Path::new(path), &Default::default()).unwrap();
     let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
-    source.read(i, 0..source.model.tensors[i].place.len).unwrap().into_owned()
+    source.read(i, 0..source.model.tensors[i].location.len).unwrap().into_owned()
 }

@@ -80,7 +80,7 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         if values.is_empty() || !fits {
             let (values, counts) = (values.len() as u64, counts.len() as u64);
             let fault = Fault::Sizes { entry: entry.into(), values, counts };
-            return Err(Error::new(name, Some(sums.place.offset), fault));
+            return Err(Error::new(name, Some(sums.location.offset), fault));
         }
         unseen += counts.iter().filter(|&&n| n == 0).count();
         matrices += counts.len();
@@ -110,11 +110,11 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
 fn numbers(file: &str, bytes: &[u8], order: ByteOrder, t: &Tensor) -> Result<Vec<f32>> {
     if t.encoding != Encoding::Blocks(DType::F32) {
         let fault = Fault::Type { tensor: t.name.clone(), found: t.encoding.name() };
-        return Err(Error::new(file, Some(t.place.offset), fault));
+        return Err(Error::new(file, Some(t.location.offset), fault));
     }
     // The reader has held the place against the file's length, all of which is here.
-    let bytes = &bytes[t.place.offset as usize..][..t.place.len as usize];
-    values(file, &t.name, t.place.offset, order, bytes)
+    let bytes = &bytes[t.location.offset as usize..][..t.location.len as usize];
+    values(file, &t.name, t.location.offset, order, bytes)
 }
 
 /// Numbers that stand at byte `at` of the file.

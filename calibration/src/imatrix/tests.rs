@@ -2,7 +2,7 @@
 
 use formats::container::gguf::{Options, Split, layout};
 use formats::metadata::{Array, Metadata, Value};
-use formats::model::{ByteOrder, Encoding, Place, Tensor};
+use formats::model::{ByteOrder, Encoding, Location, Tensor};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +17,7 @@ fn gguf_of(tensors: &[Numbers<'_>], metadata: &Metadata, order: ByteOrder) -> Ve
             name: name.to_string(),
             shape: shape.to_vec(),
             encoding: Encoding::Blocks(DType::F32),
-            place: Place::default(),
+            location: Location::default(),
         })
         .collect();
     let layout = layout("x", metadata, &described, Options { order, split: Split::None }).unwrap();
@@ -27,7 +27,7 @@ fn gguf_of(tensors: &[Numbers<'_>], metadata: &Metadata, order: ByteOrder) -> Ve
     }
     for (t, (_, _, x)) in layout.tensors.iter().zip(tensors) {
         let data: Vec<u8> = x.iter().flat_map(|x| order.le(x.to_le_bytes())).collect();
-        bytes[t.place.offset as usize..][..data.len()].copy_from_slice(&data);
+        bytes[t.location.offset as usize..][..data.len()].copy_from_slice(&data);
     }
     bytes
 }

@@ -3,7 +3,7 @@
 use formats::block::DType;
 use formats::container::gguf::{Options, Split, layout};
 use formats::metadata::{Array, Metadata, Value};
-use formats::model::{ByteOrder, Encoding, Place, Tensor};
+use formats::model::{ByteOrder, Encoding, Location, Tensor};
 
 use super::{CHUNKS, COUNTS, DATASETS, KIND, OWN_KEYS, SIZE, SUMS};
 use crate::error::{Error, Fault, Result};
@@ -37,8 +37,8 @@ pub fn write(statistics: &Statistics) -> Result<Vec<u8>> {
         bytes[*at as usize..][..fixed.len()].copy_from_slice(fixed);
     }
     let mut put = |t: &Tensor, numbers: &mut dyn Iterator<Item = f32>| {
-        let place = &mut bytes[t.place.offset as usize..][..t.place.len as usize];
-        place.as_chunks_mut::<4>().0.iter_mut().zip(numbers).for_each(|(b, x)| *b = x.to_le_bytes());
+        let bytes = &mut bytes[t.location.offset as usize..][..t.location.len as usize];
+        bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers).for_each(|(b, x)| *b = x.to_le_bytes());
     };
     for (pair, entry) in layout.tensors.as_chunks::<2>().0.iter().zip(statistics.entries.values()) {
         put(&pair[0], &mut entry.sums().iter().copied());
@@ -54,7 +54,7 @@ fn described(name: &str, entry: &Entry) -> [Tensor; 2] {
         name: format!("{name}{suffix}"),
         shape: if matrices == 1 { vec![cols] } else { vec![matrices, cols] },
         encoding: Encoding::Blocks(DType::F32),
-        place: Place::default(),
+        location: Location::default(),
     })
 }
 

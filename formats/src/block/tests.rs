@@ -345,18 +345,63 @@ proptest! {
     }
 }
 
+/// Every row of the list says what its consumers need: a row that forgets something fails here.
 #[test]
-fn names_and_numbers_are_unique_and_fields_lie_in_their_blocks() {
+fn rows_are_whole_and_agree_with_their_blocks() {
     let names: HashSet<_> = TYPES.iter().map(|t| t.name).collect();
     assert_eq!(names.len(), TYPES.len());
     let numbers: Vec<_> = TYPES.iter().filter_map(|t| t.gguf).collect();
     assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), numbers.len());
+    assert!(REMOVED.iter().all(|(id, _)| !numbers.contains(id)));
     for info in TYPES {
-        assert_eq!(info.name, info.name.to_lowercase());
-        assert_eq!(info.dtype.info().name, info.name);
+        let name = info.name;
+        assert_eq!(name, name.to_lowercase());
+        assert_eq!(info.dtype.info().name, name);
+        assert_eq!(DType::from_name(&name.to_uppercase()), Some(info.dtype));
+        assert!(info.gguf.is_some() || info.safetensors.is_some(), "{name} is in no container");
         for f in info.fields {
-            assert!(f.count > 0 && f.stride >= f.width && [2, 4, 8].contains(&f.width), "{}", info.name);
-            assert!(f.at + (f.count - 1) * f.stride + f.width <= info.bytes, "{}", info.name);
+            assert!(f.count > 0 && f.stride >= f.width && [2, 4, 8].contains(&f.width), "{name}");
+            assert!(f.at + (f.count - 1) * f.stride + f.width <= info.bytes, "{name}");
+        }
+        let coded = info.dtype.visit(Decode(&[])).is_some();
+        assert_eq!(info.section.is_some(), info.holds_weights(), "{name}: its place in help");
+        assert!(coded || !info.holds_weights(), "{name} has no block to write weights with");
+        assert!(!info.usual || info.error.is_some(), "{name} is chosen from, but its error is unknown");
+        assert!(info.error.is_none_or(|e| (0.0..=100.0).contains(&e) && info.holds_weights()), "{name}");
+        assert!(!info.needs_importance || info.bits_per_weight() < 3.1, "{name}");
+        let by_itself = matches!(info.family, Family::Scalar | Family::Ternary);
+        assert_eq!(
+            info.grid.is_some(),
+            by_itself,
+            "{name}: codes of single weights have a grid, others do not"
+        );
+        assert!(info.grid.is_none_or(|g| g.shape().weights == info.weights), "{name}");
+        assert!(info.weights <= 4 || !matches!(info.family, Family::Float | Family::Integer), "{name}");
+        if info.weights > 1 && info.holds_weights() {
+            let next = info.fallback.info();
+            assert!(
+                next.weights < info.weights && next.holds_weights(),
+                "{name} falls back to {}",
+                next.name
+            );
+            assert!(next.bits_per_weight() >= info.bits_per_weight(), "{name} falls back to {}", next.name);
+        }
+    }
+    let titles: HashSet<_> = Section::ALL.iter().map(|s| s.1).collect();
+    assert_eq!(titles.len(), Section::ALL.len());
+    for (section, title) in Section::ALL {
+        assert!(TYPES.iter().any(|t| t.section == Some(section)), "{title} is empty");
+    }
+    assert!(TYPES.iter().filter_map(|t| t.section).all(|s| Section::ALL.iter().any(|all| all.0 == s)));
+}
+
+#[test]
+fn rows_that_are_not_whole_blocks_get_a_type_that_fits() {
+    for info in TYPES.iter().filter(|t| t.holds_weights()) {
+        for cols in [0, 1, 31, 32, 64, 128, 172, 256, 288, 512, u64::MAX] {
+            let found = info.dtype.fitting(cols);
+            assert!(cols.is_multiple_of(found.info().weights as u64), "{} {cols}", info.name);
+            assert_eq!(found == info.dtype, cols.is_multiple_of(info.weights as u64), "{} {cols}", info.name);
         }
     }
 }

@@ -11,7 +11,7 @@ pub fn materialise(layout: &Layout) -> Vec<Vec<u8>> {
         }
     }
     for (i, t) in layout.tensors.iter().enumerate() {
-        let bytes = &mut files[t.place.file][t.place.offset as usize..][..t.place.len as usize];
+        let bytes = &mut files[t.location.file][t.location.offset as usize..][..t.location.len as usize];
         bytes.iter_mut().enumerate().for_each(|(j, b)| *b = (i + j) as u8);
     }
     files

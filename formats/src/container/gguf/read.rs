@@ -7,7 +7,7 @@ use crate::block::{BITNET_CPP, DType, REMOVED, i2_s};
 use crate::container::Cursor;
 use crate::error::{Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
-use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor, elements};
+use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, elements};
 
 /// Reads one GGUF file: version 1, 2 or 3, either byte order.
 ///
@@ -75,7 +75,7 @@ pub fn read(input: &Input) -> Result<Model> {
         if !names.insert(tensor.name.clone()) {
             return Err(r.c.fault(at, Fault::Duplicate { what: "tensor", name: tensor.name }));
         }
-        let Place { offset, len, .. } = tensor.place;
+        let Location { offset, len, .. } = tensor.location;
         if offset != expected {
             return Err(r.c.fault(at, Fault::Offset { tensor: tensor.name, found: offset, expected }));
         }
@@ -94,9 +94,9 @@ pub fn read(input: &Input) -> Result<Model> {
     // Offsets count from the start of the data, which is aligned in the file.
     let start = r.c.at.next_multiple_of(alignment);
     for (tensor, at) in tensors.iter_mut().zip(infos) {
-        tensor.place.offset += start;
-        let end = tensor.place.offset + tensor.place.len;
-        if end > input.len && tensor.place.len > 0 {
+        tensor.location.offset += start;
+        let end = tensor.location.offset + tensor.location.len;
+        if end > input.len && tensor.location.len > 0 {
             let what = format!("tensor {}", tensor.name);
             return Err(r.c.fault(at, Fault::Ends { what, end, len: input.len }));
         }
@@ -276,8 +276,8 @@ impl Reader<'_> {
         let len =
             encoding.bytes(n).ok_or_else(|| self.c.fault(dims_at, wrong("its size overflows".into())))?;
         let offset = self.c.u64(&format!("the offset of tensor {name}"))?;
-        let place = Place { file: 0, offset, len };
-        Ok(Tensor { name, shape, encoding, place })
+        let location = Location { file: 0, offset, len };
+        Ok(Tensor { name, shape, encoding, location })
     }
 }
 

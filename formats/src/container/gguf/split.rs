@@ -29,7 +29,7 @@ pub(crate) fn assign(tensors: &[Tensor], alignment: u64, split: Split) -> Vec<Ra
     let mut shards = Vec::new();
     let (mut start, mut size) = (0, 0u64);
     for (i, t) in tensors.iter().enumerate() {
-        let padded = t.place.len.saturating_add(alignment - 1) / alignment * alignment;
+        let padded = t.location.len.saturating_add(alignment - 1) / alignment * alignment;
         let full = match split {
             Split::None => false,
             Split::Bytes(most) => size.saturating_add(padded) > most,
@@ -91,7 +91,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
             ));
         }
         for t in &mut shard.tensors {
-            t.place.file = i;
+            t.location.file = i;
             if !names.insert(t.name.clone()) {
                 return Err(Error::of(&name, Fault::Duplicate { what: "tensor", name: t.name.clone() }));
             }

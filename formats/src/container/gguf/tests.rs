@@ -8,11 +8,11 @@ use crate::container::Layout;
 use crate::container::testing::materialise;
 use crate::error::Fault;
 use crate::metadata::{Array, Kind, Metadata, Value};
-use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor};
+use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor};
 
 fn tensor(name: &str, shape: &[u64], dtype: DType) -> Tensor {
-    let place = Place::default();
-    Tensor { name: name.into(), shape: shape.into(), encoding: Encoding::Blocks(dtype), place }
+    let location = Location::default();
+    Tensor { name: name.into(), shape: shape.into(), encoding: Encoding::Blocks(dtype), location }
 }
 
 fn sample() -> (Metadata, Vec<Tensor>) {
@@ -65,7 +65,7 @@ fn what_is_written_is_what_is_read() {
             let input = Input::whole("x", &bytes);
             assert_eq!(read(&input).unwrap(), model(&m, &layout, order, alignment.into()));
             for t in &layout.tensors {
-                assert_eq!(t.place.offset % u64::from(alignment), 0);
+                assert_eq!(t.location.offset % u64::from(alignment), 0);
             }
         }
     }
@@ -116,7 +116,7 @@ fn old_versions_are_read() {
         assert_eq!(m.metadata.get("a"), Some(&Value::U32(7)));
         assert_eq!(m.metadata.get("b"), Some(&Value::Array(Array::of_strings(["x", "yz"]))));
         assert_eq!(m.tensors[0].shape, [3, 4]);
-        assert_eq!(m.tensors[0].place, Place { file: 0, offset: start, len: 48 });
+        assert_eq!(m.tensors[0].location, Location { file: 0, offset: start, len: 48 });
     }
 }
 
@@ -129,8 +129,8 @@ fn splits_come_together_again() {
         assert!(parts.files.len() > 1);
         if let Split::Bytes(most) = split {
             for i in 0..parts.files.len() {
-                let of = parts.tensors.iter().filter(|t| t.place.file == i);
-                let sizes: Vec<_> = of.map(|t| t.place.len.next_multiple_of(32)).collect();
+                let of = parts.tensors.iter().filter(|t| t.location.file == i);
+                let sizes: Vec<_> = of.map(|t| t.location.len.next_multiple_of(32)).collect();
                 assert!(sizes.len() == 1 || sizes.iter().sum::<u64>() <= most);
             }
         }

@@ -7,7 +7,7 @@ use crate::block::i2_s;
 use crate::container::{Layout, OutFile};
 use crate::error::{Error, Fault, Result};
 use crate::metadata::{Kind, Metadata, Value};
-use crate::model::{ByteOrder, Encoding, Place, Tensor, elements};
+use crate::model::{ByteOrder, Encoding, Location, Tensor, elements};
 
 /// What a GGUF's writer is free to choose.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,8 +48,8 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
         if !names.insert(t.name.clone()) {
             return Err(bad(Fault::Duplicate { what: "tensor", name: t.name }));
         }
-        t.place = Place { file: 0, offset: 0, len: stored_bytes(&t).map_err(bad)? };
-        let padded = t.place.len.checked_next_multiple_of(alignment);
+        t.location = Location { file: 0, offset: 0, len: stored_bytes(&t).map_err(bad)? };
+        let padded = t.location.len.checked_next_multiple_of(alignment);
         total = padded.and_then(|n| total.checked_add(n)).filter(|&n| n < 1 << 62).ok_or_else(|| {
             let why = "the sizes of the tensors overflow".into();
             bad(Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why })
@@ -140,12 +140,12 @@ fn file(i: usize, metadata: &Metadata, tensors: &mut [Tensor], alignment: u64, o
         }
         w.number(&type_id(t.encoding).expect("checked by stored_bytes").to_le_bytes());
         w.number(&offset.to_le_bytes());
-        t.place = Place { file: i, offset, len: t.place.len };
-        offset += t.place.len.next_multiple_of(alignment);
+        t.location = Location { file: i, offset, len: t.location.len };
+        offset += t.location.len.next_multiple_of(alignment);
     }
     let header = w.out.len() as u64;
     let start = header.next_multiple_of(alignment);
-    tensors.iter_mut().for_each(|t| t.place.offset += start);
+    tensors.iter_mut().for_each(|t| t.location.offset += start);
     let len = if tensors.is_empty() { header } else { start + offset };
     OutFile { len, fixed: vec![(0, w.out)] }
 }

@@ -1,7 +1,7 @@
 //! The seven numbers of a header, and all that follows from them: shapes, places, the file's length.
 
 use crate::block::DType;
-use crate::model::{Encoding, Place, Tensor};
+use crate::model::{Encoding, Location, Tensor};
 
 /// The header's numbers, in order, under llama2.c's names.
 pub(super) const FIELDS: [&str; 7] =
@@ -197,7 +197,7 @@ impl Config {
                 },
                 shape: stack.shape.clone(),
                 encoding: stack.encoding(s),
-                place: Place { file: 0, offset: start + layer * len, len },
+                location: Location { file: 0, offset: start + layer * len, len },
             })
         })
     }

@@ -77,7 +77,7 @@ pub fn expansion(name: &str, metadata: &Metadata, tensors: &[Tensor]) -> Result<
     let shift = HEADER - MAGIC.len() as u64;
     file.fixed[0] = (0, MAGIC.to_vec());
     file.fixed[1..].iter_mut().for_each(|(at, _)| *at -= shift);
-    found.tensors.iter_mut().for_each(|t| t.place.offset -= shift);
+    found.tensors.iter_mut().for_each(|t| t.location.offset -= shift);
     // Its size is what says how large an expansion is needed, and the state goes there too.
     file.len = [2u64, 4, 8, 16].map(|m| m << 20).into_iter().find(|m| *m >= len + state).unwrap_or(MOST);
     let tokenizer = vocabulary(name, metadata, c.vocab)?;

@@ -6,7 +6,7 @@ use crate::block::DType;
 use crate::container::Layout;
 use crate::error::{Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
-use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor};
+use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor};
 use proptest::prelude::*;
 
 mod fork;
@@ -108,7 +108,7 @@ fn words_swapped(bytes: &[u8]) -> Vec<u8> {
 
 /// The bytes of a tensor in the order of another file.
 fn data(source: &[u8], t: &Tensor, swap: bool) -> Vec<u8> {
-    let bytes = &source[t.place.offset as usize..][..t.place.len as usize];
+    let bytes = &source[t.location.offset as usize..][..t.location.len as usize];
     let codes = if t.encoding == Encoding::Blocks(DType::F32) { 0 } else { t.elements() as usize };
     let (codes, floats) = bytes.split_at(codes);
     if swap { [codes, &words_swapped(floats)].concat() } else { bytes.to_vec() }
@@ -120,8 +120,8 @@ fn materialise(layout: &Layout, source: &[u8], model: &Model, order: ByteOrder) 
     let mut put = |at: u64, bytes: &[u8]| out[at as usize..][..bytes.len()].copy_from_slice(bytes);
     layout.files[0].fixed.iter().for_each(|(at, bytes)| put(*at, bytes));
     for (to, from) in layout.tensors.iter().zip(&model.tensors) {
-        assert_eq!((&to.name, to.place.len), (&from.name, from.place.len));
-        put(to.place.offset, &data(source, from, order != model.order));
+        assert_eq!((&to.name, to.location.len), (&from.name, from.location.len));
+        put(to.location.offset, &data(source, from, order != model.order));
     }
     out
 }
@@ -254,8 +254,8 @@ fn cuts_and_flips_never_panic() {
             bytes[bit / 8] ^= 1 << (bit % 8);
             if let (_, _, _, Ok(model)) = everything(&bytes) {
                 for t in &model.tensors {
-                    assert_eq!(t.encoding.bytes(t.elements()), Some(t.place.len));
-                    assert!(t.place.offset + t.place.len <= bytes.len() as u64);
+                    assert_eq!(t.encoding.bytes(t.elements()), Some(t.location.len));
+                    assert!(t.location.offset + t.location.len <= bytes.len() as u64);
                 }
                 let options = Options::new(version, model.order);
                 assert_eq!(
@@ -324,7 +324,7 @@ proptest! {
         let input = Input { name: "", bytes: &bytes, len };
         let _ = near_miss(&input);
         if let (Ok(model), true) = (read(&input), sniff(&input).is_some()) {
-            let end = model.tensors.iter().map(|t| t.place.offset + t.place.len).max();
+            let end = model.tensors.iter().map(|t| t.location.offset + t.location.len).max();
             prop_assert!(end.unwrap() <= len);
         }
     }

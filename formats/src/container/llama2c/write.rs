@@ -87,7 +87,7 @@ fn lay_out(metadata: &Metadata, tensors: &[Tensor], options: Options) -> Checked
         if t.encoding != wanted.encoding {
             return Err(wrong_encoding(t, version, group));
         }
-        t.place = wanted.place;
+        t.location = wanted.location;
     }
     let mut fixed = vec![(0, header(config, storage, order))];
     if version == 0 {

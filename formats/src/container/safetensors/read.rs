@@ -10,7 +10,7 @@ use crate::block::{DType, TYPES};
 use crate::container::Cursor;
 use crate::error::{Fault, Result};
 use crate::metadata::{Metadata, Value};
-use crate::model::{ByteOrder, Encoding, Format, Input, Model, Place, Tensor, elements};
+use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, elements};
 
 /// Longest entry of one tensor: what bounds its number of dimensions.
 const MAX_ENTRY: usize = 1 << 20;
@@ -62,12 +62,12 @@ pub fn read(input: &Input) -> Result<Model> {
         return Err(text.fault(key, Fault::Duplicate { what: "tensor", name: t.name.clone() }));
     }
     // The stretches of data follow each other; those of no bytes stand before the one that starts with them.
-    entries.sort_by_key(|(_, t)| (t.place.offset, t.place.len));
+    entries.sort_by_key(|(_, t)| (t.location.offset, t.location.len));
     let start = 8 + len;
     let mut expected = 0u64;
     let mut tensors = Vec::with_capacity(entries.len());
     for (key, mut t) in entries {
-        let Place { offset, len, .. } = t.place;
+        let Location { offset, len, .. } = t.location;
         if offset != expected {
             return Err(text.fault(key, Fault::Offset { tensor: t.name, found: offset, expected }));
         }
@@ -77,7 +77,7 @@ pub fn read(input: &Input) -> Result<Model> {
             let what = format!("tensor {}", t.name);
             return Err(text.fault(key, Fault::Ends { what, end, len: input.len }));
         }
-        t.place.offset += start;
+        t.location.offset += start;
         tensors.push(t);
     }
     let end = start + expected;
@@ -133,8 +133,8 @@ fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
     if given != len {
         return Err(wrong(format!("as {type_name} it takes {len} bytes, data_offsets give it {given}")));
     }
-    let place = Place { file: 0, offset: from, len };
-    Ok(Tensor { name, shape, encoding: Encoding::Blocks(dtype), place })
+    let location = Location { file: 0, offset: from, len };
+    Ok(Tensor { name, shape, encoding: Encoding::Blocks(dtype), location })
 }
 
 /// The fault of an entry whose only flaw, as far as can be told, is its type.

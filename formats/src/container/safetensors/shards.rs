@@ -44,7 +44,7 @@ pub fn check_index(name: &str, json: &[u8], shards: &[(String, Model)]) -> Resul
                 Some(named) => format!("tensor {} is here, but {name} says that it is in {named}", t.name),
                 None => format!("tensor {} is not in {name}", t.name),
             };
-            return Err(Error::at(path, t.place.offset, Fault::Split(why)));
+            return Err(Error::at(path, t.location.offset, Fault::Split(why)));
         }
     }
     match map.iter().filter(|(tensor, file)| !seen.contains(&(file.as_str(), tensor.as_str()))).min() {
@@ -117,9 +117,9 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
         for mut t in shard.tensors {
             if !names.insert(t.name.clone()) {
                 let fault = Fault::Duplicate { what: "tensor", name: t.name };
-                return Err(Error::at(&name, t.place.offset, fault));
+                return Err(Error::at(&name, t.location.offset, fault));
             }
-            t.place.file = i;
+            t.location.file = i;
             whole.tensors.push(t);
         }
     }
@@ -128,11 +128,11 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
 
 /// The bytes of `model.safetensors.index.json` for a layout whose files get these names, in order.
 pub fn index(layout: &Layout, names: &[String]) -> Vec<u8> {
-    let total_size: u64 = layout.tensors.iter().map(|t| t.place.len).sum();
+    let total_size: u64 = layout.tensors.iter().map(|t| t.location.len).sum();
     let weight_map: BTreeMap<&str, &str> = layout
         .tensors
         .iter()
-        .filter_map(|t| Some((t.name.as_str(), names.get(t.place.file)?.as_str())))
+        .filter_map(|t| Some((t.name.as_str(), names.get(t.location.file)?.as_str())))
         .collect();
     let json = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
     format!("{json:#}\n").into_bytes()

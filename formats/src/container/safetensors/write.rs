@@ -12,7 +12,7 @@ use crate::container::gguf::{Split, assign};
 use crate::container::{Layout, OutFile};
 use crate::error::{Error, Fault, Result};
 use crate::metadata::Metadata;
-use crate::model::{Encoding, Place, Tensor, elements};
+use crate::model::{Encoding, Location, Tensor, elements};
 
 /// What a writer of safetensors is free to choose.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -56,7 +56,7 @@ pub fn layout(
             bad(Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why })
         })?;
         types.push(dtype);
-        placed.push(Tensor { place: Place { file: 0, offset: 0, len }, ..t.clone() });
+        placed.push(Tensor { location: Location { file: 0, offset: 0, len }, ..t.clone() });
     }
 
     let shards = assign(&placed, 1, options.split);
@@ -109,7 +109,7 @@ fn file(
     let mut offset = 0u64;
     for t in order {
         let (t, dtype) = (&mut tensors[t], types[t]);
-        let end = offset + t.place.len; // `layout` has checked the sum
+        let end = offset + t.location.len; // `layout` has checked the sum
         let comma = if header.len() > 1 { "," } else { "" };
         let name = quoted(&t.name);
         let shape: Vec<String> = t.shape.iter().map(u64::to_string).collect();
@@ -117,7 +117,7 @@ fn file(
         header += &format!(
             r#"{comma}{name}:{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{offset},{end}]}}"#
         );
-        t.place = Place { file: i, offset, len: t.place.len };
+        t.location = Location { file: i, offset, len: t.location.len };
         offset = end;
     }
     header.push('}');
@@ -130,7 +130,7 @@ fn file(
         let what = "the header's length".into();
         return Err(Fault::TooMany { what, found: len, most: MAX_HEADER });
     }
-    tensors.iter_mut().for_each(|t| t.place.offset += 8 + len);
+    tensors.iter_mut().for_each(|t| t.location.offset += 8 + len);
     let fixed = [&len.to_le_bytes()[..], header.as_bytes()].concat();
     Ok(OutFile { len: 8 + len + offset, fixed: vec![(0, fixed)] })
 }

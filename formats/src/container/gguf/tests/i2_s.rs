@@ -54,7 +54,7 @@ fn it_is_written_and_read_under_its_architectures() {
             let bytes = materialise(&layout).remove(0);
             let read = read(&Input::whole("x", &bytes)).unwrap();
             assert_eq!(read, model(&m, &layout, order, 32));
-            let lens: Vec<_> = read.tensors.iter().map(|t| t.place.len).collect();
+            let lens: Vec<_> = read.tensors.iter().map(|t| t.location.len).collect();
             assert_eq!(lens, [3 * 128 / 4 + 32, 20, 256 / 4 + 32, 32]);
             let parts = read.tensors[0].parts();
             assert_eq!(parts, [(0..96, DType::U8), (96..100, DType::F32), (100..128, DType::U8)]);
@@ -107,7 +107,7 @@ fn shapes_that_it_cannot_have_are_refused() {
         assert!(e.at.is_some(), "{cols}: {e}");
     }
     // Cut off within the codes, the scale, the zeros.
-    let end = read(&Input::whole("x", &sound)).unwrap().tensors[3].place;
+    let end = read(&Input::whole("x", &sound)).unwrap().tensors[3].location;
     for cut in 0..32 {
         let e = read(&Input::whole("x", &sound[..(end.offset + cut) as usize])).unwrap_err();
         assert!(matches!(e.fault, Fault::Ends { .. }), "{e}");
@@ -143,8 +143,8 @@ proptest! {
         if let Ok(m) = read(&Input::whole("x", &bytes)) {
             for t in &m.tensors {
                 let end = t.parts().iter().map(|p| p.0.end).max();
-                prop_assert_eq!((end, t.encoding.bytes(t.elements())), (Some(t.place.len), Some(t.place.len)));
-                prop_assert!(t.place.offset + t.place.len <= bytes.len() as u64);
+                prop_assert_eq!((end, t.encoding.bytes(t.elements())), (Some(t.location.len), Some(t.location.len)));
+                prop_assert!(t.location.offset + t.location.len <= bytes.len() as u64);
             }
         }
         bytes.truncate(cut);

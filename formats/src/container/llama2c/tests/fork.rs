@@ -61,7 +61,8 @@ fn the_header_has_the_size_of_heads_and_is_recognised_by_the_length() {
             assert_eq!((read.format, read.order), (Format::Llama2c { version: 2 }, order));
             assert!(read.notes[0].contains("smollerlm"));
             assert_eq!(read.metadata.get("llama.attention.key_length").and_then(Value::as_u64), Some(32));
-            let places = |all: &[Tensor]| all.iter().map(|t| (t.name.clone(), t.place)).collect::<Vec<_>>();
+            let places =
+                |all: &[Tensor]| all.iter().map(|t| (t.name.clone(), t.location)).collect::<Vec<_>>();
             assert_eq!(places(&read.tensors), places(&layout.tensors));
         }
     }

@@ -12,8 +12,8 @@ fn refuse(model: &Model, version: u32) -> String {
 }
 
 fn extra(name: &str) -> Tensor {
-    let place = Place { file: 0, offset: 0, len: 64 };
-    Tensor { name: name.into(), shape: vec![16], encoding: Encoding::Blocks(DType::F32), place }
+    let location = Location { file: 0, offset: 0, len: 64 };
+    Tensor { name: name.into(), shape: vec![16], encoding: Encoding::Blocks(DType::F32), location }
 }
 
 #[test]

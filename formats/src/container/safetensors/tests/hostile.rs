@@ -24,7 +24,7 @@ fn a_file_is_read_in_the_order_of_its_data() {
     assert_eq!(model.metadata.text("format"), Some("pt"));
     let start = 8 + GOOD.len() as u64;
     let seen: Vec<_> =
-        model.tensors.iter().map(|t| (t.name.as_str(), t.place.offset - start, t.place.len)).collect();
+        model.tensors.iter().map(|t| (t.name.as_str(), t.location.offset - start, t.location.len)).collect();
     assert_eq!(seen, [("a", 0, 4), ("none", 4, 0), ("b", 4, 12)]);
     assert!(model.tensors[0].shape.is_empty());
     assert_eq!(model.tensors[2].shape, [2, 3]);
@@ -189,8 +189,8 @@ fn every_cut_and_every_flipped_bit() {
             (Ok(ours), Ok(theirs)) => {
                 assert_eq!(ours.tensors.len(), theirs.len());
                 for t in &ours.tensors {
-                    assert!(t.place.offset + t.place.len <= bytes.len() as u64);
-                    assert_eq!(theirs.tensor(&t.name).unwrap().data().len() as u64, t.place.len);
+                    assert!(t.location.offset + t.location.len <= bytes.len() as u64);
+                    assert_eq!(theirs.tensor(&t.name).unwrap().data().len() as u64, t.location.len);
                 }
             }
             (Ok(_), Err(e)) => panic!("bit {bit}: the crate says {e}"),

@@ -8,7 +8,7 @@ mod typed;
 
 use crate::block::DType;
 use crate::container::testing::materialise;
-use crate::model::{Encoding, Place, Tensor};
+use crate::model::{Encoding, Location, Tensor};
 
 /// A file of this header and this many bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -17,6 +17,6 @@ fn file(header: &str, data: usize) -> Vec<u8> {
 
 /// A tensor that is not placed yet.
 fn tensor(name: &str, dtype: DType, shape: &[u64]) -> Tensor {
-    let place = Place::default();
-    Tensor { name: name.into(), shape: shape.to_vec(), encoding: Encoding::Blocks(dtype), place }
+    let location = Location::default();
+    Tensor { name: name.into(), shape: shape.to_vec(), encoding: Encoding::Blocks(dtype), location }
 }

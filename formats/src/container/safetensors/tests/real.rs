@@ -49,7 +49,7 @@ fn published_files_read_as_the_crate_reads_them() {
             let view = theirs.tensor(&t.name).unwrap();
             let shape: Vec<u64> = view.shape().iter().map(|&d| d as u64).collect();
             assert_eq!(t.shape, shape);
-            let ours = &bytes[t.place.offset as usize..][..t.place.len as usize];
+            let ours = &bytes[t.location.offset as usize..][..t.location.len as usize];
             assert!(std::ptr::eq(ours, view.data()), "{name}: {}", t.name);
         }
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();

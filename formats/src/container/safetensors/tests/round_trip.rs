@@ -76,7 +76,7 @@ proptest! {
 
         for (i, bytes) in files.iter().enumerate() {
             let theirs = safetensors::SafeTensors::deserialize(bytes).unwrap();
-            let own: Vec<_> = out.tensors.iter().enumerate().filter(|(_, t)| t.place.file == i).collect();
+            let own: Vec<_> = out.tensors.iter().enumerate().filter(|(_, t)| t.location.file == i).collect();
             prop_assert_eq!(theirs.len(), own.len());
             for (index, t) in &own {
                 let view = theirs.tensor(&t.name).unwrap();
@@ -84,7 +84,7 @@ proptest! {
                 let name = view.dtype().to_string();
                 prop_assert_eq!(Some(name.as_str()), dtype.info().safetensors);
                 prop_assert_eq!(view.shape().iter().map(|&d| d as u64).collect::<Vec<_>>(), t.shape.clone());
-                let data: Vec<u8> = (0..t.place.len as usize).map(|j| (index + j) as u8).collect();
+                let data: Vec<u8> = (0..t.location.len as usize).map(|j| (index + j) as u8).collect();
                 prop_assert_eq!(view.data(), data);
             }
             // The crate, given the same, writes the same, but for the order of metadata.
@@ -96,8 +96,8 @@ proptest! {
             for (_, t) in own {
                 let Encoding::Blocks(dtype) = t.encoding else { unreachable!() };
                 let info = dtype.info();
-                if info.weights == 1 && t.place.len > 0 {
-                    prop_assert_eq!(t.place.offset % info.bytes as u64, 0);
+                if info.weights == 1 && t.location.len > 0 {
+                    prop_assert_eq!(t.location.offset % info.bytes as u64, 0);
                 }
             }
         }

@@ -49,7 +49,7 @@ fn the_index_names_the_files() {
     check_index("index", &json, &shards).unwrap();
 
     let model = join(shards).unwrap();
-    let seen: Vec<_> = model.tensors.iter().map(|t| (t.name.as_str(), t.place.file)).collect();
+    let seen: Vec<_> = model.tensors.iter().map(|t| (t.name.as_str(), t.location.file)).collect();
     assert_eq!(seen, [("a", 0), ("c", 0), ("b", 1)]);
     assert_eq!((model.metadata.len(), model.metadata.text("format")), (1, Some("pt")));
 }
