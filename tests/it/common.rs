@@ -1,7 +1,5 @@
 //! What the end-to-end tests share: a folder, the program, the bundled model.
 
-#![allow(dead_code, missing_docs)] // each test binary uses a part
-
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -59,6 +57,25 @@ pub fn fails(args: &[&str]) -> (i32, String) {
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && !text.contains("panicked"), "{args:?}: {text}");
     (out.status.code().expect("no signal"), text)
+}
+
+/// Runs this test, whose path is `test`, again in a process of its own: for what other tests in the same process would
+/// disturb. True is said there, where the test does its work; here false, once it has passed there.
+pub fn alone(test: &str) -> bool {
+    const ALONE: &str = "GGUFKIT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let out = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{text}{errors}");
+    assert!(out.status.success(), "{test} failed in its own process: {errors}");
+    assert!(text.contains(" 1 passed; 0 failed;"), "{test} is no test: {text}");
+    false
 }
 
 /// The demo as f32 GGUF.

@@ -1,5 +1,5 @@
 //! Every reader against damaged files: an error that names the file, or a model; never a panic, never much memory
-//! beyond the file's own size, never long.
+//! beyond the file's own size, never long. Memory is counted for the whole process, so each test has one of its own.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use formats::container::{self, gguf, llama2c, safetensors};
 use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Input, Model, Place, Tensor};
 use peak_alloc::PeakAlloc;
+
+use crate::common::alone;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -177,6 +179,9 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn damaged_files_are_errors_not_panics() {
+    if !alone("hostile::damaged_files_are_errors_not_panics") {
+        return;
+    }
     let files = own_files();
     for (i, (name, bytes)) in files.iter().enumerate() {
         assert!(try_it(name, bytes).is_some(), "{name} is sound");
@@ -189,6 +194,9 @@ fn damaged_files_are_errors_not_panics() {
 #[test]
 #[ignore = "minutes, in a release build"]
 fn every_damage_to_real_files_is_an_error_or_a_model() {
+    if !alone("hostile::every_damage_to_real_files_is_an_error_or_a_model") {
+        return;
+    }
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let mut paths: Vec<PathBuf> = Vec::new();
     for folder in ["data/vintage", "data/stories260K", "data/llama2xs", "vectors"] {

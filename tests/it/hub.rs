@@ -1,10 +1,8 @@
 //! Hugging Face checkpoints: in, out, and everything that can be wrong with one.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Dir, fails, json, ok};
+use crate::common::{self, Dir, fails, json, ok};
 use serde_json::{Value, json as of};
 
 /// A tensor of a made-up checkpoint: name, type, shape, bytes.

@@ -1,8 +1,6 @@
 //! Measuring, as a user does it.
 
-mod common;
-
-use common::{Dir, demo, fails, gguf, json, ok, program};
+use crate::common::{Dir, demo, fails, gguf, json, ok, program};
 use serde_json::Value;
 use std::path::Path;
 

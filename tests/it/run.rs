@@ -1,13 +1,11 @@
 //! `ggufkit run`, end to end: the same text from every container, on any number of threads and every processor;
 //! what stops it; chats.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use common::{Dir, demo, fails, gguf, ok, program};
+use crate::common::{Dir, demo, fails, gguf, ok, program};
 
 /// A text that the bundled checkpoint goes on with.
 const BEGIN: &str = "Once upon a time";

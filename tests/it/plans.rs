@@ -1,10 +1,8 @@
 //! Plans from settings alone, against what is published of the files that llama.cpp's users have.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{Dir, json};
+use crate::common::{Dir, json};
 
 /// A published model's config.json, from the data that lies beside the project.
 fn settings(name: &str) -> Option<PathBuf> {
