@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a folder, the program, the bundled model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -29,6 +29,16 @@ impl Dir {
 
 pub fn demo(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name).to_str().unwrap().to_string()
+}
+
+/// The path of a file or folder in the folder of published files, which is beside the repository or where
+/// `GGUFKIT_SHARED` says.
+pub fn published(name: &str) -> String {
+    let folder = std::env::var_os("GGUFKIT_SHARED").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
+    let path = folder.join(name);
+    assert!(path.exists(), "there is no {}: see CONTRIBUTING.md, or set GGUFKIT_SHARED", path.display());
+    path.to_str().unwrap().to_string()
 }
 
 pub fn program() -> Command {

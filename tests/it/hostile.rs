@@ -10,7 +10,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Input, Model, Place, Tensor};
 use peak_alloc::PeakAlloc;
 
-use crate::common::alone;
+use crate::common::{alone, published};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -189,34 +189,42 @@ fn damaged_files_are_errors_not_panics() {
     }
 }
 
-/// Files that other people's tools wrote, where they are at hand: every cut, every flipped bit, and 100,000 seeded
-/// flips and splices.
+/// Every cut, every flipped bit, and 100,000 seeded flips and splices.
+fn every_damage(files: &[(String, Vec<u8>)]) {
+    let random = 100_000usize.div_ceil(files.len());
+    for (i, (name, bytes)) in files.iter().enumerate() {
+        let start = Instant::now();
+        torment(name, bytes, files, 1, random, 1000 + i as u64);
+        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+}
+
 #[test]
-#[ignore = "minutes, in a release build"]
-fn every_damage_to_real_files_is_an_error_or_a_model() {
-    if !alone("hostile::every_damage_to_real_files_is_an_error_or_a_model") {
+#[ignore = "slow"]
+fn every_damage_is_an_error_or_a_model() {
+    if alone("hostile::every_damage_is_an_error_or_a_model") {
+        every_damage(&own_files());
+    }
+}
+
+/// Files that other people's tools wrote.
+#[test]
+#[ignore = "slow, and needs published files (see CONTRIBUTING.md)"]
+fn every_damage_to_published_files_is_an_error_or_a_model() {
+    if !alone("hostile::every_damage_to_published_files_is_an_error_or_a_model") {
         return;
     }
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let mut paths: Vec<PathBuf> = Vec::new();
     for folder in ["data/vintage", "data/stories260K", "data/llama2xs", "vectors"] {
-        let Ok(entries) = std::fs::read_dir(shared.join(folder)) else { continue };
-        paths.extend(entries.filter_map(|e| Some(e.ok()?.path())));
+        paths.extend(std::fs::read_dir(published(folder)).unwrap().map(|e| e.unwrap().path()));
     }
     paths.retain(|p| p.extension().is_some_and(|e| ["gguf", "bin", "safetensors"].iter().any(|x| e == *x)));
     paths.sort();
+    assert!(paths.len() > 4, "{paths:?}");
     let mut files = own_files();
-    if paths.is_empty() {
-        eprintln!("skipped the real files: none beside the project");
-    }
     files.extend(paths.iter().map(|p| {
         let name = p.file_name().expect("a file has a name").to_string_lossy().into_owned();
         (name, std::fs::read(p).expect("readable"))
     }));
-    let random = 100_000usize.div_ceil(files.len());
-    for (i, (name, bytes)) in files.iter().enumerate() {
-        let start = Instant::now();
-        torment(name, bytes, &files, 1, random, 1000 + i as u64);
-        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
-    }
+    every_damage(&files);
 }
