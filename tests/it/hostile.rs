@@ -189,12 +189,13 @@ fn damaged_files_are_errors_not_panics() {
     }
 }
 
-/// Every cut, every flipped bit, and 100,000 seeded flips and splices.
-fn every_damage(files: &[(String, Vec<u8>)]) {
+/// Every cut, every flipped bit, and 100,000 seeded flips and splices with pieces of these and other files.
+fn every_damage(files: &[(String, Vec<u8>)], others: &[(String, Vec<u8>)]) {
     let random = 100_000usize.div_ceil(files.len());
+    let all = [files, others].concat();
     for (i, (name, bytes)) in files.iter().enumerate() {
         let start = Instant::now();
-        torment(name, bytes, files, 1, random, 1000 + i as u64);
+        torment(name, bytes, &all, 1, random, 1000 + i as u64);
         println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
     }
 }
@@ -203,7 +204,7 @@ fn every_damage(files: &[(String, Vec<u8>)]) {
 #[ignore = "slow"]
 fn every_damage_is_an_error_or_a_model() {
     if alone("hostile::every_damage_is_an_error_or_a_model") {
-        every_damage(&own_files());
+        every_damage(&own_files(), &[]);
     }
 }
 
@@ -221,10 +222,9 @@ fn every_damage_to_published_files_is_an_error_or_a_model() {
     paths.retain(|p| p.extension().is_some_and(|e| ["gguf", "bin", "safetensors"].iter().any(|x| e == *x)));
     paths.sort();
     assert!(paths.len() > 4, "{paths:?}");
-    let mut files = own_files();
-    files.extend(paths.iter().map(|p| {
+    let read = |p: &PathBuf| {
         let name = p.file_name().expect("a file has a name").to_string_lossy().into_owned();
         (name, std::fs::read(p).expect("readable"))
-    }));
-    every_damage(&files);
+    };
+    every_damage(&paths.iter().map(read).collect::<Vec<_>>(), &own_files());
 }
