@@ -4,7 +4,7 @@ use super::layout::{half, nibbles, pack_half, pack_nibbles};
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
 use super::survey::{Clip, ENDS, Survey, Wrap};
 use super::team::{fit_affines, fit_scales};
-use super::{Block, Effort, Prior, TEAM};
+use super::{BATCH, Block, Effort, Prior};
 
 /// Bit j of a 32-bit number is the fifth bit of code j.
 #[inline(always)]
@@ -64,10 +64,10 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
         }
         return;
     }
-    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
-    for (x, bytes) in teams.iter().zip(team_bytes) {
-        let d = fit_scales::<T::Survey, TEAM>(x, T::CODES, T::PLAIN, T::GRID, effort);
-        for b in 0..TEAM {
+    let ((batches, x), (batch_bytes, bytes)) = (x.as_chunks::<BATCH>(), bytes.as_chunks_mut::<BATCH>());
+    for (x, bytes) in batches.iter().zip(batch_bytes) {
+        let d = fit_scales::<T::Survey, BATCH>(x, T::CODES, T::PLAIN, T::GRID, effort);
+        for b in 0..BATCH {
             T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
@@ -115,10 +115,10 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
         }
         return;
     }
-    let ((teams, x), (team_bytes, bytes)) = (x.as_chunks::<TEAM>(), bytes.as_chunks_mut::<TEAM>());
-    for (x, bytes) in teams.iter().zip(team_bytes) {
-        let (d, m) = fit_affines::<HI, TEAM>(x, effort);
-        for b in 0..TEAM {
+    let ((batches, x), (batch_bytes, bytes)) = (x.as_chunks::<BATCH>(), bytes.as_chunks_mut::<BATCH>());
+    for (x, bytes) in batches.iter().zip(batch_bytes) {
+        let (d, m) = fit_affines::<HI, BATCH>(x, effort);
+        for b in 0..BATCH {
             finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
         }
     }
