@@ -9,6 +9,7 @@
 
 mod activation;
 mod affine;
+mod batch;
 mod binary;
 mod codec;
 mod float;
@@ -26,7 +27,6 @@ mod scaled;
 mod search;
 mod single;
 mod survey;
-mod team;
 mod ternary;
 mod types;
 
