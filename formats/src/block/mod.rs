@@ -74,14 +74,10 @@ pub trait Block<const W: usize, const B: usize>: 'static {
     /// Packs many blocks. Each gets the bytes that it would get alone.
     #[inline(always)]
     fn encode_all(x: &[[f32; W]], w: Option<&[[f32; W]]>, effort: Effort, bytes: &mut [[u8; B]]) {
-        // One loop with a choice inside, not one for each: the body is a whole search, and is compiled where it is
-        // written. And no closure, which would not be compiled for the instruction set of the caller.
+        // One loop with a choice inside, not one for each choice: the body is a whole search, which is compiled once for
+        // every call in the source. And no closure around it, which might not be compiled for the caller's instruction set.
         for b in 0..x.len() {
-            let w = match w {
-                Some(w) => Some(&w[b]),
-                None => None,
-            };
-            Self::encode(&x[b], w, effort, &mut bytes[b]);
+            Self::encode(&x[b], w.map(|w| &w[b]), effort, &mut bytes[b]);
         }
     }
 }
@@ -128,17 +124,10 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     // call, all of it would be compiled again, for every type and instruction set.
     let mut w = [[0.0; W]; BATCH];
     for (i, (x, bytes)) in x.chunks(BATCH).zip(bytes.chunks_mut(BATCH)).enumerate() {
-        let given = match importance {
-            Some(all) => Some(&all[i * BATCH..i * BATCH + x.len()]),
-            None => None,
-        };
+        let given = importance.map(|all| &all[i * BATCH..i * BATCH + x.len()]);
         if prior {
             for b in 0..x.len() {
-                let importance = match given {
-                    Some(given) => Some(&given[b]),
-                    None => None,
-                };
-                T::PRIOR.weigh(&x[b], importance, &mut w[b]);
+                T::PRIOR.weigh(&x[b], given.map(|given| &given[b]), &mut w[b]);
             }
         }
         T::encode_all(x, if prior { Some(&w[..x.len()]) } else { given }, how.effort, bytes);

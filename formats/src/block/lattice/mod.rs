@@ -2,7 +2,7 @@
 //! whose groups of 16 or 32 have small odd integers as scales, multiplied by one IEEE half. Layouts: `block_iq1_s` to
 //! `block_iq3_s` in ggml.
 //!
-//! The grids are tables ([`tables`]). An index has fewer bits than separate codes for its coordinates would have.
+//! The grids are tables ([`grid`]). An index has fewer bits than separate codes for its coordinates would have.
 
 // Loops over lanes have an index: in bodies that become vector code, that shows best which lane is combined with which.
 #![allow(clippy::needless_range_loop)]
