@@ -166,7 +166,7 @@ fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
         let bytes = read_piece(source, i, range, dtype)?;
         if t.encoding == Encoding::I2S && start < t.elements() / 4 {
             // Pieces are whole blocks, whose codes may mean nothing.
-            if let Some(at) = i2_s::first_without_value(&bytes) {
+            if let Some(at) = i2_s::first_invalid(&bytes) {
                 return Ok(Some(4 * start + at as u64));
             }
             continue;

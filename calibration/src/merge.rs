@@ -1,4 +1,4 @@
-//! Statistics of two texts as if they had been read as one.
+//! Merging: the statistics of two texts as if they had been measured on both together.
 
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
 
 impl Statistics {
-    /// Adds measurements of the same model on another text: sums and counts, entry by entry. What only one of the two
-    /// measured is kept. `file` stays this one's.
+    /// Adds measurements of the same model on another text: sums and counts, entry by entry. Entries of only one of the two
+    /// are kept. `file` stays the same.
     ///
-    /// * Counts of chunks become tokens, with a note, if the other's are tokens or its chunks have another size. A size
-    ///   that is not known is taken to be the other's, or [`CHUNK_SIZE`].
-    /// * One count for several matrices is the count of each of them, if the other has one for each. In a `.dat` all
-    ///   experts have one, and those that were never used have ones, which go into the mean as if they were measured.
-    /// * Texts are those of both, each once. The number of chunks is unknown if either's is; so is the size of chunks,
-    ///   and also, with a note, if they differ.
-    /// * Of [`Statistics::more`], what both say is kept: a hash of one of the texts is none of both.
+    /// * Counts of chunks become tokens, with a note, if the other counts are tokens or chunks of another size. An unknown
+    ///   size is assumed to be that of the other file, or [`CHUNK_SIZE`].
+    /// * If one file has one count for several matrices and the other one for each, it is the count of each of them. In a
+    ///   `.dat`, all experts share a count, and those that were never used have means of 1, which are averaged as if
+    ///   measured.
+    /// * The texts are those of both, each once. The number of chunks is unknown if it is in either file; so is their size,
+    ///   also, with a note, if the sizes differ.
+    /// * Keys of [`Statistics::more`] are kept if both have the same value: the hash of one text is not that of both.
     ///
     /// # Errors
-    /// [`Fault::Unlike`] if an entry has other sizes, [`Fault::Overflow`] if a sum is too large. Nothing is changed
-    /// then.
+    /// [`Fault::Unlike`] if an entry has different sizes in the two, [`Fault::Overflow`] if a sum is too large for f32. In both
+    /// cases nothing is changed.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         let same_unit =
             self.unit == other.unit && (self.unit == Unit::Tokens || self.chunk_size == other.chunk_size);
@@ -32,7 +33,7 @@ impl Statistics {
             }
             let tokens = s.in_tokens_or(to.chunk_size.unwrap_or(CHUNK_SIZE)).into_owned();
             let size = tokens.chunk_size.unwrap_or_default();
-            notes.push(format!("{}: a chunk is counted as {size} tokens, to go with {}", s.file, to.file));
+            notes.push(format!("{}: a chunk is counted as {size} tokens, to match {}", s.file, to.file));
             tokens
         };
         let (mut sum, other) = (converted(self, other), converted(other, self));
@@ -59,11 +60,11 @@ impl Statistics {
             if other.more.get(key) == Some(value) {
                 both.set(key, value.clone());
             } else {
-                notes.push(format!("{}: {key} is left out, {} does not say the same", self.file, other.file));
+                notes.push(format!("{}: {key} is left out, as it differs in {}", self.file, other.file));
             }
         }
         for (key, _) in other.more.iter().filter(|(key, _)| self.more.get(key).is_none()) {
-            notes.push(format!("{}: {key} is left out, {} does not say the same", other.file, self.file));
+            notes.push(format!("{}: {key} is left out, as it differs in {}", other.file, self.file));
         }
         sum.more = both;
         for note in other.notes {
@@ -77,7 +78,7 @@ impl Statistics {
     }
 }
 
-/// The sum of two files' entries of a name.
+/// The sum of the entries of a name in two files.
 fn added(entries: [&Entry; 2], name: &str, files: [&str; 2]) -> Result<Entry> {
     let fail = |fault| Err(Error::new(files[0], None, fault));
     let [a, b] = entries;
@@ -91,7 +92,7 @@ fn added(entries: [&Entry; 2], name: &str, files: [&str; 2]) -> Result<Entry> {
     }
     let cols = a.sums().len() / matrices as usize;
     let count = |e: &Entry, matrix: usize| e.counts()[if e.counts().len() == 1 { 0 } else { matrix }];
-    // What was never measured adds nothing, whatever stands there.
+    // The sums of a matrix that was not measured mean nothing.
     let sum = |e: &Entry, i: usize| if count(e, i / cols) == 0 { 0.0 } else { e.sums()[i] };
     let sums: Vec<f32> = (0..a.sums().len()).map(|i| sum(a, i) + sum(b, i)).collect();
     if let Some(i) = sums.iter().position(|x| !x.is_finite()) {
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!((a.file.as_str(), a.chunks, a.chunk_size), ("a", Some(6), Some(100)));
         assert_eq!(a.datasets, ["a", "both", "b"]);
         assert_eq!(a.more.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
-        assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, b does not say the same"]);
+        assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, as it differs in b"]);
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
             is(&a, "x", &[400.0], &[250]);
             assert_eq!((a.unit, a.chunk_size), (Unit::Tokens, Some(100)));
             assert!(
-                a.notes.contains(&"c: a chunk is counted as 100 tokens, to go with t".into()),
+                a.notes.contains(&"c: a chunk is counted as 100 tokens, to match t".into()),
                 "{:?}",
                 a.notes
             );
@@ -209,7 +210,7 @@ mod tests {
         );
         assert_eq!(
             fails(&[("w", &[f32::MAX], &[1])]),
-            "a: value 0 of w and the one in b add up to more than f32 can hold"
+            "a: the sum of value 0 of w and the one in b is too large for f32"
         );
     }
 

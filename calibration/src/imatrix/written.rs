@@ -116,7 +116,7 @@ fn what_no_reader_would_take_is_not_written() {
     let s = statistics(vec![entry("a", 1)], Some(1 << 31), None);
     assert_eq!(
         legacy::write(&s).unwrap_err().to_string(),
-        why("the number of chunks is 2147483648, a .dat has room for 2147483647")
+        why("the number of chunks is 2147483648, expected at most 2147483647 in a .dat")
     );
     // What was never measured is kept where counts are.
     let s = statistics(vec![entry("a", 0)], None, None);

@@ -7,31 +7,24 @@ use safetensors::SafeTensors;
 
 use super::*;
 
-struct Decode<'a>(&'a [u8]);
-
-impl Visitor for Decode<'_> {
-    type Out = Vec<f32>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<f32> {
-        let mut out = vec![0.0; self.0.len() / B * W];
-        decode_blocks::<W, B, T>(self.0, &mut out);
-        out
-    }
-}
-
-struct Pack<'a>(&'a [f32], &'a Encode<'a>);
-
-impl Visitor for Pack<'_> {
-    type Out = Vec<u8>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<u8> {
-        let mut out = vec![0xA5; self.0.len() / W * B];
-        encode_blocks::<W, B, T>(self.0, self.1, &mut out);
-        out
-    }
-}
+// All tests share these copies of the decoders and encoders: each more would take a minute of compiling.
 
 #[inline(never)]
 pub(super) fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    dtype.visit(Decode(bytes)).unwrap()
+    let blocks = bytes.len() / dtype.info().bytes;
+    let mut x = vec![0.0; blocks * dtype.info().weights];
+    dtype.decode(&bytes[..blocks * dtype.info().bytes], &mut x).unwrap();
+    x
+}
+
+#[inline(never)]
+pub(super) fn encode_with(dtype: DType, x: &[f32], how: &Encode) -> Option<Vec<u8>> {
+    let mut bytes = vec![0xA5; dtype.bytes_for(x.len() as u64)? as usize];
+    match dtype.encode(x, how, &mut bytes) {
+        Ok(()) => Some(bytes),
+        Err(CodecError::NoCodec(_)) => None,
+        Err(e) => panic!("{e}"),
+    }
 }
 
 fn encode(dtype: DType, x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
@@ -39,10 +32,22 @@ fn encode(dtype: DType, x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
     encode_with(dtype, x, &how).unwrap()
 }
 
-/// All tests share this copy of the encoders: each more would take seconds of compiling.
-#[inline(never)]
-pub(super) fn encode_with(dtype: DType, x: &[f32], how: &Encode) -> Option<Vec<u8>> {
-    dtype.visit(Pack(x, how))
+#[test]
+fn wrong_lengths_are_errors() {
+    let (x, mut bytes) = ([0.5; 64], [0; 36]);
+    let q4_0 = DType::Q4_0;
+    assert_eq!(q4_0.encode(&x, &Encode::default(), &mut bytes), Ok(()));
+    assert_eq!(
+        q4_0.encode(&x[1..], &Encode::default(), &mut bytes),
+        Err(CodecError::Weights { dtype: q4_0, weights: 63 })
+    );
+    let fault = CodecError::Bytes { dtype: q4_0, weights: 32, found: 36, expected: 18 };
+    assert_eq!(q4_0.decode(&bytes, &mut [0.0; 32]), Err(fault));
+    assert_eq!(fault.to_string(), "32 weights of q4_0 take 18 bytes, found 36");
+    let how = Encode { importance: Some(&x[..32]), ..Encode::default() };
+    let fault = CodecError::Importance { weights: 64, found: 32 };
+    assert_eq!(q4_0.encode(&x, &how, &mut bytes), Err(fault));
+    assert_eq!(DType::F4.decode(&[0], &mut [0.0; 2]), Err(CodecError::NoCodec(DType::F4)));
 }
 
 fn error(x: &[f32], y: &[f32], importance: Option<&[f32]>) -> f64 {
@@ -51,7 +56,7 @@ fn error(x: &[f32], y: &[f32], importance: Option<&[f32]>) -> f64 {
 }
 
 fn coded() -> impl Iterator<Item = &'static Info> {
-    TYPES.iter().filter(|t| t.dtype.visit(Decode(&[])).is_some())
+    TYPES.iter().filter(|t| t.dtype.decode(&[], &mut []).is_ok())
 }
 
 /// The reference library's vectors.
@@ -357,7 +362,7 @@ fn rows_are_whole_and_agree_with_their_blocks() {
             assert!(f.count > 0 && f.stride >= f.width && [2, 4, 8].contains(&f.width), "{name}");
             assert!(f.at + (f.count - 1) * f.stride + f.width <= info.bytes, "{name}");
         }
-        let coded = info.dtype.visit(Decode(&[])).is_some();
+        let coded = info.dtype.decode(&[], &mut []).is_ok();
         assert_eq!(info.section.is_some(), info.holds_weights(), "{name}: its place in help");
         assert!(coded || !info.holds_weights(), "{name} has no block to write weights with");
         assert!(!info.usual || info.error.is_some(), "{name} is chosen from, but its error is unknown");

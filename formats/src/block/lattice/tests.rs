@@ -1,7 +1,7 @@
 //! The nearest points against a search through all of them, and what blocks of points cost.
 
-use super::grid::{self, Walk};
-use super::nearest::{Halves, LANES};
+use super::grid::{self, QuadList};
+use super::nearest::{HalfCosts, LANES};
 use super::*;
 use crate::block::{DType, Effort, Encode, Objective, tests as shared};
 
@@ -15,13 +15,13 @@ fn noise(n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-fn check_nearest<const D: usize, const L: usize>(walk: &Walk, points: &[[u8; D]], levels: [u8; L]) {
+fn check_nearest<const D: usize, const L: usize>(walk: &QuadList, points: &[[u8; D]], levels: [u8; L]) {
     let mut seen = vec![false; points.len()];
     walk.points.iter().flatten().for_each(|p| seen[usize::from(*p)] = true);
     assert!(seen.iter().all(|s| *s));
 
     let noise = noise(200 * D * LANES * 2);
-    let mut halves = Halves::NEW;
+    let mut halves = HalfCosts::NEW;
     for sample in noise.chunks(D * LANES * 2) {
         let (mut x, mut w) = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
         for j in 0..D {

@@ -116,7 +116,7 @@ fn what_the_format_cannot_hold_is_refused() {
     for (t, text) in [
         (tensor("q", DType::Q4_0, &[32]), "cannot hold q4_0 (tensor q)"),
         (groups, "cannot hold int8/64 (tensor g)"),
-        (tensor("__metadata__", DType::F32, &[1]), "what safetensors calls its metadata"),
+        (tensor("__metadata__", DType::F32, &[1]), "reserved for the metadata"),
         (tensor("odd", DType::F4, &[3]), "not whole bytes"),
         (tensor("big", DType::F32, &[1 << 40, 1 << 40]), "overflows"),
         (tensor("big", DType::F64, &[1 << 60]), "overflow"),

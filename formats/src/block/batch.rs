@@ -1,9 +1,8 @@
-//! The fast search for a block's scale, or scale and offset, where every weight counts the same.
+//! The fast search for the scale of a block, or its scale and offset, for weights of equal importance.
 //!
-//! The best of a [`super::survey`] is fitted to the weights in f32, and what comes out is compared with plain
-//! rounding. Each of these steps is done for several blocks before the next begins, so that the processor need
-//! not wait for one block's few last numbers; the blocks do not touch, and a block alone gives the same bits. As
-//! in [`super::search`], sums have fixed lanes and pass through memory.
+//! The best scale of a [`super::survey`] is fitted to the weights in f32, and the result is compared with plain rounding. Each
+//! step is done for several blocks before the next one, so that the processor does not wait for the result of a single block.
+//! Blocks do not influence each other. As in [`super::search`], sums have fixed lanes and pass through memory.
 
 use std::hint::{black_box, select_unpredictable};
 
@@ -13,7 +12,7 @@ use super::search::{
 };
 use super::survey::{ENDS, Ends, Parts, Survey, TOP, W};
 
-/// Partial sums.
+/// The number of partial sums.
 const SUMS: usize = 8;
 
 /// The sum of lanes, as a tree.
@@ -37,8 +36,7 @@ fn error(x: &[f32; W], d: f32, m: f32, codes: Codes) -> f32 {
     total(&black_box(sum))
 }
 
-/// The scales to store for x = d·q. `plain` is the code on which the peak lies where nothing is searched: no
-/// scale is worse than that.
+/// The scales to store for x = d·q. `plain` is the code of the peak in plain rounding: no scale is worse than that.
 #[inline(always)]
 pub(super) fn fit_scales<S: Survey, const N: usize>(
     x: &[[f32; W]; N],
@@ -49,7 +47,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
 ) -> [f32; N] {
     let mut peaks = [0.0; N];
     for b in 0..N {
-        // Magnitude above sign; of two with one magnitude, the positive.
+        // Keys with the sign in the lowest bit are ordered by magnitude; of two equal ones, the positive wins.
         let mut top = [0; SUMS];
         for x in x[b].as_chunks::<SUMS>().0 {
             for l in 0..SUMS {
@@ -74,7 +72,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
             }
         }
         for b in 0..N {
-            inverse[b] = S::place(&parts[b]) / peaks[b];
+            inverse[b] = S::best_peak(&parts[b]) / peaks[b];
         }
     }
 
@@ -105,7 +103,7 @@ pub(super) fn fit_scales<S: Survey, const N: usize>(
     }
 
     for b in 0..N {
-        // Outside of these, halves are too coarse or too small, or what is above does not fit its numbers.
+        // Outside of this range, halves are too coarse, or the fixed-point numbers overflow.
         let usual = (peaks[b] / plain).abs();
         if !(1.0 / 131_072.0..=1024.0).contains(&usual) {
             scales[b] = odd_scale(&x[b], codes, plain, grid);
@@ -120,7 +118,7 @@ fn odd_scale(x: &[f32; W], codes: Codes, plain: f32, grid: &[Lanes]) -> f32 {
     fit_scale(&Sample::new(x, None), codes, plain, grid, (0.0, &[0.0]))
 }
 
-/// The least and the largest.
+/// The smallest and the largest weight.
 #[inline(always)]
 fn bounds(x: &[f32; W]) -> (f32, f32) {
     let (mut lo, mut hi) = ([i32::MAX; SUMS], [i32::MIN; SUMS]);
@@ -134,8 +132,7 @@ fn bounds(x: &[f32; W]) -> (f32, f32) {
     (from_order(*lo.iter().min().expect("eight")), from_order(*hi.iter().max().expect("eight")))
 }
 
-/// Rounds, and moves scale and offset to where they are best for those codes; as `refit_both` in the search with
-/// importances, one block in a lane.
+/// Rounds, and fits scale and offset to the codes, as `refit_both` in the search with importances does.
 #[inline(always)]
 fn refit<const N: usize>(x: &[[f32; W]; N], d: &mut [f32; N], m: &mut [f32; N], codes: Codes) {
     let (mut rq, mut r1, mut qq, mut q1) = ([0.0; N], [0.0; N], [0.0; N], [0.0; N]);
@@ -167,7 +164,7 @@ fn refit<const N: usize>(x: &[[f32; W]; N], d: &mut [f32; N], m: &mut [f32; N], 
     }
 }
 
-/// Scale and offset as they are stored, or the plain ones where those are better.
+/// Scale and offset as they are stored, or those of plain rounding if these are better.
 #[inline(always)]
 fn settle<const N: usize>(
     x: &[[f32; W]; N],
@@ -177,7 +174,7 @@ fn settle<const N: usize>(
     range: &[f32; N],
     codes: Codes,
 ) {
-    // The offset's rounding may exceed the scale's steps, so the scale is fitted anew after it.
+    // Rounding the offset may change it by more than a code, so the scale is fitted again.
     let (mut rq, mut qq) = ([0.0; N], [0.0; N]);
     for b in 0..N {
         m[b] = stored_offset(m[b]);
@@ -208,8 +205,8 @@ fn settle<const N: usize>(
     }
 }
 
-/// The scales and offsets to store for x = d·q + m with q from 0 to `HI`: none worse than the least and the largest
-/// weight on the first and the last code.
+/// The scales and offsets to store for x = d·q + m with q from 0 to `HI`, none worse than plain rounding, which gives the
+/// smallest and the largest weight the first and the last code.
 #[inline(always)]
 pub(super) fn fit_affines<const HI: i16, const N: usize>(
     x: &[[f32; W]; N],
@@ -224,7 +221,7 @@ pub(super) fn fit_affines<const HI: i16, const N: usize>(
 
     let (mut d, mut m) = ([0.0; N], [0.0; N]);
     if effort == Effort::Fast {
-        // A little clipped, where most blocks are best, and fitted once.
+        // Clipping a little is best for most blocks; scale and offset are then fitted once.
         for b in 0..N {
             d[b] = range[b] / (codes.hi + 0.5);
             m[b] = lo[b] + 0.25 * d[b];
@@ -239,7 +236,7 @@ pub(super) fn fit_affines<const HI: i16, const N: usize>(
             }
         }
         for b in 0..N {
-            let (first, span) = Ends::<HI>::place(&parts[b]);
+            let (first, span) = Ends::<HI>::best_ends(&parts[b]);
             d[b] = range[b] / span;
             m[b] = lo[b] - first * d[b];
         }
@@ -256,7 +253,7 @@ pub(super) fn fit_affines<const HI: i16, const N: usize>(
         settle(x, &mut d, &mut m, &lo, &range, codes);
     }
     for b in 0..N {
-        // As for scales alone; and offsets are not so large that halves are coarse beside the scale.
+        // As for scales alone; also, offsets must not be so large that halves are coarse compared with the scale.
         let usual = range[b] / codes.hi;
         if !((1.0 / 131_072.0..=256.0).contains(&usual) && lo[b].abs() <= 128.0 * usual) {
             (d[b], m[b]) = odd_affine(&x[b], codes);
