@@ -48,6 +48,10 @@ pub trait Block<const W: usize, const B: usize>: 'static {
     /// Whether blocks under [`Objective::Prior`] are amplified: see [`how::amplification`].
     const AMPLIFIED: bool = false;
 
+    /// Whether the search takes over what weights count before it begins, and asks no more: then its code, which is much,
+    /// is there once, and not for weights that count alike once more.
+    const ASKS_ONCE: bool = false;
+
     /// Unpacks a block.
     fn decode(bytes: &[u8; B], out: &mut [f32; W]);
 
@@ -69,6 +73,16 @@ pub trait Block<const W: usize, const B: usize>: 'static {
     /// Packs many blocks, each to the bytes that it gets alone.
     #[inline(always)]
     fn encode_all(x: &[[f32; W]], w: Option<&[[f32; W]]>, effort: Effort, bytes: &mut [[u8; B]]) {
+        if const { Self::ASKS_ONCE } {
+            for (b, (x, bytes)) in x.iter().zip(bytes).enumerate() {
+                let w = match w {
+                    Some(w) => Some(&w[b]),
+                    None => None,
+                };
+                Self::encode(x, w, effort, bytes);
+            }
+            return;
+        }
         // Two loops: with a choice inside, those over plain numbers would not become vector code. And loops, not
         // closures, which are compiled for the instruction set of the place where they are written.
         match w {
@@ -115,19 +129,21 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
         Some(objective) => objective == Objective::Prior,
         None => T::PREFERS_PRIOR[usize::from(importance.is_some())],
     };
-    if !prior || T::PRIOR == Prior::Plain {
-        T::encode_all(x, importance, how.effort, bytes);
-        return;
-    }
-    // In teams, so that what counts stays in the first cache.
+    let weighed = prior && T::PRIOR != Prior::Plain;
+    // Blocks that are weighed go in teams, so that what counts stays in the first cache. A search is much code, and all of
+    // it is compiled anew wherever it is called: so there is one call.
+    let team = if weighed { TEAM } else { x.len().max(1) };
     let mut w = [[0.0; W]; TEAM];
-    for (i, (x, bytes)) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)).enumerate() {
-        for b in 0..x.len() {
-            let importance = importance.map(|all| &all[i * TEAM + b]);
-            T::PRIOR.weigh(&x[b], importance, &mut w[b]);
+    for (i, (x, bytes)) in x.chunks(team).zip(bytes.chunks_mut(team)).enumerate() {
+        let mut counts = importance.map(|all| &all[i * team..][..x.len()]);
+        if weighed {
+            for b in 0..x.len() {
+                T::PRIOR.weigh(&x[b], counts.map(|all| &all[b]), &mut w[b]);
+            }
+            counts = Some(&w[..x.len()]);
         }
-        T::encode_all(x, Some(&w[..x.len()]), how.effort, bytes);
-        if T::AMPLIFIED {
+        T::encode_all(x, counts, how.effort, bytes);
+        if weighed && T::AMPLIFIED {
             for b in 0..x.len() {
                 let mut y = [0.0; W];
                 T::decode(&bytes[b], &mut y);

@@ -22,6 +22,7 @@ fn shifted(step: f32, point: &[u8; 8], down: bool, out: &mut [f32; 8]) {
 pub struct Iq1S;
 
 impl Block<256, 50> for Iq1S {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
@@ -84,6 +85,7 @@ impl Lattice<8, 3> for Iq1S {
 pub struct Iq1M;
 
 impl Block<256, 56> for Iq1M {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 

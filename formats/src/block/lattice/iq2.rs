@@ -28,6 +28,7 @@ fn pack_scales(code: &Code, bytes: &mut [u8]) {
 pub struct Iq2Xxs;
 
 impl Block<256, 66> for Iq2Xxs {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
@@ -88,6 +89,7 @@ impl Lattice<8, 3> for Iq2Xxs {
 pub struct Iq2Xs;
 
 impl Block<256, 74> for Iq2Xs {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
@@ -144,6 +146,7 @@ impl Lattice<8, 3> for Iq2Xs {
 pub struct Iq2S;
 
 impl Block<256, 82> for Iq2S {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::Root(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 

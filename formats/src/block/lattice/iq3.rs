@@ -13,6 +13,7 @@ use crate::block::{Block, Effort, Prior};
 pub struct Iq3Xxs;
 
 impl Block<256, 98> for Iq3Xxs {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::FourthRoot(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
@@ -79,6 +80,7 @@ impl Lattice<4, 8> for Iq3Xxs {
 pub struct Iq3S;
 
 impl Block<256, 110> for Iq3S {
+    const ASKS_ONCE: bool = true;
     const PRIOR: Prior = Prior::FourthRoot(1.0);
     const PREFERS_PRIOR: [bool; 2] = [true, true];
 
