@@ -20,4 +20,4 @@ pub use forward::{Run, forward};
 pub use network::{Network, Options};
 pub use state::State;
 
-pub use kernels::attention::Kind as CacheKind;
+pub use kernels::attention::KvType as CacheKind;
