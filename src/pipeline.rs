@@ -322,7 +322,7 @@ pub fn write(
     watcher: &dyn Watcher,
 ) -> Result<Vec<Outcome>> {
     source.need_weights()?;
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (step, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
             && kernels::codec(dtype).is_none()
         {

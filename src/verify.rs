@@ -65,14 +65,14 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
     let corrected = |s: &Source| s.model.metadata.get("ggufkit.bias_correction").is_some();
     let (own, other) = (corrected(source), corrected(reference));
     let differs = ours.iter().filter_map(|t| match shapes.get(&t.name) {
-        None if own && bias::is_one(&t.name) => None,
+        None if own && bias::is_bias(&t.name) => None,
         None => Some(format!("tensor {} is in {here} but not in {there}", t.name)),
         Some(shape) if **shape != t.shape => {
             Some(format!("tensor {} has shape {:?} in {here} and {shape:?} in {there}", t.name, t.shape))
         }
         _ => None,
     });
-    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_one(&t.name)));
+    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_bias(&t.name)));
     differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 

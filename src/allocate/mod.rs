@@ -157,7 +157,7 @@ impl Choices {
                 .find(|t| t.name == "token_embd.weight")
                 .map_or(0, Tensor::rows),
         };
-        for (step, t) in start.steps.iter().zip(&start.layout.tensors) {
+        for (step, t) in start.decisions.iter().zip(&start.layout.tensors) {
             if step.rule != NAME {
                 if let Encoding::Blocks(dtype) = t.encoding {
                     if step.from != t.encoding {

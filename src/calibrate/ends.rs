@@ -30,7 +30,7 @@ pub fn round_embedding(network: &Network, plan: &Plan, walk: &mut Walk) -> Resul
         return Ok(());
     };
     let Some(size) = dtype.bytes_for(hidden) else { return Ok(()) };
-    if plan.steps[tensor].from == plan.layout.tensors[tensor].encoding {
+    if plan.decisions[tensor].from == plan.layout.tensors[tensor].encoding {
         return Ok(());
     }
     let importance = plan.search.columns(tensor).map(|mut c| c.of(0..hidden).to_vec());
