@@ -2,12 +2,14 @@
 //! have and how their rows are ordered. Converting either way, and planning without weights, read that one value.
 
 mod bitnet;
+mod blk;
 pub mod config;
 mod layers;
 mod llama;
 mod qwen;
 pub mod rope;
 
+pub use blk::Blk;
 pub use config::Config;
 
 /// A family of models that one program runs.

@@ -6,6 +6,7 @@ use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Step};
+use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::source::Source;
 
@@ -21,8 +22,9 @@ const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate
 
 /// The name of a matrix's bias, if it is one of a layer's.
 pub(crate) fn name_of(weight: &str) -> Option<String> {
-    let (layer, part) = weight.strip_suffix(".weight")?.strip_prefix("blk.")?.split_once('.')?;
-    PARTS.contains(&part).then(|| format!("blk.{layer}.{part}.bias"))
+    let blk = Blk::parse(weight)?;
+    let part = blk.weight().filter(|part| PARTS.contains(part))?;
+    Some(Blk { part: &format!("{part}.bias"), ..blk }.to_string())
 }
 
 /// Whether a tensor may be such a bias, by its name.

@@ -10,6 +10,7 @@ use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Step};
+use crate::arch::Blk;
 use crate::source::{Source, scales, stacked};
 
 /// The rule of steps that make such a scale.
@@ -52,11 +53,9 @@ fn is_read(architecture: &str, name: &str) -> bool {
         "qwen3moe" => &[&ATTENTION, &EXPERTS],
         _ => return false,
     };
-    let Some(name) = name.strip_suffix(".weight") else { return false };
-    let part = name.strip_prefix("blk.").and_then(|n| n.split_once('.'));
-    match part {
-        Some((_, part)) => groups.iter().any(|g| g.contains(&part)),
-        None => name == "output",
+    match Blk::parse(name) {
+        Some(blk) => blk.weight().is_some_and(|part| groups.iter().any(|g| g.contains(&part))),
+        None => name == "output.weight",
     }
 }
 
