@@ -6,16 +6,12 @@ use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Step};
-use crate::arch::Blk;
+use crate::arch::{self, Blk};
 use crate::error::{Error, Result};
 use crate::source::Source;
 
 /// The rule of steps that make one.
 pub(crate) const RULE: &str = "bias correction";
-
-/// The architecture whose loader in llama.cpp takes a bias beside every matrix of a layer, of those that are computed
-/// here. Others refuse files with tensors that they do not ask for.
-const TAKES: &str = "llama";
 
 /// The matrices of a layer.
 const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
@@ -43,7 +39,7 @@ pub(super) fn add(
     tensors: Vec<Tensor>,
 ) -> Result<(Vec<Step>, Vec<Tensor>)> {
     let architecture = source.model.metadata.text("general.architecture").unwrap_or_default();
-    if target != Container::Gguf || architecture != TAKES {
+    if target != Container::Gguf || !arch::by_name(architecture).is_some_and(|arch| arch.any_bias) {
         let why = match target {
             Container::Gguf => {
                 format!("{architecture} models have no place for biases that they did not have")

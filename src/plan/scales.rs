@@ -10,7 +10,7 @@ use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Step};
-use crate::arch::Blk;
+use crate::arch::{Blk, llama_cpp};
 use crate::source::{Source, scales, stacked};
 
 /// The rule of steps that make such a scale.
@@ -40,19 +40,9 @@ pub fn factor(most: f32) -> f32 {
     f32::from_bits(((exponent.clamp(-100, 100) + 127) as u32) << 23)
 }
 
-/// Whether llama.cpp multiplies by such a scale in the graph of this architecture. Its loader takes them in all, but
-/// some graphs do not look at them.
+/// Whether llama.cpp multiplies the products of a matrix by such a scale in the graph of this architecture.
 fn is_read(architecture: &str, name: &str) -> bool {
-    const ATTENTION: [&str; 5] = ["attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv"];
-    const DENSE: [&str; 3] = ["ffn_gate", "ffn_up", "ffn_down"];
-    const EXPERTS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
-    let groups: &[&[&str]] = match architecture {
-        "llama" => &[&ATTENTION, &DENSE, &EXPERTS],
-        "qwen2" => &[&ATTENTION],
-        "qwen3" => &[&ATTENTION, &DENSE],
-        "qwen3moe" => &[&ATTENTION, &EXPERTS],
-        _ => return false,
-    };
+    let Some(groups) = llama_cpp::scaled_matrices(architecture) else { return false };
     match Blk::parse(name) {
         Some(blk) => blk.weight().is_some_and(|part| groups.iter().any(|g| g.contains(&part))),
         None => name == "output.weight",
