@@ -8,6 +8,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use regex::Regex;
 
+use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::memory::{self, Memory, Shape, Use};
 use crate::plan::{self, Choice, Container, Plan, PlanOptions};
@@ -441,7 +442,7 @@ impl Choices {
                 Some(w) => w.1 += size,
                 None => weights.push((dtype, size)),
             }
-            let Some((layer, part)) = layer_of(name) else {
+            let Some(Blk { layer, part }) = Blk::parse(name) else {
                 single.push((name, dtype));
                 continue;
             };
@@ -484,13 +485,6 @@ impl Choices {
 fn rule(name: &str, dtype: DType) -> Rule {
     let name = Some(Regex::new(name).expect("an escaped name is a pattern"));
     Rule { roles: vec![], name, layers: None, count_tensors: false, when: vec![], to: Choice::To(dtype) }
-}
-
-/// The layer of a tensor, and its name there.
-fn layer_of(name: &str) -> Option<(u64, &str)> {
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let number: u64 = layer.parse().ok()?;
-    (number.to_string() == layer).then_some((number, part))
 }
 
 /// Chooses, and plans with that; `options` get the scheme. What goes with weights (headers of splits, settings, biases)

@@ -12,6 +12,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::walk::{Walk, Weights};
 use super::{Chunks, Scratch};
+use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::runner::Network;
 use crate::runner::layerwise::Tap;
@@ -128,8 +129,8 @@ pub fn measure(
 pub fn unmeasured(model: &Model, chunks: &Chunks) -> Statistics {
     let parts: Vec<_> = Tap::ALL.iter().flat_map(|tap| tap.matrices()).collect();
     let made = |name: &str| {
-        let part = name.strip_suffix(".weight").and_then(|n| n.strip_prefix("blk.")?.split_once('.'));
-        name == "output.weight" || part.is_some_and(|(_, part)| parts.iter().any(|p| **p == part))
+        let part = Blk::parse(name).and_then(|blk| blk.weight());
+        name == "output.weight" || part.is_some_and(|part| parts.iter().any(|p| **p == part))
     };
     let tokens = chunks.count() as u64;
     let matrices = model.tensors.iter().filter(|t| made(&t.name));

@@ -18,6 +18,7 @@ use super::importance::too_large;
 use super::state::State;
 use super::walk::{Inputs, Walk, Weights};
 use super::{Chunks, Scratch};
+use crate::arch::Blk;
 use crate::error::Result;
 use crate::outcome::{Outcome, QuantizedTensor, Winner, measure_error};
 use crate::plan::{Plan, bias};
@@ -112,7 +113,7 @@ impl Sequential {
         }
         let tokens = self.chunks.count() as u64;
         let made =
-            plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
+            plan.layout.tensors.iter().filter(|t| Blk::parse(&t.name).is_some() && !t.encoding.is_plain());
         let widest = made.max_by_key(|t| t.cols())?;
         let cols = widest.cols();
         (tokens < ENOUGH[1] * cols).then(|| {
@@ -441,7 +442,8 @@ impl Layer<'_> {
 
     /// The names of what makes a tap's input, and of the bias that goes with it, if there is one.
     fn names(&self, tap: Tap) -> (String, Option<String>) {
-        let name = |part: &str, kind: &str| format!("blk.{}.{part}.{kind}", self.layer);
+        let layer = self.layer as u64;
+        let name = |part: &str, kind: &str| Blk { layer, part: &format!("{part}.{kind}") }.to_string();
         match fold::producer(tap) {
             Producer::Norm(part) => (name(part, "weight"), None),
             Producer::Rows(part) => {

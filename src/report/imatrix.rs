@@ -8,6 +8,7 @@ use calibration::summary::{FEW_TOKENS, cosine_similarity};
 use calibration::{Statistics, Summary, Warning};
 use serde_json::{Value, json};
 
+use crate::arch::Blk;
 use crate::text::{Table, count, visible};
 
 /// Remarks that are shown; of more, the number.
@@ -31,12 +32,9 @@ pub fn headline(s: &Statistics) -> String {
 
 /// A tensor's block, where it has one, and its name in it without the ending.
 fn parts(name: &str) -> (Option<u64>, &str) {
-    let own = name.strip_suffix(".weight").unwrap_or(name);
-    let in_block = || {
-        let (block, own) = own.strip_prefix("blk.")?.split_once('.')?;
-        Some((Some(block.parse().ok()?), own))
-    };
-    in_block().unwrap_or((None, own))
+    let blk = Blk::parse(name);
+    let own = blk.map_or(name, |blk| blk.part);
+    (blk.map(|blk| blk.layer), own.strip_suffix(".weight").unwrap_or(own))
 }
 
 /// The figures of every entry, block after block.
@@ -51,9 +49,9 @@ fn in_order(s: &Statistics) -> Vec<(String, Summary)> {
 
 /// The cosine of a tensor's numbers with those of its namesake in the block before.
 fn similarity(s: &Statistics, name: &str) -> Option<f64> {
-    let block = parts(name).0?;
-    let before = name.replacen(&format!("blk.{block}."), &format!("blk.{}.", block.checked_sub(1)?), 1);
-    cosine_similarity(s.entries.get(name)?, s.entries.get(&before)?)
+    let blk = Blk::parse(name)?;
+    let before = Blk { layer: blk.layer.checked_sub(1)?, ..blk };
+    cosine_similarity(s.entries.get(name)?, s.entries.get(&before.to_string())?)
 }
 
 /// A positive number to four places.

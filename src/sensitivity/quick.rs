@@ -8,6 +8,7 @@ use formats::block::{DType, TYPES};
 use formats::model::Tensor;
 
 use super::{Matrix, Origin, Probe, Sensitivity};
+use crate::arch::Blk;
 use crate::error::Result;
 use crate::runner::KvType;
 use crate::scheme::{Role, role};
@@ -47,7 +48,7 @@ fn place(role: Role, layer: u64, layers: u64) -> f64 {
 /// None; the same type as for what is measured.
 pub fn guess(source: &Source) -> Result<Sensitivity> {
     let tensors = &source.model.tensors;
-    let layer = |t: &Tensor| t.name.strip_prefix("blk.")?.split('.').next()?.parse::<u64>().ok();
+    let layer = |t: &Tensor| Blk::parse(&t.name).map(|blk| blk.layer);
     let layers = tensors.iter().filter_map(layer).max().map_or(1, |n| n.saturating_add(1));
     let tied = !tensors.iter().any(|t| role(&t.name) == Role::Output);
     let matrix = |t: &Tensor| {
