@@ -1,4 +1,4 @@
-//! A whole job from one path to another: the stages in order. This is the library's front door, and what `convert` and
+//! A whole job from one path to another: the stages in job. This is the library's front door, and what `convert` and
 //! `quantize` run.
 //!
 //! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
@@ -33,7 +33,7 @@ use crate::tokenizer::{Text, Tokenizer};
 
 /// What is read, what is made of it, and where it goes.
 #[derive(Debug, Clone, Default)]
-pub struct Order {
+pub struct Job {
     /// The model: a folder as it comes from a hub, a GGUF (any part of a split), a safetensors file, a llama2.c
     /// checkpoint.
     pub input: PathBuf,
@@ -98,13 +98,13 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     /// How long quantizing and writing took.
     pub elapsed: Duration,
-    /// The comparison with the source, if [`Order::check`] asks for one.
+    /// The comparison with the source, if [`Job::check`] asks for one.
     pub comparison: Option<Comparison>,
 }
 
 /// A job of which everything is known but the weights' bytes.
 pub struct Prepared<'a> {
-    order: &'a Order,
+    job: &'a Job,
     /// The open model.
     pub source: Source,
     /// What becomes of every tensor.
@@ -119,24 +119,24 @@ pub struct Prepared<'a> {
 /// Does a whole job.
 ///
 /// ```no_run
-/// use ggufkit::pipeline::{Order, run};
+/// use ggufkit::pipeline::{Job, run};
 /// use ggufkit::plan::PlanOptions;
 /// use ggufkit::scheme;
 ///
-/// let order = Order {
+/// let job = Job {
 ///     input: "model.safetensors".into(),
 ///     plan: PlanOptions { out: "model-q4_k_m.gguf".into(), scheme: scheme::find("q4_k_m"), ..Default::default() },
 ///     ..Default::default()
 /// };
-/// let report = run(&order, &())?;
+/// let report = run(&job, &())?;
 /// # Ok::<(), ggufkit::Error>(())
 /// ```
 ///
 /// # Errors
-/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`Order::dry_run`], only those of the first.
-pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
-    let prepared = prepare(order, watcher)?;
-    if order.dry_run {
+/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`Job::dry_run`], only those of the first.
+pub fn run(job: &Job, watcher: &dyn Watcher) -> Result<Report> {
+    let prepared = prepare(job, watcher)?;
+    if job.dry_run {
         return Ok(Report { outcomes: Vec::new(), elapsed: Duration::ZERO, comparison: None });
     }
     let (outcomes, elapsed) = prepared.write(watcher)?;
@@ -149,47 +149,47 @@ pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
 /// # Errors
 /// [`Error::Io`] and [`Error::Format`] for files that cannot be read, [`Error::Refused`] for what cannot be made of this
 /// model, [`Error::Usage`] for wishes that contradict each other.
-pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
-    let mut source = crate::open(&order.input, &order.open)?;
-    let mut options = order.plan.clone();
-    if let (Some(machine), None, None) = (options.machine, &options.scheme, &order.fit)
-        && (order.quantize || !can_keep(machine, &source))
+pub fn prepare<'a>(job: &'a Job, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
+    let mut source = crate::open(&job.input, &job.open)?;
+    let mut options = job.plan.clone();
+    if let (Some(machine), None, None) = (options.machine, &options.scheme, &job.fit)
+        && (job.quantize || !can_keep(machine, &source))
     {
         options.scheme = scheme::find(machine.scheme);
     }
-    let chunks = order.chunks(&source)?;
-    options.importance = order.importance.is_some();
+    let chunks = job.chunks(&source)?;
+    options.importance = job.importance.is_some();
     if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
         return Err(Error::usage("--calibration is for GGUF only"));
     }
-    options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
-    if let Some(ImportanceSource::File(path)) = &order.importance {
+    options.rounding.importance = job.measure_importance(&source, chunks.as_ref(), watcher)?;
+    if let Some(ImportanceSource::File(path)) = &job.importance {
         source.beside.push(path.clone());
     }
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
         source = checkpoint::export(source)?;
     }
-    let (mut plan, allocation) = match &order.fit {
+    let (mut plan, allocation) = match &job.fit {
         Some(request) => {
             let (plan, allocation) =
-                order.allocate(request, &source, &mut options, chunks.as_ref(), watcher)?;
+                job.allocate(request, &source, &mut options, chunks.as_ref(), watcher)?;
             (plan, Some(allocation))
         }
         None => (plan::plan(&source, &options)?, None),
     };
-    let sequential = order.method.zip(chunks).map(|(method, chunks)| Sequential {
+    let sequential = job.method.zip(chunks).map(|(method, chunks)| Sequential {
         method,
         chunks,
-        state: order.state.clone(),
+        state: job.state.clone(),
     });
     let notes = sequential.as_ref().map_or_else(Vec::new, |s| s.notes(&plan));
     plan.notes.extend(notes);
-    let check_text = if order.dry_run { None } else { order.check_text(&source)? };
-    Ok(Prepared { order, source, plan, allocation, sequential, check_text })
+    let check_text = if job.dry_run { None } else { job.check_text(&source)? };
+    Ok(Prepared { job, source, plan, allocation, sequential, check_text })
 }
 
-impl Order {
+impl Job {
     /// The calibration set in the model's tokens.
     fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
         let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };
@@ -210,7 +210,7 @@ impl Order {
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
         if self.method.is_some() {
             // Inputs are measured on the way through the layers.
-            return Ok(Some(importance::unmeasured(&source.model, chunks)));
+            return Ok(Some(importance::placeholder(&source.model, chunks)));
         }
         let network = Network::new(source, RunOptions { exact: true, isa: None })?;
         let folder = disk::folder(&self.plan.out).to_path_buf();
@@ -275,20 +275,20 @@ impl Prepared<'_> {
     /// Those of [`write`].
     pub fn write(&self, watcher: &dyn Watcher) -> Result<(Vec<Outcome>, Duration)> {
         let start = Instant::now();
-        let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.order.limits, watcher)?;
+        let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.job.limits, watcher)?;
         Ok((outcomes, start.elapsed()))
     }
 
-    /// Compares what was written with the source, if the order asks for it.
+    /// Compares what was written with the source, if the job asks for it.
     ///
     /// # Errors
     /// Those of opening and running the result.
     pub fn check(&self, watcher: &dyn Watcher) -> Result<Option<Comparison>> {
-        let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_deref()) else {
+        let Some((check, text)) = self.job.check.as_ref().zip(self.check_text.as_deref()) else {
             return Ok(None);
         };
-        let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
-        let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.order.open)?)];
+        let out = self.plan.paths.first().unwrap_or(&self.job.plan.out);
+        let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.job.open)?)];
         let settings = Settings {
             text: check.text.display().to_string(),
             cut: check.cut,
@@ -301,7 +301,7 @@ impl Prepared<'_> {
         };
         let tick = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
-        let pool = self.order.limits.pool()?;
+        let pool = self.job.limits.pool()?;
         let found = pool.install(|| compare((&reference, &self.source), &models, text, &settings, tick))?;
         watcher.finished();
         Ok(Some(found))

@@ -9,7 +9,7 @@ use formats::container::gguf;
 use ggufkit::evaluate::Cut;
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::machine::Machine;
-use ggufkit::pipeline::{self, Check, Order};
+use ggufkit::pipeline::{self, Check, Job};
 use ggufkit::plan::{Choice, Container, Plan, PlanOptions};
 use ggufkit::report::compare::table;
 use ggufkit::resources::Limits;
@@ -244,12 +244,12 @@ impl Quantize {
 impl Common {
     /// `scheme` is what `--type` says.
     fn run(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<()> {
-        let order = self.order(scheme, fitting)?;
+        let job = self.job(scheme, fitting)?;
         let progress = Progress::new();
-        let prepared = pipeline::prepare(&order, &progress)?;
+        let prepared = pipeline::prepare(&job, &progress)?;
         let (source, plan, allocation) = (&prepared.source, &prepared.plan, prepared.allocation.as_ref());
         if let Some(allocation) = allocation.filter(|_| !self.json) {
-            let recipe = order.fit.as_ref().and_then(|f| f.write_recipe.as_deref());
+            let recipe = job.fit.as_ref().and_then(|f| f.write_recipe.as_deref());
             print(&allocation_text(allocation, recipe))?;
         }
         if self.dry_run {
@@ -269,8 +269,8 @@ impl Common {
         }
     }
 
-    /// The options as an order.
-    fn order(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<Order> {
+    /// The options as a job.
+    fn job(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<Job> {
         let fit = fitting.map(Fitting::request).transpose()?.flatten();
         if fit.is_some() && (scheme.is_some() || self.recipe.is_some() || self.pure) {
             return Err(Error::usage(
@@ -290,7 +290,7 @@ impl Common {
             return Err(Error::usage("--check cannot run what --for makes of three files"));
         }
         self.rounding.check()?;
-        Ok(Order {
+        Ok(Job {
             input: self.input.input.clone(),
             open: self.input.options(false),
             plan: PlanOptions {

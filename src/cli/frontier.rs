@@ -16,7 +16,7 @@ use ggufkit::allocate::default_context;
 use ggufkit::allocate::{Choices, SearchSpace};
 use ggufkit::disk::refuse_overwriting;
 use ggufkit::disk::{self, NewFile};
-use ggufkit::memory::{Runtime, Use};
+use ggufkit::memory::{RunConfig, Runtime};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::report::html::page;
 use ggufkit::report::plans::{Point, frontier};
@@ -39,7 +39,7 @@ pub struct Frontier {
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
     /// Types to choose from
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
     /// Tokens of the context whose memory is shown; 4096 if not given, or the model's own if that is shorter
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -82,7 +82,7 @@ impl Frontier {
             Some(path) => sensitivity::read(path)?,
             None => quick::guess(&source)?,
         };
-        let freedom = SearchSpace { types: &self.types.0, named: true, sensitivity: &known, prices: &[] };
+        let freedom = SearchSpace { types: &self.types.0, explicit: true, sensitivity: &known, prices: &[] };
         let mut options = options();
         let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
@@ -90,11 +90,11 @@ impl Frontier {
             Some(context) => context,
             None => default_context(&source),
         };
-        let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
+        let how = RunConfig { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
         // Of some models the memory is not known.
         let beside = match self.context {
-            Some(_) => Some(choices.beside(how)?),
-            None => choices.beside(how).ok(),
+            Some(_) => Some(choices.memory_overhead(how)?),
+            None => choices.memory_overhead(how).ok(),
         };
         let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
             name,

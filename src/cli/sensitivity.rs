@@ -43,7 +43,7 @@ pub struct Sensitivity {
     #[arg(long, value_name = "TYPES", default_value = sensitivity::DEFAULT_PROBE.name(), value_parser = types)]
     probes: Types,
     /// Types whose errors are computed
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
     /// How large the inputs of matrices are, as `calibrate` measured it; else that is measured on the same text
     #[arg(long, value_name = "FILE")]

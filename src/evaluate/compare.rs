@@ -5,7 +5,7 @@ use std::path::Path;
 use formats::block::DType;
 use formats::model::Encoding;
 
-use super::comparison::{self, Candidate, Comparison, Cost, Sensitive, Setting, TensorError};
+use super::comparison::{self, Candidate, Comparison, MatrixCost, SensitivitySummary, Setting, TensorError};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference};
 use crate::runner::bench::{Plan, measure};
@@ -150,16 +150,16 @@ fn predicted(s: &Sensitivity, candidate: &Source, reference: &Source) -> Option<
     s.predict(changed)
 }
 
-fn sensitive(s: &Sensitivity) -> Sensitive {
+fn sensitive(s: &Sensitivity) -> SensitivitySummary {
     let mut probes: Vec<&str> =
         s.matrices.iter().filter_map(|m| Some(m.probes.first()?.dtype.name())).collect();
     probes.sort_unstable();
     probes.dedup();
     let cost = |m: &Matrix| {
         let (layer, role) = layer_and_role(&m.name);
-        Cost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
+        MatrixCost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
     };
-    Sensitive {
+    SensitivitySummary {
         origin: s.summary(),
         probe: probes.join(" or "),
         matrices: s.matrices.iter().map(cost).collect(),

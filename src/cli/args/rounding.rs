@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use formats::block::{Effort, Objective};
 
-use ggufkit::calibrate::gptq::Ridge;
-use ggufkit::calibrate::sequential::{self, Folds};
+use ggufkit::calibrate::gptq::Regularization;
+use ggufkit::calibrate::sequential::{self, ColumnScales};
 use ggufkit::pipeline::{CalibrationSet, ImportanceSource};
 use ggufkit::plan::rounding;
 use ggufkit::{Error, Result};
@@ -47,10 +47,10 @@ pub struct Rounding {
     #[arg(long, hide = true, value_name = "N")]
     sweeps: Option<usize>,
     /// What is added to a Hessian's diagonal, in parts of its mean
-    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().damping)]
+    #[arg(long, hide = true, value_name = "X", default_value_t = Regularization::default().damping)]
     damping: f32,
     /// Tokens for each column with which half of what is off a Hessian's diagonal is believed
-    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().shrinkage)]
+    #[arg(long, hide = true, value_name = "X", default_value_t = Regularization::default().shrinkage)]
     shrinkage: f32,
     /// How hard to look for the best scales of a block
     #[arg(long, value_name = "EFFORT", value_parser = effort, default_value = "normal")]
@@ -136,7 +136,7 @@ impl Rounding {
     /// How matrices are quantized layer by layer, if they are.
     pub fn layer_by_layer(&self) -> Option<sequential::Method> {
         let method = sequential::Method {
-            ridge: Ridge { damping: self.damping, shrinkage: self.shrinkage },
+            regularization: Regularization { damping: self.damping, shrinkage: self.shrinkage },
             asymmetric: !self.symmetric,
             sweeps: self.sweeps.unwrap_or(match self.effort {
                 Effort::Fast => 1,
@@ -144,12 +144,12 @@ impl Rounding {
                 Effort::Thorough => 8,
             }),
             feedback: !matches!(self.method, Method::Awq | Method::Search),
-            folds: match self.method {
-                Method::Gptq | Method::Search => Folds::None,
-                Method::Awq | Method::AwqGptq | Method::Auto => Folds::Searched,
+            column_scales: match self.method {
+                Method::Gptq | Method::Search => ColumnScales::None,
+                Method::Awq | Method::AwqGptq | Method::Auto => ColumnScales::Searched,
             },
-            bias: self.bias_correction,
-            both: self.method == Method::Auto,
+            bias_correction: self.bias_correction,
+            also_unscaled: self.method == Method::Auto,
             ..Default::default()
         };
         (self.method != Method::Search || self.bias_correction).then_some(method)
