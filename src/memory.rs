@@ -57,21 +57,21 @@ const MERGE: u64 = 200;
 
 /// The lengths of a model that memory depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
+pub struct ModelShape {
     /// Layers.
     pub layers: u64,
     /// Of a token's vector.
     pub hidden: u64,
     /// Of the feed-forward layer's, the widest one.
-    pub inner: u64,
+    pub feed_forward: u64,
     /// Of all queries together, in the widest layer.
-    pub queries: u64,
+    pub query_width: u64,
     /// Keys and values of a token in all layers together, in numbers.
-    pub cached: u64,
+    pub kv_per_token: u64,
     /// Of the widest layer.
-    pub keys: u64,
+    pub widest_layer_kv: u64,
     /// Of a key and of a value, of one head.
-    pub head: [u64; 2],
+    pub head_dims: [u64; 2],
     /// Tokens of the vocabulary.
     pub vocab: u64,
     /// Merges of the vocabulary.
@@ -80,7 +80,7 @@ pub struct Shape {
     pub context: u64,
 }
 
-impl Shape {
+impl ModelShape {
     /// Reads a GGUF's settings.
     ///
     /// # Errors
@@ -126,37 +126,44 @@ impl Shape {
         let of_layer = key_length.checked_add(value_length).ok_or_else(too_large)?;
         let heads_of_all: u64 =
             kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
-        let cached = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
-        let inner = most(&all("feed_forward_length", count).unwrap_or_default());
+        let kv_per_token = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
+        let feed_forward = most(&all("feed_forward_length", count).unwrap_or_default());
         let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);
         let shape = Self {
             layers,
             hidden,
-            inner,
-            queries: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
-            cached,
-            keys: most(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
-            head: [key_length, value_length],
+            feed_forward,
+            query_width: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
+            kv_per_token,
+            widest_layer_kv: most(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
+            head_dims: [key_length, value_length],
             vocab,
             merges: array("tokenizer.ggml.merges"),
             context: all("context_length", 1).map_or(0, |x| x[0]),
         };
         let limit = 1 << 40;
-        let lengths = [shape.hidden, shape.inner, shape.queries, shape.cached, shape.keys, shape.vocab];
+        let lengths = [
+            shape.hidden,
+            shape.feed_forward,
+            shape.query_width,
+            shape.kv_per_token,
+            shape.widest_layer_kv,
+            shape.vocab,
+        ];
         if lengths.iter().any(|&n| n > limit) { Err(too_large()) } else { Ok(shape) }
     }
 }
 
-impl Shape {
+impl ModelShape {
     /// Whether keys and values can be kept in a kind of cache: 32 numbers of a q8_0 share a scale.
-    pub fn keeps(&self, kind: KvType) -> bool {
-        kind != KvType::Q8_0 || self.head.iter().all(|n| n.is_multiple_of(32))
+    pub fn supports(&self, kind: KvType) -> bool {
+        kind != KvType::Q8_0 || self.head_dims.iter().all(|n| n.is_multiple_of(32))
     }
 }
 
 /// How a model is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Use {
+pub struct RunConfig {
     /// By what.
     pub runtime: Runtime,
     /// Tokens of the context.
@@ -171,7 +178,7 @@ pub struct Memory {
     /// The weights.
     pub weights: u64,
     /// Keys and values of the whole context.
-    pub cache: u64,
+    pub kv_cache: u64,
     /// Vectors of the tokens of a batch.
     pub compute: u64,
     /// The vocabulary.
@@ -184,39 +191,49 @@ pub struct Memory {
 
 impl Memory {
     /// Of a model whose tensors take so many bytes.
-    pub fn of(shape: &Shape, weights: u64, how: Use) -> Self {
-        let Shape { layers, hidden, inner, queries, cached, keys, vocab, merges, .. } = *shape;
-        let Use { runtime, context, kv } = how;
+    pub fn of(shape: &ModelShape, weights: u64, how: RunConfig) -> Self {
+        let ModelShape {
+            layers,
+            hidden,
+            feed_forward,
+            query_width,
+            kv_per_token,
+            widest_layer_kv,
+            vocab,
+            merges,
+            ..
+        } = *shape;
+        let RunConfig { runtime, context, kv } = how;
         let batch = BATCH.min(context.max(1));
-        let cache = |tokens: u64| cached.saturating_mul(tokens).saturating_mul(runtime.cache(kv)) / 32;
-        let (cache, compute, process) = match runtime {
+        let cache = |tokens: u64| kv_per_token.saturating_mul(tokens).saturating_mul(runtime.cache(kv)) / 32;
+        let (kv_cache, compute, process) = match runtime {
             Runtime::LlamaCpp => {
                 // The cache comes in steps. Of the graph's moments, the largest are a feed-forward layer (the gate, the way
                 // up and their product beside four vectors, while the mask is kept) and the logits of a whole batch.
                 let tokens = context.next_multiple_of(256);
-                let layer = batch * 4 * (3 * inner + 4 * hidden) + batch * tokens * 2;
+                let layer = batch * 4 * (3 * feed_forward + 4 * hidden) + batch * tokens * 2;
                 let logits = batch * 4 * (vocab + hidden);
                 // Inputs of products in 8 bits.
-                let products = batch * inner.max(queries) * 9 / 8;
-                let reorder = (inner.saturating_mul(hidden) / 16).saturating_mul(9).min(REORDER);
+                let products = batch * feed_forward.max(query_width) * 9 / 8;
+                let reorder = (feed_forward.saturating_mul(hidden) / 16).saturating_mul(9).min(REORDER);
                 let process = LLAMA_CPP[0] + layers * LLAMA_CPP[1] + reorder;
                 (cache(tokens), layer.max(logits) + products, process)
             }
             Runtime::Ggufkit => {
-                let vectors = 3 * hidden + 3 * queries + keys + 2 * inner;
-                let products = inner.max(queries) * 2;
+                let vectors = 3 * hidden + 3 * query_width + widest_layer_kv + 2 * feed_forward;
+                let products = feed_forward.max(query_width) * 2;
                 let compute = batch * 4 * vectors + batch * products + vocab * 4;
                 (cache(context.next_multiple_of(16)), compute, GGUFKIT)
             }
         };
         let vocabulary = vocab * TOKEN + merges * MERGE;
-        Self { weights, cache, compute, vocabulary, process, untouched: UNTOUCHED }
+        Self { weights, kv_cache, compute, vocabulary, process, untouched: UNTOUCHED }
     }
 
     /// What will be resident when the context is full.
     pub fn resident(&self) -> u64 {
-        let Self { weights, cache, compute, vocabulary, process, .. } = *self;
-        [weights, cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
+        let Self { weights, kv_cache, compute, vocabulary, process, .. } = *self;
+        [weights, kv_cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
     }
 
     /// What has to be allowed: all addresses.
@@ -259,25 +276,28 @@ mod tests {
     fn the_graph_is_llama_cpps() {
         // Its buffers, as its log has them for two layers of this shape with 64, 512 and 4096 tokens of context.
         const MIB: f64 = (1 << 20) as f64;
-        let shape = Shape::read(&llama(2, 32, 32), 32000).unwrap();
+        let shape = ModelShape::read(&llama(2, 32, 32), 32000).unwrap();
         for (context, cache, compute) in [(64, 8.0, 12.0955), (512, 16.0, 97.0137), (4096, 128.0, 100.5137)] {
-            let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
+            let how = RunConfig { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
             let m = Memory::of(&shape, 0, how);
-            assert_eq!(m.cache as f64 / MIB, cache);
+            assert_eq!(m.kv_cache as f64 / MIB, cache);
             // Without the inputs of products, which it does not count there.
             let products = (512.min(context) * 11008 * 9 / 8) as f64;
             let found = (m.compute as f64 - products) / MIB;
             assert!((found / compute - 1.0).abs() < 0.003, "{context}: {found} {compute}");
         }
-        let q8 = Use { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
-        assert_eq!(Memory::of(&shape, 0, q8).cache, 68 << 20);
+        let q8 = RunConfig { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
+        assert_eq!(Memory::of(&shape, 0, q8).kv_cache, 68 << 20);
         assert_eq!(Memory::of(&shape, 7, q8).total(), Memory::of(&shape, 0, q8).total() + 7);
     }
 
     #[test]
     fn settings_that_cannot_be_are_refused() {
-        let shape = Shape::read(&llama(32, 32, 8), 32000).unwrap();
-        assert_eq!((shape.cached, shape.keys, shape.queries), (32 * 8 * 256, 8 * 256, 4096));
+        let shape = ModelShape::read(&llama(32, 32, 8), 32000).unwrap();
+        assert_eq!(
+            (shape.kv_per_token, shape.widest_layer_kv, shape.query_width),
+            (32 * 8 * 256, 8 * 256, 4096)
+        );
         for (key, value) in [
             ("llama.attention.head_count_kv", Value::U64(1 << 60)),
             ("llama.feed_forward_length", Value::U64(u64::MAX)),
@@ -289,9 +309,9 @@ mod tests {
         ] {
             let mut m = llama(32, 32, 8);
             m.set(key, value);
-            assert!(Shape::read(&m, 32000).is_err(), "{key}");
+            assert!(ModelShape::read(&m, 32000).is_err(), "{key}");
         }
-        let none = Shape::read(&llama(1, 0, 0), 0).unwrap();
-        assert_eq!(none.cached, 0);
+        let none = ModelShape::read(&llama(1, 0, 0), 0).unwrap();
+        assert_eq!(none.kv_per_token, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! A whole job from one path to another: the stages in order. This is the library's front door, and what `convert` and
+//! A whole order from one path to another: the stages in order. This is the library's front door, and what `convert` and
 //! `quantize` run.
 //!
 //! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
@@ -91,7 +91,7 @@ pub struct Check {
     pub cut: Cut,
 }
 
-/// What a finished job has made.
+/// What a finished order has made.
 #[derive(Debug)]
 pub struct Report {
     /// What was done to each tensor of the plan's layout.
@@ -102,7 +102,7 @@ pub struct Report {
     pub comparison: Option<Comparison>,
 }
 
-/// A job of which everything is known but the weights' bytes.
+/// A order of which everything is known but the weights' bytes.
 pub struct Prepared<'a> {
     order: &'a Order,
     /// The open model.
@@ -116,7 +116,7 @@ pub struct Prepared<'a> {
     check_text: Option<String>,
 }
 
-/// Does a whole job.
+/// Does a whole order.
 ///
 /// ```no_run
 /// use ggufkit::pipeline::{Order, run};
@@ -210,7 +210,7 @@ impl Order {
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
         if self.method.is_some() {
             // Inputs are measured on the way through the layers.
-            return Ok(Some(importance::unmeasured(&source.model, chunks)));
+            return Ok(Some(importance::placeholder(&source.model, chunks)));
         }
         let network = Network::new(source, RunOptions { exact: true, isa: None })?;
         let folder = disk::folder(&self.plan.out).to_path_buf();

@@ -361,7 +361,7 @@ fn encode(
                 };
                 codec.encode(x, &how, out);
                 codec.decode(out, y);
-                outcome.add(measure_error(t, first + at.start as u64, x, y)?.times(factor));
+                outcome.add(measure_error(t, first + at.start as u64, x, y)?.scaled(factor));
             }
             if order == ByteOrder::Big {
                 dtype.swap(&mut buffer);

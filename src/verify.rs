@@ -8,7 +8,7 @@ use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
-use crate::outcome::{Outcome, sums};
+use crate::outcome::{Outcome, squared_error};
 use crate::plan::bias;
 use crate::source::{Source, Stored, scales};
 
@@ -148,7 +148,7 @@ fn compare(ours: (&Source, usize), theirs: (&Source, usize), range: Range<u64>) 
     let (mut x, mut y) = (vec![0f32; n], vec![0f32; n]);
     b.decode(&t.name, reference.model.order, &mut x)?;
     a.decode(&t.name, source.model.order, &mut y)?;
-    let mut outcome = sums(&x, &y);
+    let mut outcome = squared_error(&x, &y);
     if same_bytes {
         outcome.error = 0.0; // even where they are no numbers
     }

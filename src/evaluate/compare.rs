@@ -5,7 +5,7 @@ use std::path::Path;
 use formats::block::DType;
 use formats::model::Encoding;
 
-use super::comparison::{self, Candidate, Comparison, Cost, Sensitive, Setting, TensorError};
+use super::comparison::{self, Candidate, Comparison, MatrixCost, SensitivitySummary, Setting, TensorError};
 use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference};
@@ -151,23 +151,23 @@ fn predicted(s: &Sensitivity, candidate: &Source, reference: &Source) -> Option<
     s.predict(changed)
 }
 
-fn sensitive(s: &Sensitivity) -> Sensitive {
+fn sensitive(s: &Sensitivity) -> SensitivitySummary {
     let mut probes: Vec<&str> =
         s.matrices.iter().filter_map(|m| Some(m.probes.first()?.dtype.name())).collect();
     probes.sort_unstable();
     probes.dedup();
     let cost = |m: &Matrix| {
         let (layer, role) = layer_and_role(&m.name);
-        Cost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
+        MatrixCost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
     };
-    Sensitive {
+    SensitivitySummary {
         origin: s.summary(),
         probe: probes.join(" or "),
         matrices: s.matrices.iter().map(cost).collect(),
     }
 }
 
-/// A tensor's layer, where it belongs to one, and its name there, without `.weight`.
+/// The layer of a tensor, and its name without the layer and without `.weight`.
 fn layer_and_role(name: &str) -> (Option<u32>, &str) {
     let blk = Blk::parse(name);
     let role = blk.map_or(name, |blk| blk.part);

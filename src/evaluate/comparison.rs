@@ -33,25 +33,25 @@ pub struct Comparison {
     /// The reference beside itself in another arithmetic: differences as small as this mean nothing.
     pub floor: Option<Summary>,
     /// What errors in each matrix cost, where that is known.
-    pub sensitivity: Option<Sensitive>,
+    pub sensitivity: Option<SensitivitySummary>,
     /// The models.
     pub candidates: Vec<Candidate>,
 }
 
 /// What errors in the reference's matrices cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Sensitive {
+pub struct SensitivitySummary {
     /// Where that is from.
     pub origin: String,
     /// The type that matrices were made in.
     pub probe: String,
     /// The matrices.
-    pub matrices: Vec<Cost>,
+    pub matrices: Vec<MatrixCost>,
 }
 
 /// What errors in a matrix cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cost {
+pub struct MatrixCost {
     /// The layer, if it is of one.
     pub layer: Option<u32>,
     /// Its name without the layer.

@@ -17,8 +17,8 @@ use rayon::slice::ParallelSlice;
 
 use crate::error::{Error, Result};
 use crate::runner::{KvType, Network, Run, State, forward};
-use crate::score::logits_file::{self, Head};
-use crate::score::{self, Row, Scores, Unscorable};
+use crate::score::logits_file::{self, Header};
+use crate::score::{self, ScoreError, Scores, TokenScore};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 
@@ -236,8 +236,8 @@ pub fn open_logits(path: &Path, vocab: usize, cut: Cut, chunks: &[Chunk]) -> Res
 }
 
 /// What a logits file of these chunks begins with.
-pub fn head(vocab: usize, cut: Cut, chunks: &[Chunk]) -> Head {
-    Head { context: cut.context, vocab, tokens: chunks.iter().flat_map(|c| &c.tokens).copied().collect() }
+pub fn head(vocab: usize, cut: Cut, chunks: &[Chunk]) -> Header {
+    Header { context: cut.context, vocab, tokens: chunks.iter().flat_map(|c| &c.tokens).copied().collect() }
 }
 
 /// The logits behind the scored positions of some chunks, each a sequence of its own.
@@ -301,7 +301,7 @@ fn push(
     }
     let vocab = rows.len() / count;
     let targets: Vec<u32> = chunks.iter().flat_map(|c| &c.targets).copied().collect();
-    let found: std::result::Result<Vec<Row>, Unscorable> = rows
+    let found: std::result::Result<Vec<TokenScore>, ScoreError> = rows
         .par_chunks_exact(vocab)
         .enumerate()
         .map(|(i, row)| {

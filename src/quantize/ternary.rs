@@ -7,7 +7,7 @@ use super::PIECE;
 use super::weights::Weights;
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
-use crate::outcome::{Outcome, not_finite, sums};
+use crate::outcome::{Outcome, not_finite, squared_error};
 use crate::plan::Plan;
 
 /// A band's codes, where they go, its outcome, and the magnitude of its weights: 0 where all are zero.
@@ -44,7 +44,7 @@ pub fn encode(t: &Tensor, first: u64, weights: &Weights<'_>, mut buffer: Vec<u8>
                 false => not_finite(&t.name, place(at), t.cols(), x[at]),
             }
         })?;
-        outcome.add(sums(x, x));
+        outcome.add(squared_error(x, x));
     }
     Ok(((first / 4, buffer), outcome, magnitude))
 }

@@ -132,8 +132,8 @@ impl Bootstrap {
 }
 
 /// Two numbers of each row, summed by chunk; `None` if a row has none.
-fn sums(scores: &Scores, of: impl Fn(&super::Row) -> Option<(f64, f64)>) -> Option<Vec<(f64, f64)>> {
-    let sum = |rows: &[super::Row]| {
+fn sums(scores: &Scores, of: impl Fn(&super::TokenScore) -> Option<(f64, f64)>) -> Option<Vec<(f64, f64)>> {
+    let sum = |rows: &[super::TokenScore]| {
         rows.iter().try_fold((0.0, 0.0), |s, r| {
             let (x, y) = of(r)?;
             Some((s.0 + x, s.1 + y))
@@ -145,7 +145,7 @@ fn sums(scores: &Scores, of: impl Fn(&super::Row) -> Option<(f64, f64)>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::made_up;
-    use super::super::{Pair, Row};
+    use super::super::{Pair, TokenScore};
     use super::*;
 
     #[test]
@@ -203,10 +203,13 @@ mod tests {
         assert_eq!(ratio_interval(&made_up(6, 30, 0.1), &made_up(7, 30, 0.1)), None);
         assert_eq!(ratio_interval(&made_up(6, 30, 0.1), &made_up(6, 29, 0.1)), None);
         let mut alone = Scores::new();
-        alone.push_chunk([Row { nll: 1.0, pair: None }]);
+        alone.push_chunk([TokenScore { nll: 1.0, pair: None }]);
         assert_eq!(ratio_interval(&alone, &alone), None);
         let mut same = Scores::new();
-        same.push_chunk([Row { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) }]);
+        same.push_chunk([TokenScore {
+            nll: 1.0,
+            pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }),
+        }]);
         assert_eq!(ratio_interval(&same, &same), None, "0/0");
     }
 }

@@ -30,7 +30,7 @@ pub fn kld_histogram(scores: &Scores) -> Vec<(f64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Pair, Row};
+    use super::super::{Pair, TokenScore};
     use super::*;
 
     #[test]
@@ -40,7 +40,7 @@ mod tests {
         let klds = [-1e-5, 0.0, 9e-9, 1e-8, 0.0999, 0.1, 0.17, 0.18, 50.0, 1e6];
         scores.push_chunk(klds.map(|kld| {
             let pair = Pair { nll: 1.0, kld, same_top: true, dp: 0.0 };
-            Row { nll: 1.0, pair: Some(pair) }
+            TokenScore { nll: 1.0, pair: Some(pair) }
         }));
         let all = kld_histogram(&scores);
         assert_eq!((all.len(), all[0].0, all[39].0), (40, -8.0, 1.75));

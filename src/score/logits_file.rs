@@ -21,7 +21,7 @@ use std::path::Path;
 use formats::{Error as FileError, Fault};
 
 use super::math::{ln, peak, sum_exp};
-use super::{Unscorable, scored};
+use super::{ScoreError, scored};
 use crate::disk::{InFile, NewFile, finish};
 use crate::error::{Error, Result};
 
@@ -40,7 +40,7 @@ const BUFFER: usize = 1 << 20;
 
 /// What a file is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct Header {
     /// Tokens of a chunk.
     pub context: usize,
     /// Entries of a row.
@@ -49,7 +49,7 @@ pub struct Head {
     pub tokens: Vec<u32>,
 }
 
-impl Head {
+impl Header {
     /// The number of chunks.
     pub fn chunks(&self) -> usize {
         self.tokens.len() / self.context
@@ -89,7 +89,7 @@ pub struct RowHead {
 /// Reads a file row by row.
 pub struct Reader {
     file: InFile,
-    head: Head,
+    head: Header,
     next: usize,
 }
 
@@ -106,7 +106,7 @@ impl Reader {
     }
 
     /// What the file is about.
-    pub fn head(&self) -> &Head {
+    pub fn head(&self) -> &Header {
         &self.head
     }
 
@@ -164,7 +164,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Reads and checks everything before the rows. Nothing is allocated before the file is known to be long enough.
-fn read_head(file: &InFile) -> Result<Head> {
+fn read_head(file: &InFile) -> Result<Header> {
     let bad = |at: u64, fault: Fault| Error::from(FileError::at(file.name(), at, fault));
     let magic = file.read(0, file.len.min(8))?;
     if magic[..] != MAGIC[..] {
@@ -223,13 +223,13 @@ fn read_head(file: &InFile) -> Result<Head> {
         let why = format!("token {i} of the text is {}, the vocabulary has {vocab}", tokens[i] as i32);
         return Err(bad(FIXED + 4 * i as u64, Fault::Header(why)));
     }
-    Ok(Head { context, vocab, tokens })
+    Ok(Header { context, vocab, tokens })
 }
 
 /// Writes a file row by row. It appears under its name when [`Writer::finish`] is called, or not at all.
 pub struct Writer {
     file: NewFile,
-    head: Head,
+    head: Header,
     /// Rows given so far.
     rows: usize,
     /// Where `buffer` belongs.
@@ -243,7 +243,7 @@ impl Writer {
     /// # Errors
     /// The system's; a context below 3, a text that is no whole number of chunks, a token that the vocabulary does
     /// not have, numbers that the format cannot hold.
-    pub fn create(path: &Path, head: Head) -> Result<Self> {
+    pub fn create(path: &Path, head: Header) -> Result<Self> {
         let refused = |why: String| Err(Error::refused(format!("{}: {why}", path.display())));
         let (context, vocab, len) = (head.context, head.vocab, head.tokens.len());
         if context < 3 || len == 0 || len % context != 0 {
@@ -303,7 +303,11 @@ impl Writer {
             return Err(Error::refused(format!("a row too many: the text has {} scored tokens", self.rows)));
         }
         let (reference, candidate) = (self.head.vocab, row.len());
-        if reference == candidate { Ok(()) } else { Err(Unscorable::Lengths { reference, candidate }.into()) }
+        if reference == candidate {
+            Ok(())
+        } else {
+            Err(ScoreError::LengthMismatch { reference, candidate }.into())
+        }
     }
 
     fn added(&mut self) -> Result<()> {
@@ -334,7 +338,7 @@ impl Writer {
 
 /// A row of logits as the file has it. In f32 and in llama.cpp's order of operations, so that the bytes are its own
 /// (but for the last bit of `min_log_prob`, which depends on the exponential).
-fn encode_logits(logits: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), Unscorable> {
+fn encode_logits(logits: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), ScoreError> {
     let (max, _) = peak(logits)?;
     let min = lowest(logits, max).max(max - RANGE);
     let log_sum = ln(sum_exp(logits, max)) as f32;
@@ -343,7 +347,7 @@ fn encode_logits(logits: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), U
 }
 
 /// A row of log-probabilities as the file has it.
-fn encode_log_probs(log_probs: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), Unscorable> {
+fn encode_log_probs(log_probs: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), ScoreError> {
     let (max, _) = peak(log_probs)?;
     let lowest = lowest(log_probs, max);
     // A row from a file spans 16 at most, but for rounding: cutting that off would move every step.

@@ -4,7 +4,7 @@
 
 use std::f64::consts::{LN_2, LOG2_E, SQRT_2};
 
-use super::Unscorable;
+use super::ScoreError;
 
 /// Partial sums that a row is added up in. They are joined in order, so the number is part of the result.
 const LANES: usize = 8;
@@ -96,7 +96,7 @@ pub fn ln(x: f64) -> f64 {
 ///
 /// # Errors
 /// An empty row, or one with a NaN or an infinity in it.
-pub fn peak(row: &[f32]) -> Result<(f32, usize), Unscorable> {
+pub fn peak(row: &[f32]) -> Result<(f32, usize), ScoreError> {
     const WIDTH: usize = 16;
     let (mut max, mut wrong) = ([f32::NEG_INFINITY; WIDTH], [false; WIDTH]);
     let (blocks, rest) = row.as_chunks::<WIDTH>();
@@ -112,10 +112,10 @@ pub fn peak(row: &[f32]) -> Result<(f32, usize), Unscorable> {
     }
     if wrong.contains(&true) {
         let at = row.iter().position(|x| !x.is_finite()).unwrap_or_default();
-        return Err(Unscorable::NotFinite { at, value: row[at] });
+        return Err(ScoreError::NotFinite { at, value: row[at] });
     }
     let max = max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    let at = row.iter().position(|&x| x == max).ok_or(Unscorable::Empty)?;
+    let at = row.iter().position(|&x| x == max).ok_or(ScoreError::Empty)?;
     Ok((max, at))
 }
 
@@ -212,8 +212,8 @@ mod tests {
         let mut row = vec![0.0; 40];
         row[33] = f32::NEG_INFINITY;
         row[37] = f32::NAN;
-        assert_eq!(peak(&row), Err(Unscorable::NotFinite { at: 33, value: f32::NEG_INFINITY }));
-        assert_eq!(peak(&[]), Err(Unscorable::Empty));
+        assert_eq!(peak(&row), Err(ScoreError::NotFinite { at: 33, value: f32::NEG_INFINITY }));
+        assert_eq!(peak(&[]), Err(ScoreError::Empty));
     }
 
     proptest! {

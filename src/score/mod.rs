@@ -1,6 +1,6 @@
 //! How good a model's predictions are: log-likelihood of text, and distance from a reference model.
 //!
-//! Every scored position gives a [`Row`]; [`Scores`] gathers rows by chunk and [`Scores::summary`] says what they
+//! Every scored position gives a [`TokenScore`]; [`Scores`] gathers rows by chunk and [`Scores::summary`] says what they
 //! amount to. The protocol is that of llama.cpp's `tools/perplexity`, so that the numbers can be set beside its: the
 //! text is cut into chunks of `n_ctx` tokens, of which those after the middle are predicted ([`scored`]).
 //!
@@ -42,7 +42,7 @@ pub fn scored(context: usize) -> Range<usize> {
 
 /// What a position tells about a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
+pub struct TokenScore {
     /// Negative log-likelihood of the text's token, in nats.
     pub nll: f64,
     /// What it tells beside a reference, where there is one.
@@ -64,7 +64,7 @@ pub struct Pair {
 
 /// Logits that have no score.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-pub enum Unscorable {
+pub enum ScoreError {
     /// A NaN or an infinity.
     #[error("the logit of token {at} is {value}")]
     NotFinite {
@@ -78,7 +78,7 @@ pub enum Unscorable {
     Empty,
     /// The text has a token that the vocabulary does not.
     #[error("token {target} of the text is not in the vocabulary of {vocab}")]
-    Container {
+    OutOfVocabulary {
         /// The token.
         target: usize,
         /// The vocabulary's size.
@@ -86,7 +86,7 @@ pub enum Unscorable {
     },
     /// Rows of two vocabularies.
     #[error("the vocabularies differ: {reference} tokens in the reference, {candidate} in the model")]
-    Lengths {
+    LengthMismatch {
         /// The reference's size.
         reference: usize,
         /// The model's.
@@ -94,14 +94,14 @@ pub enum Unscorable {
     },
 }
 
-impl From<Unscorable> for crate::Error {
-    fn from(e: Unscorable) -> Self {
+impl From<ScoreError> for crate::Error {
+    fn from(e: ScoreError) -> Self {
         let error = Self::refused(e.to_string());
         match e {
-            Unscorable::NotFinite { .. } => error.or(
+            ScoreError::NotFinite { .. } => error.or(
                 "the weights or the arithmetic overflow; look for NaN and infinities with `ggufkit verify`",
             ),
-            Unscorable::Lengths { .. } => error.or("models are compared that share a tokenizer"),
+            ScoreError::LengthMismatch { .. } => error.or("models are compared that share a tokenizer"),
             _ => error,
         }
     }
@@ -111,18 +111,18 @@ impl From<Unscorable> for crate::Error {
 ///
 /// # Errors
 /// A logit that is no finite number, a target out of range.
-pub fn alone(logits: &[f32], target: usize) -> Result<Row, Unscorable> {
+pub fn alone(logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     let logit = at(logits, target)?;
     let (max, _) = math::peak(logits)?;
     let nll = math::ln(math::sum_exp(logits, max)) + (f64::from(max) - logit);
-    Ok(Row { nll, pair: None })
+    Ok(TokenScore { nll, pair: None })
 }
 
 /// A model beside a reference, both as logits over the same vocabulary. Nothing is left out of the sum.
 ///
 /// # Errors
 /// A logit that is no finite number, a target out of range, rows of different lengths.
-pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Result<Row, Unscorable> {
+pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     same_length(reference, logits)?;
     let (p_target, q_target) = (at(reference, target)?, at(logits, target)?);
     let ((p_max, p_top), (q_max, q_top)) = (math::peak(reference)?, math::peak(logits)?);
@@ -135,7 +135,7 @@ pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Resul
         same_top: p_top == q_top,
         dp: 0.0,
     };
-    Ok(Row { nll, pair: Some(Pair { dp: math::exp(-nll) - math::exp(-pair.nll), ..pair }) })
+    Ok(TokenScore { nll, pair: Some(Pair { dp: math::exp(-nll) - math::exp(-pair.nll), ..pair }) })
 }
 
 /// A model beside what a [`logits_file`] keeps of a reference: `log_probs` as the file's reader gives them. Entries at
@@ -143,7 +143,7 @@ pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Resul
 ///
 /// # Errors
 /// A number that is not finite, a target out of range, rows of different lengths.
-pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<Row, Unscorable> {
+pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     same_length(log_probs, logits)?;
     let (p_target, q_target) = (at(log_probs, target)?, at(logits, target)?);
     let ((_, p_top), (q_max, q_top)) = (math::peak(log_probs)?, math::peak(logits)?);
@@ -155,16 +155,16 @@ pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<
         same_top: p_top == q_top,
         dp: math::exp(-nll) - math::exp(p_target),
     };
-    Ok(Row { nll, pair: Some(pair) })
+    Ok(TokenScore { nll, pair: Some(pair) })
 }
 
-fn at(row: &[f32], target: usize) -> Result<f64, Unscorable> {
-    row.get(target).map(|&x| f64::from(x)).ok_or(Unscorable::Container { target, vocab: row.len() })
+fn at(row: &[f32], target: usize) -> Result<f64, ScoreError> {
+    row.get(target).map(|&x| f64::from(x)).ok_or(ScoreError::OutOfVocabulary { target, vocab: row.len() })
 }
 
-fn same_length(reference: &[f32], candidate: &[f32]) -> Result<(), Unscorable> {
+fn same_length(reference: &[f32], candidate: &[f32]) -> Result<(), ScoreError> {
     let (reference, candidate) = (reference.len(), candidate.len());
-    if reference == candidate { Ok(()) } else { Err(Unscorable::Lengths { reference, candidate }) }
+    if reference == candidate { Ok(()) } else { Err(ScoreError::LengthMismatch { reference, candidate }) }
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::math::exp;
 use super::stats::{Estimate, covariance_of_means, quantile, sorted};
-use super::{Pair, Row};
+use super::{Pair, TokenScore};
 
 /// The rows of a text, chunk by chunk. Chunks are what resampling draws: tokens of one chunk are not independent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scores {
-    rows: Vec<Row>,
+    rows: Vec<TokenScore>,
     /// The row after each chunk's last one.
     ends: Vec<usize>,
 }
@@ -21,7 +21,7 @@ impl Scores {
     }
 
     /// Adds the rows of the next chunk. A chunk without rows is left out.
-    pub fn push_chunk(&mut self, rows: impl IntoIterator<Item = Row>) {
+    pub fn push_chunk(&mut self, rows: impl IntoIterator<Item = TokenScore>) {
         let before = self.rows.len();
         self.rows.extend(rows);
         if self.rows.len() > before {
@@ -30,12 +30,12 @@ impl Scores {
     }
 
     /// All rows, in the order of the text.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[TokenScore] {
         &self.rows
     }
 
     /// The rows of each chunk.
-    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[Row]> {
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[TokenScore]> {
         self.ends.iter().enumerate().map(|(i, &end)| {
             let start = if i == 0 { 0 } else { self.ends[i - 1] };
             &self.rows[start..end]
@@ -147,7 +147,7 @@ pub struct Dp {
 }
 
 impl Against {
-    fn of(nll: Estimate, rows: &[Row], pairs: &[Pair]) -> Self {
+    fn of(nll: Estimate, rows: &[TokenScore], pairs: &[Pair]) -> Self {
         let reference = Estimate::mean(pairs.iter().map(|p| p.nll));
         let covariance = covariance_of_means(rows.iter().zip(pairs).map(|(r, p)| (r.nll, p.nll)));
         // The error of a·x − b·y for the means x and y of the two log-likelihoods; rounding may leave −0.
@@ -247,7 +247,7 @@ pub(super) mod tests {
                 let (a, b) = (random.below(1000) as f64 / 250.0, random.below(1000) as f64 / 1000.0);
                 let kld = scale * level * b * b;
                 let pair = Pair { nll: a, kld, same_top: b < 0.9, dp: scale * (b - 0.5) };
-                Row { nll: a + scale * (b - 0.4), pair: Some(pair) }
+                TokenScore { nll: a + scale * (b - 0.4), pair: Some(pair) }
             }));
         }
         scores
@@ -258,8 +258,8 @@ pub(super) mod tests {
         let mut scores = Scores::new();
         scores.push_chunk([]);
         scores.push_chunk([
-            Row { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) },
-            Row { nll: 3.0, pair: Some(Pair { nll: 2.0, kld: 0.5, same_top: false, dp: -0.2 }) },
+            TokenScore { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) },
+            TokenScore { nll: 3.0, pair: Some(Pair { nll: 2.0, kld: 0.5, same_top: false, dp: -0.2 }) },
         ]);
         let s = scores.summary().unwrap();
         assert_eq!((s.tokens, s.chunks, s.nll), (2, 1, Estimate { value: 2.0, error: Some(1.0) }));
@@ -287,7 +287,7 @@ pub(super) mod tests {
     fn one_token_and_none_have_no_errors() {
         assert_eq!(Scores::new().summary(), None);
         let mut scores = Scores::new();
-        scores.push_chunk([Row { nll: 2.0, pair: None }]);
+        scores.push_chunk([TokenScore { nll: 2.0, pair: None }]);
         let s = scores.summary().unwrap();
         assert_eq!((s.perplexity.error, s.against), (None, None));
         scores.push_chunk(made_up(1, 1, 0.1).rows().to_vec());
@@ -300,7 +300,7 @@ pub(super) mod tests {
         let mut scores = Scores::new();
         scores.push_chunk(made_up(1, 50, 0.0).rows().iter().map(|r| {
             let pair = r.pair.unwrap();
-            Row { nll: pair.nll, pair: Some(Pair { kld: 0.0, same_top: true, dp: 0.0, ..pair }) }
+            TokenScore { nll: pair.nll, pair: Some(Pair { kld: 0.0, same_top: true, dp: 0.0, ..pair }) }
         }));
         let a = scores.summary().unwrap().against.unwrap();
         let nothing = Estimate { value: 0.0, error: Some(0.0) };

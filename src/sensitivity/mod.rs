@@ -6,7 +6,7 @@
 //! runs a text through the model with that one matrix replaced, and reads the divergence; and it computes the error of the
 //! outputs for every type. [`quick`] guesses both by what matrices usually are like.
 
-mod ends;
+mod divergence;
 mod file;
 pub mod measure;
 pub mod quick;
@@ -167,7 +167,7 @@ impl Measuring<'_> {
     pub fn run(&self, source: &Source, chunks: &Chunks, watcher: &dyn Watcher) -> Result<Sensitivity> {
         let network = Network::new(source, Options { exact: true, isa: None })?;
         let scratch = Scratch { memory: self.limits.memory, folder: self.folder.to_path_buf() };
-        let wanted = measure::Wanted {
+        let settings = measure::Settings {
             types: self.types,
             probes: self.probes,
             importance: self.importance,
@@ -176,8 +176,8 @@ impl Measuring<'_> {
         // The output matrix counts as a layer.
         let layers = network.depth() + 1;
         watcher.layers(0, layers);
-        let tick = |done| watcher.layers(done, layers);
-        self.limits.pool()?.install(|| measure::measure(&network, chunks, wanted, &scratch, tick))
+        let on_layer = |done| watcher.layers(done, layers);
+        self.limits.pool()?.install(|| measure::measure(&network, chunks, settings, &scratch, on_layer))
     }
 }
 

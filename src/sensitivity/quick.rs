@@ -1,7 +1,7 @@
 //! Sensitivities guessed without looking at weights or texts: what matrices of a kind usually are like.
 //!
 //! The figures are those of a small model that was measured (`ggufkit sensitivity`, docs/fitting.md), with values and the
-//! way down raised towards what is known of models of 7 billion weights, where they are said to be the most sensitive
+//! variant down raised towards what is known of models of 7 billion weights, where they are said to be the most sensitive
 //! (llama.cpp, issue 1256). They put types in a sensible order; their sum is no more than an order of magnitude.
 
 use formats::block::{DType, TYPES};
@@ -15,7 +15,7 @@ use crate::scheme::{Role, role};
 use crate::source::Source;
 
 /// What errors cost by kind: nats for an error as large as the outputs; and the error in [`DType::Q4_K`].
-fn kind(role: Role) -> (f64, f64) {
+fn typical_cost(role: Role) -> (f64, f64) {
     match role {
         Role::Output => (2.85, 0.0014),
         Role::Embedding => (0.14, 0.0055),
@@ -31,7 +31,7 @@ fn kind(role: Role) -> (f64, f64) {
 }
 
 /// How much more sensitive a layer is than those in the middle.
-fn place(role: Role, layer: u64, layers: u64) -> f64 {
+fn layer_factor(role: Role, layer: u64, layers: u64) -> f64 {
     let end = layer < layers.div_ceil(8) || layer.saturating_add(layers.div_ceil(8)) >= layers;
     match role {
         Role::FfnDown if layer < 2 => 3.0,
@@ -56,8 +56,8 @@ pub fn guess(source: &Source) -> Result<Sensitivity> {
             Role::Embedding if tied => Role::Output,
             role => role,
         };
-        let (coefficient, error) = kind(role);
-        let coefficient = coefficient * layer(t).map_or(1.0, |l| place(role, l, layers));
+        let (coefficient, error) = typical_cost(role);
+        let coefficient = coefficient * layer(t).map_or(1.0, |l| layer_factor(role, l, layers));
         Matrix {
             name: t.name.clone(),
             shape: t.shape.clone(),

@@ -169,18 +169,18 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     let (code, why) = refused(&["--size", "300K"]);
     assert_eq!(code, 1);
     assert!(
-        why.contains("300.00 KiB is too little: the smallest file is 1.") && why.contains("hint"),
+        why.contains("300.00 KiB is too little: the smallest possible is 1.") && why.contains("hint"),
         "{why}"
     );
     // Smaller types are there, if it is known which weights count.
     assert!(why.contains("--imatrix FILE or --calibration TEXT"), "{why}");
     let (_, why) = refused(&["--size", "300K", "--types", "q2_k,f16"]);
-    assert!(why.contains("smaller types in --types"), "{why}");
+    assert!(why.contains("smaller types (--types)"), "{why}");
     let (code, why) = refused(&["--bits-per-weight", "1.2"]);
-    assert!(code == 1 && why.contains("the least is 2."), "{why}");
+    assert!(code == 1 && why.contains("the smallest possible is 2."), "{why}");
     let (code, why) = refused(&["--fit", "560M"]);
     assert_eq!(code, 1);
-    for part in ["for the system", "the smallest that can be run needs", "--fit 0.8G or more", "--reserve"] {
+    for part in ["for the system", "the smallest choice needs", "--fit 0.8G or more", "--reserve"] {
         assert!(why.contains(part), "{part}: {why}");
     }
     let (_, why) = refused(&["--fit", "560M", "--kv", "f16", "--runtime", "ggufkit"]);
@@ -190,7 +190,7 @@ fn impossible_wishes_are_told_what_would_be_possible() {
         (&["--fit", "8G", "--size", "1G"], "cannot be used with"),
         (&["--type", "q4_k", "--types", "q4_k"], "--types needs a size budget"),
         (&["--size", "3M", "--context", "64"], "--fit"),
-        (&["--fit", "8G", "--context", "100000"], "the model was made for 256 tokens"),
+        (&["--fit", "8G", "--context", "100000"], "the model's context length is 256 tokens"),
         (&["--size", "3M", "--types", "nvfp4"], "--types cannot contain nvfp4"),
         (&["--size", "3M", "--types", "q9"], "q9"),
         (&["--type", "q4_k", "--price", "q4_k=2"], "--price needs a size budget"),
@@ -318,13 +318,13 @@ fn broken_sensitivities_are_told() {
     for (from, to, says) in [
         ("ggufkit sensitivity 1", "ggufkit sensitivity 9", "its format is"),
         ("\"q8_0\":", "\"q9_9\":", "is no"),
-        ("\"q4_0\":", "\"q4_0\": \"x\", \"q5_0\":", "is no number"),
+        ("\"q4_0\":", "\"q4_0\": \"x\", \"q5_0\":", "is not a number"),
         ("\"kld\":", "\"kld\": 1, \"more\":", "unknown field"),
-        ("\"cache\": {", "\"cache\": {\"f32\": 1e9,", "is no loss"),
+        ("\"cache\": {", "\"cache\": {\"f32\": 1e9,", "is not a KL divergence or error"),
         (
             "blk.0.attn_q.weight",
             "blk.0.attn_x.weight",
-            "nothing is known of what errors in blk.0.attn_q.weight cost",
+            "blk.0.attn_q.weight: its sensitivity to quantization errors is not known",
         ),
     ] {
         let why = refused(&good.replacen(from, to, if from == "blk.0.attn_q.weight" { 1 } else { 2 }));

@@ -1,12 +1,12 @@
-//! The end of every way through a model: the output matrix, and the divergence there.
+//! The end of every variant through a model: the output matrix, and the divergence there.
 
 use formats::block::{DType, Encode};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::measure::{Changed, HeldOutLoss, JUDGED, Layer, Measuring, finite, rows_of};
+use super::measure::{Change, Layer, Measurement, OutputError, SAMPLED_TOKENS, finite, rows_of};
 use super::{Matrix, Probe};
-use crate::calibrate::importance::Squares;
+use crate::calibrate::importance::SquareSums;
 use crate::error::Result;
 use crate::runner::KvType;
 use crate::runner::layerwise::{Tap, dense};
@@ -19,7 +19,7 @@ const LOGITS: usize = 128;
 
 /// What came of it all, in nats.
 #[derive(Default)]
-pub struct Ends {
+pub struct Divergences {
     /// Of matrices, by index and probe.
     pub matrices: Vec<((usize, usize), f64)>,
     /// Of kinds of cache.
@@ -30,35 +30,35 @@ pub struct Ends {
 struct Output<'a> {
     /// Its index, and the probe's.
     of: (usize, usize),
-    /// The way that begins with it, where it is the embedding too.
-    way: Option<usize>,
+    /// The variant that begins with it, where it is the embedding too.
+    variant: Option<usize>,
     made: Stored<'a>,
 }
 
-impl Measuring<'_> {
-    /// The output matrix, and the divergence at the end of every way: of matrices by index and probe, and of caches.
-    pub fn end(&mut self) -> Result<Ends> {
+impl Measurement<'_> {
+    /// The output matrix, and the divergence at the end of every variant: of matrices by index and probe, and of caches.
+    pub fn end(&mut self) -> Result<Divergences> {
         let network = self.network;
         let n = network.config.hidden as usize;
         let output = network.logits_matrix();
         let mut inputs = Vec::new();
-        let every = self.chunks.count().div_ceil(JUDGED);
-        let mut squares = Squares::new(n);
+        let every = self.chunks.token_count().div_ceil(SAMPLED_TOKENS);
+        let mut squares = SquareSums::new(n);
         for (first, lens) in self.batches() {
-            let x = network.output_input(&self.ways[0].x.read(first, lens.iter().sum())?);
+            let x = network.output_input(&self.variants[0].x.read(first, lens.iter().sum())?);
             squares.add(&x);
             inputs.extend(x.chunks_exact(n).step_by(every).flatten());
         }
         let tied = network.embedding_shape().is_none();
-        let known = self.known(&output.name, n as u64)?;
+        let known = self.given_importance(&output.name, n as u64)?;
         // An embedding that is the output too has importances in neither sense, where none were measured.
-        let importance = known.or_else(|| (!tied).then(|| squares.means()));
-        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
+        let importance = known.or_else(|| (!tied).then(|| squares.mean_squares()));
+        let how = Encode { importance: importance.as_deref(), ..self.settings.how };
         let index = self.found.len();
         let weights = decoded(output, &rows_of(output.rows));
         finite(&output.name, &weights, n)?;
-        let judge = HeldOutLoss { isa: network.isa, cols: n, weights, inputs: &inputs };
-        let found = judge.all(self.types(n as u64), &how);
+        let output_error = OutputError { isa: network.isa, cols: n, weights, inputs: &inputs };
+        let found = output_error.all(self.types(n as u64), &how);
         let errors = found.iter().map(|e| (e.0, e.2)).collect();
         let mut matrix = Matrix {
             name: output.name.clone(),
@@ -74,35 +74,35 @@ impl Measuring<'_> {
             let bytes = encoded(output, dtype, &how);
             let made = network.exact(&output.name, dtype, bytes, (output.rows, n));
             // Where the embedding serves, the text begins with other vectors too.
-            let mut way = None;
+            let mut variant = None;
             if tied {
                 let tokens = self.tokens();
-                self.way(Changed::Nothing, |first, count| {
+                self.add_variant(Change::None, |first, count| {
                     let mut x = vec![0f32; count * n];
                     x.par_chunks_exact_mut(n)
                         .zip(&tokens[first..first + count])
                         .for_each(|(x, &t)| made.decode(t as usize, x));
                     Ok(x)
                 })?;
-                way = Some(self.ways.len() - 1);
+                variant = Some(self.variants.len() - 1);
             }
-            outputs.push(Output { of: (index, p), way, made });
+            outputs.push(Output { of: (index, p), variant, made });
         }
         if tied {
-            let ways: Vec<usize> = outputs.iter().filter_map(|o| o.way).collect();
+            let variants: Vec<usize> = outputs.iter().filter_map(|o| o.variant).collect();
             for layer in 0..network.depth() {
                 let weights: Layer = Tap::ALL.map(|tap| dense(network, layer, tap));
-                ways.iter().try_for_each(|&way| self.advance(way, layer, &weights))?;
+                variants.iter().try_for_each(|&variant| self.advance(variant, layer, &weights))?;
             }
         }
         self.found.push(matrix);
         self.divergences(output, &outputs)
     }
 
-    fn divergences(&self, output: &Stored, outputs: &[Output]) -> Result<Ends> {
+    fn divergences(&self, output: &Stored, outputs: &[Output]) -> Result<Divergences> {
         let (network, tokens) = (self.network, self.tokens());
         let (n, context) = (network.config.hidden as usize, self.chunks.context());
-        let mut sums = vec![0f64; self.ways.len()];
+        let mut sums = vec![0f64; self.variants.len()];
         let mut own = vec![0f64; outputs.len()];
         let mut count = 0usize;
         for chunk in 0..self.chunks.tokens.len() {
@@ -110,8 +110,8 @@ impl Measuring<'_> {
             for part in positions.chunks(LOGITS) {
                 count += part.len();
                 let targets: Vec<usize> = part.iter().map(|&i| tokens[i + 1] as usize).collect();
-                let logits = |way: usize, matrix: &Stored| -> Result<Vec<f32>> {
-                    let x = self.ways[way].x.read(part[0], part.len())?;
+                let logits = |variant: usize, matrix: &Stored| -> Result<Vec<f32>> {
+                    let x = self.variants[variant].x.read(part[0], part.len())?;
                     debug_assert_eq!(x.len(), part.len() * n);
                     Ok(network.logits(matrix, &network.output_input(&x)))
                 };
@@ -130,23 +130,25 @@ impl Measuring<'_> {
                     }
                     Ok(sum)
                 };
-                for (way, sum) in self.ways.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s)) {
-                    if !matches!(self.ways[way].what, Changed::Nothing) {
-                        *sum += against(&logits(way, output)?)?;
+                for (variant, sum) in
+                    self.variants.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s))
+                {
+                    if !matches!(self.variants[variant].what, Change::None) {
+                        *sum += against(&logits(variant, output)?)?;
                     }
                 }
                 for (output, sum) in outputs.iter().zip(&mut own) {
-                    *sum += against(&logits(output.way.unwrap_or(0), &output.made)?)?;
+                    *sum += against(&logits(output.variant.unwrap_or(0), &output.made)?)?;
                 }
             }
         }
         let per = 1.0 / count.max(1) as f64;
-        let mut found = Ends::default();
-        for (way, sum) in self.ways.iter().zip(sums) {
-            match way.what {
-                Changed::Nothing => {}
-                Changed::Matrix(matrix, probe) => found.matrices.push(((matrix, probe), sum * per)),
-                Changed::Cache(kind) => found.caches.push((kind, (sum * per).max(0.0))),
+        let mut found = Divergences::default();
+        for (variant, sum) in self.variants.iter().zip(sums) {
+            match variant.what {
+                Change::None => {}
+                Change::Matrix(matrix, probe) => found.matrices.push(((matrix, probe), sum * per)),
+                Change::Cache(kind) => found.caches.push((kind, (sum * per).max(0.0))),
             }
         }
         found.matrices.extend(outputs.iter().zip(own).map(|(output, sum)| (output.of, sum * per)));
