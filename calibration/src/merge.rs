@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_counts_are_added_and_the_rest_is_said_of_both() {
+    fn merging_adds_sums_and_counts() {
         let mut a = statistics("a", &[("x", &[1.0, 2.0], &[4]), ("y", &[1.0], &[2])]);
         let b = statistics("b", &[("x", &[10.0, 0.0], &[1]), ("z", &[5.0], &[9])]);
         a.merge(&b).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_count_is_that_of_every_matrix() {
+    fn a_shared_count_applies_to_every_matrix() {
         let one = statistics("a", &[("x", &[1.0, 2.0, 3.0, 4.0], &[5])]);
         let each = statistics("b", &[("x", &[1.0, 1.0, 9.0, 9.0], &[2, 0])]);
         for (mut a, b) in [(one.clone(), &each), (each.clone(), &one)] {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_become_tokens_beside_tokens() {
+    fn merging_chunks_with_tokens_converts_chunks() {
         let tokens = statistics("t", &[("x", &[100.0], &[50])]);
         let mut chunks = statistics("c", &[("x", &[3.0], &[2])]);
         (chunks.unit, chunks.chunk_size) = (Unit::Chunks, None);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_said_with_both_files_and_nothing_is_changed() {
+    fn merge_errors_name_both_files_and_change_nothing() {
         let whole = statistics("a", &[("x", &[1.0; 6], &[1, 1]), ("w", &[f32::MAX], &[1])]);
         let fails = |entries: &[(&str, &[f32], &[u64])]| {
             let mut a = whole.clone();
@@ -217,7 +217,7 @@ mod tests {
     proptest! {
         /// Squares that are whole numbers add up without rounding, wherever they are cut in two.
         #[test]
-        fn halves_make_the_whole(
+        fn merging_two_halves_gives_the_whole(
             tokens in proptest::collection::vec((0..3usize, proptest::collection::vec(0..60u16, 4)), 1..40),
             cut in 0..40usize,
         ) {

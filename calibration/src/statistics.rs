@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_is_said_with_both_numbers() {
+    fn size_mismatches_name_both_sizes() {
         let s = statistics(vec![1.0; 12], 3);
         assert!(s.importance("b", &[4, 12]).unwrap().is_none());
         assert!(s.importance("a", &[12]).unwrap().is_some());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_what_a_file_can_hold() {
+    fn entries_are_validated() {
         let valid = |sums: &[f32], counts: &[u64]| Entry::new(sums.to_vec(), counts.to_vec()).is_some();
         assert!(valid(&[1.0, 0.0, 3.0, 4.0], &[0, 7]));
         assert!(!valid(&[], &[]) && !valid(&[], &[1]) && !valid(&[1.0], &[]) && !valid(&[1.0; 3], &[1, 1]));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_become_tokens_and_means_stay() {
+    fn converting_chunks_to_tokens_keeps_means() {
         let mut s = statistics(vec![1.0, 2.0, 5.0, 0.0], 2);
         assert!(matches!(s.in_tokens(), Cow::Borrowed(_)));
         s.unit = Unit::Chunks;

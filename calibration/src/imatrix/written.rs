@@ -1,4 +1,4 @@
-//! What is written: read again, and held against llama-imatrix's own files where they are at hand.
+//! Written files: read again, and compared with files of llama-imatrix if these are available.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ fn statistics(entries: Vec<(String, Entry)>, chunks: Option<u64>, chunk_size: Op
     }
 }
 
-/// One of llama.cpp's own files, which are beside the repository or where `GGUFKIT_SHARED` says.
+/// A file of llama-imatrix, in the folder that `GGUFKIT_SHARED` names. Without it, the test is skipped.
 fn real(name: &str) -> Option<Vec<u8>> {
     let shared = std::env::var_os("GGUFKIT_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")), PathBuf::from);
@@ -47,7 +47,7 @@ fn llama_imatrixs_file_is_written_byte_for_byte() {
 }
 
 #[test]
-fn a_dat_becomes_the_gguf_that_llama_imatrix_makes_of_it() {
+fn a_dat_converts_to_the_gguf_of_llama_imatrix() {
     let (Some(old), Some(new)) = (real(OLD), real(NEW)) else { return };
     let (old, twin) = (read(OLD, &old).unwrap(), read(NEW, &new).unwrap());
     assert_eq!((old.unit, old.chunks, old.chunk_size), (Unit::Chunks, Some(365), None));
@@ -62,7 +62,7 @@ fn a_dat_becomes_the_gguf_that_llama_imatrix_makes_of_it() {
 }
 
 #[test]
-fn a_dat_keeps_its_numbers() {
+fn a_dat_round_trip_keeps_every_bit() {
     let (Some(old), Some(new)) = (real(OLD), real(NEW)) else { return };
     let statistics = read(OLD, &old).unwrap();
     let written = legacy::write(&statistics).unwrap();
@@ -97,7 +97,7 @@ fn a_real_file_merged_with_itself_has_the_same_means() {
 }
 
 #[test]
-fn what_no_reader_would_take_is_not_written() {
+fn statistics_that_readers_refuse_are_not_written() {
     let entry = |name: &str, count| (name.to_string(), Entry::new(vec![1.0], vec![count]).unwrap());
     let both = |s: &Statistics| [write(s), legacy::write(s)].map(|r| r.unwrap_err().to_string());
     let why = |why: &str| format!("x: cannot be written: {why}");
@@ -116,7 +116,7 @@ fn what_no_reader_would_take_is_not_written() {
         legacy::write(&s).unwrap_err().to_string(),
         why("the number of chunks is 2147483648, expected at most 2147483647 in a .dat")
     );
-    // What was never measured is kept where counts are.
+    // Matrices that were not measured are kept in files with counts.
     let s = statistics(vec![entry("a", 0)], None, None);
     assert_eq!(read("x", &write(&s).unwrap()).unwrap().entries, s.entries);
     assert_eq!(legacy::write(&s).unwrap_err().to_string(), nothing);
@@ -150,7 +150,7 @@ fn any_statistics() -> impl Strategy<Value = Statistics> {
 
 proptest! {
     #[test]
-    fn a_gguf_gives_back_what_was_written(s in any_statistics()) {
+    fn a_gguf_round_trip_keeps_everything(s in any_statistics()) {
         let bytes = write(&s).unwrap();
         let mut again = read("x", &bytes).unwrap();
         prop_assert_eq!(write(&again).unwrap(), bytes);
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn a_dat_gives_back_means_and_chunks(s in any_statistics()) {
+    fn a_dat_round_trip_keeps_means_and_chunks(s in any_statistics()) {
         let measured: Vec<_> = s.entries.iter().filter(|(_, e)| e.counts().iter().any(|&n| n > 0)).collect();
         prop_assume!(!measured.is_empty());
         let again = read("x", &legacy::write(&s).unwrap()).unwrap();
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_to_what_was_written_is_an_error_or_other_numbers(
+    fn damage_to_written_files_never_panics(
         s in any_statistics(),
         old in proptest::bool::ANY,
         changes in proptest::collection::vec((0usize..1 << 16, 0u8..=255), 1..6),
@@ -208,7 +208,7 @@ proptest! {
         let cut = cut % bytes.len();
         for bytes in [&bytes[..], &bytes[..cut]] {
             let Ok(mut s) = read("x", bytes) else { continue };
-            // Whatever it says now, nothing that is done with it panics.
+            // Whatever it contains now, nothing that is done with it panics.
             let _ = (s.summaries(), s.warnings(FEW_TOKENS), write(&s), legacy::write(&s), s.merge(&s.clone()));
         }
     }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_three_is_found_and_is_no_number() {
+    fn invalid_codes_are_found_and_decode_to_nan() {
         for at in [0, 31, 32, 64, 95, 127, 128, 200, 255] {
             let mut codes = packed(&[0; 256]);
             let (block, within) = (at / 128, at % 128);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn other_weights_are_refused_with_their_place() {
+    fn other_weights_are_refused_with_their_index() {
         let mut x = [0.5f32; 256];
         let mut codes = [0; 64];
         encode(&x, 0.5, &mut codes).unwrap();
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn codes_come_back(
+        fn codes_round_trip(
             trits in prop::collection::vec(-1i8..=1, 128 * 3),
             scale in prop::num::f32::POSITIVE | prop::num::f32::NORMAL,
             range in (0usize..384, 0usize..384),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::container::{self, gguf};
 
-/// A file of the shared test data, or a message that it is not there.
+/// A file of the test data. Without it, the test is skipped with a message.
 fn shared(name: &str) -> Option<Vec<u8>> {
     let path = format!("{}/{name}", concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data"));
     let bytes = std::fs::read(path).ok();
