@@ -53,5 +53,7 @@ pub mod container;
 pub mod error;
 pub mod metadata;
 pub mod model;
+#[cfg(test)]
+mod published;
 
 pub use error::{Error, Fault, Result};

@@ -1,4 +1,4 @@
-//! Written files: read again, and compared with files of llama-imatrix if these are available.
+//! Written files: read again, and compared with files of llama-imatrix.
 
 use std::path::PathBuf;
 
@@ -23,32 +23,31 @@ fn statistics(entries: Vec<(String, Entry)>, chunks: Option<u64>, chunk_size: Op
     }
 }
 
-/// A file of llama-imatrix, in the folder that `GGUFKIT_SHARED` names. Without it, the test is skipped.
-fn real(name: &str) -> Option<Vec<u8>> {
+/// A file of llama-imatrix, from the folder of published files: beside the repository, or where `GGUFKIT_SHARED` says.
+fn real(name: &str) -> Vec<u8> {
     let shared = std::env::var_os("GGUFKIT_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")), PathBuf::from);
     let path = shared.join("data/imatrix").join(name);
-    let read = std::fs::read(&path).ok();
-    if read.is_none() {
-        println!("skipped: there is no {}", path.display());
-    }
-    read
+    std::fs::read(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}: see CONTRIBUTING.md, or set GGUFKIT_SHARED", path.display()))
 }
 
 const OLD: &str = "tinyllama-1.1b.imatrix.dat";
 const NEW: &str = "derived-tinyllama-1.1b.imatrix.gguf";
 
 #[test]
-fn llama_imatrixs_file_is_written_byte_for_byte() {
-    let Some(bytes) = real(NEW) else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn a_published_gguf_is_written_byte_for_byte() {
+    let bytes = real(NEW);
     let statistics = read(NEW, &bytes).unwrap();
     assert_eq!(statistics.entries.len(), 154);
     assert!(write(&statistics).unwrap() == bytes);
 }
 
 #[test]
-fn a_dat_converts_to_the_gguf_of_llama_imatrix() {
-    let (Some(old), Some(new)) = (real(OLD), real(NEW)) else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn a_published_dat_becomes_the_gguf_that_llama_imatrix_makes_of_it() {
+    let (old, new) = (real(OLD), real(NEW));
     let (old, twin) = (read(OLD, &old).unwrap(), read(NEW, &new).unwrap());
     assert_eq!((old.unit, old.chunks, old.chunk_size), (Unit::Chunks, Some(365), None));
     assert_eq!((twin.unit, twin.chunks, twin.chunk_size), (Unit::Tokens, Some(365), Some(512)));
@@ -62,8 +61,9 @@ fn a_dat_converts_to_the_gguf_of_llama_imatrix() {
 }
 
 #[test]
-fn a_dat_round_trip_keeps_every_bit() {
-    let (Some(old), Some(new)) = (real(OLD), real(NEW)) else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn a_published_dat_keeps_its_numbers() {
+    let (old, new) = (real(OLD), real(NEW));
     let statistics = read(OLD, &old).unwrap();
     let written = legacy::write(&statistics).unwrap();
     // llama.cpp of its day wrote entries in the order of a hash table.
@@ -84,8 +84,9 @@ fn a_dat_round_trip_keeps_every_bit() {
 }
 
 #[test]
-fn a_real_file_merged_with_itself_has_the_same_means() {
-    let Some(bytes) = real(NEW) else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn a_published_file_merged_with_itself_has_the_same_means() {
+    let bytes = real(NEW);
     let once = read(NEW, &bytes).unwrap();
     let mut twice = once.clone();
     twice.merge(&once).unwrap();

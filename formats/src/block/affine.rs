@@ -139,23 +139,24 @@ fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WE
     }
     let unit = unit(peak);
     let mut groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
-    let mut negated = false;
-    if mostly_positive(&groups) {
-        negated = true;
-        negate(&mut groups);
-    }
-    let mut found = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
-    if effort == Effort::Thorough {
-        negate(&mut groups);
-        let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
-        if other.error < found.error {
-            (found, negated) = (other, !negated);
-        } else {
+    // The search is called once, in a loop: with every further call, all of it would be compiled again.
+    let mut negated = mostly_positive(&groups);
+    let (mut found, mut best_negated) = (Candidate::<H>::NONE, negated);
+    for side in 0..if effort == Effort::Thorough { 2 } else { 1 } {
+        if negated || side == 1 {
             negate(&mut groups);
         }
+        negated ^= side == 1;
+        let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
+        if side == 0 || other.error < found.error {
+            (found, best_negated) = (other, negated);
+        }
+    }
+    if best_negated != negated {
+        negate(&mut groups);
     }
     found.write::<S, N, G, WEIGHTED>(&mut out, &groups, unit);
-    if negated {
+    if best_negated {
         (out.d, out.dmin) = (-out.d, 0.0 - out.dmin);
     }
     out
@@ -238,39 +239,55 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
         }
     }
     let starts = common(&scales, &weight, S::TOP_SCALES, (0.0, S::MAX_SCALE), unit);
-    let mut best = Candidate { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+    let mut best = Candidate::<H>::NONE;
     // The first by the proxy is rarely the best: all three are refined a little, and the best ones fully.
     let mut at = [best; 3];
-    let count = match effort {
-        Effort::Fast => {
-            at[0] = round_to_integers::<S, H>(&free, &sums, starts[0], unit);
-            1
-        }
-        Effort::Normal if !many => 1,
-        Effort::Normal => 2,
-        Effort::Thorough => 3,
+    let (short, count) = match effort {
+        Effort::Fast => (1, 1),
+        Effort::Normal if !many => (3, 1),
+        Effort::Normal => (3, 2),
+        Effort::Thorough => (3, 3),
     };
-    if effort > Effort::Fast {
-        for (at, d) in at.iter_mut().zip(starts) {
-            *at = round_to_integers::<S, H>(&free, &sums, d, unit);
-            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, [1, 0]);
-        }
-        at.sort_by(|a, b| a.error.total_cmp(&b.error));
-    }
-    for mut at in at.into_iter().take(count) {
-        at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[0]);
-        best = if at.error < best.error { at } else { best };
-        for _ in 0..rounds {
-            let (d, dmin) = (at.d, at.dmin);
-            at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
-            if (d, dmin) == (at.d, at.dmin) {
-                break;
+    // First the short refinements, then the full ones, in one loop: each part is much code, compiled for every call.
+    for i in 0..short + count {
+        let is_short = i < short;
+        if is_short {
+            at[i] = round_to_integers::<S, H>(&free, &sums, starts[i], unit);
+            if effort == Effort::Fast {
+                continue;
             }
-            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, S::REACH[1]);
-            best = if at.error < best.error { at } else { best };
+        } else if i == short && short > 1 {
+            sort(&mut at);
+        }
+        let at = &mut at[if is_short { i } else { i - short }];
+        for round in 0..=if is_short { 0 } else { rounds } {
+            if round > 0 {
+                let (d, dmin) = (at.d, at.dmin);
+                at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
+                if (d, dmin) == (at.d, at.dmin) {
+                    break;
+                }
+            }
+            let reach = match (is_short, round) {
+                (true, _) => [1, 0],
+                (false, 0) => S::REACH[0],
+                (false, _) => S::REACH[1],
+            };
+            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, reach);
+            best = if !is_short && at.error < best.error { *at } else { best };
         }
     }
     best
+}
+
+/// Sorts candidates by their error, keeping the order of equal ones.
+#[inline(always)]
+fn sort<const H: usize>(at: &mut [Candidate<H>; 3]) {
+    for pass in [0, 1, 0] {
+        if at[pass + 1].error.total_cmp(&at[pass].error).is_lt() {
+            at.swap(pass, pass + 1);
+        }
+    }
 }
 
 /// The best scale and offset of each group by itself: levels from each of the starting points, then rounding and fitting
@@ -339,7 +356,7 @@ fn round_to_integers<S: Shape, const H: usize>(
     d: f32,
     unit: f32,
 ) -> Candidate<H> {
-    let mut at = Candidate { error: f32::INFINITY, d, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+    let mut at = Candidate { d, ..Candidate::<H>::NONE };
     let mut offsets = [ZERO; H];
     let mut most = 0.0f32;
     for h in 0..H {
@@ -366,6 +383,8 @@ fn round_to_integers<S: Shape, const H: usize>(
 }
 
 impl<const H: usize> Candidate<H> {
+    const NONE: Self = Self { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+
     /// Tries integers up to `reach` (scales, minimums) from the present ones, each with the nearest levels, and keeps the best.
     #[inline(always)]
     fn neighbours<S: Shape, const N: usize, const WEIGHTED: bool>(

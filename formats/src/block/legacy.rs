@@ -64,17 +64,27 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
         }
         return;
     }
-    let ((batches, x), (batch_bytes, bytes)) = (x.as_chunks::<BATCH>(), bytes.as_chunks_mut::<BATCH>());
-    for (x, bytes) in batches.iter().zip(batch_bytes) {
-        let d = fit_scales::<T::Survey, BATCH>(x, T::CODES, T::PLAIN, T::GRID, effort);
-        for b in 0..BATCH {
+    let mut padded = [[0.0; 32]; BATCH];
+    for (x, bytes) in x.chunks(BATCH).zip(bytes.chunks_mut(BATCH)) {
+        let batch = whole_batch(x, &mut padded);
+        let d = fit_scales::<T::Survey, BATCH>(batch, T::CODES, T::PLAIN, T::GRID, effort);
+        for b in 0..x.len() {
             T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
-    for (x, bytes) in x.iter().zip(bytes) {
-        let d = fit_scales::<T::Survey, 1>(&[*x], T::CODES, T::PLAIN, T::GRID, effort)[0];
-        T::pack(d, &T::CODES.round(x, d, 0.0), bytes);
+}
+
+/// A batch of blocks; the last one is filled up with copies of its first block, whose results nobody looks at. A second
+/// search for fewer blocks would be as much code again.
+#[inline(always)]
+fn whole_batch<'a>(x: &'a [[f32; 32]], padded: &'a mut [[f32; 32]; BATCH]) -> &'a [[f32; 32]; BATCH] {
+    if let Some(batch) = x.as_chunks::<BATCH>().0.first() {
+        return batch;
     }
+    for b in 0..BATCH {
+        padded[b] = x[if b < x.len() { b } else { 0 }];
+    }
+    padded
 }
 
 /// A type whose blocks are x = d · q + m, with codes from 0 to `HI`.
@@ -115,16 +125,12 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
         }
         return;
     }
-    let ((batches, x), (batch_bytes, bytes)) = (x.as_chunks::<BATCH>(), bytes.as_chunks_mut::<BATCH>());
-    for (x, bytes) in batches.iter().zip(batch_bytes) {
-        let (d, m) = fit_affines::<HI, BATCH>(x, effort);
-        for b in 0..BATCH {
+    let mut padded = [[0.0; 32]; BATCH];
+    for (x, bytes) in x.chunks(BATCH).zip(bytes.chunks_mut(BATCH)) {
+        let (d, m) = fit_affines::<HI, BATCH>(whole_batch(x, &mut padded), effort);
+        for b in 0..x.len() {
             finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
         }
-    }
-    for (x, bytes) in x.iter().zip(bytes) {
-        let ([d], [m]) = fit_affines::<HI, 1>(&[*x], effort);
-        finish_affine::<HI, B, T>(x, (d, m), bytes);
     }
 }
 

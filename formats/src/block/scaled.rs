@@ -133,20 +133,31 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
 ) -> Scaled<G> {
     let mut out = Scaled { d: 0.0, scales: [0; G], codes: [0; 256] };
     let peak = top(x);
+    // Weights below the smallest scale are stored as zeros.
+    let all_zero = peak <= HALF_MIN / 2.0;
     let unit = unit(peak);
-    if peak <= HALF_MIN / 2.0 {
-        write::<S, H, N, G, WEIGHTED>(
-            &mut out,
-            &side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
-            &[[0.0; LANES]; H],
-            1.0,
-        );
-        return out;
-    }
-    let groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
+    let groups = match all_zero {
+        true => side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
+        false => side_by_side::<H, N, WEIGHTED>(x, w, unit),
+    };
+    let (d, scales) = match all_zero {
+        true => (1.0, [[0.0; LANES]; H]),
+        false => search_scales::<S, H, N, WEIGHTED>(&groups, unit, effort),
+    };
+    out.d = if all_zero { 0.0 } else { d / unit };
+    write::<S, H, N, G, WEIGHTED>(&mut out, &groups, &scales, d);
+    out
+}
 
+/// The common scale (times `unit`) and the integer scales of the groups.
+#[inline(always)]
+fn search_scales<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
+    groups: &[Groups<N, WEIGHTED>; H],
+    unit: f32,
+    effort: Effort,
+) -> (f32, [Row; H]) {
     // The best scale of each group by itself.
-    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(&groups);
+    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(groups);
     let (mut s, mut weight) = ([[0.0; LANES]; H], [[0.0; LANES]; H]);
     for h in 0..H {
         let g = &groups[h];
@@ -175,27 +186,25 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
             Effort::Normal => 2,
             Effort::Thorough => 4,
         };
-        let mut error = neighbours::<S, H, N, WEIGHTED>(
-            &groups,
-            d,
-            &mut scales,
-            if rounds == 0 { 1 } else { S::REACH[0] },
-        );
-        keep(&mut best, error, d, &scales);
-        for _ in 0..rounds {
-            let fitted = refit::<S, H, N, WEIGHTED>(&groups, d, &scales, unit);
-            if fitted == d {
-                break;
+        for round in 0..=rounds {
+            if round > 0 {
+                let fitted = refit::<S, H, N, WEIGHTED>(groups, d, &scales, unit);
+                if fitted == d {
+                    break;
+                }
+                d = fitted;
             }
-            d = fitted;
-            error = neighbours::<S, H, N, WEIGHTED>(&groups, d, &mut scales, S::REACH[1]);
+            let reach = match round {
+                0 if rounds == 0 => 1,
+                0 => S::REACH[0],
+                _ => S::REACH[1],
+            };
+            let error = neighbours::<S, H, N, WEIGHTED>(groups, d, &mut scales, reach);
             keep(&mut best, error, d, &scales);
         }
     }
     let (_, d, scales) = best.expect("there is a start");
-    out.d = d / unit;
-    write::<S, H, N, G, WEIGHTED>(&mut out, &groups, &scales, d);
-    out
+    (d, scales)
 }
 
 #[inline(always)]

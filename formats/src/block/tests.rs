@@ -1,7 +1,6 @@
 //! All types against the reference library's vectors, and what holds for every type.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -60,16 +59,9 @@ fn coded() -> impl Iterator<Item = &'static Info> {
     TYPES.iter().filter(|t| t.dtype.decode(&[], &mut []).is_ok())
 }
 
-/// Test vectors of the reference library (ggml), in the folder that `GGUFKIT_SHARED` names. Without them, tests are skipped.
-fn vectors() -> Option<Vec<u8>> {
-    let shared = std::env::var_os("GGUFKIT_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")), PathBuf::from);
-    let path = shared.join("vectors/ggml_blocks.safetensors");
-    let read = std::fs::read(&path).ok();
-    if read.is_none() {
-        println!("skipped: there is no {}", path.display());
-    }
-    read
+/// Test vectors of the reference library (ggml).
+fn vectors() -> Vec<u8> {
+    crate::published::read("vectors/ggml_blocks.safetensors")
 }
 
 fn floats(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {
@@ -78,8 +70,9 @@ fn floats(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {
 }
 
 #[test]
-fn decoding_gives_the_reference_librarys_bits() {
-    let Some(file) = vectors() else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_vectors_decode_to_the_reference_librarys_bits() {
+    let file = vectors();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     for info in coded() {
         let name = info.name.to_uppercase();
@@ -97,8 +90,9 @@ fn decoding_gives_the_reference_librarys_bits() {
 }
 
 #[test]
-fn encoding_is_no_worse_than_the_reference_library_in_any_row() {
-    let Some(file) = vectors() else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_vectors_are_encoded_no_worse_than_by_the_reference_library_in_any_row() {
+    let file = vectors();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let input = floats(&tensors, "input").unwrap();
     let imatrix = floats(&tensors, "imatrix").unwrap();

@@ -290,10 +290,13 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         return code;
     }
 
-    let mut d = promising_scales::<D, L, 2, T>(&parabolas);
+    let mut d = [0.0; 2];
     let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
     let mut next = Code { ..code };
     for round in 0..plan.guesses + plan.trials {
+        let promising = promising_scales::<D, L, 2, T>(&parabolas);
+        // After the first round, the first is the value of d that was fitted to the points.
+        d = if round == 0 { promising } else { [d[0], promising[0]] };
         let mut trial = if round < plan.guesses {
             nearest_scales::<D, L, T>(d[0], &parabolas)
         } else {
@@ -307,7 +310,6 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         best = trial;
         std::mem::swap(&mut code, &mut next);
         d[0] = refit::<D, L, T>(&s, &code, &mut parabolas);
-        d[1] = promising_scales::<D, L, 1, T>(&parabolas)[0];
     }
     if best.cost >= energy {
         code.d = 0.0;

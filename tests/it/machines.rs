@@ -1,8 +1,6 @@
 //! `--for`, end to end: files as each machine's program reads them, and what that cannot use is refused.
 
-mod common;
-
-use common::{Dir, all_types, demo, fails, gguf, ok, run};
+use crate::common::{Dir, all_types, demo, fails, gguf, ok, run};
 
 /// The little bundled checkpoint with its vocabulary, for a machine.
 fn make(out: &str, machine: &str, more: &[&str]) -> String {

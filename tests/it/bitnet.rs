@@ -1,10 +1,8 @@
 //! bitnet.cpp's I2_S, end to end: made of every source that is ternary, of no other, run, and turned back.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
+use crate::common::{self, Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
 use formats::metadata::{Metadata, Value};
 
 const VOCAB: u64 = 1024;

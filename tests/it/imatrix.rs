@@ -1,10 +1,8 @@
 //! Importance, end to end: files of it come in by hand, and what they say reaches the bytes.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
+use crate::common::{Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
 use formats::metadata::{Array, Metadata, Value};
 
 /// A file of importances: names, matrices, and the mean squares of all columns.

@@ -1,8 +1,6 @@
 //! NVFP4 with a scale for each tensor, end to end.
 
-mod common;
-
-use common::{Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
+use crate::common::{Dir, Numbers, demo, fails, json, noise, ok, stored, weights, write_gguf};
 use formats::metadata::{Metadata, Value};
 
 const MATRICES: &str = r"(attn_(q|k|v|output)|ffn_(up|down|gate)(_exps)?)\.weight=nvfp4";

@@ -1,10 +1,8 @@
 //! The binary, end to end, on the bundled model: every command does its job.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{Dir, all_types, demo, fails, gguf, json, ok};
+use crate::common::{Dir, all_types, demo, fails, gguf, json, ok};
 use serde_json::Value;
 
 #[test]

@@ -1,11 +1,9 @@
 //! The binary on wrong usage, bad weights, odd names, and in the middle of which it is stopped.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Dir, demo, fails, gguf, json, ok, program, run};
+use crate::common::{Dir, demo, fails, gguf, json, ok, program, run};
 
 #[test]
 fn large_and_small_weights_are_measured_as_they_are() {

@@ -1,11 +1,9 @@
 //! `ggufkit calibrate`, end to end: what it measures on the bundled models, how it adds up, and what it refuses.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::{Dir, demo, fails, gguf, json, ok, program, stored};
 use calibration::{Statistics, imatrix};
-use common::{Dir, demo, fails, gguf, json, ok, program, stored};
 
 fn read(path: &str) -> Statistics {
     imatrix::read(path, &std::fs::read(path).unwrap()).unwrap()

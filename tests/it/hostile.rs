@@ -1,5 +1,5 @@
 //! Every reader against damaged files: an error that names the file, or a model; never a panic, never much memory
-//! beyond the file's own size, never long.
+//! beyond the file's own size, never long. Memory is counted for the whole process, so each test has one of its own.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use formats::container::{self, gguf, llama2c, safetensors};
 use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Input, Location, Model, Tensor};
 use peak_alloc::PeakAlloc;
+
+use crate::common::{alone, published};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -177,6 +179,9 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn damaged_files_are_errors_not_panics() {
+    if !alone("hostile::damaged_files_are_errors_not_panics") {
+        return;
+    }
     let files = own_files();
     for (i, (name, bytes)) in files.iter().enumerate() {
         assert!(try_it(name, bytes).is_some(), "{name} is sound");
@@ -184,31 +189,42 @@ fn damaged_files_are_errors_not_panics() {
     }
 }
 
-/// Files that other people's tools wrote, where they are at hand: every cut, every flipped bit, and 100,000 seeded
-/// flips and splices.
+/// Every cut, every flipped bit, and 100,000 seeded flips and splices with pieces of these and other files.
+fn every_damage(files: &[(String, Vec<u8>)], others: &[(String, Vec<u8>)]) {
+    let random = 100_000usize.div_ceil(files.len());
+    let all = [files, others].concat();
+    for (i, (name, bytes)) in files.iter().enumerate() {
+        let start = Instant::now();
+        torment(name, bytes, &all, 1, random, 1000 + i as u64);
+        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+}
+
 #[test]
-#[ignore = "minutes, in a release build"]
-fn every_damage_to_real_files_is_an_error_or_a_model() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+#[ignore = "slow"]
+fn every_damage_is_an_error_or_a_model() {
+    if alone("hostile::every_damage_is_an_error_or_a_model") {
+        every_damage(&own_files(), &[]);
+    }
+}
+
+/// Files that other people's tools wrote.
+#[test]
+#[ignore = "slow, and needs published files (see CONTRIBUTING.md)"]
+fn every_damage_to_published_files_is_an_error_or_a_model() {
+    if !alone("hostile::every_damage_to_published_files_is_an_error_or_a_model") {
+        return;
+    }
     let mut paths: Vec<PathBuf> = Vec::new();
     for folder in ["data/vintage", "data/stories260K", "data/llama2xs", "vectors"] {
-        let Ok(entries) = std::fs::read_dir(shared.join(folder)) else { continue };
-        paths.extend(entries.filter_map(|e| Some(e.ok()?.path())));
+        paths.extend(std::fs::read_dir(published(folder)).unwrap().map(|e| e.unwrap().path()));
     }
     paths.retain(|p| p.extension().is_some_and(|e| ["gguf", "bin", "safetensors"].iter().any(|x| e == *x)));
     paths.sort();
-    let mut files = own_files();
-    if paths.is_empty() {
-        eprintln!("skipped the real files: none beside the project");
-    }
-    files.extend(paths.iter().map(|p| {
+    assert!(paths.len() > 4, "{paths:?}");
+    let read = |p: &PathBuf| {
         let name = p.file_name().expect("a file has a name").to_string_lossy().into_owned();
         (name, std::fs::read(p).expect("readable"))
-    }));
-    let random = 100_000usize.div_ceil(files.len());
-    for (i, (name, bytes)) in files.iter().enumerate() {
-        let start = Instant::now();
-        torment(name, bytes, &files, 1, random, 1000 + i as u64);
-        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
-    }
+    };
+    every_damage(&paths.iter().map(read).collect::<Vec<_>>(), &own_files());
 }

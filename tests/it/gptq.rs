@@ -1,10 +1,8 @@
 //! Layer by layer, end to end: codes that make up for each other's errors, scales that move, and runs that go on.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Dir, demo, fails, json, ok, run, stored, weights};
+use crate::common::{self, Dir, demo, fails, json, ok, run, stored, weights};
 use serde_json::Value;
 
 /// A source, its result, a scheme, and the calibration text, cut short: the tests are to be quick.

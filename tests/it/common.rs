@@ -1,8 +1,6 @@
 //! What the end-to-end tests share: a folder, the program, the bundled model.
 
-#![allow(dead_code, missing_docs)] // each test binary uses a part
-
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -33,6 +31,16 @@ pub fn demo(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name).to_str().unwrap().to_string()
 }
 
+/// The path of a file or folder in the folder of published files, which is beside the repository or where
+/// `GGUFKIT_SHARED` says.
+pub fn published(name: &str) -> String {
+    let folder = std::env::var_os("GGUFKIT_SHARED").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
+    let path = folder.join(name);
+    assert!(path.exists(), "there is no {}: see CONTRIBUTING.md, or set GGUFKIT_SHARED", path.display());
+    path.to_str().unwrap().to_string()
+}
+
 pub fn program() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_ggufkit"));
     c.env_remove("GGUFKIT_ISA");
@@ -59,6 +67,25 @@ pub fn fails(args: &[&str]) -> (i32, String) {
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && !text.contains("panicked"), "{args:?}: {text}");
     (out.status.code().expect("no signal"), text)
+}
+
+/// Runs this test, whose path is `test`, again in a process of its own: for what other tests in the same process would
+/// disturb. True is said there, where the test does its work; here false, once it has passed there.
+pub fn alone(test: &str) -> bool {
+    const ALONE: &str = "GGUFKIT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let out = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{text}{errors}");
+    assert!(out.status.success(), "{test} failed in its own process: {errors}");
+    assert!(text.contains(" 1 passed; 0 failed;"), "{test} is no test: {text}");
+    false
 }
 
 /// The demo as f32 GGUF.

@@ -1,8 +1,6 @@
 //! Sizes, end to end: what errors cost is measured, types are chosen by it, and the file is what was asked for.
 
-mod common;
-
-use common::{Dir, demo, fails, gguf, json, ok};
+use crate::common::{Dir, demo, fails, gguf, json, ok};
 use serde_json::Value;
 
 const TYPES: &str = "q2_k,q3_k,q4_k,q6_k,f16";
