@@ -18,7 +18,7 @@ impl Statistics {
     ///   measured.
     /// * The texts are those of both, each once. The number of chunks is unknown if it is in either file; so is their size,
     ///   also, with a note, if the sizes differ.
-    /// * Keys of [`Statistics::more`] are kept if both have the same value: the hash of one text is not that of both.
+    /// * Keys of [`Statistics::metadata`] are kept if both have the same value: the hash of one text is not that of both.
     ///
     /// # Errors
     /// [`Fault::Unlike`] if an entry has different sizes in the two, [`Fault::Overflow`] if a sum is too large for f32. In both
@@ -56,17 +56,17 @@ impl Statistics {
         }
         sum.chunk_size = sum.chunk_size.filter(|_| sum.chunk_size == other.chunk_size);
         let mut both = Metadata::new();
-        for (key, value) in self.more.iter() {
-            if other.more.get(key) == Some(value) {
+        for (key, value) in self.metadata.iter() {
+            if other.metadata.get(key) == Some(value) {
                 both.set(key, value.clone());
             } else {
                 notes.push(format!("{}: {key} is left out, as it differs in {}", self.file, other.file));
             }
         }
-        for (key, _) in other.more.iter().filter(|(key, _)| self.more.get(key).is_none()) {
+        for (key, _) in other.metadata.iter().filter(|(key, _)| self.metadata.get(key).is_none()) {
             notes.push(format!("{}: {key} is left out, as it differs in {}", other.file, self.file));
         }
-        sum.more = both;
+        sum.metadata = both;
         for note in other.notes {
             if !notes.contains(&note) {
                 notes.push(note);
@@ -118,16 +118,16 @@ mod tests {
         let entry = |&(name, sums, counts): &(&str, &[f32], &[u64])| {
             (name.to_string(), Arc::new(Entry::new(sums.to_vec(), counts.to_vec()).unwrap()))
         };
-        let mut more = Metadata::new();
-        more.set(HASH, Value::text(file));
-        more.set("general.name", Value::text("m"));
+        let mut metadata = Metadata::new();
+        metadata.set(HASH, Value::text(file));
+        metadata.set("general.name", Value::text("m"));
         Statistics {
             file: file.into(),
             entries: entries.iter().map(entry).collect(),
             datasets: vec![file.into(), "both".into()],
             chunks: Some(3),
             chunk_size: Some(100),
-            more,
+            metadata,
             notes: vec!["a note".into()],
             ..Statistics::default()
         }
@@ -147,7 +147,7 @@ mod tests {
         is(&a, "z", &[5.0], &[9]);
         assert_eq!((a.file.as_str(), a.chunks, a.chunk_size), ("a", Some(6), Some(100)));
         assert_eq!(a.datasets, ["a", "both", "b"]);
-        assert_eq!(a.more.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
+        assert_eq!(a.metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
         assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, as it differs in b"]);
     }
 

@@ -28,7 +28,7 @@ pub struct Statistics {
     /// The number of tokens of a chunk, if known.
     pub chunk_size: Option<u64>,
     /// Other metadata, such as [`crate::imatrix::HASH`].
-    pub more: Metadata,
+    pub metadata: Metadata,
     /// What was corrected or converted, for people to read.
     pub notes: Vec<String>,
 }

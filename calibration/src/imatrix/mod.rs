@@ -23,7 +23,7 @@ use crate::statistics::{Entry, Statistics, Unit};
 
 pub use write::write;
 
-/// The key of a hash of the calibration text, in [`Statistics::more`].
+/// The key of a hash of the calibration text, in [`Statistics::metadata`].
 pub const HASH: &str = "ggufkit.calibration.hash";
 
 const SUMS: &str = ".in_sum2";
@@ -94,8 +94,8 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
             "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; all their columns get the same importance"
         ));
     }
-    let mut more = model.metadata.clone();
-    OWN_KEYS.iter().for_each(|key| drop(more.remove(key)));
+    let mut metadata = model.metadata.clone();
+    OWN_KEYS.iter().for_each(|key| drop(metadata.remove(key)));
     Ok(Statistics {
         file: name.to_string(),
         entries,
@@ -103,7 +103,7 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         datasets: datasets(name, &model.metadata)?,
         chunks: integer(name, &model.metadata, CHUNKS)?.filter(|&n| n > 0),
         chunk_size: integer(name, &model.metadata, SIZE)?.filter(|&n| n > 0),
-        more,
+        metadata,
         notes,
     })
 }

@@ -10,15 +10,15 @@ use crate::statistics::{CHUNK_SIZE, Statistics};
 use crate::summary::FEW_TOKENS;
 
 fn statistics(entries: Vec<(String, Entry)>, chunks: Option<u64>, chunk_size: Option<u64>) -> Statistics {
-    let mut more = Metadata::new();
-    more.set(HASH, Value::text("sha256:00"));
+    let mut metadata = Metadata::new();
+    metadata.set(HASH, Value::text("sha256:00"));
     Statistics {
         file: "x".into(),
         entries: entries.into_iter().map(|(name, entry)| (name, Arc::new(entry))).collect(),
         datasets: vec!["some/text.txt".into(), "b".into()],
         chunks,
         chunk_size,
-        more,
+        metadata,
         ..Statistics::default()
     }
 }
@@ -127,9 +127,9 @@ fn statistics_that_readers_refuse_are_not_written() {
 fn keys_of_the_layout_are_not_to_be_overwritten() {
     let entry = Entry::new(vec![1.0], vec![1]).unwrap();
     let mut s = statistics(vec![("a".into(), entry)], None, None);
-    OWN_KEYS.iter().for_each(|key| s.more.set(key, Value::U32(7)));
+    OWN_KEYS.iter().for_each(|key| s.metadata.set(key, Value::U32(7)));
     let again = read("x", &write(&s).unwrap()).unwrap();
-    assert_eq!(again.more.iter().collect::<Vec<_>>(), [(HASH, &Value::text("sha256:00"))]);
+    assert_eq!(again.metadata.iter().collect::<Vec<_>>(), [(HASH, &Value::text("sha256:00"))]);
     assert_eq!((again.datasets, again.chunks), (s.datasets, None));
 }
 

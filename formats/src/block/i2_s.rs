@@ -104,6 +104,9 @@ pub fn encode(x: &[f32], magnitude: f32, codes: &mut [u8]) -> Result<(), usize> 
 }
 
 /// The index of the first weight with an invalid code, in the codes of whole blocks.
+///
+/// # Panics
+/// If the last block has an invalid code and is not whole.
 pub fn first_invalid(codes: &[u8]) -> Option<usize> {
     let both = |byte: &u8| byte & byte >> 1 & 0x55 != 0;
     let block = codes.iter().position(both)? / BYTES;
