@@ -350,7 +350,7 @@ mod tests {
 
     use super::*;
 
-    /// The best by trying everything.
+    /// The smallest loss, by trying all combinations.
     fn all(classes: &[Vec<Item>], budget: u64) -> Option<f64> {
         let mut best: Option<f64> = None;
         let mut chosen = vec![0usize; classes.len()];

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn statistics(means: Vec<f32>, counts: u64) -> Statistics {
-        // Means times 3 and divided by it again are what they were, as long as they are small whole numbers.
+        // Multiplying by 3 and dividing again is exact for small integers.
         let sums = means.iter().map(|x| 3.0 * x).collect();
         let entry = Arc::new(Entry::new(sums, vec![3; counts as usize]).unwrap());
         Statistics {
@@ -261,7 +261,7 @@ mod tests {
             text(&[2, 4, 12]),
             "x.gguf: a has 12 values, but in the model it has 24 (12 columns of 2 matrices)"
         );
-        // Stacked matrices may have one size with one matrix of more columns; nothing tells them apart.
+        // Three stacked matrices of four columns have as many values as one matrix of twelve; nothing distinguishes them.
         assert!(s.importance("a", &[3, 5, 4]).unwrap().is_some());
         assert!(s.importance("a", &[0, 5, 12]).is_err());
     }

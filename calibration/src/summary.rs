@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn figures_of_a_small_example() {
-        // Means 1, 1, 2, 4 and 0; the middle matrix is unseen, so what stands there does not matter.
+        // Means 1, 1, 2, 4 and 0; the middle matrix is unseen, so its sums do not matter.
         let s = Summary::of(&entry(&[2.0, 2.0, 4.0, 7.0, 7.0, 7.0, 32.0, 0.0, 0.0], &[2, 0, 8])).unwrap();
         assert_eq!((s.columns, s.matrices, s.unseen, s.values), (3, 3, 1, 6));
         assert_eq!((s.count, s.fewest, s.tokens_per_column), (10, 2, 5.0));

@@ -124,7 +124,7 @@ fn values(file: &str, tensor: &str, at: u64, order: ByteOrder, bytes: &[u8]) -> 
     let value = |(i, b): (usize, &[u8; 4])| {
         let value = f32::from_le_bytes(order.le(*b));
         if value.is_finite() && value >= 0.0 {
-            return Ok(value + 0.0); // of two zeros, the one without a sign
+            return Ok(value + 0.0); // makes -0.0 positive
         }
         let (tensor, index) = (tensor.to_string(), i as u64);
         Err(Error::new(file, Some(at + 4 * index), Fault::Value { tensor, index, value: value.into() }))

@@ -66,10 +66,10 @@ fn a_published_dat_keeps_its_numbers() {
     let (old, new) = (real(OLD), real(NEW));
     let statistics = read(OLD, &old).unwrap();
     let written = legacy::write(&statistics).unwrap();
-    // llama.cpp of its day wrote entries in the order of a hash table.
+    // llama.cpp of that time wrote entries in the order of a hash table.
     assert_eq!(written.len(), old.len());
     assert_eq!(read(OLD, &written).unwrap(), statistics);
-    // Of tokens, means are rounded once more.
+    // From counts in tokens, means are rounded once more.
     let twin = read(NEW, &new).unwrap();
     let again = read(OLD, &legacy::write(&twin).unwrap()).unwrap();
     assert_eq!((again.chunks, &again.datasets), (twin.chunks, &twin.datasets));
@@ -137,7 +137,7 @@ fn an_entry() -> impl Strategy<Value = Entry> {
     (1..5usize, 1..9usize).prop_flat_map(|(matrices, cols)| {
         let sums =
             proptest::collection::vec(prop_oneof![Just(0f32), 0f32..1e9, 0f32..1e-30], matrices * cols);
-        // f32 has all whole numbers up to 2^24.
+        // f32 represents all integers up to 2^24.
         let counts = proptest::collection::vec(prop_oneof![1 => Just(0u64), 9 => 1..=1u64 << 24], matrices);
         (sums, counts).prop_map(|(sums, counts)| Entry::new(sums, counts).unwrap())
     })
@@ -189,7 +189,7 @@ proptest! {
                 prop_assert!((a - b).abs() <= b * f32::EPSILON + 1e-44, "{a} {b}");
             }
         }
-        // In chunks, nothing is rounded.
+        // With counts in chunks, nothing is rounded.
         let third = read("x", &legacy::write(&again).unwrap()).unwrap();
         prop_assert_eq!(third, again);
     }

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the layout says, weight by weight.
+    /// The layout, written weight by weight.
     fn packed(trits: &[i8]) -> Vec<u8> {
         let mut bytes = vec![0; trits.len() / 4];
         for (i, t) in trits.iter().enumerate() {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_block_is_laid_out_as_in_published_files() {
-        // −1 in the first quarter, 0 in the second, 1 in the third; in the last by turns.
+        // −1 in the first quarter, 0 in the second, 1 in the third; in the last they alternate.
         let trit = |i: usize| [-1, 0, 1, [-1, 0, 1][i % 3]][i / 32];
         let x: Vec<f32> = (0..128).map(|i| f32::from(trit(i) as i8) * 0.75).collect();
         let mut codes = [0xFF; 32];
@@ -163,7 +163,7 @@ mod tests {
             decode(&codes, 0, 1.0, &mut x);
             assert!(x.iter().enumerate().all(|(i, x)| x.is_nan() == (i == at)));
         }
-        // Pairs that do not belong together are no three.
+        // Ones in neighbouring codes are not a code of three.
         assert_eq!(first_invalid(&[0b10_01_10_01; 32]), None);
         assert_eq!(first_invalid(&[]), None);
     }
@@ -201,7 +201,7 @@ mod tests {
             let mut back = vec![9.0; 384];
             decode(&codes, 0, scale, &mut back);
             prop_assert_eq!(&back, &x);
-            // Any stretch of them.
+            // Any range of weights.
             let (from, to) = (range.0.min(range.1), range.0.max(range.1));
             let mut part = vec![9.0; to - from];
             decode(&codes[from / 128 * 32..], from % 128, scale, &mut part);
