@@ -350,7 +350,7 @@ mod tests {
 
     use super::*;
 
-    /// The best by trying everything.
+    /// The smallest loss, by trying all combinations.
     fn all(classes: &[Vec<Item>], budget: u64) -> Option<f64> {
         let mut best: Option<f64> = None;
         let mut chosen = vec![0usize; classes.len()];
@@ -373,7 +373,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_solution_is_the_best_there_is(classes in items(), budget in 0u64..260) {
+        fn solutions_are_optimal(classes in items(), budget in 0u64..260) {
             let found = solve(&classes, budget);
             let best = all(&classes, budget);
             prop_assert_eq!(found.is_some(), best.is_some());

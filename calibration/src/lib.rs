@@ -41,3 +41,8 @@ pub mod summary;
 pub use error::{Error, Fault, Result};
 pub use statistics::{Columns, Entry, Importance, Statistics, Unit};
 pub use summary::{Summary, Warning};
+
+/// The examples of the README are tested with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -18,7 +18,7 @@ impl Statistics {
     ///   measured.
     /// * The texts are those of both, each once. The number of chunks is unknown if it is in either file; so is their size,
     ///   also, with a note, if the sizes differ.
-    /// * Keys of [`Statistics::more`] are kept if both have the same value: the hash of one text is not that of both.
+    /// * Keys of [`Statistics::metadata`] are kept if both have the same value: the hash of one text is not that of both.
     ///
     /// # Errors
     /// [`Fault::Unlike`] if an entry has different sizes in the two, [`Fault::Overflow`] if a sum is too large for f32. In both
@@ -56,17 +56,17 @@ impl Statistics {
         }
         sum.chunk_size = sum.chunk_size.filter(|_| sum.chunk_size == other.chunk_size);
         let mut both = Metadata::new();
-        for (key, value) in self.more.iter() {
-            if other.more.get(key) == Some(value) {
+        for (key, value) in self.metadata.iter() {
+            if other.metadata.get(key) == Some(value) {
                 both.set(key, value.clone());
             } else {
                 notes.push(format!("{}: {key} is left out, as it differs in {}", self.file, other.file));
             }
         }
-        for (key, _) in other.more.iter().filter(|(key, _)| self.more.get(key).is_none()) {
+        for (key, _) in other.metadata.iter().filter(|(key, _)| self.metadata.get(key).is_none()) {
             notes.push(format!("{}: {key} is left out, as it differs in {}", other.file, self.file));
         }
-        sum.more = both;
+        sum.metadata = both;
         for note in other.notes {
             if !notes.contains(&note) {
                 notes.push(note);
@@ -118,16 +118,16 @@ mod tests {
         let entry = |&(name, sums, counts): &(&str, &[f32], &[u64])| {
             (name.to_string(), Arc::new(Entry::new(sums.to_vec(), counts.to_vec()).unwrap()))
         };
-        let mut more = Metadata::new();
-        more.set(HASH, Value::text(file));
-        more.set("general.name", Value::text("m"));
+        let mut metadata = Metadata::new();
+        metadata.set(HASH, Value::text(file));
+        metadata.set("general.name", Value::text("m"));
         Statistics {
             file: file.into(),
             entries: entries.iter().map(entry).collect(),
             datasets: vec![file.into(), "both".into()],
             chunks: Some(3),
             chunk_size: Some(100),
-            more,
+            metadata,
             notes: vec!["a note".into()],
             ..Statistics::default()
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_counts_are_added_and_the_rest_is_said_of_both() {
+    fn merging_adds_sums_and_counts() {
         let mut a = statistics("a", &[("x", &[1.0, 2.0], &[4]), ("y", &[1.0], &[2])]);
         let b = statistics("b", &[("x", &[10.0, 0.0], &[1]), ("z", &[5.0], &[9])]);
         a.merge(&b).unwrap();
@@ -147,7 +147,7 @@ mod tests {
         is(&a, "z", &[5.0], &[9]);
         assert_eq!((a.file.as_str(), a.chunks, a.chunk_size), ("a", Some(6), Some(100)));
         assert_eq!(a.datasets, ["a", "both", "b"]);
-        assert_eq!(a.more.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
+        assert_eq!(a.metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
         assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, as it differs in b"]);
     }
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_count_is_that_of_every_matrix() {
+    fn a_shared_count_applies_to_every_matrix() {
         let one = statistics("a", &[("x", &[1.0, 2.0, 3.0, 4.0], &[5])]);
         let each = statistics("b", &[("x", &[1.0, 1.0, 9.0, 9.0], &[2, 0])]);
         for (mut a, b) in [(one.clone(), &each), (each.clone(), &one)] {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_become_tokens_beside_tokens() {
+    fn merging_chunks_with_tokens_converts_chunks() {
         let tokens = statistics("t", &[("x", &[100.0], &[50])]);
         let mut chunks = statistics("c", &[("x", &[3.0], &[2])]);
         (chunks.unit, chunks.chunk_size) = (Unit::Chunks, None);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_said_with_both_files_and_nothing_is_changed() {
+    fn merge_errors_name_both_files_and_change_nothing() {
         let whole = statistics("a", &[("x", &[1.0; 6], &[1, 1]), ("w", &[f32::MAX], &[1])]);
         let fails = |entries: &[(&str, &[f32], &[u64])]| {
             let mut a = whole.clone();
@@ -217,7 +217,7 @@ mod tests {
     proptest! {
         /// Squares that are whole numbers add up without rounding, wherever they are cut in two.
         #[test]
-        fn halves_make_the_whole(
+        fn merging_two_halves_gives_the_whole(
             tokens in proptest::collection::vec((0..3usize, proptest::collection::vec(0..60u16, 4)), 1..40),
             cut in 0..40usize,
         ) {

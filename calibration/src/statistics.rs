@@ -28,7 +28,7 @@ pub struct Statistics {
     /// The number of tokens of a chunk, if known.
     pub chunk_size: Option<u64>,
     /// Other metadata, such as [`crate::imatrix::HASH`].
-    pub more: Metadata,
+    pub metadata: Metadata,
     /// What was corrected or converted, for people to read.
     pub notes: Vec<String>,
 }
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn statistics(means: Vec<f32>, counts: u64) -> Statistics {
-        // Means times 3 and divided by it again are what they were, as long as they are small whole numbers.
+        // Multiplying by 3 and dividing again is exact for small integers.
         let sums = means.iter().map(|x| 3.0 * x).collect();
         let entry = Arc::new(Entry::new(sums, vec![3; counts as usize]).unwrap());
         Statistics {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_is_said_with_both_numbers() {
+    fn size_mismatches_name_both_sizes() {
         let s = statistics(vec![1.0; 12], 3);
         assert!(s.importance("b", &[4, 12]).unwrap().is_none());
         assert!(s.importance("a", &[12]).unwrap().is_some());
@@ -261,7 +261,7 @@ mod tests {
             text(&[2, 4, 12]),
             "x.gguf: a has 12 values, but in the model it has 24 (12 columns of 2 matrices)"
         );
-        // Stacked matrices may have one size with one matrix of more columns; nothing tells them apart.
+        // Three stacked matrices of four columns have as many values as one matrix of twelve; nothing distinguishes them.
         assert!(s.importance("a", &[3, 5, 4]).unwrap().is_some());
         assert!(s.importance("a", &[0, 5, 12]).is_err());
     }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_what_a_file_can_hold() {
+    fn entries_are_validated() {
         let valid = |sums: &[f32], counts: &[u64]| Entry::new(sums.to_vec(), counts.to_vec()).is_some();
         assert!(valid(&[1.0, 0.0, 3.0, 4.0], &[0, 7]));
         assert!(!valid(&[], &[]) && !valid(&[], &[1]) && !valid(&[1.0], &[]) && !valid(&[1.0; 3], &[1, 1]));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_become_tokens_and_means_stay() {
+    fn converting_chunks_to_tokens_keeps_means() {
         let mut s = statistics(vec![1.0, 2.0, 5.0, 0.0], 2);
         assert!(matches!(s.in_tokens(), Cow::Borrowed(_)));
         s.unit = Unit::Chunks;

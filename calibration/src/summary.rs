@@ -190,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_a_few_numbers() {
-        // Means 1, 1, 2, 4 and 0; the middle matrix is unseen, so what stands there does not matter.
+    fn figures_of_a_small_example() {
+        // Means 1, 1, 2, 4 and 0; the middle matrix is unseen, so its sums do not matter.
         let s = Summary::of(&entry(&[2.0, 2.0, 4.0, 7.0, 7.0, 7.0, 32.0, 0.0, 0.0], &[2, 0, 8])).unwrap();
         assert_eq!((s.columns, s.matrices, s.unseen, s.values), (3, 3, 1, 6));
         assert_eq!((s.count, s.fewest, s.tokens_per_column), (10, 2, 5.0));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_nothing_to_divide_by() {
+    fn figures_without_measurements() {
         assert!(Summary::of(&entry(&[1.0, 2.0], &[0])).is_none());
         let zeros = Summary::of(&entry(&[0.0, 0.0], &[3])).unwrap();
         assert_eq!((zeros.sum, zeros.deviation, zeros.active, zeros.entropy), (0.0, 0.0, 0.0, 0.0));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn similar_are_those_that_point_the_same_way() {
+    fn cosine_similarity_of_simple_vectors() {
         let a = entry(&[1.0, 2.0, 0.0], &[1]);
         let near = |x: Option<f64>, y: f64| assert!((x.unwrap() - y).abs() < 1e-12, "{x:?}");
         near(cosine_similarity(&a, &entry(&[10.0, 20.0, 0.0], &[7])), 1.0);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_said() {
+    fn few_tokens_give_warnings() {
         let entries = [
             ("a", entry(&[1.0], &[999])),
             ("b", entry(&[1.0], &[1000])),

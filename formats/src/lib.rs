@@ -57,3 +57,8 @@ pub mod model;
 mod published;
 
 pub use error::{Error, Fault, Result};
+
+/// The examples of the README are tested with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

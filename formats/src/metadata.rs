@@ -353,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_stand_at_their_number() {
+    fn kinds_are_in_the_order_of_their_numbers() {
         for (i, (kind, name, _)) in KINDS.iter().enumerate() {
             assert_eq!(*kind as usize, i);
             assert_eq!(Kind::from_name(name), Some(*kind));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_give_back_what_they_were_made_of() {
+    fn arrays_return_their_values() {
         let strings = Array::of_strings(["a", "", "▁Lily"]);
         assert_eq!(strings.strings().collect::<Vec<_>>(), [&b"a"[..], b"", "▁Lily".as_bytes()]);
         let numbers = [Value::I16(-3), Value::I16(300)];

@@ -164,6 +164,9 @@ impl Tensor {
     }
 
     /// The number of rows: the product of all dimensions but the last.
+    ///
+    /// # Panics
+    /// In builds with overflow checks, if the product overflows, which readers and writers have refused: see [`elements`].
     pub fn rows(&self) -> u64 {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }

@@ -149,7 +149,7 @@ fn statistics(entries: BTreeMap<String, Arc<Entry>>, chunks: &Chunks) -> Statist
         datasets: chunks.names.clone(),
         chunks: Some(chunks.tokens.len() as u64),
         chunk_size: Some(chunks.context() as u64),
-        more,
+        metadata: more,
         ..Statistics::default()
     }
 }

@@ -187,7 +187,7 @@ pub fn as_json(s: &Statistics) -> Value {
     json!({
         "file": s.file,
         "datasets": s.datasets,
-        "hash": s.more.text(HASH),
+        "hash": s.metadata.text(HASH),
         "chunks": s.chunks,
         "chunk_size": s.chunk_size,
         "entries": in_order(s).into_iter().map(entry).collect::<Vec<_>>(),

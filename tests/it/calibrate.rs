@@ -48,7 +48,7 @@ fn a_file_says_what_was_measured_and_quantize_takes_it() {
     }
     assert_eq!(s.entries["blk.1.attn_q.weight"], s.entries["blk.1.attn_v.weight"]);
     // What sha256sum says of the text.
-    let hash = s.more.text(imatrix::HASH).unwrap();
+    let hash = s.metadata.text(imatrix::HASH).unwrap();
     assert!(hash.starts_with("sha256:") && hash.len() == 7 + 64, "{hash}");
     let text = ok(&["quantize", &model, &out, "--type", "q4_0", "--imatrix", &file]);
     assert!(text.contains("importance: 28 of 30 quantized tensors") && !text.contains("note"), "{text}");
@@ -95,7 +95,7 @@ fn halves_add_up_to_the_whole() {
     calibrate(&model, &file("first.gguf"), &rest);
     let (whole, sum) = (read(&file("whole.gguf")), read(&file("first.gguf")));
     near(&whole, &sum);
-    assert_eq!((whole.chunks, &whole.datasets, &whole.more), (sum.chunks, &sum.datasets, &sum.more));
+    assert_eq!((whole.chunks, &whole.datasets, &whole.metadata), (sum.chunks, &sum.datasets, &sum.metadata));
     // And without a model.
     calibrate(&model, &file("a.gguf"), &half);
     calibrate(&model, &file("b.dat"), &["--context", "64", "--from-chunk", "5", "--chunks", "7"]);
@@ -128,7 +128,7 @@ fn texts_are_cut_one_by_one() {
     near(&one, &both);
     assert_eq!((both.datasets.as_slice(), both.chunks), (&[a, b][..], one.chunks));
     // The hash is that of what they hold, wherever it is cut.
-    assert_eq!(both.more, run(&[&joined], "joined.gguf").more);
+    assert_eq!(both.metadata, run(&[&joined], "joined.gguf").metadata);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn both_kinds_of_file_say_the_same() {
     let value = json(&["calibrate", "--show", &new, "--json"]);
     let entries = value["entries"].as_array().unwrap();
     assert_eq!((entries.len(), &entries[0]["tokens"]), (s.entries.len(), &768.into()));
-    assert_eq!(value["hash"].as_str(), s.more.text(imatrix::HASH));
+    assert_eq!(value["hash"].as_str(), s.metadata.text(imatrix::HASH));
     let measured =
         json(&[&["calibrate", &model, &demo("calibration.txt"), "-o", &new, "--json"][..], &FEW].concat());
     assert_eq!(measured, value);
@@ -171,7 +171,7 @@ fn a_text_is_built_in() {
     std::fs::copy(demo("calibration.txt"), dir.path("builtin")).unwrap();
     let arguments = [&["calibrate", &model, "builtin", "-o", "other.gguf"][..], &few].concat();
     assert!(program().args(arguments).current_dir(&dir.0).output().unwrap().status.success());
-    assert!(read(&out).more != read(&dir.path("other.gguf")).more);
+    assert!(read(&out).metadata != read(&dir.path("other.gguf")).metadata);
     ok(&[
         "quantize",
         &model,

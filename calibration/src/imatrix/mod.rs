@@ -23,7 +23,7 @@ use crate::statistics::{Entry, Statistics, Unit};
 
 pub use write::write;
 
-/// The key of a hash of the calibration text, in [`Statistics::more`].
+/// The key of a hash of the calibration text, in [`Statistics::metadata`].
 pub const HASH: &str = "ggufkit.calibration.hash";
 
 const SUMS: &str = ".in_sum2";
@@ -94,8 +94,8 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
             "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; all their columns get the same importance"
         ));
     }
-    let mut more = model.metadata.clone();
-    OWN_KEYS.iter().for_each(|key| drop(more.remove(key)));
+    let mut metadata = model.metadata.clone();
+    OWN_KEYS.iter().for_each(|key| drop(metadata.remove(key)));
     Ok(Statistics {
         file: name.to_string(),
         entries,
@@ -103,7 +103,7 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         datasets: datasets(name, &model.metadata)?,
         chunks: integer(name, &model.metadata, CHUNKS)?.filter(|&n| n > 0),
         chunk_size: integer(name, &model.metadata, SIZE)?.filter(|&n| n > 0),
-        more,
+        metadata,
         notes,
     })
 }
@@ -124,7 +124,7 @@ fn values(file: &str, tensor: &str, at: u64, order: ByteOrder, bytes: &[u8]) -> 
     let value = |(i, b): (usize, &[u8; 4])| {
         let value = f32::from_le_bytes(order.le(*b));
         if value.is_finite() && value >= 0.0 {
-            return Ok(value + 0.0); // of two zeros, the one without a sign
+            return Ok(value + 0.0); // makes -0.0 positive
         }
         let (tensor, index) = (tensor.to_string(), i as u64);
         Err(Error::new(file, Some(at + 4 * index), Fault::Value { tensor, index, value: value.into() }))

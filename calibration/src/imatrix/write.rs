@@ -10,7 +10,7 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{Entry, Statistics};
 
 /// Writes a little-endian GGUF with the keys, tensors and order of llama-imatrix, followed by the keys of
-/// [`Statistics::more`]. An unknown number or size of chunks is written as 0, since llama-quantize refuses a file without it.
+/// [`Statistics::metadata`]. An unknown number or size of chunks is written as 0, since llama-quantize refuses a file without it.
 ///
 /// Reading it gives the same statistics [in tokens](Statistics::in_tokens), bit for bit, except for counts beyond 2^24, which
 /// are rounded to f32, and for notes.
@@ -64,7 +64,7 @@ fn metadata(statistics: &Statistics) -> Metadata {
     metadata.set(DATASETS, Value::Array(Array::of_strings(&statistics.datasets)));
     metadata.set(CHUNKS, number(statistics.chunks));
     metadata.set(SIZE, number(statistics.chunk_size));
-    for (key, value) in statistics.more.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
+    for (key, value) in statistics.metadata.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
         metadata.set(key, value.clone());
     }
     metadata

@@ -9,7 +9,7 @@ pub fn f16_to_f32(h: u16) -> f32 {
     let sign = u32::from(h & 0x8000) << 16;
     let magnitude = u32::from(h & 0x7FFF) << 13;
     let normal = magnitude + (112 << 23);
-    // A subnormal half is a multiple of 2^-24: placed under the exponent of 2^-14, it is that plus 2^-14.
+    // A subnormal half is a multiple of 2^-24. As the mantissa of a float with the exponent of 2^-14, it is that plus 2^-14.
     let subnormal = (f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
     let quiet = if magnitude > 0x1F << 23 { 1 << 22 } else { 0 };
     let special = magnitude | 0xFF << 23 | quiet;
@@ -113,7 +113,7 @@ mod tests {
         }
     }
 
-    /// All of them: a minute of release build.
+    /// All f32: takes a minute in a release build.
     #[test]
     #[ignore = "slow"]
     fn every_f32_rounds_as_in_the_half_crate() {

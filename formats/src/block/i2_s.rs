@@ -104,6 +104,9 @@ pub fn encode(x: &[f32], magnitude: f32, codes: &mut [u8]) -> Result<(), usize> 
 }
 
 /// The index of the first weight with an invalid code, in the codes of whole blocks.
+///
+/// # Panics
+/// If the last block has an invalid code and is not whole.
 pub fn first_invalid(codes: &[u8]) -> Option<usize> {
     let both = |byte: &u8| byte & byte >> 1 & 0x55 != 0;
     let block = codes.iter().position(both)? / BYTES;
@@ -115,7 +118,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the layout says, weight by weight.
+    /// The layout, written weight by weight.
     fn packed(trits: &[i8]) -> Vec<u8> {
         let mut bytes = vec![0; trits.len() / 4];
         for (i, t) in trits.iter().enumerate() {
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_block_is_laid_out_as_in_published_files() {
-        // −1 in the first quarter, 0 in the second, 1 in the third; in the last by turns.
+        // −1 in the first quarter, 0 in the second, 1 in the third; in the last they alternate.
         let trit = |i: usize| [-1, 0, 1, [-1, 0, 1][i % 3]][i / 32];
         let x: Vec<f32> = (0..128).map(|i| f32::from(trit(i) as i8) * 0.75).collect();
         let mut codes = [0xFF; 32];
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_three_is_found_and_is_no_number() {
+    fn invalid_codes_are_found_and_decode_to_nan() {
         for at in [0, 31, 32, 64, 95, 127, 128, 200, 255] {
             let mut codes = packed(&[0; 256]);
             let (block, within) = (at / 128, at % 128);
@@ -160,13 +163,13 @@ mod tests {
             decode(&codes, 0, 1.0, &mut x);
             assert!(x.iter().enumerate().all(|(i, x)| x.is_nan() == (i == at)));
         }
-        // Pairs that do not belong together are no three.
+        // Ones in neighbouring codes are not a code of three.
         assert_eq!(first_invalid(&[0b10_01_10_01; 32]), None);
         assert_eq!(first_invalid(&[]), None);
     }
 
     #[test]
-    fn other_weights_are_refused_with_their_place() {
+    fn other_weights_are_refused_with_their_index() {
         let mut x = [0.5f32; 256];
         let mut codes = [0; 64];
         encode(&x, 0.5, &mut codes).unwrap();
@@ -184,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn codes_come_back(
+        fn codes_round_trip(
             trits in prop::collection::vec(-1i8..=1, 128 * 3),
             scale in prop::num::f32::POSITIVE | prop::num::f32::NORMAL,
             range in (0usize..384, 0usize..384),
@@ -198,7 +201,7 @@ mod tests {
             let mut back = vec![9.0; 384];
             decode(&codes, 0, scale, &mut back);
             prop_assert_eq!(&back, &x);
-            // Any stretch of them.
+            // Any range of weights.
             let (from, to) = (range.0.min(range.1), range.0.max(range.1));
             let mut part = vec![9.0; to - from];
             decode(&codes[from / 128 * 32..], from % 128, scale, &mut part);

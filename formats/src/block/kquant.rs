@@ -110,7 +110,7 @@ fn scaled_values(d: f32, scales: &[i8; 16], offset: f32, q: &[u8; 256], out: &mu
     }
 }
 
-/// Sixteen bytes of scale (low nibble) and min (high), 64 bytes of codes of two bits, d, dmin: groups of 16,
+/// Sixteen bytes of scale (low nibble) and minimum (high nibble), 64 bytes of codes of two bits, d, dmin: groups of 16,
 /// x = d·scale·q − dmin·min.
 pub struct Q2K;
 
@@ -225,7 +225,7 @@ impl Shape for Q3K {
     const REACH: [i32; 2] = [2, 1];
 }
 
-/// d, dmin, twelve bytes of scales and mins, 128 bytes of codes of four bits: groups of 32,
+/// d, dmin, twelve bytes of scales and minimums, 128 bytes of codes of four bits: groups of 32,
 /// x = d·scale·q − dmin·min.
 pub struct Q4K;
 

@@ -59,7 +59,7 @@ fn coded() -> impl Iterator<Item = &'static Info> {
     TYPES.iter().filter(|t| t.dtype.decode(&[], &mut []).is_ok())
 }
 
-/// The reference library's vectors.
+/// Test vectors of the reference library (ggml).
 fn vectors() -> Vec<u8> {
     crate::published::read("vectors/ggml_blocks.safetensors")
 }
@@ -129,7 +129,7 @@ fn half(x: f32) -> [u8; 2] {
     f32_to_f16(x).to_le_bytes()
 }
 
-/// Both ways: blocks whose weights are what some codes stand for, with both ends of the codes in use.
+/// Decoding and encoding of blocks whose weights are represented exactly, with the smallest and the largest code in use.
 #[test]
 fn plain_vectors() {
     let check = |dtype: DType, bytes: &[u8], x: &[f32]| {
@@ -159,7 +159,7 @@ fn plain_vectors() {
     check(DType::Q8_0, &[&half(0.5)[..], &q.iter().map(|&q| q as u8).collect::<Vec<_>>()].concat(), &x);
 
     // Trits 2, 0, 1, 2, 0 are the number 2·81 + 0·27 + 1·9 + 2·3 + 0 = 177 of 243: 186.5 of 256, rounded up.
-    // Four of them 1, 0, 2, 1 and a zero: 81 + 0 + 18 + 3 = 102, 107.5 of 256.
+    // Trits 1, 0, 2, 1 and a zero: 81 + 0 + 18 + 3 = 102 of 243: 107.5 of 256, rounded up.
     let mut x = Vec::new();
     for (trits, count) in [(&[1.0f32, -1.0, 0.0, 1.0, -1.0][..], 32), (&[1.0, -1.0, 0.0, 1.0, -1.0], 16)] {
         trits.iter().for_each(|t| x.extend(vec![t * 0.75; count]));
@@ -208,7 +208,7 @@ fn ternary_weights_come_back() {
     }
 }
 
-/// What rounding under the usual scale gives: the furthest weight on the furthest code.
+/// The error of plain rounding, which gives the weight of largest magnitude the largest code.
 fn plain_error(dtype: DType, x: &[f32], importance: Option<&[f32]>) -> Option<f64> {
     let peak = x.iter().fold(0.0, |p: f32, x| if x.abs() > p.abs() { *x } else { p });
     let least = x.iter().fold(f32::INFINITY, |a, b| a.min(*b));
@@ -268,9 +268,9 @@ fn check_alone(x: &[f32], importance: Option<&[f32]>) {
     }
 }
 
-/// Blocks of every kind beside each other; infinities and what is not a number give no meaning, but no panic.
+/// Blocks of many kinds in one batch. With infinities and NaN, encoding must not panic.
 #[test]
-fn together_odd_blocks_get_the_bytes_that_they_get_alone() {
+fn odd_blocks_get_the_same_bytes_alone_and_in_batches() {
     let tops = [0.0, -0.0, 1e-45, -1e-40, 1e-7, 0.037, -1.0, 3e4, 1e30, f32::MAX];
     for (i, top) in tops.into_iter().enumerate() {
         let x: Vec<f32> = (0..256)
@@ -302,7 +302,7 @@ proptest! {
             prop_assert!(y.iter().all(|y| y.is_finite()), "{}: {:?}", info.name, y);
             for (j, x) in x.chunks(info.weights).enumerate() {
                 let at = j * info.weights..(j + 1) * info.weights;
-                // An importance of zero is as none.
+                // If all importances of a block are zero, they are ignored.
                 let w = importance.as_ref().map(|w| &w[at.clone()]).filter(|w| w.iter().any(|w| *w > 0.0));
                 let Some(plain) = plain_error(info.dtype, x, w) else { continue };
                 let ours = error(x, &y[at], w);
@@ -312,7 +312,7 @@ proptest! {
     }
 
     #[test]
-    fn together_blocks_get_the_bytes_that_they_get_alone((x, importance) in rows()) {
+    fn blocks_get_the_same_bytes_alone_and_in_batches((x, importance) in rows()) {
         check_alone(&x, importance.as_deref());
     }
 
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn two_swaps_change_nothing(bytes in proptest::collection::vec(any::<u8>(), 700)) {
+    fn swapping_twice_restores_the_bytes(bytes in proptest::collection::vec(any::<u8>(), 700)) {
         for info in TYPES {
             let bytes = &bytes[..700 / info.bytes * info.bytes];
             let mut swapped = bytes.to_vec();
@@ -363,7 +363,7 @@ fn rows_are_whole_and_agree_with_their_blocks() {
             assert!(f.at + (f.count - 1) * f.stride + f.width <= info.bytes, "{name}");
         }
         let coded = info.dtype.decode(&[], &mut []).is_ok();
-        assert_eq!(info.section.is_some(), info.holds_weights(), "{name}: its place in help");
+        assert_eq!(info.section.is_some(), info.holds_weights(), "{name}: its section in help");
         assert!(coded || !info.holds_weights(), "{name} has no block to write weights with");
         assert!(!info.usual || info.error.is_some(), "{name} is chosen from, but its error is unknown");
         assert!(info.error.is_none_or(|e| (0.0..=100.0).contains(&e) && info.holds_weights()), "{name}");
@@ -406,7 +406,7 @@ fn rows_that_are_not_whole_blocks_get_a_type_that_fits() {
 }
 
 #[test]
-fn fields_are_where_the_formats_have_them() {
+fn fields_have_the_offsets_of_the_formats() {
     use DType::*;
     let table: [(DType, &[(usize, usize)]); 20] = [
         (Q4_0, &[(0, 2)]),

@@ -14,7 +14,7 @@ use crate::model::{ByteOrder, Encoding, Location, Tensor, elements};
 pub struct Options {
     /// The byte order of every number in the files.
     pub order: ByteOrder,
-    /// How many tensors go into which file.
+    /// How tensors are divided among files.
     pub split: split::Split,
 }
 

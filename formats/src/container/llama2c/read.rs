@@ -77,7 +77,7 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     if items.next().is_some() { None } else { first }
 }
 
-/// A version 0 header that explains the file's length.
+/// A version 0 header from which exactly the file's length follows.
 fn exact(input: &Input) -> Option<(ByteOrder, Config)> {
     only(plausible(input).filter(|(_, c)| c.len(V0) == u128::from(input.len)))
 }

@@ -162,7 +162,7 @@ impl One {
             Kind::I32 => v.try_into().ok().map(Value::I32),
             Kind::U64 => v.try_into().ok().map(Value::U64),
             Kind::I64 => v.try_into().ok().map(Value::I64),
-            // Other writers of JSON leave the point of a whole number out.
+            // Other writers of JSON write floats that are integers without a point.
             Kind::F32 => Some(Value::F32(v as f32)),
             Kind::F64 => Some(Value::F64(v as f64)),
             Kind::Bool | Kind::String | Kind::Array => None,

@@ -155,7 +155,7 @@ impl Settings {
         if metadata.iter().any(|(key, _)| key.is_empty()) {
             return Err(Fault::Text { what: "a metadata key".into(), problem: "empty".into() });
         }
-        // A key that reads as typed metadata must not pass as text.
+        // Text under the key of typed metadata would be read as that.
         let texts: Option<Vec<(&str, &str)>> = metadata
             .iter()
             .map(|(key, value)| Some((key, value.as_str().filter(|_| key != TYPED)?)))

@@ -33,7 +33,7 @@ fn published_files_read_as_the_crate_reads_them() {
         let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         let model = container::read(&Input { name: &name, bytes: &bytes[..header], len: bytes.len() as u64 });
         if name.ends_with("weight-inspect-tiny.safetensors") {
-            // Its writer put padding between header and data, which neither of the two counts.
+            // There is padding between header and data, which belongs to neither.
             let e = model.unwrap_err();
             assert!(e.to_string().contains("5 bytes follow"), "{e}");
             assert!(safetensors::SafeTensors::deserialize(&bytes).is_err());
