@@ -215,7 +215,7 @@ fn a_machine_gets_what_it_can_hold() {
     // All of it would fit with plenty to spare.
     let text = ok(&["quantize", &model, &out, "--fit", "8G", "--dry-run"]);
     assert!(text.contains("8.00 GiB of memory, 1.00 GiB of it for the system"), "{text}");
-    assert!(text.contains("with 256 tokens of context as f16") && text.contains("guessed"), "{text}");
+    assert!(text.contains("with 256 tokens of context as f16") && text.contains("estimated"), "{text}");
     assert!(!std::path::Path::new(&out).exists());
     // A tight one: the memory that is foretold is what `inspect` says of the file.
     let how = ["--fit", "168M", "--reserve", "2500K", "--kv", "f16", "--runtime", "ggufkit"];
