@@ -123,7 +123,9 @@ fn damaged_files_are_refused_with_their_place() {
     );
     assert!(bad(&|b| b[16..20].copy_from_slice(&0i32.to_le_bytes())).contains("n_chunk is 0 (at byte 16)"));
     assert!(bad(&|b| b[8..20].copy_from_slice(&[0x7f; 12])).contains("chunks of"));
-    assert!(bad(&|b| b[24] = 10).contains("token 1 of the text is 10, but the vocabulary has 10 (at byte 24)"));
+    assert!(
+        bad(&|b| b[24] = 10).contains("token 1 of the text is 10, but the vocabulary has 10 (at byte 24)")
+    );
     assert!(
         bad(&|b| b[8..20].as_chunks_mut::<4>().0.iter_mut().for_each(|n| n.reverse())).contains("big-endian")
     );
