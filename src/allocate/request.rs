@@ -112,7 +112,7 @@ impl Request {
         limits: Limits,
         watcher: &dyn Watcher,
     ) -> Result<Sensitivity> {
-        let Some(path) = &self.sensitivity else { return quick::guess(source) };
+        let Some(path) = &self.sensitivity else { return Ok(quick::estimate(source)) };
         let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(path) };
         let (dry_run, read) = inputs;
         if dry_run {

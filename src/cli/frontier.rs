@@ -80,7 +80,7 @@ impl Frontier {
         }
         let sensitivity = match &self.sensitivity {
             Some(path) => sensitivity::read(path)?,
-            None => quick::guess(&source)?,
+            None => quick::estimate(&source),
         };
         let freedom =
             SearchSpace { types: &self.types.0, explicit: true, sensitivity: &sensitivity, prices: &[] };

@@ -1,4 +1,4 @@
-//! The end of every variant through a model: the output matrix, and the divergence there.
+//! The end of a measurement: the output matrix, and the KL divergence of every variant.
 
 use formats::block::{DType, Encode};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
@@ -14,29 +14,30 @@ use crate::runner::linear::Matrix as Stored;
 use crate::score::{against_logits, scored};
 use kernels::{self, Isa};
 
-/// Tokens whose logits are computed together.
+/// Tokens per batch of logits.
 const LOGITS: usize = 128;
 
-/// What came of it all, in nats.
+/// The KL divergences from the original, in nats per token.
 #[derive(Default)]
 pub struct Divergences {
-    /// Of matrices, by index and probe.
+    /// By index of the matrix and of its probe.
     pub matrices: Vec<((usize, usize), f64)>,
-    /// Of kinds of cache.
+    /// By KV cache type.
     pub caches: Vec<(KvType, f64)>,
 }
 
-/// The output matrix as a probe.
+/// The output matrix, quantized to a probe.
 struct Output<'a> {
-    /// Its index, and the probe's.
+    /// The index of the matrix and of its probe.
     of: (usize, usize),
-    /// The variant that begins with it, where it is the embedding too.
+    /// The variant with the quantized token embedding, if embeddings are tied.
     variant: Option<usize>,
-    made: Stored<'a>,
+    /// The quantized matrix.
+    quantized: Stored<'a>,
 }
 
 impl Measurement<'_> {
-    /// The output matrix, and the divergence at the end of every variant: of matrices by index and probe, and of caches.
+    /// Measures the output matrix, and computes the divergence of every variant.
     pub fn end(&mut self) -> Result<Divergences> {
         let network = self.network;
         let n = network.config.hidden as usize;
@@ -50,9 +51,9 @@ impl Measurement<'_> {
             inputs.extend(x.chunks_exact(n).step_by(every).flatten());
         }
         let tied = network.embedding_shape().is_none();
-        let known = self.given_importance(&output.name, n as u64)?;
-        // An embedding that is the output too has importances in neither sense, where none were measured.
-        let importance = known.or_else(|| (!tied).then(|| squares.mean_squares()));
+        let given = self.given_importance(&output.name, n as u64)?;
+        // Tied embeddings without a given importance matrix get none: they serve as the token embedding too.
+        let importance = given.or_else(|| (!tied).then(|| squares.mean_squares()));
         let how = Encode { importance: importance.as_deref(), ..self.settings.how };
         let index = self.found.len();
         let weights = decoded(output, &rows_of(output.rows));
@@ -72,8 +73,8 @@ impl Measurement<'_> {
             let p = matrix.probes.len();
             matrix.probes.push(Probe { dtype, error, kld: 0.0 });
             let bytes = encoded(output, dtype, &how);
-            let made = network.exact(&output.name, dtype, bytes, (output.rows, n));
-            // Where the embedding serves, the text begins with other vectors too.
+            let quantized = network.exact(&output.name, dtype, bytes, (output.rows, n));
+            // With tied embeddings, the quantized matrix embeds the tokens too.
             let mut variant = None;
             if tied {
                 let tokens = self.tokens();
@@ -81,12 +82,12 @@ impl Measurement<'_> {
                     let mut x = vec![0f32; count * n];
                     x.par_chunks_exact_mut(n)
                         .zip(&tokens[first..first + count])
-                        .for_each(|(x, &t)| made.decode(t as usize, x));
+                        .for_each(|(x, &t)| quantized.decode(t as usize, x));
                     Ok(x)
                 })?;
                 variant = Some(self.variants.len() - 1);
             }
-            outputs.push(Output { of: (index, p), variant, made });
+            outputs.push(Output { of: (index, p), variant, quantized });
         }
         if tied {
             let variants: Vec<usize> = outputs.iter().filter_map(|o| o.variant).collect();
@@ -138,7 +139,7 @@ impl Measurement<'_> {
                     }
                 }
                 for (output, sum) in outputs.iter().zip(&mut own) {
-                    *sum += against(&logits(output.variant.unwrap_or(0), &output.made)?)?;
+                    *sum += against(&logits(output.variant.unwrap_or(0), &output.quantized)?)?;
                 }
             }
         }
@@ -156,14 +157,14 @@ impl Measurement<'_> {
     }
 }
 
-/// Rows of a matrix, one after another.
+/// The decoded rows of a matrix, `[rows.len(), cols]`.
 fn decoded(matrix: &Stored, rows: &[usize]) -> Vec<f32> {
     let mut out = vec![0f32; rows.len() * matrix.cols];
     out.par_chunks_exact_mut(matrix.cols).zip(rows).for_each(|(out, &r)| matrix.decode(r, out));
     out
 }
 
-/// A matrix's blocks in another type.
+/// A matrix encoded in another type.
 fn encoded(matrix: &Stored, dtype: DType, how: &Encode) -> Vec<u8> {
     let codec = kernels::codec_for(dtype, Isa::current()).expect("types have codecs");
     let size = dtype.bytes_for(matrix.cols as u64).expect("whole blocks") as usize;

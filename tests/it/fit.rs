@@ -214,7 +214,7 @@ fn a_machine_gets_what_it_can_hold() {
     let text = ok(&["quantize", &model, &out, "--fit", "8G", "--dry-run"]);
     assert!(text.contains("8.00 GiB of RAM, 1.00 GiB of it reserved for the system"), "{text}");
     assert!(
-        text.contains("with a context of 256 tokens, KV cache f16") && text.contains("guessed"),
+        text.contains("with a context of 256 tokens, KV cache f16") && text.contains("estimated"),
         "{text}"
     );
     assert!(!std::path::Path::new(&out).exists());

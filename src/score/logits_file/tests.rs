@@ -12,7 +12,7 @@ fn row(seed: usize, vocab: usize) -> Vec<f32> {
 fn written(dir: &Path, head: &Header) -> std::path::PathBuf {
     let path = dir.join("reference.kld");
     let mut w = Writer::create(&path, head.clone()).unwrap();
-    for i in 0..w.wanted() {
+    for i in 0..w.total_rows() {
         w.logits(&row(i, head.vocab)).unwrap();
     }
     w.finish().unwrap();
@@ -116,14 +116,16 @@ fn damaged_files_are_refused_with_their_place() {
     assert!(bad(&|b| b.truncate(40)).contains("the text of 2 chunks of 8 tokens"));
     let cut = bad(&|b| b.truncate(b.len() - 1));
     assert!(cut.contains("2 chunks (the first 1 are whole)") && cut.contains("at byte"), "{cut}");
-    assert!(bad(&|b| b.push(0)).contains("the numbers in it ask for"));
+    assert!(bad(&|b| b.push(0)).contains("its header gives a length of"));
     assert!(bad(&|b| b[8..12].copy_from_slice(&2i32.to_le_bytes())).contains("n_ctx is 2 (at byte 8)"));
     assert!(
         bad(&|b| b[12..16].copy_from_slice(&(-1i32).to_le_bytes())).contains("n_vocab is -1 (at byte 12)")
     );
     assert!(bad(&|b| b[16..20].copy_from_slice(&0i32.to_le_bytes())).contains("n_chunk is 0 (at byte 16)"));
     assert!(bad(&|b| b[8..20].copy_from_slice(&[0x7f; 12])).contains("chunks of"));
-    assert!(bad(&|b| b[24] = 10).contains("token 1 of the text is 10, the vocabulary has 10 (at byte 24)"));
+    assert!(
+        bad(&|b| b[24] = 10).contains("token 1 of the text is 10, but the vocabulary has 10 (at byte 24)")
+    );
     assert!(
         bad(&|b| b[8..20].as_chunks_mut::<4>().0.iter_mut().for_each(|n| n.reverse())).contains("big-endian")
     );
