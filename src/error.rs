@@ -1,10 +1,14 @@
 //! What can go wrong in a stage, and the way out where there is one.
 
+mod too_little_memory;
+
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::text;
+
+pub use too_little_memory::TooLittleMemory;
 
 /// The result of every stage.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -129,7 +133,7 @@ pub enum Error {
     },
     /// No choice of types lets the model run in the memory that was given.
     #[error(transparent)]
-    TooLittleMemory(#[from] Box<crate::allocate::TooLittleMemory>),
+    TooLittleMemory(#[from] Box<TooLittleMemory>),
     /// A file of sensitivities lacks a tensor, or has it with another shape.
     #[error("tensor {tensor}: its sensitivity to quantization errors is not known")]
     UnknownSensitivity {

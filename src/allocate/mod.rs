@@ -19,8 +19,6 @@ use crate::sensitivity::Sensitivity;
 use crate::source::Source;
 use crate::text;
 
-pub use too_little::TooLittleMemory;
-
 pub use request::{Budget, DEFAULT_TYPES, Request, default_context, default_types};
 
 /// The name of the schemes that are made here, and so of the plan's rule for tensors with a choice.
