@@ -40,8 +40,8 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
         );
         let _ = writeln!(
             text,
-            "  weights {}, KV cache {}, batch buffers {}, vocabulary and program {}: {} resident; {} of {} with \
-             reserved but unused address space, {} left",
+            "  weights {}, KV cache {}, batch buffers {}, vocabulary and program {}: {} resident, {} \
+             including reserved address space; {} available, {} left",
             bytes(memory.weights),
             bytes(memory.kv_cache),
             bytes(memory.compute),

@@ -27,8 +27,9 @@ const CHAT_CONTEXT: usize = 4096;
   ggufkit run model.gguf --chat
   ggufkit run stories15M.bin --tokenizer tokenizer.bin --temperature 0
 
-Without --prompt, the model begins a text of its own; with --chat and without --prompt, each line of standard input is a
-message. The same seed, file and options give the same text on any number of threads and on every processor.")]
+Without --prompt, the model begins a text of its own; with --chat and without --prompt,
+each line of standard input is a message. The same seed, file and options give the same
+text on any number of threads and on every processor.")]
 pub struct Run {
     #[command(flatten)]
     input: Input,

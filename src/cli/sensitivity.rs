@@ -22,8 +22,8 @@ use super::progress::Progress;
   ggufkit sensitivity model.gguf builtin -o model.sensitivity.json
   ggufkit quantize model.gguf small.gguf --fit 8G --sensitivity model.sensitivity.json
 
-For a model of L layers, this takes about L/2 times as long as one pass over the text for each matrix of a layer and
-each probe type.")]
+For a model of L layers, this takes about L/2 times as long as one pass over the text
+for each matrix of a layer and each probe type.")]
 pub struct Sensitivity {
     #[command(flatten)]
     input: Input,

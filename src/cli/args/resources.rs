@@ -12,9 +12,8 @@ pub struct Resources {
     /// Number of threads [default: one per CPU core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Memory for weights being converted, in addition to mapped files; at least about 128K per thread. With
-    /// --calibration, also for the activations of the calibration set; activations beyond this limit go to temporary
-    /// files
+    /// Memory for weights in conversion and for activations during calibration, in addition to mapped files; at least
+    /// about 128K per thread. Activations beyond this limit go to temporary files
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
     pub memory: u64,
 }
