@@ -28,7 +28,6 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::{KvType, Network, Options as RunOptions};
 use crate::scheme;
 use crate::source::Source;
-use crate::text;
 use crate::tokenizer::{Text, Tokenizer};
 
 /// What is read, what is made of it, and where it goes.
@@ -312,7 +311,7 @@ impl Prepared<'_> {
 /// of the layout.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is not enough space, or for a type that can be copied but not made; [`Error::Io`] if a
+/// [`Error::NoSpace`]; [`Error::UnsupportedType`] for a type that can be copied but not made; [`Error::Io`] if a
 /// file cannot be written; those of [`quantize`].
 pub fn write(
     source: &Source,
@@ -322,15 +321,12 @@ pub fn write(
     watcher: &dyn Watcher,
 ) -> Result<Vec<Outcome>> {
     source.need_weights()?;
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (_, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
             && kernels::codec(dtype).is_none()
         {
-            let (name, from) = (&t.name, step.from.name());
-            return Err(Error::refused(format!(
-                "tensor {name} is {from}, and this version can copy {} but not make it",
-                dtype.name()
-            )));
+            let (tensor, dtype) = (t.name.clone(), dtype.name().into());
+            return Err(Error::UnsupportedType { tensor, dtype, operation: "encoded, only copied" });
         }
     }
     if let Some(folder) = &plan.folder {
@@ -356,9 +352,7 @@ fn write_files(
         && let Some(free) = disk::free_space(path)
         && need > free
     {
-        let (path, need, free) = (path.display(), text::bytes(need), text::bytes(free));
-        return Err(Error::refused(format!("{path}: {need} are needed and {free} are free"))
-            .or("free some space or write to another disk; nothing was changed"));
+        return Err(Error::NoSpace { path: (*path).clone(), needed: need, free });
     }
     let create = |(path, len): &(&PathBuf, u64)| NewFile::create(path, *len);
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>>>()?;
