@@ -135,7 +135,7 @@ impl Config {
         }
         let context = read.optional("max_position_embeddings")?.unwrap_or(class.context);
         // Two dialects: "rope_theta" and "rope_scaling" at the top, or both in "rope_parameters".
-        // Where somebody has put the first into a file of the second, transformers takes the first.
+        // Where a file has both, transformers takes the first.
         let null = Json::Null;
         let mut rope = &null;
         let mut theta = read.float("rope_theta")?;
@@ -236,11 +236,11 @@ impl Config {
         set("attention.head_count_kv", count(self.kv_heads));
         set("rope.freq_base", Value::F32(self.theta as f32));
         set("attention.layer_norm_rms_epsilon", Value::F32(self.epsilon as f32));
-        if self.head_given || self.arch.names_head {
+        if self.head_given || self.arch.writes_head_length {
             set("attention.key_length", count(self.head));
             set("attention.value_length", count(self.head));
         }
-        if self.arch.names_sizes {
+        if self.arch.writes_vocab_size {
             set("vocab_size", count(self.vocab));
             set("rope.dimension_count", count(self.head));
         }
@@ -333,7 +333,7 @@ impl Config {
         set("num_hidden_layers", json!(self.layers));
         set("num_attention_heads", json!(self.heads));
         set("num_key_value_heads", json!(self.kv_heads));
-        if self.head_given || self.arch.names_head || self.head * self.heads != self.hidden {
+        if self.head_given || self.arch.writes_head_length || self.head * self.heads != self.hidden {
             set("head_dim", json!(self.head));
         }
         set("vocab_size", json!(self.vocab));
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(old.metadata(), new.metadata());
         assert_eq!(old.metadata().get("llama.rope.freq_base"), Some(&Value::F32(500000.0)));
         assert_eq!(old.metadata().get("llama.attention.key_length"), Some(&Value::U32(32)));
-        assert_eq!(old.context, 2048, "what the class has where config.json is silent");
+        assert_eq!(old.context, 2048, "the default of the class");
     }
 
     #[test]

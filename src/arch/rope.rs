@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 /// The kinds of RoPE scaling that GGUF runtimes compute for the architectures here.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Scaling {
     /// No scaling ("default").
     None,
@@ -54,7 +55,7 @@ impl Scaling {
     /// Kinds that are not supported, and numbers that are missing or out of range.
     pub fn from_hub(json: &Json, context: u64) -> Result<Self, String> {
         let text = |key: &str| json.get(key).and_then(Json::as_str);
-        // GGUF has them as f32, where a larger number would be infinite and a smaller one zero.
+        // GGUF stores f32, in which a larger number would be infinite and a smaller one zero.
         let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|&x| (x as f32).is_finite());
         let positive = |key: &str| {
             number(key)
@@ -112,8 +113,8 @@ impl Scaling {
                     }
                 }
                 if let [_, Some(attention), ..] = rest {
-                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it computes the factor that is
-                    // usual, and multiplies it by this.
+                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it multiplies YaRN's default factor by
+                    // this one.
                     let usual = 1.0 + 0.1 * factor.max(1.0).ln();
                     set("attn_factor", Value::F32((attention / usual) as f32));
                 }
@@ -168,7 +169,7 @@ impl Scaling {
                     .map(|(low, high)| Self::Llama3 { factor: shortest(factor.into()), low, high, original })
             })
             .filter(same)
-            // Several fit where all wavelengths of a small head are long: 8192 is what most models have.
+            // Several fit if all wavelengths of a small head are long: prefer 8192, which most models have.
             .max_by_key(|s| matches!(s, Self::Llama3 { original: 8192, .. }))
     }
 
@@ -200,9 +201,9 @@ impl Scaling {
         }
     }
 
-    /// The divisors of a head's frequencies, `head / 2` of them, for Llama 3's kind. In the arithmetic of the
-    /// published conversions (frequencies in f32, the ramp on them in f32 with constants of f64's division), so that
-    /// the bits are theirs.
+    /// The divisors of a head's `head / 2` frequencies, for Llama 3's kind. They are computed in the arithmetic of
+    /// convert_hf_to_gguf.py (frequencies and interpolation in f32, with constants divided in f64), so that they have the same
+    /// bits.
     pub fn freqs(self, theta: f64, head: usize) -> Option<Vec<f32>> {
         let Self::Llama3 { factor, low, high, original } = self else { return None };
         let original = original as f64;
@@ -255,7 +256,7 @@ impl Scaling {
     }
 }
 
-/// The shortest decimal that is the same f32, as f64: 1e-5 comes back as what was in config.json.
+/// The f64 with the shortest decimal that is the same f32, so that 1e-5 is written as it was in config.json.
 pub(crate) fn shortest(x: f64) -> f64 {
     let short = x as f32;
     if f64::from(short) == x { short.to_string().parse().unwrap_or(x) } else { x }

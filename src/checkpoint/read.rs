@@ -40,6 +40,7 @@ const IGNORED: [&str; 3] = [".rotary_emb.inv_freq", ".attention.masked_bias", ".
 
 /// Where a checkpoint's vocabulary comes from.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Vocabulary<'a> {
     /// From the tokenizer files of the folder.
     Folder {

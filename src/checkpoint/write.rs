@@ -128,7 +128,7 @@ fn files(source: &Source, config: &Config) -> Result<Export> {
     if let Some(hub) = &source.hub {
         let mut json = hub.json.clone();
         if let Some(map) = json.as_object_mut() {
-            map.remove("quantization_config"); // the weights are written as what they mean
+            map.remove("quantization_config"); // the weights are written dequantized
         }
         for path in &hub.companions {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;

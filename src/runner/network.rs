@@ -100,7 +100,7 @@ impl<'a> Network<'a> {
             return Err(invalid(why));
         }
         let outer = if options.exact { Precision::Exact } else { Precision::Blocks };
-        let inside = if arch.int8 && !options.exact { Precision::Token } else { outer };
+        let inside = if arch.int8_activations && !options.exact { Precision::Token } else { outer };
         let layer = |i: u64| -> Result<Layer<'a>> {
             let name = |part: &str| Blk { layer: i, part }.to_string();
             let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(drawn(Settings { top_p: 0.0, ..ALL }, &p), [1]);
         assert_eq!(drawn(Settings { min_p: 0.24, ..ALL }, &p), [0, 1, 3, 4]);
         assert_eq!(drawn(Settings { min_p: 1.0, ..ALL }, &p), [1]);
-        // Shares are of what the filter before has left (0.4 of 0.65 is 0.62), at temperature 1.
+        // Top-p sees the probabilities of the tokens that top-k left (0.4 of 0.65 is 0.62), at temperature 1.
         let both = Settings { top_k: 2, top_p: 0.61, temperature: 100.0, ..ALL };
         assert_eq!(drawn(both, &p), [1]);
         assert_eq!(drawn(Settings { temperature: 1e-300, ..ALL }, &p), [1]);
@@ -205,7 +205,7 @@ mod tests {
             let mut sampler = Sampler::new(Settings { top_k, ..ALL }, 0);
             sampler.keep(&logits, 5.0);
             let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-            all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap()); // stable: equal ones by their place
+            all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap()); // stable: equal logits in the order of ids
             all.truncate(top_k);
             prop_assert_eq!(&sampler.kept, &all);
         }

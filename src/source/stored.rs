@@ -8,6 +8,7 @@ use formats::model::ByteOrder;
 use crate::error::{Error, Result};
 
 /// A range of a tensor's elements as stored, in the byte order of the source.
+#[non_exhaustive]
 pub enum Stored<'a> {
     /// Whole blocks.
     Blocks(DType, Cow<'a, [u8]>),

@@ -76,6 +76,7 @@ impl RowOrder {
 
 /// How the numbers of a tensor are computed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Values {
     /// The stored numbers, in the stored type.
     Stored,

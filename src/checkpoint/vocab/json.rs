@@ -201,7 +201,7 @@ impl Json {
     /// The tokens of a converted SentencePiece model. Byte and control tokens are known by their text; scores are the negative
     /// ranks of the merges. `named` are the tokens that tokenizer_config.json gives a role.
     ///
-    /// llama.cpp merges what has the highest score, tokenizer.json what has the lowest rank. With the equal scores
+    /// llama.cpp merges the pair with the highest score first, tokenizer.json the one with the lowest rank. With the equal scores
     /// that convert_hf_to_gguf.py writes, it merges from left to right instead, and two lines of English in three
     /// get other tokens than the model was trained with; with these scores none does.
     pub fn sentencepiece_tokens(&self, named: &[String], mut tokens: Tokens) -> Result<Tokens> {

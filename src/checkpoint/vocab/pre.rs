@@ -92,8 +92,8 @@ fn collect(step: &Value, splits: &mut Vec<String>, byte_level: &mut bool) -> Opt
         },
         "Split" => {
             let pattern = step.get("pattern")?.get("Regex")?.as_str()?;
-            // Files made from tiktoken's vocabularies drop what does not match. That is nothing: the last alternatives match
-            // any whitespace, and the others everything else.
+            // Files made from tiktoken's vocabularies drop text that does not match. There is none: the last
+            // alternatives match any whitespace, and the others everything else.
             let whole = pattern.ends_with("|\\s+");
             match (step.get("behavior")?.as_str()?, flag("invert", false)?) {
                 ("Isolated", _) => {}
