@@ -28,7 +28,6 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::{KvType, Network, Options as RunOptions};
 use crate::scheme;
 use crate::source::Source;
-
 use crate::tokenizer::{Text, Tokenizer};
 
 /// A conversion: the input, the options, and the output.
@@ -312,8 +311,8 @@ impl Prepared<'_> {
 /// the layout.
 ///
 /// # Errors
-/// [`Error::NoSpace`] if the disk has too little free space; [`Error::Refused`] for a type that can only be copied;
-/// [`Error::Io`] if a file cannot be written; those of [`quantize`].
+/// [`Error::NoSpace`] if the disk has too little free space; [`Error::UnsupportedType`] for a type that can be copied but not encoded; [`Error::Io`] if a
+/// file cannot be written; those of [`quantize`].
 pub fn write(
     source: &Source,
     plan: &Plan,
@@ -322,15 +321,12 @@ pub fn write(
     watcher: &dyn Watcher,
 ) -> Result<Vec<Outcome>> {
     source.need_weights()?;
-    for (step, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (_, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
             && kernels::codec(dtype).is_none()
         {
-            let (name, from) = (&t.name, step.from.name());
-            let to = dtype.name();
-            let why =
-                format!("tensor {name}: cannot convert {from} to {to}: {to} can only be copied, not encoded");
-            return Err(Error::refused(why));
+            let (tensor, dtype) = (t.name.clone(), dtype.name().into());
+            return Err(Error::UnsupportedType { tensor, dtype, operation: "encoded, only copied" });
         }
     }
     if let Some(folder) = &plan.folder {

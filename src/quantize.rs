@@ -289,8 +289,8 @@ fn run(
                 let at = (range.start / info.bytes as u64 + block as u64) * info.weights as u64;
                 return Err(Error::NotFinite {
                     tensor: t.name.clone(),
-                    index: at,
-                    row: at / t.cols(),
+                    weight: Some(at),
+                    row: Some(at / t.cols()),
                     value: None,
                 });
             }

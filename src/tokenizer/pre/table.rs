@@ -142,7 +142,7 @@ const DEEPSEEK_CJK_SPLIT: &str = r"[[一-龥ࠀ-一가-\x{D7FF}]&&\S]+";
 
 /// Every pre-tokenizer. Names with the same patterns are several rows where llama.cpp treats them differently, or where
 /// something else in the files tells them apart.
-pub const TABLE: &[PreTokenizer] = &[
+pub static TABLE: &[PreTokenizer] = &[
     // With NFC these are GPT-NeoX's vocabulary and its relatives, for which convert_hf_to_gguf.py says olmo or mpt.
     PreTokenizer {
         aliases: &[
@@ -385,7 +385,7 @@ mod tests {
     use crate::tokenizer::pre::Splitter;
 
     #[test]
-    fn every_name_stands_once_and_its_patterns_compile() {
+    fn every_name_is_unique_and_its_patterns_compile() {
         let all = names(|_| true);
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
         let mut classes: Vec<_> = TABLE.iter().flat_map(|row| row.classes).collect();
