@@ -24,7 +24,7 @@ use super::args::{
     Edits, Endian, FormatName, Input, Resources, Rounding, SizeBudget, find_scheme, machines, scheme_or_keep,
     tensor_rule,
 };
-use super::outcome::{plan_json, plan_text, written};
+use super::outcome::{plan_json, plan_text, report_text};
 use super::print;
 use super::progress::Progress;
 
@@ -262,7 +262,7 @@ impl Common {
         let (outcomes, elapsed) = prepared.write(&progress)?;
         print(&match self.json {
             true => plan_json(source, plan, Some(&outcomes), allocation),
-            false => written(source, plan, &outcomes, elapsed),
+            false => report_text(source, plan, &outcomes, elapsed),
         })?;
         match prepared.check(&progress)? {
             Some(comparison) => self.check.report(&comparison),
@@ -333,11 +333,11 @@ impl Common {
 }
 
 /// Writes the files of a plan and prints the report.
-pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
+pub fn write_and_report(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
     let start = Instant::now();
     let outcomes = pipeline::write(source, plan, None, limits, &Progress::new())?;
     print(&match json {
         true => plan_json(source, plan, Some(&outcomes), None),
-        false => written(source, plan, &outcomes, start.elapsed()),
+        false => report_text(source, plan, &outcomes, start.elapsed()),
     })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::{Edits, Input, Resources};
-use super::convert::carry_out;
+use super::convert::write_and_report;
 use ggufkit::plan::edit::{self, key_value};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::{Error, Result};
@@ -56,6 +56,6 @@ impl Edit {
         let source = self.input.open_for(&self.out)?;
         let options = PlanOptions { out: self.out.clone(), edits, ..PlanOptions::default() };
         let plan = plan::plan(&source, &options)?;
-        carry_out(&source, &plan, self.resources.limits(), self.json)
+        write_and_report(&source, &plan, self.resources.limits(), self.json)
     }
 }

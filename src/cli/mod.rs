@@ -76,7 +76,7 @@ enum Command {
 pub fn main() -> ExitCode {
     limit_malloc_arenas();
     let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
-    allow_many_files();
+    raise_open_file_limit();
     let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
         Command::Demo(c) => c.run(),
         Command::Convert(c) => c.run(),
@@ -129,7 +129,7 @@ fn limit_malloc_arenas() {
 }
 
 /// Raises the limit of open files: a split model may have more shards than the default allows.
-fn allow_many_files() {
+fn raise_open_file_limit() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};

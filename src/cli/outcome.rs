@@ -34,7 +34,7 @@ pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
 }
 
 /// The report after writing: the files, the tensors by type, and notes for the user.
-pub fn written(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Duration) -> String {
+pub fn report_text(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Duration) -> String {
     let mut text = String::new();
     for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
         let _ = writeln!(text, "{}", path.display());

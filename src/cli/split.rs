@@ -6,7 +6,7 @@ use clap::Args;
 use formats::container::gguf;
 
 use super::args::{Input, Resources};
-use super::convert::carry_out;
+use super::convert::write_and_report;
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::text::parse_bytes;
 use ggufkit::{Error, Result};
@@ -78,5 +78,5 @@ fn rewrite(
     let source = input.open_for(out)?;
     let options = PlanOptions { out: out.to_path_buf(), split, ..PlanOptions::default() };
     let plan = plan::plan(&source, &options)?;
-    carry_out(&source, &plan, resources.limits(), json)
+    write_and_report(&source, &plan, resources.limits(), json)
 }

@@ -43,7 +43,7 @@ pub fn factor(largest: f32) -> f32 {
 
 /// Whether llama.cpp applies such a scale in the graph of this architecture. Its loader accepts scales in every
 /// architecture, but some graphs ignore them.
-fn is_read(architecture: &str, name: &str) -> bool {
+fn applies_scale(architecture: &str, name: &str) -> bool {
     let Some(groups) = llama_cpp::scaled_matrices(architecture) else { return false };
     match Blk::parse(name) {
         Some(blk) => blk.weight().is_some_and(|part| groups.iter().any(|g| g.contains(&part))),
@@ -73,7 +73,7 @@ pub(super) fn adjust(
         }
         let scale = scales::name_of(&t.name)
             .filter(|_| target == Container::Gguf && t.encoding == PACKED && decision.from != PACKED)
-            .filter(|name| is_read(architecture, &t.name) && !names.contains(name.as_str()));
+            .filter(|name| applies_scale(architecture, &t.name) && !names.contains(name.as_str()));
         let (weight, from, shape) = (decision.source, Encoding::Blocks(DType::F32), vec![stacked(&t)]);
         new_decisions.push(decision);
         new_tensors.push(t);
@@ -116,7 +116,7 @@ mod tests {
             ("qwen3", "blk.0.ffn_up.weight", true),
             ("bitnet-b1.58", "blk.0.attn_q.weight", false),
         ] {
-            assert_eq!(is_read(architecture, name), expected, "{architecture} {name}");
+            assert_eq!(applies_scale(architecture, name), expected, "{architecture} {name}");
         }
     }
 }
