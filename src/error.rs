@@ -171,6 +171,8 @@ pub enum Error {
     NoModel {
         /// The folder.
         folder: PathBuf,
+        /// Whether it is a model's folder in the hub's cache, which has checkpoints in `snapshots/`.
+        hub_cache: bool,
     },
     /// One part of a split model whose name is not that of a part, so that the others cannot be found.
     #[error("{file}: is part {part} of {count} of a split model, but is not named like one")]
@@ -332,7 +334,7 @@ impl Error {
                 "leave out --chat to continue a text that is written in the model's own chat format"
             }
             Self::UnknownToken { .. } => "check that the tokenizer belongs to this model",
-            Self::NoModel { folder } if folder.join("snapshots").is_dir() => {
+            Self::NoModel { hub_cache: true, .. } => {
                 "this is the hub's cache: name the folder in snapshots/ that has a config.json"
             }
             Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",
