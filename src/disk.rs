@@ -90,8 +90,8 @@ impl InFile {
     /// The `len` bytes at `offset`, borrowed where the file is mapped.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, or has become shorter; [`Error::Refused`] for more bytes than this machine
-    /// can address.
+    /// [`Error::Io`] if the file cannot be read, or has become shorter; [`Error::Refused`] for more bytes than this
+    /// machine can address.
     pub fn read(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
         let shrunk = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file has shrunk");
         let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
@@ -334,8 +334,8 @@ fn partial(target: &Path, run: &str) -> PathBuf {
     folder(target).join(format!(".{name}{run}.ggufkit-partial"))
 }
 
-/// A file without a name in `folder` (`O_TMPFILE`), with the permissions of any new file; `None` where the system has no
-/// such files.
+/// A file without a name in `folder` (`O_TMPFILE`), with the permissions of any new file; `None` where the system has
+/// no such files.
 #[cfg(target_os = "linux")]
 fn nameless(folder: &Path) -> Option<io::Result<File>> {
     use rustix::fs::{Mode, OFlags};

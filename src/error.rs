@@ -178,6 +178,8 @@ pub enum Error {
     NoModel {
         /// The folder.
         folder: PathBuf,
+        /// Whether it is a model's folder in the hub's cache, which has checkpoints in `snapshots/`.
+        hub_cache: bool,
     },
     /// One part of a split model whose name is not that of a part, so that the others cannot be found.
     #[error("{file}: is part {part} of {count} of a split model, but is not named like one")]

@@ -117,9 +117,11 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
         return Ok(checkpoint::settings_only(path));
     }
     if names.is_empty() {
-        return Err(Error::NoModel { folder: path.to_path_buf() });
+        let hub_cache = path.join("snapshots").is_dir();
+        return Err(Error::NoModel { folder: path.to_path_buf(), hub_cache });
     }
-    // Some checkpoints have the weights a second time (consolidated.safetensors); this is the file that transformers reads.
+    // Some checkpoints have the weights a second time (consolidated.safetensors); this is the file that transformers
+    // reads.
     let mut note = None;
     if names.len() > 1 && names.iter().any(|n| n == "model.safetensors") {
         note = Some(format!(

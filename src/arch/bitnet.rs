@@ -1,5 +1,5 @@
-//! BitNet b1.58 as in Microsoft's 2B-4T model: ternary projections, squared ReLU, and sub-norms. GGUF files have bitnet.cpp's
-//! name for it, since llama.cpp's own "bitnet" computes SiLU.
+//! BitNet b1.58 as in Microsoft's 2B-4T model: ternary projections, squared ReLU, and sub-norms. GGUF files have
+//! bitnet.cpp's name for it, since llama.cpp's own "bitnet" computes SiLU.
 
 use super::layers::{DECODER, SUB_NORMS};
 use super::{Arch, Class, Rotary};

@@ -87,7 +87,8 @@ pub struct Config {
     pub notes: Vec<String>,
 }
 
-/// The largest supported number of layers: more than any model has, few enough that a list of its tensors fits into memory.
+/// The largest supported number of layers: more than any model has, few enough that a list of its tensors fits into
+/// memory.
 const MOST_LAYERS: u64 = 4096;
 /// The largest supported length of a head: longer than any, short enough for a table of its frequencies.
 const MOST_HEAD: u64 = 1 << 16;
@@ -98,8 +99,8 @@ impl Config {
     /// Reads config.json.
     ///
     /// # Errors
-    /// [`ConfigError::UnknownArchitecture`]; [`ConfigError::Invalid`] for missing or invalid numbers and for settings that
-    /// GGUF runtimes do not support.
+    /// [`ConfigError::UnknownArchitecture`]; [`ConfigError::Invalid`] for missing or invalid numbers and for settings
+    /// that GGUF runtimes do not support.
     pub fn from_hub(json: &Json) -> Result<Self, ConfigError> {
         let name = json["architectures"].get(0).and_then(Json::as_str);
         let name = name.ok_or("has no class name in \"architectures\"")?;
@@ -248,8 +249,8 @@ impl Config {
         metadata
     }
 
-    /// Reads a GGUF's metadata. `vocab` is the number of rows of the token embedding, `tied` whether embeddings are tied
-    /// (there is no `output.weight`), `freqs` the contents of `rope_freqs.weight`.
+    /// Reads a GGUF's metadata. `vocab` is the number of rows of the token embedding, `tied` whether embeddings are
+    /// tied (there is no `output.weight`), `freqs` the contents of `rope_freqs.weight`.
     ///
     /// # Errors
     /// [`ConfigError::UnknownArchitecture`]; [`ConfigError::Invalid`] for missing or invalid keys.

@@ -2,7 +2,8 @@
 
 use super::{Dim, Heads, Presence, Rule};
 
-/// A table of tensors: Hugging Face's name, GGUF's name, the shape, the heads that RoPE rotates, and when it is required.
+/// A table of tensors: Hugging Face's name, GGUF's name, the shape, the heads that RoPE rotates, and when it is
+/// required.
 macro_rules! rules {
     ($($hub:literal => $gguf:literal [$($dim:ident),*] $heads:ident $presence:ident;)*) => {
         &[$(Rule {

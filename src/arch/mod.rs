@@ -1,5 +1,6 @@
-//! Architectures: one constant value each, with the names of its tensors in Hugging Face checkpoints and in GGUF, their shapes
-//! and the order of their rows. Converting in either direction, and planning without weights, read that one value.
+//! Architectures: one constant value each, with the names of its tensors in Hugging Face checkpoints and in GGUF, their
+//! shapes and the order of their rows. Converting in either direction, and planning without weights, read that one
+//! value.
 
 mod bitnet;
 mod blk;
@@ -31,7 +32,8 @@ pub struct Arch {
     pub writes_head_length: bool,
     /// Whether GGUF files have `vocab_size` and `rope.dimension_count`.
     pub writes_vocab_size: bool,
-    /// Whether llama.cpp's loader accepts a bias for every matrix of a layer. Otherwise it refuses files with further biases.
+    /// Whether llama.cpp's loader accepts a bias for every matrix of a layer. Otherwise it refuses files with further
+    /// biases.
     pub any_bias: bool,
     /// A note for users about the programs that run GGUF files of it.
     pub note: Option<&'static str>,
@@ -65,10 +67,11 @@ pub struct Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rotary {
-    /// Neighbours (0, 1), (2, 3), ...: llama2.c, and llama in GGUF (llama.cpp's `LLAMA_ROPE_TYPE_NORM`). The rows of a Hugging
-    /// Face checkpoint are reordered for it.
+    /// Neighbours (0, 1), (2, 3), ...: llama2.c, and llama in GGUF (llama.cpp's `LLAMA_ROPE_TYPE_NORM`). The rows of a
+    /// Hugging Face checkpoint are reordered for it.
     Pairs,
-    /// The first half with the second: (0, n/2), (1, n/2 + 1), ...: Hugging Face, and llama.cpp's `LLAMA_ROPE_TYPE_NEOX`.
+    /// The first half with the second: (0, n/2), (1, n/2 + 1), ...: Hugging Face, and llama.cpp's
+    /// `LLAMA_ROPE_TYPE_NEOX`.
     Halves,
 }
 

@@ -1,4 +1,5 @@
-//! Qwen2 (and 2.5, 1.5), with biases of the query, key and value projections, and Qwen3, with norms of query and key heads.
+//! Qwen2 (and 2.5, 1.5), with biases of the query, key and value projections, and Qwen3, with norms of query and key
+//! heads.
 
 use super::layers::{BIASES, DECODER, HEAD_NORMS};
 use super::{Arch, Class, Rotary};

@@ -1,4 +1,5 @@
-//! RoPE scaling: how the rotary position embeddings of a model are scaled for longer contexts than it was first trained on.
+//! RoPE scaling: how the rotary position embeddings of a model are scaled for longer contexts than it was first trained
+//! on.
 
 use formats::metadata::{Metadata, Value};
 use serde_json::{Value as Json, json};
@@ -14,8 +15,8 @@ pub enum Scaling {
         /// The factor.
         factor: f64,
     },
-    /// Llama 3.1's: low frequencies are divided by a factor, high ones are kept, and those between are interpolated. GGUF
-    /// has no keys for it, but a tensor of divisors, `rope_freqs.weight`.
+    /// Llama 3.1's: low frequencies are divided by a factor, high ones are kept, and those between are interpolated.
+    /// GGUF has no keys for it, but a tensor of divisors, `rope_freqs.weight`.
     Llama3 {
         /// The divisor of low frequencies.
         factor: f64,
@@ -113,8 +114,8 @@ impl Scaling {
                     }
                 }
                 if let [_, Some(attention), ..] = rest {
-                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it multiplies YaRN's default factor by
-                    // this one.
+                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it multiplies YaRN's default
+                    // factor by this one.
                     let usual = 1.0 + 0.1 * factor.max(1.0).ln();
                     set("attn_factor", Value::F32((attention / usual) as f32));
                 }
@@ -157,8 +158,8 @@ impl Scaling {
         }
     }
 
-    /// The settings whose divisors these are. There is no formula for that, so the settings of published models are tried:
-    /// the factor is the largest divisor, and all else is the same in most of them.
+    /// The settings whose divisors these are. There is no formula for that, so the settings of published models are
+    /// tried: the factor is the largest divisor, and all else is the same in most of them.
     fn from_freqs(freqs: &[f32], theta: f64) -> Option<Self> {
         let factor = freqs.iter().copied().fold(1.0, f32::max);
         let same = |s: &Self| s.freqs(theta, freqs.len() * 2).is_some_and(|f| f == freqs);
@@ -202,8 +203,8 @@ impl Scaling {
     }
 
     /// The divisors of a head's `head / 2` frequencies, for Llama 3's kind. They are computed in the arithmetic of
-    /// convert_hf_to_gguf.py (frequencies and interpolation in f32, with constants divided in f64), so that they have the same
-    /// bits.
+    /// convert_hf_to_gguf.py (frequencies and interpolation in f32, with constants divided in f64), so that they have
+    /// the same bits.
     pub fn freqs(self, theta: f64, head: usize) -> Option<Vec<f32>> {
         let Self::Llama3 { factor, low, high, original } = self else { return None };
         let original = original as f64;

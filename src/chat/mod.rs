@@ -2,9 +2,9 @@
 //!
 //! Templates are Jinja programs that were written for Hugging Face's transformers. They can use what they find there:
 //! Python's methods of strings, lists and dictionaries, `raise_exception`, `strftime_now`, JSON as Python writes it
-//! ([`python`]), and blocks that trim the whitespace of their line. A template may come from an untrusted file: it has no
-//! access to anything, and is stopped after 20 million steps. The memory of its strings is not limited, since the template
-//! engine cannot do that.
+//! ([`python`]), and blocks that trim the whitespace of their line. A template may come from an untrusted file: it has
+//! no access to anything, and is stopped after 20 million steps. The memory of its strings is not limited, since the
+//! template engine cannot do that.
 
 mod python;
 #[cfg(test)]
@@ -25,8 +25,8 @@ use crate::tokenizer::Tokenizer;
 /// Steps that a template may take. Thousands for each message are usual; a hundred million take seconds.
 const FUEL: u64 = 20_000_000;
 
-/// Marks where the text of a control token is split in a message. It is a noncharacter, which Unicode reserves for internal
-/// use.
+/// Marks where the text of a control token is split in a message. It is a noncharacter, which Unicode reserves for
+/// internal use.
 const CUT: char = '\u{FDD0}';
 
 /// A message of a chat.
@@ -89,8 +89,8 @@ impl Template {
         Self::new(text, now)
     }
 
-    /// The text of a chat; with `answer`, up to the start of the assistant's answer (`add_generation_prompt`). `begin` and
-    /// `end` are the texts of BOS and EOS.
+    /// The text of a chat; with `answer`, up to the start of the assistant's answer (`add_generation_prompt`). `begin`
+    /// and `end` are the texts of BOS and EOS.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`] if the template refuses the messages, fails, or takes too many steps.
@@ -108,9 +108,9 @@ impl Template {
         rendered.map_err(|e| explain(&e))
     }
 
-    /// The tokens of a chat up to the start of the answer. Control tokens come from the template alone: one that is written
-    /// in a message is encoded as ordinary text. BOS comes once if the vocabulary adds it, whether the template writes it or
-    /// not.
+    /// The tokens of a chat up to the start of the answer. Control tokens come from the template alone: one that is
+    /// written in a message is encoded as ordinary text. BOS comes once if the vocabulary adds it, whether the template
+    /// writes it or not.
     ///
     /// # Errors
     /// Those of [`Self::render`].

@@ -228,8 +228,8 @@ pub fn strftime(format: &str, now: u64) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Year, month and day of a number of days since 1970. The calendar repeats after 146,097 days; years begin in March here,
-/// so that the leap day is the last.
+/// Year, month and day of a number of days since 1970. The calendar repeats after 146,097 days; years begin in March
+/// here, so that the leap day is the last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468; // since 1 March of year 0
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);

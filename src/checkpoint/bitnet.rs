@@ -1,5 +1,5 @@
-//! Ternary weights (BitNet) in Hugging Face checkpoints: in which form they are stored, and whether the stored scales multiply
-//! or divide. Source: transformers' `integrations/bitnet`.
+//! Ternary weights (BitNet) in Hugging Face checkpoints: in which form they are stored, and whether the stored scales
+//! multiply or divide. Source: transformers' `integrations/bitnet`.
 
 use regex::Regex;
 use serde_json::Value as Json;
@@ -67,8 +67,8 @@ const UNIT: f32 = 1.0;
 /// A magnitude above this contradicts the settings: no model has such large weights.
 const FAR: f32 = 8.0;
 
-/// Whether codes are divided by the stored scales, and a note for the user. The settings decide. If they do not say, the values
-/// of the scales do; if the values contradict them, the note says so.
+/// Whether codes are divided by the stored scales, and a note for the user. The settings decide. If they do not say,
+/// the values of the scales do; if the values contradict them, the note says so.
 pub fn divide(scale: Scale, stored: &[f32]) -> (bool, Option<String>) {
     let mut sorted = stored.to_vec();
     sorted.sort_by(f32::total_cmp);

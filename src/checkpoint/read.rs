@@ -175,8 +175,8 @@ fn is_float(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::Blocks(d) if kernels::codec(d).is_some() && !is_integer(d))
 }
 
-/// A projection of a ternary model: two-bit codes with a scale, or floats to be rounded to three values (master weights).
-/// `file` is the checkpoint, for messages.
+/// A projection of a ternary model: two-bit codes with a scale, or floats to be rounded to three values (master
+/// weights). `file` is the checkpoint, for messages.
 fn ternary(
     file: &Path,
     t: &Tensor,

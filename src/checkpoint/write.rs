@@ -87,8 +87,8 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
     let view = match view {
         Some(view) => Some(View { rows: back.after(view.rows), ..view }),
         None => match t.encoding {
-            // llama2.c's groups may span rows, bitnet.cpp's scale is that of the whole tensor, and safetensors has no such
-            // types: the weights are written as f32.
+            // llama2.c's groups may span rows, bitnet.cpp's scale is that of the whole tensor, and safetensors has no
+            // such types: the weights are written as f32.
             Encoding::Int8Groups { .. } | Encoding::I2S => {
                 tensor.encoding = Encoding::Blocks(DType::F32);
                 tensor.location.len = 4 * tensor.elements();
@@ -105,7 +105,7 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
 fn read_config(source: &Source) -> Result<std::result::Result<Config, ConfigError>> {
     let find = |name: &str| source.model.tensors.iter().position(|t| t.name == name);
     let Some(embedding) = find("token_embd.weight") else {
-        return Ok(Err("it has no token_embd.weight".into()));
+        return Ok(Err("there is no token_embd.weight".into()));
     };
     let vocab = source.model.tensors[embedding].rows();
     let freqs = match find("rope_freqs.weight") {
@@ -115,7 +115,7 @@ fn read_config(source: &Source) -> Result<std::result::Result<Config, ConfigErro
             source.fetch(i, 0..n)?.decode("rope_freqs.weight", source.model.order, &mut x)?;
             Some(x)
         }
-        Some(_) => return Ok(Err("its rope_freqs.weight is too long".into())),
+        Some(_) => return Ok(Err(format!("rope_freqs.weight has more than {MOST_FREQS} elements").into())),
         None => None,
     };
     let tied = find("output.weight").is_none();

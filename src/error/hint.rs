@@ -48,7 +48,7 @@ impl Error {
                 "leave out --chat to continue a text that is written in the model's own chat format"
             }
             Self::UnknownToken { .. } => "check that the tokenizer belongs to this model",
-            Self::NoModel { folder } if folder.join("snapshots").is_dir() => {
+            Self::NoModel { hub_cache: true, .. } => {
                 "this is the hub's cache: name the folder in snapshots/ that has a config.json"
             }
             Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",

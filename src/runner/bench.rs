@@ -61,7 +61,8 @@ pub struct Measured {
     pub read_bytes_per_second: Spread,
     /// Bytes of weights that are read for each token.
     pub weight_bytes: u64,
-    /// The process's anonymous memory in bytes after the measurement, where the operating system tells (Linux: `RssAnon`).
+    /// The process's anonymous memory in bytes after the measurement, where the operating system tells (Linux:
+    /// `RssAnon`).
     pub peak_own_bytes: Option<u64>,
     /// Peak of the resident memory in bytes, mapped files included, where the operating system tells (Linux: `VmHWM`).
     pub peak_resident_bytes: Option<u64>,

@@ -1,5 +1,6 @@
-//! The computation of a decoder with RMS norms, rotary embeddings (RoPE), grouped-query attention and a gated feed-forward
-//! network, in reading order (arXiv 2302.13971, section 2.2; 2505.09388 for norms of attention heads; 2504.12285 for BitNet's sub-norms).
+//! The computation of a decoder with RMS norms, rotary embeddings (RoPE), grouped-query attention and a gated
+//! feed-forward network, in reading order (arXiv 2302.13971, section 2.2; 2505.09388 for norms of attention heads;
+//! 2504.12285 for BitNet's sub-norms).
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
@@ -20,8 +21,8 @@ pub struct Run<'a> {
     pub tokens: &'a [u32],
 }
 
-/// Processes tokens, appends their keys and values to the KV cache, and gives the logits of the tokens in `wanted`, of shape
-/// `[wanted.len(), vocab]`. `wanted` has ascending indices into the tokens of all runs, one run after the other.
+/// Processes tokens, appends their keys and values to the KV cache, and gives the logits of the tokens in `wanted`, of
+/// shape `[wanted.len(), vocab]`. `wanted` has ascending indices into the tokens of all runs, one run after the other.
 ///
 /// # Errors
 /// [`Error::UnknownToken`]; [`Error::ContextFull`]. The state is then unchanged.

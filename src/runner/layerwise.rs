@@ -1,5 +1,5 @@
-//! Runs a model one layer at a time over any number of tokens, with the layer's weights as floats that the caller may change:
-//! for measuring the inputs of matrices, and for quantizing matrices one after another.
+//! Runs a model one layer at a time over any number of tokens, with the layer's weights as floats that the caller may
+//! change: for measuring the inputs of matrices, and for quantizing matrices one after another.
 
 use formats::block::DType;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -74,7 +74,8 @@ impl Dense {
         Self { name: m.name.clone(), rows: m.rows, cols: m.cols, weights, scale, bias: linear.bias.clone() }
     }
 
-    /// Adds a correction of the products, `[rows]`, to the bias, which is created where there is none. Gives the new bias.
+    /// Adds a correction of the products, `[rows]`, to the bias, which is created where there is none. Gives the new
+    /// bias.
     pub fn add_bias(&mut self, more: &[f32]) -> &[f32] {
         let (bias, scale) =
             (self.bias.get_or_insert_with(|| vec![0.0; more.len()]), self.scale.unwrap_or(1.0));
@@ -127,8 +128,8 @@ impl Network<'_> {
         }
     }
 
-    /// The weights of the tensor `name` of layer `layer`, one of those that compute a tap's input: the weight of a norm, or
-    /// the weight or bias of the value or the up projection.
+    /// The weights of the tensor `name` of layer `layer`, one of those that compute a tap's input: the weight of a
+    /// norm, or the weight or bias of the value or the up projection.
     ///
     /// # Panics
     /// If it is another tensor.
@@ -207,8 +208,8 @@ impl Network<'_> {
         out
     }
 
-    /// The input of [`Tap::Output`]: attention over independent texts of `lens` tokens, with a KV cache of type `kind`. `input`
-    /// is the input of [`Tap::Attention`] for all of them, `qkv` the decoded query, key and value projections.
+    /// The input of [`Tap::Output`]: attention over independent texts of `lens` tokens, with a KV cache of type `kind`.
+    /// `input` is the input of [`Tap::Attention`] for all of them, `qkv` the decoded query, key and value projections.
     ///
     /// # Errors
     /// None at present.

@@ -29,7 +29,7 @@ pub struct Matrix<'a> {
     row_bytes: usize,
     codec: Box<dyn Codec>,
     form: Form,
-    /// The offset of the type's codes: a weight is scale × (code − offset).
+    /// The code of the type that stands for zero.
     offset: i32,
     product: Product,
     isa: Isa,
@@ -244,7 +244,8 @@ fn in_panels(mut task: Task, x: &Activations) {
                 scratch.rows.resize(ROWS * matrix.cols, 0.0);
                 let n = rows_of(p).len();
                 for (r, out) in rows_of(p).zip(scratch.rows.chunks_exact_mut(matrix.cols)) {
-                    // Without the matrix' scale: products are multiplied by it, as where rows are multiplied one by one.
+                    // Without the matrix' scale: products are multiplied by it, as where rows are multiplied one by
+                    // one.
                     matrix.codec.decode(matrix.row(r), out);
                 }
                 let rows = scratch.rows.chunks_exact(matrix.cols).take(n);

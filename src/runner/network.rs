@@ -68,8 +68,9 @@ pub(super) struct Layer<'a> {
 }
 
 impl<'a> Network<'a> {
-    /// Finds the weights of an open model. They are used where they are (memory-mapped, or read), unless the kernels need
-    /// another form: big-endian numbers are byte-swapped, and two-bit codes of a checkpoint or of bitnet.cpp are repacked.
+    /// Finds the weights of an open model. They are used where they are (memory-mapped, or read), unless the kernels
+    /// need another form: big-endian numbers are byte-swapped, and two-bit codes of a checkpoint or of bitnet.cpp are
+    /// repacked.
     ///
     /// # Errors
     /// [`Error::NoWeights`]; [`Error::UnknownArchitecture`] and [`Error::InvalidConfig`]; [`Error::MissingTensors`],
@@ -197,7 +198,8 @@ impl<'a> Finder<'a> {
         Ok(out)
     }
 
-    /// A matrix. With `apart`, its tensor scale (NVFP4) is not part of the weights: the caller multiplies products by it.
+    /// A matrix. With `apart`, its tensor scale (NVFP4) is not part of the weights: the caller multiplies products by
+    /// it.
     fn matrix(
         &self,
         name: &str,

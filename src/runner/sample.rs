@@ -1,8 +1,8 @@
 //! Sampling: choosing the next token by its logits.
 //!
-//! Top-k, top-p and min-p filters are applied in this order; then the temperature, and one of the tokens that are left is
-//! drawn. That is the order of llama.cpp's default chain; the filters see probabilities at temperature 1. Everything is
-//! computed in double precision by the crate's own functions, so that a seed gives the same tokens on every machine.
+//! Top-k, top-p and min-p filters are applied in this order; then the temperature, and one of the tokens that are left
+//! is drawn. That is the order of llama.cpp's default chain; the filters see probabilities at temperature 1. Everything
+//! is computed in double precision by the crate's own functions, so that a seed gives the same tokens on every machine.
 
 use crate::error::Result;
 use crate::random::Random;

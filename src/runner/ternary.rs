@@ -11,8 +11,8 @@ use crate::source::{Source, Stored};
 /// 1.0 as little-endian f16, the scale of every block. The tensor's own scale is an f32, which f16 may not hold exactly.
 const ONE: [u8; 2] = [0x00, 0x3C];
 
-/// Blocks with the same weights and block scales of 1: their type, their bytes, and the scale of the tensor. TQ2_0 has the
-/// same four weights in a byte, in the reverse order; rows that are not a multiple of 256 weights become Q2_0.
+/// Blocks with the same weights and block scales of 1: their type, their bytes, and the scale of the tensor. TQ2_0 has
+/// the same four weights in a byte, in the reverse order; rows that are not a multiple of 256 weights become Q2_0.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::InvalidCode`]; [`Error::NotFinite`] for the scale.

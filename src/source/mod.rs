@@ -1,4 +1,5 @@
-//! A model with its open files: GGUF's tensor names and metadata keys whatever the format. [`crate::open()`] makes one of a path.
+//! A model with its open files: GGUF's tensor names and metadata keys whatever the format. [`crate::open()`] makes one
+//! of a path.
 
 mod hub;
 pub mod scales;
@@ -28,7 +29,8 @@ pub struct Source {
     pub files: Vec<InFile>,
     /// Files that were read besides: an index, a tokenizer, settings.
     pub beside: Vec<PathBuf>,
-    /// A view for each tensor that is not used as it is stored. As long as the list of tensors, or empty if there is none.
+    /// A view for each tensor that is not used as it is stored. As long as the list of tensors, or empty if there is
+    /// none.
     pub views: Vec<Option<View>>,
     /// Whether there are settings only: tensors have shapes, but no bytes.
     pub weightless: bool,

@@ -1,6 +1,6 @@
-//! Scales of whole tensors. NVFP4's block scales have few bits, so a matrix may have one more scale for all of them, in an
-//! f32 tensor of its own: `blk.0.attn_q.scale` for `blk.0.attn_q.weight`, with one number, or one for each of several
-//! stacked matrices. llama.cpp multiplies the matrix's products by it.
+//! Scales of whole tensors. NVFP4's block scales have few bits, so a matrix may have one more scale for all of them, in
+//! an f32 tensor of its own: `blk.0.attn_q.scale` for `blk.0.attn_q.weight`, with one number, or one for each of
+//! several stacked matrices. llama.cpp multiplies the matrix's products by it.
 
 use std::collections::HashMap;
 

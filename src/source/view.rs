@@ -1,5 +1,5 @@
-//! Views: tensors that are computed from what is stored while they are read. Rows in another order, ternary weights from
-//! two-bit codes or from the floats that they are trained as, numbers that follow from the settings.
+//! Views: tensors that are computed from what is stored while they are read. Rows in another order, ternary weights
+//! from two-bit codes or from the floats that they are trained as, numbers that follow from the settings.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -88,14 +88,15 @@ pub enum Values {
         /// One factor, or one for each matrix.
         factors: Vec<f32>,
     },
-    /// Hugging Face's packed BitNet weights (transformers' `integrations/bitnet`): byte (r, c) of `[rows / 4, cols]` has the weights of rows r, r + rows/4,
-    /// r + rows/2 and r + 3 rows/4 in column c, from the lowest two bits up, each code as the weight's sign plus one.
+    /// Hugging Face's packed BitNet weights (transformers' `integrations/bitnet`): byte (r, c) of `[rows / 4, cols]`
+    /// has the weights of rows r, r + rows/4, r + rows/2 and r + 3 rows/4 in column c, from the lowest two bits up,
+    /// each as the weight's sign plus one.
     Packed {
         /// The magnitude of all weights that are not zero.
         scale: f32,
     },
-    /// BitNet's master weights: floats that the model rounds to -1, 0 or 1 times their mean magnitude (arXiv 2402.17764,
-    /// the `absmean` function).
+    /// BitNet's master weights: floats that the model rounds to -1, 0 or 1 times their mean magnitude (arXiv
+    /// 2402.17764, the `absmean` function).
     Master {
         /// The magnitude, computed when it is first asked for.
         scale: OnceLock<f32>,

@@ -1,5 +1,5 @@
-//! Byte-level byte-pair encoding: a text is split into words, and in each word neighbouring symbols are merged in the order
-//! of the list of merges, the leftmost of equals first.
+//! Byte-level byte-pair encoding: a text is split into words, and in each word neighbouring symbols are merged in the
+//! order of the list of merges, the leftmost of equals first.
 //!
 //! Tokens are written in the byte alphabet (256 printable characters, one for each byte) or, in Gemma 4, as plain text.
 
@@ -228,8 +228,8 @@ struct Symbol {
 /// Rank, indices of both symbols, the symbols themselves, and the symbol that they make.
 type Pair = Reverse<(u32, usize, usize, (u32, u32), u32)>;
 
-/// The byte alphabet: printable characters of Latin-1 stand for themselves, the other bytes for the characters from U+0100
-/// on, in their order. Source: GPT-2's encoder.
+/// The byte alphabet: printable characters of Latin-1 stand for themselves, the other bytes for the characters from
+/// U+0100 on, in their order. Source: GPT-2's encoder.
 pub fn byte_chars() -> [char; 256] {
     let mut others = '\u{100}'..;
     std::array::from_fn(|b| match b {

@@ -7,8 +7,8 @@ use super::spm::SPACE;
 use super::{Scheme, Tokenizer};
 
 impl Tokenizer {
-    /// The bytes of a token, which need not be whole characters. Control tokens and the unknown token give their text with
-    /// `special`, and nothing without. Ids that are out of range and unused tokens give nothing.
+    /// The bytes of a token, which need not be whole characters. Control tokens and the unknown token give their text
+    /// with `special`, and nothing without. Ids that are out of range and unused tokens give nothing.
     pub fn piece(&self, id: u32, special: bool) -> Cow<'_, [u8]> {
         let Some(is) = self.tokens.attributes.get(id as usize) else { return Cow::default() };
         let text = self.tokens.text(id);
@@ -28,7 +28,8 @@ impl Tokenizer {
         hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).map_or(Cow::default(), |b| vec![b].into())
     }
 
-    /// The bytes of a text's tokens, without control tokens. If the vocabulary puts a space before a text, it is removed.
+    /// The bytes of a text's tokens, without control tokens. If the vocabulary puts a space before a text, it is
+    /// removed.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut at_start = self.rules.space_prefix;
@@ -86,9 +87,9 @@ fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// Decodes UTF-8 that arrives in pieces, such as those of [`Tokenizer::piece`]: a character is given when all its bytes are
-/// there. [`Tokenizer::stream`] makes one for the start of a text, which removes the space that the vocabulary puts there;
-/// the default continues a text.
+/// Decodes UTF-8 that arrives in pieces, such as those of [`Tokenizer::piece`]: a character is given when all its bytes
+/// are there. [`Tokenizer::stream`] makes one for the start of a text, which removes the space that the vocabulary puts
+/// there; the default continues a text.
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
     /// The first bytes of a character.

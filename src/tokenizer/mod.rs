@@ -1,11 +1,10 @@
 //! Text to token ids and back, by the vocabulary in a GGUF's metadata (`tokenizer.*`).
 //!
-//! A vocabulary is one of three kinds: SentencePiece's byte-pair encoding (`spm`), byte-level byte-pair encoding (`bpe`,
-//! after the pre-tokenizer `pre` has split the text into words) or a unigram model (`unigram`). Before that, a text is
-//! split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the models' own
-//! tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte, say), that
-//! part of the text gets no ids.
-//! Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and SentencePiece.
+//! A vocabulary is one of three kinds: SentencePiece's byte-pair encoding (`spm`), byte-level byte-pair encoding
+//! (`bpe`, after the pre-tokenizer `pre` has split the text into words) or a unigram model (`unigram`). Before that, a
+//! text is split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the
+//! models' own tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte,
+//! say), that part of the text gets no ids. Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and SentencePiece.
 
 mod bpe;
 mod decode;
@@ -63,16 +62,16 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::NoTokenizer`](crate::Error::NoTokenizer), [`Error::UnknownTokenizer`](crate::Error::UnknownTokenizer),
     /// [`Error::UnknownPreTokenizer`](crate::Error::UnknownPreTokenizer);
-    /// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for missing arrays, arrays of the wrong type or with
-    /// fewer values than there are tokens, scores that are not numbers, and unigram models with a table of normalizations
-    /// or with tokens of more than 4096 bytes.
+    /// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for missing arrays, arrays of the wrong type or
+    /// with fewer values than there are tokens, scores that are not numbers, and unigram models with a table of
+    /// normalizations or with tokens of more than 4096 bytes.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self> {
         read::read(metadata)
     }
 
     /// The ids of a text. With `bos_eos`, BOS and EOS are added if the vocabulary asks for it. With `special`, control
-    /// tokens that are written in the text are recognised; without, they are encoded like other text, which is right for
-    /// what a user types.
+    /// tokens that are written in the text are recognised; without, they are encoded like other text, which is right
+    /// for what a user types.
     pub fn encode(&self, text: &str, bos_eos: bool, special: bool) -> Vec<u32> {
         let mut out = Vec::new();
         out.extend(self.roles.bos.filter(|_| bos_eos && self.rules.add_bos));
@@ -143,8 +142,8 @@ impl Tokenizer {
         self.roles.ends.contains(&id)
     }
 
-    /// The text of a token as the file has it, with U+2581 for spaces or in the byte alphabet; invalid UTF-8 is replaced.
-    /// Empty for an id that is out of range.
+    /// The text of a token as the file has it, with U+2581 for spaces or in the byte alphabet; invalid UTF-8 is
+    /// replaced. Empty for an id that is out of range.
     pub fn token(&self, id: u32) -> Cow<'_, str> {
         String::from_utf8_lossy(self.tokens.text(id))
     }
@@ -154,8 +153,8 @@ impl Tokenizer {
         self.chat_template.as_deref()
     }
 
-    /// Whether two vocabularies give every id the same meaning: the same kind and the same tokens in the same order. How
-    /// texts are split may differ.
+    /// Whether two vocabularies give every id the same meaning: the same kind and the same tokens in the same order.
+    /// How texts are split may differ.
     pub fn same_vocabulary(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.scheme) == std::mem::discriminant(&other.scheme)
             && self.tokens.same_as(&other.tokens)

@@ -43,8 +43,8 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     };
     let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);
 
-    // A unigram model uses the attributes in the file, before `Roles::find` changes those of tokens that are known by their
-    // text.
+    // A unigram model uses the attributes in the file, before `Roles::find` changes those of tokens that are known by
+    // their text.
     let unigram = if model == "t5" {
         if file.array("precompiled_charsmap")?.is_some_and(|map| !map.is_empty()) {
             let why = "tables of normalizations (tokenizer.ggml.precompiled_charsmap) are not supported";

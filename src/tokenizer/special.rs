@@ -108,8 +108,8 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Finds the roles, and marks tokens that are known by their text as control tokens. `given` gives the id that the file
-    /// has for a role, such as "eot"; `bos`, `eos` and `unknown` are the defaults.
+    /// Finds the roles, and marks tokens that are known by their text as control tokens. `given` gives the id that the
+    /// file has for a role, such as "eot"; `bos`, `eos` and `unknown` are the defaults.
     pub fn find(
         tokens: &mut Tokens,
         given: impl Fn(&str) -> Option<u32>,
@@ -235,8 +235,8 @@ impl Specials {
         Self { all, trie, starts, first_bytes }
     }
 
-    /// Splits a text at its special tokens: at the longest of them first, then the rest at the next one. Control tokens and
-    /// the unknown token are only recognised with `special`.
+    /// Splits a text at its special tokens: at the longest of them first, then the rest at the next one. Control tokens
+    /// and the unknown token are only recognised with `special`.
     pub fn partition<'t>(&self, text: &'t str, special: bool) -> Vec<Fragment<'t>> {
         // A text has few of the hundreds of special tokens: candidates are found in one pass.
         let mut present: BTreeSet<usize> = BTreeSet::new();

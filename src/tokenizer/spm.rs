@@ -1,8 +1,9 @@
 //! SentencePiece's byte-pair encoding: of all neighbouring symbols that make a token, those whose token has the highest
 //! score are merged first, the leftmost of equals.
 //!
-//! A text is not merged as a whole. Between two characters that are side by side in no token, nothing is ever merged, so the
-//! text is split there and the parts are merged on their own, which changes no id. Parts are mostly words, which repeat.
+//! A text is not merged as a whole. Between two characters that are side by side in no token, nothing is ever merged,
+//! so the text is split there and the parts are merged on their own, which changes no id. Parts are mostly words, which
+//! repeat.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};

@@ -1,8 +1,9 @@
-//! A unigram model: of all segmentations of a text into tokens, the one whose scores (log-probabilities) have the highest
-//! sum, found by Viterbi's algorithm. Source: SentencePiece's unigram_model.cc, and llama.cpp's llama-vocab.cpp.
+//! A unigram model: of all segmentations of a text into tokens, the one whose scores (log-probabilities) have the
+//! highest sum, found by Viterbi's algorithm. Source: SentencePiece's unigram_model.cc, and llama.cpp's
+//! llama-vocab.cpp.
 //!
-//! Characters without a token have the score of the least likely token minus ten. They become byte tokens if the vocabulary
-//! has all 256 of them, as in SentencePiece, and else the unknown token, once for a run of such characters.
+//! Characters without a token have the score of the least likely token minus ten. They become byte tokens if the
+//! vocabulary has all 256 of them, as in SentencePiece, and else the unknown token, once for a run of such characters.
 
 use super::spm::SPACE;
 use super::tokens::Tokens;

@@ -1,8 +1,8 @@
-//! Authorship, license and sampling parameters of a checkpoint as GGUF's `general.*` keys, from the model card (`README.md`),
-//! `generation_config.json`, the name in `config.json` and the folder's name.
+//! Authorship, license and sampling parameters of a checkpoint as GGUF's `general.*` keys, from the model card
+//! (`README.md`), `generation_config.json`, the name in `config.json` and the folder's name.
 //!
-//! Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py. Where that stops at an invalid card, this
-//! leaves the invalid value out with a note, so that nobody has to edit a README to convert weights.
+//! Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py. Where that stops at an invalid
+//! card, this leaves the invalid value out with a note, so that nobody has to edit a README to convert weights.
 
 mod name;
 mod sampling;
@@ -156,8 +156,8 @@ impl Card {
         None
     }
 
-    /// Sets name, author, version, organization and so on: from the card, or else from the names in `config.json` and of the
-    /// folder.
+    /// Sets name, author, version, organization and so on: from the card, or else from the names in `config.json` and
+    /// of the folder.
     fn identity(&mut self, front: &Node, about: &About) {
         let ids = [config_id(about.config), folder_id(about.folder)]
             .map(|id| id.map_or_else(Id::default, |id| Id::of(&id, about.parameters)));
@@ -274,8 +274,8 @@ impl Card {
     }
 }
 
-/// The parts of a base model or data set that the card gives as an id or a URL. Its number of weights is taken to be that of
-/// the model.
+/// The parts of a base model or data set that the card gives as an id or a URL. Its number of weights is taken to be
+/// that of the model.
 fn source(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
     let is_url = ["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme));
     let on_hub = if is_url { hub_id(id) } else { Some(id) };
@@ -312,8 +312,8 @@ fn config_id(config: &serde_json::Value) -> Option<String> {
     (!is_path && id.contains(char::is_alphanumeric)).then(|| id.to_string())
 }
 
-/// The name of the folder. A snapshot in the hub's cache is `models--organization--name/snapshots/hash`, and has the name
-/// three levels up.
+/// The name of the folder. A snapshot in the hub's cache is `models--organization--name/snapshots/hash`, and has the
+/// name three levels up.
 fn folder_id(folder: &Path) -> Option<String> {
     // A symbolic link's own name says more than that of its target, so links are followed only if the path has no last
     // component. An empty path is the folder of a file that is given without one.

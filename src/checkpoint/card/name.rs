@@ -1,5 +1,5 @@
-//! Parses a model's name: `mistralai/Mixtral-8x7B-Instruct-v0.1` has an organization, a base name, a size, a finetune and a
-//! version. The rules are those of llama.cpp's gguf-py (`metadata.py`).
+//! Parses a model's name: `mistralai/Mixtral-8x7B-Instruct-v0.1` has an organization, a base name, a size, a finetune
+//! and a version. The rules are those of llama.cpp's gguf-py (`metadata.py`).
 
 use std::sync::LazyLock;
 
@@ -51,8 +51,8 @@ static FINETUNE: LazyLock<Regex> = LazyLock::new(|| pattern(r"chat|instruct|visi
 static NUMBERED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^(v\d+(\.\d+)*|\d.*)$").expect("constant"));
 
 impl Id {
-    /// Parses a name. `parameters` (the number of weights, or 0) tells sizes from context lengths: a "4k" in the name of a model
-    /// of four billion weights is not its size.
+    /// Parses a name. `parameters` (the number of weights, or 0) tells sizes from context lengths: a "4k" in the name
+    /// of a model of four billion weights is not its size.
     pub fn of(id: &str, parameters: u64) -> Self {
         if id.contains(' ') {
             // Not a name on the hub.

@@ -10,7 +10,8 @@ pub const LIMIT: usize = 1 << 20;
 /// The deepest nesting of collections, which bounds the recursion over nodes.
 const DEPTH: usize = 64;
 
-/// A YAML value. Scalars are text: guessing types would turn the language `no` into false and the version `1.10` into 1.1.
+/// A YAML value. Scalars are text: guessing types would turn the language `no` into false and the version `1.10` into
+/// 1.1.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
     /// An empty value, `~` or `null`.

@@ -1,8 +1,8 @@
 //! tokenizer.json (the `tokenizers` crate's file), and vocab.json with merges.txt (GPT-2's).
 //!
-//! A BPE model in tokenizer.json is one of two kinds: byte-level, where every byte is written as a printable character ("gpt2"
-//! in a GGUF); or over characters, with `<0xNN>` tokens for unknown ones, as converted SentencePiece models are ("llama" in a
-//! GGUF).
+//! A BPE model in tokenizer.json is one of two kinds: byte-level, where every byte is written as a printable character
+//! ("gpt2" in a GGUF); or over characters, with `<0xNN>` tokens for unknown ones, as converted SentencePiece models are
+//! ("llama" in a GGUF).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -109,8 +109,8 @@ enum Merge {
 }
 
 impl Merge {
-    /// The merge as llama.cpp reads it: two tokens with a space between them; `None` if it is not a pair. Spaces inside a
-    /// token become U+0120, the space of the byte alphabet.
+    /// The merge as llama.cpp reads it: two tokens with a space between them; `None` if it is not a pair. Spaces inside
+    /// a token become U+0120, the space of the byte alphabet.
     fn text(self) -> Option<String> {
         let (a, b) = match &self {
             Self::Text(text) => text.split_once(' ').filter(|(_, b)| !b.contains(' '))?,
@@ -121,12 +121,12 @@ impl Merge {
     }
 }
 
-/// Reads tokenizer.json; `None` if there is none. Without `whole`, its model is not read: beside a tokenizer.model, only its
-/// added tokens and post-processor are needed, whatever kind its own model is.
+/// Reads tokenizer.json; `None` if there is none. Without `whole`, its model is not read: beside a tokenizer.model,
+/// only its added tokens and post-processor are needed, whatever kind its own model is.
 ///
 /// # Errors
-/// [`Error::Format`] for invalid JSON, with the byte offset, and for merges that are not pairs; [`Error::Refused`] for models
-/// other than BPE.
+/// [`Error::Format`] for invalid JSON, with the byte offset, and for merges that are not pairs; [`Error::Refused`] for
+/// models other than BPE.
 pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
     let Some(text) = folder.text(FILE)? else { return Ok(None) };
     let name = folder.name(FILE);
@@ -198,12 +198,12 @@ impl Json {
         self.byte_fallback == Some(true) && decoder == Some("Sequence")
     }
 
-    /// The tokens of a converted SentencePiece model. Byte and control tokens are known by their text; scores are the negative
-    /// ranks of the merges. `named` are the tokens that tokenizer_config.json gives a role.
+    /// The tokens of a converted SentencePiece model. Byte and control tokens are known by their text; scores are the
+    /// negative ranks of the merges. `named` are the tokens that tokenizer_config.json gives a role.
     ///
-    /// llama.cpp merges the pair with the highest score first, tokenizer.json the one with the lowest rank. With the equal scores
-    /// that convert_hf_to_gguf.py writes, it merges from left to right instead, and two lines of English in three
-    /// get other tokens than the model was trained with; with these scores none does.
+    /// llama.cpp merges the pair with the highest score first, tokenizer.json the one with the lowest rank. With the
+    /// equal scores that convert_hf_to_gguf.py writes, it merges from left to right instead, and two lines of English
+    /// in three get other tokens than the model was trained with; with these scores none does.
     pub fn sentencepiece_tokens(&self, named: &[String], mut tokens: Tokens) -> Result<Tokens> {
         self.fill(&mut tokens, ADDED_SCORE)?;
         let count = self.vocab.len() as u32; // not more than rows: ids are distinct

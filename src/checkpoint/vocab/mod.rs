@@ -1,9 +1,9 @@
 //! The tokenizer of a Hugging Face checkpoint as a GGUF's `tokenizer.*` keys.
 //!
-//! A folder has its tokenizer in one of three forms: tokenizer.model (`sentencepiece`), tokenizer.json, or vocab.json with
-//! merges.txt (`json`). From any of them, tokens are assigned to rows of the embedding (`tokens`), the roles of special tokens
-//! are found in further files (`special`), and the pre-tokenizer of a byte-level tokenizer is recognised (`pre`). Keys, value
-//! types and their order are those of llama.cpp's convert_hf_to_gguf.py.
+//! A folder has its tokenizer in one of three forms: tokenizer.model (`sentencepiece`), tokenizer.json, or vocab.json
+//! with merges.txt (`json`). From any of them, tokens are assigned to rows of the embedding (`tokens`), the roles of
+//! special tokens are found in further files (`special`), and the pre-tokenizer of a byte-level tokenizer is recognised
+//! (`pre`). Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py.
 
 mod files;
 mod json;
@@ -59,9 +59,9 @@ enum Source {
 /// Reads the tokenizer in a checkpoint's folder; `Ok(None)` if it has no tokenizer files at all.
 ///
 /// # Errors
-/// [`Error::Format`] for damaged files, with the byte offset where possible; [`Error::VocabularyMismatch`] for more tokens
-/// than the embedding has rows; [`Error::UnknownPreTokenizer`]; [`Error::Refused`] for kinds of tokenizers that are not
-/// supported and missing files; [`Error::Io`] for files that cannot be read.
+/// [`Error::Format`] for damaged files, with the byte offset where possible; [`Error::VocabularyMismatch`] for more
+/// tokens than the embedding has rows; [`Error::UnknownPreTokenizer`]; [`Error::Refused`] for kinds of tokenizers that
+/// are not supported and missing files; [`Error::Io`] for files that cannot be read.
 pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let path = folder;
     let mut folder = Folder::new(path);

@@ -1,8 +1,8 @@
 //! Recognises the pre-tokenizer of a tokenizer.json: the name under which llama.cpp knows its splitting rules.
 //!
-//! convert_hf_to_gguf.py finds the name by encoding a text and comparing the ids with those of known models, so a model with
-//! an added token is unknown to it. Here the rules themselves are compared: the normalizer and the patterns in tokenizer.json
-//! with those of each name in [`table`].
+//! convert_hf_to_gguf.py finds the name by encoding a text and comparing the ids with those of known models, so a model
+//! with an added token is unknown to it. Here the rules themselves are compared: the normalizer and the patterns in
+//! tokenizer.json with those of each name in [`table`].
 
 use serde_json::{Value, json};
 
@@ -45,8 +45,8 @@ fn same(known: &str, found: &str) -> bool {
     }
 }
 
-/// Whether texts are normalized to Unicode's form C (NFC); `None` if more is done to them. llama.cpp does not normalize, but
-/// nearly all texts are in form C.
+/// Whether texts are normalized to Unicode's form C (NFC); `None` if more is done to them. llama.cpp does not
+/// normalize, but nearly all texts are in form C.
 fn normalizer(value: &Value) -> Option<bool> {
     match value.get("type").and_then(Value::as_str) {
         None if value.is_null() => Some(false),
@@ -59,8 +59,8 @@ fn normalizer(value: &Value) -> Option<bool> {
     }
 }
 
-/// The patterns by which a text is split, one after the other; `None` for pre-tokenizers that do something else, or do not end
-/// in the byte alphabet.
+/// The patterns by which a text is split, one after the other; `None` for pre-tokenizers that do something else, or do
+/// not end in the byte alphabet.
 fn splits(value: &Value) -> Option<Vec<String>> {
     let (mut splits, mut byte_level) = (Vec::new(), false);
     collect(value, &mut splits, &mut byte_level)?;

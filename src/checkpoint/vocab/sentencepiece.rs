@@ -1,7 +1,7 @@
 //! Reads tokenizer.model: a SentencePiece model (BPE or unigram), which is a protocol buffer.
 //!
-//! Fields that are read (sentencepiece_model.proto): 1, repeated: a piece, with 1: text, 2: score (f32), 3: type; 2: the
-//! trainer's settings, with 3: the algorithm. All others are skipped.
+//! Fields that are read (sentencepiece_model.proto): 1, repeated: a piece, with 1: text, 2: score (f32), 3: type; 2:
+//! the trainer's settings, with 3: the algorithm. All others are skipped.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ use crate::error::Result;
 /// The name of the file.
 pub const FILE: &str = "tokenizer.model";
 
-/// Reads the vocabulary: the pieces, then added_tokens.json, then tokenizer_config.json's added tokens, where later ones
-/// replace earlier ones. Ids without a row in the embedding are left out, with a note.
+/// Reads the vocabulary: the pieces, then added_tokens.json, then tokenizer_config.json's added tokens, where later
+/// ones replace earlier ones. Ids without a row in the embedding are left out, with a note.
 pub fn read(
     folder: &mut Folder,
     config: Option<&serde_json::Value>,

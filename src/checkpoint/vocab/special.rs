@@ -1,9 +1,9 @@
 //! The tokens with a role (BOS, EOS, padding, ...), and which of them are added to every text.
 //!
 //! Files are read in convert_hf_to_gguf.py's order: tokenizer.json's post-processor says what is added to a text;
-//! tokenizer_config.json names the tokens, whose ids are in tokenizer.json; config.json has ids. If none of them has BOS or
-//! EOS, three more files are tried, since llama.cpp would take token 11 for both: tokenizer_config.json's own list of ids,
-//! special_tokens_map.json and generation_config.json.
+//! tokenizer_config.json names the tokens, whose ids are in tokenizer.json; config.json has ids. If none of them has
+//! BOS or EOS, three more files are tried, since llama.cpp would take token 11 for both: tokenizer_config.json's own
+//! list of ids, special_tokens_map.json and generation_config.json.
 
 use formats::metadata::{Metadata, Value as Meta};
 use serde_json::Value;
@@ -13,8 +13,8 @@ use crate::checkpoint::vocab::json::Json;
 use crate::checkpoint::vocab::tokens::{Added, Tokens};
 use crate::error::Result;
 
-/// The roles in the order in which they are looked for, with their keys in a GGUF. `cls` has none: it is only another name
-/// for BOS.
+/// The roles in the order in which they are looked for, with their keys in a GGUF. `cls` has none: it is only another
+/// name for BOS.
 const ROLES: [(&str, &str); 9] = [
     ("bos", "bos_token_id"),
     ("eos", "eos_token_id"),

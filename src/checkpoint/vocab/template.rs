@@ -39,8 +39,8 @@ pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadat
     Ok(())
 }
 
-/// The name and text of an entry in a list of templates. The name becomes part of a key: characters other than letters and
-/// digits become `_`.
+/// The name and text of an entry in a list of templates. The name becomes part of a key: characters other than letters
+/// and digits become `_`.
 fn named(entry: &Value) -> Option<(String, String)> {
     let name = key_part(entry.get("name")?.as_str()?);
     let template = entry.get("template")?.as_str()?.to_string();

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::checkpoint::vocab::files::{Folder, unfit};
 use crate::error::{Error, Result};
 
-/// The largest supported vocabulary (the largest published one has a million tokens). The limit keeps a damaged config.json
-/// from using all memory.
+/// The largest supported vocabulary (the largest published one has a million tokens). The limit keeps a damaged
+/// config.json from using all memory.
 const MAX_ROWS: u64 = 1 << 22;
 
 /// The type of a token, with its number in `tokenizer.ggml.token_type`.
@@ -45,13 +45,14 @@ pub struct Added {
 }
 
 impl Added {
-    /// Its type. Control tokens are those marked as special, and some that are not marked (deepseek-coder, command-r, gemma)
-    /// but look like it.
+    /// Its type. Control tokens are those marked as special, and some that are not marked (deepseek-coder, command-r,
+    /// gemma) but look like it.
     pub fn kind(&self) -> Type {
         if self.special || looks_special(&self.text) { Type::Control } else { Type::UserDefined }
     }
 
-    /// The token as llama.cpp expects it: user-defined tokens have plain spaces, since they are looked for in the original text.
+    /// The token as llama.cpp expects it: user-defined tokens have plain spaces, since they are looked for in the
+    /// original text.
     pub fn token(&self) -> Token {
         let kind = self.kind();
         let text =

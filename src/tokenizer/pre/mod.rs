@@ -1,8 +1,8 @@
 //! How a byte-level tokenizer splits a text into words before it merges, by the name in `tokenizer.ggml.pre`.
 //!
-//! The patterns are those of [`table`], in the syntax of `regex`, which has no look-ahead. There is one that nearly every
-//! tokenizer has: `\s+(?!\S)|\s+`, whitespace but for the last character if a word follows. `\s+` finds it, and the
-//! character that is too much is given back ([`Tail`]).
+//! The patterns are those of [`table`], in the syntax of `regex`, which has no look-ahead. There is one that nearly
+//! every tokenizer has: `\s+(?!\S)|\s+`, whitespace but for the last character if a word follows. `\s+` finds it, and
+//! the character that is too much is given back ([`Tail`]).
 
 pub(crate) mod table;
 
@@ -24,8 +24,8 @@ enum Step {
 enum Tail {
     /// All: the pattern has no `\s+` at its end.
     All,
-    /// All but the last character, unless nothing follows. Matches that end with one of these characters are whole: another
-    /// alternative than `\s+` matched them.
+    /// All but the last character, unless nothing follows. Matches that end with one of these characters are whole:
+    /// another alternative than `\s+` matched them.
     ButLast(&'static [char]),
     /// The same in words of 512, 256, ... characters.
     Halving,
@@ -126,8 +126,8 @@ fn found<'t>(regex: &Regex, tail: Tail, text: &'t str, give: &mut dyn FnMut(&'t 
     give(rest);
 }
 
-/// Splits numbers into groups of three digits from the right. The text before a number stays with its first group, as in
-/// llama.cpp: the next pattern splits them, and has to see that something follows whitespace.
+/// Splits numbers into groups of three digits from the right. The text before a number stays with its first group, as
+/// in llama.cpp: the next pattern splits them, and has to see that something follows whitespace.
 fn threes<'t>(text: &'t str, give: &mut dyn FnMut(&'t str)) {
     let mut rest = text;
     while let Some(start) = rest.find(char::is_numeric) {

@@ -213,7 +213,8 @@ pub static TABLE: &[PreTokenizer] = &[
         ..row("tekken", &[TEKKEN_SPLIT])
     },
     PreTokenizer { ignore_merges: true, ..named("granite-embed-multi-97m", &[GRANITE]) },
-    // Single digits, then GPT-2's pattern. command-r has NFC; neither it nor smollm cleans up spaces, and starcoder does.
+    // Single digits, then GPT-2's pattern. command-r has NFC; neither it nor smollm cleans up spaces, and starcoder
+    // does.
     PreTokenizer {
         only: Conditions { nfc: Some(true), ..ANY },
         classes: &["CohereTokenizer"],
