@@ -243,9 +243,9 @@ impl Order {
         read.extend(self.check.iter().map(|c| &*c.text));
         // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let known = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
+        let sensitivity = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
         read.extend(request.sensitivity.as_deref());
-        let (allocation, plan) = request.choose(source, options, &known, &read)?;
+        let (allocation, plan) = request.choose(source, options, &sensitivity, &read)?;
         Ok((plan, allocation))
     }
 
@@ -298,10 +298,11 @@ impl Prepared<'_> {
             generate: 0,
             sensitivity: None,
         };
-        let tick = |done, of| watcher.chunks(done, of);
+        let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
         let pool = self.order.limits.pool()?;
-        let found = pool.install(|| compare((&reference, &self.source), &models, text, &settings, tick))?;
+        let found =
+            pool.install(|| compare((&reference, &self.source), &models, text, &settings, on_chunk))?;
         watcher.finished();
         Ok(Some(found))
     }
