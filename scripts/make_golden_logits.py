@@ -93,7 +93,7 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
 
 # Name: config.json, and the text's number if activations are rounded to 8 bits as BitNet's are.
 MODELS = {
@@ -114,16 +114,7 @@ MODELS = {
     "qwen2": (QWEN2, None),
     "qwen2-tied": ({**QWEN2, "tie_word_embeddings": True, "num_key_value_heads": 4}, None),
     "qwen2-yarn-rope": (
-        {
-            **QWEN2,
-            "rope_scaling": {
-                **YARN,
-                "original_max_position_embeddings": 512,
-                "attention_factor": 1.5,
-                "beta_fast": 8.0,
-                "beta_slow": 2.0,
-            },
-        },
+        {**QWEN2, "rope_scaling": {**YARN, "attention_factor": 1.5, "beta_fast": 8.0, "beta_slow": 2.0}},
         None,
     ),
     "qwen3": (QWEN3, None),

@@ -1,8 +1,8 @@
 //! What layer by layer is computed and chosen, against the definitions.
 
-mod fold;
+mod activations;
+mod awq;
 mod gptq;
-mod walk;
 
 use std::path::Path;
 

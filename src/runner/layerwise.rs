@@ -9,6 +9,7 @@ use super::forward::{Run, add, add_bias, apply_rope, attend, each, norm, norm_in
 use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::network::{Layer, Linear, Network};
 use super::state::{Sequence, State};
+use crate::arch::Blk;
 use crate::error::Result;
 use crate::source::view::RowOrder;
 use kernels::attention::{KvHead, KvType};
@@ -133,7 +134,7 @@ impl Network<'_> {
     /// If it is none of these.
     pub fn weights_of(&self, layer: usize, name: &str) -> Vec<f32> {
         let l = &self.layers[layer];
-        let part = name.strip_prefix(&format!("blk.{layer}.")).unwrap_or(name);
+        let part = Blk::parse(name).filter(|blk| blk.layer == layer as u64).map_or(name, |blk| blk.part);
         let bias = |linear: &Linear| linear.bias.clone().expect("there is one");
         match part {
             "attn_norm.weight" => l.attn_norm.clone(),

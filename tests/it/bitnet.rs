@@ -246,7 +246,7 @@ fn what_is_not_ternary_under_one_magnitude_is_refused() {
     let q = "blk.1.attn_q.weight";
     for more in [&[][..], &["--force"]] {
         let text = refused(&|all| *matrix(all, q) = noise(256 * 256, 1), more);
-        assert!(text.contains(q) && text.contains("more than three values"), "{text}");
+        assert!(text.contains(q) && text.contains("more than the three values"), "{text}");
         assert!(!text.contains("--force"), "{text}");
     }
     // One weight that the sample does not see.
@@ -287,11 +287,20 @@ fn other_architectures_rows_and_containers_are_refused() {
     // What bitnet.cpp runs is I2_S without further words, and nothing but its own models.
     let (own, out) = (model(&dir, 256, 256), dir.path("for.gguf"));
     let said = ok(&["quantize", &own, &out, "--for", "bitnet.cpp"]);
-    assert!(said.contains("i2_s") && said.contains("there: python run_inference.py -m for.gguf"), "{said}");
+    assert!(
+        said.contains("i2_s") && said.contains("to run it: python run_inference.py -m for.gguf"),
+        "{said}"
+    );
     let (code, why) = fails(&["quantize", &own, &out, "--for", "llama.cpp", "--type", "tq2_0"]);
-    assert!(code == 1 && why.contains("the architecture bitnet-b1.58, which llama.cpp cannot use"), "{why}");
+    assert!(
+        code == 1 && why.contains("the architecture is bitnet-b1.58, which --for llama.cpp does not support"),
+        "{why}"
+    );
     let (code, why) = fails(&["quantize", &demo("model"), &out, "--for", "bitnet.cpp", "--type", "f16"]);
-    assert!(code == 1 && why.contains("the architecture llama, which bitnet.cpp cannot use"), "{why}");
+    assert!(
+        code == 1 && why.contains("the architecture is llama, which --for bitnet.cpp does not support"),
+        "{why}"
+    );
     let (path, out) = (dir.path("m.gguf"), dir.path("out.gguf"));
     write_gguf(&path, &settings(&dir, "llama", 256, 512), &tensors(256, 512));
     let text = fails(&["quantize", &path, &out, "--type", "i2_s"]).1;

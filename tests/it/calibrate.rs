@@ -201,7 +201,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
         }
         assert!(!Path::new(&out).exists(), "{arguments:?}");
     };
-    says(&[&model, "-o", &out], 2, &["no text", "hint"]);
+    says(&[&model, "-o", &out], 2, &["no calibration set", "hint"]);
     says(&["-o", &out], 2, &["no model", "hint"]);
     says(&[&model, &text], 2, &["--out"]);
     says(&[&model, &text, "-o", &out, "--context", "3"], 2, &["--context"]);

@@ -165,7 +165,7 @@ fn every_scheme_is_a_recipe_that_gives_the_same_plan() {
     );
     of("base = \"q4_0\"\nrules = [\n  { tensor = \"attn_w\", type = \"q8_0\" },\n]\n");
     let (code, text) = fails(&["quantize", &gguf, &dir.path("x.gguf"), "--recipe", &recipe]);
-    assert!(code == 1 && text.contains("recipe.toml: line 3: \"attn_w\" is no kind of tensor"), "{text}");
+    assert!(code == 1 && text.contains("recipe.toml: line 3: unknown kind of tensor \"attn_w\""), "{text}");
     for wrong in [
         &["quantize", "--type", "q4_0"][..],
         &["quantize", &gguf, &dir.path("x.gguf")],

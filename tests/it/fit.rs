@@ -97,7 +97,7 @@ fn files_have_the_size_that_was_asked_for() {
     let text = fit(2_500_000, &["--write-recipe", &recipe]);
     let large = length(&out);
     assert!((2_450_000..=2_500_000).contains(&large), "{large}");
-    assert!(text.contains("predicted KL divergence") && text.contains("the next dearer"), "{text}");
+    assert!(text.contains("predicted KL divergence") && text.contains("next larger"), "{text}");
     // The recipe alone makes the same tensors.
     let again = dir.path("again.gguf");
     ok(&["quantize", &model, &again, "--recipe", &recipe]);
@@ -169,18 +169,18 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     let (code, why) = refused(&["--size", "300K"]);
     assert_eq!(code, 1);
     assert!(
-        why.contains("300.00 KiB is too little: the smallest file is 1.") && why.contains("hint"),
+        why.contains("300.00 KiB is too little: the smallest possible is 1.") && why.contains("hint"),
         "{why}"
     );
     // Smaller types are there, if it is known which weights count.
     assert!(why.contains("--imatrix FILE or --calibration TEXT"), "{why}");
     let (_, why) = refused(&["--size", "300K", "--types", "q2_k,f16"]);
-    assert!(why.contains("smaller types in --types"), "{why}");
+    assert!(why.contains("smaller types (--types)"), "{why}");
     let (code, why) = refused(&["--bits-per-weight", "1.2"]);
-    assert!(code == 1 && why.contains("the least is 2."), "{why}");
+    assert!(code == 1 && why.contains("the smallest possible is 2."), "{why}");
     let (code, why) = refused(&["--fit", "560M"]);
     assert_eq!(code, 1);
-    for part in ["for the system", "the smallest that can be run needs", "--fit 0.8G or more", "--reserve"] {
+    for part in ["for the system", "the smallest choice needs", "--fit 0.8G or more", "--reserve"] {
         assert!(why.contains(part), "{part}: {why}");
     }
     let (_, why) = refused(&["--fit", "560M", "--kv", "f16", "--runtime", "ggufkit"]);
@@ -188,15 +188,15 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     for (args, part) in [
         (&["--fit", "8G", "--type", "q4_k"][..], "choose the types themselves"),
         (&["--fit", "8G", "--size", "1G"], "cannot be used with"),
-        (&["--type", "q4_k", "--types", "q4_k"], "--types is for fitting"),
+        (&["--type", "q4_k", "--types", "q4_k"], "--types needs a size budget"),
         (&["--size", "3M", "--context", "64"], "--fit"),
-        (&["--fit", "8G", "--context", "100000"], "the model was made for 256 tokens"),
-        (&["--size", "3M", "--types", "nvfp4"], "nvfp4 brings tensors of its own"),
+        (&["--fit", "8G", "--context", "100000"], "the model's context length is 256 tokens"),
+        (&["--size", "3M", "--types", "nvfp4"], "--types cannot contain nvfp4"),
         (&["--size", "3M", "--types", "q9"], "q9"),
-        (&["--type", "q4_k", "--price", "q4_k=2"], "--price is for fitting"),
-        (&["--size", "3M", "--price", "q4_k"], "is not TYPE=X"),
-        (&["--size", "3M", "--price", "q4_k=0"], "no number above 0"),
-        (&["--size", "3M", "--price", "q4_k=2,q4_k=3"], "has two prices"),
+        (&["--type", "q4_k", "--price", "q4_k=2"], "--price needs a size budget"),
+        (&["--size", "3M", "--price", "q4_k"], "must have the form TYPE=X"),
+        (&["--size", "3M", "--price", "q4_k=0"], "must be a number above 0"),
+        (&["--size", "3M", "--price", "q4_k=2,q4_k=3"], "appears twice"),
     ] {
         let (code, why) = refused(args);
         assert!(code == 2 && why.contains(part), "{args:?}: {why}");
@@ -212,8 +212,11 @@ fn a_machine_gets_what_it_can_hold() {
     let (model, out) = (model(&dir), dir.path("out.gguf"));
     // All of it would fit with plenty to spare.
     let text = ok(&["quantize", &model, &out, "--fit", "8G", "--dry-run"]);
-    assert!(text.contains("8.00 GiB of memory, 1.00 GiB of it for the system"), "{text}");
-    assert!(text.contains("with 256 tokens of context as f16") && text.contains("guessed"), "{text}");
+    assert!(text.contains("8.00 GiB of RAM, 1.00 GiB of it reserved for the system"), "{text}");
+    assert!(
+        text.contains("with a context of 256 tokens, KV cache f16") && text.contains("estimated"),
+        "{text}"
+    );
     assert!(!std::path::Path::new(&out).exists());
     // A tight one: the memory that is foretold is what `inspect` says of the file.
     let how = ["--fit", "168M", "--reserve", "2500K", "--kv", "f16", "--runtime", "ggufkit"];
@@ -249,7 +252,7 @@ fn the_frontier_is_below_every_scheme() {
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("<svg") && page.contains("q4_k_m"));
     let text = ok(&["frontier", &model, "--rows", "5"]);
-    assert!(text.contains("iq4_xs") && text.contains("least in no more"), "{text}");
+    assert!(text.contains("iq4_xs") && text.contains("best at this size"), "{text}");
 }
 
 #[test]
@@ -315,13 +318,13 @@ fn broken_sensitivities_are_told() {
     for (from, to, says) in [
         ("ggufkit sensitivity 1", "ggufkit sensitivity 9", "its format is"),
         ("\"q8_0\":", "\"q9_9\":", "is no"),
-        ("\"q4_0\":", "\"q4_0\": \"x\", \"q5_0\":", "is no number"),
+        ("\"q4_0\":", "\"q4_0\": \"x\", \"q5_0\":", "is not a number"),
         ("\"kld\":", "\"kld\": 1, \"more\":", "unknown field"),
-        ("\"cache\": {", "\"cache\": {\"f32\": 1e9,", "is no loss"),
+        ("\"cache\": {", "\"cache\": {\"f32\": 1e9,", "is not a KL divergence or error"),
         (
             "blk.0.attn_q.weight",
             "blk.0.attn_x.weight",
-            "nothing is known of what errors in blk.0.attn_q.weight cost",
+            "blk.0.attn_q.weight: its sensitivity to quantization errors is not known",
         ),
     ] {
         let why = refused(&good.replacen(from, to, if from == "blk.0.attn_q.weight" { 1 } else { 2 }));

@@ -244,7 +244,7 @@ fn states_of_other_runs_and_damaged_ones_are_refused() {
     ];
     for (scheme, more) in others {
         let text = say(scheme, more);
-        assert!(text.contains("another run"), "{more:?}: {text}");
+        assert!(text.contains("different run"), "{more:?}: {text}");
     }
 
     let original = dir.path("original");

@@ -523,7 +523,7 @@ fn the_single_file_is_read_where_parts_lie_beside_it() {
     assert!(text.contains("bf16 ") && text.contains("are not read"), "{text}");
     // And nothing makes such a folder.
     let (_, text) = fails(&["convert", &dir.path("m.gguf"), &both, "--split-max-size", "30K"]);
-    assert!(text.contains("model.safetensors would be read instead"), "{text}");
+    assert!(text.contains("model.safetensors instead of the new shards"), "{text}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn every_machine_gets_its_order_and_version() {
         ("llama98", false),
     ] {
         let said = make(&out, machine, &[]);
-        assert!(said.contains("\nthere: ") && said.contains("x.bin"), "{said}");
+        assert!(said.contains("\nto run it: ") && said.contains("x.bin"), "{said}");
         // All words of version 0, and of nothing else, turned round or not.
         assert_eq!(words(&dir.read("x.bin"), big), source, "{machine}");
         let longest = words(&dir.read("x-tokenizer.bin")[..4], big)[0];
@@ -68,7 +68,7 @@ fn a_vocabulary_alone_is_turned_round() {
         ("llama98", false),
     ] {
         let said = ok(&["convert", &source, &out, "--for", machine]);
-        assert!(!said.contains("there:") && !said.contains("note:"), "{said}");
+        assert!(!said.contains("to run it:") && !said.contains("note:"), "{said}");
         let bytes = dir.read("x.bin");
         assert_eq!(bytes == std::fs::read(&source).unwrap(), !big, "{machine}");
         assert!((1..100).contains(&words(&bytes[..4], big)[0]), "{machine}");
@@ -98,7 +98,7 @@ fn a_commodore_gets_three_files() {
     let dir = Dir::new();
     let out = dir.path("c64/");
     let said = make(&out, "c64", &[]);
-    assert!(said.contains("weights.reu") && said.contains("there: build"), "{said}");
+    assert!(said.contains("weights.reu") && said.contains("to run it: build"), "{said}");
     let read = |name: &str| std::fs::read(format!("{out}{name}")).unwrap();
     let image = read("weights.reu");
     let source = std::fs::read(demo("tiny.bin")).unwrap();
@@ -123,11 +123,11 @@ fn what_a_program_cannot_use_is_refused() {
     let dir = Dir::new();
     let bin = dir.path("x.bin");
     for (machine, more, code, part) in [
-        ("ullm", &["--endian", "little"][..], 2, "--for ullm is big-endian"),
+        ("ullm", &["--endian", "little"][..], 2, "--for ullm needs big-endian files"),
         ("ullm", &["--bin-version", "2"], 2, "reads llama2.c version 0"),
         ("ullm", &["--type", "q8_0"], 2, "reads llama2.c version 0, which holds f32"),
         ("runq.c", &["--type", "f32"], 2, "reads llama2.c version 2, which holds q8_0"),
-        ("llama.cpp", &[], 2, "end the name in .gguf"),
+        ("llama.cpp", &[], 2, "use an output name that ends in .gguf"),
         ("c64", &[], 2, "OUT/"),
         ("llama98", &["--set", "llama.context_length=700000"], 1, "of heap"),
         ("abacus", &[], 2, "possible values: ullm"),
@@ -137,7 +137,7 @@ fn what_a_program_cannot_use_is_refused() {
     }
     // The iMac's buffers are for one model; this one is wider.
     let large = demo("model");
-    for (machine, part) in [("imac-llm", "dim of 256, above the 64"), ("llama98", "")] {
+    for (machine, part) in [("imac-llm", "dim is 256, more than the buffer size of 64"), ("llama98", "")] {
         let made = run(&["convert", &large, &bin, "--for", machine]);
         let why = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(made.status.success() == part.is_empty() && why.contains(part), "{machine}: {why}");
@@ -160,19 +160,19 @@ fn what_a_program_cannot_use_is_refused() {
     for (args, part) in [
         (
             &["convert", &types, &out, "--for", "llama.cpp-big-endian"][..],
-            "which llama.cpp-big-endian cannot use",
+            "which --for llama.cpp-big-endian does not support",
         ),
-        (&["convert", &types, &out, "--for", "llama.cpp-tiger"], "cannot use"),
+        (&["convert", &types, &out, "--for", "llama.cpp-tiger"], "does not support"),
         (
             &["quantize", &model, &out, "--for", "openvino", "--type", "q5_0"],
-            "is q5_0, which openvino cannot use",
+            "is q5_0, which --for openvino does not support",
         ),
         (&["quantize", &model, &out, "--for", "llama.cpp-tiger", "--type", "iq4_nl"], "is iq4_nl"),
         (
             &["quantize", &model, &out, "--for", "ollama", "--split-max-size", "50K"],
-            "files, which ollama cannot use",
+            "files, which --for ollama does not support",
         ),
-        (&["quantize", &model, &out, "--for", "openvino", "--type", "f16"], "vocabulary of the kind llama"),
+        (&["quantize", &model, &out, "--for", "openvino", "--type", "f16"], "vocabulary's kind is llama"),
     ] {
         let (code, why) = fails(args);
         assert!(code == 1 && why.contains(part), "{args:?}: {why}");
@@ -202,24 +202,24 @@ fn what_is_too_large_for_a_program_is_refused() {
     };
     config(4096, [4096, 11008]);
     for machine in ["ullm", "llama2ps3", "llama2-mac68k", "smollerlm"] {
-        refused("convert", &bin, machine, "is above the 2147483647 bytes");
+        refused("convert", &bin, machine, "more than 2147483647 bytes");
     }
-    refused("quantize", &gguf, "llama.cpp-tiger", "is above the 2147483647 bytes");
-    refused("convert", &bin, "imac-llm", "of its buffers");
+    refused("quantize", &gguf, "llama.cpp-tiger", "more than 2147483647 bytes");
+    refused("convert", &bin, "imac-llm", "more than the buffer size");
     refused("convert", &bin, "llama98", "of heap");
     refused("convert", &dir.path("c64/"), "c64", "16 MiB");
     // A 7B in 16 or 8 bits a weight: for a machine with room for it that is no matter.
     for machine in ["run.c", "run.c-big-endian", "runq.c", "runq.c-big-endian"] {
         let said = ok(&["convert", &model, &bin, "--for", machine, "--dry-run"]);
-        assert!(said.contains("there: ./run"), "{said}");
+        assert!(said.contains("to run it: ./run"), "{said}");
     }
     config(32768, [4096, 11008]);
     for machine in ["run.c", "run.c-big-endian", "runq.c", "runq.c-big-endian"] {
-        refused("convert", &bin, machine, "4294967296 numbers in one piece");
+        refused("convert", &bin, machine, "has 4294967296 elements");
     }
     // Nor are widths that AltiVec cannot load whole.
     config(64, [64, 170]);
-    refused("convert", &bin, "ullm", "hidden_dim of 170, which is no multiple of 4,");
+    refused("convert", &bin, "ullm", "hidden_dim is 170, not a multiple of 4");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_machine_brings_a_scheme_and_leaves_the_choice() {
     let dir = Dir::new();
     let (model, out) = (gguf(&dir), dir.path("out.gguf"));
     let said = ok(&["quantize", &model, &out, "--for", "llama.cpp-tiger"]);
-    assert!(said.contains("q4_0") && said.contains("there: ./main -m out.gguf"), "{said}");
+    assert!(said.contains("q4_0") && said.contains("to run it: ./main -m out.gguf"), "{said}");
     assert!(ok(&["inspect", &out]).contains("big-endian"));
     ok(&["quantize", &model, &out, "--for", "llama.cpp-tiger", "--type", "q8_0"]);
     // What is fitted is fitted with types that are of use there.
@@ -239,5 +239,5 @@ fn a_machine_brings_a_scheme_and_leaves_the_choice() {
     assert!(code == 2 && why.contains("can use none of --types"), "{why}");
     // Dry runs say the same.
     let said = ok(&["quantize", &model, &out, "--for", "llama.cpp", "--dry-run"]);
-    assert!(said.contains("there: llama-cli -m out.gguf"), "{said}");
+    assert!(said.contains("to run it: llama-cli -m out.gguf"), "{said}");
 }

@@ -18,4 +18,5 @@ mod nvfp4;
 mod plans;
 mod robustness;
 mod run;
+mod structure;
 mod types;

@@ -172,9 +172,9 @@ fn wrong_arguments_are_told() {
     assert!(code == 1 && text.contains("/nowhere/at all"), "{text}");
     let long = "word ".repeat(300);
     let (code, text) = fails(&[&model, &["--prompt", &long][..]].concat());
-    assert!(code == 1 && text.contains("room for 128") && text.contains("hint"), "{text}");
+    assert!(code == 1 && text.contains("context length of 128") && text.contains("hint"), "{text}");
     let (code, text) = fails(&[&model, &["--prompt", BEGIN, "--context", "3"][..]].concat());
-    assert!(code == 1 && text.contains("room for 3") && text.contains("128"), "{text}");
+    assert!(code == 1 && text.contains("context length of 3") && text.contains("128"), "{text}");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_chat_goes_on_until_the_input_ends() {
     assert!(String::from_utf8(out.stdout).unwrap().starts_with(&single));
     let out = with_input(&base, &"Once upon a time\n".repeat(20));
     let text = String::from_utf8(out.stderr).unwrap();
-    assert!(out.status.code() == Some(1) && text.contains("room for 128"), "{text}");
+    assert!(out.status.code() == Some(1) && text.contains("context length of 128"), "{text}");
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! The end of every way through a model: the output matrix, and the divergence there.
+//! The end of a measurement: the output matrix, and the KL divergence of every variant.
 
 use formats::block::{DType, Encode};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::measure::{Changed, HeldOutLoss, JUDGED, Layer, Measuring, finite, rows_of};
+use super::measure::{Change, Layer, Measurement, OutputError, SAMPLED_TOKENS, finite, rows_of};
 use super::{Matrix, Probe};
-use crate::calibrate::importance::Squares;
+use crate::calibrate::importance::SquareSums;
 use crate::error::Result;
 use crate::runner::KvType;
 use crate::runner::layerwise::{Tap, dense};
@@ -14,51 +14,52 @@ use crate::runner::linear::Matrix as Stored;
 use crate::score::{against_logits, scored};
 use kernels::{self, Isa};
 
-/// Tokens whose logits are computed together.
+/// Tokens per batch of logits.
 const LOGITS: usize = 128;
 
-/// What came of it all, in nats.
+/// The KL divergences from the original, in nats per token.
 #[derive(Default)]
-pub struct Ends {
-    /// Of matrices, by index and probe.
+pub struct Divergences {
+    /// By index of the matrix and of its probe.
     pub matrices: Vec<((usize, usize), f64)>,
-    /// Of kinds of cache.
+    /// By KV cache type.
     pub caches: Vec<(KvType, f64)>,
 }
 
-/// The output matrix as a probe.
+/// The output matrix, quantized to a probe.
 struct Output<'a> {
-    /// Its index, and the probe's.
+    /// The index of the matrix and of its probe.
     of: (usize, usize),
-    /// The way that begins with it, where it is the embedding too.
-    way: Option<usize>,
-    made: Stored<'a>,
+    /// The variant with the quantized token embedding, if embeddings are tied.
+    variant: Option<usize>,
+    /// The quantized matrix.
+    quantized: Stored<'a>,
 }
 
-impl Measuring<'_> {
-    /// The output matrix, and the divergence at the end of every way: of matrices by index and probe, and of caches.
-    pub fn end(&mut self) -> Result<Ends> {
+impl Measurement<'_> {
+    /// Measures the output matrix, and computes the divergence of every variant.
+    pub fn end(&mut self) -> Result<Divergences> {
         let network = self.network;
         let n = network.config.hidden as usize;
         let output = network.logits_matrix();
         let mut inputs = Vec::new();
-        let every = self.chunks.count().div_ceil(JUDGED);
-        let mut squares = Squares::new(n);
+        let every = self.chunks.token_count().div_ceil(SAMPLED_TOKENS);
+        let mut squares = SquareSums::new(n);
         for (first, lens) in self.batches() {
-            let x = network.output_input(&self.ways[0].x.read(first, lens.iter().sum())?);
+            let x = network.output_input(&self.variants[0].x.read(first, lens.iter().sum())?);
             squares.add(&x);
             inputs.extend(x.chunks_exact(n).step_by(every).flatten());
         }
         let tied = network.embedding_shape().is_none();
-        let known = self.known(&output.name, n as u64)?;
-        // An embedding that is the output too has importances in neither sense, where none were measured.
-        let importance = known.or_else(|| (!tied).then(|| squares.means()));
-        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
+        let given = self.given_importance(&output.name, n as u64)?;
+        // Tied embeddings without a given importance matrix get none: they serve as the token embedding too.
+        let importance = given.or_else(|| (!tied).then(|| squares.mean_squares()));
+        let how = Encode { importance: importance.as_deref(), ..self.settings.how };
         let index = self.found.len();
         let weights = decoded(output, &rows_of(output.rows));
         finite(&output.name, &weights, n)?;
-        let judge = HeldOutLoss { isa: network.isa, cols: n, weights, inputs: &inputs };
-        let found = judge.all(self.types(n as u64), &how);
+        let output_error = OutputError { isa: network.isa, cols: n, weights, inputs: &inputs };
+        let found = output_error.all(self.types(n as u64), &how);
         let errors = found.iter().map(|e| (e.0, e.2)).collect();
         let mut matrix = Matrix {
             name: output.name.clone(),
@@ -72,37 +73,37 @@ impl Measuring<'_> {
             let p = matrix.probes.len();
             matrix.probes.push(Probe { dtype, error, kld: 0.0 });
             let bytes = encoded(output, dtype, &how);
-            let made = network.exact(&output.name, dtype, bytes, (output.rows, n));
-            // Where the embedding serves, the text begins with other vectors too.
-            let mut way = None;
+            let quantized = network.exact(&output.name, dtype, bytes, (output.rows, n));
+            // With tied embeddings, the quantized matrix embeds the tokens too.
+            let mut variant = None;
             if tied {
                 let tokens = self.tokens();
-                self.way(Changed::Nothing, |first, count| {
+                self.add_variant(Change::None, |first, count| {
                     let mut x = vec![0f32; count * n];
                     x.par_chunks_exact_mut(n)
                         .zip(&tokens[first..first + count])
-                        .for_each(|(x, &t)| made.decode(t as usize, x));
+                        .for_each(|(x, &t)| quantized.decode(t as usize, x));
                     Ok(x)
                 })?;
-                way = Some(self.ways.len() - 1);
+                variant = Some(self.variants.len() - 1);
             }
-            outputs.push(Output { of: (index, p), way, made });
+            outputs.push(Output { of: (index, p), variant, quantized });
         }
         if tied {
-            let ways: Vec<usize> = outputs.iter().filter_map(|o| o.way).collect();
+            let variants: Vec<usize> = outputs.iter().filter_map(|o| o.variant).collect();
             for layer in 0..network.depth() {
                 let weights: Layer = Tap::ALL.map(|tap| dense(network, layer, tap));
-                ways.iter().try_for_each(|&way| self.advance(way, layer, &weights))?;
+                variants.iter().try_for_each(|&variant| self.advance(variant, layer, &weights))?;
             }
         }
         self.found.push(matrix);
         self.divergences(output, &outputs)
     }
 
-    fn divergences(&self, output: &Stored, outputs: &[Output]) -> Result<Ends> {
+    fn divergences(&self, output: &Stored, outputs: &[Output]) -> Result<Divergences> {
         let (network, tokens) = (self.network, self.tokens());
         let (n, context) = (network.config.hidden as usize, self.chunks.context());
-        let mut sums = vec![0f64; self.ways.len()];
+        let mut sums = vec![0f64; self.variants.len()];
         let mut own = vec![0f64; outputs.len()];
         let mut count = 0usize;
         for chunk in 0..self.chunks.tokens.len() {
@@ -110,8 +111,8 @@ impl Measuring<'_> {
             for part in positions.chunks(LOGITS) {
                 count += part.len();
                 let targets: Vec<usize> = part.iter().map(|&i| tokens[i + 1] as usize).collect();
-                let logits = |way: usize, matrix: &Stored| -> Result<Vec<f32>> {
-                    let x = self.ways[way].x.read(part[0], part.len())?;
+                let logits = |variant: usize, matrix: &Stored| -> Result<Vec<f32>> {
+                    let x = self.variants[variant].x.read(part[0], part.len())?;
                     debug_assert_eq!(x.len(), part.len() * n);
                     Ok(network.logits(matrix, &network.output_input(&x)))
                 };
@@ -130,23 +131,25 @@ impl Measuring<'_> {
                     }
                     Ok(sum)
                 };
-                for (way, sum) in self.ways.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s)) {
-                    if !matches!(self.ways[way].what, Changed::Nothing) {
-                        *sum += against(&logits(way, output)?)?;
+                for (variant, sum) in
+                    self.variants.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s))
+                {
+                    if !matches!(self.variants[variant].what, Change::None) {
+                        *sum += against(&logits(variant, output)?)?;
                     }
                 }
                 for (output, sum) in outputs.iter().zip(&mut own) {
-                    *sum += against(&logits(output.way.unwrap_or(0), &output.made)?)?;
+                    *sum += against(&logits(output.variant.unwrap_or(0), &output.quantized)?)?;
                 }
             }
         }
         let per = 1.0 / count.max(1) as f64;
-        let mut found = Ends::default();
-        for (way, sum) in self.ways.iter().zip(sums) {
-            match way.what {
-                Changed::Nothing => {}
-                Changed::Matrix(matrix, probe) => found.matrices.push(((matrix, probe), sum * per)),
-                Changed::Cache(kind) => found.caches.push((kind, (sum * per).max(0.0))),
+        let mut found = Divergences::default();
+        for (variant, sum) in self.variants.iter().zip(sums) {
+            match variant.what {
+                Change::None => {}
+                Change::Matrix(matrix, probe) => found.matrices.push(((matrix, probe), sum * per)),
+                Change::Cache(kind) => found.caches.push((kind, (sum * per).max(0.0))),
             }
         }
         found.matrices.extend(outputs.iter().zip(own).map(|(output, sum)| (output.of, sum * per)));
@@ -154,14 +157,14 @@ impl Measuring<'_> {
     }
 }
 
-/// Rows of a matrix, one after another.
+/// The decoded rows of a matrix, `[rows.len(), cols]`.
 fn decoded(matrix: &Stored, rows: &[usize]) -> Vec<f32> {
     let mut out = vec![0f32; rows.len() * matrix.cols];
     out.par_chunks_exact_mut(matrix.cols).zip(rows).for_each(|(out, &r)| matrix.decode(r, out));
     out
 }
 
-/// A matrix's blocks in another type.
+/// A matrix encoded in another type.
 fn encoded(matrix: &Stored, dtype: DType, how: &Encode) -> Vec<u8> {
     let codec = kernels::codec_for(dtype, Isa::current()).expect("types have codecs");
     let size = dtype.bytes_for(matrix.cols as u64).expect("whole blocks") as usize;

@@ -1,41 +1,46 @@
-//! What every tensor becomes: the rules, in order.
+//! Decides each tensor's new type by applying the rules in order.
 
 use formats::block::DType;
 use formats::metadata::Metadata;
 use formats::model::{Encoding, Location, Tensor};
 
-use super::{Choice, Container, PlanOptions, Step, container, keep_vector};
+use super::{Choice, Container, Decision, PlanOptions, container, keep_vector};
 use crate::error::{Error, Result};
-use crate::scheme::facts::{Seen, is_vector};
+use crate::scheme::facts::{RuleInputs, is_vector};
 use crate::scheme::role::{Role, role, role_in};
 use crate::scheme::{self, is_integer};
 use crate::source::Source;
 
-/// The rules for what no scheme quantizes.
+/// The rules for tensors that no scheme quantizes.
 const VECTOR: &str = "vector";
 const EXEMPT: &str = "never quantized";
 
+/// The rule for tensors that keep their type because no scheme is given.
 const KEPT: &str = "kept";
 
-/// Applies the rules, in order: `--tensor`, the exempt, output and embedding, the scheme's base.
-pub(super) fn steps(
+/// Applies the rules in this order: `--tensor`, `--embedding-type` and `--output-type`, vectors and exempt tensors, the
+/// scheme.
+///
+/// # Errors
+/// [`Error::Usage`] if a `--tensor` pattern matches no tensor; [`Error::Refused`] if the rows of an I2_S tensor do not fit.
+pub(super) fn decisions(
     source: &Source,
     options: &PlanOptions,
     target: Container,
     metadata: &Metadata,
-) -> Result<Vec<(Step, Tensor)>> {
+) -> Result<Vec<(Decision, Tensor)>> {
     let model = &source.model;
     let main = container::main_type(&model.tensors);
-    let seen = Seen::new(model, metadata, options.importance);
+    let inputs = RuleInputs::new(model, metadata, options.importance);
     let mut used = vec![false; options.tensors.len()];
     let mut out = Vec::with_capacity(model.tensors.len());
     for (i, t) in model.tensors.iter().enumerate() {
-        let (choice, mut rule) = choose(&seen, i, t, options, &mut used);
+        let (choice, mut rule) = choose(&inputs, i, t, options, &mut used);
         let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
-        let mut wanted = None;
+        let mut fallback_from = None;
         let encoding = match choice {
             Choice::Keep => match t.encoding {
-                // Only llama2.c's own container has these groups; their values are exact in f32.
+                // Only llama2.c's container has these groups; f32 holds their values exactly.
                 Encoding::Int8Groups { .. } => Encoding::Blocks(DType::F32),
                 e => e,
             },
@@ -45,14 +50,14 @@ pub(super) fn steps(
             }
             Choice::To(dtype) => {
                 let fits = scheme::fallback(dtype, t.cols());
-                wanted = (fits != dtype).then_some(dtype);
+                fallback_from = (fits != dtype).then_some(dtype);
                 Encoding::Blocks(fits)
             }
         };
         let encoding = match (encoding, &options.scheme) {
             (Encoding::Blocks(DType::F16 | DType::BF16 | DType::F64), Some(s)) if left_alone => {
                 match target {
-                    // llama.cpp wants what is never quantized in f32, whatever the matrices are.
+                    // llama.cpp requires tensors that are never quantized in f32.
                     Container::Gguf => Encoding::Blocks(DType::F32),
                     _ => Encoding::Blocks(s.base),
                 }
@@ -60,7 +65,9 @@ pub(super) fn steps(
             (Encoding::Blocks(DType::F32), Some(s)) if left_alone && target == Container::Safetensors => {
                 Encoding::Blocks(s.base)
             }
-            (Encoding::Blocks(d), None) if rule == KEPT && (is_vector(t) || seen.role(i) == Role::Exempt) => {
+            (Encoding::Blocks(d), None)
+                if rule == KEPT && (is_vector(t) || inputs.role(i) == Role::Exempt) =>
+            {
                 let kept = keep_vector(source, i, d, target, main)?;
                 if kept != d {
                     rule = VECTOR.into();
@@ -70,41 +77,53 @@ pub(super) fn steps(
             (e, _) => e,
         };
         let tensor = Tensor { encoding, location: Location::default(), ..t.clone() };
-        out.push((Step { source: i, from: t.encoding, rule, wanted }, tensor));
+        out.push((Decision { source: i, from: t.encoding, rule, fallback_from }, tensor));
     }
     if let Some(i) = used.iter().position(|u| !u) {
-        return Err(Error::usage(format!("--tensor {}: no tensor has such a name", options.tensors[i].0)));
+        return Err(Error::usage(format!("--tensor {}: no tensor name matches", options.tensors[i].0))
+            .or("list the names with `ggufkit inspect MODEL --tensors`"));
     }
     Ok(out)
 }
 
-/// Nothing that bitnet.cpp computes with has smaller blocks.
+/// Checks that I2_S's block divides the rows: bitnet.cpp has no type with smaller blocks to fall back to.
 fn refuse_rows(t: &Tensor) -> Result<()> {
     if t.cols().is_multiple_of(Encoding::I2S.unit()) {
         return Ok(());
     }
-    let why = format!("tensor {}: rows of {} are no multiple of the 128 weights of i2_s", t.name, t.cols());
-    Err(Error::refused(why).or("give it another type: --tensor REGEX=TYPE"))
+    let why = format!(
+        "tensor {}: rows of {} weights are not a multiple of 128, the block size of i2_s",
+        t.name,
+        t.cols()
+    );
+    Err(Error::refused(why).or("choose another type for it with --tensor REGEX=TYPE"))
 }
 
-fn choose(seen: &Seen, i: usize, t: &Tensor, options: &PlanOptions, used: &mut [bool]) -> (Choice, String) {
+/// The type of tensor `i`, and the rule that chose it. Marks the `--tensor` pattern as used.
+fn choose(
+    inputs: &RuleInputs,
+    i: usize,
+    t: &Tensor,
+    options: &PlanOptions,
+    used: &mut [bool],
+) -> (Choice, String) {
     for (i, (pattern, choice)) in options.tensors.iter().enumerate() {
         if pattern.is_match(&t.name) {
             used[i] = true;
             return (*choice, format!("--tensor {pattern}"));
         }
     }
-    let subject = seen.subject(i, t);
-    let embedding = role_in(&t.name, &seen.facts.arch) == Role::Embedding;
-    let asked = match (embedding, subject.role) {
+    let subject = inputs.subject(i, t);
+    let embedding = role_in(&t.name, &inputs.facts.arch) == Role::Embedding;
+    let by_option = match (embedding, subject.role) {
         (true, role) => options.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
             let output = options.output.filter(|_| role == Role::Output);
-            output.map(|c| (c, "--output-type (the embedding is the output)"))
+            output.map(|c| (c, "--output-type (tied embeddings)"))
         }),
         (false, Role::Output) => options.output.map(|c| (c, "--output-type")),
         _ => None,
     };
-    if let Some((choice, rule)) = asked {
+    if let Some((choice, rule)) = by_option {
         return (choice, rule.into());
     }
     match &options.scheme {
@@ -117,15 +136,19 @@ fn choose(seen: &Seen, i: usize, t: &Tensor, options: &PlanOptions, used: &mut [
     }
 }
 
-/// What to say of types that spend too few bits to do without the importance of weights.
-pub(super) fn blind(options: &PlanOptions, steps: &[Step], tensors: &[Tensor]) -> Option<String> {
+/// A note if tensors get a type with so few bits that it needs an importance matrix, and there is none.
+pub(super) fn missing_importance_note(
+    options: &PlanOptions,
+    decisions: &[Decision],
+    tensors: &[Tensor],
+) -> Option<String> {
     if options.importance {
         return None;
     }
     let scheme = options.scheme.as_ref().map(|s| s.name.as_str());
     let mut types: Vec<&str> = Vec::new();
     let mut count = 0;
-    for (_, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (_, t) in decisions.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
         let Encoding::Blocks(dtype) = t.encoding else { continue };
         let logits = matches!(role(&t.name), Role::Embedding | Role::Output);
         if logits || !scheme::needs_importance(dtype, scheme) {
@@ -140,8 +163,8 @@ pub(super) fn blind(options: &PlanOptions, steps: &[Step], tensors: &[Tensor]) -
     let becomes = if count == 1 { "tensor becomes" } else { "tensors become" };
     (count > 0).then(|| {
         format!(
-            "{count} {becomes} {types} without knowing which weights matter, which costs these types most of their \
-             quality (llama-quantize refuses it): give an importance matrix with --imatrix FILE, or take q3_k_s or larger"
+            "{count} {becomes} {types} without an importance matrix, which costs these types most of their quality \
+             (llama-quantize refuses it): add --imatrix FILE or --calibration TEXT, or use q3_k_s or larger"
         )
     })
 }
@@ -171,12 +194,12 @@ mod tests {
     fn chosen(tensors: &[(&str, &[u64])], options: PlanOptions) -> Vec<(String, String)> {
         let plan = planned(tensors, options).unwrap();
         let types = plan.layout.tensors.iter().map(|t| t.encoding.name());
-        types.zip(plan.steps).map(|(t, s)| (t, s.rule)).collect()
+        types.zip(plan.decisions).map(|(t, s)| (t, s.rule)).collect()
     }
 
-    fn is(found: &[(String, String)], wanted: &[(&str, &str)]) {
+    fn is(found: &[(String, String)], expected: &[(&str, &str)]) {
         let found: Vec<_> = found.iter().map(|(t, r)| (t.as_str(), r.as_str())).collect();
-        assert_eq!(found, wanted);
+        assert_eq!(found, expected);
     }
 
     const SOME: &[(&str, &[u64])] = &[
@@ -191,7 +214,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_step_names_its_rule() {
+    fn every_decision_names_its_rule() {
         let options = PlanOptions { scheme: scheme::find("q4_k_m"), ..PlanOptions::default() };
         is(
             &chosen(SOME, options),
@@ -223,15 +246,15 @@ mod tests {
         // I2_S is for bitnet.cpp's architectures only.
         for s in scheme::all().iter().filter(|s| s.name != scheme::I2_S) {
             let options = || PlanOptions { scheme: scheme::find(&s.name), ..PlanOptions::default() };
-            // Only llama.cpp's names have scales of their own.
+            // Only tensors with llama.cpp's names get scales of the whole tensor.
             let mut ours = chosen(SOME, options());
-            ours.retain(|step| step.1 != "scale of a tensor");
+            ours.retain(|decision| decision.1 != "scale of a tensor");
             assert_eq!(chosen(hub, options()), ours, "{}", s.name);
         }
     }
 
     #[test]
-    fn the_users_wishes_come_before_the_scheme() {
+    fn options_apply_before_the_scheme() {
         let tensor = |pattern: &str, choice| (Regex::new(pattern).unwrap(), choice);
         let options = || PlanOptions {
             scheme: scheme::find("q4_k_m"),
@@ -252,19 +275,19 @@ mod tests {
         assert_eq!(found[1].1, "--tensor token");
         let unused = PlanOptions { tensors: vec![tensor("nothing", Choice::Keep)], ..options() };
         assert!(planned(SOME, unused).is_err_and(|e| e.to_string().contains("--tensor nothing")));
-        // An embedding that is the output.
+        // Tied embeddings.
         let tied = PlanOptions {
             output: Some(Choice::To(DType::BF16)),
             scheme: scheme::find("q4_k_m"),
             ..PlanOptions::default()
         };
-        is(&chosen(&SOME[1..2], tied), &[("bf16", "--output-type (the embedding is the output)")]);
+        is(&chosen(&SOME[1..2], tied), &[("bf16", "--output-type (tied embeddings)")]);
         let tied = PlanOptions { scheme: scheme::find("q4_k_m"), ..PlanOptions::default() };
         is(&chosen(&SOME[1..2], tied), &[("q6_k", "q4_k_m: output")]);
     }
 
     #[test]
-    fn a_block_that_does_not_divide_the_row_is_told_or_refused() {
+    fn a_block_that_does_not_divide_the_row_is_reported_or_refused() {
         let odd: &[(&str, &[u64])] = &[
             ("output.weight", &[512, 256]),
             ("blk.0.attn_q.weight", &[256, 896]),
@@ -275,14 +298,14 @@ mod tests {
         let plan = planned(odd, options(false)).unwrap();
         let types: Vec<_> = plan.layout.tensors.iter().map(|t| t.encoding.name()).collect();
         assert_eq!(types, ["q6_k", "q5_0", "f16"]);
-        let wanted: Vec<_> = plan.steps.iter().map(|s| s.wanted).collect();
-        assert_eq!(wanted, [None, Some(DType::Q4_K), Some(DType::Q4_K)]);
+        let fallbacks: Vec<_> = plan.decisions.iter().map(|s| s.fallback_from).collect();
+        assert_eq!(fallbacks, [None, Some(DType::Q4_K), Some(DType::Q4_K)]);
         let why = planned(odd, options(true)).err().unwrap().to_string();
         assert!(why.contains("896") && why.contains("q4_k") && why.contains("blk.0.attn_k.weight"), "{why}");
     }
 
     #[test]
-    fn importance_decides_and_its_lack_is_told() {
+    fn rules_depend_on_importance_and_a_note_says_if_it_is_missing() {
         let options = |name, importance| PlanOptions {
             scheme: scheme::find(name),
             importance,
@@ -296,9 +319,12 @@ mod tests {
             "{:?}",
             notes("iq2_xs", false)
         );
-        assert!(notes("q2_k_s", false).iter().any(|n| n.contains(" q2_k without knowing")));
+        assert!(notes("q2_k_s", false).iter().any(|n| n.contains(" q2_k without an importance matrix")));
         for (name, importance) in [("iq2_xs", true), ("q2_k", false), ("q4_k_m", false)] {
-            assert!(!notes(name, importance).iter().any(|n| n.contains("without knowing")), "{name}");
+            assert!(
+                !notes(name, importance).iter().any(|n| n.contains("without an importance matrix")),
+                "{name}"
+            );
         }
     }
 

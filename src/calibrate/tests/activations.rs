@@ -1,6 +1,6 @@
 use super::*;
 use crate::calibrate::Scratch;
-use crate::calibrate::walk::{Walk, Weights};
+use crate::calibrate::activations::{Activations, LayerWeights};
 use crate::runner::layerwise::Tap;
 use crate::runner::{KvType, Network, Options, Run, State, forward};
 
@@ -19,37 +19,38 @@ fn through(
     models: usize,
     scratch: &Scratch,
 ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
-    let mut walk = Walk::new(network, tokens, models, scratch).unwrap();
+    let mut activations = Activations::new(network, tokens, models, scratch).unwrap();
     let mut taps = Vec::new();
     for layer in 0..network.depth() {
-        let mut weights = Weights::default();
+        let mut weights = LayerWeights::default();
         for tap in Tap::ALL {
             let mut all = vec![Vec::new(); models];
             let mut seen = 0;
             let known = vec![&weights; models];
-            walk.arrive(layer, tap, &known, |inputs| {
-                assert_eq!(inputs.first, seen);
-                seen += inputs.count;
-                all.iter_mut().zip(inputs.of).for_each(|(all, x)| all.extend(x));
-                Ok(())
-            })
-            .unwrap();
+            activations
+                .visit_inputs(layer, tap, &known, |inputs| {
+                    assert_eq!(inputs.first, seen);
+                    seen += inputs.count;
+                    all.iter_mut().zip(inputs.by_model).for_each(|(all, x)| all.extend(x));
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(seen, tokens.len());
             taps.extend(all);
-            weights[tap as usize] = walk.original(layer, tap).unwrap();
+            weights[tap as usize] = activations.original_weights(layer, tap).unwrap();
         }
-        walk.leave(&vec![&weights; models]).unwrap();
+        activations.finish_layer(&vec![&weights; models]).unwrap();
     }
-    (taps, (0..models).map(|m| hidden(&walk, m)).collect())
+    (taps, (0..models).map(|m| hidden(&activations, m)).collect())
 }
 
-fn hidden(walk: &Walk, model: usize) -> Vec<f32> {
+fn hidden(activations: &Activations, model: usize) -> Vec<f32> {
     let mut bytes = Vec::new();
     let write = |part: &[u8]| {
         bytes.extend_from_slice(part);
         Ok(())
     };
-    walk.save(model, write).unwrap().unwrap();
+    activations.save(model, write).unwrap().unwrap();
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
@@ -116,10 +117,10 @@ fn vectors_go_out_and_come_back() {
     let tokens = chunks(5, 700, 1024, 6);
     for memory in [0, 1 << 30] {
         let (_folder, scratch) = scratch(memory);
-        let walk = Walk::new(&network, &tokens, 2, &scratch).unwrap();
-        let x = hidden(&walk, 1);
+        let activations = Activations::new(&network, &tokens, 2, &scratch).unwrap();
+        let x = hidden(&activations, 1);
         assert_eq!(x, network.embed(&tokens.concat()));
-        let mut other = Walk::new(&network, &chunks(5, 700, 1024, 7), 2, &scratch).unwrap();
+        let mut other = Activations::new(&network, &chunks(5, 700, 1024, 7), 2, &scratch).unwrap();
         let before = hidden(&other, 0);
         let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
         let mut rest = &bytes[..];
@@ -143,24 +144,25 @@ fn each_model_has_its_own_way() {
     let tokens = chunks(3, 40, 512, 8);
     let (_folder, scratch) = scratch(1 << 30);
     let truth = through(&network, &tokens, 1, &scratch).1.remove(0);
-    let mut walk = Walk::new(&network, &tokens, 2, &scratch).unwrap();
+    let mut activations = Activations::new(&network, &tokens, 2, &scratch).unwrap();
     for layer in 0..network.depth() {
-        let (mut original, mut made) = (Weights::default(), Weights::default());
+        let (mut original, mut made) = (LayerWeights::default(), LayerWeights::default());
         for tap in Tap::ALL {
-            walk.arrive(layer, tap, &[&original, &made], |inputs| {
-                let same = inputs.of[0] == inputs.of[1];
-                assert_eq!(same, layer == 0 && tap == Tap::Attention, "{layer} {tap:?}");
-                Ok(())
-            })
-            .unwrap();
-            original[tap as usize] = walk.original(layer, tap).unwrap();
+            activations
+                .visit_inputs(layer, tap, &[&original, &made], |inputs| {
+                    let same = inputs.by_model[0] == inputs.by_model[1];
+                    assert_eq!(same, layer == 0 && tap == Tap::Attention, "{layer} {tap:?}");
+                    Ok(())
+                })
+                .unwrap();
+            original[tap as usize] = activations.original_weights(layer, tap).unwrap();
             made[tap as usize] = original[tap as usize].clone();
             made[tap as usize].iter_mut().flat_map(|m| &mut m.weights).for_each(|w| *w *= 1.01);
         }
-        walk.leave(&[&original, &made]).unwrap();
+        activations.finish_layer(&[&original, &made]).unwrap();
     }
-    assert_eq!(hidden(&walk, 0), truth);
-    let far = distance(&hidden(&walk, 1), &truth);
+    assert_eq!(hidden(&activations, 0), truth);
+    let far = distance(&hidden(&activations, 1), &truth);
     assert!(far > 1e-4 && far < 0.2, "{far}");
 }
 
@@ -169,6 +171,7 @@ fn tokens_that_are_not_there_are_said() {
     let source = demo("tiny.bin");
     let network = Network::new(&source, EXACT).unwrap();
     let (_folder, scratch) = scratch(1 << 30);
-    let error = Walk::new(&network, &[vec![1, 511], vec![512, 1]], 1, &scratch).err().unwrap().to_string();
+    let error =
+        Activations::new(&network, &[vec![1, 511], vec![512, 1]], 1, &scratch).err().unwrap().to_string();
     assert!(error.contains("token 512") && error.contains("vocabulary of 512"), "{error}");
 }

@@ -5,8 +5,8 @@ use formats::block::{DType, Encode, TYPES};
 use super::*;
 use crate::arch::Config;
 use crate::calibrate::Chunks;
-use crate::calibrate::fold;
-use crate::calibrate::sequential::{Folds, Method, Sequential};
+use crate::calibrate::awq;
+use crate::calibrate::sequential::{ColumnScales, Method, Sequential};
 use crate::outcome::Outcome;
 use crate::pipeline;
 use crate::plan::{self, PlanOptions};
@@ -70,7 +70,7 @@ fn folds_everywhere(source: &Source) {
     let name = source.path.display().to_string();
     let tokens = &chunks(1, 24, vocab(source), 12)[0];
     let before = logits(source, tokens);
-    let method = Method { feedback: false, folds: Folds::Random(5), ..Method::default() };
+    let method = Method { feedback: false, column_scales: ColumnScales::Random(5), ..Method::default() };
     let (made, _) = make(source, "f32.gguf", "f32", method);
     let far = distance(&logits(&made, tokens), &before);
     assert!(far < 1e-4, "{name}: {far}");
@@ -127,11 +127,11 @@ fn quantized_models_bear_any_scales() {
     let tokens = &chunks(1, 40, 1024, 13)[0];
     let before = logits(&source, tokens);
     for name in ["q8_0", "q6_k", "bf16"] {
-        let run = |folds| {
-            let method = Method { feedback: false, folds, ..Method::default() };
+        let run = |column_scales| {
+            let method = Method { feedback: false, column_scales, ..Method::default() };
             distance(&logits(&make(&source, "x.gguf", name, method).0, tokens), &before)
         };
-        let (plain, folded) = (run(Folds::None), run(Folds::Random(3)));
+        let (plain, folded) = (run(ColumnScales::None), run(ColumnScales::Random(3)));
         assert!(folded < 6.0 * plain + 4e-3, "{name}: {plain} {folded}");
     }
 }
@@ -140,7 +140,7 @@ fn quantized_models_bear_any_scales() {
 fn rows_are_divided_exactly_or_not_at_all() {
     let mut random = Random::new(14);
     let mut inexact = 0;
-    for info in TYPES.iter().filter(|t| fold::scalable(t.dtype) && kernels::codec(t.dtype).is_some()) {
+    for info in TYPES.iter().filter(|t| awq::is_scalable(t.dtype) && kernels::codec(t.dtype).is_some()) {
         let codec = kernels::codec(info.dtype).unwrap();
         // Such as a model has; such as come near the ends of what halves can say.
         for size in [0.02, 1e-4, 3e3] {
@@ -152,11 +152,11 @@ fn rows_are_divided_exactly_or_not_at_all() {
             codec.decode(&bytes, &mut before);
             for by in [1.0 / 256.0, 0.25, 1.0, 2.0, 4.0, 256.0] {
                 let mut row = bytes.clone();
-                fold::divide(info.dtype, &mut row, by);
+                awq::divide(info.dtype, &mut row, by);
                 let (mut after, wanted): (_, Vec<f32>) =
                     (vec![0f32; 768], before.iter().map(|x| x / by).collect());
                 codec.decode(&row, &mut after);
-                let exact = fold::exact(info.dtype, &bytes, by);
+                let exact = awq::divides_exactly(info.dtype, &bytes, by);
                 assert!(!exact || after == wanted, "{} {size} {by}", info.name);
                 assert!(exact || by != 1.0, "{} {size}", info.name);
                 inexact += usize::from(!exact);
@@ -173,16 +173,16 @@ fn scales_keep_within_what_rows_can_bear() {
     let head = config.head as usize;
     for tap in [Tap::Output, Tap::Down] {
         let width = if tap == Tap::Down { 768 } else { 256 };
-        let s = fold::random(&config, tap, width, 4);
+        let s = awq::random(&config, tap, width, 4);
         let mut all = s.clone();
-        fold::limit(&config, tap, &mut all, |_, _| true);
+        awq::limit_scales(&config, tap, &mut all, |_, _| true);
         assert_eq!(all, s);
-        fold::limit(&config, tap, &mut all, |c, by| c % 2 == 0 || by <= 1.0);
+        awq::limit_scales(&config, tap, &mut all, |c, by| c % 2 == 0 || by <= 1.0);
         for (i, (new, old)) in all.iter().zip(&s).enumerate() {
             let wanted = if (i % head).is_multiple_of(2) { *old } else { old.min(1.0) };
             assert_eq!(*new, wanted, "{tap:?} {i}");
         }
-        fold::limit(&config, tap, &mut all, |_, _| false);
+        awq::limit_scales(&config, tap, &mut all, |_, _| false);
         assert!(all.iter().all(|s| *s == 1.0));
     }
 }
@@ -201,7 +201,7 @@ fn types_without_halves_are_left_alone() {
         (DType::MXFP4, false),
         (DType::NVFP4, false),
     ] {
-        assert_eq!(fold::scalable(dtype), scalable, "{dtype:?}");
+        assert_eq!(awq::is_scalable(dtype), scalable, "{dtype:?}");
     }
 }
 
@@ -212,16 +212,16 @@ fn heads_that_share_values_share_scales() {
         let config = Config::from_gguf(&source.model.metadata, vocab(&source) as u64, true, None).unwrap();
         let (head, heads, kv) = (config.head as usize, config.heads as usize, config.kv_heads as usize);
         assert!(heads > kv, "{name}");
-        let s = fold::random(&config, Tap::Output, head * heads, 3);
-        let rows = fold::channels(&config, Tap::Output, &s);
+        let s = awq::random(&config, Tap::Output, head * heads, 3);
+        let rows = awq::producer_scales(&config, Tap::Output, &s);
         assert_eq!(rows.len(), head * kv);
         for (i, s) in s.iter().enumerate() {
             let (query, channel) = (i / head, i % head);
             assert_eq!(*s, rows[query / (heads / kv) * head + channel]);
             assert!(s.log2().fract() == 0.0 && (0.25..=4.0).contains(s));
         }
-        let s = fold::random(&config, Tap::Attention, 64, 3);
-        assert_eq!(fold::channels(&config, Tap::Attention, &s), s);
+        let s = awq::random(&config, Tap::Attention, 64, 3);
+        assert_eq!(awq::producer_scales(&config, Tap::Attention, &s), s);
         assert!(s.iter().all(|s| (0.25..=4.0).contains(s)) && s.iter().any(|s| s.log2().fract() != 0.0));
     }
 }

@@ -4,13 +4,11 @@
 //! a model with an added token is unknown to it. Here the rules themselves are compared: tokenizer.json says
 //! what is split off, and [`table`] has what llama.cpp splits off for each name.
 
-pub(crate) mod table;
-
 use serde_json::{Value, json};
 
 use crate::checkpoint::vocab::json::Json;
 use crate::error::{Error, Result};
-use table::{CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, TABLE};
+use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, TABLE};
 
 /// The name of a tokenizer.json's rules. `config` is its tokenizer_config.json.
 ///
@@ -19,46 +17,27 @@ use table::{CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, TABLE};
 pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
     let clean = config.and_then(|c| c.get("clean_up_tokenization_spaces")).and_then(Value::as_bool);
     let found = normalizer(&json.normalizer).zip(splits(&json.pre_tokenizer)).and_then(|(nfc, splits)| {
-        TABLE.iter().find(|known| {
-            known.splits.len() == splits.len()
-                && known.splits.iter().zip(&splits).all(|(known, split)| same(known, split))
-                && known.nfc.is_none_or(|known| known == nfc)
-                && known.ignore_merges.is_none_or(|known| known == json.ignore_merges)
-                && known.clean_spaces.is_none_or(|known| known == clean.unwrap_or(true))
+        let same_splits = |known: table::Splits| {
+            known.len() == splits.len() && known.iter().zip(&splits).all(|(known, split)| same(known, split))
+        };
+        TABLE.iter().find(|row| {
+            row.patterns_in_json().any(same_splits)
+                && row.only.nfc.is_none_or(|known| known == nfc)
+                && row.only.ignore_merges.is_none_or(|known| known == json.ignore_merges)
+                && row.only.clean_spaces.is_none_or(|known| known == clean.unwrap_or(true))
         })
     });
-    found.map(|known| known.name).ok_or_else(|| {
+    found.map(|row| row.name).ok_or_else(|| {
         let rules = json!({"normalizer": json.normalizer, "pre_tokenizer": json.pre_tokenizer});
         Error::refused(format!(
             "{}: the pre-tokenizer is none of those that llama.cpp knows: {rules}",
             json.name
         ))
-        .or(format!("name the one that splits alike with --pre-tokenizer NAME: {}", names().join(", ")))
+        .or(format!(
+            "name the one that splits alike with --pre-tokenizer NAME: {}",
+            table::names(|_| true).join(", ")
+        ))
     })
-}
-
-/// Whether a name is llama.cpp's.
-pub fn is_known(name: &str) -> bool {
-    names().contains(&name)
-}
-
-/// Whether llama.cpp puts the begin before every text for this name, unless the file says no.
-pub fn adds_begin(name: &str) -> bool {
-    table::ADDS_BEGIN.contains(&name)
-}
-
-/// The name for a tokenizer without tokenizer.json, which its class or the model's type stands for.
-pub fn of_class(class: &str) -> Option<&'static str> {
-    table::CLASSES.iter().find(|(known, _)| class.trim_end_matches("Fast") == *known).map(|(_, name)| *name)
-}
-
-/// All names that llama.cpp knows, sorted.
-fn names() -> Vec<&'static str> {
-    let mut names: Vec<_> =
-        TABLE.iter().map(|known| known.name).chain(table::OTHERS.iter().copied()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 /// A pattern of the table is the whole one, or with … at its end the beginning of a long one.
@@ -169,16 +148,20 @@ mod tests {
 
     #[test]
     fn every_entry_is_found() {
-        for known in TABLE {
-            let mut steps: Vec<Value> = known.splits.iter().map(|s| split(s)).collect();
-            steps.push(bytes(false));
-            let steps = sequence(&steps);
-            let found = [(false, true), (false, false), (true, true), (true, false)].map(|(nfc, clean)| {
-                let normalizer = if nfc { json!({"type": "NFC"}) } else { Value::Null };
-                let config = json!({"clean_up_tokenization_spaces": clean});
-                name(normalizer, steps.clone(), known.ignore_merges.unwrap_or(false), config).unwrap()
-            });
-            assert!(found.contains(&known.name), "{}: {found:?}", known.name);
+        for row in TABLE {
+            for patterns in row.patterns_in_json() {
+                let mut steps: Vec<Value> = patterns.iter().map(|s| split(s)).collect();
+                steps.push(bytes(false));
+                let steps = sequence(&steps);
+                let found =
+                    [(false, true), (false, false), (true, true), (true, false)].map(|(nfc, clean)| {
+                        let normalizer = if nfc { json!({"type": "NFC"}) } else { Value::Null };
+                        let config = json!({"clean_up_tokenization_spaces": clean});
+                        let ignore = row.only.ignore_merges.unwrap_or(false);
+                        name(normalizer, steps.clone(), ignore, config).unwrap()
+                    });
+                assert!(found.contains(&row.name), "{}: {found:?}", row.name);
+            }
         }
     }
 

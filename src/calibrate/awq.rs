@@ -1,10 +1,10 @@
-//! Scales that are moved from the inputs of matrices into what makes those inputs (AWQ, arXiv 2306.00978): columns that
-//! matter get finer steps, and the model computes the same.
+//! AWQ's column scales (Lin et al., arXiv 2306.00978): important columns are quantized with finer steps, and the model
+//! computes the same function.
 //!
-//! Columns of the matrices of a tap are multiplied by s, and what gives their input is divided by it: the weight of
-//! the norm before queries, keys and values and before gate and up; the rows of the value matrix (and its bias) before
-//! the attention's output, where heads of queries that share a head of values share its scales; the rows of up before
-//! down. Where a second norm stands between (BitNet), nothing is folded.
+//! The columns of a tap's matrices are multiplied by s, and the tensor that produces their input (the producer) is divided
+//! by s: the norm weight before query, key and value and before gate and up projection; the rows of the value projection
+//! (and its bias) before the attention output, where query heads that share a value head share its scales; the rows of the
+//! up projection before the down projection. Where a second norm stands in between (BitNet), nothing is scaled.
 
 use formats::block::{DType, Encode, Family, Number, f16_to_f32, f32_to_f16};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
@@ -17,16 +17,16 @@ use crate::random::Random;
 use crate::runner::layerwise::Tap;
 use kernels::{self, Isa};
 
-/// What makes a tap's input.
+/// The tensor that produces a tap's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Producer {
-    /// A norm's weight, by its name in a layer.
+    /// A norm weight, by its name within the layer.
     Norm(&'static str),
-    /// The rows of a matrix.
+    /// The rows of a matrix, by its name within the layer.
     Rows(&'static str),
 }
 
-/// What makes the input of a tap.
+/// The producer of a tap's input.
 pub fn producer(tap: Tap) -> Producer {
     match tap {
         Tap::Attention => Producer::Norm("attn_norm"),
@@ -36,15 +36,15 @@ pub fn producer(tap: Tap) -> Producer {
     }
 }
 
-/// Whether rows of blocks of this type can be multiplied by a power of two by changing their halves.
-pub fn scalable(dtype: DType) -> bool {
+/// Whether rows of this type can be multiplied by a power of two by changing their f16 scales only.
+pub fn is_scalable(dtype: DType) -> bool {
     let halves = dtype.info().fields.iter().any(|f| f.number == Number::F16);
-    // These are ternary by training, and have no scales to move.
+    // Ternary models are trained to be ternary: AWQ does not apply.
     let ternary = dtype.info().family == Family::Ternary;
     halves && !ternary || matches!(dtype, DType::F32 | DType::BF16)
 }
 
-/// Divides the weights of a row by a power of two.
+/// Divides the weights of an encoded row by a power of two.
 pub fn divide(dtype: DType, row: &mut [u8], by: f32) {
     let info = dtype.info();
     if matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
@@ -66,17 +66,17 @@ pub fn divide(dtype: DType, row: &mut [u8], by: f32) {
     }
 }
 
-/// Whether a row keeps all its bits when it is divided by a power of two: halves near zero have fewer.
-pub fn exact(dtype: DType, row: &[u8], by: f32) -> bool {
-    let mut there = row.to_vec();
-    divide(dtype, &mut there, by);
-    divide(dtype, &mut there, 1.0 / by);
-    there == row
+/// Whether dividing an encoded row by a power of two loses no bits: subnormal f16 scales have fewer.
+pub fn divides_exactly(dtype: DType, row: &[u8], by: f32) -> bool {
+    let mut copy = row.to_vec();
+    divide(dtype, &mut copy, by);
+    divide(dtype, &mut copy, 1.0 / by);
+    copy == row
 }
 
-/// Takes scales of columns nearer to one, power by power, where the channel that they divide says so.
-pub fn limit(config: &Config, tap: Tap, s: &mut [f32], exact: impl Fn(usize, f32) -> bool) {
-    let mut all = channels(config, tap, s);
+/// Moves column scales towards 1, one power of two at a time, until `exact` holds for the producer's row and its scale.
+pub fn limit_scales(config: &Config, tap: Tap, s: &mut [f32], exact: impl Fn(usize, f32) -> bool) {
+    let mut all = producer_scales(config, tap, s);
     for (c, s) in all.iter_mut().enumerate() {
         while *s != 1.0 && !exact(c, *s) {
             *s *= if *s > 1.0 { 0.5 } else { 2.0 };
@@ -89,9 +89,9 @@ pub fn limit(config: &Config, tap: Tap, s: &mut [f32], exact: impl Fn(usize, f32
     }
 }
 
-/// Channels of the producer's output, from those of a tap's input: the heads of queries that share a head of values
-/// have one scale for each of its channels.
-pub fn channels(config: &Config, tap: Tap, s: &[f32]) -> Vec<f32> {
+/// The scales of the producer's rows, from those of a tap's columns: query heads that share a value head (grouped-query
+/// attention) have the same scales.
+pub fn producer_scales(config: &Config, tap: Tap, s: &[f32]) -> Vec<f32> {
     if tap != Tap::Output {
         return s.to_vec();
     }
@@ -99,10 +99,10 @@ pub fn channels(config: &Config, tap: Tap, s: &[f32]) -> Vec<f32> {
     s.chunks_exact(head * group).flat_map(|heads| &heads[..head]).copied().collect()
 }
 
-/// What columns are like: the roots of the mean squares of their inputs and of their weights.
+/// The root mean squares of the inputs and of the weights of each column.
 fn magnitudes(config: &Config, tap: Tap, gram: &Gram, matrices: &[&[f32]]) -> (Vec<f32>, Vec<f32>) {
     let n = gram.width;
-    let mut x: Vec<f32> = gram.means();
+    let mut x: Vec<f32> = gram.mean_squares();
     let mut w = vec![0f64; n];
     let rows: usize = matrices.iter().map(|m| m.len() / n).sum();
     for row in matrices.iter().flat_map(|m| m.chunks_exact(n)) {
@@ -123,27 +123,27 @@ fn magnitudes(config: &Config, tap: Tap, gram: &Gram, matrices: &[&[f32]]) -> (V
     (x.iter().map(|x| x.sqrt()).collect(), w.iter().map(|w| w.sqrt()).collect())
 }
 
-/// Rows of a matrix that are tried.
+/// Rows of each matrix that the search for scales encodes.
 const ROWS: usize = 128;
 
-/// A matrix as the search for scales sees it.
+/// A matrix whose columns are to be scaled.
 pub struct Consumer<'a> {
     /// `[rows, width]`.
     pub weights: &'a [f32],
-    /// What it becomes.
+    /// The type that it is quantized to.
     pub dtype: DType,
-    /// What columns count.
+    /// The importance of its columns, `[width]`.
     pub importance: &'a [f32],
 }
 
-/// The scales of a tap's columns with the least loss on held-out tokens when its matrices are quantized into their own
-/// types by themselves; `None` if none are better than ones. Those of rows are powers of two, which blocks' halves
-/// take exactly.
+/// The column scales, `[width]`, with the least loss on held-out tokens when the tap's matrices are quantized with the plain
+/// search; `None` if no scales reduce the loss by at least 0.5 %. Where the producer is a matrix, scales are powers of two,
+/// by which its f16 block scales can be divided exactly.
 pub fn search(
     isa: Isa,
     config: &Config,
     tap: Tap,
-    (gram, held): (&Gram, &Gram),
+    (gram, held_out): (&Gram, &Gram),
     matrices: &[Consumer],
     how: &Encode,
 ) -> Option<Vec<f32>> {
@@ -158,7 +158,7 @@ pub fn search(
             (0..count).flat_map(|i| &m.weights[i * rows / count * n..][..n]).copied().collect()
         })
         .collect();
-    let plain = Gram { h: held.h.clone(), tokens: held.tokens, ..Gram::new(n, false) };
+    let plain = Gram { h: held_out.h.clone(), tokens: held_out.tokens, ..Gram::new(n, false) };
     let cost = |s: &[f32]| -> Vec<f64> {
         let tried = matrices.iter().zip(&samples);
         tried
@@ -169,7 +169,7 @@ pub fn search(
     let usual = cost(&ones);
     let mut best: (f64, Option<Vec<f32>>) = (0.995 * matrices.len() as f64, None);
     for step in 1..=20 {
-        // The published forms: of inputs alone, and of inputs and weights.
+        // Both forms of AWQ's code: from inputs alone, and from inputs and weights.
         let (alpha, both) = (0.1 * f64::from((step + 1) / 2), step % 2 == 0);
         let mut s: Vec<f32> = x
             .iter()
@@ -194,7 +194,7 @@ pub fn search(
     best.1
 }
 
-/// Scales between a quarter and four; of rows, powers of two.
+/// Random scales between 1/4 and 4, for tests; powers of two where the producer is a matrix.
 pub fn random(config: &Config, tap: Tap, width: usize, seed: u64) -> Vec<f32> {
     let mut random = Random::new(seed);
     let mut s: Vec<f32> = (0..width).map(|_| (4.0 * random.unit() - 2.0).exp2() as f32).collect();
@@ -211,7 +211,7 @@ pub fn random(config: &Config, tap: Tap, width: usize, seed: u64) -> Vec<f32> {
     s
 }
 
-/// What becomes of rows when their columns are multiplied by s, quantized, and divided again.
+/// Rows after their columns were multiplied by s, quantized, and divided by s again.
 fn rounded(isa: Isa, matrix: &Consumer, rows: &[f32], s: &[f32], how: &Encode) -> Vec<f32> {
     let n = s.len();
     let codec = kernels::codec_for(matrix.dtype, isa).expect("plans encode into types that have a codec");
