@@ -139,24 +139,24 @@ fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WE
     }
     let unit = unit(peak);
     let mut groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
-    // The search is called in a loop, not twice: all of it is inlined at every call.
+    // The search is called once, in a loop: with every further call, all of it would be compiled again.
     let mut negated = mostly_positive(&groups);
-    let (mut found, mut found_negated) = (Candidate::<H>::NONE, negated);
-    for sign in 0..if effort == Effort::Thorough { 2 } else { 1 } {
-        if negated || sign == 1 {
+    let (mut found, mut best_negated) = (Candidate::<H>::NONE, negated);
+    for side in 0..if effort == Effort::Thorough { 2 } else { 1 } {
+        if negated || side == 1 {
             negate(&mut groups);
         }
-        negated ^= sign == 1;
+        negated ^= side == 1;
         let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
-        if sign == 0 || other.error < found.error {
-            (found, found_negated) = (other, negated);
+        if side == 0 || other.error < found.error {
+            (found, best_negated) = (other, negated);
         }
     }
-    if found_negated != negated {
+    if best_negated != negated {
         negate(&mut groups);
     }
     found.write::<S, N, G, WEIGHTED>(&mut out, &groups, unit);
-    if found_negated {
+    if best_negated {
         (out.d, out.dmin) = (-out.d, 0.0 - out.dmin);
     }
     out
@@ -242,25 +242,25 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     let mut best = Candidate::<H>::NONE;
     // The first by the proxy is rarely the best: all three are refined a little, and the best ones fully.
     let mut at = [best; 3];
-    let (candidates, count) = match effort {
+    let (short, count) = match effort {
         Effort::Fast => (1, 1),
         Effort::Normal if !many => (3, 1),
         Effort::Normal => (3, 2),
         Effort::Thorough => (3, 3),
     };
-    // Both passes are one loop, so that what it calls is inlined once.
-    for i in 0..candidates + count {
-        let brief = i < candidates;
-        if brief {
+    // First the short refinements, then the full ones, in one loop: each part is much code, compiled for every call.
+    for i in 0..short + count {
+        let is_short = i < short;
+        if is_short {
             at[i] = round_to_integers::<S, H>(&free, &sums, starts[i], unit);
             if effort == Effort::Fast {
                 continue;
             }
-        } else if i == candidates && candidates > 1 {
+        } else if i == short && short > 1 {
             sort(&mut at);
         }
-        let at = &mut at[if brief { i } else { i - candidates }];
-        for round in 0..=if brief { 0 } else { rounds } {
+        let at = &mut at[if is_short { i } else { i - short }];
+        for round in 0..=if is_short { 0 } else { rounds } {
             if round > 0 {
                 let (d, dmin) = (at.d, at.dmin);
                 at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
@@ -268,19 +268,19 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
                     break;
                 }
             }
-            let reach = match (brief, round) {
+            let reach = match (is_short, round) {
                 (true, _) => [1, 0],
                 (false, 0) => S::REACH[0],
                 (false, _) => S::REACH[1],
             };
             at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, reach);
-            best = if !brief && at.error < best.error { *at } else { best };
+            best = if !is_short && at.error < best.error { *at } else { best };
         }
     }
     best
 }
 
-/// Sorts by error; candidates with equal errors keep their order. `slice::sort_by` is much code for three.
+/// Sorts candidates by their error, keeping the order of equal ones.
 #[inline(always)]
 fn sort<const H: usize>(at: &mut [Candidate<H>; 3]) {
     for pass in [0, 1, 0] {

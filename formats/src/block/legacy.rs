@@ -74,7 +74,7 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
     }
 }
 
-/// A batch of blocks; the last one is filled up with copies of its first block, whose results are not used. A second
+/// A batch of blocks; the last one is filled up with copies of its first block, whose results nobody looks at. A second
 /// search for fewer blocks would be as much code again.
 #[inline(always)]
 fn whole_batch<'a>(x: &'a [[f32; 32]], padded: &'a mut [[f32; 32]; BATCH]) -> &'a [[f32; 32]; BATCH] {

@@ -133,23 +133,23 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
 ) -> Scaled<G> {
     let mut out = Scaled { d: 0.0, scales: [0; G], codes: [0; 256] };
     let peak = top(x);
-    // Weights too small for any scale are stored as zeros.
-    let zeros = peak <= HALF_MIN / 2.0;
+    // Weights below the smallest scale are stored as zeros.
+    let all_zero = peak <= HALF_MIN / 2.0;
     let unit = unit(peak);
-    let groups = match zeros {
+    let groups = match all_zero {
         true => side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
         false => side_by_side::<H, N, WEIGHTED>(x, w, unit),
     };
-    let (d, scales) = match zeros {
+    let (d, scales) = match all_zero {
         true => (1.0, [[0.0; LANES]; H]),
         false => search_scales::<S, H, N, WEIGHTED>(&groups, unit, effort),
     };
-    out.d = if zeros { 0.0 } else { d / unit };
+    out.d = if all_zero { 0.0 } else { d / unit };
     write::<S, H, N, G, WEIGHTED>(&mut out, &groups, &scales, d);
     out
 }
 
-/// The common scale (times `unit`) and the groups' integer scales.
+/// The common scale (times `unit`) and the integer scales of the groups.
 #[inline(always)]
 fn search_scales<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     groups: &[Groups<N, WEIGHTED>; H],

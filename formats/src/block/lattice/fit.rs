@@ -295,7 +295,7 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     let mut next = Code { ..code };
     for round in 0..plan.guesses + plan.trials {
         let promising = promising_scales::<D, L, 2, T>(&parabolas);
-        // After the first round, the first scale is the one that suits the points found.
+        // After the first round, the first is the value of d that was fitted to the points.
         d = if round == 0 { promising } else { [d[0], promising[0]] };
         let mut trial = if round < plan.guesses {
             nearest_scales::<D, L, T>(d[0], &parabolas)
