@@ -12,6 +12,7 @@ const CLASS: Class = Class {
     theta: 500_000.0,
     kv_heads: Some(5),
     head: None,
+    sliding_window: false,
 };
 
 pub(super) const BITNET: Arch = Arch {
@@ -22,5 +23,9 @@ pub(super) const BITNET: Arch = Arch {
     int8: true,
     names_head: false,
     names_sizes: true,
+    any_bias: false,
+    note: Some(
+        "bitnet-b1.58 runs in bitnet.cpp and ik_llama.cpp; llama.cpp refuses it (its own bitnet computes SiLU)",
+    ),
     tensors: &[DECODER, SUB_NORMS],
 };

@@ -135,7 +135,7 @@ impl Config {
         let window = match json.get("use_sliding_window").and_then(Json::as_bool) {
             Some(false) => None,
             Some(true) => read.optional("sliding_window")?,
-            None if class.model_type == "mistral" => read.optional("sliding_window")?,
+            None if class.sliding_window => read.optional("sliding_window")?,
             None => None,
         };
         if let Some(window) = window.filter(|&w| w < context) {

@@ -11,6 +11,7 @@ const CLASS: Class = Class {
     theta: 10000.0,
     kv_heads: None,
     head: None,
+    sliding_window: false,
 };
 
 pub(super) const LLAMA: Arch = Arch {
@@ -23,6 +24,7 @@ pub(super) const LLAMA: Arch = Arch {
             model_type: "mistral",
             context: 131_072,
             kv_heads: Some(8),
+            sliding_window: true,
             ..CLASS
         },
     ],
@@ -31,5 +33,7 @@ pub(super) const LLAMA: Arch = Arch {
     int8: false,
     names_head: true,
     names_sizes: true,
+    any_bias: true,
+    note: None,
     tensors: &[DECODER, OPTIONAL_BIASES],
 };

@@ -2,12 +2,15 @@
 //! have and how their rows are ordered. Converting either way, and planning without weights, read that one value.
 
 mod bitnet;
+mod blk;
 pub mod config;
 mod layers;
 mod llama;
+pub mod llama_cpp;
 mod qwen;
 pub mod rope;
 
+pub use blk::Blk;
 pub use config::Config;
 
 /// A family of models that one program runs.
@@ -27,6 +30,11 @@ pub struct Arch {
     pub names_head: bool,
     /// Whether they repeat the vocabulary's size and the rotary dimensions.
     pub names_sizes: bool,
+    /// Whether llama.cpp's loader takes a bias beside every matrix of a layer. Others refuse files with tensors that
+    /// they do not ask for.
+    pub any_bias: bool,
+    /// What to tell whoever makes a GGUF of it about the programs that run it.
+    pub note: Option<&'static str>,
     /// Every tensor that a checkpoint may have, in groups; `{}` stands for the layer.
     pub tensors: &'static [&'static [Rule]],
 }
@@ -48,6 +56,8 @@ pub struct Class {
     pub kv_heads: Option<u64>,
     /// `head_dim`, where that is not hidden size / heads.
     pub head: Option<u64>,
+    /// Whether `sliding_window` counts without `use_sliding_window`.
+    pub sliding_window: bool,
 }
 
 /// Which dimensions of a head a rotary embedding turns together.

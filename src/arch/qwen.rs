@@ -11,6 +11,7 @@ const CLASS: Class = Class {
     theta: 10000.0,
     kv_heads: Some(32),
     head: None,
+    sliding_window: false,
 };
 
 pub(super) const QWEN2: Arch = Arch {
@@ -21,6 +22,8 @@ pub(super) const QWEN2: Arch = Arch {
     int8: false,
     names_head: false,
     names_sizes: false,
+    any_bias: false,
+    note: None,
     tensors: &[DECODER, BIASES],
 };
 

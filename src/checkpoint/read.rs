@@ -321,12 +321,7 @@ fn metadata(
     for (key, value) in keys.iter().flat_map(Metadata::iter) {
         metadata.set(key, value.clone());
     }
-    if arch == "bitnet-b1.58" {
-        source.model.notes.push(
-            "bitnet-b1.58 runs in bitnet.cpp and ik_llama.cpp; llama.cpp refuses it (its own bitnet computes SiLU)"
-                .into(),
-        );
-    }
+    source.model.notes.extend(config.arch.note.map(String::from));
     Ok(metadata)
 }
 

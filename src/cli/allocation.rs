@@ -12,12 +12,12 @@ pub fn allocation_json(allocation: &Allocation) -> serde_json::Value {
     let memory = allocation.memory.as_ref().map(|(run, m)| {
         serde_json::json!({
             "runtime": run.runtime.name(), "context": run.context, "kv": run.kv.name(), "resident": m.resident(),
-            "total": m.total(), "weights": m.weights, "cache": m.cache,
+            "total": m.total(), "weights": m.weights, "cache": m.kv_cache,
         })
     });
     serde_json::json!({
         "predicted_kld": allocation.kld, "cache_kld": allocation.cache_kld, "bound": allocation.bound, "bytes": allocation.bytes,
-        "most_bytes": allocation.most, "memory": memory,
+        "most_bytes": allocation.limit, "memory": memory,
         "next_larger": allocation.next[0], "next_smaller": allocation.next[1],
     })
 }
@@ -43,7 +43,7 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
             "  weights {}, KV cache {}, batch buffers {}, vocabulary and program {}: {} resident, {} \
              including reserved address space; {} available, {} left",
             bytes(memory.weights),
-            bytes(memory.cache),
+            bytes(memory.kv_cache),
             bytes(memory.compute),
             bytes(memory.vocabulary + memory.process),
             bytes(memory.resident()),
@@ -52,12 +52,12 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
             bytes(room.saturating_sub(memory.total())),
         );
     } else {
-        let left = allocation.most.saturating_sub(allocation.bytes);
+        let left = allocation.limit.saturating_sub(allocation.bytes);
         let _ = writeln!(
             text,
             "fit: {} of {}, {} left",
             bytes(allocation.bytes),
-            bytes(allocation.most),
+            bytes(allocation.limit),
             bytes(left)
         );
     }
@@ -70,8 +70,11 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
         gap if gap > 1e-6 => format!("; no other choice is more than {:.3} % better", 100.0 * gap),
         _ => String::new(),
     };
-    let _ =
-        writeln!(text, "  predicted KL divergence {:.6}{cache}{gap} ({})", allocation.kld, allocation.costs);
+    let _ = writeln!(
+        text,
+        "  predicted KL divergence {:.6}{cache}{gap} ({})",
+        allocation.kld, allocation.cost_origin
+    );
     for (name, next) in ["next larger", "next smaller"].iter().zip(&allocation.next) {
         if let Some(next) = next {
             let _ = writeln!(text, "  {name}: {next}");

@@ -16,7 +16,7 @@ use ggufkit::allocate::default_context;
 use ggufkit::allocate::{Choices, SearchSpace};
 use ggufkit::disk::refuse_overwriting;
 use ggufkit::disk::{self, NewFile};
-use ggufkit::memory::{Runtime, Use};
+use ggufkit::memory::{RunConfig, Runtime};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::report::html::page;
 use ggufkit::report::plans::{Point, frontier};
@@ -39,7 +39,7 @@ pub struct Frontier {
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
     /// Quantization types to choose from, separated by commas
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
     /// Context length in tokens for the memory column [default: 4096, or the model's maximum if that is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -80,10 +80,10 @@ impl Frontier {
         }
         let sensitivity = match &self.sensitivity {
             Some(path) => sensitivity::read(path)?,
-            None => quick::guess(&source)?,
+            None => quick::estimate(&source),
         };
         let freedom =
-            SearchSpace { types: &self.types.0, named: true, sensitivity: &sensitivity, prices: &[] };
+            SearchSpace { types: &self.types.0, explicit: true, sensitivity: &sensitivity, prices: &[] };
         let mut options = options();
         let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
@@ -91,11 +91,11 @@ impl Frontier {
             Some(context) => context,
             None => default_context(&source),
         };
-        let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
+        let how = RunConfig { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
         // For some architectures, memory use cannot be predicted.
         let other_memory = match self.context {
-            Some(_) => Some(choices.beside(how)?),
-            None => choices.beside(how).ok(),
+            Some(_) => Some(choices.memory_overhead(how)?),
+            None => choices.memory_overhead(how).ok(),
         };
         let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
             name,

@@ -12,7 +12,7 @@ use super::args::Input;
 use super::print;
 use ggufkit::Result;
 use ggufkit::allocate::default_context;
-use ggufkit::memory::{Memory, Runtime, Shape, Use};
+use ggufkit::memory::{Memory, ModelShape, RunConfig, Runtime};
 use ggufkit::runner::KvType;
 use ggufkit::source::Source;
 use ggufkit::text::{self, Table, visible};
@@ -55,7 +55,7 @@ impl Inspect {
         let source = self.input.open()?;
         let tensors = &source.model.tensors;
         let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
-        let shape = Shape::read(&source.model.metadata, vocab)?;
+        let shape = ModelShape::read(&source.model.metadata, vocab)?;
         let context = self.context.unwrap_or_else(|| default_context(&source));
         let weights = tensors.iter().map(|t| t.location.len).sum();
         let mut table = Table::new(&[
@@ -71,12 +71,13 @@ impl Inspect {
         ]);
         let mut all = Vec::new();
         for (runtime, name) in Runtime::ALL {
-            for kv in [KvType::F16, KvType::Q8_0].into_iter().filter(|kv| shape.keeps(*kv)) {
-                let m = Memory::of(&shape, weights, Use { runtime, context, kv });
-                let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
+            for kv in [KvType::F16, KvType::Q8_0].into_iter().filter(|kv| shape.supports(*kv)) {
+                let m = Memory::of(&shape, weights, RunConfig { runtime, context, kv });
+                let parts =
+                    [m.weights, m.kv_cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
                 table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(text::bytes)));
                 all.push(json!({
-                    "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.cache, "compute": m.compute,
+                    "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.kv_cache, "compute": m.compute,
                     "vocabulary": m.vocabulary, "process": m.process, "resident": m.resident(), "total": m.total(),
                 }));
             }

@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
             let mut err = std::io::stderr().lock();
             let _ = writeln!(err, "ggufkit: {}", visible(&e.to_string()));
             if let Some(hint) = e.hint() {
-                let _ = writeln!(err, "  hint: {}", visible(hint));
+                let _ = writeln!(err, "  hint: {}", visible(&hint));
             }
             ExitCode::from(e.exit_code())
         }

@@ -83,7 +83,7 @@ pub fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
 /// A table of the quantization methods that were used, with their loss relative to the plain search with importance.
 pub fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
     let mut rows: Vec<(&str, DType, u64, f64, f64, f64)> = Vec::new();
-    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.won?))) {
+    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.chosen?))) {
         let Encoding::Blocks(dtype) = t.encoding else { continue };
         let ratio = won.ratio.max(1e-9);
         match rows.iter_mut().find(|r| (r.0, r.1) == (won.method, dtype)) {
@@ -210,7 +210,7 @@ pub fn plan_json(
         });
         if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
-            if let Some(won) = outcomes[i].won {
+            if let Some(won) = outcomes[i].chosen {
                 entry["method"] = json!({"name": won.method, "loss_ratio": won.ratio, "share": won.share});
             }
         }

@@ -43,7 +43,7 @@ pub struct Sensitivity {
     #[arg(long, value_name = "TYPES", default_value = sensitivity::DEFAULT_PROBE.name(), value_parser = types)]
     probes: Types,
     /// Quantization types whose error is computed for each matrix, separated by commas
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
+    #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
     /// Importance matrix from `ggufkit calibrate` [default: measured on the same text]
     #[arg(long, value_name = "FILE")]

@@ -6,23 +6,21 @@ use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Decision};
+use crate::arch::{self, Blk};
 use crate::error::{Error, Result};
 use crate::source::Source;
 
 /// The rule of decisions that add a bias.
 pub(crate) const RULE: &str = "bias correction";
 
-/// The only architecture, of those that ggufkit runs, whose loader in llama.cpp accepts a bias for every matrix of a layer.
-/// The others refuse files with unexpected tensors.
-const SUPPORTED: &str = "llama";
-
 /// The matrices of a layer that can get a bias.
 const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 /// The name of the bias of a matrix, if the matrix is one of [`PARTS`].
 pub(crate) fn bias_name(weight: &str) -> Option<String> {
-    let (layer, part) = weight.strip_suffix(".weight")?.strip_prefix("blk.")?.split_once('.')?;
-    PARTS.contains(&part).then(|| format!("blk.{layer}.{part}.bias"))
+    let blk = Blk::parse(weight)?;
+    let part = blk.weight().filter(|part| PARTS.contains(part))?;
+    Some(Blk { part: &format!("{part}.bias"), ..blk }.to_string())
 }
 
 /// Whether a tensor's name is that of such a bias.
@@ -42,7 +40,7 @@ pub(super) fn add(
     tensors: Vec<Tensor>,
 ) -> Result<(Vec<Decision>, Vec<Tensor>)> {
     let architecture = source.model.metadata.text("general.architecture").unwrap_or_default();
-    if target != Container::Gguf || architecture != SUPPORTED {
+    if target != Container::Gguf || !arch::by_name(architecture).is_some_and(|arch| arch.any_bias) {
         let why = match target {
             Container::Gguf => {
                 format!("llama.cpp does not load additional biases in models of architecture {architecture}")

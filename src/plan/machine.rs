@@ -7,6 +7,7 @@ use formats::metadata::Value;
 use formats::model::Encoding;
 
 use super::Plan;
+use crate::arch::llama_cpp;
 use crate::error::{Error, Result};
 use crate::machine::{Limit, Machine, Types};
 use crate::scheme;
@@ -232,7 +233,7 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
                 .or(format!("use a model of architecture {}", all.join(", "))))
         }
         Limit::NotForLlamaCpp => match plan.metadata.text("general.architecture") {
-            Some(own @ ("bitnet-b1.58" | "bitnet-25")) => {
+            Some(own) if llama_cpp::NOT_LOADED.contains(&own) => {
                 Err(refuses(machine, format!("the architecture is {own}"))
                     .or("use bitnet.cpp or ik_llama.cpp; llama.cpp's bitnet computes another activation"))
             }

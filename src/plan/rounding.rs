@@ -147,7 +147,7 @@ pub(super) fn search(
         entries: statistics.entries.len(),
         chunks: statistics.chunks,
         datasets: statistics.datasets.iter().map(|d| last_part(d)).collect(),
-        hash: statistics.more.text(HASH).map(str::to_string),
+        hash: statistics.metadata.text(HASH).map(str::to_string),
         used,
         quantized,
     };

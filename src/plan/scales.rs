@@ -10,6 +10,7 @@ use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
 use super::{Container, Decision};
+use crate::arch::{Blk, llama_cpp};
 use crate::source::{Source, scales, stacked};
 
 /// The rule of decisions that add such a scale.
@@ -43,21 +44,10 @@ pub fn factor(largest: f32) -> f32 {
 /// Whether llama.cpp applies such a scale in the graph of this architecture. Its loader accepts scales in every
 /// architecture, but some graphs ignore them.
 fn applies_scale(architecture: &str, name: &str) -> bool {
-    const ATTENTION: [&str; 5] = ["attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv"];
-    const DENSE: [&str; 3] = ["ffn_gate", "ffn_up", "ffn_down"];
-    const EXPERTS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
-    let groups: &[&[&str]] = match architecture {
-        "llama" => &[&ATTENTION, &DENSE, &EXPERTS],
-        "qwen2" => &[&ATTENTION],
-        "qwen3" => &[&ATTENTION, &DENSE],
-        "qwen3moe" => &[&ATTENTION, &EXPERTS],
-        _ => return false,
-    };
-    let Some(name) = name.strip_suffix(".weight") else { return false };
-    let part = name.strip_prefix("blk.").and_then(|n| n.split_once('.'));
-    match part {
-        Some((_, part)) => groups.iter().any(|g| g.contains(&part)),
-        None => name == "output",
+    let Some(groups) = llama_cpp::scaled_matrices(architecture) else { return false };
+    match Blk::parse(name) {
+        Some(blk) => blk.weight().is_some_and(|part| groups.iter().any(|g| g.contains(&part))),
+        None => name == "output.weight",
     }
 }
 

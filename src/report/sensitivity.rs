@@ -1,10 +1,11 @@
-//! Sensitivities as a table.
+//! Sensitivities as a text table.
 
 use crate::scheme::{Role, role};
 use crate::sensitivity::Sensitivity;
 use crate::text::Table;
 
-/// By kinds of matrices: what each probe costs, of all layers together.
+/// A row for each role and probe, all layers together: the mean relative output error, the sum of the KL divergences, and the
+/// matrix with the largest one.
 pub fn table(s: &Sensitivity) -> String {
     let mut kinds: Vec<Role> = Vec::new();
     for m in &s.matrices {
@@ -13,7 +14,7 @@ pub fn table(s: &Sensitivity) -> String {
         }
     }
     let mut table =
-        Table::new(&["matrices", "number", "weights", "probe", "error", "KL divergence", "most in"]);
+        Table::new(&["matrices", "number", "weights", "probe", "error", "KL divergence", "largest"]);
     for kind in kinds {
         let of: Vec<_> = s.matrices.iter().filter(|m| role(&m.name) == kind).collect();
         let weights: u64 = of.iter().map(|m| m.shape.iter().product::<u64>()).sum();
@@ -37,7 +38,7 @@ pub fn table(s: &Sensitivity) -> String {
     }
     let mut text = table.to_string();
     for (kind, kld) in &s.cache {
-        text += &format!("keys and values as {}: {kld:.6}\n", kind.name());
+        text += &format!("KV cache as {}: {kld:.6}\n", kind.name());
     }
     text
 }

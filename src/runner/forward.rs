@@ -8,7 +8,7 @@ use super::linear::multiply;
 use super::network::{Layer, Linear, Network};
 use super::state::State;
 use crate::error::{Error, Result};
-use kernels::attention::Head;
+use kernels::attention::KvHead;
 use kernels::{Aligned, float};
 
 /// Tokens that follow what a sequence has.
@@ -221,7 +221,7 @@ pub(super) fn attend(
     let scale = 1.0 / (dim as f32).sqrt();
     // A task for each head that keys have, of each run: the heads of queries that share it go together.
     struct Task<'a> {
-        head: &'a mut Head,
+        head: &'a mut KvHead,
         index: usize,
         first: usize,
         count: usize,

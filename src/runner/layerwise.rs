@@ -9,9 +9,10 @@ use super::forward::{Run, add, add_bias, apply_rope, attend, each, norm, norm_in
 use super::linear::{Inputs, Matrix, Precision, multiply};
 use super::network::{Layer, Linear, Network};
 use super::state::{Sequence, State};
+use crate::arch::Blk;
 use crate::error::Result;
 use crate::source::view::RowOrder;
-use kernels::attention::{Head, Kind};
+use kernels::attention::{KvHead, KvType};
 use kernels::gemm::{View, product};
 use kernels::{Isa, float};
 
@@ -133,7 +134,7 @@ impl Network<'_> {
     /// If it is none of these.
     pub fn weights_of(&self, layer: usize, name: &str) -> Vec<f32> {
         let l = &self.layers[layer];
-        let part = name.strip_prefix(&format!("blk.{layer}.")).unwrap_or(name);
+        let part = Blk::parse(name).filter(|blk| blk.layer == layer as u64).map_or(name, |blk| blk.part);
         let bias = |linear: &Linear| linear.bias.clone().expect("there is one");
         match part {
             "attn_norm.weight" => l.attn_norm.clone(),
@@ -217,7 +218,7 @@ impl Network<'_> {
         lens: &[usize],
         input: &[f32],
         qkv: &[Dense],
-        kind: Kind,
+        kind: KvType,
     ) -> Result<Vec<f32>> {
         let [q, k, v] = qkv else { panic!("queries, keys and values") };
         let (isa, config, l) = (self.isa, &self.config, &self.layers[layer]);
@@ -225,7 +226,7 @@ impl Network<'_> {
         let count: usize = lens.iter().sum();
         let head = config.head as usize;
         // A state of this one layer.
-        let heads = |most| (0..config.kv_heads).map(|_| Head::new(kind, head, most)).collect();
+        let heads = |most| (0..config.kv_heads).map(|_| KvHead::new(kind, head, most)).collect();
         let sequences = lens.iter().map(|&n| Sequence { len: 0, heads: vec![heads(n)] }).collect();
         let longest = lens.iter().copied().max().unwrap_or(0);
         let mut state = State { sequences, capacity: longest, inputs: Inputs::default() };

@@ -9,7 +9,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::linear::{Matrix, Precision};
 use super::ternary;
-use crate::arch::{Config, Rotary};
+use crate::arch::{Blk, Config, Rotary};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::source::view::{RowOrder, Values};
@@ -98,7 +98,7 @@ impl<'a> Network<'a> {
         let outer = if options.exact { Precision::Exact } else { Precision::Blocks };
         let inside = if arch.int8 && !options.exact { Precision::Token } else { outer };
         let layer = |i: u64| -> Result<Layer<'a>> {
-            let name = |part: &str| format!("blk.{i}.{part}");
+            let name = |part: &str| Blk { layer: i, part }.to_string();
             let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {
                 let matrix = find.matrix(&name(&format!("{part}.weight")), rows, cols, inside, true)?;
                 let scale = find.optional(&name(&format!("{part}.scale")), 1)?.map(|s| s[0]);

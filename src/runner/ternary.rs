@@ -25,7 +25,7 @@ pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
     if !scale.is_finite() {
         return Err(Error::refused(format!("tensor {}: a scale of {scale}", t.name)));
     }
-    if let Some(at) = i2_s::first_without_value(&codes) {
+    if let Some(at) = i2_s::first_invalid(&codes) {
         return Err(Error::refused(format!("tensor {}: weight {at} has no value", t.name))
             .or("a two-bit code of 3 means nothing; the file is damaged"));
     }

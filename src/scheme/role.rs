@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
 
+use crate::arch::Blk;
+
 /// The role of a tensor in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -164,15 +166,17 @@ pub fn role_in(name: &str, arch: &str) -> Role {
     found.map_or(Role::Other, |(role, _)| *role)
 }
 
-static LAYER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^blk\.(\d+)\.|(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
-        .expect("this pattern is valid")
+/// The layer in Hugging Face's names.
+static HUB_LAYER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.").expect("this pattern is valid")
 });
 
 /// The number of the layer that a tensor belongs to.
 pub fn layer(name: &str) -> Option<u64> {
-    let found = LAYER.captures(name)?;
-    found.get(1).or(found.get(2))?.as_str().parse().ok()
+    match Blk::parse(name) {
+        Some(blk) => Some(blk.layer),
+        None => HUB_LAYER.captures(name)?[1].parse().ok(),
+    }
 }
 
 #[cfg(test)]

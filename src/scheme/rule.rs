@@ -66,12 +66,7 @@ pub struct Facts {
 impl Facts {
     /// Whether llama.cpp's rules treat the model like Llama 2 70B.
     fn is_70b(&self) -> bool {
-        match self.arch.as_str() {
-            "llama" => self.layers == 80 && self.gqa != 1,
-            "qwen2" | "deci" | "olmo" => self.layers == 80,
-            "jais2" => self.layers == 68,
-            _ => false,
-        }
+        crate::arch::llama_cpp::is_70b(&self.arch, self.layers, self.gqa)
     }
 }
 

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
 
-use super::pre::{self, Splitter};
+use super::pre::{Splitter, table};
 use super::spm::SPACE;
 use super::tokens::Tokens;
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ impl Merger {
     /// # Errors
     /// A pre-tokenizer that is not known.
     pub fn new<'a>(tokens: &Tokens, merges: impl Iterator<Item = &'a [u8]>, pre: &str) -> Result<Self> {
-        let splitter = Splitter::named(pre)?;
+        let (splitter, row) = (Splitter::named(pre)?, table::find(pre));
         let too_many = || Error::refused("the vocabulary has more tokens and merges than ids can number");
         let count = u32::try_from(tokens.len()).map_err(|_| too_many())?;
         let mut others: HashMap<Vec<u8>, u32> = HashMap::new();
@@ -69,7 +69,7 @@ impl Merger {
             let joined = symbol(&[left, right].concat())?;
             table.entry(pair).or_insert((rank, joined));
         }
-        let alphabet = if pre::is_raw(pre) {
+        let alphabet = if row.is_some_and(|row| row.raw) {
             let others = others.into_iter().filter_map(|(text, symbol)| {
                 let mut chars = str::from_utf8(&text).ok()?.chars();
                 chars.next().filter(|_| chars.next().is_none()).map(|c| (c, symbol))
@@ -85,7 +85,7 @@ impl Merger {
             });
             Alphabet::Bytes { chars, symbols }
         };
-        let ignore_merges = pre::ignores_merges(pre);
+        let ignore_merges = row.is_some_and(|row| row.ignore_merges);
         Ok(Self { splitter, merges: table, ignore_merges, tokens: count, alphabet })
     }
 

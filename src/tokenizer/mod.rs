@@ -9,7 +9,7 @@
 
 mod bpe;
 mod decode;
-mod pre;
+pub(crate) mod pre;
 mod read;
 mod special;
 mod spm;

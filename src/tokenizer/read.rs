@@ -2,10 +2,10 @@
 
 use formats::metadata::{Array, Kind, Metadata, Value};
 
+use super::pre::table::{self, Bos};
 use super::special::{Roles, Specials};
 use super::tokens::{Attributes, Tokens};
-use super::{Rules, Scheme, Tokenizer, bpe, pre, spm, unigram};
-use crate::checkpoint::vocab::pre::adds_begin;
+use super::{Rules, Scheme, Tokenizer, bpe, spm, unigram};
 use crate::error::{Error, Result};
 
 /// Reads the keys under `tokenizer.`.
@@ -22,11 +22,14 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
 
     // What holds where the file says nothing: begin, end and unknown token, and what is put around a text.
     let byte_level = gemma4 || model == "gpt2";
-    let no_begin = ["chatglm-bpe", "glm4", "glm5"].contains(&pre);
+    let row = table::find(pre);
+    let bos = row.map_or(Bos::IfAsked, |row| row.bos);
     let (ids, add_bos, add_eos, space_prefix) = match model {
         "llama" => ([Some(1), Some(2), Some(0)], true, false, true),
         "t5" => ([None, Some(1), Some(2)], false, true, false),
-        "gpt2" => ([Some(11).filter(|_| !no_begin), Some(11), None], adds_begin(pre), false, false),
+        "gpt2" => {
+            ([Some(11).filter(|_| bos != Bos::IfNamed), Some(11), None], bos == Bos::Usual, false, false)
+        }
         "gemma4" => ([None; 3], true, false, false),
         _ => {
             let why = format!("tokenizer.ggml.model is {model:?}, which is not known");
@@ -34,10 +37,10 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         }
     };
     let rules = Rules {
-        add_bos: file.flag("add_bos_token")?.unwrap_or(add_bos) || (byte_level && always_begins(pre)),
+        add_bos: file.flag("add_bos_token")?.unwrap_or(add_bos) || (byte_level && bos == Bos::Always),
         add_eos: file.flag("add_eos_token")?.unwrap_or(add_eos),
         space_prefix: file.flag("add_space_prefix")?.unwrap_or(space_prefix),
-        escaped_spaces: !byte_level || pre::is_raw(pre),
+        escaped_spaces: !byte_level || row.is_some_and(|row| row.raw),
     };
     let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);
 
@@ -70,11 +73,6 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     let specials = Specials::new(&tokens, name, arch, pre);
     let chat_template = metadata.text("tokenizer.chat_template").map(str::to_string);
     Ok(Tokenizer { tokens, scheme, rules, roles, specials, chat_template })
-}
-
-/// Names with which texts begin with the begin, whatever the file says.
-fn always_begins(pre: &str) -> bool {
-    ["gemma4", "granite-embed-multi-311m"].contains(&pre)
 }
 
 fn key(name: &str) -> String {

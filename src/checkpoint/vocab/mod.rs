@@ -8,7 +8,7 @@
 
 mod files;
 mod json;
-pub(crate) mod pre;
+mod pre;
 mod sentencepiece;
 mod special;
 mod template;
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use formats::metadata::{Array, Kind, Metadata, Value};
 
 use crate::error::{Error, Result};
+use crate::tokenizer::pre::table;
 use files::{Folder, unfit};
 use special::Special;
 use tokens::{Token, Tokens, added_tokens_decoder, added_tokens_json};
@@ -113,7 +114,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     special.write(&mut metadata);
     if let Source::ByteLevel { pre, .. } = &source
         && json.is_some()
-        && pre::adds_begin(pre)
+        && table::find(pre).is_some_and(|row| row.bos == table::Bos::Usual)
         && metadata.get(ADD_BOS).is_none()
     {
         // What tokenizer.json does not put before a text, llama.cpp must not either.
@@ -138,13 +139,13 @@ fn byte_level(
     tokens: Tokens,
     notes: &mut Vec<String>,
 ) -> Result<(Source, Tokens)> {
-    if let Some(name) = wanted.pre.filter(|name| !pre::is_known(name)) {
+    if let Some(name) = wanted.pre.filter(|name| table::find(name).is_none()) {
         notes.push(format!("{name:?} is no pre-tokenizer that is known here; llama.cpp must know it"));
     }
     let by_class = || {
         let class = config.and_then(|c| c.get("tokenizer_class")).or_else(|| wanted.config.get("model_type"));
         let class = class.and_then(serde_json::Value::as_str).unwrap_or(wanted.arch);
-        pre::of_class(class).ok_or_else(|| {
+        table::find_by_class(class).map(|row| row.name).ok_or_else(|| {
             Error::refused(format!("the rules of {class:?} are not known, and there is no tokenizer.json"))
                 .or("save the tokenizer with a tokenizer.json, or name its rules with --pre-tokenizer NAME")
         })

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use formats::block::{Effort, Objective};
 
-use ggufkit::calibrate::gptq::Ridge;
-use ggufkit::calibrate::sequential::{self, Folds};
+use ggufkit::calibrate::gptq::Regularization;
+use ggufkit::calibrate::sequential::{self, ColumnScales};
 use ggufkit::pipeline::{CalibrationSet, ImportanceSource};
 use ggufkit::plan::rounding;
 use ggufkit::{Error, Result};
@@ -49,10 +49,10 @@ pub struct Rounding {
     #[arg(long, hide = true, value_name = "N")]
     sweeps: Option<usize>,
     /// Damping added to the Hessian's diagonal, as a fraction of the diagonal's mean
-    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().damping)]
+    #[arg(long, hide = true, value_name = "X", default_value_t = Regularization::default().damping)]
     damping: f32,
     /// Shrinkage of the Hessian's off-diagonal: the tokens per column at which it is scaled by one half
-    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().shrinkage)]
+    #[arg(long, hide = true, value_name = "X", default_value_t = Regularization::default().shrinkage)]
     shrinkage: f32,
     /// How thoroughly to search for the best scales: fast, normal or thorough (several times slower)
     #[arg(long, value_name = "EFFORT", value_parser = effort, default_value = "normal")]
@@ -140,7 +140,7 @@ impl Rounding {
     /// The layer-by-layer method, if one was asked for.
     pub fn layer_by_layer(&self) -> Option<sequential::Method> {
         let method = sequential::Method {
-            ridge: Ridge { damping: self.damping, shrinkage: self.shrinkage },
+            regularization: Regularization { damping: self.damping, shrinkage: self.shrinkage },
             asymmetric: !self.symmetric,
             sweeps: self.sweeps.unwrap_or(match self.effort {
                 Effort::Fast => 1,
@@ -148,12 +148,12 @@ impl Rounding {
                 Effort::Thorough => 8,
             }),
             feedback: !matches!(self.method, Method::Awq | Method::Search),
-            folds: match self.method {
-                Method::Gptq | Method::Search => Folds::None,
-                Method::Awq | Method::AwqGptq | Method::Auto => Folds::Searched,
+            column_scales: match self.method {
+                Method::Gptq | Method::Search => ColumnScales::None,
+                Method::Awq | Method::AwqGptq | Method::Auto => ColumnScales::Searched,
             },
-            bias: self.bias_correction,
-            both: self.method == Method::Auto,
+            bias_correction: self.bias_correction,
+            also_unscaled: self.method == Method::Auto,
             ..Default::default()
         };
         (self.method != Method::Search || self.bias_correction).then_some(method)
