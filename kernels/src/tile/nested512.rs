@@ -13,13 +13,12 @@ use super::{Panel, ROWS, nested};
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn integers<const B: usize, T: Parts<B>>(
-    rows: &[&[[u8; B]]],
+    blocks: &[&[u8; B]],
     b: usize,
     panel: &mut Panel,
 ) -> [__m256i; ROWS] {
     let mut scales = [_mm256_setzero_si256(); ROWS];
-    for (r, row) in rows.iter().enumerate() {
-        let block = &row[b];
+    for (r, block) in blocks.iter().enumerate() {
         // SAFETY: this function has the features that `Parts` asks for.
         unsafe {
             scales[r] = T::scales16(block);
@@ -50,13 +49,15 @@ const fn lift<const B: usize, T: Parts<B>>() -> i32 {
     if T::SIGNS { 128 } else { T::OFFSET }
 }
 
-/// The blocks of rows, which are found once, since that takes a division.
-fn blocks_of<'a, 'r, const B: usize>(
+/// Block `b` of each row.
+#[inline(always)]
+fn blocks_at<'a, 'r, const B: usize>(
     rows: &[&'r [u8]],
-    all: &'a mut [&'r [[u8; B]]; ROWS],
-) -> &'a [&'r [[u8; B]]] {
-    for (blocks, row) in all.iter_mut().zip(rows) {
-        *blocks = row.as_chunks::<B>().0;
+    b: usize,
+    all: &'a mut [&'r [u8; B]; ROWS],
+) -> &'a [&'r [u8; B]] {
+    for (block, row) in all.iter_mut().zip(rows) {
+        *block = row[b * B..].first_chunk().expect("rows have as many blocks as the panel");
     }
     &all[..rows.len()]
 }
@@ -66,12 +67,12 @@ fn blocks_of<'a, 'r, const B: usize>(
 pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
     nested::room::<B, T>(rows, panel, nested::Form::Codes(T::GROUP, lift::<B, T>()));
     nested::clear(rows.len(), panel);
-    let mut found = [&[][..]; ROWS];
-    let rows = blocks_of(rows, &mut found);
+    let mut found = [&[0; B]; ROWS];
     let (lift, groups) = (lift::<B, T>(), 256 / T::GROUP);
     let mut all = [_mm512_setzero_si512(); ROWS];
     for b in 0..panel.cols / 256 {
-        let scales = integers::<B, T>(rows, b, panel);
+        let blocks = blocks_at(rows, b, &mut found);
+        let scales = integers::<B, T>(blocks, b, panel);
         for r in 0..rows.len() {
             let mut sixteen = [0i16; 16];
             // SAFETY: sixteen numbers of sixteen bits.
@@ -85,9 +86,9 @@ pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Pan
             }
         }
         for p in 0..4 {
-            for (r, row) in rows.iter().enumerate() {
+            for (r, block) in blocks.iter().enumerate() {
                 // SAFETY: this function has the features that `Parts` asks for.
-                let (codes, minus) = unsafe { T::part(&row[b], p) };
+                let (codes, minus) = unsafe { T::part(block, p) };
                 all[r] = codes;
                 if T::SIGNS {
                     let codes = _mm512_mask_sub_epi8(codes, minus, _mm512_setzero_si512(), codes);
@@ -104,19 +105,19 @@ pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Pan
 pub fn unpack_planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
     nested::room::<B, T>(rows, panel, nested::Form::Planes);
     nested::clear(rows.len(), panel);
-    let mut found = [&[][..]; ROWS];
-    let rows = blocks_of(rows, &mut found);
+    let mut found = [&[0; B]; ROWS];
     let offset = _mm512_set1_epi8(T::OFFSET as i8);
     let (low, high) = (_mm_cvtsi32_si128(T::LOW as i32), _mm_cvtsi32_si128(8 - T::LOW as i32));
     let bytes = _mm512_set1_epi16(255);
     let mask = _mm512_set1_epi8((1 << T::LOW) - 1);
     let (mut lower, mut upper) = ([_mm512_setzero_si512(); ROWS], [_mm512_setzero_si512(); ROWS]);
     for b in 0..panel.cols / 256 {
-        let scales = integers::<B, T>(rows, b, panel);
+        let blocks = blocks_at(rows, b, &mut found);
+        let scales = integers::<B, T>(blocks, b, panel);
         for p in 0..4 {
-            for (r, row) in rows.iter().enumerate() {
+            for (r, block) in blocks.iter().enumerate() {
                 // SAFETY: this function has the features that `Parts` asks for.
-                let (codes, minus) = unsafe { T::part(&row[b], p) };
+                let (codes, minus) = unsafe { T::part(block, p) };
                 let mut codes = _mm512_sub_epi8(codes, offset);
                 let scale = _mm512_permutexvar_epi16(places(p), _mm512_castsi256_si512(scales[r]));
                 let mut size = scale;

@@ -82,3 +82,38 @@ fn floats() {
         }
     }
 }
+
+/// Planes are for the matrix unit, but are made without it: upper · 2^low + lower is the product of code and scale.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn planes_are_the_products_of_pairs() {
+    use crate::isa::Set;
+    use crate::weights::{Nested, with_nested};
+
+    if !Isa::all().iter().any(|isa| isa.set() == Set::Avx512) {
+        return;
+    }
+    for info in TYPES {
+        let packed: Vec<Vec<u8>> = (0..5).map(|i| rows(info.dtype, 768, i)[i as usize % 4].clone()).collect();
+        let packed: Vec<&[u8]> = packed.iter().map(|r| &r[..]).collect();
+        let (mut pairs, mut planes) = (Panel::default(), Panel::default());
+        let low = with_nested!(info.dtype, B, T => {
+            nested::unpack::<B, T>(&packed, &mut pairs);
+            // SAFETY: the processor has AVX-512, and with it AVX2, FMA and F16C.
+            unsafe { nested512::unpack_planes::<B, T>(&packed, &mut planes) };
+            <T as Nested<B>>::LOW
+        });
+        let Some(low) = low else { continue };
+        for k in 0..768 {
+            for r in 0..packed.len() {
+                let at = (k / 4 * ROWS + r) * 4 + k % 4;
+                let upper = if low > 0 { i16::from(planes.upper[at]) << low } else { 0 };
+                let product = upper + i16::from(planes.codes[at]);
+                assert_eq!(product, pairs.pairs[(k / 2 * ROWS + r) * 2 + k % 2], "{} {k} {r}", info.name);
+            }
+        }
+        assert_eq!(planes.scales[..], pairs.scales[..], "{}", info.name);
+        assert_eq!(planes.mins[..], pairs.mins[..], "{}", info.name);
+        assert_eq!(planes.integers[..], pairs.integers[..], "{}", info.name);
+    }
+}
