@@ -1,4 +1,4 @@
-//! A whole job, from the input path to the output files: all stages in order. This is the main entry point of the library,
+//! A whole order, from the input path to the output files: all stages in order. This is the main entry point of the library,
 //! and what `convert` and `quantize` run.
 //!
 //! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
@@ -28,12 +28,11 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::{KvType, Network, Options as RunOptions};
 use crate::scheme;
 use crate::source::Source;
-
 use crate::tokenizer::{Text, Tokenizer};
 
 /// A conversion: the input, the options, and the output.
 #[derive(Debug, Clone, Default)]
-pub struct Job {
+pub struct Order {
     /// The model: a Hugging Face folder, a GGUF (any part of a split), a safetensors file, a llama2.c checkpoint.
     pub input: PathBuf,
     /// How it is opened.
@@ -90,52 +89,52 @@ pub struct Check {
     pub cut: Cut,
 }
 
-/// The result of a finished job.
+/// The result of a finished order.
 #[derive(Debug)]
 pub struct Report {
     /// The quantization error of each tensor of the plan's layout.
     pub outcomes: Vec<Outcome>,
     /// How long quantizing and writing took.
     pub elapsed: Duration,
-    /// The comparison with the source, if [`Job::check`] asks for one.
+    /// The comparison with the source, if [`Order::check`] asks for one.
     pub comparison: Option<Comparison>,
 }
 
-/// A job that is planned, but not written.
+/// An order that is planned, but not written.
 pub struct Prepared<'a> {
-    job: &'a Job,
+    order: &'a Order,
     /// The open model.
     pub source: Source,
     /// The type and the location of every tensor.
     pub plan: Plan,
-    /// The chosen types, for a job with a budget.
+    /// The chosen types, for an order with a budget.
     pub allocation: Option<Allocation>,
-    /// The layer-by-layer run, if the job has a method.
+    /// The layer-by-layer run, if the order has a method.
     sequential: Option<Sequential>,
     check_text: Option<String>,
 }
 
-/// Does a whole job.
+/// Does a whole order.
 ///
 /// ```no_run
-/// use ggufkit::pipeline::{Job, run};
+/// use ggufkit::pipeline::{Order, run};
 /// use ggufkit::plan::PlanOptions;
 /// use ggufkit::scheme;
 ///
-/// let job = Job {
+/// let order = Order {
 ///     input: "model.safetensors".into(),
 ///     plan: PlanOptions { out: "model-q4_k_m.gguf".into(), scheme: scheme::find("q4_k_m"), ..Default::default() },
 ///     ..Default::default()
 /// };
-/// let report = run(&job, &())?;
+/// let report = run(&order, &())?;
 /// # Ok::<(), ggufkit::Error>(())
 /// ```
 ///
 /// # Errors
-/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`Job::dry_run`], only those of the first.
-pub fn run(job: &Job, watcher: &dyn Watcher) -> Result<Report> {
-    let prepared = prepare(job, watcher)?;
-    if job.dry_run {
+/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`Order::dry_run`], only those of the first.
+pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
+    let prepared = prepare(order, watcher)?;
+    if order.dry_run {
         return Ok(Report { outcomes: Vec::new(), elapsed: Duration::ZERO, comparison: None });
     }
     let (outcomes, elapsed) = prepared.write(watcher)?;
@@ -149,47 +148,47 @@ pub fn run(job: &Job, watcher: &dyn Watcher) -> Result<Report> {
 /// [`Error::Io`] and [`Error::Format`] for files that cannot be read; [`Error::Usage`] for options that contradict each
 /// other; [`Error::Refused`] for an output that is not possible for this model; those of [`importance::importance`],
 /// [`Request::sensitivity`], [`Request::choose`] and [`plan::plan`].
-pub fn prepare<'a>(job: &'a Job, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
-    let mut source = crate::open(&job.input, &job.open)?;
-    let mut options = job.plan.clone();
-    if let (Some(machine), None, None) = (options.machine, &options.scheme, &job.fit)
-        && (job.quantize || !can_keep(machine, &source))
+pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
+    let mut source = crate::open(&order.input, &order.open)?;
+    let mut options = order.plan.clone();
+    if let (Some(machine), None, None) = (options.machine, &options.scheme, &order.fit)
+        && (order.quantize || !can_keep(machine, &source))
     {
         options.scheme = scheme::find(machine.scheme);
     }
-    let chunks = job.chunks(&source)?;
-    options.importance = job.importance.is_some();
+    let chunks = order.chunks(&source)?;
+    options.importance = order.importance.is_some();
     if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
         return Err(Error::usage("--calibration is for GGUF only"));
     }
-    options.rounding.importance = job.measure_importance(&source, chunks.as_ref(), watcher)?;
-    if let Some(ImportanceSource::File(path)) = &job.importance {
+    options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
+    if let Some(ImportanceSource::File(path)) = &order.importance {
         source.beside.push(path.clone());
     }
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
         source = checkpoint::export(source)?;
     }
-    let (mut plan, allocation) = match &job.fit {
+    let (mut plan, allocation) = match &order.fit {
         Some(request) => {
             let (plan, allocation) =
-                job.allocate(request, &source, &mut options, chunks.as_ref(), watcher)?;
+                order.allocate(request, &source, &mut options, chunks.as_ref(), watcher)?;
             (plan, Some(allocation))
         }
         None => (plan::plan(&source, &options)?, None),
     };
-    let sequential = job.method.zip(chunks).map(|(method, chunks)| Sequential {
+    let sequential = order.method.zip(chunks).map(|(method, chunks)| Sequential {
         method,
         chunks,
-        state: job.state.clone(),
+        state: order.state.clone(),
     });
     let notes = sequential.as_ref().map_or_else(Vec::new, |s| s.notes(&plan));
     plan.notes.extend(notes);
-    let check_text = if job.dry_run { None } else { job.check_text(&source)? };
-    Ok(Prepared { job, source, plan, allocation, sequential, check_text })
+    let check_text = if order.dry_run { None } else { order.check_text(&source)? };
+    Ok(Prepared { order, source, plan, allocation, sequential, check_text })
 }
 
-impl Job {
+impl Order {
     /// The tokenized calibration set, if there is one.
     fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
         let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };
@@ -275,20 +274,20 @@ impl Prepared<'_> {
     /// Those of [`write`].
     pub fn write(&self, watcher: &dyn Watcher) -> Result<(Vec<Outcome>, Duration)> {
         let start = Instant::now();
-        let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.job.limits, watcher)?;
+        let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.order.limits, watcher)?;
         Ok((outcomes, start.elapsed()))
     }
 
-    /// Compares the written model with the source, if the job asks for it.
+    /// Compares the written model with the source, if the order asks for it.
     ///
     /// # Errors
     /// Those of [`crate::open`] for the result, [`Limits::pool`] and [`compare`].
     pub fn check(&self, watcher: &dyn Watcher) -> Result<Option<Comparison>> {
-        let Some((check, text)) = self.job.check.as_ref().zip(self.check_text.as_deref()) else {
+        let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_deref()) else {
             return Ok(None);
         };
-        let out = self.plan.paths.first().unwrap_or(&self.job.plan.out);
-        let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.job.open)?)];
+        let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
+        let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.order.open)?)];
         let settings = Settings {
             text: check.text.display().to_string(),
             cut: check.cut,
@@ -301,7 +300,7 @@ impl Prepared<'_> {
         };
         let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
-        let pool = self.job.limits.pool()?;
+        let pool = self.order.limits.pool()?;
         let found =
             pool.install(|| compare((&reference, &self.source), &models, text, &settings, on_chunk))?;
         watcher.finished();
@@ -313,8 +312,8 @@ impl Prepared<'_> {
 /// the layout.
 ///
 /// # Errors
-/// [`Error::NoSpace`] if the disk has too little free space; [`Error::Refused`] for a type that can only be copied;
-/// [`Error::Io`] if a file cannot be written; those of [`quantize`].
+/// [`Error::NoSpace`] if the disk has too little free space; [`Error::UnsupportedType`] for a type that can be copied but not encoded; [`Error::Io`] if a
+/// file cannot be written; those of [`quantize`].
 pub fn write(
     source: &Source,
     plan: &Plan,
@@ -323,15 +322,12 @@ pub fn write(
     watcher: &dyn Watcher,
 ) -> Result<Vec<Outcome>> {
     source.need_weights()?;
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (_, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
             && kernels::codec(dtype).is_none()
         {
-            let (name, from) = (&t.name, step.from.name());
-            let to = dtype.name();
-            let why =
-                format!("tensor {name}: cannot convert {from} to {to}: {to} can only be copied, not encoded");
-            return Err(Error::refused(why));
+            let (tensor, dtype) = (t.name.clone(), dtype.name().into());
+            return Err(Error::UnsupportedType { tensor, dtype, operation: "encoded, only copied" });
         }
     }
     if let Some(folder) = &plan.folder {

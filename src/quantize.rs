@@ -89,7 +89,7 @@ pub fn quantize(
     let factors = pool.install(|| factors(source, plan, target))?;
     let mut jobs = jobs(source, plan, &factors, target);
     jobs.retain(|job| finished[job.tensor()].is_none());
-    if let Some(job) = jobs.iter().find(|job| plan.steps[job.tensor()].rule == bias::RULE) {
+    if let Some(job) = jobs.iter().find(|job| plan.decisions[job.tensor()].rule == bias::RULE) {
         let name = &plan.layout.tensors[job.tensor()].name;
         return Err(Error::Failed(format!("tensor {name}: bias correction did not compute this bias")));
     }
@@ -192,7 +192,7 @@ fn ranges(
     target: u64,
 ) -> impl Iterator<Item = Range<u64>> + use<> {
     let t = &plan.layout.tensors[tensor];
-    let from = &source.model.tensors[plan.steps[tensor].source];
+    let from = &source.model.tensors[plan.decisions[tensor].source];
     let weights = (target / 10).max(1);
     let whole = from.encoding.unit().max(1) * t.encoding.unit().max(1);
     let unit = if t.cols() <= weights { t.cols().max(1) } else { whole };
@@ -205,7 +205,7 @@ fn ranges(
 fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
     let mut factors = vec![1.0; plan.layout.tensors.len()];
     for scale in &plan.scales {
-        let (i, t) = (plan.steps[scale.weight].source, &plan.layout.tensors[scale.weight]);
+        let (i, t) = (plan.decisions[scale.weight].source, &plan.layout.tensors[scale.weight]);
         let peak = |range: Range<u64>| -> Result<u32> {
             let mut x = vec![0.0; (range.end - range.start) as usize];
             source.fetch(i, range)?.decode(&t.name, source.model.order, &mut x)?;
@@ -222,12 +222,12 @@ fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
 
 /// All bands, in the order of the files.
 fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> {
-    let mut order: Vec<usize> = (0..plan.steps.len()).collect();
+    let mut order: Vec<usize> = (0..plan.decisions.len()).collect();
     order.sort_by_key(|&i| (plan.layout.tensors[i].location.file, plan.layout.tensors[i].location.offset));
     let mut jobs = Vec::new();
     for tensor in order {
         let t = &plan.layout.tensors[tensor];
-        let from = &source.model.tensors[plan.steps[tensor].source];
+        let from = &source.model.tensors[plan.decisions[tensor].source];
         if plan.scales.iter().any(|s| s.scale == tensor) {
             jobs.push(Job::Scale { tensor, factor: factors[tensor] });
         } else if from.encoding == t.encoding {
@@ -247,8 +247,8 @@ fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> 
 /// Lets the system read a job's source ahead.
 fn advise(source: &Source, plan: &Plan, job: &Job) {
     match job {
-        Job::Encode { tensor, range } => source.will_fetch(plan.steps[*tensor].source, range.clone()),
-        Job::Copy { tensor, range, .. } => source.will_read(plan.steps[*tensor].source, range.clone()),
+        Job::Encode { tensor, range } => source.will_fetch(plan.decisions[*tensor].source, range.clone()),
+        Job::Copy { tensor, range, .. } => source.will_read(plan.decisions[*tensor].source, range.clone()),
         Job::Scale { .. } => {}
     }
 }
@@ -256,9 +256,9 @@ fn advise(source: &Source, plan: &Plan, job: &Job) {
 /// Reads a job's source; where the file is mapped, that is only a slice.
 fn fetch<'a>(source: &'a Source, plan: &Plan, job: &Job) -> Result<Stored<'a>> {
     match job {
-        Job::Encode { tensor, range } => source.fetch(plan.steps[*tensor].source, range.clone()),
+        Job::Encode { tensor, range } => source.fetch(plan.decisions[*tensor].source, range.clone()),
         Job::Copy { tensor, range, dtype } => {
-            Ok(Stored::Blocks(*dtype, source.read(plan.steps[*tensor].source, range.clone())?))
+            Ok(Stored::Blocks(*dtype, source.read(plan.decisions[*tensor].source, range.clone())?))
         }
         Job::Scale { tensor, factor } => {
             Ok(Stored::Computed(vec![*factor; plan.layout.tensors[*tensor].elements() as usize]))
@@ -289,8 +289,8 @@ fn run(
                 let at = (range.start / info.bytes as u64 + block as u64) * info.weights as u64;
                 return Err(Error::NotFinite {
                     tensor: t.name.clone(),
-                    index: at,
-                    row: at / t.cols(),
+                    weight: Some(at),
+                    row: Some(at / t.cols()),
                     value: None,
                 });
             }

@@ -65,14 +65,14 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
     let corrected = |s: &Source| s.model.metadata.get("ggufkit.bias_correction").is_some();
     let (own, other) = (corrected(source), corrected(reference));
     let differs = ours.iter().filter_map(|t| match shapes.get(&t.name) {
-        None if own && bias::is_one(&t.name) => None,
+        None if own && bias::is_bias(&t.name) => None,
         None => Some(format!("tensor {} is in {here} but not in {there}", t.name)),
         Some(shape) if **shape != t.shape => {
             Some(format!("tensor {} has shape {:?} in {here} and {shape:?} in {there}", t.name, t.shape))
         }
         _ => None,
     });
-    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_one(&t.name)));
+    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_bias(&t.name)));
     differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 
@@ -166,7 +166,7 @@ fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
         let bytes = read_piece(source, i, range, dtype)?;
         if t.encoding == Encoding::I2S && start < t.elements() / 4 {
             // In a range of codes, look for codes that have no value.
-            if let Some(at) = i2_s::first_without_value(&bytes) {
+            if let Some(at) = i2_s::first_invalid(&bytes) {
                 return Ok(Some(4 * start + at as u64));
             }
             continue;

@@ -19,8 +19,6 @@ use crate::sensitivity::Sensitivity;
 use crate::source::Source;
 use crate::text;
 
-pub use too_little::TooLittleMemory;
-
 pub use request::{Budget, DEFAULT_TYPES, Request, default_context, default_types};
 
 /// The name of the schemes that are made here, and so of the plan's rule for tensors with a choice.
@@ -159,7 +157,7 @@ impl Choices {
                 .find(|t| t.name == "token_embd.weight")
                 .map_or(0, Tensor::rows),
         };
-        for (step, t) in start.steps.iter().zip(&start.layout.tensors) {
+        for (step, t) in start.decisions.iter().zip(&start.layout.tensors) {
             if step.rule != NAME {
                 if let Encoding::Blocks(dtype) = t.encoding {
                     if step.from != t.encoding {

@@ -6,6 +6,7 @@ use formats::block::DType;
 use regex::Regex;
 
 use super::{Choices, NAME};
+use crate::arch::Blk;
 use crate::plan::Choice;
 use crate::scheme::Scheme;
 use crate::scheme::rule::Rule;
@@ -27,7 +28,7 @@ impl Choices {
                 Some(w) => w.1 += size,
                 None => weights.push((dtype, size)),
             }
-            let Some((layer, part)) = layer_of(name) else {
+            let Some(Blk { layer, part }) = Blk::parse(name) else {
                 single.push((name, dtype));
                 continue;
             };
@@ -71,11 +72,4 @@ impl Choices {
 fn rule(name: &str, dtype: DType) -> Rule {
     let name = Some(Regex::new(name).expect("an escaped name is a pattern"));
     Rule { roles: vec![], name, layers: None, count_tensors: false, when: vec![], to: Choice::To(dtype) }
-}
-
-/// The layer of a tensor, and its name within the layer.
-fn layer_of(name: &str) -> Option<(u64, &str)> {
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let number: u64 = layer.parse().ok()?;
-    (number.to_string() == layer).then_some((number, part))
 }

@@ -1,5 +1,5 @@
-//! BitNet b1.58 as in Microsoft's 2B-4T: ternary projections, squared ReLU, and a norm before either output
-//! projection. llama.cpp's own "bitnet" computes SiLU, so the files bear the name that bitnet.cpp gave its graph.
+//! BitNet b1.58 as in Microsoft's 2B-4T model: ternary projections, squared ReLU, and sub-norms. GGUF files have
+//! bitnet.cpp's name for it, since llama.cpp's own "bitnet" computes SiLU.
 
 use super::layers::{DECODER, SUB_NORMS};
 use super::{Arch, Class, Rotary};
@@ -12,6 +12,7 @@ const CLASS: Class = Class {
     theta: 500_000.0,
     kv_heads: Some(5),
     head: None,
+    sliding_window: false,
 };
 
 pub(super) const BITNET: Arch = Arch {
@@ -19,8 +20,12 @@ pub(super) const BITNET: Arch = Arch {
     classes: &[CLASS, Class { name: "BitnetForCausalLM", ..CLASS }],
     rotary: Rotary::Halves,
     activation: &["relu2"],
-    int8: true,
-    names_head: false,
-    names_sizes: true,
+    int8_activations: true,
+    writes_head_length: false,
+    writes_vocab_size: true,
+    any_bias: false,
+    note: Some(
+        "bitnet-b1.58 runs in bitnet.cpp and ik_llama.cpp; llama.cpp refuses it (its own bitnet computes SiLU)",
+    ),
     tensors: &[DECODER, SUB_NORMS],
 };

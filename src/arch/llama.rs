@@ -1,4 +1,4 @@
-//! Llama 1 to 3.x, and what took its layout over: Mistral, TinyLlama, SmolLM, CodeLlama, the 1.58-bit Llamas.
+//! Llama 1 to 3.x, and models with its architecture: Mistral, TinyLlama, SmolLM, CodeLlama, the 1.58-bit Llamas.
 
 use super::layers::{DECODER, OPTIONAL_BIASES};
 use super::{Arch, Class, Rotary};
@@ -11,6 +11,7 @@ const CLASS: Class = Class {
     theta: 10000.0,
     kv_heads: None,
     head: None,
+    sliding_window: false,
 };
 
 pub(super) const LLAMA: Arch = Arch {
@@ -23,13 +24,16 @@ pub(super) const LLAMA: Arch = Arch {
             model_type: "mistral",
             context: 131_072,
             kv_heads: Some(8),
+            sliding_window: true,
             ..CLASS
         },
     ],
     rotary: Rotary::Pairs,
     activation: &["silu", "swish"],
-    int8: false,
-    names_head: true,
-    names_sizes: true,
+    int8_activations: false,
+    writes_head_length: true,
+    writes_vocab_size: true,
+    any_bias: true,
+    note: None,
     tensors: &[DECODER, OPTIONAL_BIASES],
 };

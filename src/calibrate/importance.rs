@@ -12,6 +12,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::activations::{Activations, LayerWeights};
 use super::{Chunks, Scratch};
+use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::runner::Network;
 use crate::runner::layerwise::Tap;
@@ -127,8 +128,8 @@ pub fn measure(
 pub fn placeholder(model: &Model, chunks: &Chunks) -> Statistics {
     let parts: Vec<_> = Tap::ALL.iter().flat_map(|tap| tap.matrices()).collect();
     let will_have = |name: &str| {
-        let part = name.strip_suffix(".weight").and_then(|n| n.strip_prefix("blk.")?.split_once('.'));
-        name == "output.weight" || part.is_some_and(|(_, part)| parts.iter().any(|p| **p == part))
+        let part = Blk::parse(name).and_then(|blk| blk.weight());
+        name == "output.weight" || part.is_some_and(|part| parts.iter().any(|p| **p == part))
     };
     let tokens = chunks.token_count() as u64;
     let matrices = model.tensors.iter().filter(|t| will_have(&t.name));
@@ -148,7 +149,7 @@ fn statistics(entries: BTreeMap<String, Arc<Entry>>, chunks: &Chunks) -> Statist
         datasets: chunks.names.clone(),
         chunks: Some(chunks.tokens.len() as u64),
         chunk_size: Some(chunks.context() as u64),
-        more,
+        metadata: more,
         ..Statistics::default()
     }
 }

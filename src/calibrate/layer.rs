@@ -53,7 +53,7 @@ impl BlockTensor {
         let t = &plan.layout.tensors[tensor];
         let Encoding::Blocks(dtype) = t.encoding else { return None };
         let scale = plan.scales.iter().find(|s| s.weight == tensor).map(|s| s.scale);
-        let quantized = !t.encoding.is_plain() && plan.steps[tensor].from != t.encoding;
+        let quantized = !t.encoding.is_plain() && plan.decisions[tensor].from != t.encoding;
         Some(Self { tensor, dtype, quantized, scale })
     }
 }
@@ -257,7 +257,7 @@ impl Layer<'_> {
 
     /// The index in the layout of a matrix's bias, if it has one.
     fn bias_of(&self, weight: &str) -> Option<usize> {
-        let name = bias::name_of(weight)?;
+        let name = bias::bias_name(weight)?;
         self.plan.layout.tensors.iter().position(|t| t.name == name)
     }
 }

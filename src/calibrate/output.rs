@@ -31,7 +31,7 @@ pub fn quantize_embedding(network: &Network, plan: &Plan, activations: &mut Acti
         return Ok(());
     };
     let Some(size) = dtype.bytes_for(hidden) else { return Ok(()) };
-    if plan.steps[tensor].from == plan.layout.tensors[tensor].encoding {
+    if plan.decisions[tensor].from == plan.layout.tensors[tensor].encoding {
         return Ok(());
     }
     let importance = plan.search.columns(tensor).map(|mut c| c.of(0..hidden).to_vec());

@@ -8,6 +8,7 @@ use super::layer::Layer;
 use super::output;
 use super::state::State;
 use super::{Chunks, Scratch};
+use crate::arch::Blk;
 use crate::error::Result;
 use crate::outcome::QuantizedTensor;
 use crate::plan::Plan;
@@ -101,7 +102,7 @@ impl Sequential {
         }
         let tokens = self.chunks.token_count() as u64;
         let quantized =
-            plan.layout.tensors.iter().filter(|t| t.name.starts_with("blk.") && !t.encoding.is_plain());
+            plan.layout.tensors.iter().filter(|t| Blk::parse(&t.name).is_some() && !t.encoding.is_plain());
         let widest = quantized.max_by_key(|t| t.cols())?;
         let cols = widest.cols();
         (tokens < TOKENS_PER_COLUMN[1] * cols).then(|| {

@@ -54,7 +54,7 @@ pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> Str
     if let Ok(modified) = fs::metadata(&source.path).and_then(|m| m.modified()) {
         modified.hash(&mut hash);
     }
-    for (i, (step, t)) in plan.steps.iter().zip(&plan.layout.tensors).enumerate() {
+    for (i, (step, t)) in plan.decisions.iter().zip(&plan.layout.tensors).enumerate() {
         (&t.name, t.encoding.name(), step.from.name(), &t.shape).hash(&mut hash);
         let cols = t.cols();
         if let Some(mut columns) = plan.search.columns(i) {

@@ -6,6 +6,7 @@ use formats::block::DType;
 use formats::model::Encoding;
 
 use super::comparison::{self, Candidate, Comparison, MatrixCost, SensitivitySummary, Setting, TensorError};
+use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference};
 use crate::runner::bench::{Plan, measure};
@@ -169,13 +170,11 @@ fn sensitive(s: &Sensitivity) -> SensitivitySummary {
     }
 }
 
-/// The layer in a tensor's name, and the rest of the name.
+/// The layer of a tensor, and its name without the layer and without `.weight`.
 fn layer_and_role(name: &str) -> (Option<u32>, &str) {
-    let name = name.strip_suffix(".weight").unwrap_or(name);
-    match name.strip_prefix("blk.").and_then(|n| n.split_once('.')) {
-        Some((layer, role)) => (layer.parse().ok(), role),
-        None => (None, name),
-    }
+    let blk = Blk::parse(name);
+    let role = blk.map_or(name, |blk| blk.part);
+    (blk.and_then(|blk| blk.layer.try_into().ok()), role.strip_suffix(".weight").unwrap_or(role))
 }
 
 fn ratio(bootstrap: &Bootstrap, i: usize, scores: &Scores, first: &Scores) -> Option<crate::score::Ratio> {

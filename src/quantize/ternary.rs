@@ -69,7 +69,7 @@ pub fn write_scales(
     files: &[NewFile],
     bands: impl Iterator<Item = (usize, f32)>,
 ) -> Result<u64> {
-    let mut found = vec![0f32; plan.steps.len()];
+    let mut found = vec![0f32; plan.decisions.len()];
     for (tensor, magnitude) in bands.filter(|band| band.1 != 0.0) {
         let scale = &mut found[tensor];
         if *scale != 0.0 && *scale != magnitude {
@@ -78,7 +78,8 @@ pub fn write_scales(
         *scale = magnitude;
     }
     let mut written = 0;
-    let packed = |i: usize, t: &Tensor| t.encoding == Encoding::I2S && plan.steps[i].from != Encoding::I2S;
+    let packed =
+        |i: usize, t: &Tensor| t.encoding == Encoding::I2S && plan.decisions[i].from != Encoding::I2S;
     for (i, t) in plan.layout.tensors.iter().enumerate().filter(|(i, t)| packed(*i, t)) {
         let mut tail = [0; i2_s::TAIL as usize];
         tail[..4].copy_from_slice(&plan.order.le(found[i].to_le_bytes()));

@@ -8,6 +8,7 @@ use calibration::summary::{FEW_TOKENS, cosine_similarity};
 use calibration::{Statistics, Summary, Warning};
 use serde_json::{Value, json};
 
+use crate::arch::Blk;
 use crate::text::{Table, count, visible};
 
 /// Warnings that are shown; of further ones, only the number.
@@ -31,12 +32,9 @@ pub fn headline(s: &Statistics) -> String {
 
 /// A tensor's layer (`blk.N`), if it is in one, and its name within the layer without `.weight`.
 fn parts(name: &str) -> (Option<u64>, &str) {
-    let own = name.strip_suffix(".weight").unwrap_or(name);
-    let in_block = || {
-        let (block, own) = own.strip_prefix("blk.")?.split_once('.')?;
-        Some((Some(block.parse().ok()?), own))
-    };
-    in_block().unwrap_or((None, own))
+    let blk = Blk::parse(name);
+    let own = blk.map_or(name, |blk| blk.part);
+    (blk.map(|blk| blk.layer), own.strip_suffix(".weight").unwrap_or(own))
 }
 
 /// The statistics of every entry, by layer.
@@ -51,9 +49,9 @@ fn in_order(s: &Statistics) -> Vec<(String, Summary)> {
 
 /// The cosine similarity of a tensor's entry with that of the same tensor in the layer before.
 fn similarity(s: &Statistics, name: &str) -> Option<f64> {
-    let block = parts(name).0?;
-    let before = name.replacen(&format!("blk.{block}."), &format!("blk.{}.", block.checked_sub(1)?), 1);
-    cosine_similarity(s.entries.get(name)?, s.entries.get(&before)?)
+    let blk = Blk::parse(name)?;
+    let before = Blk { layer: blk.layer.checked_sub(1)?, ..blk };
+    cosine_similarity(s.entries.get(name)?, s.entries.get(&before.to_string())?)
 }
 
 /// A non-negative number with four significant digits.
@@ -189,7 +187,7 @@ pub fn as_json(s: &Statistics) -> Value {
     json!({
         "file": s.file,
         "datasets": s.datasets,
-        "hash": s.more.text(HASH),
+        "hash": s.metadata.text(HASH),
         "chunks": s.chunks,
         "chunk_size": s.chunk_size,
         "entries": in_order(s).into_iter().map(entry).collect::<Vec<_>>(),

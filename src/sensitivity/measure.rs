@@ -95,7 +95,7 @@ pub fn measure(
     assert!(!settings.probes.is_empty());
     let vocab = network.vocab();
     if let Some(&token) = chunks.tokens.iter().flatten().find(|&&t| t as usize >= vocab) {
-        return Err(Error::UnknownToken { token, vocab });
+        return Err(Error::UnknownToken { token, vocabulary: vocab });
     }
     let mut m =
         Measurement { network, chunks, settings, scratch, found: Vec::new(), variants: Vec::new(), held: 0 };

@@ -8,6 +8,7 @@ use formats::block::{DType, TYPES};
 use formats::model::Tensor;
 
 use super::{Matrix, Origin, Probe, Sensitivity};
+use crate::arch::Blk;
 use crate::runner::KvType;
 use crate::scheme::{Role, role};
 use crate::source::Source;
@@ -43,7 +44,7 @@ fn layer_factor(role: Role, layer: u64, layers: u64) -> f64 {
 /// Estimates the sensitivity of a model.
 pub fn estimate(source: &Source) -> Sensitivity {
     let tensors = &source.model.tensors;
-    let layer = |t: &Tensor| t.name.strip_prefix("blk.")?.split('.').next()?.parse::<u64>().ok();
+    let layer = |t: &Tensor| Blk::parse(&t.name).map(|blk| blk.layer);
     let layers = tensors.iter().filter_map(layer).max().map_or(1, |n| n.saturating_add(1));
     let tied = !tensors.iter().any(|t| role(&t.name) == Role::Output);
     let matrix = |t: &Tensor| {

@@ -344,7 +344,7 @@ fn every_set_and_any_number_of_threads_make_the_same() {
         all.push(feed_back_blocks(isa, &natural, DType::IQ3_S, &targets, &Encode::default()).0);
         all
     };
-    let truth = make(Isa::Portable, &w);
+    let truth = make(Isa::PORTABLE, &w);
     for isa in Isa::available() {
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -17,7 +17,7 @@ fn extra(name: &str) -> Tensor {
 }
 
 #[test]
-fn settings_that_are_built_into_llama2c() {
+fn settings_hard_coded_in_llama2c_are_checked() {
     for (key, value, part) in [
         ("general.architecture", Value::text("qwen2"), "\"qwen2\""),
         ("llama.rope.freq_base", Value::F32(500000.0), "500000"),
@@ -56,7 +56,7 @@ fn settings_that_are_built_into_llama2c() {
         m.metadata.remove(key);
         assert!(refuse(&m, 0).contains("is missing"), "{key}");
     }
-    // What says the same as nothing.
+    // Settings that equal the defaults are accepted.
     let mut m = model();
     m.metadata.set("llama.rope.scaling.type", Value::text("none"));
     m.metadata.set("llama.attention.layer_norm_rms_epsilon", Value::F64(1e-5));
@@ -71,7 +71,7 @@ fn settings_that_are_built_into_llama2c() {
 }
 
 #[test]
-fn tensors_without_a_place() {
+fn unknown_tensors_are_refused() {
     for (name, part) in [
         ("blk.0.attn_q.bias", "biases"),
         ("rope_freqs.weight", "rotary"),
@@ -124,7 +124,7 @@ fn encodings_that_the_version_does_not_have() {
 }
 
 #[test]
-fn tables_of_endless_contexts() {
+fn huge_rotary_tables_are_refused() {
     let mut m = model();
     m.metadata.set("llama.context_length", Value::U32(1 << 24));
     assert!(refuse(&m, 0).contains("16777215"));
@@ -170,7 +170,7 @@ fn headers_that_contradict_themselves() {
 }
 
 #[test]
-fn near_misses_say_what_is_missing() {
+fn near_misses_are_explained() {
     let mut bytes = checkpoint(SMALL, 0, 0, ByteOrder::Big);
     let whole = bytes.len();
     bytes.truncate(whole - 100);

@@ -25,8 +25,8 @@ fn the_image_is_version_0_without_its_header() {
     let found = expansion("x", &model.metadata, &model.tensors).unwrap();
     assert_eq!(found.layout.files[0].len, 2 << 20);
     let image = materialise(&found.layout, &source, &model, ByteOrder::Little);
-    // The tables are computed anew.
-    // A long context is kept behind the weights.
+    // The tables are computed again.
+    // The KV cache of a long context is after the weights.
     let long = self::model(Config { seq: 32_000, ..SMALL });
     let found_long = expansion("x", &long.metadata, &long.tensors).unwrap();
     assert_eq!(found_long.layout.files[0].len, 8 << 20);
@@ -59,7 +59,7 @@ fn the_vocabulary_is_sorted_by_bytes() {
 }
 
 #[test]
-fn what_would_not_run_is_refused() {
+fn models_that_would_not_run_are_refused() {
     let why = |c| {
         let model = model(c);
         expansion("x", &model.metadata, &model.tensors).map(|_| ()).unwrap_err().to_string()
