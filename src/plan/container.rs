@@ -384,10 +384,7 @@ pub(super) fn refuse_own_source<'a>(source: &Source, paths: impl Iterator<Item =
     for path in paths {
         let Ok(real) = path.canonicalize() else { continue };
         if own.iter().any(|p| p.canonicalize().is_ok_and(|p| p == real)) {
-            return Err(Error::usage(format!(
-                "{} is read in this run; write to another name",
-                path.display()
-            )));
+            return Err(Error::WouldOverwrite { path: path.clone() });
         }
     }
     Ok(())
