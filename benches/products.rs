@@ -26,13 +26,15 @@ fn products(c: &mut Criterion) {
         g.sample_size(20).measurement_time(std::time::Duration::from_secs(1));
         let dot = dot::integer(dtype, isa).unwrap();
         g.throughput(Throughput::Elements((ROWS * COLS) as u64));
-        g.bench_function("row", |b| b.iter(|| rows.iter().map(|r| dot(black_box(r), &a, 0)).sum::<f32>()));
+        g.bench_function("row", |b| {
+            b.iter(|| rows.iter().map(|r| dot.row(black_box(r), &a, 0)).sum::<f32>())
+        });
         let kernel = tile::integer(dtype, isa).unwrap();
         let mut panel = Panel::default();
         g.bench_function("unpack", |b| b.iter(|| kernel.unpack(black_box(&rows), &mut panel)));
         let mut out = [[0f32; ROWS]; TOKENS];
         g.throughput(Throughput::Elements((ROWS * COLS * TOKENS) as u64));
-        g.bench_function("panel", |b| b.iter(|| (kernel.tile)(black_box(&panel), &a, 0, &mut out)));
+        g.bench_function("panel", |b| b.iter(|| kernel.multiply(black_box(&panel), &a, 0, &mut out)));
     }
 }
 

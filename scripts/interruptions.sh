@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # A full disk, a folder without permission, Ctrl-C and kill -9 in the middle: no file at the target, the old one intact,
-# nothing left over. Needs root for the small file system and the permissions; says so and skips them otherwise.
+# nothing left over. Needs Python 3, and root for the small file system and the permissions: without it those are not run,
+# which is said, and put into the file that NOT_RUN names.
 #   scripts/interruptions.sh GGUFKIT FOLDER
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ggufkit=$1 out=$2/interruptions
-command -v python3 >/dev/null || { echo "skipped: no python3 to make a model with"; exit 0; }
+not_run() { echo "NOT RUN: interruptions: $*" | tee -a "${NOT_RUN:-/dev/null}"; }
 rm -rf "$out"; mkdir -p "$out/disk" "$out/target"
 passed=0
 pass() { passed=$((passed + 1)); }
@@ -51,13 +52,17 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=8m none "$out/disk" 2>/dev/null;
   [ "$(cat "$out/disk/m.gguf")" = old ] || fail "full disk: the old file is gone"
   pass
 else
-  echo "skipped the full disk: no leave to mount a small one"
+  not_run "the full disk: a small one may not be mounted"
 fi
 if "$ggufkit" inspect demo/tiny.bin >/dev/full 2>"$out/err"; then fail "/dev/full took the report"; fi
 pass
 
 # A folder that may not be written to. Root may write anywhere, so another user tries.
-if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+if [ "$(id -u)" != 0 ]; then
+  not_run "the folder that may not be written to: it takes root to become another user"
+elif ! command -v setpriv >/dev/null; then
+  not_run "the folder that may not be written to: no setpriv"
+else
   echo old >"$out/target/m.gguf"
   chmod 755 "$out" "$out/target"
   cp demo/tiny.bin "$out/tiny.bin"; chmod 644 "$out/tiny.bin"
@@ -69,6 +74,8 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     grep -q 'permission' "$out/err" || fail "$(cat "$out/err")"
     [ "$(cat "$out/target/m.gguf")" = old ] || fail "read-only folder: the old file is gone"
     pass
+  else
+    not_run "the folder that may not be written to: another user cannot read $out"
   fi
 fi
 echo "$passed passed, 0 failed"

@@ -45,9 +45,13 @@ impl InFile {
             return Err(Error::LfsPointer { path: path.to_path_buf() });
         }
         let map = if map && len > 0 && isize::try_from(len).is_ok() {
-            // SAFETY: the map is only read, through `&[u8]`. Whoever truncates or rewrites a mapped file while
-            // we read it breaks the contract of a shared slice; as with every program that maps its inputs,
-            // that is the user's to avoid, and `map: false` (--no-mmap) is the way to do without.
+            // SAFETY: the map is only read, through `&[u8]`, whose bytes must stay as they are. That cannot be enforced here:
+            // it is in the hands of every process that may write to the file, this one too, and of whoever serves it
+            // where it lies on another machine. What happens if they do: bytes that are rewritten show up in the middle
+            // of our work, and what was checked may no longer hold; reading behind the end of a file that was truncated
+            // ends the process (SIGBUS), and since results get their names last, none is left half. It is accepted, as
+            // in other programs that map their inputs, since models are larger than memory and are written once.
+            // `map: false` (--no-mmap) reads copies, for files whose writers are not trusted.
             unsafe { memmap2::Mmap::map(&file) }.ok()
         } else {
             None
@@ -90,7 +94,8 @@ impl InFile {
     /// machine can address.
     pub fn read(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
         let shrunk = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file has shrunk");
-        let ends = usize::try_from(offset).ok().zip(usize::try_from(offset + len).ok());
+        let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
+        let ends = usize::try_from(offset).ok().zip(end);
         match &self.bytes {
             Bytes::Mapped(map) => {
                 let bytes = ends.and_then(|(a, b)| map.get(a..b)).ok_or_else(shrunk);

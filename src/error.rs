@@ -1,8 +1,12 @@
 //! The errors of the library: what is wrong, where, and what can be done about it.
 
-use std::borrow::Cow;
+mod hint;
+mod too_little_memory;
+
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use too_little_memory::TooLittleMemory;
 
 /// The result of every stage.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -79,15 +83,18 @@ pub enum Error {
         /// "decoded", "encoded", ...
         operation: &'static str,
     },
-    /// An infinite or undefined number.
-    #[error("tensor {tensor}: {} is {value}", weight.map_or("its scale".into(), |i| format!("weight {i}")))]
+    /// A weight is NaN or infinite, or the scale of a tensor.
+    #[error("tensor {tensor}: {} is {}", which(*weight, *row), value.map_or("NaN or infinite".into(), |x| x.to_string()))]
     NotFinite {
         /// The tensor's name.
         tensor: String,
-        /// The index of the weight in the tensor, row by row; `None` for the scale of the whole tensor.
+        /// The index of the weight in the tensor, row by row; `None` for the scale of the whole tensor. The first weight of
+        /// its block if `value` is not known.
         weight: Option<u64>,
-        /// The number.
-        value: f32,
+        /// The row of the weight, if the tensor has rows.
+        row: Option<u64>,
+        /// The number; `None` if only the scale of the weight's block was looked at.
+        value: Option<f32>,
     },
     /// A two-bit code of a ternary tensor that stands for no weight.
     #[error("tensor {tensor}: weight {weight} has the code 3; ternary codes are 0, 1 and 2")]
@@ -209,12 +216,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// Not enough free space for a result.
-    #[error("{}: not enough space: {} needed, {} free", path.display(), crate::text::bytes(*needed), crate::text::bytes(*free))]
+    #[error("{}: not enough space: {} needed, {} free", path.display(), crate::text::bytes(*need), crate::text::bytes(*free))]
     NoSpace {
         /// The first file of the result.
         path: PathBuf,
         /// Bytes of the result.
-        needed: u64,
+        need: u64,
         /// Bytes that are free on its file system.
         free: u64,
     },
@@ -259,6 +266,95 @@ pub enum Error {
     /// A check that found a problem, which has been reported.
     #[error("{0}")]
     Failed(String),
+    /// An activation overflowed while the model was run on a text.
+    #[error("the inputs of {matrix} are not finite on this text")]
+    InputsNotFinite {
+        /// The name of the matrix that takes these inputs.
+        matrix: String,
+    },
+    /// A weight is too large for the type that its tensor was to get.
+    #[error("tensor {tensor}: weight {index} is {value}, which {encoding} cannot hold")]
+    OutOfRange {
+        /// The tensor's name.
+        tensor: String,
+        /// The weight's index in the tensor, rows one after another.
+        index: u64,
+        /// The weight.
+        value: f32,
+        /// The name of the type.
+        encoding: String,
+    },
+    /// A text that does not fill the chunks that are needed of it.
+    #[error("{name} has {found} tokens: a context of {context} tokens needs at least {need}")]
+    TextTooShort {
+        /// The text's name.
+        name: String,
+        /// Its tokens.
+        found: usize,
+        /// Tokens per chunk.
+        context: usize,
+        /// The tokens that it should have at least.
+        need: usize,
+        /// The options that set the context.
+        option: &'static str,
+    },
+    /// A context that is longer than the model's.
+    #[error("--context {context}: the model's context length is {limit} tokens")]
+    ContextTooLong {
+        /// The context that was asked for, in tokens.
+        context: u64,
+        /// The model's context length.
+        limit: u64,
+    },
+    /// No file of any choice of types is as small as was asked for.
+    #[error("{asked} is too little: the smallest possible is {smallest}")]
+    BudgetTooSmall {
+        /// What was asked for, with its unit.
+        asked: String,
+        /// What the smallest types give, with its unit.
+        smallest: String,
+        /// How the types could get smaller.
+        smaller: &'static str,
+    },
+    /// No choice of types lets the model run in the memory that was given.
+    #[error(transparent)]
+    TooLittleMemory(#[from] Box<TooLittleMemory>),
+    /// A file of sensitivities lacks a tensor, or has it with another shape.
+    #[error("tensor {tensor}: its sensitivity to quantization errors is not known")]
+    UnknownSensitivity {
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// No type of those to choose from fits a tensor's rows.
+    #[error("tensor {tensor}: none of the types to choose from fits its rows of {cols} weights")]
+    NoTypeLeft {
+        /// The tensor's name.
+        tensor: String,
+        /// Weights per row.
+        cols: u64,
+    },
+    /// A state folder was written by a run with another model, plan, text or method.
+    #[error("{}: holds the state of a different run", .folder.display())]
+    OtherState {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file in a state folder does not match its checksum, or is cut short.
+    #[error("{}: damaged (its checksum does not match)", .path.display())]
+    DamagedState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two models whose predictions cannot be compared.
+    #[error("{} and {} have different vocabularies ({why})", .first.display(), .second.display())]
+    OtherVocabulary {
+        /// One model.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// In what they differ.
+        why: String,
+    },
 }
 
 /// The first of several names, how many follow, and the verb for them: "a is", "a and 2 more are".
@@ -295,98 +391,29 @@ impl Error {
         self
     }
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<Cow<'_, str>> {
-        const ORIGINAL: &str = "start from the original weights, in bf16, f16 or f32";
-        const DAMAGED: &str = "the file is damaged; download or convert it again";
-        let text = match self {
-            Self::Refused { hint, .. } | Self::Usage { hint, .. } => return hint.as_deref().map(Cow::from),
-            Self::UnknownArchitecture { known, .. } => return Some(format!("supported: {known}").into()),
-            Self::UnknownTokenizer { known, .. } => return Some(format!("supported: {known}").into()),
-            Self::UnknownPreTokenizer { hint, .. } => hint,
-            Self::SplitPart { part, count, .. } => {
-                let stem =
-                    formats::container::part_stem("NAME", part.saturating_sub(1) as usize, *count as usize);
-                return Some(format!("name it {stem}.gguf, in the folder of the other parts").into());
-            }
-            Self::UnsupportedQuantization { .. } => ORIGINAL,
-            Self::MissingTensors { .. } => {
-                "check that no file of the model is missing, and that config.json belongs to these weights"
-            }
-            Self::UnexpectedTensors { .. } => {
-                "check that config.json names the right architecture, and that all files belong to one model"
-            }
-            Self::WrongShape { .. } => "check that the settings (config.json) belong to these weights",
-            Self::UnsupportedType { operation, .. } if *operation == FROM_CHECKPOINT => ORIGINAL,
-            Self::NotFinite { .. } | Self::InvalidCode { .. } => DAMAGED,
-            Self::NoWeights { .. } => {
-                "without weights only --dry-run works; weights are read from .safetensors files"
-            }
-            Self::NoTokenizer { .. } => "for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE",
-            Self::VocabularyMismatch { .. } => {
-                "the tokenizer's files and the weights belong to different models; take both from one checkpoint"
-            }
-            Self::NoChatTemplate => {
-                "leave out --chat to continue a text, or set a template with `ggufkit edit --set-file \
-                 tokenizer.chat_template:str=FILE`"
-            }
-            Self::ChatTemplate { .. } => {
-                "leave out --chat to continue a text that is written in the model's own chat format"
-            }
-            Self::UnknownToken { .. } => "check that the tokenizer belongs to this model",
-            Self::NoModel { hub_cache: true, .. } => {
-                "this is the hub's cache: name the folder in snapshots/ that has a config.json"
-            }
-            Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",
-            Self::LfsPointer { .. } => "run `git lfs pull` in its folder, or download the file from the hub",
-            Self::NotWritable { .. } => {
-                "name a regular file: a model is written at many offsets, which devices and pipes do not allow"
-            }
-            Self::NoSpace { .. } => "free some space or write to another disk; nothing was changed",
-            Self::WouldOverwrite { .. } => "write to another file",
-            Self::Io { source, what, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => "free some space or write to another disk",
-                io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
-                io::ErrorKind::ReadOnlyFilesystem => "write to another folder",
-                io::ErrorKind::NotFound if *what == "create" => {
-                    "check the path; missing folders are not created"
-                }
-                io::ErrorKind::NotFound => "check the path",
-                _ => return None,
-            },
-            Self::Statistics(e) => match fault(e) {
-                Some(calibration::Fault::Mismatch { .. } | calibration::Fault::Unlike { .. }) => {
-                    "an imatrix belongs to one model, or to others with the same tensor names and shapes"
-                }
-                Some(calibration::Fault::NotAnImatrix(_)) => {
-                    "`ggufkit calibrate MODEL TEXT -o FILE` makes one, as does llama-imatrix"
-                }
-                _ => return None,
-            },
-            _ => return None,
-        };
-        Some(text.into())
-    }
-
     /// The process's exit status: 2 for wrong usage, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage { .. } | Self::WouldOverwrite { .. }) { 2 } else { 1 }
+        let usage =
+            matches!(self, Self::Usage { .. } | Self::WouldOverwrite { .. } | Self::ContextTooLong { .. });
+        if usage { 2 } else { 1 }
     }
 }
 
 /// The operation of [`Error::UnsupportedType`] for weights of a checkpoint.
 pub(crate) const FROM_CHECKPOINT: &str = "read as a checkpoint's weights";
 
-impl From<calibration::Error> for Error {
-    fn from(e: calibration::Error) -> Self {
-        Self::Statistics(Box::new(e))
+/// Which number of a tensor an error is about.
+fn which(weight: Option<u64>, row: Option<u64>) -> String {
+    match (weight, row) {
+        (Some(weight), Some(row)) => format!("weight {weight} (row {row})"),
+        (Some(weight), None) => format!("weight {weight}"),
+        (None, _) => "its scale".into(),
     }
 }
 
-fn fault(e: &calibration::Error) -> Option<&calibration::Fault> {
-    match e {
-        calibration::Error::Statistics { fault, .. } => Some(fault),
-        calibration::Error::Format(_) => None,
+impl From<calibration::Error> for Error {
+    fn from(e: calibration::Error) -> Self {
+        Self::Statistics(Box::new(e))
     }
 }
 
@@ -400,7 +427,7 @@ mod tests {
         let missing = |n: usize| Error::MissingTensors { file: "m".into(), names: names[..n].to_vec() };
         assert_eq!(missing(1).to_string(), "m: tensor a.weight is missing");
         assert_eq!(missing(3).to_string(), "m: tensor a.weight and 2 more are missing");
-        let scale = Error::NotFinite { tensor: "t".into(), weight: None, value: f32::NAN };
+        let scale = Error::NotFinite { tensor: "t".into(), weight: None, row: None, value: Some(f32::NAN) };
         assert_eq!(scale.to_string(), "tensor t: its scale is NaN");
         let part = Error::SplitPart { file: "x.gguf".into(), part: 2, count: 3 };
         assert!(part.hint().unwrap().contains("NAME-00002-of-00003.gguf"), "{:?}", part.hint());

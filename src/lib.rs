@@ -11,6 +11,7 @@
 pub mod allocate;
 pub mod arch;
 pub mod calibrate;
+#[cfg(feature = "chat")]
 pub mod chat;
 pub mod checkpoint;
 pub mod disk;

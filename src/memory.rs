@@ -1,25 +1,25 @@
-//! What a model takes of a machine's memory while it runs: weights, keys and values of the context, vectors of a batch, the
-//! vocabulary, the program itself.
+//! The memory that running a model takes: weights, KV cache, activations of a batch, vocabulary, the program itself.
 //!
-//! The figures are those of a run without a memory map, all of whose context is filled; with one, the weights are the
-//! system's to keep or drop, and are the same bytes. [docs/fitting.md](../docs/fitting.md) sets them beside measurements.
+//! The figures are for a run without a memory map and with the whole context filled. With a memory map, the weights take
+//! the same bytes, but the system may drop them. [docs/fitting.md](../docs/fitting.md) compares the figures with
+//! measurements.
 
 use formats::metadata::{Metadata, Value};
 
 use crate::error::{Error, Result};
 use crate::runner::KvType;
 
-/// What runs the model.
+/// The program that runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
-    /// llama.cpp's programs on the CPU, with their usual batch of 512 tokens.
+    /// llama.cpp's programs on the CPU, with their default batch of 512 tokens.
     LlamaCpp,
     /// ggufkit's own runner.
     Ggufkit,
 }
 
 impl Runtime {
-    /// All of them, with the names that people give them.
+    /// All programs with their names, in the order of the variants.
     pub const ALL: [(Self, &str); 2] = [(Self::LlamaCpp, "llama.cpp"), (Self::Ggufkit, "ggufkit")];
 
     /// Its name.
@@ -27,74 +27,75 @@ impl Runtime {
         Self::ALL[self as usize].1
     }
 
-    /// What a number of a cache of this kind takes, in bytes times 32.
-    fn cache(self, kind: KvType) -> u64 {
-        match (kind, self) {
+    /// Bytes of 32 numbers of a KV cache.
+    fn cache_bytes(self, kv: KvType) -> u64 {
+        match (kv, self) {
             (KvType::F32, _) => 128,
             (KvType::F16, _) => 64,
             (KvType::Q8_0, Self::LlamaCpp) => 34,
-            // Scales are floats here.
+            // Scales are f32 here, f16 in llama.cpp.
             (KvType::Q8_0, Self::Ggufkit) => 36,
         }
     }
 }
 
-/// Tokens that are computed together.
+/// Tokens per batch.
 const BATCH: u64 = 512;
-/// What llama.cpp's programs take before they have a model, and for each layer of one.
+/// Bytes of llama.cpp's programs without a model, and bytes per layer of the model.
 const LLAMA_CPP: [u64; 2] = [10 << 20, 200 << 10];
-/// What llama.cpp keeps of the largest matrix that it brings into another order, at most.
-const REORDER: u64 = 32 << 20;
-/// What ggufkit takes before it has a model.
+/// Bytes, at most, that llama.cpp keeps of the largest matrix that it repacks.
+const REPACK: u64 = 32 << 20;
+/// Bytes of ggufkit without a model.
 const GGUFKIT: u64 = 32 << 20;
-/// Addresses that are asked for and hardly touched: libraries, stacks, gaps that allocators leave. Where a limit is one of
-/// addresses (`ulimit -v`), they count.
+/// Bytes of address space that are reserved but hardly used: libraries, stacks, gaps that allocators leave. They count
+/// where the address space is limited (`ulimit -v`).
 const UNTOUCHED: u64 = 128 << 20;
-/// What a token of a vocabulary takes: its text, its place in a table, its score.
+/// Bytes per token of the vocabulary: text, table entry, score.
 const TOKEN: u64 = 160;
-/// What a merge takes.
+/// Bytes per merge of the vocabulary.
 const MERGE: u64 = 200;
 
-/// The lengths of a model that memory depends on.
+/// The dimensions of a model that its memory depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
+pub struct ModelShape {
     /// Layers.
     pub layers: u64,
-    /// Of a token's vector.
+    /// The hidden size (`embedding_length`).
     pub hidden: u64,
-    /// Of the feed-forward layer's, the widest one.
-    pub inner: u64,
-    /// Of all queries together, in the widest layer.
-    pub queries: u64,
-    /// Keys and values of a token in all layers together, in numbers.
-    pub cached: u64,
-    /// Of the widest layer.
-    pub keys: u64,
-    /// Of a key and of a value, of one head.
-    pub head: [u64; 2],
+    /// The feed-forward size of the widest layer.
+    pub feed_forward: u64,
+    /// The width of all query heads together, in the widest layer.
+    pub query_width: u64,
+    /// Numbers in the KV cache per token, all layers together.
+    pub kv_per_token: u64,
+    /// Numbers in the KV cache per token of the widest layer.
+    pub widest_layer_kv: u64,
+    /// Dimensions of a key head and of a value head.
+    pub head_dims: [u64; 2],
     /// Tokens of the vocabulary.
     pub vocab: u64,
     /// Merges of the vocabulary.
     pub merges: u64,
-    /// The longest context.
+    /// The model's context length in tokens; 0 if not given.
     pub context: u64,
 }
 
-impl Shape {
-    /// Reads a GGUF's settings.
+impl ModelShape {
+    /// Reads a GGUF's metadata; `vocab` is the number of rows of the token embedding.
     ///
     /// # Errors
-    /// Settings that are missing; models that keep something else than keys and values of every token.
+    /// [`Error::Refused`] if a key is missing, a value is implausibly large, or the model has something other than a KV cache
+    /// (state-space layers, latent attention).
     pub fn read(metadata: &Metadata, vocab: u64) -> Result<Self> {
         let arch = metadata.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
         let key = |name: &str| format!("{arch}.{name}");
         for other in ["ssm.state_size", "attention.kv_lora_rank", "wkv.head_size"] {
             if metadata.get(&key(other)).is_some() {
-                let why =
-                    format!("{} says that this model keeps other things than keys and values", key(other));
-                return Err(
-                    Error::refused(why).or("its memory is not known here: ask for a size with --size")
+                let why = format!(
+                    "{}: the memory of models with state-space layers or latent attention cannot be computed",
+                    key(other)
                 );
+                return Err(Error::refused(why).or("give a file size instead: --size"));
             }
         }
         let all = |name: &str, layers: usize| -> Option<Vec<u64>> {
@@ -105,132 +106,154 @@ impl Shape {
             };
             (all.len() == layers).then_some(all)
         };
-        let missing =
-            |name: &str| Error::refused(format!("no {}: the model's memory cannot be told", key(name)));
+        let missing = |name: &str| {
+            Error::refused(format!(
+                "{}: missing or invalid, so the model's memory cannot be computed",
+                key(name)
+            ))
+        };
         let need = |name: &str, layers| all(name, layers).ok_or_else(|| missing(name));
         let number = |name: &str| Ok::<_, Error>(need(name, 1)?[0]);
         let layers = number("block_count")?;
         let count =
             usize::try_from(layers).ok().filter(|&n| n <= 1 << 16).ok_or_else(|| missing("block_count"))?;
         let hidden = number("embedding_length")?;
-        let most = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
+        let max_of = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
         let heads = need("attention.head_count", count)?;
         let kv = match metadata.get(&key("attention.head_count_kv")) {
             Some(_) => need("attention.head_count_kv", count)?,
             None => heads.clone(),
         };
-        let usual = hidden / most(&heads).max(1);
-        let length = |name: &str| all(name, 1).map_or(usual, |x| x[0]);
+        let default = hidden / max_of(&heads).max(1);
+        let length = |name: &str| all(name, 1).map_or(default, |x| x[0]);
         let (key_length, value_length) = (length("attention.key_length"), length("attention.value_length"));
-        let too_large = || Error::refused("the model's lengths are too large to be true");
+        let too_large = || Error::refused("the model's dimensions in the metadata are implausibly large");
         let of_layer = key_length.checked_add(value_length).ok_or_else(too_large)?;
         let heads_of_all: u64 =
             kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
-        let cached = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
-        let inner = most(&all("feed_forward_length", count).unwrap_or_default());
+        let kv_per_token = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
+        let feed_forward = max_of(&all("feed_forward_length", count).unwrap_or_default());
         let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);
         let shape = Self {
             layers,
             hidden,
-            inner,
-            queries: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
-            cached,
-            keys: most(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
-            head: [key_length, value_length],
+            feed_forward,
+            query_width: max_of(&heads).checked_mul(key_length).ok_or_else(too_large)?,
+            kv_per_token,
+            widest_layer_kv: max_of(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
+            head_dims: [key_length, value_length],
             vocab,
             merges: array("tokenizer.ggml.merges"),
             context: all("context_length", 1).map_or(0, |x| x[0]),
         };
         let limit = 1 << 40;
-        let lengths = [shape.hidden, shape.inner, shape.queries, shape.cached, shape.keys, shape.vocab];
+        let lengths = [
+            shape.hidden,
+            shape.feed_forward,
+            shape.query_width,
+            shape.kv_per_token,
+            shape.widest_layer_kv,
+            shape.vocab,
+        ];
         if lengths.iter().any(|&n| n > limit) { Err(too_large()) } else { Ok(shape) }
     }
 }
 
-impl Shape {
-    /// Whether keys and values can be kept in a kind of cache: 32 numbers of a q8_0 share a scale.
-    pub fn keeps(&self, kind: KvType) -> bool {
-        kind != KvType::Q8_0 || self.head.iter().all(|n| n.is_multiple_of(32))
+impl ModelShape {
+    /// Whether the KV cache can have a type: q8_0 needs head dimensions that are multiples of 32.
+    pub fn supports(&self, kv: KvType) -> bool {
+        kv != KvType::Q8_0 || self.head_dims.iter().all(|n| n.is_multiple_of(32))
     }
 }
 
-/// How a model is run.
+/// How the model is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Use {
-    /// By what.
+pub struct RunConfig {
+    /// The program.
     pub runtime: Runtime,
     /// Tokens of the context.
     pub context: u64,
-    /// How keys and values are kept.
+    /// The type of the KV cache.
     pub kv: KvType,
 }
 
-/// What a run takes, in bytes.
+/// The memory of a run, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// The weights.
+    /// Tensor data.
     pub weights: u64,
-    /// Keys and values of the whole context.
-    pub cache: u64,
-    /// Vectors of the tokens of a batch.
+    /// The KV cache of the whole context.
+    pub kv_cache: u64,
+    /// Activations of a batch (llama.cpp's compute buffer).
     pub compute: u64,
-    /// The vocabulary.
+    /// The vocabulary's tables.
     pub vocabulary: u64,
-    /// The program.
+    /// The program without a model.
     pub process: u64,
-    /// Addresses that are asked for and hardly touched.
+    /// Address space that is reserved but hardly used.
     pub untouched: u64,
 }
 
 impl Memory {
-    /// Of a model whose tensors take so many bytes.
-    pub fn of(shape: &Shape, weights: u64, how: Use) -> Self {
-        let Shape { layers, hidden, inner, queries, cached, keys, vocab, merges, .. } = *shape;
-        let Use { runtime, context, kv } = how;
+    /// The memory of a run of a model with `weights` bytes of tensor data.
+    pub fn of(shape: &ModelShape, weights: u64, run: RunConfig) -> Self {
+        let ModelShape {
+            layers,
+            hidden,
+            feed_forward,
+            query_width,
+            kv_per_token,
+            widest_layer_kv,
+            vocab,
+            merges,
+            ..
+        } = *shape;
+        let RunConfig { runtime, context, kv } = run;
         let batch = BATCH.min(context.max(1));
-        let cache = |tokens: u64| cached.saturating_mul(tokens).saturating_mul(runtime.cache(kv)) / 32;
-        let (cache, compute, process) = match runtime {
+        let cache =
+            |tokens: u64| kv_per_token.saturating_mul(tokens).saturating_mul(runtime.cache_bytes(kv)) / 32;
+        let (kv_cache, compute, process) = match runtime {
             Runtime::LlamaCpp => {
-                // The cache comes in steps. Of the graph's moments, the largest are a feed-forward layer (the gate, the way
-                // up and their product beside four vectors, while the mask is kept) and the logits of a whole batch.
+                // The KV cache grows in steps of 256 tokens. The compute graph needs most memory in a feed-forward layer
+                // (gate, up and their product, four hidden states, the attention mask) or for a batch's logits.
                 let tokens = context.next_multiple_of(256);
-                let layer = batch * 4 * (3 * inner + 4 * hidden) + batch * tokens * 2;
+                let layer = batch * 4 * (3 * feed_forward + 4 * hidden) + batch * tokens * 2;
                 let logits = batch * 4 * (vocab + hidden);
-                // Inputs of products in 8 bits.
-                let products = batch * inner.max(queries) * 9 / 8;
-                let reorder = (inner.saturating_mul(hidden) / 16).saturating_mul(9).min(REORDER);
-                let process = LLAMA_CPP[0] + layers * LLAMA_CPP[1] + reorder;
+                // Inputs of matrix products, quantized to 8 bits.
+                let products = batch * feed_forward.max(query_width) * 9 / 8;
+                let repack = (feed_forward.saturating_mul(hidden) / 16).saturating_mul(9).min(REPACK);
+                let process = LLAMA_CPP[0] + layers * LLAMA_CPP[1] + repack;
                 (cache(tokens), layer.max(logits) + products, process)
             }
             Runtime::Ggufkit => {
-                let vectors = 3 * hidden + 3 * queries + keys + 2 * inner;
-                let products = inner.max(queries) * 2;
-                let compute = batch * 4 * vectors + batch * products + vocab * 4;
+                let widths = 3 * hidden + 3 * query_width + widest_layer_kv + 2 * feed_forward;
+                let products = feed_forward.max(query_width) * 2;
+                let compute = batch * 4 * widths + batch * products + vocab * 4;
                 (cache(context.next_multiple_of(16)), compute, GGUFKIT)
             }
         };
         let vocabulary = vocab * TOKEN + merges * MERGE;
-        Self { weights, cache, compute, vocabulary, process, untouched: UNTOUCHED }
+        Self { weights, kv_cache, compute, vocabulary, process, untouched: UNTOUCHED }
     }
 
-    /// What will be resident when the context is full.
+    /// Resident memory with the context filled.
     pub fn resident(&self) -> u64 {
-        let Self { weights, cache, compute, vocabulary, process, .. } = *self;
-        [weights, cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
+        let Self { weights, kv_cache, compute, vocabulary, process, .. } = *self;
+        [weights, kv_cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
     }
 
-    /// What has to be allowed: all addresses.
+    /// Address space: what a limit such as `ulimit -v` must allow.
     pub fn total(&self) -> u64 {
         self.resident().saturating_add(self.untouched)
     }
 }
 
-/// What is left to the system of a machine's memory, if nothing is said: half a GiB and a sixteenth.
+/// The default part of a machine's memory that is left to the system: half a GiB and a sixteenth of the memory.
 pub fn reserve(ram: u64) -> u64 {
     (512 << 20) + ram / 16
 }
 
-/// The memory that leaves so much beside its [`reserve`].
+/// The smallest memory of which `need` bytes are left after its [`reserve`].
 pub fn enough(need: u64) -> u64 {
     need.saturating_add(512 << 20).saturating_mul(16) / 15 + 1
 }
@@ -257,27 +280,30 @@ mod tests {
 
     #[test]
     fn the_graph_is_llama_cpps() {
-        // Its buffers, as its log has them for two layers of this shape with 64, 512 and 4096 tokens of context.
+        // Buffer sizes from llama.cpp's log for two layers of this shape with 64, 512 and 4096 tokens of context.
         const MIB: f64 = (1 << 20) as f64;
-        let shape = Shape::read(&llama(2, 32, 32), 32000).unwrap();
+        let shape = ModelShape::read(&llama(2, 32, 32), 32000).unwrap();
         for (context, cache, compute) in [(64, 8.0, 12.0955), (512, 16.0, 97.0137), (4096, 128.0, 100.5137)] {
-            let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
+            let how = RunConfig { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
             let m = Memory::of(&shape, 0, how);
-            assert_eq!(m.cache as f64 / MIB, cache);
-            // Without the inputs of products, which it does not count there.
+            assert_eq!(m.kv_cache as f64 / MIB, cache);
+            // Without the 8-bit inputs of products, which llama.cpp's log does not include.
             let products = (512.min(context) * 11008 * 9 / 8) as f64;
             let found = (m.compute as f64 - products) / MIB;
             assert!((found / compute - 1.0).abs() < 0.003, "{context}: {found} {compute}");
         }
-        let q8 = Use { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
-        assert_eq!(Memory::of(&shape, 0, q8).cache, 68 << 20);
+        let q8 = RunConfig { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
+        assert_eq!(Memory::of(&shape, 0, q8).kv_cache, 68 << 20);
         assert_eq!(Memory::of(&shape, 7, q8).total(), Memory::of(&shape, 0, q8).total() + 7);
     }
 
     #[test]
     fn settings_that_cannot_be_are_refused() {
-        let shape = Shape::read(&llama(32, 32, 8), 32000).unwrap();
-        assert_eq!((shape.cached, shape.keys, shape.queries), (32 * 8 * 256, 8 * 256, 4096));
+        let shape = ModelShape::read(&llama(32, 32, 8), 32000).unwrap();
+        assert_eq!(
+            (shape.kv_per_token, shape.widest_layer_kv, shape.query_width),
+            (32 * 8 * 256, 8 * 256, 4096)
+        );
         for (key, value) in [
             ("llama.attention.head_count_kv", Value::U64(1 << 60)),
             ("llama.feed_forward_length", Value::U64(u64::MAX)),
@@ -289,9 +315,9 @@ mod tests {
         ] {
             let mut m = llama(32, 32, 8);
             m.set(key, value);
-            assert!(Shape::read(&m, 32000).is_err(), "{key}");
+            assert!(ModelShape::read(&m, 32000).is_err(), "{key}");
         }
-        let none = Shape::read(&llama(1, 0, 0), 0).unwrap();
-        assert_eq!(none.cached, 0);
+        let none = ModelShape::read(&llama(1, 0, 0), 0).unwrap();
+        assert_eq!(none.kv_per_token, 0);
     }
 }

@@ -1,98 +1,95 @@
-//! What quantizing did to a tensor: the value that those who make tensors hand to those who write and report them.
+//! The quantization error of a tensor, as the encoders measure it and the reports show it.
 
 use formats::model::Tensor;
 
 use crate::error::{Error, Result};
 
-/// What quantizing did to a tensor.
+/// The quantization error of a tensor, and the method that was chosen for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outcome {
     /// Sum of squared differences between the source's weights and the stored ones, over all elements.
     pub error: f64,
     /// Sum of the source's squared weights.
     pub energy: f64,
-    /// Which way of making the tensor was best, where there was more than one.
-    pub won: Option<Winner>,
+    /// The method that lost least on held-out tokens, where several were tried.
+    pub chosen: Option<ChosenMethod>,
 }
 
 impl Outcome {
-    /// Root mean square of the error relative to that of the weights; not a number where theirs are not.
+    /// Root mean square of the error relative to that of the weights; NaN if the weights are.
     pub fn relative(self) -> f64 {
         if self.error == 0.0 { 0.0 } else { (self.error / self.energy).sqrt() }
     }
 
-    /// That of the same weights when all are multiplied.
-    pub(crate) fn times(self, factor: f32) -> Self {
+    /// The outcome of the same weights, all multiplied by `factor`.
+    pub(crate) fn scaled(self, factor: f32) -> Self {
         let square = f64::from(factor) * f64::from(factor);
-        Self { error: self.error * square, energy: self.energy * square, won: self.won }
+        Self { error: self.error * square, energy: self.energy * square, chosen: self.chosen }
     }
 
-    /// Takes another's sums in.
+    /// Adds another part's sums.
     pub fn add(&mut self, other: Self) {
         self.error += other.error;
         self.energy += other.energy;
     }
 }
 
-/// What became of a matrix.
+/// The method that a matrix was quantized with, where several were tried.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Winner {
-    /// The candidate that was taken.
+pub struct ChosenMethod {
+    /// "search", "awq", "gptq" or "awq+gptq".
     pub method: &'static str,
-    /// Its loss on held-out tokens, over that of the plain search with importance.
+    /// Its squared output error on held-out tokens, over that of the plain search with importance.
     pub ratio: f64,
-    /// How much of the loss of the layers before is made up for: 0 to 1.
+    /// The share, 0 to 1, of the target correction for the error of earlier layers that was applied (GPTAQ's asymmetric
+    /// calibration, arXiv 2504.02692).
     pub share: f64,
 }
 
-/// A finished tensor.
+/// A tensor that was quantized layer by layer.
 #[derive(Debug, Clone)]
 pub struct QuantizedTensor {
     /// Its index in the plan's layout.
     pub tensor: usize,
     /// Its blocks, little-endian.
     pub bytes: Vec<u8>,
-    /// What that did to the weights, and how it was made; scales that were moved are no error.
+    /// Its quantization error. AWQ's column scales do not count as one.
     pub outcome: Outcome,
 }
 
-/// The sums of weights from `first` on and what became of them; refuses those that have no place in a model or
-/// in the type.
+/// The quantization error of the weights `x` of a tensor, which begin at weight `first` of it and were stored as `y`.
+///
+/// # Errors
+/// [`Error::NotFinite`] if a weight is NaN or infinite; [`Error::OutOfRange`] if one is too large for the type.
 pub(crate) fn measure_error(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Result<Outcome> {
-    let outcome = sums(x, y);
-    // The sums tell whether there is anything to look for: each is at least as large as each of its parts.
+    let outcome = squared_error(x, y);
+    // Only large sums can have a wrong term: each sum is at least as large as each of its terms.
     if outcome.error.is_finite() && outcome.energy <= 65504.0 * 65504.0 {
         return Ok(outcome);
     }
     if let Some(at) = x.iter().position(|x| !x.is_finite()) {
         return Err(not_finite(&t.name, first + at as u64, t.cols(), x[at]));
     }
-    // Scales are halves at most: beyond their reach a weight is not rounded but cut off.
+    // Scales are f16 at most: larger weights are clipped rather than rounded.
     let lost = |(x, y): (&f32, &f32)| !y.is_finite() || x.abs() > 65504.0 && (x - y).abs() > 0.5 * x.abs();
     if let Some(at) = x.iter().zip(y).position(lost) {
-        return Err(Error::refused(format!(
-            "tensor {}: weight {} is {}, which {} cannot hold",
-            t.name,
-            first + at as u64,
-            x[at],
-            t.encoding.name(),
-        ))
-        .or(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(&t.name))));
+        return Err(Error::OutOfRange {
+            tensor: t.name.clone(),
+            index: first + at as u64,
+            value: x[at],
+            encoding: t.encoding.name(),
+        });
     }
     Ok(outcome)
 }
 
-/// Says which weight has no place in a model.
-pub(crate) fn not_finite(name: &str, n: u64, cols: u64, x: f32) -> Error {
-    Error::refused(format!(
-        "tensor {name}: weight {n} (row {}) is {x}, which has no place in a model",
-        n / cols
-    ))
-    .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor")
+/// The error for weight `index` of a tensor with rows of `cols`, which is NaN or infinite.
+pub(crate) fn not_finite(name: &str, index: u64, cols: u64, value: f32) -> Error {
+    Error::NotFinite { tensor: name.into(), weight: Some(index), row: Some(index / cols), value: Some(value) }
 }
 
-/// Sums of squared error and of squares.
-pub(crate) fn sums(x: &[f32], y: &[f32]) -> Outcome {
+/// Σ(x − y)² and Σx², without looking for weights that are not finite.
+pub(crate) fn squared_error(x: &[f32], y: &[f32]) -> Outcome {
     let (error, energy) = kernels::sums(x, y);
-    Outcome { error, energy, won: None }
+    Outcome { error, energy, chosen: None }
 }

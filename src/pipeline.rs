@@ -1,8 +1,8 @@
-//! A whole job from one path to another: the stages in order. This is the library's front door, and what `convert` and
-//! `quantize` run.
+//! A whole order, from the input path to the output files: all stages in order. This is the main entry point of the library,
+//! and what `convert` and `quantize` run.
 //!
 //! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
-//! with the source); whoever wants to show something in between calls the three.
+//! with the source). Callers that want to show something in between call the three themselves.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,28 +30,27 @@ use crate::scheme;
 use crate::source::Source;
 use crate::tokenizer::{Text, Tokenizer};
 
-/// What is read, what is made of it, and where it goes.
+/// A conversion: the input, the options, and the output.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
-    /// The model: a folder as it comes from a hub, a GGUF (any part of a split), a safetensors file, a llama2.c
-    /// checkpoint.
+    /// The model: a Hugging Face folder, a GGUF (any part of a split), a safetensors file, a llama2.c checkpoint.
     pub input: PathBuf,
     /// How it is opened.
     pub open: Options,
-    /// What becomes of it, and where it goes. What is known of weights' importance is filled in from `importance`.
+    /// The output and its types. The importance matrix is filled in from `importance`.
     pub plan: PlanOptions,
-    /// Whether a machine's usual scheme is taken where none is named, even if the machine could use the weights as they
-    /// are.
+    /// Whether the default scheme of `plan.machine` is used if no scheme is given, even if the machine could use the
+    /// weights as they are.
     pub quantize: bool,
-    /// A choice of types for a size, in place of a scheme.
+    /// A budget to choose types for, instead of a scheme.
     pub fit: Option<Request>,
-    /// Where the importance of weights is known from.
+    /// Where the importance matrix comes from.
     pub importance: Option<ImportanceSource>,
     /// How matrices are quantized layer by layer (GPTQ, AWQ, bias correction), if they are; needs a calibration set.
     pub method: Option<Method>,
     /// The folder that keeps finished layers of `method`, so that a run can be resumed.
     pub state: Option<PathBuf>,
-    /// A text to compare the result with the source on.
+    /// A text on which the result is compared with the source.
     pub check: Option<Check>,
     /// Threads and memory.
     pub limits: Limits,
@@ -59,29 +58,29 @@ pub struct Order {
     pub dry_run: bool,
 }
 
-/// Where the importance of weights is known from.
+/// Where the importance matrix comes from.
 #[derive(Debug, Clone)]
 pub enum ImportanceSource {
-    /// An importance matrix, as llama-imatrix and `calibrate` write it.
+    /// A file, as llama-imatrix and `calibrate` write it.
     File(PathBuf),
-    /// It is measured first.
+    /// It is measured first, on this calibration set.
     Calibration(CalibrationSet),
 }
 
-/// A text like those that the model will see.
+/// A calibration set: a text like those that the model will be used on.
 #[derive(Debug, Clone)]
 pub struct CalibrationSet {
     /// The file, or `builtin`.
     pub text: PathBuf,
-    /// Tokens of a chunk.
+    /// Tokens per chunk.
     pub context: usize,
-    /// The most chunks that are taken.
+    /// Chunks at most; all unless given.
     pub chunks: Option<usize>,
-    /// Takes chunks from all over the text, chosen by this number, rather than the first ones.
+    /// The seed for a random choice of chunks; the first ones are taken unless given.
     pub seed: Option<u64>,
 }
 
-/// A text that the result and the source are compared on.
+/// A text on which the result is compared with the source.
 #[derive(Debug, Clone)]
 pub struct Check {
     /// The file.
@@ -90,10 +89,10 @@ pub struct Check {
     pub cut: Cut,
 }
 
-/// What a finished job has made.
+/// The result of a finished order.
 #[derive(Debug)]
 pub struct Report {
-    /// What was done to each tensor of the plan's layout.
+    /// The quantization error of each tensor of the plan's layout.
     pub outcomes: Vec<Outcome>,
     /// How long quantizing and writing took.
     pub elapsed: Duration,
@@ -101,21 +100,21 @@ pub struct Report {
     pub comparison: Option<Comparison>,
 }
 
-/// A job of which everything is known but the weights' bytes.
+/// An order that is planned, but not written.
 pub struct Prepared<'a> {
     order: &'a Order,
     /// The open model.
     pub source: Source,
-    /// What becomes of every tensor.
+    /// The type and the location of every tensor.
     pub plan: Plan,
-    /// The choice that was made, where the types were chosen for a size.
+    /// The chosen types, for an order with a budget.
     pub allocation: Option<Allocation>,
-    /// What is quantized layer by layer.
+    /// The layer-by-layer run, if the order has a method.
     sequential: Option<Sequential>,
     check_text: Option<String>,
 }
 
-/// Does a whole job.
+/// Does a whole order.
 ///
 /// ```no_run
 /// use ggufkit::pipeline::{Order, run};
@@ -143,11 +142,12 @@ pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
     Ok(Report { outcomes, elapsed, comparison })
 }
 
-/// Opens the model, measures what has to be known, and plans.
+/// Opens the model, measures the importance matrix and the sensitivity if they are needed, and plans.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::Format`] for files that cannot be read, [`Error::Refused`] for what cannot be made of this
-/// model, [`Error::Usage`] for wishes that contradict each other.
+/// [`Error::Io`] and [`Error::Format`] for files that cannot be read; [`Error::Usage`] for options that contradict each
+/// other; [`Error::Refused`] for an output that is not possible for this model; those of [`importance::importance`],
+/// [`Request::sensitivity`], [`Request::choose`] and [`plan::plan`].
 pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
     let mut source = crate::open(&order.input, &order.open)?;
     let mut options = order.plan.clone();
@@ -189,7 +189,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
 }
 
 impl Order {
-    /// The calibration set in the model's tokens.
+    /// The tokenized calibration set, if there is one.
     fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
         let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };
         Chunks::read(source, &set.text, set.context, set.chunks, set.seed).map(Some)
@@ -208,24 +208,24 @@ impl Order {
         }
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
         if self.method.is_some() {
-            // Inputs are measured on the way through the layers.
-            return Ok(Some(importance::unmeasured(&source.model, chunks)));
+            // The layer-by-layer run measures it itself.
+            return Ok(Some(importance::placeholder(&source.model, chunks)));
         }
         let network = Network::new(source, RunOptions { exact: true, isa: None })?;
         let folder = disk::folder(&self.plan.out).to_path_buf();
         let scratch = Scratch { memory: self.limits.memory, folder };
         let depth = network.depth();
         watcher.layers(0, depth);
-        let tick = |layer| watcher.layers(layer + 1, depth);
+        let on_layer = |layer| watcher.layers(layer + 1, depth);
         let measured = self
             .limits
             .pool()?
-            .install(|| calibrate::importance::importance(&network, chunks, &scratch, tick))?;
+            .install(|| calibrate::importance::importance(&network, chunks, &scratch, on_layer))?;
         watcher.finished();
         Ok(Some(measured))
     }
 
-    /// Chooses types for a size, and plans with them.
+    /// Chooses types for a budget, and plans with them.
     fn allocate(
         &self,
         request: &Request,
@@ -241,15 +241,15 @@ impl Order {
             None => {}
         }
         read.extend(self.check.iter().map(|c| &*c.text));
-        // What would make the choice impossible is said before anything is measured.
+        // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let known = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
+        let sensitivity = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
         read.extend(request.sensitivity.as_deref());
-        let (allocation, plan) = request.choose(source, options, &known, &read)?;
+        let (allocation, plan) = request.choose(source, options, &sensitivity, &read)?;
         Ok((plan, allocation))
     }
 
-    /// The text of the check. What would make it impossible is said before the work rather than after it.
+    /// The text of the check, if there is one. Checks that cannot work fail here, before the conversion.
     fn check_text(&self, source: &Source) -> Result<Option<String>> {
         let Some(check) = &self.check else { return Ok(None) };
         let text = std::fs::read(&check.text).map_err(|e| Error::io(&check.text, "read", e))?;
@@ -261,14 +261,14 @@ impl Order {
     }
 }
 
-/// Whether a machine can use weights as the source has them: one that reads int8 alone, if they are int8 already.
+/// Whether a machine can use the source's weights as they are: false only if it reads int8 alone and none are int8.
 fn can_keep(machine: &Machine, source: &Source) -> bool {
     let int8 = |t: &Tensor| matches!(t.encoding, Encoding::Int8Groups { .. });
     !matches!(machine.reads, Reads::Llama2c { version: 2, .. }) || source.model.tensors.iter().any(int8)
 }
 
 impl Prepared<'_> {
-    /// Quantizes and writes; what was done to each tensor, and how long it took.
+    /// Quantizes and writes. Gives the outcome of each tensor, and the time it took.
     ///
     /// # Errors
     /// Those of [`write`].
@@ -278,10 +278,10 @@ impl Prepared<'_> {
         Ok((outcomes, start.elapsed()))
     }
 
-    /// Compares what was written with the source, if the order asks for it.
+    /// Compares the written model with the source, if the order asks for it.
     ///
     /// # Errors
-    /// Those of opening and running the result.
+    /// Those of [`crate::open`] for the result, [`Limits::pool`] and [`compare`].
     pub fn check(&self, watcher: &dyn Watcher) -> Result<Option<Comparison>> {
         let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_deref()) else {
             return Ok(None);
@@ -298,20 +298,21 @@ impl Prepared<'_> {
             generate: 0,
             sensitivity: None,
         };
-        let tick = |done, of| watcher.chunks(done, of);
+        let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
         let pool = self.order.limits.pool()?;
-        let found = pool.install(|| compare((&reference, &self.source), &models, text, &settings, tick))?;
+        let found =
+            pool.install(|| compare((&reference, &self.source), &models, text, &settings, on_chunk))?;
         watcher.finished();
         Ok(Some(found))
     }
 }
 
-/// Carries a plan out: its files appear, each whole, when all of them are on the disk. Gives the outcome of every tensor
-/// of the layout.
+/// Writes the files of a plan. They get their names only when all of them are complete. Gives the outcome of every tensor of
+/// the layout.
 ///
 /// # Errors
-/// [`Error::NoSpace`]; [`Error::UnsupportedType`] for a type that can be copied but not made; [`Error::Io`] if a
+/// [`Error::NoSpace`] if the disk has too little free space; [`Error::UnsupportedType`] for a type that can be copied but not encoded; [`Error::Io`] if a
 /// file cannot be written; those of [`quantize`].
 pub fn write(
     source: &Source,
@@ -321,7 +322,7 @@ pub fn write(
     watcher: &dyn Watcher,
 ) -> Result<Vec<Outcome>> {
     source.need_weights()?;
-    for (_, t) in plan.steps.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (_, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
             && kernels::codec(dtype).is_none()
         {
@@ -352,7 +353,7 @@ fn write_files(
         && let Some(free) = disk::free_space(path)
         && need > free
     {
-        return Err(Error::NoSpace { path: (*path).clone(), needed: need, free });
+        return Err(Error::NoSpace { path: (*path).clone(), need, free });
     }
     let create = |(path, len): &(&PathBuf, u64)| NewFile::create(path, *len);
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>>>()?;
@@ -369,7 +370,7 @@ fn write_files(
     let pool = limits.pool()?;
     let outcomes = quantize(source, plan, layer_by_layer, &files, &pool, limits.memory, watcher)?;
     watcher.finished();
-    // The first part of a split last, and an index after all parts: whoever finds it finds the others too.
+    // Rename the first part of a split last, and an index after all parts: where it exists, the others do too.
     files.reverse();
     files.extend(extra_files);
     disk::finish(files)?;

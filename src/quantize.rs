@@ -1,6 +1,6 @@
-//! The third stage: weights go from the source to the files of the plan in bands of whole rows (of whole blocks,
-//! where a row is longer than a band). Reading, encoding
-//! and writing overlap; what is written where depends on the plan alone, so the number of threads changes nothing.
+//! The third stage: weights are read from the source, encoded, and written to the plan's files, in bands of whole rows (of
+//! whole blocks, where a row is longer than a band). Reading, encoding and writing overlap. What is written where depends on
+//! the plan alone, so the number of threads does not change the result.
 
 mod ternary;
 mod weights;
@@ -26,36 +26,38 @@ use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
 use weights::Weights;
 
-/// Bytes of source, f32 and result that a band aims at together, and what it has at least.
-const BAND: u64 = 8 << 20;
-const LEAST_BAND: u64 = 64 << 10;
+/// The largest and the smallest target size of a band in bytes: source, f32 and result together.
+const MAX_BAND: u64 = 8 << 20;
+const MIN_BAND: u64 = 64 << 10;
 
-/// A piece of work: elements that are converted, or bytes that are copied.
+/// A band of work: weights to encode, or bytes to copy.
 #[derive(Debug, Clone)]
 enum Job {
-    /// Elements `range` of tensor `tensor`.
+    /// Encode weights `range` of tensor `tensor`.
     Encode { tensor: usize, range: Range<u64> },
-    /// Stored bytes `range` of tensor `tensor`, in numbers of `dtype`.
+    /// Copy the stored bytes `range` of tensor `tensor`, which are numbers of `dtype`.
     Copy { tensor: usize, range: Range<u64>, dtype: DType },
-    /// The whole of a tensor that has the scales of another, all of which are `factor`.
+    /// Write a whole scale tensor, all elements of which are `factor`.
     Scale { tensor: usize, factor: f32 },
 }
 
 impl Job {
-    /// The tensor of the layout that it makes a part of.
+    /// The index in the layout of the tensor that it writes a part of.
     fn tensor(&self) -> usize {
         let (Self::Encode { tensor, .. } | Self::Copy { tensor, .. } | Self::Scale { tensor, .. }) = self;
         *tensor
     }
 }
 
-/// What a job gives: bytes for places in a file, and the sums of its error.
+/// The result of a job.
 struct Band {
+    /// The job's index.
     job: usize,
+    /// The tensor's index in the layout.
     tensor: usize,
     writes: Writes,
     outcome: Outcome,
-    /// Of weights that have one magnitude, or are zero, and are to be stored so; 0 of others.
+    /// For I2_S, the magnitude of the nonzero weights; 0 if all are zero, and for other encodings.
     magnitude: f32,
 }
 
@@ -65,11 +67,12 @@ impl Band {
     }
 }
 
-/// Writes the plan's weights. What `layer_by_layer` names is made in the order of the model first. `memory` bounds the
-/// bytes in flight; gives the outcome of every tensor of the layout.
+/// Encodes and writes the plan's weights: first those that `layer_by_layer` quantizes, then all others. `memory` bounds the
+/// bytes in flight. Gives the outcome of every tensor of the layout.
 ///
 /// # Errors
-/// The system's; weights that are not finite, or that the type cannot hold.
+/// [`Error::Io`] if a file cannot be read or written; [`Error::NotFinite`] for weights that are NaN or infinite;
+/// [`Error::OutOfRange`] for weights that a type cannot hold; those of [`calibrate::sequential::run`].
 pub fn quantize(
     source: &Source,
     plan: &Plan,
@@ -81,14 +84,14 @@ pub fn quantize(
 ) -> Result<Vec<Outcome>> {
     let threads = pool.current_num_threads() as u64;
     // In flight: a band in each thread, as many waiting to be written, one being read and one being written.
-    let target = (memory / (2 * threads + 2)).clamp(LEAST_BAND, BAND);
-    let made = pool.install(|| sequential(source, plan, layer_by_layer, files, memory, watcher))?;
+    let target = (memory / (2 * threads + 2)).clamp(MIN_BAND, MAX_BAND);
+    let finished = pool.install(|| sequential(source, plan, layer_by_layer, files, memory, watcher))?;
     let factors = pool.install(|| factors(source, plan, target))?;
     let mut jobs = jobs(source, plan, &factors, target);
-    jobs.retain(|job| made[job.tensor()].is_none());
-    if let Some(job) = jobs.iter().find(|job| plan.steps[job.tensor()].rule == bias::RULE) {
+    jobs.retain(|job| finished[job.tensor()].is_none());
+    if let Some(job) = jobs.iter().find(|job| plan.decisions[job.tensor()].rule == bias::RULE) {
         let name = &plan.layout.tensors[job.tensor()].name;
-        return Err(Error::Failed(format!("tensor {name}: nothing made this bias")));
+        return Err(Error::Failed(format!("tensor {name}: bias correction did not compute this bias")));
     }
     let spare = Mutex::new(Vec::new());
 
@@ -125,7 +128,7 @@ pub fn quantize(
                     let buffer = spare.lock().expect("nobody panics with the lock").pop().unwrap_or_default();
                     let factor = factors[job.tensor()];
                     let band = run(source, plan, factor, i, job, fetched?, buffer)?;
-                    // The writer has gone: it has the error.
+                    // If the writer has stopped, it reports the error itself.
                     results.send(band).map_err(|_| Error::Failed("writing failed".into()))
                 })
         });
@@ -137,15 +140,15 @@ pub fn quantize(
     let magnitudes = jobs.iter().zip(&bands).map(|(job, band)| (job.tensor(), band.1));
     watcher.advance(ternary::write_scales(plan, files, magnitudes)?);
 
-    // Summed in the order of the bands, whoever made them.
-    let mut outcomes: Vec<Outcome> = made.into_iter().map(Option::unwrap_or_default).collect();
+    // Summed in the order of the bands, whichever thread encoded them.
+    let mut outcomes: Vec<Outcome> = finished.into_iter().map(Option::unwrap_or_default).collect();
     for (job, (outcome, _)) in jobs.iter().zip(bands) {
         outcomes[job.tensor()].add(outcome);
     }
     Ok(outcomes)
 }
 
-/// Makes and writes what is made in the order of the model; gives the outcomes of those tensors.
+/// Quantizes layer by layer and writes the finished tensors; gives their outcomes, by index in the layout.
 fn sequential(
     source: &Source,
     plan: &Plan,
@@ -163,25 +166,25 @@ fn sequential(
         Some(folder) => Some(State::open(folder, fingerprint(source, plan, sequential))?),
         None => None,
     };
-    let done = |mut made: QuantizedTensor| {
-        let t = &plan.layout.tensors[made.tensor];
-        assert_eq!(made.bytes.len() as u64, t.location.len, "{}", t.name);
+    let done = |mut quantized: QuantizedTensor| {
+        let t = &plan.layout.tensors[quantized.tensor];
+        assert_eq!(quantized.bytes.len() as u64, t.location.len, "{}", t.name);
         if let (Encoding::Blocks(dtype), ByteOrder::Big) = (t.encoding, plan.order) {
-            dtype.swap(&mut made.bytes);
+            dtype.swap(&mut quantized.bytes);
         }
-        files[t.location.file].write(t.location.offset, &made.bytes)?;
-        watcher.advance(made.bytes.len() as u64);
-        outcomes[made.tensor] = Some(made.outcome);
+        files[t.location.file].write(t.location.offset, &quantized.bytes)?;
+        watcher.advance(quantized.bytes.len() as u64);
+        outcomes[quantized.tensor] = Some(quantized.outcome);
         Ok(())
     };
     let depth = network.depth();
-    let tick = |done| watcher.layers(done, depth);
-    calibrate::sequential::run(&network, plan, sequential, &scratch, state.as_mut(), done, tick)?;
+    let on_layer = |finished| watcher.layers(finished, depth);
+    calibrate::sequential::run(&network, plan, sequential, &scratch, state.as_mut(), done, on_layer)?;
     Ok(outcomes)
 }
 
-/// The ranges of elements of a tensor of the layout that are converted together. A band holds the source, the f32s
-/// twice, and the result: ten bytes a weight, more or less.
+/// The ranges of weights of a tensor of the layout that are encoded together. A band holds the source, two f32 copies and
+/// the result: about ten bytes per weight.
 fn ranges(
     source: &Source,
     plan: &Plan,
@@ -189,26 +192,27 @@ fn ranges(
     target: u64,
 ) -> impl Iterator<Item = Range<u64>> + use<> {
     let t = &plan.layout.tensors[tensor];
-    let from = &source.model.tensors[plan.steps[tensor].source];
-    let most = (target / 10).max(1);
+    let from = &source.model.tensors[plan.decisions[tensor].source];
+    let weights = (target / 10).max(1);
     let whole = from.encoding.unit().max(1) * t.encoding.unit().max(1);
-    let unit = if t.cols() <= most { t.cols().max(1) } else { whole };
-    let (step, end) = ((most / unit).max(1) * unit, t.elements());
+    let unit = if t.cols() <= weights { t.cols().max(1) } else { whole };
+    let (step, end) = ((weights / unit).max(1) * unit, t.elements());
     (0..end).step_by(step as usize).map(move |a| a..(a + step).min(end))
 }
 
-/// What the weights of each tensor of the layout are divided by: 1 for those without a scale. Reads those with one.
+/// The factor that the weights of each tensor of the layout are divided by before they are encoded (NVFP4's scale of the
+/// whole tensor); 1 for the others. Reads the tensors that have such a scale.
 fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
     let mut factors = vec![1.0; plan.layout.tensors.len()];
     for scale in &plan.scales {
-        let (i, t) = (plan.steps[scale.weight].source, &plan.layout.tensors[scale.weight]);
-        let most = |range: Range<u64>| -> Result<u32> {
+        let (i, t) = (plan.decisions[scale.weight].source, &plan.layout.tensors[scale.weight]);
+        let peak = |range: Range<u64>| -> Result<u32> {
             let mut x = vec![0.0; (range.end - range.start) as usize];
             source.fetch(i, range)?.decode(&t.name, source.model.order, &mut x)?;
-            // As bits magnitudes have the same order, with what is no number above all.
+            // The bits of magnitudes sort like the magnitudes, with NaN above all.
             Ok(x.iter().map(|x: &f32| x.abs().to_bits()).max().unwrap_or(0))
         };
-        let found = ranges(source, plan, scale.weight, target).par_bridge().map(most);
+        let found = ranges(source, plan, scale.weight, target).par_bridge().map(peak);
         let found = found.try_reduce(|| 0, |a, b| Ok(a.max(b)))?;
         let factor = scales::factor(f32::from_bits(found));
         (factors[scale.weight], factors[scale.scale]) = (factor, factor);
@@ -216,14 +220,14 @@ fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
     Ok(factors)
 }
 
-/// Cuts the work into bands, in the order of the files.
+/// All bands, in the order of the files.
 fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> {
-    let mut order: Vec<usize> = (0..plan.steps.len()).collect();
+    let mut order: Vec<usize> = (0..plan.decisions.len()).collect();
     order.sort_by_key(|&i| (plan.layout.tensors[i].location.file, plan.layout.tensors[i].location.offset));
     let mut jobs = Vec::new();
     for tensor in order {
         let t = &plan.layout.tensors[tensor];
-        let from = &source.model.tensors[plan.steps[tensor].source];
+        let from = &source.model.tensors[plan.decisions[tensor].source];
         if plan.scales.iter().any(|s| s.scale == tensor) {
             jobs.push(Job::Scale { tensor, factor: factors[tensor] });
         } else if from.encoding == t.encoding {
@@ -240,20 +244,21 @@ fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> 
     jobs
 }
 
+/// Lets the system read a job's source ahead.
 fn advise(source: &Source, plan: &Plan, job: &Job) {
     match job {
-        Job::Encode { tensor, range } => source.will_fetch(plan.steps[*tensor].source, range.clone()),
-        Job::Copy { tensor, range, .. } => source.will_read(plan.steps[*tensor].source, range.clone()),
+        Job::Encode { tensor, range } => source.will_fetch(plan.decisions[*tensor].source, range.clone()),
+        Job::Copy { tensor, range, .. } => source.will_read(plan.decisions[*tensor].source, range.clone()),
         Job::Scale { .. } => {}
     }
 }
 
-/// Reads a job's source: nothing but a slice where the file is mapped.
+/// Reads a job's source; where the file is mapped, that is only a slice.
 fn fetch<'a>(source: &'a Source, plan: &Plan, job: &Job) -> Result<Stored<'a>> {
     match job {
-        Job::Encode { tensor, range } => source.fetch(plan.steps[*tensor].source, range.clone()),
+        Job::Encode { tensor, range } => source.fetch(plan.decisions[*tensor].source, range.clone()),
         Job::Copy { tensor, range, dtype } => {
-            Ok(Stored::Blocks(*dtype, source.read(plan.steps[*tensor].source, range.clone())?))
+            Ok(Stored::Blocks(*dtype, source.read(plan.decisions[*tensor].source, range.clone())?))
         }
         Job::Scale { tensor, factor } => {
             Ok(Stored::Computed(vec![*factor; plan.layout.tensors[*tensor].elements() as usize]))
@@ -261,6 +266,7 @@ fn fetch<'a>(source: &'a Source, plan: &Plan, job: &Job) -> Result<Stored<'a>> {
     }
 }
 
+/// Does a job: the bytes that are to be written, and the error.
 fn run(
     source: &Source,
     plan: &Plan,
@@ -274,19 +280,19 @@ fn run(
     match job {
         Job::Copy { tensor, range, dtype } => {
             let Stored::Blocks(_, bytes) = fetched else { unreachable!("copies are fetched as blocks") };
-            // What comes from a hub is checked once, here; copies between files of ours stay copies.
+            // Weights from a checkpoint are checked once, here; files that this tool has written are not checked again.
             if source.hub.is_some()
                 && let Some(block) = dtype.first_not_finite(&bytes)
             {
                 let t = &plan.layout.tensors[*tensor];
                 let info = dtype.info();
                 let at = (range.start / info.bytes as u64 + block as u64) * info.weights as u64;
-                return Err(Error::refused(format!(
-                    "tensor {}: weight {at} (row {}) is infinite or not a number, which has no place in a model",
-                    t.name,
-                    at / t.cols()
-                ))
-                .or("ask whoever made the checkpoint; ggufkit verify lists every such tensor"));
+                return Err(Error::NotFinite {
+                    tensor: t.name.clone(),
+                    weight: Some(at),
+                    row: Some(at / t.cols()),
+                    value: None,
+                });
             }
             buffer.clear();
             buffer.extend_from_slice(&bytes);
@@ -307,7 +313,7 @@ fn run(
             Ok(Band::new(index, *tensor, writes, outcome))
         }
         Job::Scale { tensor, .. } => {
-            // As bytes they are little-endian, since nothing of the source is in them.
+            // These bytes are little-endian, whatever the source's byte order is.
             let mut bytes = fetched.little_endian(ByteOrder::Little).into_owned();
             if order.1 == ByteOrder::Big {
                 DType::F32.swap(&mut bytes);
@@ -317,13 +323,14 @@ fn run(
     }
 }
 
+/// Bytes to write, each with its offset from the beginning of the tensor.
 type Writes = Vec<(u64, Vec<u8>)>;
 
-/// Weights that go through all steps before the next do: they and what becomes of them stay in the first cache.
+/// Weights that are decoded, encoded and measured together, so that they stay in the L1 cache.
 const PIECE: usize = 4096;
 
-/// Encodes elements from `first` on of a tensor of the layout, divided by `factor`, a power of two, and looks at what
-/// became of them.
+/// Encodes the weights from `first` on of a tensor of the layout, divided by `factor` (a power of two), and measures their
+/// error.
 fn encode(
     plan: &Plan,
     tensor: usize,
@@ -361,7 +368,7 @@ fn encode(
                 };
                 codec.encode(x, &how, out);
                 codec.decode(out, y);
-                outcome.add(measure_error(t, first + at.start as u64, x, y)?.times(factor));
+                outcome.add(measure_error(t, first + at.start as u64, x, y)?.scaled(factor));
             }
             if order == ByteOrder::Big {
                 dtype.swap(&mut buffer);
@@ -385,6 +392,6 @@ fn encode(
             let after = t.elements() + first / u64::from(size) * 4;
             Ok((vec![(first, buffer), (after, scales)], outcome))
         }
-        Encoding::I2S => unreachable!("these are packed elsewhere, since bands have to agree"),
+        Encoding::I2S => unreachable!("ternary::encode packs these"),
     }
 }

@@ -1,11 +1,11 @@
-//! Random numbers that are the same everywhere for the same seed.
+//! Pseudorandom numbers that are the same on every machine for the same seed.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of a seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -18,12 +18,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A whole number below `n`. The upper bits of a product: the bias is below n / 2^64.
+    /// An integer from 0 to below `n`. It is the upper half of a 128-bit product; the bias is below n / 2^64.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// A number from 0 to below 1, of 53 bits.
+    /// A number from 0 to below 1, a multiple of 2^-53.
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,8 +1,8 @@
-//! What a run may use, and who is told how far it is.
+//! Limits on threads and memory, and progress callbacks.
 
 use crate::error::{Error, Result};
 
-/// What a run may use.
+/// Limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Threads; 0 for one per core.
@@ -18,23 +18,23 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A pool of so many threads.
+    /// A pool of that many threads.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the system starts no threads.
+    /// [`Error::Refused`] if the threads cannot be started.
     pub fn pool(self) -> Result<rayon::ThreadPool> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
         pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))
     }
 }
 
-/// Is told how far the work is. All methods do nothing unless they are defined; they are called from working threads.
+/// Receives progress. By default, all methods do nothing. They are called from worker threads.
 pub trait Watcher: Sync {
-    /// So many bytes of tensor data will be written.
+    /// `bytes` of tensor data will be written.
     fn total(&self, _bytes: u64) {}
-    /// So many more of them have been written.
+    /// `bytes` more have been written.
     fn advance(&self, _bytes: u64) {}
-    /// `done` of `of` layers are done, of work that goes layer by layer.
+    /// `done` of `of` layers are finished, in work that goes layer by layer.
     fn layers(&self, _done: usize, _of: usize) {}
     /// `done` of `of` chunks of a text have been evaluated.
     fn chunks(&self, _done: usize, _of: usize) {}
@@ -42,5 +42,5 @@ pub trait Watcher: Sync {
     fn finished(&self) {}
 }
 
-/// Nobody.
+/// Ignores progress.
 impl Watcher for () {}

@@ -1,8 +1,8 @@
-//! How numbers, sizes, names and tables are written for people, and sizes read from them.
+//! Formatting of numbers, sizes, names and tables for people, and parsing of sizes.
 
 use std::fmt::Write;
 
-/// A number of bytes in the unit that suits it (powers of 1024): "1.03 MiB".
+/// Bytes in a suitable unit (powers of 1024): "1.03 MiB".
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     if n < 1024 {
@@ -17,10 +17,10 @@ pub fn bytes(n: u64) -> String {
     format!("{x:.2} {}", UNITS[unit])
 }
 
-/// A size as people write it: `4096`, `512K`, `512M`, `6G`, `1.5G` (powers of 1024).
+/// Parses a size such as `4096`, `512K`, `512M`, `6G`, `1.5G` (powers of 1024).
 ///
 /// # Errors
-/// Anything else.
+/// A message for text of another form, and for sizes below 1 byte or above 9·10¹⁸.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
@@ -40,7 +40,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok(size as u64)
 }
 
-/// A count with separators: "1,234,567".
+/// A number with thousands separators: "1,234,567".
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -59,28 +59,27 @@ pub fn shape(shape: &[u64]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
-/// Text from a file, without anything that a terminal would obey.
+/// Text from a file with control characters escaped, so that a terminal does not interpret them.
 pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-/// A table of text: the first line is the heading; a column whose cells all begin with a digit or a sign is set
-/// flush right.
+/// A text table whose first line is the heading. Columns whose cells all begin with a digit or a sign are right-aligned.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Vec<String>>);
 
 impl Table {
-    /// A table with this heading.
+    /// A table with this heading and no rows.
     pub fn new(heading: &[&str]) -> Self {
         Self(vec![heading.iter().map(ToString::to_string).collect()])
     }
 
-    /// Adds a line.
+    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.0.push(cells.into_iter().map(|cell| visible(&cell)).collect());
     }
 
-    /// Whether there is nothing under the heading.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.0.len() < 2
     }

@@ -1,4 +1,4 @@
-//! A look at a finished file: whether its numbers are numbers, and how far they are from another model's.
+//! Checks of a finished file: weights that are NaN or infinite, and the difference from a reference model.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -8,40 +8,40 @@ use formats::model::{ByteOrder, Encoding, Tensor};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
-use crate::outcome::{Outcome, sums};
+use crate::outcome::{Outcome, squared_error};
 use crate::plan::bias;
 use crate::source::{Source, Stored, scales};
 
-/// Elements that are looked at in one go.
+/// Weights that are read together.
 const BAND: u64 = 1 << 20;
 
-/// What was found in a tensor.
+/// The findings about a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     /// Its name.
     pub name: String,
     /// Its encoding.
     pub encoding: Encoding,
-    /// The element, or the first element of the block, that is infinite or not a number.
+    /// The index of the first weight that is NaN or infinite, or of the first weight of its block.
     pub not_finite: Option<u64>,
     /// The comparison with the reference's tensor.
     pub comparison: Option<Comparison>,
 }
 
-/// How a tensor is to the reference's of the same name and shape.
+/// The difference of a tensor from the reference's tensor of the same name and shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
-    /// The same numbers, whatever the byte order.
+    /// Whether they have the same numbers, whatever the byte order.
     pub equal: bool,
-    /// By how much they differ, as f32; nothing where a type cannot be decoded.
+    /// The error relative to the reference, in f32; `None` if a type cannot be decoded.
     pub outcome: Option<Outcome>,
 }
 
-/// Looks at every tensor; with a reference, compares it with the tensor of the same name, if there is one of the
-/// same shape.
+/// Checks every tensor. With a reference, compares it with the reference's tensor of the same name, if that has the same
+/// shape.
 ///
 /// # Errors
-/// The system's; tensors that cannot be decoded; settings without weights.
+/// [`crate::Error::Io`] if a file cannot be read; [`crate::Error::Refused`] for a folder without weights.
 pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding>> {
     source.need_weights()?;
     reference.map_or(Ok(()), Source::need_weights)?;
@@ -49,9 +49,9 @@ pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding
     (0..source.model.tensors.len()).into_par_iter().map(|i| tensor(source, i, reference)).collect()
 }
 
-/// How the tensors of two models differ in name or shape, in words.
+/// The differences of two models in their tensors' names and shapes, in words.
 pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
-    // Scales of tensors are part of those.
+    // A scale tensor (NVFP4) is part of the tensor that it scales.
     let named = |s: &'_ Source| -> Vec<Tensor> {
         let scales: HashSet<_> = scales::pairs(&s.model).into_iter().map(|(_, scale)| scale).collect();
         let all = s.model.tensors.iter().enumerate();
@@ -61,18 +61,18 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
     let shapes: HashMap<_, _> = theirs.iter().map(|t| (&t.name, &t.shape)).collect();
     let names: HashSet<_> = ours.iter().map(|t| &t.name).collect();
     let (here, there) = (source.path.display(), reference.path.display());
-    // Biases that make up for errors are no part of the model that was quantized.
+    // Biases from bias correction are not in the model that was quantized.
     let corrected = |s: &Source| s.model.metadata.get("ggufkit.bias_correction").is_some();
     let (own, other) = (corrected(source), corrected(reference));
     let differs = ours.iter().filter_map(|t| match shapes.get(&t.name) {
-        None if own && bias::is_one(&t.name) => None,
+        None if own && bias::is_bias(&t.name) => None,
         None => Some(format!("tensor {} is in {here} but not in {there}", t.name)),
         Some(shape) if **shape != t.shape => {
             Some(format!("tensor {} has shape {:?} in {here} and {shape:?} in {there}", t.name, t.shape))
         }
         _ => None,
     });
-    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_one(&t.name)));
+    let missing = theirs.iter().filter(|t| !(names.contains(&t.name) || other && bias::is_bias(&t.name)));
     differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 
@@ -109,8 +109,7 @@ fn tensor(source: &Source, i: usize, reference: Option<&Source>) -> Result<Findi
     Ok(finding)
 }
 
-/// The stored bytes of a tensor, turned to little-endian, in pieces of whole blocks, with the type of their numbers
-/// and the place of each.
+/// The ranges of a tensor's stored bytes that are read together, whole blocks each, with the type of their numbers.
 fn pieces(t: &Tensor) -> impl Iterator<Item = (Range<u64>, DType)> {
     t.parts().into_iter().flat_map(|(part, dtype)| {
         let unit = dtype.info().bytes as u64;
@@ -119,6 +118,7 @@ fn pieces(t: &Tensor) -> impl Iterator<Item = (Range<u64>, DType)> {
     })
 }
 
+/// Reads such a range, as little-endian.
 fn read_piece(source: &Source, i: usize, range: Range<u64>, dtype: DType) -> Result<Vec<u8>> {
     let mut bytes = source.read(i, range)?.into_owned();
     if source.model.order == ByteOrder::Big {
@@ -136,7 +136,7 @@ fn same_bytes((source, i): (&Source, usize), (reference, other): (&Source, usize
     Ok(true)
 }
 
-/// Compares elements `range` of two tensors of one shape, which can be decoded.
+/// Compares weights `range` of two tensors of the same shape, both of types that can be decoded.
 fn compare(ours: (&Source, usize), theirs: (&Source, usize), range: Range<u64>) -> Result<Comparison> {
     let ((source, i), (reference, k)) = (ours, theirs);
     let (t, other) = (&source.model.tensors[i], &reference.model.tensors[k]);
@@ -148,25 +148,25 @@ fn compare(ours: (&Source, usize), theirs: (&Source, usize), range: Range<u64>) 
     let (mut x, mut y) = (vec![0f32; n], vec![0f32; n]);
     b.decode(&t.name, reference.model.order, &mut x)?;
     a.decode(&t.name, source.model.order, &mut y)?;
-    let mut outcome = sums(&x, &y);
+    let mut outcome = squared_error(&x, &y);
     if same_bytes {
-        outcome.error = 0.0; // even where they are no numbers
+        outcome.error = 0.0; // even where they are NaN
     }
-    // Numbers that are computed have no stored bytes to compare.
+    // Weights that are computed while reading have no stored bytes to compare.
     let computed = matches!(a, Stored::Computed(_)) || matches!(b, Stored::Computed(_));
     let equal = if one_type && !computed { same_bytes } else { outcome.error == 0.0 };
     Ok(Comparison { equal, outcome: Some(outcome) })
 }
 
-/// The first element that lies in a block with an infinite or undefined scale.
+/// The first weight that is NaN or infinite, or the first weight of a block with such a scale.
 fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
     let t = &source.model.tensors[i];
     for (range, dtype) in pieces(t) {
         let start = range.start;
         let bytes = read_piece(source, i, range, dtype)?;
         if t.encoding == Encoding::I2S && start < t.elements() / 4 {
-            // Pieces are whole blocks, whose codes may mean nothing.
-            if let Some(at) = i2_s::first_without_value(&bytes) {
+            // In a range of codes, look for codes that have no value.
+            if let Some(at) = i2_s::first_invalid(&bytes) {
                 return Ok(Some(4 * start + at as u64));
             }
             continue;
@@ -175,9 +175,9 @@ fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
         let info = dtype.info();
         return Ok(Some(match t.encoding {
             Encoding::Blocks(_) => (start / info.bytes as u64 + block as u64) * info.weights as u64,
-            // Only the scales, which stand behind the codes, can be undefined.
+            // Only the scales, which follow the codes, can be NaN or infinite.
             Encoding::Int8Groups { size } => ((start - t.elements()) / 4 + block as u64) * u64::from(size),
-            // The one scale is that of the first weight too.
+            // The scale applies to all weights, so the first one is given.
             Encoding::I2S => 0,
         }));
     }

@@ -1,53 +1,55 @@
-//! One choice for each of many things, the sum of whose sizes stays within a budget and the sum of whose losses is least:
-//! the multiple-choice knapsack (Kellerer, Pferschy and Pisinger, "Knapsack Problems", 2004, chapter 11).
+//! The multiple-choice knapsack problem (Kellerer, Pferschy and Pisinger, "Knapsack Problems", 2004, chapter 11): one item
+//! from each of many classes, so that the sum of sizes is within a budget and the sum of losses is as small as possible.
+//! Classes are tensors, and their items the types that a tensor may have.
 //!
-//! First the choices on the lower convex hull of each thing are gone through by what a byte buys: that solves the problem
-//! where choices may be mixed, which bounds what any solution can reach, and gives a good one. Of what then is left (the
-//! choices that could still be part of a better one, by that bound), dynamic programming over sums of sizes finds the
-//! best; a sum is not followed once the bound says that nothing better comes of it.
+//! First, a greedy algorithm goes through the items on the lower convex hull of each class, in the order of the loss saved
+//! per byte. That solves the linear relaxation, which gives a lower bound of the loss, and a good solution. Then dynamic
+//! programming over sums of sizes finds the best solution among the items that, by that bound, can be part of a better one.
+//! A sum is dropped as soon as the bound shows that it cannot lead to a better solution.
 
-/// A choice.
+/// An item: one choice for a class.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Item {
-    /// What it takes, in bytes.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// What it costs, in any unit that can be added up.
+    /// Its loss, in any unit that can be added up. Not NaN.
     pub loss: f64,
 }
 
-/// A choice for each thing.
+/// An item for each class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Solution {
-    /// The index of each thing's choice.
+    /// The index of the item of each class.
     pub chosen: Vec<usize>,
-    /// The sum of their sizes.
+    /// The sum of sizes in bytes.
     pub bytes: u64,
-    /// The sum of their losses.
+    /// The sum of losses.
     pub loss: f64,
-    /// What no solution within the budget is below: equal to `loss`, unless there were too many sums to look at.
+    /// A lower bound of the loss within the budget. It equals `loss` if that is known to be optimal, which it is unless there
+    /// were too many sums to follow.
     pub bound: f64,
 }
 
-/// A change of one choice.
+/// The exchange of one item.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Change {
-    /// The thing.
+    /// The index of the class.
     pub class: usize,
-    /// Its choice now.
+    /// The index of its item now.
     pub from: usize,
-    /// Its choice then.
+    /// The index of its item after the exchange.
     pub to: usize,
-    /// By how many bytes that is larger.
+    /// By how many bytes the solution grows; negative if it shrinks.
     pub bytes: i64,
-    /// By how much the loss grows.
+    /// By how much the loss grows; negative if it shrinks.
     pub loss: f64,
 }
 
-/// Sums that are kept between two things, at most.
+/// The most sums that are followed from one class to the next.
 const SUMS: usize = 1 << 16;
 
-/// The choices of a thing that are worth it, by size: each costs less than all that are no larger.
-fn worth(items: &[Item]) -> Vec<usize> {
+/// The undominated items of a class, by size: each has a smaller loss than all that are not larger.
+fn undominated(items: &[Item]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by(|&a, &b| {
         let (x, y) = (items[a], items[b]);
@@ -62,15 +64,15 @@ fn worth(items: &[Item]) -> Vec<usize> {
     kept
 }
 
-/// What the loss falls by for a byte more.
+/// The loss saved per byte from `a` to the larger `b`.
 fn gain(a: Item, b: Item) -> f64 {
     (a.loss - b.loss) / (b.bytes - a.bytes) as f64
 }
 
-/// Those of a thing's choices that lie on the lower convex hull, by size.
-fn hull(items: &[Item], worth: &[usize]) -> Vec<usize> {
+/// The items of a class on the lower convex hull of size and loss, by size.
+fn hull(items: &[Item], undominated: &[usize]) -> Vec<usize> {
     let mut hull: Vec<usize> = Vec::new();
-    for &i in worth {
+    for &i in undominated {
         while let [.., a, b] = hull[..]
             && gain(items[a], items[b]) <= gain(items[b], items[i])
         {
@@ -81,7 +83,7 @@ fn hull(items: &[Item], worth: &[usize]) -> Vec<usize> {
     hull
 }
 
-/// A step along a hull.
+/// A step from one item of a hull to the next.
 struct Edge {
     class: usize,
     to: usize,
@@ -89,7 +91,7 @@ struct Edge {
     gain: f64,
 }
 
-/// The steps of all hulls, from the one that buys most for a byte.
+/// The steps of all hulls, those that save the most loss per byte first.
 fn edges(classes: &[Vec<Item>], hulls: &[Vec<usize>]) -> Vec<Edge> {
     let mut edges = Vec::new();
     for (class, (items, hull)) in classes.iter().zip(hulls).enumerate() {
@@ -111,27 +113,37 @@ fn sum(classes: &[Vec<Item>], chosen: &[usize]) -> Item {
     sum
 }
 
-/// The smallest that all choices together can be.
+/// The smallest possible sum of sizes, in bytes.
 ///
 /// # Panics
-/// If a thing has no choices.
+/// If a class has no items.
 pub fn smallest(classes: &[Vec<Item>]) -> u64 {
-    classes.iter().map(|c| c.iter().map(|i| i.bytes).min().expect("a choice")).sum()
+    classes.iter().map(|c| c.iter().map(|i| i.bytes).min().expect("every class has items")).sum()
 }
 
-/// The best that can be had for so many bytes; `None` where nothing is small enough. Losses are numbers.
+/// The best solution of at most `budget` bytes; `None` if even the smallest is larger.
+///
+/// ```
+/// use calibration::budget::{Item, solve};
+///
+/// let small = Item { bytes: 10, loss: 4.0 };
+/// let large = Item { bytes: 20, loss: 1.0 };
+/// let larger = Item { bytes: 25, loss: 0.5 };
+/// let solution = solve(&[vec![small, large], vec![small, larger]], 40).unwrap();
+/// assert_eq!((solution.chosen, solution.bytes, solution.loss), (vec![0, 1], 35, 4.5));
+/// ```
 ///
 /// # Panics
-/// If a thing has no choices, or more than 65536.
+/// If a class has no items, or more than 65,536.
 pub fn solve(classes: &[Vec<Item>], budget: u64) -> Option<Solution> {
     assert!(classes.iter().all(|c| c.len() <= 1 << 16));
-    let worth: Vec<Vec<usize>> = classes.iter().map(|c| worth(c)).collect();
-    let hulls: Vec<Vec<usize>> = classes.iter().zip(&worth).map(|(c, w)| hull(c, w)).collect();
+    let kept: Vec<Vec<usize>> = classes.iter().map(|c| undominated(c)).collect();
+    let hulls: Vec<Vec<usize>> = classes.iter().zip(&kept).map(|(c, k)| hull(c, k)).collect();
     let mut chosen: Vec<usize> = hulls.iter().map(|h| h[0]).collect();
     let mut left = budget.checked_sub(sum(classes, &chosen).bytes)?;
     let edges = edges(classes, &hulls);
-    // As far as the budget goes; the price of a byte is what the first step beyond it would buy. Later steps of other
-    // things may still fit.
+    // Until the budget is used up. The price of a byte is the loss per byte that the first step beyond the budget would save.
+    // Later steps of other classes may still fit.
     let mut price = None;
     let mut stopped = vec![false; classes.len()];
     for edge in &edges {
@@ -146,54 +158,54 @@ pub fn solve(classes: &[Vec<Item>], budget: u64) -> Option<Solution> {
     let found = sum(classes, &chosen);
     let greedy = Solution { chosen, bytes: found.bytes, loss: found.loss, bound: found.loss };
     let Some(price) = price else { return Some(greedy) };
-    Some(Search::new(classes, &worth, budget, price).improve(greedy))
+    Some(Search::new(classes, &kept, budget, price).improve(greedy))
 }
 
-/// What is left to be looked at.
+/// The search by dynamic programming.
 struct Search<'a> {
     classes: &'a [Vec<Item>],
-    worth: &'a [Vec<usize>],
+    undominated: &'a [Vec<usize>],
     budget: u64,
     price: f64,
-    /// The least of loss + price · bytes of each thing.
+    /// The smallest loss + price · bytes of each class.
     least: Vec<f64>,
 }
 
-/// A sum of sizes that some choices lead to.
+/// The sums of size and loss of some choice of items in the classes so far.
 #[derive(Clone, Copy)]
 struct Sum {
     bytes: u64,
     loss: f64,
-    /// The sum that it came from, and the choice.
+    /// The index of the sum that it extends, and the item that was added.
     before: u32,
     item: u16,
 }
 
 impl<'a> Search<'a> {
-    fn new(classes: &'a [Vec<Item>], worth: &'a [Vec<usize>], budget: u64, price: f64) -> Self {
-        let least = classes.iter().zip(worth).map(|(items, worth)| {
-            worth.iter().map(|&i| priced(items[i], price)).fold(f64::INFINITY, f64::min)
+    fn new(classes: &'a [Vec<Item>], undominated: &'a [Vec<usize>], budget: u64, price: f64) -> Self {
+        let least = classes.iter().zip(undominated).map(|(items, undominated)| {
+            undominated.iter().map(|&i| priced(items[i], price)).fold(f64::INFINITY, f64::min)
         });
-        Self { least: least.collect(), classes, worth, budget, price }
+        Self { least: least.collect(), classes, undominated, budget, price }
     }
 
-    /// What no solution is below.
+    /// The lower bound of the loss.
     fn bound(&self) -> f64 {
         self.least.iter().sum::<f64>() - self.price * self.budget as f64
     }
 
-    /// The best solution, given a good one.
+    /// The best solution, from a good one.
     fn improve(&self, good: Solution) -> Solution {
         let bound = self.bound();
-        // Sums of floats differ in the last digits by their order.
+        // Sums of floats depend on their order in the last digits.
         let slack = 1e-12 * (good.loss.abs() + self.price * self.budget as f64);
         let most = good.loss + slack;
-        // Choices that could be part of something better; the things that have several, those of the largest first: what
-        // is left then are small steps.
+        // The items that can be part of a better solution. Classes that keep several come in the order of their range of sizes,
+        // the largest first, so that small steps remain for the end.
         let open = |class: usize| -> Vec<usize> {
-            let worth = self.worth[class].iter().copied();
+            let undominated = self.undominated[class].iter().copied();
             let extra = |i: usize| priced(self.classes[class][i], self.price) - self.least[class];
-            worth.filter(|&i| bound + extra(i) <= most).collect()
+            undominated.filter(|&i| bound + extra(i) <= most).collect()
         };
         let mut fixed = Item { bytes: 0, loss: 0.0 };
         let mut chosen = good.chosen.clone();
@@ -219,7 +231,7 @@ impl<'a> Search<'a> {
         };
         free.sort_by_key(|f| (std::cmp::Reverse(span(f)), f.0));
         let mut sums = vec![Sum { bytes: fixed.bytes, loss: fixed.loss, before: 0, item: 0 }];
-        // How each sum came about is all that is kept of earlier ones.
+        // Of earlier sums, only how each was made is kept.
         let mut ways: Vec<Vec<(u32, u16)>> = Vec::new();
         let mut exact = true;
         for (class, items) in &free {
@@ -231,7 +243,7 @@ impl<'a> Search<'a> {
             sums = next;
         }
         let mut at = sums.len().wrapping_sub(1);
-        // Along a list, losses fall: the last is the best. Where it is not better, the good one stays.
+        // Losses fall along the list: the last is the best. If it is not better, the given solution stays.
         if sums.last().is_none_or(|s| s.loss >= good.loss) {
             return Solution { bound: if exact { good.loss } else { bound }, ..good };
         }
@@ -245,8 +257,9 @@ impl<'a> Search<'a> {
         Solution { chosen, bytes: found.bytes, loss: found.loss, bound }
     }
 
-    /// Every sum with every choice, of which those stay that something better may come of: `loss + price · bytes` is at
-    /// most `reach`, no smaller one has less loss. Whether none were left out for their number.
+    /// Every sum with every item of a class added, without those that cannot lead to a better solution: `loss + price · bytes`
+    /// must be at most `reach`, and no smaller sum may have less loss. Also returns false if sums were dropped because there
+    /// were too many.
     fn extend(&self, sums: &[Sum], class: usize, items: &[usize], reach: f64) -> (Vec<Sum>, bool) {
         let mut all = Vec::with_capacity(sums.len() * items.len());
         for &i in items {
@@ -270,12 +283,12 @@ impl<'a> Search<'a> {
         if kept.len() <= SUMS {
             return (kept, true);
         }
-        // The most promising ones.
+        // Those with the smallest priced loss.
         let value = |s: &Sum| s.loss + self.price * s.bytes as f64;
         let mut values: Vec<f64> = kept.iter().map(value).collect();
         let (_, &mut most, _) = values.select_nth_unstable_by(SUMS - 1, f64::total_cmp);
         kept.retain(|s| value(s) <= most);
-        // Where many are equally promising, the number is the limit.
+        // If many have the same, only their number limits them.
         kept.truncate(SUMS);
         (kept, false)
     }
@@ -285,18 +298,18 @@ fn priced(item: Item, price: f64) -> f64 {
     item.loss + price * item.bytes as f64
 }
 
-/// Sizes and losses of the solutions from the smallest to the best, of which each is the best of its size: those that the price of a byte
-/// leads to. There may be better ones between.
+/// The sizes and losses of the solutions on the convex hull, from the smallest to the one with the least loss. Each is the best
+/// at its size; between two of them there may be more.
 ///
 /// # Panics
-/// If a thing has no choices.
+/// If a class has no items.
 pub fn frontier(classes: &[Vec<Item>]) -> Vec<Item> {
-    let worth: Vec<Vec<usize>> = classes.iter().map(|c| worth(c)).collect();
-    let hulls: Vec<Vec<usize>> = classes.iter().zip(&worth).map(|(c, w)| hull(c, w)).collect();
-    let best: Vec<usize> = hulls.iter().map(|h| *h.last().expect("a choice")).collect();
+    let kept: Vec<Vec<usize>> = classes.iter().map(|c| undominated(c)).collect();
+    let hulls: Vec<Vec<usize>> = classes.iter().zip(&kept).map(|(c, k)| hull(c, k)).collect();
+    let best: Vec<usize> = hulls.iter().map(|h| *h.last().expect("every class has items")).collect();
     let mut now = sum(classes, &best);
     let mut all = vec![now];
-    // From the end: small losses are added up before large ones.
+    // From the end, so that small losses are added before large ones.
     for edge in edges(classes, &hulls).iter().rev() {
         now = Item { bytes: now.bytes - edge.bytes, loss: now.loss + edge.gain * edge.bytes as f64 };
         all.push(now);
@@ -305,7 +318,11 @@ pub fn frontier(classes: &[Vec<Item>]) -> Vec<Item> {
     all
 }
 
-/// The changes of one choice that buy most for a byte more, and that lose least for a byte less.
+/// The exchanges of one item that save the most loss per byte if the solution may grow, and that cost the least loss per byte
+/// if it is to shrink: the next larger and the next smaller solution.
+///
+/// # Panics
+/// If `chosen` is not one index of an item for each class.
 pub fn neighbours(classes: &[Vec<Item>], chosen: &[usize]) -> [Option<Change>; 2] {
     let mut found: [Option<Change>; 2] = [None, None];
     for (class, (items, &from)) in classes.iter().zip(chosen).enumerate() {
@@ -317,7 +334,7 @@ pub fn neighbours(classes: &[Vec<Item>], chosen: &[usize]) -> [Option<Change>; 2
                 -1 => 1,
                 _ => continue,
             };
-            // Of both, the one whose loss for a byte is least, counted in its own direction.
+            // In both directions, the one with the least loss per byte.
             let rate = |c: &Change| c.loss / c.bytes.unsigned_abs() as f64;
             if found[side].is_none_or(|best| rate(&change) < rate(&best)) {
                 found[side] = Some(change);
@@ -333,7 +350,7 @@ mod tests {
 
     use super::*;
 
-    /// The best by trying everything.
+    /// The smallest loss, by trying all combinations.
     fn all(classes: &[Vec<Item>], budget: u64) -> Option<f64> {
         let mut best: Option<f64> = None;
         let mut chosen = vec![0usize; classes.len()];
@@ -356,7 +373,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_solution_is_the_best_there_is(classes in items(), budget in 0u64..260) {
+        fn solutions_are_optimal(classes in items(), budget in 0u64..260) {
             let found = solve(&classes, budget);
             let best = all(&classes, budget);
             prop_assert_eq!(found.is_some(), best.is_some());
@@ -371,7 +388,7 @@ mod tests {
         }
 
         #[test]
-        fn all_of_the_frontier_is_the_best_of_its_size(classes in items()) {
+        fn every_point_of_the_frontier_is_the_best_at_its_size(classes in items()) {
             let frontier = frontier(&classes);
             prop_assert_eq!(frontier[0].bytes, smallest(&classes));
             for (i, s) in frontier.iter().enumerate() {
@@ -383,10 +400,10 @@ mod tests {
         }
 
         #[test]
-        fn neighbours_lead_where_they_say(classes in items(), budget in 0u64..260) {
+        fn neighbours_have_the_stated_size_and_loss(classes in items(), budget in 0u64..260) {
             let Some(found) = solve(&classes, budget) else { return Ok(()) };
-            let [dearer, cheaper] = neighbours(&classes, &found.chosen);
-            for change in [dearer, cheaper].into_iter().flatten() {
+            let [larger, smaller] = neighbours(&classes, &found.chosen);
+            for change in [larger, smaller].into_iter().flatten() {
                 let mut chosen = found.chosen.clone();
                 prop_assert_eq!(chosen[change.class], change.from);
                 chosen[change.class] = change.to;
@@ -394,15 +411,15 @@ mod tests {
                 prop_assert_eq!(s.bytes as i64, found.bytes as i64 + change.bytes);
                 prop_assert!((s.loss - found.loss - change.loss).abs() < 1e-9);
             }
-            // Whatever is larger and better does not fit.
-            prop_assert!(dearer.is_none_or(|c| c.bytes > 0 && found.bytes + c.bytes as u64 > budget));
-            prop_assert!(cheaper.is_none_or(|c| c.bytes < 0));
+            // A larger and better one does not fit.
+            prop_assert!(larger.is_none_or(|c| c.bytes > 0 && found.bytes + c.bytes as u64 > budget));
+            prop_assert!(smaller.is_none_or(|c| c.bytes < 0));
         }
     }
 
     #[test]
-    fn many_things_of_many_sizes_are_solved() {
-        // Like a large model: 225 things of a few shapes, 20 types.
+    fn large_problems_are_solved() {
+        // Like a large model: 225 tensors of a few shapes, 20 types.
         let mut seed = 1u64;
         let mut random = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,20 +1,20 @@
-//! What is wrong with statistics, or why they are not about a model.
+//! What is wrong with statistics, or why they do not belong to a model.
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A fault in a file of statistics, with its place.
+/// A fault in a file of statistics, with the byte at which it is.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The file breaks off, or its container is not what the format wants.
+    /// The file is truncated, or its container is malformed.
     #[error(transparent)]
     Format(#[from] formats::Error),
-    /// What the file says makes no sense, or none for the model.
+    /// The content is invalid, or does not belong to the model.
     #[error("{file}: {fault}{}", .at.map(|at| format!(" (at byte {at})")).unwrap_or_default())]
     Statistics {
-        /// The file's name, as given by whoever opened it.
+        /// The file's name, as the caller gave it.
         file: String,
-        /// Byte offset in the file, where there is one.
+        /// The offset in the file, where there is one.
         at: Option<u64>,
         /// What is wrong.
         fault: Fault,
@@ -28,23 +28,24 @@ impl Error {
     }
 }
 
-/// Everything that can be wrong with statistics but the container that they are filed in.
+/// Everything that can be wrong with statistics, except for their container.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
-    /// Another kind of file.
+    /// A file of another kind.
     #[error("not an imatrix: {0}")]
     NotAnImatrix(String),
-    /// One of the two tensors of an entry is missing.
+    /// An entry of which one of the two tensors is missing.
     #[error("{entry} has {has} but no {lacks}")]
-    Half {
-        /// The tensor that is measured.
+    Incomplete {
+        /// The tensor that was measured.
         entry: String,
-        /// The suffix that is there.
+        /// The suffix of the tensor that is there.
         has: &'static str,
-        /// The suffix that is not.
+        /// The suffix of the missing one.
         lacks: &'static str,
     },
-    /// Numbers that are not f32.
+    /// A tensor of another type than f32.
     #[error("{tensor} is {found}, expected f32")]
     Type {
         /// The tensor in the file of statistics.
@@ -52,28 +53,30 @@ pub enum Fault {
         /// Its type.
         found: String,
     },
-    /// An entry without values, or with counts that do not go with them.
-    #[error("{entry} has {values} values and {counts} counts")]
+    /// An entry without values, or with a number of counts that does not divide them.
+    #[error(
+        "{entry} has {values} values and {counts} counts, expected the same number of values for each count"
+    )]
     Sizes {
-        /// The tensor that is measured.
+        /// The tensor that was measured.
         entry: String,
         /// The number of its values.
         values: u64,
         /// The number of its counts.
         counts: u64,
     },
-    /// A mean square or a count that cannot be one.
-    #[error("value {index} of {tensor} is {value}: it must be finite and not negative")]
+    /// A mean square or a count that is negative or not finite.
+    #[error("value {index} of {tensor} must be finite and not negative (found {value})")]
     Value {
         /// The tensor in the file of statistics, or the entry.
         tensor: String,
-        /// Which of its numbers, from 0.
+        /// The index of the number.
         index: u64,
         /// The number.
         value: f64,
     },
-    /// Measured on a matrix of another size.
-    #[error("{tensor} has {found} values, but in the model it has {} ({cols} columns{})", .cols * .matrices,
+    /// Measurements of a matrix of another size.
+    #[error("{tensor} has {found} values, but in the model it has {} ({cols} columns{})", .cols.saturating_mul(*.matrices),
         if *.matrices > 1 { format!(" of {matrices} matrices") } else { String::new() })]
     Mismatch {
         /// The tensor.
@@ -85,12 +88,12 @@ pub enum Fault {
         /// Matrices that are stacked in the tensor.
         matrices: u64,
     },
-    /// Statistics that do not go together.
+    /// Two files whose entries have different sizes.
     #[error(
         "{entry} has {values} values and {counts} counts, but in {other} {other_values} and {other_counts}"
     )]
     Unlike {
-        /// The tensor that is measured.
+        /// The tensor that was measured.
         entry: String,
         /// The number of its values.
         values: u64,
@@ -103,17 +106,17 @@ pub enum Fault {
         /// The number of its counts there.
         other_counts: u64,
     },
-    /// Sums that f32 cannot hold.
-    #[error("value {index} of {entry} and the one in {other} add up to more than f32 can hold")]
+    /// A sum that is too large for f32.
+    #[error("the sum of value {index} of {entry} and the one in {other} is too large for f32")]
     Overflow {
-        /// The tensor that is measured.
+        /// The tensor that was measured.
         entry: String,
-        /// Which of its numbers, from 0.
+        /// The index of the number.
         index: u64,
         /// The other file.
         other: String,
     },
-    /// Something that a kind of file has no room for.
+    /// Statistics that a kind of file cannot hold.
     #[error("cannot be written: {0}")]
     Unwritable(String),
 }

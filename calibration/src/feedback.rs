@@ -1,41 +1,41 @@
-//! Codes that make up for each other's errors: what a matrix does to its inputs is kept, rather than each weight.
+//! GPTQ and coordinate descent: codes that compensate for each other's errors, so that the outputs of a matrix are kept
+//! rather than each weight.
 //!
-//! A row w of a matrix becomes q, and what is made least is (q − w)·H·(q − w)ᵀ, H being the sum of x·xᵀ over the
-//! inputs x of a text. [`feed_back`] chooses codes column by column, each with the errors of those before it in mind
-//! (GPTQ, arXiv 2210.17323, in the form of LDLQ, arXiv 2307.13304); [`descend`] goes through them again, changing one
-//! at a time while that helps (QuaIP's and CDQuant's coordinate descent, arXiv 2309.01885), and moves the scales to
-//! where they are best for the codes.
+//! A row w of a matrix is quantized to q so that (q − w)·H·(q − w)ᵀ is small, where the Hessian H is the sum of x·xᵀ over
+//! the inputs x of a calibration set. [`feed_back`] chooses codes column by column, feeding the error of each back into the
+//! following columns (GPTQ, arXiv 2210.17323, in the form of LDLQ, arXiv 2307.13304). [`descend`] then changes single codes
+//! while that lowers the error (coordinate descent, arXiv 2309.01885), and fits the scales to the codes.
 //!
-//! Both are plain loops over slices, for callers to compile for an instruction set; a caller brings what is larger
-//! than a panel of columns, which are products of matrices.
+//! Both are plain loops over slices, always inlined, so that callers can compile them for an instruction set. They work on a
+//! panel of columns; products of larger matrices are up to the caller.
 
-// Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
+// Loops have an index: in bodies that become vector code, that shows best what is combined with what.
 #![allow(clippy::needless_range_loop)]
 
 use formats::block::grid::{Grid, Parts};
 use formats::block::{f16_to_f32, f32_to_f16};
 
-/// What codes stand for, to find the nearest of them.
+/// The levels of codes, to find the nearest one.
 #[derive(Debug, Clone, Copy)]
 pub struct Levels<'a> {
     values: &'a [f32],
-    /// Whether they are integers that follow each other.
+    /// Whether they are consecutive integers, or at a distance of 1 from each other.
     even: bool,
 }
 
 impl<'a> Levels<'a> {
-    /// Levels in ascending order.
+    /// From levels in ascending order, at least one and at most 256.
     pub fn new(values: &'a [f32]) -> Self {
         let even = values.windows(2).all(|w| w[1] - w[0] == 1.0);
         Self { values, even }
     }
 
-    /// The code of the level nearest to `v`; of what is no number, the first.
+    /// The code of the level nearest to `v`; of NaN, the first code.
     #[inline(always)]
     pub fn nearest(self, v: f32) -> u8 {
         let last = self.values.len() - 1;
         if self.even {
-            // `as` takes what is beyond the range to its end, and what is no number to zero.
+            // `as` saturates, and converts NaN to zero.
             return ((v - self.values[0] + 0.5) as u32).min(last as u32) as u8;
         }
         let mut code = 0;
@@ -45,17 +45,25 @@ impl<'a> Levels<'a> {
         code
     }
 
-    /// What a code stands for.
+    /// The level of a code.
+    ///
+    /// # Panics
+    /// If there is no such code.
     #[inline(always)]
     pub fn value(self, code: u8) -> f32 {
         self.values[usize::from(code)]
     }
 }
 
-/// Chooses the codes of a panel of columns of one row, in order. `targets` are what the weights should be, `wanted`
-/// the same with the errors of all earlier panels fed back, `factor` the panel's block of the unit upper triangular U
-/// of H = U·D·Uᵀ (in the columns' order), of rows of `stride` numbers. The value of a code is step · level + offset. Gives
-/// codes, and `errors`, target less value.
+/// Chooses the codes of a panel of n columns of one row, in order (GPTQ).
+///
+/// `targets` are the original weights, and `wanted` the same with the errors of all earlier panels fed back; both have n
+/// numbers. `factor` is the panel's diagonal block of the unit upper triangular U of H = U·D·Uᵀ, with the columns in this
+/// order: row k starts at k · `stride`. The value of a code is step · level + offset, with one step and offset for each column.
+/// The results are `codes` and `errors`: target minus value.
+///
+/// # Panics
+/// If a slice is shorter than n, or `factor` than n rows.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub fn feed_back(
@@ -84,18 +92,18 @@ pub fn feed_back(
     }
 }
 
-/// A panel of columns for [`descend`]: whole blocks, whose part of H stands by itself.
+/// A panel of columns for [`descend`]: whole blocks, with the diagonal block of H that belongs to them.
 pub struct Panel<'a> {
-    /// H's rows and columns of the panel, `[width, width]`.
+    /// The diagonal block of the Hessian, `[width, width]`.
     pub h: &'a [f32],
-    /// For each group of the grid in the panel the sum of its rows of `h`, `[groups, width]`.
+    /// The sum of the rows of `h` in each group of the grid, `[groups, width]`.
     pub sums: &'a [f32],
-    /// Columns.
+    /// The number of columns: at most 256, in at most 32 groups.
     pub width: usize,
 }
 
 impl Panel<'_> {
-    /// The sums of rows of `h` in groups of `group`.
+    /// The sums of the rows of `h` in groups of `group` rows.
     pub fn sums(h: &[f32], width: usize, group: usize) -> Vec<f32> {
         let mut sums = vec![0f32; width / group * width];
         for (rows, sum) in h.chunks(group * width).zip(sums.chunks_mut(width)) {
@@ -110,24 +118,26 @@ impl Panel<'_> {
 /// The largest number of groups in a panel.
 const GROUPS: usize = 32;
 
-/// What the groups of a panel say about their steps and offsets: the slope and the curvature of the error.
-struct Moves {
-    /// Slopes along steps, then along offsets.
+/// The error of a panel as a quadratic function of the steps and offsets of its groups, around their present values.
+struct Quadratic {
+    /// Half the gradient: along steps, then along offsets.
     slope: [f32; 2 * GROUPS],
+    /// Half the matrix of second derivatives.
     curve: [[f32; 2 * GROUPS]; 2 * GROUPS],
-    /// How far each has been moved.
+    /// How far each has been moved so far.
     moved: [f32; 2 * GROUPS],
 }
 
-impl Moves {
-    /// How the error changes when step or offset `i` moves by `by`.
+impl Quadratic {
+    /// The change of the error if step or offset `i` is changed by `by`.
     #[inline(always)]
     fn cost(&self, i: usize, by: f32) -> f32 {
         by * (2.0 * self.slope[i] + by * self.curve[i][i])
     }
 
     #[inline(always)]
-    fn go(&mut self, i: usize, by: f32, count: usize) {
+    /// Changes step or offset `i` by `by`, of `count` in all.
+    fn shift(&mut self, i: usize, by: f32, count: usize) {
         self.moved[i] += by;
         for k in 0..count {
             self.slope[k] += by * self.curve[i][k];
@@ -135,9 +145,12 @@ impl Moves {
     }
 }
 
-/// Makes the error of one row's panel less: first its codes one by one, then its scales, `rounds` times. `gradient` is
-/// (q − w)·H at the panel's columns, for the row as it is, and is kept so. `values` are what the codes mean. Gives
-/// whether anything changed.
+/// Lowers the error of a panel of one row by coordinate descent: first its codes one by one, then its scales, up to `rounds`
+/// times. `parts` are the blocks of the panel and `values` their decoded weights. `gradient` is (q − w)·H at the panel's
+/// columns for these values. All three are kept consistent. Returns whether anything changed.
+///
+/// # Panics
+/// If the slices do not have the size of the panel, or it has more than 256 columns or 32 groups.
 #[inline(always)]
 pub fn descend(
     grid: &dyn Grid,
@@ -160,7 +173,7 @@ pub fn descend(
     any
 }
 
-/// Takes each code to where it is best while the others stay.
+/// Sets each code to the best one for the present values of all others.
 #[inline(always)]
 fn sweep(
     grid: &dyn Grid,
@@ -193,7 +206,7 @@ fn sweep(
                 }
                 let value = step * levels.value(code) + offset;
                 let by = value - values[k];
-                // What lies halfway may round to the worse side.
+                // Halfway between two levels, rounding may have chosen the worse one.
                 if by * (2.0 * gradient[k] + by * own) >= 0.0 {
                     continue;
                 }
@@ -210,7 +223,7 @@ fn sweep(
     any
 }
 
-/// Takes scales and mins to neighbours, and d and m to where they are best, while codes stay.
+/// Changes integer scales and minimums by one while that helps, and sets d and m to their best values; codes stay.
 #[inline(always)]
 fn refit(
     grid: &dyn Grid,
@@ -226,7 +239,7 @@ fn refit(
     let offsets = shape.mins.is_some() || shape.offset;
     let n = if offsets { 2 * count } else { count };
 
-    // Along a step, a weight moves by its level; along an offset, by one.
+    // The derivative of a weight is its level along a step, and one along an offset.
     let mut along = [0f32; 256];
     for (b, part) in parts.iter().enumerate() {
         for j in 0..shape.weights {
@@ -234,8 +247,11 @@ fn refit(
         }
     }
     let along = &along[..width];
-    let mut moves =
-        Moves { slope: [0.0; 2 * GROUPS], curve: [[0.0; 2 * GROUPS]; 2 * GROUPS], moved: [0.0; 2 * GROUPS] };
+    let mut error = Quadratic {
+        slope: [0.0; 2 * GROUPS],
+        curve: [[0.0; 2 * GROUPS]; 2 * GROUPS],
+        moved: [0.0; 2 * GROUPS],
+    };
     let mut product = [0f32; 256];
     let product = &mut product[..width];
     for g in 0..count {
@@ -253,10 +269,10 @@ fn refit(
                 with += product[k] * along[k];
                 sum += product[k];
             }
-            moves.curve[g][to] = with;
+            error.curve[g][to] = with;
             if offsets {
-                moves.curve[g][count + to] = sum;
-                moves.curve[count + to][g] = sum;
+                error.curve[g][count + to] = sum;
+                error.curve[count + to][g] = sum;
             }
         }
         let sums = &panel.sums[g * width..(g + 1) * width];
@@ -265,15 +281,15 @@ fn refit(
             slope += gradient[k] * along[k];
             total += gradient[k];
         }
-        moves.slope[g] = slope;
+        error.slope[g] = slope;
         if offsets {
-            moves.slope[count + g] = total;
+            error.slope[count + g] = total;
             for to in 0..count {
                 let mut sum = 0.0;
                 for k in to * group..(to + 1) * group {
                     sum += sums[k];
                 }
-                moves.curve[count + g][count + to] = sum;
+                error.curve[count + g][count + to] = sum;
             }
         }
     }
@@ -286,26 +302,26 @@ fn refit(
                 let i = b * per + g;
                 if let Some([least, most]) = shape.scales {
                     let now = grid.step(part.d, part.scales[g]);
-                    changed |= neighbour(&mut moves, i, n, &mut part.scales[g], (least, most), |s| {
+                    changed |= neighbour(&mut error, i, n, &mut part.scales[g], (least, most), |s| {
                         grid.step(part.d, s) - now
                     });
                 }
                 if let Some([least, most]) = shape.mins {
                     let now = grid.offset(part.m, part.mins[g]);
-                    changed |= neighbour(&mut moves, count + i, n, &mut part.mins[g], (least, most), |m| {
+                    changed |= neighbour(&mut error, count + i, n, &mut part.mins[g], (least, most), |m| {
                         grid.offset(part.m, m) - now
                     });
                 }
             }
             if shape.free {
                 let d = part.d;
-                changed |= half(&mut moves, b * per..(b + 1) * per, n, &mut part.d, |g, to| {
+                changed |= refit_half(&mut error, b * per..(b + 1) * per, n, &mut part.d, |g, to| {
                     grid.step(to, part.scales[g]) - grid.step(d, part.scales[g])
                 });
                 if offsets {
                     let m = part.m;
                     let at = count + b * per..count + (b + 1) * per;
-                    changed |= half(&mut moves, at, n, &mut part.m, |g, to| {
+                    changed |= refit_half(&mut error, at, n, &mut part.m, |g, to| {
                         grid.offset(to, part.mins[g]) - grid.offset(m, part.mins[g])
                     });
                 }
@@ -322,7 +338,7 @@ fn refit(
     for (b, part) in parts.iter().enumerate() {
         for g in 0..per {
             let i = b * per + g;
-            if moves.moved[i] == 0.0 && !(offsets && moves.moved[count + i] != 0.0) {
+            if error.moved[i] == 0.0 && !(offsets && error.moved[count + i] != 0.0) {
                 continue;
             }
             let step = grid.step(part.d, part.scales[g]);
@@ -341,10 +357,10 @@ fn refit(
     true
 }
 
-/// One more or one less, if that is better. `by` is how far the step or offset moves.
+/// Changes an integer scale or minimum by one, if that lowers the error. `by` gives the change of the step or offset.
 #[inline(always)]
 fn neighbour(
-    moves: &mut Moves,
+    error: &mut Quadratic,
     i: usize,
     count: usize,
     at: &mut i16,
@@ -357,37 +373,37 @@ fn neighbour(
             continue;
         }
         let by = by(s);
-        let cost = moves.cost(i, by);
+        let cost = error.cost(i, by);
         if cost < best {
             (best, to) = (cost, Some((s, by)));
         }
     }
     let Some((s, by)) = to else { return false };
     *at = s;
-    moves.go(i, by, count);
+    error.shift(i, by, count);
     true
 }
 
-/// The half that is best for all groups that it scales, or its neighbour. `by` is how far the step or offset of a
-/// group moves.
+/// Sets an IEEE half to the best value for all groups that it scales, or to a neighbour of that. `by` gives the change of the
+/// step or offset of a group.
 #[inline(always)]
-fn half(
-    moves: &mut Moves,
+fn refit_half(
+    error: &mut Quadratic,
     groups: std::ops::Range<usize>,
     count: usize,
     at: &mut f32,
     by: impl Fn(usize, f32) -> f32,
 ) -> bool {
-    // The slope and the curvature along it; steps and offsets are linear in it but for rounding.
+    // The slope and the curvature along it. Steps and offsets are linear in it, except for rounding.
     let (mut slope, mut curve) = (0.0, 0.0);
     let mut unit = [0f32; GROUPS];
     for g in 0..groups.len() {
         unit[g] = by(g, *at + 1.0) - by(g, *at);
     }
     for (g, i) in groups.clone().enumerate() {
-        slope += unit[g] * moves.slope[i];
+        slope += unit[g] * error.slope[i];
         for (h, k) in groups.clone().enumerate() {
-            curve += unit[g] * unit[h] * moves.curve[i][k];
+            curve += unit[g] * unit[h] * error.curve[i][k];
         }
     }
     if curve.is_nan() || curve <= 0.0 {
@@ -408,9 +424,9 @@ fn half(
         for (g, i) in groups.clone().enumerate() {
             let mut with = 0.0;
             for (h, k) in groups.clone().enumerate() {
-                with += far[h] * moves.curve[i][k];
+                with += far[h] * error.curve[i][k];
             }
-            cost += far[g] * (2.0 * moves.slope[i] + with);
+            cost += far[g] * (2.0 * error.slope[i] + with);
         }
         if cost < best {
             (best, to) = (cost, Some((d, far)));
@@ -418,7 +434,7 @@ fn half(
     }
     let Some((d, far)) = to else { return false };
     for (g, i) in groups.enumerate() {
-        moves.go(i, far[g], count);
+        error.shift(i, far[g], count);
     }
     *at = d;
     true

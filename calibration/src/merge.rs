@@ -1,4 +1,4 @@
-//! Statistics of two texts as if they had been read as one.
+//! Merging: the statistics of two texts as if they had been measured on both together.
 
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
 
 impl Statistics {
-    /// Adds measurements of the same model on another text: sums and counts, entry by entry. What only one of the two
-    /// measured is kept. `file` stays this one's.
+    /// Adds measurements of the same model on another text: sums and counts, entry by entry. Entries of only one of the two
+    /// are kept. `file` stays the same.
     ///
-    /// * Counts of chunks become tokens, with a note, if the other's are tokens or its chunks have another size. A size
-    ///   that is not known is taken to be the other's, or [`CHUNK_SIZE`].
-    /// * One count for several matrices is the count of each of them, if the other has one for each. In a `.dat` all
-    ///   experts have one, and those that were never used have ones, which go into the mean as if they were measured.
-    /// * Texts are those of both, each once. The number of chunks is unknown if either's is; so is the size of chunks,
-    ///   and also, with a note, if they differ.
-    /// * Of [`Statistics::more`], what both say is kept: a hash of one of the texts is none of both.
+    /// * Counts of chunks become tokens, with a note, if the other counts are tokens or chunks of another size. An unknown
+    ///   size is assumed to be that of the other file, or [`CHUNK_SIZE`].
+    /// * If one file has one count for several matrices and the other one for each, it is the count of each of them. In a
+    ///   `.dat`, all experts share a count, and those that were never used have means of 1, which are averaged as if
+    ///   measured.
+    /// * The texts are those of both, each once. The number of chunks is unknown if it is in either file; so is their size,
+    ///   also, with a note, if the sizes differ.
+    /// * Keys of [`Statistics::metadata`] are kept if both have the same value: the hash of one text is not that of both.
     ///
     /// # Errors
-    /// [`Fault::Unlike`] if an entry has other sizes, [`Fault::Overflow`] if a sum is too large. Nothing is changed
-    /// then.
+    /// [`Fault::Unlike`] if an entry has different sizes in the two, [`Fault::Overflow`] if a sum is too large for f32. In both
+    /// cases nothing is changed.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         let same_unit =
             self.unit == other.unit && (self.unit == Unit::Tokens || self.chunk_size == other.chunk_size);
@@ -32,7 +33,7 @@ impl Statistics {
             }
             let tokens = s.in_tokens_or(to.chunk_size.unwrap_or(CHUNK_SIZE)).into_owned();
             let size = tokens.chunk_size.unwrap_or_default();
-            notes.push(format!("{}: a chunk is counted as {size} tokens, to go with {}", s.file, to.file));
+            notes.push(format!("{}: a chunk is counted as {size} tokens, to match {}", s.file, to.file));
             tokens
         };
         let (mut sum, other) = (converted(self, other), converted(other, self));
@@ -55,17 +56,17 @@ impl Statistics {
         }
         sum.chunk_size = sum.chunk_size.filter(|_| sum.chunk_size == other.chunk_size);
         let mut both = Metadata::new();
-        for (key, value) in self.more.iter() {
-            if other.more.get(key) == Some(value) {
+        for (key, value) in self.metadata.iter() {
+            if other.metadata.get(key) == Some(value) {
                 both.set(key, value.clone());
             } else {
-                notes.push(format!("{}: {key} is left out, {} does not say the same", self.file, other.file));
+                notes.push(format!("{}: {key} is left out, as it differs in {}", self.file, other.file));
             }
         }
-        for (key, _) in other.more.iter().filter(|(key, _)| self.more.get(key).is_none()) {
-            notes.push(format!("{}: {key} is left out, {} does not say the same", other.file, self.file));
+        for (key, _) in other.metadata.iter().filter(|(key, _)| self.metadata.get(key).is_none()) {
+            notes.push(format!("{}: {key} is left out, as it differs in {}", other.file, self.file));
         }
-        sum.more = both;
+        sum.metadata = both;
         for note in other.notes {
             if !notes.contains(&note) {
                 notes.push(note);
@@ -77,7 +78,7 @@ impl Statistics {
     }
 }
 
-/// The sum of two files' entries of a name.
+/// The sum of the entries of a name in two files.
 fn added(entries: [&Entry; 2], name: &str, files: [&str; 2]) -> Result<Entry> {
     let fail = |fault| Err(Error::new(files[0], None, fault));
     let [a, b] = entries;
@@ -91,7 +92,7 @@ fn added(entries: [&Entry; 2], name: &str, files: [&str; 2]) -> Result<Entry> {
     }
     let cols = a.sums().len() / matrices as usize;
     let count = |e: &Entry, matrix: usize| e.counts()[if e.counts().len() == 1 { 0 } else { matrix }];
-    // What was never measured adds nothing, whatever stands there.
+    // The sums of a matrix that was not measured mean nothing.
     let sum = |e: &Entry, i: usize| if count(e, i / cols) == 0 { 0.0 } else { e.sums()[i] };
     let sums: Vec<f32> = (0..a.sums().len()).map(|i| sum(a, i) + sum(b, i)).collect();
     if let Some(i) = sums.iter().position(|x| !x.is_finite()) {
@@ -117,16 +118,16 @@ mod tests {
         let entry = |&(name, sums, counts): &(&str, &[f32], &[u64])| {
             (name.to_string(), Arc::new(Entry::new(sums.to_vec(), counts.to_vec()).unwrap()))
         };
-        let mut more = Metadata::new();
-        more.set(HASH, Value::text(file));
-        more.set("general.name", Value::text("m"));
+        let mut metadata = Metadata::new();
+        metadata.set(HASH, Value::text(file));
+        metadata.set("general.name", Value::text("m"));
         Statistics {
             file: file.into(),
             entries: entries.iter().map(entry).collect(),
             datasets: vec![file.into(), "both".into()],
             chunks: Some(3),
             chunk_size: Some(100),
-            more,
+            metadata,
             notes: vec!["a note".into()],
             ..Statistics::default()
         }
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_counts_are_added_and_the_rest_is_said_of_both() {
+    fn merging_adds_sums_and_counts() {
         let mut a = statistics("a", &[("x", &[1.0, 2.0], &[4]), ("y", &[1.0], &[2])]);
         let b = statistics("b", &[("x", &[10.0, 0.0], &[1]), ("z", &[5.0], &[9])]);
         a.merge(&b).unwrap();
@@ -146,8 +147,8 @@ mod tests {
         is(&a, "z", &[5.0], &[9]);
         assert_eq!((a.file.as_str(), a.chunks, a.chunk_size), ("a", Some(6), Some(100)));
         assert_eq!(a.datasets, ["a", "both", "b"]);
-        assert_eq!(a.more.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
-        assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, b does not say the same"]);
+        assert_eq!(a.metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
+        assert_eq!(a.notes, ["a note", "a: ggufkit.calibration.hash is left out, as it differs in b"]);
     }
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_count_is_that_of_every_matrix() {
+    fn a_shared_count_applies_to_every_matrix() {
         let one = statistics("a", &[("x", &[1.0, 2.0, 3.0, 4.0], &[5])]);
         let each = statistics("b", &[("x", &[1.0, 1.0, 9.0, 9.0], &[2, 0])]);
         for (mut a, b) in [(one.clone(), &each), (each.clone(), &one)] {
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_become_tokens_beside_tokens() {
+    fn merging_chunks_with_tokens_converts_chunks() {
         let tokens = statistics("t", &[("x", &[100.0], &[50])]);
         let mut chunks = statistics("c", &[("x", &[3.0], &[2])]);
         (chunks.unit, chunks.chunk_size) = (Unit::Chunks, None);
@@ -179,7 +180,7 @@ mod tests {
             is(&a, "x", &[400.0], &[250]);
             assert_eq!((a.unit, a.chunk_size), (Unit::Tokens, Some(100)));
             assert!(
-                a.notes.contains(&"c: a chunk is counted as 100 tokens, to go with t".into()),
+                a.notes.contains(&"c: a chunk is counted as 100 tokens, to match t".into()),
                 "{:?}",
                 a.notes
             );
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_said_with_both_files_and_nothing_is_changed() {
+    fn merge_errors_name_both_files_and_change_nothing() {
         let whole = statistics("a", &[("x", &[1.0; 6], &[1, 1]), ("w", &[f32::MAX], &[1])]);
         let fails = |entries: &[(&str, &[f32], &[u64])]| {
             let mut a = whole.clone();
@@ -209,14 +210,14 @@ mod tests {
         );
         assert_eq!(
             fails(&[("w", &[f32::MAX], &[1])]),
-            "a: value 0 of w and the one in b add up to more than f32 can hold"
+            "a: the sum of value 0 of w and the one in b is too large for f32"
         );
     }
 
     proptest! {
         /// Squares that are whole numbers add up without rounding, wherever they are cut in two.
         #[test]
-        fn halves_make_the_whole(
+        fn merging_two_halves_gives_the_whole(
             tokens in proptest::collection::vec((0..3usize, proptest::collection::vec(0..60u16, 4)), 1..40),
             cut in 0..40usize,
         ) {

@@ -1,4 +1,4 @@
-//! What was measured, and how much it makes each weight count.
+//! Measurements of the inputs of matrices, and the importance of each weight that follows.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,104 +9,104 @@ use formats::metadata::Metadata;
 
 use crate::error::{Error, Fault, Result};
 
-/// The tokens of a chunk where nothing says how many: what llama-imatrix reads at a time if it is not told otherwise.
+/// The number of tokens of a chunk where a file does not state it: the default of llama-imatrix.
 pub const CHUNK_SIZE: u64 = 512;
 
-/// Measurements of a model's matrices while it read a text.
+/// Measurements of the inputs of a model's matrices while it read a calibration set.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
-    /// The name of the file that they come from, for messages and as a record.
+    /// The name of the file that they come from, for errors and notes.
     pub file: String,
-    /// Under the names of the tensors, as GGUF has them.
+    /// The measurements by tensor, under the names of GGUF.
     pub entries: BTreeMap<String, Arc<Entry>>,
-    /// What the entries' counts count.
+    /// The unit of the entries' counts.
     pub unit: Unit,
-    /// The texts' names.
+    /// The names of the texts.
     pub datasets: Vec<String>,
-    /// Chunks of text that were read, where the file says so.
+    /// The number of chunks of text that were read, if known.
     pub chunks: Option<u64>,
-    /// Tokens of a chunk, where the file says so.
+    /// The number of tokens of a chunk, if known.
     pub chunk_size: Option<u64>,
-    /// What else is to be said of them, under keys of their own, such as [`crate::imatrix::HASH`].
-    pub more: Metadata,
-    /// What was put right, for people to read.
+    /// Other metadata, such as [`crate::imatrix::HASH`].
+    pub metadata: Metadata,
+    /// What was corrected or converted, for people to read.
     pub notes: Vec<String>,
 }
 
-/// What is counted.
+/// What the counts of [`Statistics`] count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unit {
-    /// Inputs that were squared.
+    /// Tokens: vectors of inputs.
     #[default]
     Tokens,
-    /// Stretches of text of one length, which is often not known: all that a `.dat` has.
+    /// Chunks of text of one length, which is often unknown. A `.dat` file has nothing else.
     Chunks,
 }
 
 /// Measurements of one tensor: of a matrix, or of several that are stacked (experts).
 ///
-/// Sums and counts are kept, as files have them, since means times counts would not give the same sums again.
+/// Sums and counts are kept as in files: from means, the sums could not be restored exactly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     sums: Vec<f32>,
     counts: Vec<u64>,
 }
 
-/// How much each weight of a tensor counts: as much as its column's inputs are large.
+/// The importance of each weight of a tensor: the mean square of the inputs of its column.
 #[derive(Debug, Clone)]
 pub struct Importance {
     entry: Arc<Entry>,
-    /// Weights of a row.
+    /// The number of weights in a row.
     cols: u64,
-    /// Rows of a matrix.
+    /// The number of rows in a matrix.
     rows: u64,
 }
 
-/// An [`Importance`] that is read in stretches.
+/// A reader of an [`Importance`], range by range.
 #[derive(Debug)]
 pub struct Columns<'a> {
     of: &'a Importance,
-    /// The values that were asked for last.
+    /// The values of the last range.
     values: Vec<f32>,
-    /// Where the first of them stands, and their number, if they are the same wherever in a matrix that is so.
+    /// The index and number of the values, if the range was in one matrix: then they can be used again.
     held: Option<(usize, usize)>,
 }
 
 impl Entry {
-    /// The sums of the inputs' squares, one for each column of each matrix, matrix after matrix; and how often each
-    /// matrix was measured, or one number for all.
+    /// From the sums of the squared inputs, one for each column of each matrix, matrix after matrix, and the number of
+    /// measurements of each matrix, or one number for all of them.
     ///
-    /// `None` if there are no sums, if they cannot be dealt out evenly to the counts, or if one of them is not finite
-    /// or is negative.
+    /// `None` if there are no sums, if their number is not a multiple of that of the counts, or if one of them is negative
+    /// or not finite.
     pub fn new(mut sums: Vec<f32>, counts: Vec<u64>) -> Option<Self> {
         let even = !sums.is_empty() && sums.len().checked_rem(counts.len()) == Some(0);
         let valid = even && sums.iter().all(|x| x.is_finite() && *x >= 0.0);
-        sums.iter_mut().for_each(|x| *x += 0.0); // of two zeros, the one without a sign
+        sums.iter_mut().for_each(|x| *x += 0.0); // makes -0.0 positive
         valid.then_some(Self { sums, counts })
     }
 
-    /// The sums of the inputs' squares, finite and not negative.
+    /// The sums of the squared inputs, finite and not negative.
     pub fn sums(&self) -> &[f32] {
         &self.sums
     }
 
-    /// How often each matrix was measured, or one number for all.
+    /// The number of measurements of each matrix, or one number for all of them.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// The number of sums that go with a count: a matrix's columns.
+    /// The number of sums for each count: the columns of a matrix.
     pub fn cols(&self) -> usize {
         self.sums.len() / self.counts.len()
     }
 
-    /// The sums of each count, with it.
+    /// The sums and the count of each matrix.
     pub fn matrices(&self) -> impl ExactSizeIterator<Item = (&[f32], u64)> {
         self.sums.chunks_exact(self.cols()).zip(self.counts.iter().copied())
     }
 
-    /// The mean squares of the inputs. Where nothing was measured they are 1, as llama-quantize takes them to be:
-    /// nothing is known, so all columns are alike.
+    /// The mean squares of the inputs. For matrices that were not measured they are 1, as in llama-quantize: all columns are
+    /// equally important.
     pub fn means(&self) -> Vec<f32> {
         let mut means = Vec::with_capacity(self.sums.len());
         self.append_means(0..self.sums.len(), &mut means);
@@ -126,7 +126,7 @@ impl Entry {
         }
     }
 
-    /// With everything counted `n` times.
+    /// The same with sums and counts multiplied by `n`.
     pub(crate) fn times(&self, n: u64) -> Self {
         Self {
             sums: self.sums.iter().map(|x| (x * n as f32).min(f32::MAX)).collect(),
@@ -136,30 +136,30 @@ impl Entry {
 }
 
 impl Statistics {
-    /// The importance of the weights of a tensor of this shape (outermost dimension first), if it was measured.
+    /// The importance of the weights of a tensor of this shape (outermost dimension first); `None` if it was not measured.
     ///
     /// # Errors
-    /// [`Fault::Mismatch`] if another size was measured.
+    /// [`Fault::Mismatch`] if a matrix of another size was measured.
     pub fn importance(&self, name: &str, shape: &[u64]) -> Result<Option<Importance>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let cols = shape.last().copied().unwrap_or(1);
         let rows = shape.len().checked_sub(2).map_or(1, |i| shape[i]);
-        let matrices = shape[..shape.len().saturating_sub(2)].iter().product::<u64>();
+        let matrices = shape[..shape.len().saturating_sub(2)].iter().fold(1u64, |n, &d| n.saturating_mul(d));
         let found = entry.sums.len() as u64;
-        if cols.checked_mul(matrices) != Some(found) {
+        if formats::model::elements(shape).is_none() || cols.checked_mul(matrices) != Some(found) {
             let fault = Fault::Mismatch { tensor: name.to_string(), found, cols, matrices };
             return Err(Error::new(&self.file, None, fault));
         }
         Ok(Some(Importance { entry: entry.clone(), cols, rows: rows.max(1) }))
     }
 
-    /// The same in tokens, if they are counted in chunks: of [`CHUNK_SIZE`] where theirs is not known. Means stay what
-    /// they are, but for rounding where the size is no power of two.
+    /// The same with counts in tokens. Chunks of unknown size count as [`CHUNK_SIZE`] tokens. Means stay the same, except for
+    /// rounding if the size is not a power of two.
     pub fn in_tokens(&self) -> Cow<'_, Self> {
         self.in_tokens_or(CHUNK_SIZE)
     }
 
-    /// The same in tokens; where the size of chunks is not known, it is `size`.
+    /// The same with counts in tokens. Chunks of unknown size count as `size` tokens.
     pub(crate) fn in_tokens_or(&self, size: u64) -> Cow<'_, Self> {
         if self.unit == Unit::Tokens {
             return Cow::Borrowed(self);
@@ -171,29 +171,29 @@ impl Statistics {
 }
 
 impl Importance {
-    /// To read it.
+    /// A reader of the importance.
     pub fn columns(&self) -> Columns<'_> {
         Columns { of: self, values: Vec::new(), held: None }
     }
 
-    /// Where the value of a weight stands.
+    /// The index of the value of a weight.
     fn index(&self, weight: u64) -> usize {
         (weight / (self.cols * self.rows) * self.cols + weight % self.cols) as usize
     }
 }
 
 impl Columns<'_> {
-    /// What each of the weights `range` of the tensor counts; they are counted through all rows and matrices.
+    /// The importance of each weight in `range`: indices into the flattened tensor.
     ///
     /// # Panics
-    /// If the tensor has fewer weights.
+    /// If the range ends beyond the tensor.
     pub fn of(&mut self, range: Range<u64>) -> &[f32] {
         let Importance { entry, cols, rows } = self.of;
         if range.is_empty() {
             return &[];
         }
         let (at, len) = (self.of.index(range.start), (range.end - range.start) as usize);
-        // Within a matrix, what starts in the same column is the same: mostly every piece of the work.
+        // Within a matrix, ranges that start in the same column have the same values. Mostly, that is so for every band of work.
         let matrix = cols * rows;
         let one = range.start / matrix == (range.end - 1) / matrix;
         if one && self.held == Some((at, len)) {
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn statistics(means: Vec<f32>, counts: u64) -> Statistics {
-        // Means times 3 and divided by it again are what they were, as long as they are small whole numbers.
+        // Multiplying by 3 and dividing again is exact for small integers.
         let sums = means.iter().map(|x| 3.0 * x).collect();
         let entry = Arc::new(Entry::new(sums, vec![3; counts as usize]).unwrap());
         Statistics {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_is_said_with_both_numbers() {
+    fn size_mismatches_name_both_sizes() {
         let s = statistics(vec![1.0; 12], 3);
         assert!(s.importance("b", &[4, 12]).unwrap().is_none());
         assert!(s.importance("a", &[12]).unwrap().is_some());
@@ -261,12 +261,24 @@ mod tests {
             text(&[2, 4, 12]),
             "x.gguf: a has 12 values, but in the model it has 24 (12 columns of 2 matrices)"
         );
-        // Stacked matrices may have one size with one matrix of more columns; nothing tells them apart.
+        // Three stacked matrices of four columns have as many values as one matrix of twelve; nothing distinguishes them.
         assert!(s.importance("a", &[3, 5, 4]).unwrap().is_some());
         assert!(s.importance("a", &[0, 5, 12]).is_err());
     }
+
     #[test]
-    fn an_entry_is_what_a_file_can_hold() {
+    fn shapes_that_overflow_are_refused() {
+        let s = statistics(vec![1.0; 12], 3);
+        for shape in
+            [[u64::MAX, 2, 12], [u64::MAX, u64::MAX, 12], [1, u64::MAX, 12], [1 << 40, 1 << 40, u64::MAX]]
+        {
+            let error = s.importance("a", &shape).unwrap_err();
+            assert!(matches!(error, Error::Statistics { fault: Fault::Mismatch { .. }, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn entries_are_validated() {
         let valid = |sums: &[f32], counts: &[u64]| Entry::new(sums.to_vec(), counts.to_vec()).is_some();
         assert!(valid(&[1.0, 0.0, 3.0, 4.0], &[0, 7]));
         assert!(!valid(&[], &[]) && !valid(&[], &[1]) && !valid(&[1.0], &[]) && !valid(&[1.0; 3], &[1, 1]));
@@ -277,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_become_tokens_and_means_stay() {
+    fn converting_chunks_to_tokens_keeps_means() {
         let mut s = statistics(vec![1.0, 2.0, 5.0, 0.0], 2);
         assert!(matches!(s.in_tokens(), Cow::Borrowed(_)));
         s.unit = Unit::Chunks;

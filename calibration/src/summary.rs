@@ -1,73 +1,73 @@
-//! What statistics look like: figures for each entry, and what is too little to go by.
+//! Figures about statistics, and warnings where too little was measured.
 
 use std::fmt;
 
 use crate::statistics::{Entry, Statistics};
 
-/// Fewer tokens than this are too few: the mean of so many squares of normal numbers is off by 4.5 % (√(2/n), one
-/// standard deviation), and activations have heavier tails.
+/// Fewer tokens than this are too few for a mean square: for normal numbers, its standard deviation is then 4.5 % (√(2/n)),
+/// and activations have heavier tails.
 pub const FEW_TOKENS: u64 = 1000;
 
-/// A mean square up to this is that of a column without activity, as llama-imatrix has it.
+/// Up to this mean square, llama-imatrix counts a column as inactive.
 pub const INACTIVE: f64 = 1e-5;
 
-/// Figures of an entry, by llama-imatrix's definitions: all but the first five are about the mean squares of those
-/// matrices that were measured at all.
+/// Figures of an entry, by the definitions of llama-imatrix (`--show-statistics`). All but the first five are about the mean
+/// squares of the matrices that were measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Summary {
-    /// Columns of a matrix; of all that are stacked, where they have one count.
+    /// The columns of a matrix; those of all stacked matrices together, if they share a count.
     pub columns: usize,
-    /// Matrices (experts) that are counted by themselves.
+    /// Matrices (experts) with a count of their own.
     pub matrices: usize,
-    /// Matrices that were never measured.
+    /// Matrices that were not measured.
     pub unseen: usize,
-    /// Tokens, over all matrices.
+    /// The tokens of all matrices together.
     pub count: u64,
-    /// Tokens of the matrix that was measured least, of those that were: each of its columns had so many.
+    /// The tokens of the matrix with the fewest, among those that were measured.
     pub fewest: u64,
-    /// Mean squares: the columns of all matrices that were measured. Called N.
+    /// The number of mean squares: columns of all matrices that were measured (N in llama-imatrix).
     pub values: usize,
-    /// Tokens of a column, on average over the matrices that were measured.
+    /// The tokens of a matrix, on average over those that were measured.
     pub tokens_per_column: f64,
-    /// Σ(act²).
+    /// The sum of the mean squares (Σ(Act²)).
     pub sum: f64,
-    /// The smallest.
+    /// The smallest mean square.
     pub min: f64,
-    /// The largest.
+    /// The largest mean square.
     pub max: f64,
-    /// μ.
+    /// The mean of the mean squares (μ).
     pub mean: f64,
-    /// σ, the standard deviation, of the whole and not of a sample.
+    /// The standard deviation of the mean squares (σ), of the population.
     pub deviation: f64,
-    /// The share of columns that were active: above [`INACTIVE`].
+    /// The share of active columns: those above [`INACTIVE`].
     pub active: f64,
-    /// The entropy of the values' shares of their sum, in bits.
+    /// The entropy of the mean squares as shares of their sum, in bits.
     pub entropy: f64,
-    /// The entropy in relation to its maximum, which all columns alike have; 1 for a single column.
+    /// The entropy divided by its maximum, that of equal columns; 1 for a single column.
     pub entropy_ratio: f64,
     /// The ZD score: the share of columns that are more than σ above μ.
     pub outliers: f64,
 }
 
-/// What statistics are too little to go by.
+/// A tensor of which too little was measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// Matrices whose mean squares are of few tokens.
+    /// Matrices that were measured on few tokens.
     Few {
         /// The tensor.
         tensor: String,
-        /// The least tokens that one of them has.
+        /// The fewest tokens of one of them.
         tokens: u64,
-        /// How many have too few.
+        /// How many matrices have too few.
         few: usize,
         /// How many there are.
         of: usize,
     },
-    /// Matrices that were never used by the text.
+    /// Experts that the text never used.
     Unseen {
         /// The tensor.
         tensor: String,
-        /// Which of them, from 0.
+        /// Their indices.
         matrices: Vec<usize>,
         /// How many there are.
         of: usize,
@@ -75,7 +75,7 @@ pub enum Warning {
 }
 
 impl Summary {
-    /// The figures of an entry whose counts are tokens; `None` if nothing was measured.
+    /// The figures of an entry whose counts are tokens; `None` if none of its matrices was measured.
     pub fn of(entry: &Entry) -> Option<Self> {
         let seen = || entry.matrices().filter(|(_, count)| *count > 0);
         let x: Vec<f64> =
@@ -112,10 +112,8 @@ impl Summary {
     }
 }
 
-/// The cosine of the angle between the sums of two entries: 1 if the same columns are large in both. `None` if their
-/// sizes differ or one is all zeros.
-///
-/// llama-imatrix shows it for a tensor and the one of the same name in the block before.
+/// The cosine similarity of the sums of two entries: 1 if they are proportional. `None` if their sizes differ or one is all
+/// zeros. llama-imatrix shows it for a tensor and the one of the same name in the layer before.
 pub fn cosine_similarity(a: &Entry, b: &Entry) -> Option<f64> {
     let dot = |a: &Entry, b: &Entry| -> f64 {
         a.sums().iter().zip(b.sums()).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
@@ -125,15 +123,15 @@ pub fn cosine_similarity(a: &Entry, b: &Entry) -> Option<f64> {
 }
 
 impl Statistics {
-    /// The figures of every entry in which something was measured, in the order of their names. Chunks are counted as
-    /// tokens, as [`Statistics::in_tokens`] does.
+    /// The figures of every entry in which something was measured, by name. Chunks are converted to tokens as by
+    /// [`Statistics::in_tokens`].
     pub fn summaries(&self) -> Vec<(String, Summary)> {
         let tokens = self.in_tokens();
         tokens.entries.iter().filter_map(|(name, entry)| Some((name.clone(), Summary::of(entry)?))).collect()
     }
 
-    /// What is measured on fewer tokens than `least` (mostly [`FEW_TOKENS`]) for each column, or not at all, in the
-    /// order of the names. Chunks are counted as tokens, as [`Statistics::in_tokens`] does.
+    /// Entries measured on fewer tokens than `least` (usually [`FEW_TOKENS`]), or not at all, by name. Chunks are converted to
+    /// tokens as by [`Statistics::in_tokens`].
     pub fn warnings(&self, least: u64) -> Vec<Warning> {
         let mut warnings = Vec::new();
         for (name, entry) in &self.in_tokens().entries {
@@ -192,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_a_few_numbers() {
-        // Means 1, 1, 2, 4 and 0; the middle matrix is unseen, so what stands there does not matter.
+    fn figures_of_a_small_example() {
+        // Means 1, 1, 2, 4 and 0; the middle matrix is unseen, so its sums do not matter.
         let s = Summary::of(&entry(&[2.0, 2.0, 4.0, 7.0, 7.0, 7.0, 32.0, 0.0, 0.0], &[2, 0, 8])).unwrap();
         assert_eq!((s.columns, s.matrices, s.unseen, s.values), (3, 3, 1, 6));
         assert_eq!((s.count, s.fewest, s.tokens_per_column), (10, 2, 5.0));
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_nothing_to_divide_by() {
+    fn figures_without_measurements() {
         assert!(Summary::of(&entry(&[1.0, 2.0], &[0])).is_none());
         let zeros = Summary::of(&entry(&[0.0, 0.0], &[3])).unwrap();
         assert_eq!((zeros.sum, zeros.deviation, zeros.active, zeros.entropy), (0.0, 0.0, 0.0, 0.0));
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn similar_are_those_that_point_the_same_way() {
+    fn cosine_similarity_of_simple_vectors() {
         let a = entry(&[1.0, 2.0, 0.0], &[1]);
         let near = |x: Option<f64>, y: f64| assert!((x.unwrap() - y).abs() < 1e-12, "{x:?}");
         near(cosine_similarity(&a, &entry(&[10.0, 20.0, 0.0], &[7])), 1.0);
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_said() {
+    fn few_tokens_give_warnings() {
         let entries = [
             ("a", entry(&[1.0], &[999])),
             ("b", entry(&[1.0], &[1000])),

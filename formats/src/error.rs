@@ -1,15 +1,16 @@
-//! What is wrong with a file: who (file), where (byte), what (fault).
+//! What is wrong with a model file: its name, the byte, and the fault.
 
 /// The result of every reader and writer in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A fault in a file, with its place.
+/// A fault in a file, with the byte at which it is.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 #[error("{file}: {fault}{}", .at.map(|at| format!(" (at byte {at})")).unwrap_or_default())]
 pub struct Error {
-    /// The file's name, as given by whoever opened it.
+    /// The file's name, as the caller gave it in [`Input`](crate::model::Input).
     pub file: String,
-    /// Byte offset in the file at which the faulty item starts, where there is one.
+    /// The offset in the file at which the faulty item starts, where it has one.
     pub at: Option<u64>,
     /// What is wrong.
     pub fault: Fault,
@@ -21,44 +22,46 @@ impl Error {
         Self { file: file.to_string(), at: Some(at), fault }
     }
 
-    /// A fault of a file as a whole.
+    /// A fault of the file as a whole.
     pub fn of(file: &str, fault: Fault) -> Self {
         Self { file: file.to_string(), at: None, fault }
     }
 }
 
-/// Everything that can be wrong with a model file, or with a model that is to be written as one.
+/// Everything that can be wrong with a model file, or with a model that is to be written as one. A caller that reads a
+/// file piece by piece acts on [`Fault::More`]; the others are for people to read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
-    /// Not one of the formats that this crate knows.
+    /// None of the formats that this crate reads.
     #[error("not a model file: {0}")]
     NotAModel(String),
-    /// A version that this crate does not know.
+    /// A version of a format that this crate does not read.
     #[error("{format} version {found} is not supported (known: {known})")]
     Version {
         /// The container.
         format: &'static str,
         /// The version in the file.
         found: u32,
-        /// The versions that can be read.
+        /// The versions that are read.
         known: &'static str,
     },
-    /// Something reaches beyond the end of the file.
-    #[error("{what} ends at byte {end} but the file has {len} (truncated download?)")]
+    /// An item ends beyond the end of the file.
+    #[error("{what} ends at byte {end}, but the file has {len} bytes (truncated download?)")]
     Ends {
         /// The item.
         what: String,
-        /// The byte after the item's last one.
+        /// The offset of the first byte after the item.
         end: u64,
         /// The file's length.
         len: u64,
     },
-    /// The item lies in the file, but beyond the prefix that the reader was given: call again with
-    /// at least this many bytes. Never seen by callers who give the whole file.
+    /// The item is in the file, but beyond the bytes that the reader was given: call again with at least so many. Callers
+    /// that give the whole file never see this.
     #[error("the first {0} bytes of the file are needed")]
     More(u64),
-    /// A declared length or count that cannot be true.
-    #[error("{what} is {found}, at most {most} can be right here")]
+    /// A declared length or count that cannot be right.
+    #[error("{what} is {found}, expected at most {most}")]
     TooMany {
         /// What is counted.
         what: String,
@@ -67,7 +70,7 @@ pub enum Fault {
         /// The largest number that could be right.
         most: u64,
     },
-    /// Text that is not UTF-8 where the format asks for it, or empty where it must not be.
+    /// Text that is not UTF-8 where the format requires it, or empty where it must not be.
     #[error("{what} is {problem}")]
     Text {
         /// The item.
@@ -75,18 +78,18 @@ pub enum Fault {
         /// "empty", "not UTF-8", ...
         problem: String,
     },
-    /// A metadata value type that the format does not have.
-    #[error("metadata key {key} has value type {found}, known are 0 to 12")]
+    /// A metadata value type that GGUF does not have.
+    #[error("metadata key {key} has value type {found}, expected 0 to 12")]
     ValueType {
         /// The key.
         key: String,
         /// The number in the file.
         found: u32,
     },
-    /// An array of arrays: in the GGUF specification, in no file or reader.
+    /// An array of arrays: in the GGUF specification, but in no known file and supported by no reader.
     #[error("metadata key {0} is an array of arrays, which no GGUF reader supports")]
     NestedArray(String),
-    /// Two of a kind that must be unique.
+    /// Two items of the same name where names must be unique.
     #[error("{what} {name:?} appears twice")]
     Duplicate {
         /// "metadata key" or "tensor".
@@ -94,54 +97,54 @@ pub enum Fault {
         /// Its name.
         name: String,
     },
-    /// A tensor's type number stands for nothing (any more).
+    /// A tensor type that is unknown or was removed.
     #[error("tensor {tensor} has type {id}: {why}")]
     TensorType {
         /// The tensor.
         tensor: String,
         /// The type number, or name, in the file.
         id: String,
-        /// What it was, or that it is unknown.
+        /// What the type was, or that it is unknown.
         why: String,
     },
-    /// A shape that the format cannot hold or that overflows.
+    /// A shape that the format cannot hold, or whose size overflows.
     #[error("tensor {tensor} has shape {shape:?}: {why}")]
     Shape {
         /// The tensor.
         tensor: String,
         /// Outermost dimension first.
         shape: Vec<u64>,
-        /// The rule that it breaks.
+        /// What is wrong with it.
         why: String,
     },
-    /// Tensor data that is not where the format wants it.
+    /// Tensor data that does not follow the data of the tensor before.
     #[error("tensor {tensor} has offset {found}, expected {expected}")]
     Offset {
         /// The tensor.
         tensor: String,
         /// The offset in the file.
         found: u64,
-        /// The only offset that is right.
+        /// The offset that the format requires.
         expected: u64,
     },
-    /// `general.alignment` that is no power of two.
-    #[error("alignment {0} is not a power of two")]
+    /// A `general.alignment` that is not a power of two.
+    #[error("general.alignment must be a power of two (found {0})")]
     Alignment(u64),
-    /// A metadata value that has the wrong type or that makes no sense.
+    /// A metadata value of the wrong type, or out of range.
     #[error("metadata key {key}: {why}")]
     Metadata {
         /// The key.
         key: String,
-        /// What was found and expected.
+        /// What was expected and what was found.
         why: String,
     },
-    /// The JSON header of a safetensors file or its index.
-    #[error("bad header: {0}")]
+    /// A header that is malformed: the JSON of a safetensors file or of its index, the numbers of a llama2.c checkpoint.
+    #[error("malformed header: {0}")]
     Header(String),
-    /// The files of a split model do not belong together.
+    /// The files of a split model that do not belong together.
     #[error("{0}")]
     Split(String),
-    /// The target format cannot hold this model.
+    /// A model that the target format cannot hold, or a file that its programs cannot use.
     #[error("{0}")]
     Unsupported(String),
 }

@@ -1,6 +1,6 @@
-//! Settings: ordered keys with typed values, kept exactly as the file has them.
+//! Metadata: ordered keys with typed values, kept exactly as they are in the file.
 
-/// The type of a metadata value; the numbers are GGUF's.
+/// The type of a metadata value. The numbers are those of GGUF (`enum gguf_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs)]
@@ -20,7 +20,7 @@ pub enum Kind {
     F64 = 12,
 }
 
-/// Every kind with its name and the bytes of one value (0 where values differ in length).
+/// Every kind with its name and the bytes of one value; 0 for strings and arrays, whose values differ in length.
 pub const KINDS: [(Kind, &str, usize); 13] = [
     (Kind::U8, "u8", 1),
     (Kind::I8, "i8", 1),
@@ -43,7 +43,7 @@ impl Kind {
         KINDS.get(id as usize).map(|k| k.0)
     }
 
-    /// The kind with this name, as `name` gives it.
+    /// The kind with this name, as [`Kind::name`] gives it.
     pub fn from_name(name: &str) -> Option<Self> {
         KINDS.iter().find(|k| k.1 == name).map(|k| k.0)
     }
@@ -80,7 +80,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Its kind.
+    /// The value's kind.
     pub fn kind(&self) -> Kind {
         match self {
             Self::U8(_) => Kind::U8,
@@ -99,7 +99,7 @@ impl Value {
         }
     }
 
-    /// A string value.
+    /// A string value, from text.
     pub fn text(text: &str) -> Self {
         Self::String(text.as_bytes().to_vec())
     }
@@ -145,12 +145,12 @@ impl Value {
         }
     }
 
-    /// The value as a non-negative integer, whatever integer kind it has.
+    /// The value as a `u64`, if it is an integer of any kind and not negative.
     pub fn as_u64(&self) -> Option<u64> {
         self.as_i128().and_then(|v| u64::try_from(v).ok())
     }
 
-    /// The value as an integer, whatever integer kind it has.
+    /// The value as an `i128`, if it is an integer of any kind.
     pub fn as_i128(&self) -> Option<i128> {
         Some(match *self {
             Self::U8(v) => v.into(),
@@ -191,8 +191,8 @@ impl Value {
     }
 }
 
-/// Values of one kind, encoded as in a little-endian GGUF v3 file, so that vocabularies of a quarter million
-/// tokens cost one allocation and round trips change nothing.
+/// Values of one kind, kept encoded as in a little-endian GGUF v3 file: a vocabulary of a quarter million tokens is one
+/// allocation, and reading and writing change nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
     kind: Kind,
@@ -228,7 +228,7 @@ impl Array {
         array
     }
 
-    /// An array from its encoded bytes, which the caller has checked to hold `count` values of `kind`.
+    /// An array from its encoded bytes, of which the caller knows that they are `count` values of `kind`.
     pub(crate) fn from_encoded(kind: Kind, count: usize, bytes: Vec<u8>) -> Self {
         Self { kind, count, bytes }
     }
@@ -284,7 +284,7 @@ impl Array {
     }
 }
 
-/// Keys and values in the order of the file; keys are unique.
+/// Keys and values in the order of the file. Keys are unique.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata(Vec<(String, Value)>);
 
@@ -319,7 +319,7 @@ impl Metadata {
         self.get(key)?.as_str()
     }
 
-    /// Sets a key in place, or appends it.
+    /// Sets the value of a key, which keeps its position, or appends the key.
     pub fn set(&mut self, key: &str, value: Value) {
         match self.0.iter_mut().find(|(k, _)| k == key) {
             Some((_, v)) => *v = value,
@@ -327,13 +327,14 @@ impl Metadata {
         }
     }
 
-    /// Removes a key and gives its value.
+    /// Removes a key and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let at = self.0.iter().position(|(k, _)| k == key)?;
         Some(self.0.remove(at).1)
     }
 
-    /// Renames a key in place. False, and nothing done, if it is not there or the new name is taken.
+    /// Renames a key, which keeps its position. Returns false and does nothing if there is no such key or the new name is
+    /// taken.
     pub fn rename(&mut self, key: &str, to: &str) -> bool {
         if self.get(to).is_some() {
             return false;
@@ -341,7 +342,7 @@ impl Metadata {
         self.0.iter_mut().find(|(k, _)| k == key).map(|(k, _)| *k = to.to_string()).is_some()
     }
 
-    /// Appends without looking for the key: for readers, which look for duplicates themselves.
+    /// Appends without checking for duplicates: for readers, which do that themselves.
     pub(crate) fn push(&mut self, key: String, value: Value) {
         self.0.push((key, value));
     }
@@ -352,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_stand_at_their_number() {
+    fn kinds_are_in_the_order_of_their_numbers() {
         for (i, (kind, name, _)) in KINDS.iter().enumerate() {
             assert_eq!(*kind as usize, i);
             assert_eq!(Kind::from_name(name), Some(*kind));
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_give_back_what_they_were_made_of() {
+    fn arrays_return_their_values() {
         let strings = Array::of_strings(["a", "", "▁Lily"]);
         assert_eq!(strings.strings().collect::<Vec<_>>(), [&b"a"[..], b"", "▁Lily".as_bytes()]);
         let numbers = [Value::I16(-3), Value::I16(300)];

@@ -1,11 +1,11 @@
-//! What every container says: settings, tensors, and where the tensors' bytes lie.
+//! What every container holds: settings, tensors, and where the tensors' bytes are.
 
 use std::ops::Range;
 
 use crate::block::{DType, i2_s};
 use crate::metadata::Metadata;
 
-/// The order in which the bytes of a number stand.
+/// The order of the bytes of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByteOrder {
     /// Least significant byte first: x86, ARM, nearly every published file.
@@ -15,7 +15,7 @@ pub enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// The `N` bytes of a number in this order, as the same number's little-endian bytes; and back.
+    /// Converts the `N` bytes of a number from this order to little-endian, or back.
     pub fn le<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
         if self == Self::Big {
             bytes.reverse();
@@ -32,31 +32,31 @@ impl ByteOrder {
     }
 }
 
-/// What a reader is given: a file's name for messages, its first bytes (all of them when it is mapped),
-/// and its whole length.
+/// What a reader is given: a file's name for messages, its first bytes (all of them when it is memory-mapped), and its
+/// length.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// The name that errors carry.
     pub name: &'a str,
     /// The first bytes of the file.
     pub bytes: &'a [u8],
-    /// The length of the whole file, at least `bytes.len()`.
+    /// The length of the whole file in bytes, at least `bytes.len()`.
     pub len: u64,
 }
 
 impl<'a> Input<'a> {
-    /// A file that is wholly in memory.
+    /// A file of which all bytes are in memory.
     pub fn whole(name: &'a str, bytes: &'a [u8]) -> Self {
         Self { name, bytes, len: bytes.len() as u64 }
     }
 }
 
-/// A stretch of a file; the default is for tensors that are not placed yet.
+/// A range of bytes in a file. The default is for tensors that are not laid out yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Location {
     /// Index of the file among those that make up the model.
     pub file: usize,
-    /// First byte.
+    /// The offset of the first byte in the file.
     pub offset: u64,
     /// Number of bytes.
     pub len: u64,
@@ -67,19 +67,19 @@ pub struct Location {
 pub enum Encoding {
     /// Rows of whole blocks.
     Blocks(DType),
-    /// llama2.c version 2: one i8 for each element of the whole tensor, then one f32 scale for each run of
-    /// `size` elements of the flattened tensor (a run may cross rows).
+    /// llama2.c version 2 (`QuantizedTensor` of `runq.c`): one i8 for each element of the whole tensor, then one f32 scale
+    /// for each group of `size` elements of the flattened tensor. A group may cross rows.
     Int8Groups {
-        /// Elements under one scale; divides the number of elements.
+        /// Elements that share a scale; divides the number of elements.
         size: u32,
     },
-    /// bitnet.cpp's ternary weights: two bits each in rows of whole blocks, then one f32 scale for the whole tensor and
-    /// 28 bytes of zeros; see [`i2_s`].
+    /// bitnet.cpp's ternary weights (I2_S): two bits each in rows of whole blocks, then one f32 scale for the whole tensor
+    /// and 28 bytes of zeros; see [`i2_s`].
     I2S,
 }
 
 impl Encoding {
-    /// The bytes that `elements` numbers take, or `None` where they overflow or do not fill whole blocks.
+    /// The bytes that `elements` numbers take; `None` if that overflows or they are not whole blocks.
     pub fn bytes(self, elements: u64) -> Option<u64> {
         match self {
             Self::Blocks(t) => t.bytes_for(elements),
@@ -92,7 +92,7 @@ impl Encoding {
         }
     }
 
-    /// The fewest elements that can be stored by themselves: a block, a group.
+    /// The fewest elements that can be stored by themselves: those of a block or of a group.
     pub fn unit(self) -> u64 {
         match self {
             Self::Blocks(t) => t.info().weights as u64,
@@ -101,7 +101,7 @@ impl Encoding {
         }
     }
 
-    /// The name that people and plans use: "q4_0", "int8/64", "i2_s".
+    /// The name that people use: "q4_0", "int8/64", "i2_s".
     pub fn name(self) -> String {
         match self {
             Self::Blocks(t) => t.name().to_string(),
@@ -110,7 +110,7 @@ impl Encoding {
         }
     }
 
-    /// Whether numbers are kept as they are, up to the precision of a float or integer type.
+    /// Whether every number is stored by itself, as a float or an integer: not quantized.
     pub fn is_plain(self) -> bool {
         matches!(self, Self::Blocks(t) if t.info().weights == 1)
     }
@@ -119,7 +119,7 @@ impl Encoding {
 /// A named array in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Its name; llama2.c files, which have none, get GGUF's.
+    /// Its name. Tensors of llama2.c files, which have no names, get those of GGUF.
     pub name: String,
     /// Outermost dimension first, as in PyTorch: `[rows, cols]` with `cols` contiguous.
     pub shape: Vec<u64>,
@@ -130,7 +130,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The number of elements. Readers have checked that it does not overflow.
+    /// The number of elements.
+    ///
+    /// # Panics
+    /// If the product of the dimensions overflows, which readers and writers have refused: see [`elements`].
     pub fn elements(&self) -> u64 {
         elements(&self.shape).expect("readers check the shape")
     }
@@ -140,8 +143,11 @@ impl Tensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// The byte ranges of the tensor's data (from its start), with the type of the numbers in each. Packed codes are
-    /// plain bytes.
+    /// The parts of the tensor's data: byte ranges from its start, with the type of the numbers in each. Packed codes are
+    /// [`DType::U8`].
+    ///
+    /// # Panics
+    /// As [`Tensor::elements`].
     pub fn parts(&self) -> Vec<(Range<u64>, DType)> {
         match self.encoding {
             Encoding::Blocks(dtype) => vec![(0..self.location.len, dtype)],
@@ -158,13 +164,16 @@ impl Tensor {
     }
 
     /// The number of rows: the product of all dimensions but the last.
+    ///
+    /// # Panics
+    /// In builds with overflow checks, if the product overflows, which readers and writers have refused: see [`elements`].
     pub fn rows(&self) -> u64 {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 }
 
-/// The product of a shape's dimensions, if it stays below 2^63; every partial product is checked too, so
-/// that `rows()` cannot overflow where `elements()` is zero.
+/// The product of a shape's dimensions, if it is below 2^63. The product of those that are not zero has to be as well, so
+/// that [`Tensor::rows`] cannot overflow where the number of elements is zero.
 pub fn elements(shape: &[u64]) -> Option<u64> {
     let whole = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d).filter(|&n| n < 1 << 63))?;
     shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d.max(1)).filter(|&n| n < 1 << 63))?;
@@ -176,7 +185,7 @@ pub fn elements(shape: &[u64]) -> Option<u64> {
 pub enum Format {
     /// llama.cpp's container.
     Gguf {
-        /// 1, 2 or 3; 0 where nobody has looked yet.
+        /// 1, 2 or 3; 0 from [`sniff`](crate::container::sniff), which does not read it.
         version: u32,
     },
     /// Hugging Face's container.
@@ -208,12 +217,12 @@ pub struct Model {
     pub format: Format,
     /// The byte order of the files.
     pub order: ByteOrder,
-    /// What tensor data is aligned to in the file (1 where the format knows no alignment).
+    /// The alignment of tensor data in the file, in bytes; 1 where the format has none.
     pub alignment: u64,
-    /// Settings, under GGUF's names.
+    /// Settings, under the keys of GGUF.
     pub metadata: Metadata,
-    /// In the order of the files.
+    /// Tensors in the order of the files.
     pub tensors: Vec<Tensor>,
-    /// What the reader put right, for people to read.
+    /// What the reader corrected, for people to read.
     pub notes: Vec<String>,
 }

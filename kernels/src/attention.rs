@@ -8,7 +8,7 @@
 use formats::block::{f16_to_f32, f32_to_f16};
 
 use super::float::soft_max;
-use super::lanes::{Lanes, per_lanes};
+use super::lanes::{Lanes, Unit, per_lanes};
 use super::{Aligned, Isa};
 
 /// Tokens whose keys stand side by side.
@@ -22,9 +22,9 @@ const AT_ONCE: usize = 1 << 14;
 /// Dimensions under one scale.
 const GROUP: usize = 32;
 
-/// How keys and values are kept.
+/// How the keys and values of a KV cache are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum KvType {
     /// As f32.
     F32,
     /// As halves.
@@ -33,7 +33,7 @@ pub enum Kind {
     Q8_0,
 }
 
-impl Kind {
+impl KvType {
     /// The kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::F32, Self::F16, Self::Q8_0].into_iter().find(|k| k.name() == name)
@@ -57,11 +57,11 @@ enum Store {
 }
 
 impl Store {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: KvType) -> Self {
         match kind {
-            Kind::F32 => Self::F32(Aligned::default()),
-            Kind::F16 => Self::F16(Aligned::default()),
-            Kind::Q8_0 => Self::Q8_0 { codes: Aligned::default(), scales: Aligned::default() },
+            KvType::F32 => Self::F32(Aligned::default()),
+            KvType::F16 => Self::F16(Aligned::default()),
+            KvType::Q8_0 => Self::Q8_0 { codes: Aligned::default(), scales: Aligned::default() },
         }
     }
 
@@ -77,8 +77,21 @@ impl Store {
     }
 }
 
-/// Keys and values of one head over the tokens of one sequence.
-pub struct Head {
+/// The KV cache of one head: the keys and values of the tokens of one sequence.
+///
+/// ```
+/// use kernels::attention::{KvHead, KvType};
+/// use kernels::{Aligned, Isa};
+///
+/// let mut head = KvHead::new(KvType::F32, 2, 16);
+/// head.put(0, &[1.0, 0.0], &[3.0, 4.0]);
+/// head.put(1, &[0.0, 1.0], &[5.0, 6.0]);
+/// // A query that is near the second key sees both tokens.
+/// let mut out = [0.0; 2];
+/// head.attend(Isa::current(), &[0.0, 50.0], |_| 2, 1.0, &mut Aligned::default(), &mut out);
+/// assert_eq!(out, [5.0, 6.0]);
+/// ```
+pub struct KvHead {
     dim: usize,
     /// Tokens that there will be at most.
     most: usize,
@@ -90,26 +103,36 @@ pub struct Head {
     values: Store,
 }
 
-impl Head {
-    /// No tokens yet, of `dim` dimensions, for `most` tokens.
+impl KvHead {
+    /// A cache without tokens, for keys and values of `dim` dimensions and at most `most` tokens.
     ///
     /// # Panics
-    /// If 32 does not divide the dimensions of a [`Kind::Q8_0`].
-    pub fn new(kind: Kind, dim: usize, most: usize) -> Self {
-        assert!(kind != Kind::Q8_0 || dim.is_multiple_of(GROUP));
+    /// If there are no dimensions, or 32 does not divide those of a [`KvType::Q8_0`].
+    pub fn new(kind: KvType, dim: usize, most: usize) -> Self {
+        assert!(
+            dim > 0 && (kind != KvType::Q8_0 || dim.is_multiple_of(GROUP)),
+            "{dim} dimensions of {}",
+            kind.name()
+        );
         Self { dim, most, capacity: 0, keys: Store::new(kind), values: Store::new(kind) }
     }
 
-    /// Keeps the key and value of the token at `position`.
+    /// Keeps the key and value of the token at `position`, in place of what was there.
+    ///
+    /// # Panics
+    /// If they are not of as many dimensions as the head.
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let (dim, block, lane) = (self.dim, position / KEYS, position % KEYS);
+        assert!(key.len() == dim && value.len() == dim, "a key and a value have {dim} numbers each");
         if position >= self.capacity {
             // What there will be at most is taken at once, unless that is very much: steps would leave gaps in memory.
             let step = if self.most <= AT_ONCE { self.most } else { self.capacity + self.capacity / 2 };
             let more = step.next_multiple_of(8 * KEYS);
-            self.capacity = more.min(self.most).max(position + 1).next_multiple_of(KEYS);
-            self.keys.grow(self.capacity * dim);
-            self.values.grow(self.capacity * dim);
+            let capacity = more.min(self.most).max(position + 1).checked_next_multiple_of(KEYS);
+            let numbers = capacity.and_then(|tokens| tokens.checked_mul(dim)).expect("keys fit into memory");
+            self.keys.grow(numbers);
+            self.values.grow(numbers);
+            self.capacity = numbers / dim;
         }
         match &mut self.keys {
             Store::F32(k) => {
@@ -144,8 +167,12 @@ impl Head {
         }
     }
 
-    /// Attends with each of some queries: the `i`th sees the first `seen(i)` tokens, no fewer than the one before.
-    /// `queries` and `out` are `[queries, dim]`; `scores` is scratch.
+    /// Attends with each of some queries: the `i`th sees the first `seen(i)` tokens, one at least and no fewer than the one
+    /// before. `queries` and `out` are `[queries, dim]`; products of queries and keys are multiplied by `scale`; `scores` is
+    /// memory to work in, whatever is there.
+    ///
+    /// # Panics
+    /// If sizes do not agree, or a query is to see more tokens than there is room for, none, or fewer than the one before.
     pub fn attend(
         &self,
         isa: Isa,
@@ -156,10 +183,18 @@ impl Head {
         out: &mut [f32],
     ) {
         let dim = self.dim;
+        assert!(
+            queries.len() == out.len() && queries.len().is_multiple_of(dim),
+            "queries and results have {dim} numbers"
+        );
         let part = CROWD * dim;
         for (c, (queries, out)) in queries.chunks(part).zip(out.chunks_mut(part)).enumerate() {
             let count = queries.len() / dim;
             let seen: Vec<usize> = (0..count).map(|i| seen(c * CROWD + i)).collect();
+            assert!(
+                seen[0] > 0 && seen.is_sorted() && seen[count - 1] <= self.capacity,
+                "tokens that are not there"
+            );
             let width = seen[count - 1].next_multiple_of(KEYS);
             // Whole teams; those that are missing score zero with everything.
             let teams = count.div_ceil(TEAM);
@@ -201,7 +236,8 @@ per_lanes! {
 
 /// Scores of all queries with all keys that they see. The keys of a block become floats once for all queries.
 #[inline(always)]
-fn scores_body<L: Lanes>(
+fn scores_body<U: Unit>(
+    unit: U,
     keys: &Store,
     dim: usize,
     queries: &[[f32; TEAM]],
@@ -219,13 +255,13 @@ fn scores_body<L: Lanes>(
             Store::F32(k) => block_keys.copy_from_slice(&k.as_chunks::<KEYS>().0[block * dim..][..dim]),
             Store::F16(k) => {
                 for (out, k) in block_keys.iter_mut().zip(&k.as_chunks::<KEYS>().0[block * dim..]) {
-                    L::halves(k).store(out);
+                    unit.halves(k).store(out);
                 }
             }
             Store::Q8_0 { codes, scales: stored } => {
                 group = GROUP;
                 for (out, k) in block_keys.iter_mut().zip(&codes.as_chunks::<KEYS>().0[block * dim..]) {
-                    L::codes(k).store(out);
+                    unit.codes(k).store(out);
                 }
                 let groups = dim / GROUP;
                 scales.copy_from_slice(&stored.as_chunks::<KEYS>().0[block * groups..][..groups]);
@@ -236,16 +272,16 @@ fn scores_body<L: Lanes>(
             if block * KEYS >= last {
                 continue;
             }
-            let mut sum = [L::splat(0.0); TEAM];
+            let mut sum = [unit.splat(0.0); TEAM];
             for ((queries, keys), scale) in queries.chunks(group).zip(block_keys.chunks(group)).zip(&scales) {
-                let mut part = [L::splat(0.0); TEAM];
+                let mut part = [unit.splat(0.0); TEAM];
                 for (q, k) in queries.iter().zip(keys) {
-                    let k = L::load(k);
+                    let k = unit.load(k);
                     for i in 0..TEAM {
-                        part[i] = k.fma(L::splat(q[i]), part[i]);
+                        part[i] = k.fma(unit.splat(q[i]), part[i]);
                     }
                 }
-                let scale = L::load(scale);
+                let scale = unit.load(scale);
                 for i in 0..TEAM {
                     sum[i] = part[i].fma(scale, sum[i]);
                 }
@@ -265,7 +301,8 @@ per_lanes! {
 
 /// Sums of values, sixteen dimensions at a time, which become floats once for all queries.
 #[inline(always)]
-fn sums_body<L: Lanes>(
+fn sums_body<U: Unit>(
+    unit: U,
     values: &Store,
     dim: usize,
     seen: &[usize],
@@ -282,7 +319,7 @@ fn sums_body<L: Lanes>(
             match values {
                 Store::F32(v) if dim.is_multiple_of(KEYS) => *out = v.as_chunks::<KEYS>().0[at / KEYS],
                 Store::F16(v) if dim.is_multiple_of(KEYS) => {
-                    L::halves(&v.as_chunks::<KEYS>().0[at / KEYS]).store(out);
+                    unit.halves(&v.as_chunks::<KEYS>().0[at / KEYS]).store(out);
                 }
                 Store::F32(v) => out[..lanes].copy_from_slice(&v[at..at + lanes]),
                 Store::F16(v) => {
@@ -291,8 +328,8 @@ fn sums_body<L: Lanes>(
                     }
                 }
                 Store::Q8_0 { codes, scales } => {
-                    let codes = L::codes(&codes.as_chunks::<KEYS>().0[at / KEYS]);
-                    codes.mul(L::splat(scales[at / GROUP])).store(out);
+                    let codes = unit.codes(&codes.as_chunks::<KEYS>().0[at / KEYS]);
+                    codes.mul(unit.splat(scales[at / GROUP])).store(out);
                 }
             }
         }
@@ -303,11 +340,11 @@ fn sums_body<L: Lanes>(
             for (i, row) in rows.iter_mut().enumerate() {
                 *row = &weights[i * width..][..last];
             }
-            let mut sum = [L::splat(0.0); TEAM];
+            let mut sum = [unit.splat(0.0); TEAM];
             for (t, v) in block_values[..last].iter().enumerate() {
-                let v = L::load(v);
+                let v = unit.load(v);
                 for i in 0..TEAM {
-                    sum[i] = v.fma(L::splat(rows[i][t]), sum[i]);
+                    sum[i] = v.fma(unit.splat(rows[i][t]), sum[i]);
                 }
             }
             for (i, sum) in sum.iter().enumerate().take(seen.len() - first) {
@@ -353,11 +390,11 @@ mod tests {
                         .collect::<Vec<f64>>()
                 })
                 .collect();
-            for (kind, near) in [(Kind::F32, 1e-5), (Kind::F16, 1e-2), (Kind::Q8_0, 5e-2)] {
-                if kind == Kind::Q8_0 && dim % GROUP != 0 {
+            for (kind, near) in [(KvType::F32, 1e-5), (KvType::F16, 1e-2), (KvType::Q8_0, 5e-2)] {
+                if kind == KvType::Q8_0 && dim % GROUP != 0 {
                     continue;
                 }
-                let mut head = Head::new(kind, dim, usize::MAX);
+                let mut head = KvHead::new(kind, dim, usize::MAX);
                 for t in 0..tokens {
                     head.put(t, &keys[t * dim..][..dim], &values[t * dim..][..dim]);
                 }
@@ -366,11 +403,11 @@ mod tests {
                     head.attend(isa, &queries, seen, 0.3, &mut Aligned::default(), &mut out);
                     out
                 };
-                let found = run(Isa::Portable);
+                let found = run(Isa::PORTABLE);
                 for (found, truth) in found.iter().zip(&truth) {
                     assert!((f64::from(*found) - truth).abs() < near, "{kind:?} {dim}: {found} {truth}");
                 }
-                for isa in Isa::available() {
+                for isa in Isa::all() {
                     assert_eq!(found, run(isa), "{kind:?} {dim} {}", isa.name());
                 }
             }

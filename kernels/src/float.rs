@@ -18,7 +18,8 @@ fn tree(mut lanes: [f32; LANES]) -> f32 {
 }
 
 per_isa! {
-    /// x / sqrt(mean(x²) + epsilon) · weight (arXiv 1910.07467), for one vector.
+    /// Root mean square norm: x / sqrt(mean(x²) + epsilon) · weight (arXiv 1910.07467), for one vector. The shortest of the
+    /// three slices says how many results there are.
     pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = rms_norm_body
 }
 
@@ -148,6 +149,9 @@ fn soft_max_body(x: &mut [f32], scale: f32) {
 per_isa! {
     /// Turns pairs of a head's dimensions by their angles (arXiv 2104.09864): neighbours, or one of the first half
     /// with one of the second. `turns` has the cosines of all pairs, then their sines.
+    ///
+    /// # Panics
+    /// If `turns` is shorter than `head`, but for an odd last dimension.
     pub fn rotate(head: &mut [f32], turns: &[f32], halves: bool) = rotate_body
 }
 
@@ -230,8 +234,8 @@ mod tests {
                 }
                 all
             };
-            let truth = run(Isa::Portable);
-            for isa in Isa::available() {
+            let truth = run(Isa::PORTABLE);
+            for isa in Isa::all() {
                 assert_eq!(truth, run(isa), "{n} {}", isa.name());
             }
             let sum: f32 = truth[4].iter().sum();

@@ -2,13 +2,13 @@
 //!
 //! Both sides are packed into strips (the scheme of Goto and van de Geijn, "Anatomy of high-performance matrix
 //! multiplication", 2008): eight rows of A side by side, sixteen columns of B, so that a strip of each gives a tile of
-//! C that stays in registers. An element of C is summed over k in order, [`DEPTH`] products at a time, so its bits
+//! C that stays in registers. An element of C is summed over k in order, 384 products at a time, so its bits
 //! depend on nothing but its row, its column, and the order of calls.
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-use super::lanes::{Lanes, per_lanes};
+use super::lanes::{Lanes, Unit, per_lanes};
 use super::{Aligned, Isa};
 
 /// A matrix in memory: element (i, j) is `data[i · rows + j · cols]`.
@@ -86,7 +86,7 @@ const SMALL: usize = 1 << 18;
 /// threads of the pool that it is called in; the result does not depend on their number.
 ///
 /// # Panics
-/// If C has no room.
+/// If A, B or C is smaller than is said, or rows of C overlap (`stride` is less than n).
 #[allow(clippy::too_many_arguments)]
 pub fn gemm(
     isa: Isa,
@@ -101,10 +101,13 @@ pub fn gemm(
     add(isa, part, size, alpha, a, b, c, stride, false);
 }
 
-/// A·B, of sizes as in [`gemm`].
+/// A·B, of sizes as in [`gemm`]: `[m, n]`.
+///
+/// # Panics
+/// If A or B is smaller than is said, or so many numbers do not fit into memory.
 pub fn product(isa: Isa, size: (usize, usize, usize), a: View, b: View) -> Vec<f32> {
     let (m, n, _) = size;
-    let mut out = vec![0f32; m * n];
+    let mut out = vec![0f32; m.checked_mul(n).expect("a product fits into memory")];
     // Pages that are written before they are read cost the system least.
     add(isa, Part::Whole, size, 1.0, a, b, &mut out, n, true);
     out
@@ -126,10 +129,12 @@ fn add(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    assert!(stride >= n && c.len() >= (m - 1) * stride + n);
+    let end = (m - 1).checked_mul(stride).and_then(|last| last.checked_add(n));
+    let room = end.is_some_and(|end| stride >= n && end <= c.len());
+    assert!(room, "{} numbers have no room for {m} rows of {n}, {stride} apart", c.len());
     let strips = n.div_ceil(WIDE);
     let b = b.transposed();
-    let small = m * n * k < SMALL;
+    let small = m.saturating_mul(n).saturating_mul(k) < SMALL;
     let mut packed = Aligned::default();
     for first in (0..k).step_by(DEPTH) {
         let depth = first..k.min(first + DEPTH);
@@ -177,7 +182,8 @@ per_lanes! {
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn tiles_body<L: Lanes>(
+fn tiles_body<U: Unit>(
+    unit: U,
     tall: &[f32],
     wide: &[f32],
     depth: usize,
@@ -193,11 +199,11 @@ fn tiles_body<L: Lanes>(
         for (i, tall) in tall.chunks_exact(TALL * depth).enumerate() {
             let tall = tall.as_chunks::<TALL>().0;
             let mut out = [[0.0; WIDE]; TALL];
-            if L::MANY {
-                tile::<L, 8>(tall, wide, 0, &mut out);
+            if U::MANY {
+                tile::<U, 8>(unit, tall, wide, 0, &mut out);
             } else {
-                tile::<L, 4>(tall, wide, 0, &mut out);
-                tile::<L, 4>(tall, wide, 4, &mut out);
+                tile::<U, 4>(unit, tall, wide, 0, &mut out);
+                tile::<U, 4>(unit, tall, wide, 4, &mut out);
             }
             let (row, col) = (i * TALL, s * WIDE);
             let width = WIDE.min(n - col);
@@ -215,17 +221,18 @@ fn tiles_body<L: Lanes>(
 
 /// `N` rows of a tile, from `first` on.
 #[inline(always)]
-fn tile<L: Lanes, const N: usize>(
+fn tile<U: Unit, const N: usize>(
+    unit: U,
     tall: &[[f32; TALL]],
     wide: &[[f32; WIDE]],
     first: usize,
     out: &mut [[f32; WIDE]; TALL],
 ) {
-    let mut sums = [L::splat(0.0); N];
+    let mut sums = [unit.splat(0.0); N];
     for (a, b) in tall.iter().zip(wide) {
-        let b = L::load(b);
+        let b = unit.load(b);
         for r in 0..N {
-            sums[r] = b.fma(L::splat(a[first + r]), sums[r]);
+            sums[r] = b.fma(unit.splat(a[first + r]), sums[r]);
         }
     }
     for r in 0..N {
@@ -259,7 +266,7 @@ mod tests {
             let start = numbers(&mut random, m * (n + 3));
             let part = if upper { Part::Upper } else { Part::Whole };
             let mut first: Option<Vec<f32>> = None;
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 for threads in [1, 3] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     let mut c = start.clone();

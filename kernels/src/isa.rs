@@ -1,31 +1,77 @@
 //! Which instructions the processor has.
 
+use std::fmt;
 use std::sync::OnceLock;
 
-/// A set of instructions that kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isa {
+/// A set of instructions that kernels are compiled for, and the proof that this processor has it.
+///
+/// There is no way to make a value but [`Isa::PORTABLE`] and the functions that look at the processor
+/// ([`Isa::available`], [`Isa::chosen`], [`Isa::current`]). Code that is compiled for a set may therefore be called
+/// by whoever holds the set's value, and kernels are safe functions.
+///
+/// A value cannot be named:
+/// ```compile_fail,E0599
+/// let isa = kernels::Isa::Avx512;
+/// ```
+/// nor be put together, since the field is private and so is its type:
+/// ```compile_fail,E0423
+/// let isa = kernels::Isa(kernels::Set::Avx512);
+/// ```
+/// ```compile_fail,E0451
+/// let isa = kernels::Isa { 0: unreachable!() };
+/// ```
+/// ```compile_fail,E0616
+/// fn change(isa: &mut kernels::Isa) { isa.0 = unreachable!(); }
+/// ```
+/// and nothing makes one out of nothing, or of numbers and names:
+/// ```compile_fail,E0599
+/// let isa = kernels::Isa::default();
+/// ```
+/// ```compile_fail,E0277
+/// let isa: kernels::Isa = "avx512".parse().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// let isa: kernels::Isa = 2u8.into();
+/// ```
+/// ```
+/// // What does compile:
+/// let isa = kernels::Isa::available().pop().unwrap_or(kernels::Isa::PORTABLE);
+/// println!("{}", isa.name());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Set);
+
+/// What kernels are chosen by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Set {
     /// Whatever the target guarantees.
     Portable,
     /// x86-64 with AVX2, F16C and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// x86-64 with AVX-512 F, BW, VL, DQ, CD, and VNNI where the processor has it.
+    /// All that, and AVX-512 F, BW, VL, DQ and CD.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// The same with VNNI, and the matrix unit for 8-bit integers.
+    /// All that, and VNNI: products of 8-bit integers. Known to users as AVX-512 too: a processor has this or that.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    /// All that, and the matrix unit for 8-bit integers, which the system has lent to this process.
     #[cfg(target_arch = "x86_64")]
     Amx,
-    /// 64-bit ARM with the dot product of 8-bit integers.
+    /// 64-bit ARM with NEON and the dot product of 8-bit integers, little-endian.
     #[cfg(target_arch = "aarch64")]
+    #[cfg_attr(not(target_endian = "little"), allow(dead_code))]
     Neon,
 }
 
 impl Isa {
-    /// Every set that this processor has, the widest last.
+    /// What every processor of the target has.
+    pub const PORTABLE: Self = Self(Set::Portable);
+
+    /// Every set that this processor has, the widest last. The first is [`Isa::PORTABLE`].
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
-        let mut all = vec![Self::Portable];
+        let mut all = vec![Set::Portable];
         #[cfg(target_arch = "x86_64")]
         {
             let narrow = is_x86_feature_detected!("avx2")
@@ -37,32 +83,51 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512cd");
-            all.extend(narrow.then_some(Self::Avx2));
-            all.extend(wide.then_some(Self::Avx512));
-            all.extend((wide && has_vnni() && super::tile::amx::permitted()).then_some(Self::Amx));
+            let vnni = wide && is_x86_feature_detected!("avx512vnni");
+            all.extend(narrow.then_some(Set::Avx2));
+            all.extend((wide && !vnni).then_some(Set::Avx512));
+            all.extend(vnni.then_some(Set::Vnni));
+            all.extend((vnni && super::tile::amx::permitted()).then_some(Set::Amx));
         }
         // Registers' lanes are numbered as bytes are in memory only where the lowest byte comes first.
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         if std::arch::is_aarch64_feature_detected!("neon")
             && std::arch::is_aarch64_feature_detected!("dotprod")
         {
-            all.push(Self::Neon);
+            all.push(Set::Neon);
+        }
+        all.into_iter().map(Self).collect()
+    }
+
+    /// What kernels are chosen by: the processor has it.
+    pub(crate) fn set(self) -> Set {
+        self.0
+    }
+
+    /// [`Isa::available`], and what wider sets include but do not list.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut all = Self::available();
+        #[cfg(target_arch = "x86_64")]
+        if let Some(at) = all.iter().position(|isa| isa.0 == Set::Vnni) {
+            all.insert(at, Self(Set::Avx512));
         }
         all
     }
 
     /// The name that `GGUFKIT_ISA` takes.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
+        match self.0 {
+            Set::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
+            Set::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
+            Set::Avx512 | Set::Vnni => "avx512",
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => "amx",
+            Set::Amx => "amx",
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => "neon",
+            Set::Neon => "neon",
         }
     }
 
@@ -87,14 +152,14 @@ impl Isa {
 
     /// The set in use, the portable one where the variable is wrong: the binary has refused that before.
     pub fn current() -> Self {
-        Self::chosen().unwrap_or(Self::Portable)
+        Self::chosen().unwrap_or(Self::PORTABLE)
     }
 }
 
-/// Whether 512-bit registers have the dot product of 8-bit integers.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_vnni() -> bool {
-    is_x86_feature_detected!("avx512vnni")
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Isa({})", self.name())
+    }
 }
 
 /// Defines a function that runs a plain body, compiled for the instruction set that it is given.
@@ -103,7 +168,7 @@ macro_rules! per_isa {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
-            use $crate::Isa;
+            use $crate::isa::Set;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
@@ -116,16 +181,16 @@ macro_rules! per_isa {
             fn avx512($($arg: $ty),*) $(-> $ret)? {
                 $body($($arg),*)
             }
-            match isa {
-                Isa::Portable => $body($($arg),*),
-                // SAFETY: `Isa::available` lists a set only where its features were found.
+            match isa.set() {
+                Set::Portable => $body($($arg),*),
+                // SAFETY: an `Isa` of this set exists only where the set's features were found.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                Set::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Amx => unsafe { avx512($($arg),*) },
+                Set::Avx512 | Set::Vnni | Set::Amx => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                Isa::Neon => $body($($arg),*),
+                Set::Neon => $body($($arg),*),
             }
         }
     };

@@ -1,12 +1,54 @@
-//! Conversions of whole rows and the runner's arithmetic, compiled for each instruction set and chosen once at run
-//! time.
+//! Vector code for packed language-model weights: conversions of whole rows, matrix products, attention, and the rest of a
+//! forward pass, compiled for each instruction set and chosen once at run time.
 //!
-//! The bodies of conversions are those of [`formats::block`]: plain loops over fixed arrays without fused
-//! multiply-add and with fixed lanes, so that every build of them gives the same bits. The runner's kernels
-//! ([`dot`], [`tile`], [`float`], [`attention`]) have one plain definition each, with fixed lanes too and with
-//! multiply-adds that round once on every machine; builds for wider sets, and those that are written in a
-//! processor's own instructions, give the same bits. `GGUFKIT_ISA` (portable, avx2, avx512, amx, neon) forces a
-//! choice.
+//! | module | what it computes |
+//! |---|---|
+//! | [`codec`], [`Codec`] | packs rows of floats into blocks of a type, and unpacks them |
+//! | [`activations`] | vectors of some tokens, as floats or as 8-bit codes under scales |
+//! | [`dot`] | dot products of a packed row and one vector: bound by memory |
+//! | [`tile`] | sixteen packed rows times sixteen vectors: bound by arithmetic |
+//! | [`gemm`] | products of matrices of floats |
+//! | [`attention`] | attention over a KV cache |
+//! | [`float`] | norms, activation functions, soft maximum, rotary embedding |
+//! | [`feedback`] | error feedback for quantization |
+//!
+//! ```
+//! use formats::block::{DType, Encode};
+//! use kernels::activations::{Activations, Form};
+//! use kernels::{Isa, codec_for, dot, integer};
+//!
+//! // A matrix of two rows and 256 columns, quantized and decoded. A row of Q4_K is blocks of 256 weights in 144 bytes.
+//! let (rows, cols) = (2, 256);
+//! let weights: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin()).collect();
+//! let isa = Isa::current();
+//! let codec = codec_for(DType::Q4_K, isa).expect("Q4_K can be decoded");
+//! let row_bytes = DType::Q4_K.bytes_for(cols as u64).expect("whole blocks") as usize;
+//! let mut packed = vec![0; rows * row_bytes];
+//! codec.encode(&weights, &Encode::default(), &mut packed);
+//! let mut decoded = vec![0.0; rows * cols];
+//! codec.decode(&packed, &mut decoded);
+//! assert!(weights.iter().zip(&decoded).all(|(w, d)| (w - d).abs() < 0.15));
+//!
+//! // The dot product of the second row and a vector, which is rounded to 8-bit codes first.
+//! let x: Vec<f32> = (0..cols).map(|i| (i as f32 * 0.11).cos()).collect();
+//! let (group, offset) = integer(DType::Q4_K).expect("Q4_K is multiplied as integers");
+//! let mut activations = Activations::default();
+//! activations.set(isa, Form::Groups(group), offset, &x, cols);
+//! let kernel = dot::integer(DType::Q4_K, isa).expect("as above");
+//! let product = kernel.row(&packed[row_bytes..], &activations, 0);
+//! let exact: f32 = decoded[cols..].iter().zip(&x).map(|(w, x)| w * x).sum();
+//! assert!((product - exact).abs() < 0.3);
+//! ```
+//!
+//! **The same bits everywhere.** The bodies of conversions are those of [`formats::block`]: plain loops over fixed arrays
+//! without fused multiply-add and with fixed lanes, so that every build of them gives the same bits. The other kernels have
+//! one plain definition each, with fixed lanes too and with multiply-adds that round once on every machine; builds for wider
+//! sets, and those that are written in a processor's own instructions, give the same bits. `GGUFKIT_ISA` (portable, avx2,
+//! avx512, amx, neon) forces a choice.
+//!
+//! **Safety.** All public functions are safe. That instructions are there is proven by a value of [`Isa`], which only
+//! functions that look at the processor make. Sizes that do not agree are refused by panics, before anything is read or
+//! written through a pointer.
 
 #![allow(unsafe_code)]
 // Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
@@ -26,36 +68,35 @@ mod weights;
 
 pub use aligned::Aligned;
 pub use isa::Isa;
+use isa::Set;
 pub use weights::integer;
 
-use formats::block::{Block, DType, Encode, Visitor, decode_blocks, encode_blocks};
+use formats::block::{Block, DType, Encode, Visitor};
 
 /// Decodes and encodes rows of a type, little-endian.
 pub trait Codec: Sync + Send {
-    /// Unpacks whole blocks: `bytes` holds as many as fill `out`.
+    /// Unpacks whole blocks: `bytes` holds as many as fill `out`. What has no counterpart stays as it is.
     fn decode(&self, bytes: &[u8], out: &mut [f32]);
-    /// Packs whole blocks of finite weights.
+    /// Packs whole blocks of finite weights, as many as `bytes` has room for: each gets the bytes that it gets alone. What
+    /// has no counterpart stays as it is.
+    ///
+    /// # Panics
+    /// If there are importances, but fewer than weights.
     fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]);
 }
 
-/// Σ (x − y)² and Σ x², on the set in use. Neither can overflow: they are finite if, and only if, all numbers are.
+/// The squared error Σ (x − y)² and the energy Σ x², on the set in use. Neither can overflow: they are finite if, and only
+/// if, all numbers are.
+///
+/// # Panics
+/// If one vector is longer than the other.
 pub fn sums(x: &[f32], y: &[f32]) -> (f64, f64) {
-    sums_for(x, y, Isa::chosen().unwrap_or(Isa::Portable))
+    assert_eq!(x.len(), y.len(), "numbers without counterparts");
+    sums_on(Isa::current(), x, y)
 }
 
-/// The same on a set that [`Isa::available`] lists.
-fn sums_for(x: &[f32], y: &[f32], isa: Isa) -> (f64, f64) {
-    match isa {
-        Isa::Portable => sums_body(x, y),
-        // SAFETY: `Isa::chosen` and `Isa::available` give only sets whose features were found.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::sums_avx2(x, y) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Amx => unsafe { x86::sums_avx512(x, y) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => sums_body(x, y),
-    }
+isa::per_isa! {
+    fn sums_on(x: &[f32], y: &[f32]) -> (f64, f64) = sums_body
 }
 
 /// In lanes that are added up in a fixed order.
@@ -82,13 +123,31 @@ fn sums_body(x: &[f32], y: &[f32]) -> (f64, f64) {
 /// The codec of a type on the set in use; `None` if the type can be copied but not decoded. The binary refuses a
 /// wrong `GGUFKIT_ISA` before it comes here; a library user's falls back to the portable build.
 pub fn codec(dtype: DType) -> Option<Box<dyn Codec>> {
-    codec_for(dtype, Isa::chosen().unwrap_or(Isa::Portable))
+    codec_for(dtype, Isa::current())
 }
 
-/// The codec of a type on a set that [`Isa::available`] lists.
+/// The codec of a type on a set.
 pub fn codec_for(dtype: DType, isa: Isa) -> Option<Box<dyn Codec>> {
-    assert!(Isa::available().contains(&isa), "{} is not available here", isa.name());
     dtype.visit(Build(isa))
+}
+
+/// A type's conversions, compiled for a set.
+struct Compiled {
+    decode: Decoder,
+    encode: Encoder,
+    /// The set, or one that includes it: the proof.
+    _isa: Isa,
+}
+
+impl Codec for Compiled {
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) {
+        // SAFETY: `Build` took the function for `_isa`, which exists only where its features were found.
+        unsafe { (self.decode)(bytes, out) }
+    }
+    fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]) {
+        // SAFETY: as above.
+        unsafe { (self.encode)(x, how, bytes) }
+    }
 }
 
 struct Build(Isa);
@@ -96,83 +155,100 @@ struct Build(Isa);
 impl Visitor for Build {
     type Out = Box<dyn Codec>;
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Box<dyn Codec> {
-        match self.0 {
-            Isa::Portable => Box::new(Portable::<W, B, T>(std::marker::PhantomData)),
+        let (decode, encode) = match self.0.set() {
+            Set::Portable => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Box::new(x86::Avx2::<W, B, T>(std::marker::PhantomData)),
+            Set::Avx2 => (avx2::decoder::<W, B, T>(), avx2::encoder::<W, B, T>()),
+            // Where there is AVX-512 there is AVX2, whose encoders are taken for types of many weights to a block: their
+            // short rows of lanes fill 256 bits, and in 512 the search takes a tenth longer (measured: 616 and 556
+            // million weights a second for Q8_0, 550 and 460 for Q4_0).
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => Box::new(x86::Avx512::<W, B, T>(std::marker::PhantomData)),
+            Set::Avx512 | Set::Vnni | Set::Amx => {
+                // A constant, so that those that are not taken are not compiled.
+                let encoder =
+                    if const { W > 1 } { avx2::encoder::<W, B, T>() } else { avx512::encoder::<W, B, T>() };
+                (avx512::decoder::<W, B, T>(), encoder)
+            }
             // The target guarantees what the bodies need.
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Box::new(Portable::<W, B, T>(std::marker::PhantomData)),
-        }
+            Set::Neon => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
+        };
+        Box::new(Compiled { decode, encode, _isa: self.0 })
     }
 }
 
-struct Portable<const W: usize, const B: usize, T>(std::marker::PhantomData<fn() -> T>);
+/// [`Codec::decode`], compiled for a set.
+///
+/// # Safety
+/// The processor has the set.
+type Decoder = unsafe fn(&[u8], &mut [f32]);
+/// [`Codec::encode`] likewise.
+///
+/// # Safety
+/// The processor has the set.
+type Encoder = unsafe fn(&[f32], &Encode<'_>, &mut [u8]);
 
-impl<const W: usize, const B: usize, T: Block<W, B>> Codec for Portable<W, B, T> {
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) {
-        decode_blocks::<W, B, T>(bytes, out);
-    }
-    fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]) {
-        encode_blocks::<W, B, T>(x, how, bytes);
-    }
-}
+/// Defines a module of decoders and encoders, compiled with some features. The compiler makes a unit of what is in a
+/// module, and encoders are most of this crate: so types are dealt out among five, about evenly by what they take to compile,
+/// and as many cores have something to do.
+macro_rules! codecs {
+    ($name:ident $(, $features:literal)?) => {
+        mod $name {
+            use super::{Block, Decoder, Encoder};
+            codecs!(@unit a $(, $features)?);
+            codecs!(@unit b $(, $features)?);
+            codecs!(@unit c $(, $features)?);
+            codecs!(@unit d $(, $features)?);
+            codecs!(@unit e $(, $features)?);
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Block, Codec, Encode, decode_blocks, encode_blocks, sums_body};
-    use std::marker::PhantomData;
+            // Constants, so that a type is compiled in one unit only.
 
-    macro_rules! set {
-        ($name:ident $decode:ident $encode:ident $encode_many:ident $sums:ident $features:literal) => {
-            /// Only [`super::codec_for`] makes one, after it has found the features.
-            pub struct $name<const W: usize, const B: usize, T>(pub(super) PhantomData<fn() -> T>);
-
-            impl<const W: usize, const B: usize, T: Block<W, B>> Codec for $name<W, B, T> {
-                fn decode(&self, bytes: &[u8], out: &mut [f32]) {
-                    // SAFETY: a value of this type exists only where the processor has the features.
-                    unsafe { $decode::<W, B, T>(bytes, out) }
-                }
-                fn encode(&self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]) {
-                    if W == 1 {
-                        // SAFETY: as above.
-                        unsafe { $encode::<W, B, T>(x, how, bytes) }
-                    } else {
-                        // SAFETY: as above; a processor with the wider set has the narrower too.
-                        unsafe { $encode_many::<W, B, T>(x, how, bytes) }
-                    }
+            pub fn decoder<const W: usize, const B: usize, T: Block<W, B>>() -> Decoder {
+                match const { B / 8 % 5 } {
+                    0 => a::decode::<W, B, T>,
+                    1 => b::decode::<W, B, T>,
+                    2 => c::decode::<W, B, T>,
+                    3 => d::decode::<W, B, T>,
+                    _ => e::decode::<W, B, T>,
                 }
             }
 
-            #[target_feature(enable = $features)]
-            fn $decode<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
+            pub fn encoder<const W: usize, const B: usize, T: Block<W, B>>() -> Encoder {
+                match const { B / 8 % 5 } {
+                    0 => a::encode::<W, B, T>,
+                    1 => b::encode::<W, B, T>,
+                    2 => c::encode::<W, B, T>,
+                    3 => d::encode::<W, B, T>,
+                    _ => e::encode::<W, B, T>,
+                }
+            }
+        }
+    };
+    (@unit $module:ident $(, $features:literal)?) => {
+        mod $module {
+            use formats::block::{Block, Encode, decode_blocks, encode_blocks};
+
+            $(#[target_feature(enable = $features)])?
+            pub fn decode<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
                 decode_blocks::<W, B, T>(bytes, out);
             }
 
-            #[target_feature(enable = $features)]
-            fn $encode<const W: usize, const B: usize, T: Block<W, B>>(
+            $(#[target_feature(enable = $features)])?
+            pub fn encode<const W: usize, const B: usize, T: Block<W, B>>(
                 x: &[f32],
                 how: &Encode<'_>,
                 bytes: &mut [u8],
             ) {
                 encode_blocks::<W, B, T>(x, how, bytes);
             }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn $sums(x: &[f32], y: &[f32]) -> (f64, f64) {
-                sums_body(x, y)
-            }
-        };
-    }
-
-    // The second name encodes types of many weights to a block: their short rows of lanes fill 256 bits, and in
-    // 512 the search takes a tenth longer (measured: 616 and 556 million weights a second for Q8_0, 550 and 460
-    // for Q4_0).
-    set!(Avx2 decode_avx2 encode_avx2 encode_avx2 sums_avx2 "avx2,f16c");
-    set!(Avx512 decode_avx512 encode_avx512 encode_avx2 sums_avx512 "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
+        }
+    };
 }
+codecs!(portable);
+#[cfg(target_arch = "x86_64")]
+codecs!(avx2, "avx2,f16c");
+#[cfg(target_arch = "x86_64")]
+codecs!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
 
 #[cfg(test)]
 mod tests;

@@ -18,8 +18,8 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     for info in TYPES {
-        let Some(portable) = codec_for(info.dtype, Isa::Portable) else { continue };
-        for isa in Isa::available() {
+        let Some(portable) = codec_for(info.dtype, Isa::PORTABLE) else { continue };
+        for isa in Isa::all() {
             let fast = codec_for(info.dtype, isa).unwrap();
             for seed in 0..20 {
                 let mut x = numbers(1024, seed);
@@ -54,7 +54,7 @@ fn every_instruction_set_gives_the_same_bits() {
 #[test]
 fn halves_decode_as_in_the_half_crate_on_every_instruction_set() {
     let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-    for isa in Isa::available() {
+    for isa in Isa::all() {
         let mut out = vec![0f32; 65536];
         codec_for(DType::F16, isa).unwrap().decode(&bytes, &mut out);
         for (h, x) in out.iter().enumerate() {
@@ -71,22 +71,22 @@ fn halves_decode_as_in_the_half_crate_on_every_instruction_set() {
 #[test]
 fn every_instruction_set_gives_the_same_sums() {
     let (x, y) = (numbers(1000, 1), numbers(1000, 2));
-    let portable = sums_for(&x, &y, Isa::Portable);
+    let portable = sums_on(Isa::PORTABLE, &x, &y);
     let error: f64 = x.iter().zip(&y).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum();
     let energy: f64 = x.iter().map(|x| f64::from(*x).powi(2)).sum();
     assert!((portable.0 / error - 1.0).abs() < 1e-12 && (portable.1 / energy - 1.0).abs() < 1e-12);
-    for isa in Isa::available() {
-        assert_eq!(sums_for(&x, &y, isa), portable, "{}", isa.name());
+    for isa in Isa::all() {
+        assert_eq!(sums_on(isa, &x, &y), portable, "{}", isa.name());
         for at in [0, 7, 500, 999] {
             for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
                 let mut z = y.clone();
                 z[at] = odd;
-                assert!(!sums_for(&x, &z, isa).0.is_finite());
-                assert!(!sums_for(&z, &x, isa).1.is_finite());
+                assert!(!sums_on(isa, &x, &z).0.is_finite());
+                assert!(!sums_on(isa, &z, &x).1.is_finite());
             }
             let mut z = y.clone();
             z[at] = f32::MAX;
-            assert!(sums_for(&x, &z, isa).0.is_finite());
+            assert!(sums_on(isa, &x, &z).0.is_finite());
         }
     }
 }

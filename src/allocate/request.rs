@@ -1,15 +1,15 @@
-//! A size to fit into, as it is asked for, and the choice that is made for it.
+//! A budget as the user states it, and the choice of types for it.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use formats::block::{DType, TYPES};
 
-use super::{Allocation, Choices, Goal, SearchSpace, settle};
+use super::{Allocation, Choices, Goal, SearchSpace, allocate};
 use crate::calibrate::Chunks;
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
-use crate::memory::{Runtime, Shape, Use};
+use crate::memory::{ModelShape, RunConfig, Runtime};
 use crate::plan::{Plan, PlanOptions};
 use crate::resources::{Limits, Watcher};
 use crate::runner::KvType;
@@ -17,42 +17,42 @@ use crate::scheme::recipe;
 use crate::sensitivity::{self, Measuring, Sensitivity, quick};
 use crate::source::Source;
 
-/// What the result is to fit into, as it is asked for.
+/// What the result has to fit into, as the user states it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Budget {
-    /// A machine with so many bytes of memory.
+    /// A machine with this many bytes of memory.
     Ram(u64),
-    /// Files of at most so many bytes.
+    /// Files of at most this many bytes.
     Size(u64),
-    /// So many bits of tensor data for each weight.
+    /// At most this many bits of tensor data per weight.
     Bits(f64),
 }
 
-/// Asks for the types that lose least within a budget.
+/// A request for the types with the least predicted KL divergence within a budget.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What the result is to fit into.
+    /// What the result has to fit into.
     pub budget: Budget,
-    /// Tokens of context that are to fit into the memory: 4096, or the model's own if that is shorter, unless given.
+    /// Tokens of context that have to fit into the memory; [`default_context`] unless given.
     pub context: Option<u64>,
-    /// The type of the KV cache; whichever of f16 and q8_0 loses least unless given.
+    /// The type of the KV cache; f16 or q8_0, whichever gives the smaller predicted KL divergence, unless given.
     pub kv: Option<KvType>,
-    /// Bytes of memory that are left to the system; [`crate::memory::reserve`] unless given.
+    /// Bytes of memory left to the system; [`crate::memory::reserve`] unless given.
     pub reserve: Option<u64>,
-    /// The programs that are to be able to run the result.
+    /// The programs that must be able to run the result.
     pub runtimes: Vec<Runtime>,
-    /// The types to choose from; [`usual_types`] unless given.
+    /// The types to choose from; [`default_types`] unless given.
     pub types: Option<Vec<DType>>,
-    /// By how much a type's loss is multiplied before the choice.
+    /// Factors on a type's predicted KL divergence in the choice.
     pub prices: Vec<(DType, f64)>,
-    /// A file of sensitivities. Where it is missing and a calibration set is given, it is measured and written.
+    /// A sensitivity file. If it does not exist and a calibration set is given, it is measured and written.
     pub sensitivity: Option<PathBuf>,
-    /// Where the choice is written as a recipe.
+    /// The file to which the choice is written as a recipe.
     pub write_recipe: Option<PathBuf>,
 }
 
 impl Request {
-    /// A request with every choice left open.
+    /// A request with all defaults.
     pub fn new(budget: Budget) -> Self {
         Self {
             budget,
@@ -67,11 +67,11 @@ impl Request {
         }
     }
 
-    /// What is to be reached, for this model.
+    /// The goal for this model, with defaults filled in.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a context that is longer than the model's, or a KV cache type that its heads cannot have;
-    /// settings from which the memory cannot be computed.
+    /// [`Error::ContextTooLong`] for a longer context than the model's; [`Error::Usage`] for a KV cache type that its heads
+    /// do not allow; those of [`ModelShape::read`].
     pub fn goal(&self, source: &Source) -> Result<Goal> {
         let ram = match self.budget {
             Budget::Size(size) => return Ok(Goal::Size(size)),
@@ -79,48 +79,49 @@ impl Request {
             Budget::Ram(ram) => ram,
         };
         let context = self.context.unwrap_or_else(|| default_context(source));
-        let shape = Shape::read(&source.model.metadata, 0)?;
+        let shape = ModelShape::read(&source.model.metadata, 0)?;
         if shape.context > 0 && context > shape.context {
-            let why = format!("--context {context}: the model was made for {} tokens", shape.context);
-            return Err(Error::usage(why).or(format!("--context {}, or less", shape.context)));
+            return Err(Error::ContextTooLong { context, limit: shape.context });
         }
-        let kinds: Vec<KvType> = match self.kv {
-            Some(kv) if !shape.keeps(kv) => {
+        let kv_types: Vec<KvType> = match self.kv {
+            Some(kv) if !shape.supports(kv) => {
+                let [key, value] = shape.head_dims;
                 let why = format!(
-                    "a q8_0 KV cache needs heads of a multiple of 32 dimensions, and these have {:?}",
-                    shape.head
+                    "--kv q8_0: needs head dimensions that are multiples of 32 (keys have {key}, values {value})"
                 );
-                return Err(Error::usage(why).or("--kv f16"));
+                return Err(Error::usage(why).or("use --kv f16"));
             }
             Some(kv) => vec![kv],
-            None => [KvType::F16, KvType::Q8_0].into_iter().filter(|k| shape.keeps(*k)).collect(),
+            None => [KvType::F16, KvType::Q8_0].into_iter().filter(|k| shape.supports(*k)).collect(),
         };
-        let run = |kv| self.runtimes.iter().map(move |&runtime| Use { runtime, context, kv });
-        Ok(Goal::Ram { ram, reserve: self.reserve, runs: kinds.into_iter().flat_map(run).collect() })
+        let run = |kv| self.runtimes.iter().map(move |&runtime| RunConfig { runtime, context, kv });
+        Ok(Goal::Ram { ram, reserve: self.reserve, runs: kv_types.into_iter().flat_map(run).collect() })
     }
 
-    /// What errors in the model's matrices cost: read, measured and kept, or guessed. Nothing is written over the files in
-    /// `read`.
+    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one. `inputs.0` is
+    /// whether this is a dry run; the files in `inputs.1` are not overwritten.
     ///
     /// # Errors
-    /// Those of measuring and of files; [`Error::Usage`] if something would have to be measured in a dry run.
+    /// [`Error::Usage`] if it would have to be measured in a dry run; [`Error::Refused`] if the file is one of the inputs;
+    /// [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`] and [`Measuring::run`].
     pub fn sensitivity(
         &self,
         source: &Source,
         chunks: Option<&Chunks>,
-        (dry_run, read): (bool, &[&Path]),
+        inputs: (bool, &[&Path]),
         limits: Limits,
         watcher: &dyn Watcher,
     ) -> Result<Sensitivity> {
-        let Some(path) = &self.sensitivity else { return quick::guess(source) };
+        let Some(path) = &self.sensitivity else { return Ok(quick::estimate(source)) };
         let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(path) };
+        let (dry_run, read) = inputs;
         if dry_run {
-            let why = format!("{} is not there, and a dry run measures nothing", path.display());
-            return Err(Error::usage(why).or("ggufkit sensitivity MODEL TEXT -o FILE"));
+            let why = format!("{}: does not exist, and a dry run does not measure it", path.display());
+            return Err(Error::usage(why).or("measure it first: ggufkit sensitivity MODEL TEXT -o FILE"));
         }
         disk::refuse_overwriting(path, source.paths().chain(read.iter().copied()))?;
         drop(NewFile::create(path, 0)?);
-        let mut types = usual_types();
+        let mut types = default_types();
         for dtype in self.types.iter().flatten() {
             types.extend((!types.contains(dtype)).then_some(*dtype));
         }
@@ -131,45 +132,42 @@ impl Request {
             folder: disk::folder(path),
             importance: None,
         };
-        let chunks = chunks.part(sensitivity::default_chunks(source), sensitivity::DEFAULT_CONTEXT);
+        let chunks = chunks.subset(sensitivity::default_chunks(source), sensitivity::DEFAULT_CONTEXT);
         let found = measuring.run(source, &chunks, watcher)?;
         watcher.finished();
         disk::write_whole(path, sensitivity::print(&found).as_bytes())?;
         Ok(found)
     }
 
-    /// Chooses the types and plans with them; `options` get the scheme. Nothing is written over the files in `read`.
+    /// Chooses the types and plans with them; `options` get the scheme. The files in `read` are not overwritten.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a budget that nothing reaches; [`Error::Usage`] if no type is left; those of planning.
+    /// Those of [`Choices::find`] and [`allocate`]; [`Error::Usage`] if `--for` leaves none of the types;
+    /// [`Error::Io`] if the recipe cannot be written.
     pub fn choose(
         &self,
         source: &Source,
         options: &mut PlanOptions,
-        known: &Sensitivity,
+        sensitivity: &Sensitivity,
         read: &[&Path],
     ) -> Result<(Allocation, Plan)> {
         let mut goal = self.goal(source)?;
         if let (Goal::Ram { runs, .. }, None) = (&mut goal, self.kv) {
-            // What it would cost must be known.
-            runs.retain(|r| r.kv == KvType::F16 || known.cache(r.kv).is_some());
+            // A cache type can only be chosen if its cost is known.
+            runs.retain(|r| r.kv == KvType::F16 || sensitivity.cache(r.kv).is_some());
         }
-        let mut types = self.types.clone().unwrap_or_else(usual_types);
+        let mut types = self.types.clone().unwrap_or_else(default_types);
         if let Some(machine) = options.machine {
             types.retain(|t| machine.takes(*t));
             if types.is_empty() {
-                let why = format!("--for {} can use none of --types", machine.name);
+                let why = format!("--for {}: supports none of the types in --types", machine.name);
                 return Err(Error::usage(why).or("leave out --types"));
             }
         }
-        let space = SearchSpace {
-            types: &types,
-            named: self.types.is_some(),
-            sensitivity: known,
-            prices: &self.prices,
-        };
+        let space =
+            SearchSpace { types: &types, explicit: self.types.is_some(), sensitivity, prices: &self.prices };
         let choices = Choices::find(source, options, space)?;
-        let (allocation, plan) = settle(source, options, choices, &goal, known)?;
+        let (allocation, plan) = allocate(source, options, choices, &goal, sensitivity)?;
         if let Some(path) = &self.write_recipe {
             disk::refuse_overwriting(path, source.paths().chain(read.iter().copied()))?;
             disk::write_whole(path, recipe::print(&allocation.scheme).as_bytes())?;
@@ -178,23 +176,23 @@ impl Request {
     }
 }
 
-/// The context that is meant where none is given: 4096 tokens, or as many as the model was made for.
+/// The default context: 4096 tokens, or the model's context length if that is shorter.
 pub fn default_context(source: &Source) -> u64 {
-    const USUAL: u64 = 4096;
-    match Shape::read(&source.model.metadata, 0).map_or(0, |s| s.context) {
-        0 => USUAL,
-        most => most.min(USUAL),
+    const DEFAULT: u64 = 4096;
+    match ModelShape::read(&source.model.metadata, 0).map_or(0, |s| s.context) {
+        0 => DEFAULT,
+        limit => limit.min(DEFAULT),
     }
 }
 
-/// The types that are chosen from where none are named: those that llama.cpp and everything built on it have had for
+/// The default types to choose from, by bits per weight: those that llama.cpp and programs built on it have supported for
 /// long, as far as each is the best choice for some model and size.
-pub fn usual_types() -> Vec<DType> {
+pub fn default_types() -> Vec<DType> {
     let mut types: Vec<DType> = TYPES.iter().filter(|t| t.usual).map(|t| t.dtype).collect();
     types.sort_by(|a, b| a.bits_per_weight().total_cmp(&b.bits_per_weight()));
     types
 }
 
-/// The names of [`usual_types`], between commas.
-pub static USUAL: LazyLock<String> =
-    LazyLock::new(|| usual_types().iter().map(|t| t.name()).collect::<Vec<_>>().join(","));
+/// The names of [`default_types`], separated by commas.
+pub static DEFAULT_TYPES: LazyLock<String> =
+    LazyLock::new(|| default_types().iter().map(|t| t.name()).collect::<Vec<_>>().join(","));

@@ -1,4 +1,4 @@
-//! H = R·Rᵀ with R upper triangular, and what is solved with it.
+//! The Cholesky factorization of a Hessian, H = R·Rᵀ with R upper triangular, and linear systems solved with it.
 
 use std::ops::Range;
 
@@ -8,21 +8,21 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use kernels::Isa;
 use kernels::gemm::{Part, View, gemm};
 
-/// Columns that are factored together.
+/// Columns per block of the factorization.
 const BLOCK: usize = 128;
-/// Columns that are solved for together.
+/// Columns per block of a solution.
 const SOLVED: usize = 256;
 
-/// R of H = R·Rᵀ, `[width, width]`; what is below the diagonal means nothing.
+/// The upper triangular R of H = R·Rᵀ.
 pub struct Factor {
-    /// The numbers.
+    /// R, `[width, width]`; entries below the diagonal are undefined.
     pub r: Vec<f32>,
     width: usize,
 }
 
 impl Factor {
-    /// Factors a symmetric matrix of which the upper triangle is read: Cholesky's way, from the last column to the
-    /// first. `None` if it is not positive definite.
+    /// Factors a symmetric matrix, of which only the upper triangle is read: blocked Cholesky, from the last column to the
+    /// first. `None` if the matrix is not positive definite.
     pub fn new(isa: Isa, mut h: Vec<f32>, width: usize) -> Option<Self> {
         let n = width;
         let mut first = n.next_multiple_of(BLOCK);
@@ -55,7 +55,7 @@ impl Factor {
         Some(Self { r: h, width })
     }
 
-    /// X of X·H = B, for rows of B.
+    /// Solves X·H = B for each row of B, `[rows, width]`, in place.
     pub fn solve(&self, isa: Isa, b: &mut [f32]) {
         let (n, r) = (self.width, &self.r);
         let rows = b.len() / n;
@@ -65,13 +65,13 @@ impl Factor {
         // Y·Rᵀ = B from the last columns to the first, then X·R = Y from the first to the last.
         let down = blocks.iter().zip(&inverses).rev().map(|block| (block, true));
         let up = blocks.iter().zip(&inverses).map(|block| (block, false));
-        for ((block, inverse), turned) in down.chain(up) {
+        for ((block, inverse), transposed) in down.chain(up) {
             let (first, last, size) = (block.start, block.end, block.len());
             let own = &mut own[..rows * size];
             own.par_chunks_exact_mut(size)
                 .zip(b.par_chunks_exact(n))
                 .for_each(|(own, row)| own.copy_from_slice(&row[first..last]));
-            let (others, factor) = match turned {
+            let (others, factor) = match transposed {
                 true => (last..n, View::rows(r, n).from(first, last.min(n - 1)).transposed()),
                 false => (0..first, View::rows(r, n).from(0, first)),
             };
@@ -82,7 +82,7 @@ impl Factor {
             let found = &mut found[..rows * size];
             found.fill(0.0);
             let inverse = View::rows(inverse, size);
-            let inverse = if turned { inverse.transposed() } else { inverse };
+            let inverse = if transposed { inverse.transposed() } else { inverse };
             gemm(isa, Part::Whole, (rows, size, size), 1.0, View::rows(own, size), inverse, found, size);
             b.par_chunks_exact_mut(n)
                 .zip(found.par_chunks_exact(size))
@@ -90,7 +90,7 @@ impl Factor {
         }
     }
 
-    /// The inverse of R's block of some columns on the diagonal, upper triangular as it is.
+    /// The inverse of a diagonal block of R; upper triangular too.
     fn inverse(&self, block: Range<usize>) -> Vec<f32> {
         let (n, size, first) = (self.width, block.len(), block.start);
         let at = |i: usize, j: usize| f64::from(self.r[(first + i) * n + first + j]);
@@ -109,7 +109,7 @@ impl Factor {
         inverse.into_iter().map(|x| x as f32).collect()
     }
 
-    /// U of H = U·D·Uᵀ with ones on its diagonal: R with every column divided by what it has there.
+    /// The unit upper triangular U of H = U·D·Uᵀ: R with every column divided by its diagonal entry.
     pub fn unit(mut self) -> Vec<f32> {
         let n = self.width;
         let inverse: Vec<f32> = (0..n).map(|k| 1.0 / self.r[k * n + k]).collect();
@@ -120,7 +120,7 @@ impl Factor {
     }
 }
 
-/// The factor of a block on the diagonal.
+/// The Cholesky factor of the diagonal block of columns `first..last`, `[last - first, last - first]`.
 fn diagonal(h: &[f32], n: usize, first: usize, last: usize) -> Option<Vec<f64>> {
     let size = last - first;
     let mut a = vec![0f64; size * size];

@@ -1,4 +1,4 @@
-//! The mean squares of every matrix's inputs.
+//! The importance matrix: the mean square of every column of every matrix's inputs (llama.cpp's `tools/imatrix`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use formats::model::{Model, Tensor};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-use super::walk::{Walk, Weights};
+use super::activations::{Activations, LayerWeights};
 use super::{Chunks, Scratch};
 use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::runner::Network;
 use crate::runner::layerwise::Tap;
 
-/// Sums of squares of columns.
-pub(crate) struct Squares {
+/// The sum of squares of each column of a matrix's inputs.
+pub(crate) struct SquareSums {
     sums: Vec<f64>,
     tokens: u64,
 }
 
-/// Columns that a thread takes at a time.
+/// Columns per thread and step.
 const COLUMNS: usize = 128;
 
-impl Squares {
+impl SquareSums {
     pub fn new(width: usize) -> Self {
         Self { sums: vec![0.0; width], tokens: 0 }
     }
@@ -43,13 +43,13 @@ impl Squares {
         });
     }
 
-    /// The mean squares.
-    pub fn means(&self) -> Vec<f32> {
+    /// The mean squares, `[width]`.
+    pub fn mean_squares(&self) -> Vec<f32> {
         self.sums.iter().map(|s| (s / self.tokens.max(1) as f64) as f32).collect()
     }
 
-    /// Makes an entry for each of the matrices that take these inputs.
-    fn enter<'n>(
+    /// Adds an entry for each of the matrices that take these inputs; they share it.
+    fn add_entries<'n>(
         &self,
         matrices: impl IntoIterator<Item = &'n String>,
         entries: &mut BTreeMap<String, Arc<Entry>>,
@@ -57,9 +57,8 @@ impl Squares {
         let mut matrices = matrices.into_iter().peekable();
         let sums = self.sums.iter().map(|s| *s as f32).collect();
         let entry = Entry::new(sums, vec![self.tokens]).ok_or_else(|| {
-            let matrix = matrices.peek().map_or("a matrix", |name| name.as_str());
-            Error::refused(format!("the inputs of {matrix} are not finite"))
-                .or("look for infinities and NaNs in the weights: ggufkit verify MODEL")
+            let matrix = matrices.peek().map_or("a matrix", |name| name.as_str()).into();
+            Error::InputsNotFinite { matrix }
         })?;
         let entry = Arc::new(entry);
         entries.extend(matrices.map(|name| (name.clone(), entry.clone())));
@@ -67,75 +66,75 @@ impl Squares {
     }
 }
 
-/// Says where a model's numbers end.
-pub(crate) fn too_large(layer: usize, tap: Tap) -> Error {
-    let (matrix, hint) =
-        (tap.matrices()[0], "the model cannot be computed; ggufkit verify says what is wrong with it");
-    Error::refused(format!("the inputs of blk.{layer}.{matrix}.weight are not finite")).or(hint)
+/// The error for activations that are NaN or infinite.
+pub(crate) fn inputs_not_finite(layer: usize, tap: Tap) -> Error {
+    Error::InputsNotFinite { matrix: format!("blk.{layer}.{}.weight", tap.matrices()[0]) }
 }
 
-/// Measures the inputs of all matrices of all layers; `tick` is told of every layer that is done.
+/// Measures the inputs of all matrices of all layers. `on_layer` is called with the index of each finished layer.
 ///
 /// # Errors
-/// The system's, where vectors do not fit into memory; inputs that are not finite.
+/// Those of [`measure`].
 pub fn importance(
     network: &Network,
     chunks: &Chunks,
     scratch: &Scratch,
-    tick: impl FnMut(usize),
+    on_layer: impl FnMut(usize),
 ) -> Result<Statistics> {
-    measure(network, chunks, scratch, false, tick)
+    measure(network, chunks, scratch, false, on_layer)
 }
 
-/// The same; `output` measures the input of the output matrix too. Where the token embedding serves as one, the entry
-/// has its name.
+/// Like [`importance`]; with `output`, measures the inputs of the output matrix too. With tied embeddings, that entry has
+/// the name of the token embedding.
 ///
 /// # Errors
-/// The system's, where vectors do not fit into memory.
+/// [`Error::UnknownToken`] for tokens beyond the vocabulary; [`Error::NotFinite`] for weights and
+/// [`Error::InputsNotFinite`] for activations that are NaN or infinite; [`Error::Io`] if activations that do not fit into
+/// memory cannot be written to `scratch`.
 pub fn measure(
     network: &Network,
     chunks: &Chunks,
     scratch: &Scratch,
     output: bool,
-    mut tick: impl FnMut(usize),
+    mut on_layer: impl FnMut(usize),
 ) -> Result<Statistics> {
-    let mut walk = Walk::new(network, &chunks.tokens, 1, scratch)?;
+    let mut activations = Activations::new(network, &chunks.tokens, 1, scratch)?;
     let mut entries = BTreeMap::new();
     for layer in 0..network.depth() {
-        let mut weights = Weights::default();
+        let mut weights = LayerWeights::default();
         for tap in Tap::ALL {
-            let mut squares = Squares::new(network.width(tap));
-            walk.arrive(layer, tap, &[&weights], |inputs| {
-                squares.add(&inputs.of[0]);
+            let mut squares = SquareSums::new(network.width(tap));
+            activations.visit_inputs(layer, tap, &[&weights], |inputs| {
+                squares.add(&inputs.by_model[0]);
                 Ok(())
             })?;
-            weights[tap as usize] = walk.original(layer, tap)?;
+            weights[tap as usize] = activations.original_weights(layer, tap)?;
             let matrices = weights[tap as usize].iter().map(|matrix| &matrix.name);
-            squares.enter(matrices, &mut entries)?;
+            squares.add_entries(matrices, &mut entries)?;
         }
-        walk.leave(&[&weights])?;
-        tick(layer);
+        activations.finish_layer(&[&weights])?;
+        on_layer(layer);
     }
     if output {
-        let mut squares = Squares::new(network.width(Tap::Attention));
-        walk.finish(|inputs| squares.add(&inputs.of[0]))?;
-        squares.enter(network.matrices().last().map(|output| &output.name), &mut entries)?;
+        let mut squares = SquareSums::new(network.width(Tap::Attention));
+        activations.visit_output_inputs(|inputs| squares.add(&inputs.by_model[0]))?;
+        squares.add_entries(network.matrices().last().map(|output| &output.name), &mut entries)?;
     }
     Ok(statistics(entries, chunks))
 }
 
-/// What there will be about the matrices of layers and the output matrix, with all columns alike: for plans whose matrices are made layer by
-/// layer, where inputs are measured on the way.
-pub fn unmeasured(model: &Model, chunks: &Chunks) -> Statistics {
+/// A placeholder for an importance matrix that will be measured while quantizing layer by layer: the entries that it will
+/// have, with all columns equally important. Plans need to know which tensors have an entry.
+pub fn placeholder(model: &Model, chunks: &Chunks) -> Statistics {
     let parts: Vec<_> = Tap::ALL.iter().flat_map(|tap| tap.matrices()).collect();
-    let made = |name: &str| {
+    let will_have = |name: &str| {
         let part = Blk::parse(name).and_then(|blk| blk.weight());
         name == "output.weight" || part.is_some_and(|part| parts.iter().any(|p| **p == part))
     };
-    let tokens = chunks.count() as u64;
-    let matrices = model.tensors.iter().filter(|t| made(&t.name));
-    let alike = |t: &Tensor| Entry::new(vec![tokens as f32; t.cols() as usize], vec![tokens]);
-    let entries = matrices.filter_map(|t| Some((t.name.clone(), Arc::new(alike(t)?)))).collect();
+    let tokens = chunks.token_count() as u64;
+    let matrices = model.tensors.iter().filter(|t| will_have(&t.name));
+    let uniform = |t: &Tensor| Entry::new(vec![tokens as f32; t.cols() as usize], vec![tokens]);
+    let entries = matrices.filter_map(|t| Some((t.name.clone(), Arc::new(uniform(t)?)))).collect();
     statistics(entries, chunks)
 }
 
@@ -150,7 +149,7 @@ fn statistics(entries: BTreeMap<String, Arc<Entry>>, chunks: &Chunks) -> Statist
         datasets: chunks.names.clone(),
         chunks: Some(chunks.tokens.len() as u64),
         chunk_size: Some(chunks.context() as u64),
-        more,
+        metadata: more,
         ..Statistics::default()
     }
 }

@@ -1,22 +1,23 @@
-//! What a text says about a model's weights: the importance of columns, whole Hessians, and matrices that are made with
-//! them one after another.
+//! Calibration: importance matrices, and layer-by-layer quantization with GPTQ and AWQ.
 //!
-//! [`walk`] takes the chunks of a text through the model layer by layer, so that one layer's weights and the vectors of
-//! the text are all that is held, and those go to the disk where memory is short. [`importance`] measures the mean
-//! squares of every matrix's inputs, as llama-imatrix does; [`sequential`] quantizes layer by layer, each matrix under
-//! the Hessian of the inputs that the quantized layers before it give.
+//! [`activations`] runs a calibration set through the model layer by layer: only one layer's weights and the hidden states
+//! of the set are held, and the hidden states go to disk when memory is short. [`importance`] measures the mean squares of
+//! every matrix's inputs, as llama-imatrix does. [`sequential`] quantizes layer by layer, each matrix with the Hessian of
+//! the inputs that the already quantized layers produce.
 
+pub mod activations;
+pub mod awq;
+pub mod buffer;
 pub mod choose;
-mod ends;
 pub mod factor;
-pub mod fold;
 pub mod gptq;
 pub mod gram;
 pub mod importance;
+mod layer;
+mod output;
+mod rescale;
 pub mod sequential;
 pub mod state;
-pub mod stream;
-pub mod walk;
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -29,38 +30,38 @@ use crate::random::Random;
 use crate::source::Source;
 use crate::tokenizer::{Text, Tokenizer};
 
-/// A text of many kinds, for those who have none: `scripts/make_calibration_text.py` makes it.
+/// The built-in calibration set, a mix of prose, dialogue and code; made by `scripts/make_calibration_text.py`.
 pub const BUILTIN: &str = include_str!("builtin.txt");
 
-/// What stands for [`BUILTIN`] where a text is asked for, unless there is a file of that name.
+/// The name that selects [`BUILTIN`] instead of a file, unless there is a file of that name.
 pub const BUILTIN_NAME: &str = "builtin";
 
-/// Texts in a model's tokens, in chunks of equal length.
+/// A tokenized calibration set, in chunks of equal length.
 #[derive(Debug, Clone, Default)]
 pub struct Chunks {
-    /// The tokens of each.
+    /// The tokens of each chunk.
     pub tokens: Vec<Vec<u32>>,
     /// The texts' names.
     pub names: Vec<String>,
-    /// What tells the texts from others: `sha256:` and the hash of their bytes, one after another, as
-    /// `cat TEXTS | sha256sum` shows it. Empty if they were not read from files.
+    /// Identifies the texts: `sha256:` and the hash of their bytes, one after another, as `cat TEXTS | sha256sum` prints
+    /// it. Empty if they were not read from files.
     pub hash: String,
 }
 
 impl Chunks {
-    /// Cuts a text into chunks of `context` tokens that do not overlap, `most` at most, as llama-imatrix does: `first`
-    /// replaces the first token of each, and what is left over is not used.
-    pub fn cut(tokens: &[u32], first: Option<u32>, context: usize, most: Option<usize>, name: &str) -> Self {
+    /// Cuts a text into at most `limit` chunks of `context` tokens that do not overlap, as llama-imatrix does: `first`
+    /// (the begin-of-text token) replaces the first token of each, and an incomplete last chunk is dropped.
+    pub fn cut(tokens: &[u32], first: Option<u32>, context: usize, limit: Option<usize>, name: &str) -> Self {
         let chunk = |tokens: &[u32]| {
             let mut tokens = tokens.to_vec();
             tokens[0] = first.unwrap_or(tokens[0]);
             tokens
         };
-        let tokens = tokens.chunks_exact(context).take(most.unwrap_or(usize::MAX)).map(chunk).collect();
+        let tokens = tokens.chunks_exact(context).take(limit.unwrap_or(usize::MAX)).map(chunk).collect();
         Self { tokens, names: vec![name.to_string()], hash: String::new() }
     }
 
-    /// Reads a text and cuts it; with a `seed`, takes chunks from all over it rather than the first.
+    /// Reads a text and cuts it into at most `limit` chunks: the first ones, or with a `seed` randomly chosen ones.
     ///
     /// # Errors
     /// Those of [`Chunks::read_all`].
@@ -68,16 +69,16 @@ impl Chunks {
         source: &Source,
         path: &Path,
         context: usize,
-        most: Option<usize>,
+        limit: Option<usize>,
         seed: Option<u64>,
     ) -> Result<Self> {
-        let Some(seed) = seed else { return Self::read_all(source, &[path], context, 0, most) };
+        let Some(seed) = seed else { return Self::read_all(source, &[path], context, 0, limit) };
         let mut all = Self::read_all(source, &[path], context, 0, None)?;
-        all.sample(most.unwrap_or(usize::MAX), seed);
+        all.sample(limit.unwrap_or(usize::MAX), seed);
         Ok(all)
     }
 
-    /// Keeps `count` chunks, chosen by `seed`, in their order.
+    /// Keeps `count` randomly chosen chunks, in their order.
     fn sample(&mut self, count: usize, seed: u64) {
         let (mut random, found) = (Random::new(seed), self.tokens.len());
         let mut drawn: Vec<(u64, usize)> = (0..found).map(|i| (random.below(u64::MAX), i)).collect();
@@ -87,17 +88,18 @@ impl Chunks {
         self.tokens = taken.into_iter().map(|i| std::mem::take(&mut self.tokens[i])).collect();
     }
 
-    /// Reads texts and cuts each by itself, so that no chunk has parts of two; of all their chunks, the first `skip`
-    /// are left out and `most` after them taken.
+    /// Reads texts and cuts each on its own, so that no chunk spans two texts. Of all chunks, the first `skip` are dropped
+    /// and at most `limit` after them are kept.
     ///
     /// # Errors
-    /// The system's; a model without a tokenizer; a text that is shorter than a chunk; no chunk that is left.
+    /// [`Error::Io`] if a text cannot be read; [`Error::Refused`] if the model has no tokenizer that can be used;
+    /// [`Error::TextTooShort`] if a text does not fill a chunk; [`Error::Usage`] if no chunk is left.
     pub fn read_all(
         source: &Source,
         paths: &[impl AsRef<Path>],
         context: usize,
         skip: usize,
-        most: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::of(source)?;
         let (mut all, mut hash) = (Self::default(), Sha256::new());
@@ -107,13 +109,13 @@ impl Chunks {
             let text = Text::new(&String::from_utf8_lossy(&bytes), &tokenizer)?;
             let mut chunks = Self::cut(&text.tokens, text.first, context, None, &name);
             if chunks.tokens.is_empty() {
-                let why = format!(
-                    "{name}: has {} tokens, which do not fill a chunk of {context}",
-                    text.tokens.len()
-                );
-                return Err(Error::refused(why).or(
-                    "give a longer text or a shorter context (--context; of quantize --calibration-context)",
-                ));
+                return Err(Error::TextTooShort {
+                    name,
+                    found: text.tokens.len(),
+                    context,
+                    need: context,
+                    option: "--context, or --calibration-context of quantize",
+                });
             }
             all.tokens.append(&mut chunks.tokens);
             if !all.names.contains(&name) {
@@ -121,9 +123,9 @@ impl Chunks {
             }
         }
         let found = all.tokens.len();
-        all.tokens = all.tokens.into_iter().skip(skip).take(most.unwrap_or(usize::MAX)).collect();
+        all.tokens = all.tokens.into_iter().skip(skip).take(limit.unwrap_or(usize::MAX)).collect();
         if all.tokens.is_empty() {
-            let why = format!("no chunk is left of {found}, of which {skip} are skipped");
+            let why = format!("no chunk is left: the texts have {found}, and the first {skip} are skipped");
             return Err(Error::usage(why).or("take more chunks or skip fewer"));
         }
         all.hash = hash.finalize().iter().fold("sha256:".to_string(), |mut hash, byte| {
@@ -133,36 +135,36 @@ impl Chunks {
         Ok(all)
     }
 
-    /// Chunks of `context` tokens, `most` at most, from all over the text; the first tokens of longer chunks.
+    /// At most `limit` randomly chosen chunks, each cut to its first `context` tokens.
     #[must_use]
-    pub fn part(&self, most: usize, context: usize) -> Self {
+    pub fn subset(&self, limit: usize, context: usize) -> Self {
         let mut all = self.clone();
-        all.sample(most, 1);
+        all.sample(limit, 1);
         all.tokens.iter_mut().for_each(|t| t.truncate(context));
         all
     }
 
-    /// All tokens.
-    pub fn count(&self) -> usize {
+    /// Tokens of all chunks.
+    pub fn token_count(&self) -> usize {
         self.tokens.len() * self.context()
     }
 
-    /// Tokens of a chunk.
+    /// Tokens per chunk; 0 if there are no chunks.
     pub fn context(&self) -> usize {
         self.tokens.first().map_or(0, Vec::len)
     }
 }
 
-/// How much memory activations may take, and where those go that do not fit.
+/// The memory that activations may take, and the folder for those that do not fit.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    /// Bytes of activations that are held in memory; more are kept on the disk.
+    /// Bytes of activations in memory at most; larger sets are kept in unnamed files.
     pub memory: u64,
-    /// The folder on the disk for them.
+    /// The folder for these files.
     pub folder: PathBuf,
 }
 
-/// A text's name and bytes.
+/// The name and the bytes of a text file, or of the built-in calibration set.
 fn bytes(path: &Path) -> Result<(String, Cow<'static, [u8]>)> {
     let name = path.display().to_string();
     if name == BUILTIN_NAME && !path.is_file() {

@@ -1,8 +1,8 @@
-//! What is done of a long run, layer by layer, so that it can be taken up again.
+//! The saved state of a layer-by-layer run, so that it can be resumed.
 //!
-//! A folder holds `state.json` (which run it is of, and how many layers are done), `layer-N` for each of them (the
-//! finished tensors) and `vectors-N-M` (the text's vectors behind N layers of model M). Files appear whole: a run that
-//! is cut off leaves at most one layer's work undone.
+//! The folder holds `state.json` (a fingerprint of the run, and the number of finished layers), `layer-N` for each finished
+//! layer (its tensors) and `vectors-N-M` (the hidden states of model M after N layers). Files are written atomically: an
+//! interrupted run loses at most the work on one layer.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::activations::Activations;
 use super::sequential::Sequential;
-use super::walk::Walk;
 use crate::error::{Error, Result};
-use crate::outcome::{Outcome, QuantizedTensor, Winner};
+use crate::outcome::{ChosenMethod, Outcome, QuantizedTensor};
 use crate::plan::Plan;
 use crate::source::Source;
 
-/// A folder that remembers a run.
+/// A folder with the state of a run.
 #[derive(Debug)]
 pub struct State {
     folder: PathBuf,
@@ -27,7 +27,7 @@ pub struct State {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    /// What distinguishes the run from others.
+    /// The run's [`fingerprint`].
     run: String,
     /// Finished layers.
     layers: usize,
@@ -35,7 +35,7 @@ struct Index {
 
 /// A finished tensor, without its bytes.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct TensorRecord {
     tensor: usize,
     bytes: usize,
     error: f64,
@@ -43,10 +43,10 @@ struct Head {
     won: Option<(String, f64, f64)>,
 }
 
-/// Every name that [`Winner::method`] may have.
+/// Every name that [`ChosenMethod::method`] may have.
 const METHODS: [&str; 4] = ["search", "awq", "gptq", "awq+gptq"];
 
-/// What distinguishes a run: the model's files and settings, the plan, the text and the method.
+/// Identifies a run: a hash of the model's path, size and time, the plan, the calibration set and the method.
 pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> String {
     let mut hash = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hash);
@@ -54,7 +54,7 @@ pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> Str
     if let Ok(modified) = fs::metadata(&source.path).and_then(|m| m.modified()) {
         modified.hash(&mut hash);
     }
-    for (i, (step, t)) in plan.steps.iter().zip(&plan.layout.tensors).enumerate() {
+    for (i, (step, t)) in plan.decisions.iter().zip(&plan.layout.tensors).enumerate() {
         (&t.name, t.encoding.name(), step.from.name(), &t.shape).hash(&mut hash);
         let cols = t.cols();
         if let Some(mut columns) = plan.search.columns(i) {
@@ -68,10 +68,11 @@ pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> Str
 }
 
 impl State {
-    /// Opens a folder, which is made if it is not there, for a run.
+    /// Opens the folder for a run, and creates it if it does not exist.
     ///
     /// # Errors
-    /// The system's; a folder with the state of another run, or with other files.
+    /// [`Error::OtherState`] if it holds the state of a different run; [`Error::Refused`] if it has other files or its
+    /// `state.json` cannot be parsed; [`Error::Io`] if it cannot be created or read.
     pub fn open(folder: &Path, run: String) -> Result<Self> {
         let path = folder.join("state.json");
         let bytes = match fs::read(&path) {
@@ -79,41 +80,41 @@ impl State {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
                 let mut others = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
-                // A run that was cut off in its first layer has left some of it.
+                // A run that was interrupted in its first layer may have left these.
                 let own = |name: &str| {
                     name.starts_with("vectors-") || name.starts_with("layer-") || name == "state.part"
                 };
                 if let Some(Ok(other)) =
                     others.find(|f| f.as_ref().is_ok_and(|f| !own(&f.file_name().to_string_lossy())))
                 {
-                    let why =
-                        format!("{}: is no state of a run: it has {:?}", folder.display(), other.file_name());
-                    return Err(Error::refused(why).or("name a folder of its own: --state DIR"));
+                    let why = format!(
+                        "{}: not a state folder: it contains {:?}",
+                        folder.display(),
+                        other.file_name()
+                    );
+                    return Err(Error::refused(why).or("name an empty or new folder: --state DIR"));
                 }
                 return Ok(Self { folder: folder.to_path_buf(), index: Index { run, layers: 0 } });
             }
             Err(e) => return Err(Error::io(&path, "read", e)),
         };
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::refused(format!("{}: is no state of a run: {e}", path.display()))
-                .or("remove the folder, and begin again")
+            Error::refused(format!("{}: not the state of a run: {e}", path.display()))
+                .or("remove the state folder and start again")
         })?;
         if index.run != run {
-            let why = format!("{}: is the state of another run", folder.display());
-            return Err(Error::refused(why).or(
-                "the model, the plan, the text or the method has changed: name another folder, or remove it",
-            ));
+            return Err(Error::OtherState { folder: folder.to_path_buf() });
         }
         Ok(Self { folder: folder.to_path_buf(), index })
     }
 
-    /// Gives the tensors of finished layers and puts the vectors back; the number of those layers.
+    /// Passes the tensors of finished layers to `done` and restores the hidden states. Gives the number of finished layers.
     ///
     /// # Errors
-    /// The system's; what is not as it was written; what `done` gives.
+    /// [`Error::DamagedState`] if a file's checksum does not match; [`Error::Io`] if one cannot be read; those of `done`.
     pub fn resume(
         &self,
-        walk: &mut Walk,
+        activations: &mut Activations,
         done: &mut impl FnMut(QuantizedTensor) -> Result<()>,
     ) -> Result<usize> {
         let layers = self.index.layers;
@@ -122,16 +123,16 @@ impl State {
             read_layer(&path)?.into_iter().try_for_each(&mut *done)?;
         }
         if layers > 0 {
-            for model in 0..walk.models() {
-                let path = self.vectors(layers, model);
+            for model in 0..activations.models() {
+                let path = self.hidden_states(layers, model);
                 let file = File::open(&path).map_err(|e| Error::io(&path, "open", e))?;
                 let mut file = BufReader::new(file);
                 let mut hash = DefaultHasher::new();
                 let mut take = |bytes: &mut [u8]| match file.read_exact(bytes) {
-                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(broken(&path)),
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(damaged(&path)),
                     found => found.map_err(|e| Error::io(&path, "read", e)),
                 };
-                walk.restore(model, |bytes| {
+                activations.restore(model, |bytes| {
                     take(bytes)?;
                     hash.write(bytes);
                     Ok(())
@@ -139,23 +140,28 @@ impl State {
                 let mut end = [0u8; 8];
                 take(&mut end)?;
                 if hash.finish() != u64::from_le_bytes(end) {
-                    return Err(broken(&path));
+                    return Err(damaged(&path));
                 }
             }
         }
         Ok(layers)
     }
 
-    /// Keeps a finished layer and the vectors behind it.
+    /// Saves a finished layer and the hidden states after it.
     ///
     /// # Errors
-    /// The system's.
-    pub fn keep(&mut self, layer: usize, made: &[QuantizedTensor], walk: &Walk) -> Result<()> {
-        whole(&self.folder.join(format!("layer-{layer}")), |file| write_layer(file, made))?;
-        for model in 0..walk.models() {
-            whole(&self.vectors(layer + 1, model), |file| {
+    /// [`Error::Io`] if a file cannot be written.
+    pub fn save_layer(
+        &mut self,
+        layer: usize,
+        tensors: &[QuantizedTensor],
+        activations: &Activations,
+    ) -> Result<()> {
+        write_atomically(&self.folder.join(format!("layer-{layer}")), |file| write_layer(file, tensors))?;
+        for model in 0..activations.models() {
+            write_atomically(&self.hidden_states(layer + 1, model), |file| {
                 let mut hash = DefaultHasher::new();
-                let saved = walk.save(model, |bytes| {
+                let saved = activations.save(model, |bytes| {
                     hash.write(bytes);
                     file.write_all(bytes)
                 })?;
@@ -164,20 +170,23 @@ impl State {
         }
         self.index.layers = layer + 1;
         let text = serde_json::to_vec(&self.index).expect("numbers and a text");
-        whole(&self.folder.join("state.json"), |file| Ok(file.write_all(&text)))?;
-        for model in 0..walk.models() {
-            let _ = fs::remove_file(self.vectors(layer, model));
+        write_atomically(&self.folder.join("state.json"), |file| Ok(file.write_all(&text)))?;
+        for model in 0..activations.models() {
+            let _ = fs::remove_file(self.hidden_states(layer, model));
         }
         Ok(())
     }
 
-    fn vectors(&self, layer: usize, model: usize) -> PathBuf {
+    fn hidden_states(&self, layer: usize, model: usize) -> PathBuf {
         self.folder.join(format!("vectors-{layer}-{model}"))
     }
 }
 
-/// Writes a file beside its name, then gives it the name.
-fn whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<std::io::Result<()>>) -> Result<()> {
+/// Writes a file under a temporary name and renames it once it is complete.
+fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<std::io::Result<()>>,
+) -> Result<()> {
     let bad = |e| Error::io(path, "write", e);
     let part = path.with_extension("part");
     let mut file = BufWriter::new(File::create(&part).map_err(bad)?);
@@ -187,30 +196,30 @@ fn whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<std::io
     fs::rename(&part, path).map_err(bad)
 }
 
-/// What ends a file of numbers, to see that it is as it was written.
-fn sum(bytes: &[u8]) -> u64 {
+/// The checksum that ends a file.
+fn checksum(bytes: &[u8]) -> u64 {
     let mut hash = DefaultHasher::new();
     hash.write(bytes);
     hash.finish()
 }
 
-fn broken(path: &Path) -> Error {
-    Error::refused(format!("{}: is not as it was written", path.display()))
-        .or("remove the folder, and begin again")
+fn damaged(path: &Path) -> Error {
+    Error::DamagedState { path: path.to_path_buf() }
 }
 
-fn write_layer(file: &mut BufWriter<File>, made: &[QuantizedTensor]) -> Result<std::io::Result<()>> {
-    let heads: Vec<Head> = made
+/// The layout of a `layer-N` file: the length of the JSON, the JSON of [`TensorRecord`]s, the tensors' bytes, the checksum.
+fn write_layer(file: &mut BufWriter<File>, tensors: &[QuantizedTensor]) -> Result<std::io::Result<()>> {
+    let records: Vec<TensorRecord> = tensors
         .iter()
-        .map(|m| Head {
+        .map(|m| TensorRecord {
             tensor: m.tensor,
             bytes: m.bytes.len(),
             error: m.outcome.error,
             energy: m.outcome.energy,
-            won: m.outcome.won.map(|w| (w.method.to_string(), w.ratio, w.share)),
+            won: m.outcome.chosen.map(|w| (w.method.to_string(), w.ratio, w.share)),
         })
         .collect();
-    let text = serde_json::to_vec(&heads).expect("numbers and texts");
+    let text = serde_json::to_vec(&records).expect("numbers and texts");
     let mut hash = DefaultHasher::new();
     let mut put = |bytes: &[u8]| {
         hash.write(bytes);
@@ -219,36 +228,36 @@ fn write_layer(file: &mut BufWriter<File>, made: &[QuantizedTensor]) -> Result<s
     let mut all = || {
         put(&(text.len() as u64).to_le_bytes())?;
         put(&text)?;
-        made.iter().try_for_each(|m| put(&m.bytes))
+        tensors.iter().try_for_each(|m| put(&m.bytes))
     };
     Ok(all().and_then(|()| file.write_all(&hash.finish().to_le_bytes())))
 }
 
 fn read_layer(path: &Path) -> Result<Vec<QuantizedTensor>> {
     let bytes = fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    parse_layer(&bytes).ok_or_else(|| broken(path))
+    parse_layer(&bytes).ok_or_else(|| damaged(path))
 }
 
 fn parse_layer(bytes: &[u8]) -> Option<Vec<QuantizedTensor>> {
     let (bytes, end) = bytes.split_last_chunk::<8>()?;
-    if sum(bytes) != u64::from_le_bytes(*end) {
+    if checksum(bytes) != u64::from_le_bytes(*end) {
         return None;
     }
     let (len, bytes) = bytes.split_first_chunk::<8>()?;
     let (text, mut bytes) = bytes.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-    let heads: Vec<Head> = serde_json::from_slice(text).ok()?;
+    let records: Vec<TensorRecord> = serde_json::from_slice(text).ok()?;
     let mut all = Vec::new();
-    for h in heads {
+    for h in records {
         let (own, rest) = bytes.split_at_checked(h.bytes)?;
         bytes = rest;
-        let won = match h.won {
+        let chosen = match h.won {
             None => None,
             Some((name, ratio, share)) => {
                 let method = METHODS.into_iter().find(|m| *m == name)?;
-                Some(Winner { method, ratio, share })
+                Some(ChosenMethod { method, ratio, share })
             }
         };
-        let outcome = Outcome { error: h.error, energy: h.energy, won };
+        let outcome = Outcome { error: h.error, energy: h.energy, chosen };
         all.push(QuantizedTensor { tensor: h.tensor, bytes: own.to_vec(), outcome });
     }
     bytes.is_empty().then_some(all)

@@ -1,8 +1,8 @@
 //! What layer by layer is computed and chosen, against the definitions.
 
-mod fold;
+mod activations;
+mod awq;
 mod gptq;
-mod walk;
 
 use std::path::Path;
 
@@ -14,16 +14,17 @@ fn demo(name: &str) -> Source {
     crate::open(&path, &crate::Options::default()).unwrap()
 }
 
-/// A model from the data that lies beside the project.
-fn shared(name: &str) -> Option<Source> {
-    let shared = std::env::var_os("GGUFKIT_SHARED").map(std::path::PathBuf::from);
-    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
-    let found = shared.join("data/reference-logits").join(name);
-    if !found.is_dir() {
-        eprintln!("skipped: no {name} beside the project");
-        return None;
-    }
-    Some(crate::open(&found, &crate::Options::default()).unwrap())
+/// The tiny checkpoints of every architecture in the folder of published files, which is beside the repository or where
+/// `GGUFKIT_SHARED` says.
+fn published() -> impl Iterator<Item = Source> {
+    let folder = std::env::var_os("GGUFKIT_SHARED").map(std::path::PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
+    let names = ["llama", "llama-tied-mha", "llama3-rope", "mistral", "qwen2", "qwen3", "bitnet-bf16"];
+    names.into_iter().map(move |name| {
+        let found = folder.join("data/reference-logits").join(name);
+        let why = "see CONTRIBUTING.md, or set GGUFKIT_SHARED";
+        crate::open(&found, &crate::Options::default()).unwrap_or_else(|e| panic!("{e}: {why}"))
+    })
 }
 
 /// Chunks of tokens without a pattern.

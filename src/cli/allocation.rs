@@ -1,4 +1,4 @@
-//! A choice of types for a size, in words and as JSON.
+//! The tensor types chosen for a size budget, as text and as JSON.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,22 +7,22 @@ use ggufkit::allocate::{Allocation, Goal};
 use ggufkit::memory;
 use ggufkit::text::{self, visible};
 
-/// The choice for machines.
+/// The choice as JSON.
 pub fn allocation_json(allocation: &Allocation) -> serde_json::Value {
     let memory = allocation.memory.as_ref().map(|(run, m)| {
         serde_json::json!({
             "runtime": run.runtime.name(), "context": run.context, "kv": run.kv.name(), "resident": m.resident(),
-            "total": m.total(), "weights": m.weights, "cache": m.cache,
+            "total": m.total(), "weights": m.weights, "cache": m.kv_cache,
         })
     });
     serde_json::json!({
         "predicted_kld": allocation.kld, "cache_kld": allocation.cache_kld, "bound": allocation.bound, "bytes": allocation.bytes,
-        "most_bytes": allocation.most, "memory": memory,
+        "most_bytes": allocation.limit, "memory": memory,
         "next_larger": allocation.next[0], "next_smaller": allocation.next[1],
     })
 }
 
-/// What was asked for and what comes of it, in words.
+/// The budget and what was chosen, as text. `recipe` is the file that the choice is written to.
 pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String {
     let bytes = text::bytes;
     let mut text = String::new();
@@ -31,7 +31,7 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
         let room = ram.saturating_sub(reserve);
         let _ = writeln!(
             text,
-            "fit: {} of memory, {} of it for the system; {} with {} tokens of context as {}",
+            "fit: {} of RAM, {} of it reserved for the system; {} with a context of {} tokens, KV cache {}",
             bytes(*ram),
             bytes(reserve),
             run.runtime.name(),
@@ -40,10 +40,10 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
         );
         let _ = writeln!(
             text,
-            "  weights {}, keys and values {}, a batch's vectors {}, vocabulary and program {}: {} resident; with addresses \
-             that are not touched {} of {}, {} left",
+            "  weights {}, KV cache {}, batch buffers {}, vocabulary and program {}: {} resident, {} \
+             including reserved address space; {} available, {} left",
             bytes(memory.weights),
-            bytes(memory.cache),
+            bytes(memory.kv_cache),
             bytes(memory.compute),
             bytes(memory.vocabulary + memory.process),
             bytes(memory.resident()),
@@ -52,26 +52,29 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
             bytes(room.saturating_sub(memory.total())),
         );
     } else {
-        let left = allocation.most.saturating_sub(allocation.bytes);
+        let left = allocation.limit.saturating_sub(allocation.bytes);
         let _ = writeln!(
             text,
             "fit: {} of {}, {} left",
             bytes(allocation.bytes),
-            bytes(allocation.most),
+            bytes(allocation.limit),
             bytes(left)
         );
     }
     let cache = match allocation.cache_kld {
-        x if x > 0.0 => format!(", {x:.6} of it by the cache"),
+        x if x > 0.0 => format!(", {x:.6} of it from the KV cache"),
         _ => String::new(),
     };
     let bound = allocation.bound.unwrap_or(allocation.kld);
     let gap = match allocation.kld / bound.max(f64::MIN_POSITIVE) - 1.0 {
-        gap if gap > 1e-6 => format!("; no choice is more than {:.3} % better", 100.0 * gap),
+        gap if gap > 1e-6 => format!("; no other choice is more than {:.3} % better", 100.0 * gap),
         _ => String::new(),
     };
-    let _ =
-        writeln!(text, "  predicted KL divergence {:.6}{cache}{gap} ({})", allocation.kld, allocation.costs);
+    let _ = writeln!(
+        text,
+        "  predicted KL divergence {:.6}{cache}{gap} ({})",
+        allocation.kld, allocation.cost_origin
+    );
     for (name, next) in ["next larger", "next smaller"].iter().zip(&allocation.next) {
         if let Some(next) = next {
             let _ = writeln!(text, "  {name}: {next}");

@@ -1,4 +1,4 @@
-//! `ggufkit bench`: how fast a model runs.
+//! `ggufkit bench`: the speed of prompt processing and generation.
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,23 +10,23 @@ use ggufkit::runner::{Network, Options};
 use ggufkit::text::bytes as human_bytes;
 use ggufkit::{Error, Result};
 
-/// Times prompts, generating, and plain reading of the weights in turn.
+/// Measures prompt processing, generation, and plain reading of the weights in turn.
 #[derive(Debug, Args)]
 pub struct Bench {
     #[command(flatten)]
     input: Input,
-    /// Tokens of the prompt; 0 leaves prompts out
+    /// Prompt length in tokens; 0 skips prompt processing
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt: usize,
-    /// Tokens to generate; 0 leaves generating out
+    /// Number of tokens to generate; 0 skips generation
     #[arg(long, value_name = "N", default_value_t = 128)]
     generate: usize,
-    /// How often to measure; the median is shown
+    /// Number of measurements; the median, minimum and maximum are shown
     #[arg(long, value_name = "N", default_value_t = 5)]
     repeats: usize,
     #[command(flatten)]
     running: Running,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -62,20 +62,30 @@ impl Bench {
             let mut line = |name: &str, s: Option<Spread>, unit: &str, scale: f64| {
                 let Some(s) = s else { return };
                 let (median, min, max) = (s.median * scale, s.min * scale, s.max * scale);
-                text += &format!("  {name:<26} {median:>9.2} {unit:<10} {min:.2} to {max:.2}\n");
+                text += &format!("  {name:<30} {median:>9.2} {unit:<10} {min:.2} to {max:.2}\n");
             };
-            line(&format!("prompt of {}", self.prompt), found.prompt_tokens_per_second, "tokens/s", 1.0);
-            line("first token after", found.seconds_to_first_token, "s", 1.0);
-            line(&format!("generating {}", self.generate), found.generate_tokens_per_second, "tokens/s", 1.0);
-            line("weights read for that", found.weight_bytes_per_second, "GB/s", 1e-9);
-            line("read alone", Some(found.read_bytes_per_second), "GB/s", 1e-9);
+            line(
+                &format!("prompt processing, {} tokens", self.prompt),
+                found.prompt_tokens_per_second,
+                "tokens/s",
+                1.0,
+            );
+            line("time to first token", found.seconds_to_first_token, "s", 1.0);
+            line(
+                &format!("generation, {} tokens", self.generate),
+                found.generate_tokens_per_second,
+                "tokens/s",
+                1.0,
+            );
+            line("weights read meanwhile", found.weight_bytes_per_second, "GB/s", 1e-9);
+            line("plain reading", Some(found.read_bytes_per_second), "GB/s", 1e-9);
             if let Some(w) = found.weight_bytes_per_second {
                 let share = 100.0 * w.median / found.read_bytes_per_second.median;
-                text += &format!("  {:<26} {share:>9.1} %\n", "share of that");
+                text += &format!("  {:<30} {share:>9.1} %\n", "share of plain reading");
             }
             if let (Some(own), Some(all)) = (found.peak_own_bytes, found.peak_resident_bytes) {
                 text += &format!(
-                    "  {:<26} {} of its own, {} with mapped files\n",
+                    "  {:<30} {} allocated, {} with mapped files\n",
                     "memory",
                     human_bytes(own),
                     human_bytes(all)

@@ -1,4 +1,4 @@
-//! `ggufkit calibrate`: what makes a model's inputs large, measured on a text, in a file for `quantize --imatrix`.
+//! `ggufkit calibrate`: measures an importance matrix on a calibration set, for `quantize --imatrix`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,36 +17,36 @@ use ggufkit::runner::{Network, Options};
 use ggufkit::source::Source;
 use ggufkit::{Error, Result};
 
-/// `ggufkit calibrate`: measures, adds files up, or shows one.
+/// `ggufkit calibrate`: measures an importance matrix, merges several, or shows one.
 #[derive(Debug)]
 pub struct Calibrate {
     files: Files,
-    /// `None` where there is no model.
+    /// `None` if no model is given.
     measuring: Option<Box<Measuring>>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  ggufkit calibrate model.gguf builtin -o imatrix.gguf            a text of many kinds comes with ggufkit
+  ggufkit calibrate model.gguf builtin -o imatrix.gguf            the bundled text of many kinds
   ggufkit calibrate model/ book.txt chat.txt -o imatrix.gguf      texts like those that the model will see
   ggufkit calibrate model.gguf more.txt --merge imatrix.gguf -o imatrix.gguf
-  ggufkit calibrate --merge a.gguf --merge b.dat -o both.gguf     without a model: files added up
+  ggufkit calibrate --merge a.gguf --merge b.dat -o both.gguf     without a model: merges files
   ggufkit calibrate --show imatrix.gguf
   ggufkit quantize model.gguf small.gguf --type q4_k_m --imatrix imatrix.gguf")]
 struct Files {
-    /// The file: a GGUF as llama-imatrix writes it, or .dat, the older kind
+    /// The importance matrix to write: .gguf as llama-imatrix writes it, or .dat (its older format)
     #[arg(short, long, value_name = "FILE", required_unless_present = "show")]
     out: Option<PathBuf>,
-    /// The kind of file, if not by its ending
+    /// Format of the importance matrix [default: .dat for a name that ends in .dat, otherwise gguf]
     #[arg(long, value_enum)]
     format: Option<Kind>,
-    /// Add what this file has of the model, measured on another text or other chunks; may be repeated
+    /// Add this importance matrix, measured on the same model with another text or other chunks; may be repeated
     #[arg(long, value_name = "FILE")]
     merge: Vec<PathBuf>,
-    /// Show what a file says of every matrix, and do nothing else
+    /// Print every entry of an importance matrix and exit
     #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "out", "format", "merge"])]
     show: Option<PathBuf>,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -55,31 +55,31 @@ struct Files {
 struct Measuring {
     #[command(flatten)]
     input: Input,
-    /// Texts, each of which is cut into chunks by itself; or `builtin`, a text of many kinds that ggufkit has in it
+    /// The calibration set: text files, each cut into chunks separately, or `builtin` for the bundled text of many kinds
     #[arg(value_name = "TEXT", index = 2)]
     text: Vec<PathBuf>,
-    /// Tokens of a chunk
+    /// Context length in tokens of each chunk
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     context: u32,
-    /// Most chunks
+    /// Use at most this many chunks [default: all]
     #[arg(long, value_name = "N")]
     chunks: Option<usize>,
-    /// Begin behind the first N chunks: to go on with --merge where an earlier run ended
+    /// Skip the first N chunks; with --merge, this continues where an earlier run ended
     #[arg(long, value_name = "N", default_value_t = 0)]
     from_chunk: usize,
-    /// Measure the input of the output matrix too
+    /// Also measure the inputs of the output matrix
     #[arg(long)]
     output_matrix: bool,
     #[command(flatten)]
     resources: Resources,
 }
 
-/// A kind of file.
+/// A format of importance matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// What llama-imatrix writes now
+    /// The format that llama-imatrix writes now
     Gguf,
-    /// What it wrote before: means only, of all experts together
+    /// Its older format, which keeps only means over all experts
     Dat,
 }
 
@@ -98,14 +98,13 @@ impl FromArgMatches for Calibrate {
 impl Args for Calibrate {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = Files::augment_args(Measuring::augment_args(command));
-        let memory =
-            "Most memory for the vectors of the text's tokens; more are kept in FILE's folder meanwhile";
+        let memory = "Memory for the activations of the calibration set; the rest goes to temporary files in the folder of FILE";
         command
             .override_usage(
                 "ggufkit calibrate [OPTIONS] --out <FILE> <IN> <TEXT>...\n       \
                  ggufkit calibrate --show <FILE> [--json]",
             )
-            .mut_arg("input", |a| a.required(false).index(1)) // changing it would put it behind the texts
+            .mut_arg("input", |a| a.required(false).index(1)) // without an index, clap would expect it after the texts
             .mut_arg("memory", |a| a.help(memory))
     }
 
@@ -125,12 +124,12 @@ impl Calibrate {
                 format!("{}\n\n{}{}", headline(&statistics), table(&statistics), remarks(&statistics))
             });
         }
-        let out = files.out.as_deref().expect("without --show, there is a file to be written");
-        // What would spoil the end is said before the work.
+        let out = files.out.as_deref().expect("clap requires --out unless --show is given");
+        // Problems with the output file are reported before the long measurement.
         if out.is_dir() {
             let why = format!("{} is a folder", out.display());
             let file = out.join("imatrix.gguf");
-            return Err(Error::refused(why).or(format!("name a file: -o {}", file.display())));
+            return Err(Error::refused(why).or(format!("name a file in it: -o {}", file.display())));
         }
         drop(NewFile::create(out, 0)?);
         let earlier: Vec<_> = files.merge.iter().map(|path| read(path)).collect::<Result<_>>()?;
@@ -138,7 +137,7 @@ impl Calibrate {
             Some(measuring) => measuring.run(out, earlier)?,
             None if earlier.is_empty() => {
                 return Err(Error::usage("no model to measure").or(
-                    "name a model and a text, or files that are to be added up: --merge FILE --merge FILE",
+                    "name a model and a text, or importance matrices to merge: --merge FILE --merge FILE",
                 ));
             }
             None => sum(earlier)?,
@@ -159,11 +158,14 @@ impl Calibrate {
 }
 
 impl Measuring {
-    /// Measures, and adds that to what was measured earlier.
+    /// Measures the importance matrix and adds the earlier ones to it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] without a text, and errors of reading the model, the texts and `earlier`.
     fn run(&self, out: &Path, mut earlier: Vec<Statistics>) -> Result<Statistics> {
         if self.text.is_empty() {
-            return Err(Error::usage("no text to measure on")
-                .or("name a text like those that the model will see, or several, or say `builtin`"));
+            return Err(Error::usage("no calibration set given")
+                .or("name one or more text files like the texts that the model will see, or `builtin`"));
         }
         let source = self.input.open()?;
         refuse_overwriting(out, source.paths().chain(self.text.iter().map(|p| &**p)))?;
@@ -188,13 +190,16 @@ impl Measuring {
     }
 }
 
-/// Reads a file of importances.
+/// Reads an importance matrix.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::Statistics`] if it is not an importance matrix.
 pub fn read(path: &Path) -> Result<Statistics> {
     let file = InFile::open(path, false)?;
     Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
 }
 
-/// All of them as one; there is at least one.
+/// Merges importance matrices; `all` is not empty.
 fn sum(all: Vec<Statistics>) -> Result<Statistics> {
     let mut all = all.into_iter();
     let mut sum = all.next().expect("something was measured or read");
@@ -204,15 +209,18 @@ fn sum(all: Vec<Statistics>) -> Result<Statistics> {
     Ok(sum)
 }
 
-/// Checks that statistics are of a model.
+/// Checks that an importance matrix belongs to a model.
+///
+/// # Errors
+/// [`Error::Refused`] if no tensor's name is in both, [`Error::Statistics`] if a size differs.
 pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
     let mut known = 0;
     for t in &source.model.tensors {
         known += usize::from(statistics.importance(&t.name, &t.shape)?.is_some());
     }
     if known == 0 {
-        let why = format!("{} has none of the tensors of {}", statistics.file, source.path.display());
-        return Err(Error::refused(why).or("what is added up must have been measured on the same model"));
+        let why = format!("{} contains none of the tensors of {}", statistics.file, source.path.display());
+        return Err(Error::refused(why).or("use an importance matrix that was measured on the same model"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `ggufkit compare`: models beside the one they were made of.
+//! `ggufkit compare`: quantized models next to their original.
 
 use std::path::{Path, PathBuf};
 
@@ -18,34 +18,35 @@ use ggufkit::sensitivity;
 use ggufkit::source::Source;
 use ggufkit::{Error, Result, open};
 
-/// Runs a reference and models made of it over a text, side by side, and shows what each has lost, how large it is
-/// and how fast.
+/// Runs the original model and models made from it over a text, side by side, and shows the quality, size and speed of
+/// each.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ggufkit compare model/ model-Q8_0.gguf model-Q4_0.gguf --text text.txt --report report.html")]
 pub struct Compare {
     #[command(flatten)]
     input: Input,
-    /// The models to compare with IN
+    /// The models to compare with IN, which is the reference
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<PathBuf>,
-    /// The text
+    /// The text file to evaluate on
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Write a page with pictures, which needs no network to be read
+    /// Write an HTML page with charts; it needs no network
     #[arg(long, value_name = "OUT.html")]
     report: Option<PathBuf>,
-    /// What errors in each of IN's matrices cost, as `sensitivity` measured it: shows it, and what it foretells of each model
+    /// Sensitivity of IN's matrices, as written by `ggufkit sensitivity`: adds it and the predicted KL divergence of each
+    /// model to the result
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
     #[command(flatten)]
     cutting: Cutting,
-    /// Do not compare the reference with itself in another arithmetic
+    /// Leave out the floor: the reference compared with itself in another arithmetic, which shows the measurement noise
     #[arg(long)]
     no_floor: bool,
     #[command(flatten)]
     running: Running,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +57,7 @@ impl Compare {
         let other =
             |path: &PathBuf| Ok((name_of(path, &source.path), open(path, &self.input.options(false))?));
         let models: Vec<(String, Source)> = self.models.iter().map(other).collect::<Result<_>>()?;
-        // A page that cannot be written is known before the work rather than after it.
+        // If the page cannot be written, that is reported before the long evaluation.
         self.report.as_deref().map(|path| NewFile::create(path, 0)).transpose()?;
         let text = std::fs::read(&self.text).map_err(|e| Error::io(&self.text, "read", e))?;
         let settings = Settings {
@@ -86,7 +87,7 @@ impl Compare {
     }
 }
 
-/// Compares, with a bar.
+/// Compares models with `source` on a text, with a progress bar.
 pub fn side_by_side(
     source: &Source,
     models: &[(String, Source)],
@@ -100,7 +101,7 @@ pub fn side_by_side(
     Ok(found)
 }
 
-/// Writes the page.
+/// Writes the HTML page.
 pub fn write_report(path: &Path, found: &Comparison) -> Result<()> {
     let page = html(found);
     disk::write_whole(path, page.as_bytes())

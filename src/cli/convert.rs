@@ -1,4 +1,4 @@
-//! `convert` and `quantize`: one command under two names, which differ in what they do without a type.
+//! `convert` and `quantize`: one command under two names. Without `--type`, `convert` keeps every tensor's type.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use regex::Regex;
 
 use super::allocation::allocation_text;
 use super::args::{
-    Edits, Endian, Fitting, FormatName, Input, Resources, Rounding, find_scheme, machines, scheme_or_keep,
+    Edits, Endian, FormatName, Input, Resources, Rounding, SizeBudget, find_scheme, machines, scheme_or_keep,
     tensor_rule,
 };
-use super::outcome::{plan_json, plan_text, written};
+use super::outcome::{plan_json, plan_text, report_text};
 use super::print;
 use super::progress::Progress;
 
@@ -38,7 +38,7 @@ use super::progress::Progress;
 pub struct Convert {
     #[command(flatten)]
     common: Common,
-    /// Scheme: keep (every tensor's own type), or any that quantize takes
+    /// Quantization scheme, as listed by `ggufkit quantize --help`; `keep` keeps every tensor's type
     #[arg(
         long = "type",
         value_name = "SCHEME",
@@ -56,7 +56,7 @@ const EXAMPLES: &str = "Examples:
   ggufkit quantize model.gguf mine.gguf --recipe mine.toml
   ggufkit quantize model.bin model-int8.bin --type int8";
 
-/// The schemes by section, and examples.
+/// The end of `quantize --help`: the schemes by section, and examples.
 fn quantize_help() -> String {
     let line = |(title, schemes): (String, Vec<String>)| format!("  {title}: {}\n", schemes.join(", "));
     let sections: String = scheme::table().into_iter().map(line).collect();
@@ -69,7 +69,7 @@ fn quantize_help() -> String {
 pub struct Quantizing {
     #[command(flatten)]
     common: Common,
-    /// Scheme, as listed below
+    /// Quantization scheme, as listed below
     #[arg(
         long = "type",
         value_name = "SCHEME",
@@ -79,18 +79,18 @@ pub struct Quantizing {
     )]
     scheme: Option<Arc<Scheme>>,
     #[command(flatten)]
-    fitting: Fitting,
-    /// Print a scheme as a recipe, for --recipe, and do nothing else
+    budget: SizeBudget,
+    /// Print a scheme as a recipe for --recipe and exit
     #[arg(long, value_name = "SCHEME", value_parser = find_scheme, exclusive = true)]
     print_recipe: Option<Arc<Scheme>>,
 }
 
-/// `ggufkit quantize`, or what it does without IN and OUT.
+/// `ggufkit quantize` in its two uses.
 #[derive(Debug)]
 pub enum Quantize {
-    /// Quantizes.
+    /// Quantize IN into OUT.
     Make(Box<Quantizing>),
-    /// Prints a scheme as a recipe.
+    /// Print a scheme as a recipe.
     Print(Arc<Scheme>),
 }
 
@@ -118,61 +118,62 @@ impl Args for Quantize {
     }
 }
 
-/// A scheme, or none to keep every type. Under another name, since clap would take an `Option` for an argument that
-/// may be left out.
+/// A scheme, or `None` to keep every type. This needs a name of its own because clap treats a plain `Option` as an
+/// argument that may be left out.
 type SchemeOrKeep = Option<Arc<Scheme>>;
 
 #[derive(Debug, Args)]
 struct Common {
     #[command(flatten)]
     input: Input,
-    /// The result: .gguf, .safetensors, a folder (safetensors), or .bin (llama2.c)
+    /// The output: .gguf, .safetensors, a folder (safetensors checkpoint), or .bin (llama2.c)
     #[arg(value_name = "OUT")]
     out: PathBuf,
-    /// The format of OUT, if not by its ending
+    /// Format of OUT [default: from its file name extension]
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// A scheme of your own, as a file (docs/schemes.md)
+    /// Use a recipe, a scheme of your own in a file (docs/schemes.md), instead of --type
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Give tensors whose name matches REGEX this type (or `keep`); the first match counts; may be repeated
+    /// Set the type of tensors whose name matches REGEX (e.g. attn_v=q8_0, ffn_norm=keep); may be repeated, and the first
+    /// match applies
     #[arg(long, value_name = "REGEX=TYPE", value_parser = tensor_rule)]
     tensor: Vec<(Regex, Choice)>,
-    /// The type of the output matrix
+    /// Type of the output matrix (e.g. q8_0)
     #[arg(long, value_name = "TYPE", value_parser = choice)]
     output_type: Option<Choice>,
-    /// The type of the token embedding
+    /// Type of the token embedding (e.g. q8_0)
     #[arg(long, value_name = "TYPE", value_parser = choice)]
     embedding_type: Option<Choice>,
-    /// The scheme's main type for output and embedding too
+    /// Use the scheme's base type for every matrix, including output and embedding
     #[arg(long)]
     pure: bool,
-    /// Fail if a row is no multiple of the type's block, instead of taking another type
+    /// Fail if a row length is not a multiple of the type's block size, instead of using another type
     #[arg(long)]
     strict: bool,
-    /// Quantize weights that are quantized already
+    /// Allow quantizing weights that are already quantized, which adds the errors of both
     #[arg(long)]
     allow_requantize: bool,
-    /// Make ternary types of weights that are not ternary
+    /// Allow ternary types for weights that are not ternary, which destroys most models
     #[arg(long)]
     force: bool,
-    /// What the result is for: sets format, byte order, version and types, and refuses what is of no use there
-    /// (docs/vintage.md)
+    /// Target program or machine: sets the format, byte order, version and types that it reads, and refuses what it
+    /// cannot run (docs/vintage.md)
     #[arg(long = "for", value_name = "MACHINE", value_parser = machines())]
     machine: Option<&'static Machine>,
-    /// The byte order; the source's if not given
+    /// Byte order of OUT [default: that of IN]
     #[arg(long, value_enum)]
     endian: Option<Endian>,
-    /// Align tensor data in a GGUF to a power of two
+    /// Alignment of tensor data in a GGUF, in bytes; a power of two [default: that of IN, or 32]
     #[arg(long, value_name = "BYTES")]
     align: Option<u32>,
-    /// Cut the result into files with at most so much tensor data: 4G, 500M
+    /// Split OUT into shards with at most this much tensor data each (e.g. 4G, 500M)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     split_max_size: Option<u64>,
-    /// The version of a llama2.c .bin: 0, 1 (f32) or 2 (int8 groups)
+    /// Version of a llama2.c .bin: 0 or 1 (f32), or 2 (int8 groups) [default: from IN and --type]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2))]
     bin_version: Option<u32>,
-    /// The largest group of a llama2.c version 2 .bin (64 if not given); halved until it divides every row
+    /// Largest group size of a llama2.c version 2 .bin, in weights; halved until it divides every row [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=65536))]
     group_size: Option<u32>,
     #[command(flatten)]
@@ -183,27 +184,27 @@ struct Common {
     resources: Resources,
     #[command(flatten)]
     check: CheckArgs,
-    /// Show every tensor's new type, size and rule, and write nothing
+    /// Show every tensor's new type, its size and the rule that chose it, without writing anything
     #[arg(long, conflicts_with = "check")]
     dry_run: bool,
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What the result is compared with.
+/// The comparison of the result with the source.
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// Afterwards, run the source and the result over this text side by side, and report the KL divergence
+    /// After writing, evaluate IN and OUT on this text file and report the KL divergence
     #[arg(long, value_name = "TEXT", conflicts_with = "json")]
     check: Option<PathBuf>,
-    /// Tokens of a chunk of that text
+    /// Context length in tokens of each chunk for --check
     #[arg(long, value_name = "N", default_value_t = 512, requires = "check")]
     check_context: usize,
-    /// Most chunks of that text
+    /// Use at most this many chunks for --check [default: all]
     #[arg(long, value_name = "N", requires = "check")]
     check_chunks: Option<usize>,
-    /// Fail if the mean KL divergence is above this
+    /// Fail (exit code 1) if --check finds a mean KL divergence above this, in nats per token (e.g. 0.05)
     #[arg(long, value_name = "NATS", requires = "check")]
     max_kld: Option<f64>,
 }
@@ -219,7 +220,7 @@ impl CheckArgs {
         let kld = found.candidates[0].kld().map(|k| k.mean.value);
         match (self.max_kld, kld) {
             (Some(most), Some(kld)) if kld > most => Err(Error::Failed(format!(
-                "the mean KL divergence of {kld:.6} is above {most}; the file is there"
+                "the mean KL divergence is {kld:.6}, above --max-kld {most}; the file was written"
             ))),
             _ => Ok(()),
         }
@@ -236,15 +237,15 @@ impl Quantize {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Print(scheme) => print(&recipe::print(scheme)),
-            Self::Make(q) => q.common.run(q.scheme.clone(), Some(&q.fitting)),
+            Self::Make(q) => q.common.run(q.scheme.clone(), Some(&q.budget)),
         }
     }
 }
 
 impl Common {
-    /// `scheme` is what `--type` says.
-    fn run(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<()> {
-        let order = self.order(scheme, fitting)?;
+    /// Runs the command; `scheme` is the value of `--type`.
+    fn run(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<()> {
+        let order = self.order(scheme, budget)?;
         let progress = Progress::new();
         let prepared = pipeline::prepare(&order, &progress)?;
         let (source, plan, allocation) = (&prepared.source, &prepared.plan, prepared.allocation.as_ref());
@@ -261,7 +262,7 @@ impl Common {
         let (outcomes, elapsed) = prepared.write(&progress)?;
         print(&match self.json {
             true => plan_json(source, plan, Some(&outcomes), allocation),
-            false => written(source, plan, &outcomes, elapsed),
+            false => report_text(source, plan, &outcomes, elapsed),
         })?;
         match prepared.check(&progress)? {
             Some(comparison) => self.check.report(&comparison),
@@ -269,25 +270,30 @@ impl Common {
         }
     }
 
-    /// The options as an order.
-    fn order(&self, scheme: Option<Arc<Scheme>>, fitting: Option<&Fitting>) -> Result<Order> {
-        let fit = fitting.map(Fitting::request).transpose()?.flatten();
+    /// Turns the options into an order for the library.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for options that contradict each other, and errors of reading the recipe.
+    fn order(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<Order> {
+        let fit = budget.map(SizeBudget::request).transpose()?.flatten();
         if fit.is_some() && (scheme.is_some() || self.recipe.is_some() || self.pure) {
             return Err(Error::usage(
-                "--fit, --size and --bits-per-weight choose the types themselves, without --type, --recipe and --pure",
-            ));
+                "--fit, --size and --bits-per-weight choose the types themselves and cannot be combined with --type, \
+                 --recipe or --pure",
+            )
+            .or("leave out --type, --recipe and --pure; --tensor still sets single tensors"));
         }
         if let Some(align) = self.align
             && !align.is_power_of_two()
         {
-            return Err(Error::usage(format!("--align {align} is not a power of two")));
+            return Err(Error::usage(format!("--align must be a power of two (found {align})")));
         }
         let scheme = match &self.recipe {
             Some(path) => Some(Arc::new(recipe::read(path)?)),
             None => scheme,
         };
         if self.check.check.is_some() && self.machine.is_some_and(|m| m.container() == Container::Expansion) {
-            return Err(Error::usage("--check cannot run what --for makes of three files"));
+            return Err(Error::usage("--check cannot run the three-file output of this --for"));
         }
         self.rounding.check()?;
         Ok(Order {
@@ -314,7 +320,7 @@ impl Common {
                 machine: self.machine,
                 rounding: self.rounding.options(),
             },
-            quantize: fitting.is_some(),
+            quantize: budget.is_some(),
             fit,
             importance: self.rounding.importance(),
             method: self.rounding.layer_by_layer(),
@@ -326,12 +332,12 @@ impl Common {
     }
 }
 
-/// Writes the files of a plan and reports.
-pub fn carry_out(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
+/// Writes the files of a plan and prints the report.
+pub fn write_and_report(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
     let start = Instant::now();
     let outcomes = pipeline::write(source, plan, None, limits, &Progress::new())?;
     print(&match json {
         true => plan_json(source, plan, Some(&outcomes), None),
-        false => written(source, plan, &outcomes, start.elapsed()),
+        false => report_text(source, plan, &outcomes, start.elapsed()),
     })
 }

@@ -1,4 +1,4 @@
-//! `demo`: the bundled model, converted and quantized in several ways.
+//! `ggufkit demo`: converts and quantizes the bundled model in several ways.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -30,17 +30,17 @@ use ggufkit::{Error, Options, Result};
   ggufkit demo
   ggufkit demo demo-files      (keeps the checkpoint and the GGUFs)")]
 pub struct Demo {
-    /// Keep the files in this folder
+    /// Keep the checkpoint and the GGUF files in this folder [default: delete them]
     #[arg(value_name = "FOLDER")]
     keep: Option<PathBuf>,
     #[command(flatten)]
     resources: Resources,
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// The bundled checkpoint, as on a hub; `scripts/make_demo_model.py` makes it.
+/// The bundled checkpoint in Hugging Face's layout, made by `scripts/make_demo_model.py`.
 const FILES: [(&str, &[u8]); 7] = [
     ("config.json", include_bytes!("../../demo/model/config.json")),
     ("generation_config.json", include_bytes!("../../demo/model/generation_config.json")),
@@ -51,16 +51,16 @@ const FILES: [(&str, &[u8]); 7] = [
     ("README.md", include_bytes!("../../demo/model/README.md")),
 ];
 
-/// Stories that the model was not trained on.
+/// Held-out text: stories that the model was not trained on.
 const TEXT: &str = include_str!("../../demo/heldout.txt");
 
-/// The folder of the checkpoint, which gives the model its name.
+/// The checkpoint's folder, whose name becomes the model's name.
 const NAME: &str = "Little-Stories";
 
-/// What is made of it.
+/// The schemes that the model is quantized with.
 const SCHEMES: [&str; 8] = ["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "q3_k_m", "q2_k"];
 
-/// One way to write the model.
+/// The model quantized with one scheme.
 struct Made {
     scheme: &'static str,
     plan: Plan,
@@ -86,15 +86,15 @@ impl Demo {
         }
         let source = ggufkit::open(&hub, &Options::default())?;
         let made = SCHEMES.iter().map(|s| self.make(&source, folder, s)).collect::<Result<Vec<_>>>()?;
-        let lost = self.compare(&source, &made)?;
+        let comparison = self.compare(&source, &made)?;
         print(&if self.json {
-            as_json(&source, &made, &lost)
+            as_json(&source, &made, &comparison)
         } else {
-            as_text(&source, &made, &lost, self.keep.as_deref())
+            as_text(&source, &made, &comparison, self.keep.as_deref())
         })
     }
 
-    /// The packed files beside the checkpoint, over the bundled text.
+    /// Compares the quantized files with the checkpoint on the bundled text.
     fn compare(&self, source: &Source, made: &[Made]) -> Result<Comparison> {
         let open =
             |m: &Made| Ok((m.scheme.to_string(), ggufkit::open(&m.plan.paths[0], &Options::default())?));
@@ -125,7 +125,7 @@ impl Demo {
 }
 
 impl Made {
-    /// Whether any weights are packed.
+    /// Whether any tensor is quantized.
     fn packed(&self) -> bool {
         self.plan.layout.tensors.iter().any(|t| !t.encoding.is_plain())
     }
@@ -145,15 +145,15 @@ fn percent(outcome: Outcome) -> String {
     }
 }
 
-fn as_text(source: &Source, made: &[Made], lost: &Comparison, keep: Option<&Path>) -> String {
+fn as_text(source: &Source, made: &[Made], comparison: &Comparison, keep: Option<&Path>) -> String {
     let model = &source.model;
     let number =
         |key: &str| model.metadata.get(&format!("llama.{key}")).and_then(|v| v.as_u64()).unwrap_or(0);
     let weights: u64 = model.tensors.iter().map(Tensor::elements).sum();
     let mut text = format!(
         "The bundled model: a Llama of {} weights ({} layers, hidden size {}, vocabulary {}) in bf16, {}.\n\
-         Each row is a GGUF that llama.cpp loads; `error` is the root mean square of the error of its weights,\n\
-         relative to the weights.\n\n",
+         Each row is a GGUF file that llama.cpp loads. `error` is the root mean square error of the weights,\n\
+         relative to the root mean square of the weights.\n\n",
         text::count(weights),
         number("block_count"),
         number("embedding_length"),
@@ -180,19 +180,20 @@ fn as_text(source: &Source, made: &[Made], lost: &Comparison, keep: Option<&Path
         }
         let mut row = vec![t.name.clone()];
         row.extend(packed.iter().map(|m| {
-            let at = m.plan.steps.iter().position(|s| s.source == i).expect("every tensor is written");
+            let at =
+                m.plan.decisions.iter().position(|s| s.source == i).expect("every tensor has a decision");
             percent(m.outcomes[at])
         }));
         table.row(row);
     }
-    let _ = write!(text, "{table}\n{}", compare::table(lost));
+    let _ = write!(text, "{table}\n{}", compare::table(comparison));
     if let Some(folder) = keep {
-        let _ = writeln!(text, "\nThe files are in {}.", folder.display());
+        let _ = writeln!(text, "\nThe files were kept in {}.", folder.display());
     }
     text
 }
 
-fn as_json(source: &Source, made: &[Made], lost: &Comparison) -> String {
+fn as_json(source: &Source, made: &[Made], comparison: &Comparison) -> String {
     let scheme = |m: &Made| {
         let tensors = m.plan.layout.tensors.iter().zip(&m.outcomes);
         json!({
@@ -209,7 +210,7 @@ fn as_json(source: &Source, made: &[Made], lost: &Comparison) -> String {
     let value = json!({
         "source_bytes": source.bytes(),
         "schemes": made.iter().map(scheme).collect::<Vec<_>>(),
-        "comparison": lost,
+        "comparison": comparison,
     });
     format!("{value:#}\n")
 }

@@ -1,11 +1,11 @@
-//! `edit`: a copy of a model with changed metadata.
+//! `ggufkit edit`: writes a copy of a model with changed metadata.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::args::{Edits, Input, Resources};
-use super::convert::carry_out;
+use super::convert::write_and_report;
 use ggufkit::plan::edit::{self, key_value};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::{Error, Result};
@@ -17,27 +17,28 @@ use ggufkit::{Error, Result};
   ggufkit edit model.gguf new.gguf --set-file tokenizer.chat_template=template.jinja
   ggufkit edit model.gguf new.gguf --set-file tokenizer.ggml.scores=scores.json
 
-Changes are made in this order: --rename, --remove, --set, --set-file.")]
+Changes are applied in this order: --rename, --remove, --set, --set-file.")]
 pub struct Edit {
     #[command(flatten)]
     input: Input,
-    /// The result; never IN itself
+    /// The output file, which must not be IN itself
     #[arg(value_name = "OUT")]
     out: PathBuf,
     #[command(flatten)]
     edits: Edits,
-    /// Set a value from a file: a string as it is, an array from JSON; a new key needs KEY:str or KEY:[TYPE]
+    /// Set a metadata value to the contents of a file: text for a string, a JSON array for an array. For a new key, write
+    /// KEY:str=FILE or KEY:[TYPE]=FILE
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     set_file: Vec<(String, String)>,
-    /// Give a key another name
+    /// Rename a metadata key
     #[arg(long, value_name = "KEY=NEW", value_parser = key_value)]
     rename: Vec<(String, String)>,
-    /// Take a key out
+    /// Remove a metadata key
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
     #[command(flatten)]
     resources: Resources,
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
@@ -50,11 +51,11 @@ impl Edit {
         edits.extend(self.edits.list());
         edits.extend(self.set_file.iter().map(|(k, f)| edit::Edit::SetFile(k.clone(), f.into())));
         if edits.is_empty() {
-            return Err(Error::usage("nothing to change: say --set, --set-file, --rename or --remove"));
+            return Err(Error::usage("no change given").or("add --set, --set-file, --rename or --remove"));
         }
         let source = self.input.open_for(&self.out)?;
         let options = PlanOptions { out: self.out.clone(), edits, ..PlanOptions::default() };
         let plan = plan::plan(&source, &options)?;
-        carry_out(&source, &plan, self.resources.limits(), self.json)
+        write_and_report(&source, &plan, self.resources.limits(), self.json)
     }
 }

@@ -1,4 +1,4 @@
-//! `ggufkit eval`: perplexity, and divergence from a reference.
+//! `ggufkit eval`: perplexity, and KL divergence from a reference model.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use ggufkit::text::{Table, visible};
 use ggufkit::tokenizer::{Text, Tokenizer};
 use ggufkit::{Error, Result, open};
 
-/// Perplexity of a model over a text in llama.cpp's protocol, and how far its predictions are from a reference's.
+/// Measures a model's perplexity on a text with llama.cpp's protocol, and its KL divergence from a reference model.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ggufkit eval model-Q4_0.gguf text.txt
@@ -29,51 +29,53 @@ use ggufkit::{Error, Result, open};
 pub struct Eval {
     #[command(flatten)]
     input: Input,
-    /// The text
+    /// The text file to evaluate on
     #[arg(value_name = "TEXT")]
     text: PathBuf,
-    /// Compare with this model, side by side
+    /// Reference model: run it on the same text and report the KL divergence from it
     #[arg(long, value_name = "MODEL", conflicts_with = "logits")]
     reference: Option<PathBuf>,
-    /// Compare with what a logits file keeps of a model
+    /// Reference logits: report the KL divergence from the model whose logits are in this file (of --save-logits, or of
+    /// llama-perplexity --kl-divergence-base)
     #[arg(long, value_name = "FILE", conflicts_with = "stride")]
     logits: Option<PathBuf>,
-    /// Write the model's predictions to a logits file, which llama-perplexity reads too
+    /// Save the model's logits to a file for --logits or for llama-perplexity --kl-divergence
     #[arg(long, value_name = "FILE", conflicts_with = "stride")]
     save_logits: Option<PathBuf>,
     #[command(flatten)]
     cutting: Cutting,
-    /// Fail if the mean KL divergence is above this
+    /// Fail (exit code 1) if the mean KL divergence is above this, in nats per token (e.g. 0.05)
     #[arg(long, value_name = "NATS")]
     max_kld: Option<f64>,
     #[command(flatten)]
     running: Running,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How a text is cut into pieces.
+/// How a text is cut into chunks.
 #[derive(Debug, Args)]
 pub struct Cutting {
-    /// Tokens of a chunk; the second half of each is scored
+    /// Context length in tokens of each chunk; the second half of each chunk is scored
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub context: usize,
-    /// Most chunks, from the text's beginning on
+    /// Use at most this many chunks from the beginning of the text [default: all]
     #[arg(long, value_name = "N")]
     pub chunks: Option<usize>,
-    /// Let chunks overlap, each beginning N tokens after the one before, and score every token once
+    /// Use overlapping chunks that start N tokens apart, and score every token once [default: no overlap]
     #[arg(long, value_name = "N")]
     pub stride: Option<usize>,
 }
 
 impl Cutting {
+    /// The settings for [`evaluate::cut`].
     pub fn cut(&self) -> Cut {
         Cut { context: self.context, chunks: self.chunks, stride: self.stride }
     }
 }
 
-/// A bar on stderr that counts chunks.
+/// A progress bar on standard error that counts chunks.
 fn bar(chunks: usize) -> ProgressBar {
     let bar = ProgressBar::new(chunks as u64);
     let style = "{bar:30} {pos}/{len} chunks  {eta} left  {msg}";
@@ -109,15 +111,17 @@ impl Eval {
         }
         let kld = summary.against.as_ref().map(|a| a.kld.mean.value);
         match (self.max_kld, kld) {
-            (Some(_), None) => Err(Error::usage("--max-kld needs --reference or --logits")),
+            (Some(_), None) => {
+                Err(Error::usage("--max-kld needs a reference").or("add --reference MODEL or --logits FILE"))
+            }
             (Some(most), Some(kld)) if kld > most => {
-                Err(Error::Failed(format!("the mean KL divergence of {kld:.6} is above {most}")))
+                Err(Error::Failed(format!("the mean KL divergence is {kld:.6}, above --max-kld {most}")))
             }
             _ => Ok(()),
         }
     }
 
-    /// The scores, and what is to be noted.
+    /// The scores, and a note for the user if there is one.
     fn measure(&self, source: &Source, reference: Option<&Source>) -> Result<(Scores, Option<String>)> {
         let options = Options { exact: self.running.exact, isa: None };
         let network = Network::new(source, options)?;
@@ -129,7 +133,7 @@ impl Eval {
         let other = reference.map(|r| Network::new(r, options)).transpose()?;
         if let (Some(reference), Some(other)) = (reference, &other) {
             evaluate::same_vocabulary((source, &network), (reference, other))?;
-            note = long(other, cut);
+            note = context_warning(other, cut);
         }
         let reference = match (&other, &self.logits) {
             (Some(n), _) => Reference::Model(n),
@@ -155,15 +159,18 @@ impl Eval {
             }
         })?;
         bar.finish_and_clear();
-        Ok((all.models.remove(0), note.or(long(&network, cut))))
+        Ok((all.models.remove(0), note.or(context_warning(&network, cut))))
     }
 }
 
-/// What to say where chunks are longer than what a model was trained on.
-pub fn long(network: &Network, cut: Cut) -> Option<String> {
+/// A warning if the chunks are longer than the model's maximum context length.
+pub fn context_warning(network: &Network, cut: Cut) -> Option<String> {
     let most = network.config.context as usize;
     (cut.context > most).then(|| {
-        format!("the model was made for {most} tokens, and chunks have {}: --context {most}", cut.context)
+        format!(
+            "the chunks have {} tokens, but the model's context length is {most}: use --context {most}",
+            cut.context
+        )
     })
 }
 
@@ -183,25 +190,25 @@ fn as_text(
 ) -> String {
     let mut text = format!("{} tokens scored in {} chunks of {}", s.tokens, s.chunks, cutting.context);
     match cutting.stride {
-        Some(n) => text += &format!(", one every {n}\n\n"),
+        Some(n) => text += &format!(", starting {n} tokens apart\n\n"),
         None => text += "\n\n",
     }
     let mut table = Table::new(&["figure", "value"]);
     let mut line = |name: &str, value: String| table.row([name.to_string(), value]);
     line("perplexity", estimate(&s.perplexity, 4));
     if let Some(a) = &s.against {
-        line("reference's", estimate(&a.reference_perplexity, 4));
-        line("ratio", estimate(&a.ratio, 6));
+        line("perplexity of the reference", estimate(&a.reference_perplexity, 4));
+        line("ratio of perplexities", estimate(&a.ratio, 6));
         if let Some(Interval { low, high }) = ratio.and_then(|r| r.interval) {
-            line("  95 % of resamplings", format!("{low:.6} to {high:.6}"));
+            line("  95 % interval (bootstrap)", format!("{low:.6} to {high:.6}"));
         }
-        line("difference", estimate(&a.difference, 6));
+        line("difference of perplexities", estimate(&a.difference, 6));
         if let Some(c) = a.correlation {
-            line("correlation of logs", format!("{:.2} %", 100.0 * c));
+            line("correlation of log probabilities", format!("{:.2} %", 100.0 * c));
         }
         line("KL divergence, mean", estimate(&a.kld.mean, 6));
         if let Some(Interval { low, high }) = interval {
-            line("  95 % of resamplings", format!("{low:.6} to {high:.6}"));
+            line("  95 % interval (bootstrap)", format!("{low:.6} to {high:.6}"));
         }
         let k = &a.kld;
         for (name, x) in [
@@ -218,7 +225,7 @@ fn as_text(
             estimate(&Estimate { value: 100.0 * e.value, error: e.error.map(|x| 100.0 * x) }, 3) + " %"
         };
         line("same top token", percent(&a.same_top));
-        line("change of probability, mean", percent(&a.dp.mean));
+        line("change of token probability, mean", percent(&a.dp.mean));
         line("  root mean square", percent(&a.dp.rms));
         for (name, x) in [
             ("  1 %", a.dp.p1),

@@ -1,4 +1,4 @@
-//! `ggufkit frontier`: what every size of a model would cost.
+//! `ggufkit frontier`: the lowest predicted KL divergence at every file size.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use ggufkit::allocate::default_context;
 use ggufkit::allocate::{Choices, SearchSpace};
 use ggufkit::disk::refuse_overwriting;
 use ggufkit::disk::{self, NewFile};
-use ggufkit::memory::{Runtime, Use};
+use ggufkit::memory::{RunConfig, Runtime};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::report::html::page;
 use ggufkit::report::plans::{Point, frontier};
@@ -35,27 +35,27 @@ use ggufkit::text::{self, Table};
 pub struct Frontier {
     #[command(flatten)]
     input: Input,
-    /// What errors in each matrix cost, as `sensitivity` measured it; guessed if not given
+    /// Sensitivity of each matrix, as written by `ggufkit sensitivity` [default: estimated from that of typical models]
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
-    /// Types to choose from
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
+    /// Quantization types to choose from, separated by commas
+    #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
-    /// Tokens of the context whose memory is shown; 4096 if not given, or the model's own if that is shorter
+    /// Context length in tokens for the memory column [default: 4096, or the model's maximum if that is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     context: Option<u64>,
-    /// Rows of the table
+    /// Number of rows in the table
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1000))]
     rows: u32,
-    /// Write a page with a picture
+    /// Write an HTML page with a chart
     #[arg(long, value_name = "OUT.html")]
     report: Option<PathBuf>,
-    /// Print JSON: every point
+    /// Print every size as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// A size of the model.
+/// The model at one file size.
 struct Size {
     name: String,
     bytes: u64,
@@ -64,11 +64,11 @@ struct Size {
     memory: Option<u64>,
 }
 
-/// A scheme, with the size of the frontier that loses as much.
-struct Known {
+/// A scheme, and the best choice of types at its size.
+struct SchemePoint {
     size: Size,
-    /// The least that may be lost in no more bytes.
-    least: Option<f64>,
+    /// The lowest predicted KL divergence of any choice of types that is no larger.
+    best: Option<f64>,
 }
 
 impl Frontier {
@@ -78,11 +78,12 @@ impl Frontier {
             refuse_overwriting(path, source.paths().chain(self.sensitivity.as_deref()))?;
             drop(NewFile::create(path, 0)?);
         }
-        let known = match &self.sensitivity {
+        let sensitivity = match &self.sensitivity {
             Some(path) => sensitivity::read(path)?,
-            None => quick::guess(&source)?,
+            None => quick::estimate(&source),
         };
-        let freedom = SearchSpace { types: &self.types.0, named: true, sensitivity: &known, prices: &[] };
+        let freedom =
+            SearchSpace { types: &self.types.0, explicit: true, sensitivity: &sensitivity, prices: &[] };
         let mut options = options();
         let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
@@ -90,18 +91,18 @@ impl Frontier {
             Some(context) => context,
             None => default_context(&source),
         };
-        let how = Use { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
-        // Of some models the memory is not known.
-        let beside = match self.context {
-            Some(_) => Some(choices.beside(how)?),
-            None => choices.beside(how).ok(),
+        let how = RunConfig { runtime: Runtime::LlamaCpp, context, kv: KvType::F16 };
+        // For some architectures, memory use cannot be predicted.
+        let other_memory = match self.context {
+            Some(_) => Some(choices.memory_overhead(how)?),
+            None => choices.memory_overhead(how).ok(),
         };
         let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
             name,
             bytes,
             bits: 8.0 * tensors as f64 / choices.weights.max(1) as f64,
             kld,
-            memory: beside.map(|b| b + tensors),
+            memory: other_memory.map(|other| other + tensors),
         };
         let points: Vec<Size> = all
             .iter()
@@ -114,30 +115,29 @@ impl Frontier {
         for scheme in scheme::all() {
             options.scheme = Some(scheme.clone());
             let Ok(plan) = plan::plan(&source, &options) else { continue };
-            // Types of which nothing is known have no place in the picture.
-            let Some(kld) = predicted(&known, &plan) else { continue };
+            // Schemes with types whose error is not in the sensitivity file are left out.
+            let Some(kld) = predicted(&sensitivity, &plan) else { continue };
             let tensors = plan.layout.tensors.iter().map(|t| t.location.len).sum();
             let size = size(scheme.name.clone(), plan.bytes(), tensors, kld);
             let room = size.bytes.checked_sub(choices.fixed);
             let found = room.and_then(|room| budget::solve(&choices.items, room));
-            let least = found.map(|f| f.loss + choices.fixed_loss);
-            schemes.push(Known { size, least });
+            let best = found.map(|f| f.loss + choices.fixed_loss);
+            schemes.push(SchemePoint { size, best });
         }
         schemes.sort_by_key(|s| s.size.bytes);
-        let (heading, about) = (heading(context), text::visible(&known.summary()));
+        let (heading, about) = (heading(context), text::visible(&sensitivity.summary()));
         let shown = thinned(&points, self.rows as usize);
         let rows: Vec<Vec<String>> = shown.iter().map(|s| row(s)).collect();
-        let beside_rows: Vec<Vec<String>> = schemes
+        let scheme_rows: Vec<Vec<String>> = schemes
             .iter()
             .map(|s| {
-                let share = s
-                    .least
-                    .map_or(String::new(), |l| format!("{:.2}", l / s.size.kld.max(f64::MIN_POSITIVE)));
+                let share =
+                    s.best.map_or(String::new(), |l| format!("{:.2}", l / s.size.kld.max(f64::MIN_POSITIVE)));
                 [vec![s.size.name.clone()], row(&s.size), vec![share]].concat()
             })
             .collect();
         let scheme_heading: Vec<String> =
-            [vec!["scheme".to_string()], heading.clone(), vec!["least in no more".into()]].concat();
+            [vec!["scheme".to_string()], heading.clone(), vec!["best at this size".into()]].concat();
         if let Some(path) = &self.report {
             let point = |s: &Size| Point { name: s.name.clone(), bytes: s.bytes, kld: s.kld };
             let line: Vec<Point> = points.iter().map(point).collect();
@@ -145,15 +145,15 @@ impl Frontier {
             let text = page(
                 &format!("Sizes of {}", source.path.display()),
                 &format!(
-                    "Predicted KL divergence, {about}. The line is the least that can be had in each size."
+                    "Predicted KL divergence, {about}. The line is the lowest that can be reached at each size."
                 ),
                 &[frontier(&line, &marks)],
-                &[(heading.clone(), rows.clone()), (scheme_heading.clone(), beside_rows.clone())],
+                &[(heading.clone(), rows.clone()), (scheme_heading.clone(), scheme_rows.clone())],
             );
             disk::write_whole(path, text.as_bytes())?;
         }
         if self.json {
-            return print(&as_json(&source, &known, &points, &schemes));
+            return print(&as_json(&source, &sensitivity, &points, &schemes));
         }
         let table = |heading: &[String], rows: Vec<Vec<String>>| {
             let mut table = Table::new(&heading.iter().map(String::as_str).collect::<Vec<_>>());
@@ -163,7 +163,9 @@ impl Frontier {
         let mut text = format!("{}: predicted KL divergence, {about}\n\n", source.path.display());
         text += &table(&heading, rows);
         text += "\n";
-        text += &table(&scheme_heading, beside_rows);
+        text += &table(&scheme_heading, scheme_rows);
+        text += "\nbest at this size: the lowest predicted KL divergence of any choice of types in as many bytes, as a fraction of \
+                 the scheme's\n";
         if let Some(path) = &self.report {
             text += &format!("\n{}\n", path.display());
         }
@@ -172,10 +174,10 @@ impl Frontier {
 }
 
 fn options() -> PlanOptions {
-    // Sizes do not depend on it, and most of what is chosen here is made with it.
     PlanOptions {
-        // Nothing is written there.
+        // Only the plan is made: nothing is written to this path.
         out: "all sizes of a model.gguf".into(),
+        // Sizes do not depend on the importance matrix, and most files with types chosen here are made with one.
         importance: true,
         allow_requantize: true,
         force: true,
@@ -183,15 +185,16 @@ fn options() -> PlanOptions {
     }
 }
 
-/// The divergence of a plan; `None` if nothing is known of a type that it has.
-fn predicted(known: &Sensitivity, plan: &plan::Plan) -> Option<f64> {
-    let changed = plan.steps.iter().zip(&plan.layout.tensors).filter(|(step, t)| step.from != t.encoding);
+/// The predicted KL divergence of a plan; `None` if the error of one of its types is not known.
+fn predicted(sensitivity: &Sensitivity, plan: &plan::Plan) -> Option<f64> {
+    let changed =
+        plan.decisions.iter().zip(&plan.layout.tensors).filter(|(decision, t)| decision.from != t.encoding);
     let mut types = Vec::new();
     for (_, t) in changed {
         let Encoding::Blocks(dtype) = t.encoding else { return None };
         types.push((t.name.as_str(), dtype));
     }
-    known.predict(types)
+    sensitivity.predict(types)
 }
 
 fn heading(context: u64) -> Vec<String> {
@@ -207,32 +210,32 @@ fn row(s: &Size) -> Vec<String> {
     ]
 }
 
-/// So many of them, at about equal steps of size.
+/// At most `rows` of the points, at about equal steps of size.
 fn thinned(points: &[Size], rows: usize) -> Vec<&Size> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     let step = (last.bytes - first.bytes) as f64 / (rows - 1) as f64;
     let mut shown: Vec<&Size> = Vec::new();
     for (i, p) in points.iter().enumerate() {
-        let wanted = first.bytes as f64 + shown.len() as f64 * step;
-        if p.bytes as f64 >= wanted || i + 1 == points.len() {
+        let next_size = first.bytes as f64 + shown.len() as f64 * step;
+        if p.bytes as f64 >= next_size || i + 1 == points.len() {
             shown.push(p);
         }
     }
     shown
 }
 
-fn as_json(source: &Source, known: &Sensitivity, points: &[Size], schemes: &[Known]) -> String {
+fn as_json(source: &Source, sensitivity: &Sensitivity, points: &[Size], schemes: &[SchemePoint]) -> String {
     let point =
         |s: &Size| json!({"bytes": s.bytes, "bits_per_weight": s.bits, "kld": s.kld, "memory": s.memory});
-    let scheme = |s: &Known| {
+    let scheme = |s: &SchemePoint| {
         let mut value = point(&s.size);
         value["name"] = json!(s.size.name);
-        value["least_in_no_more_bytes"] = json!(s.least);
+        value["least_in_no_more_bytes"] = json!(s.best);
         value
     };
     let value = json!({
         "model": source.path.display().to_string(),
-        "origin": known.summary(),
+        "origin": sensitivity.summary(),
         "points": points.iter().map(point).collect::<Vec<_>>(),
         "schemes": schemes.iter().map(scheme).collect::<Vec<_>>(),
     });

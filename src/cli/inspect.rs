@@ -1,4 +1,4 @@
-//! `inspect`: what a model's files say.
+//! `ggufkit inspect`: a model's format, metadata, tensors and memory use.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use super::args::Input;
 use super::print;
 use ggufkit::Result;
 use ggufkit::allocate::default_context;
-use ggufkit::memory::{Memory, Runtime, Shape, Use};
+use ggufkit::memory::{Memory, ModelShape, RunConfig, Runtime};
 use ggufkit::runner::KvType;
 use ggufkit::source::Source;
 use ggufkit::text::{self, Table, visible};
@@ -29,13 +29,13 @@ pub struct Inspect {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
-    /// What it takes to run the model, with the whole of a context filled
+    /// Show how much memory it takes to run the model with a full context
     #[arg(long, conflicts_with = "tensors")]
     memory: bool,
-    /// Tokens of that context
+    /// Context length in tokens for --memory [default: 4096, or the model's maximum if that is shorter]
     #[arg(long, value_name = "N", requires = "memory", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     context: Option<u64>,
-    /// Everything, arrays in full, in JSON; with --memory that alone
+    /// Print everything as JSON, with complete arrays; with --memory, only the memory use
     #[arg(long)]
     json: bool,
 }
@@ -55,28 +55,29 @@ impl Inspect {
         let source = self.input.open()?;
         let tensors = &source.model.tensors;
         let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
-        let shape = Shape::read(&source.model.metadata, vocab)?;
+        let shape = ModelShape::read(&source.model.metadata, vocab)?;
         let context = self.context.unwrap_or_else(|| default_context(&source));
         let weights = tensors.iter().map(|t| t.location.len).sum();
         let mut table = Table::new(&[
-            "runs in",
-            "keys, values",
+            "program",
+            "KV type",
             "weights",
-            "cache",
+            "KV cache",
             "batch",
             "vocabulary",
-            "program",
+            "process",
             "resident",
-            "addresses",
+            "address space",
         ]);
         let mut all = Vec::new();
         for (runtime, name) in Runtime::ALL {
-            for kv in [KvType::F16, KvType::Q8_0].into_iter().filter(|kv| shape.keeps(*kv)) {
-                let m = Memory::of(&shape, weights, Use { runtime, context, kv });
-                let parts = [m.weights, m.cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
+            for kv in [KvType::F16, KvType::Q8_0].into_iter().filter(|kv| shape.supports(*kv)) {
+                let m = Memory::of(&shape, weights, RunConfig { runtime, context, kv });
+                let parts =
+                    [m.weights, m.kv_cache, m.compute, m.vocabulary, m.process, m.resident(), m.total()];
                 table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(text::bytes)));
                 all.push(json!({
-                    "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.cache, "compute": m.compute,
+                    "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.kv_cache, "compute": m.compute,
                     "vocabulary": m.vocabulary, "process": m.process, "resident": m.resident(), "total": m.total(),
                 }));
             }
@@ -85,13 +86,13 @@ impl Inspect {
             return print(&format!("{:#}\n", json!({"context": context, "memory": all})));
         }
         let most = match shape.context {
-            n if n > 0 && context > n => format!("note: the model was made for {n} tokens\n"),
+            n if n > 0 && context > n => format!("note: the model's maximum context length is {n} tokens\n"),
             _ => String::new(),
         };
         let path = source.path.display();
         print(&format!(
-            "{path}: memory with {context} tokens of context, all of it filled\n\n{table}\n\
-             addresses: what `ulimit -v` must allow; some of them are never touched\n{most}"
+            "{path}: memory with a full context of {context} tokens\n\n{table}\n\
+             address space: what `ulimit -v` must allow; part of it is reserved but never used\n{most}"
         ))
     }
 }
@@ -166,7 +167,7 @@ fn as_text(source: &Source, all: bool) -> String {
     text
 }
 
-/// The longest text of a value that fits a line of a table.
+/// The most characters of a value that are shown in a table.
 const WIDTH: usize = 60;
 
 fn show(value: &Value) -> String {

@@ -1,4 +1,4 @@
-//! `ggufkit logits`: the numbers behind given tokens, for comparing with another program's.
+//! `ggufkit logits`: writes the logits after given tokens, for comparing them with another program's.
 
 use std::path::PathBuf;
 
@@ -10,16 +10,16 @@ use ggufkit::disk::{self, NewFile};
 use ggufkit::runner::{Network, Options, Run, State, forward};
 use ggufkit::{Error, Result};
 
-/// Writes a model's logits behind each of some tokens: a safetensors file with `ids` (i64, `[tokens]`) and `logits`
-/// (f32, `[tokens, vocabulary]`).
+/// Writes the logits that a model computes after each of the given tokens, as a safetensors file with `ids` (i64,
+/// `[tokens]`) and `logits` (f32, `[tokens, vocabulary]`).
 #[derive(Debug, Args)]
 pub struct Logits {
     #[command(flatten)]
     input: Input,
-    /// Token ids, with commas between
+    /// Token ids, separated by commas (e.g. 1,15043,3186)
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     ids: Vec<u32>,
-    /// The file to write
+    /// The safetensors file to write
     #[arg(value_name = "OUT.safetensors")]
     output: PathBuf,
     #[command(flatten)]
@@ -34,8 +34,8 @@ impl Logits {
             let mut state = State::new(&network, self.running.kv(), 1, self.ids.len())?;
             let mut logits = Vec::new();
             for tokens in self.ids.chunks(self.running.batch()) {
-                let wanted: Vec<usize> = (0..tokens.len()).collect();
-                logits.extend(forward(&network, &mut state, &[Run { sequence: 0, tokens }], &wanted)?);
+                let positions: Vec<usize> = (0..tokens.len()).collect();
+                logits.extend(forward(&network, &mut state, &[Run { sequence: 0, tokens }], &positions)?);
             }
             Ok((logits, network.vocab()))
         })?;
@@ -54,7 +54,8 @@ impl Logits {
         file.write(0, &bytes)?;
         disk::finish(vec![file])?;
         if logits.iter().any(|x| !x.is_finite()) {
-            return Err(Error::refused("some logits are infinite or undefined; is the file damaged?"));
+            return Err(Error::refused("some logits are infinite or NaN")
+                .or("the model's file may be damaged: check it with `ggufkit verify`"));
         }
         print(&format!("{}: logits of {n} tokens over a vocabulary of {vocab}\n", self.output.display()))
     }

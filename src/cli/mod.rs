@@ -1,4 +1,4 @@
-//! The command line: one file per command. The only place that prints.
+//! The command line: one file per command. Nothing outside this module prints.
 
 mod allocation;
 mod args;
@@ -38,45 +38,45 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Convert and quantize the model that comes with ggufkit, and show what that does to it.
+    /// Convert and quantize the bundled model in several ways, and show the size and quality of each result.
     Demo(demo::Demo),
-    /// Write a model in another format, type or byte order.
+    /// Convert a model to another format, tensor type or byte order.
     Convert(Box<convert::Convert>),
-    /// Write a model with its weights packed in fewer bits.
+    /// Quantize a model: write it with fewer bits per weight.
     Quantize(Box<convert::Quantize>),
-    /// Measure on a text which weights of a model count, for quantize --imatrix.
+    /// Measure an importance matrix on a calibration set, for `quantize --imatrix`.
     Calibrate(calibrate::Calibrate),
-    /// Measure on a text what an error in each matrix does to the predictions, for quantize --fit.
+    /// Measure how much an error in each matrix raises the KL divergence, for `quantize --fit`.
     Sensitivity(sensitivity::Sensitivity),
-    /// Show what every size of a model would cost, and what the usual schemes do.
+    /// Show the lowest predicted KL divergence at every file size, next to that of each scheme.
     Frontier(frontier::Frontier),
-    /// Show what a model's files say.
+    /// Show a model's format, metadata, tensors and memory use.
     Inspect(inspect::Inspect),
-    /// Check a model's files; compare its weights with another's.
+    /// Check that a model's files are intact, or compare its weights with another model's.
     Verify(verify::Verify),
-    /// Measure a model's perplexity, and how far it is from another's predictions.
+    /// Measure a model's perplexity on a text, and its KL divergence from a reference model.
     Eval(eval::Eval),
-    /// Compare models with the one they were made of: quality, size and speed, as a table and a page.
+    /// Compare quantized models with their original: quality, size and speed, as a table or an HTML page.
     Compare(compare::Compare),
-    /// Let a model write: go on with a text, or answer in a chat.
+    /// Generate text with a model, from a prompt or in a chat.
     Run(run::Run),
-    /// Measure how fast a model runs on this machine.
+    /// Measure the speed of prompt processing and text generation on this machine.
     Bench(bench::Bench),
-    /// Write the logits behind given tokens.
+    /// Write the logits that a model computes after each of the given tokens.
     Logits(logits::Logits),
-    /// Cut a model into several files.
+    /// Split a model into several files (shards).
     Split(split::Split),
-    /// Make one file of a split model.
+    /// Merge the shards of a split model into one file.
     Merge(split::Merge),
-    /// Write a model with changed metadata.
+    /// Write a copy of a model with changed metadata.
     Edit(edit::Edit),
 }
 
-/// Runs the program.
+/// Runs the program. The exit code is 0 on success, 1 for an error and 2 for wrong usage.
 pub fn main() -> ExitCode {
-    spare_addresses();
+    limit_malloc_arenas();
     let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
-    allow_many_files();
+    raise_open_file_limit();
     let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
         Command::Demo(c) => c.run(),
         Command::Convert(c) => c.run(),
@@ -98,7 +98,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // Nobody listens to the other end of a closed pipe, and nothing is to be done about it.
+            // If standard error is closed, there is no way to report anything.
             let mut err = std::io::stderr().lock();
             let _ = writeln!(err, "ggufkit: {}", visible(&e.to_string()));
             if let Some(hint) = e.hint() {
@@ -109,9 +109,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// glibc sets 64 MiB of addresses aside for each thread. Where a limit is put on them (`ulimit -v`), a model needs them more:
-/// the program starts once more, and is told to do without.
-fn spare_addresses() {
+/// glibc reserves 64 MiB of address space per thread for its heaps. If the address space is limited (`ulimit -v`), the
+/// model needs that space: the program restarts itself with `MALLOC_ARENA_MAX=1`.
+fn limit_malloc_arenas() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Resource, getrlimit};
@@ -121,26 +121,29 @@ fn spare_addresses() {
             return;
         }
         if let Ok(program) = std::env::current_exe() {
-            // Comes back only if it cannot be; then it goes on as it is.
+            // `exec` returns only if it fails; then the program continues with the reserved space.
             let _ =
                 std::process::Command::new(program).args(std::env::args_os().skip(1)).env(ARENAS, "1").exec();
         }
     }
 }
 
-/// A split may have more parts than a process may open files by default.
-fn allow_many_files() {
+/// Raises the limit of open files: a split model may have more shards than the default allows.
+fn raise_open_file_limit() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
-        // Where it is not granted, fewer files will do for most.
+        // If the system refuses, models with fewer shards still work.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
-/// Prints to stdout. A reader that has gone away (`| head`) is no error; a full disk is.
+/// Prints to standard output. A closed pipe (`| head`) is not an error.
+///
+/// # Errors
+/// [`Error::Io`] if the text cannot be written, for example because the disk is full.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! What becomes of a model's tensors, in words and tables: planned, and done.
+//! What happens to a model's tensors, as text and JSON: what is planned, and what was done.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use ggufkit::plan::{self, Plan};
 use ggufkit::source::Source;
 use ggufkit::text::{self, Table, visible};
 
-/// Three values for each weight are enough for models trained that way, and for no others.
+/// A warning if weights that are not ternary were written in a ternary type; otherwise empty.
 pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
     let ternary =
         |t: &Tensor| matches!(t.encoding, Encoding::Blocks(d) if d.info().family == Family::Ternary);
@@ -26,15 +26,15 @@ pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
     }
     match all.relative() {
         error if error > 0.05 => format!(
-            "note: these weights are not ternary: {:.0} % of them is lost. q2_k and iq2_m are for other models\n",
+            "note: these weights are not ternary, and the ternary type changes them by {:.0} %; use q2_k or iq2_m for such a model\n",
             100.0 * error
         ),
         _ => String::new(),
     }
 }
 
-/// The files that were written, what became of the tensors, and what the user should know.
-pub fn written(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Duration) -> String {
+/// The report after writing: the files, the tensors by type, and notes for the user.
+pub fn report_text(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Duration) -> String {
     let mut text = String::new();
     for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
         let _ = writeln!(text, "{}", path.display());
@@ -56,11 +56,11 @@ pub fn written(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Dura
     text
 }
 
-/// How many tensors became what, and what that did to them.
+/// A table with a row for each pair of old and new type: number of tensors, size and error.
 pub fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
     let mut rows: Vec<(String, u64, u64, u64, Outcome)> = Vec::new();
-    for ((t, step), outcome) in plan.layout.tensors.iter().zip(&plan.steps).zip(outcomes) {
-        let (from, to) = (source.stored_as(step.source), t.encoding.name());
+    for ((t, decision), outcome) in plan.layout.tensors.iter().zip(&plan.decisions).zip(outcomes) {
+        let (from, to) = (source.stored_as(decision.source), t.encoding.name());
         let name = if from == to { to } else { format!("{from} → {to}") };
         if !rows.iter().any(|r| r.0 == name) {
             rows.push((name.clone(), 0, 0, 0, Outcome::default()));
@@ -80,10 +80,10 @@ pub fn by_type(source: &Source, plan: &Plan, outcomes: &[Outcome]) -> String {
     table.to_string()
 }
 
-/// Which ways of making matrices were taken, and what they lose, over what the plain search with importance does.
+/// A table of the quantization methods that were used, with their loss relative to the plain search with importance.
 pub fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
     let mut rows: Vec<(&str, DType, u64, f64, f64, f64)> = Vec::new();
-    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.won?))) {
+    for (t, won) in plan.layout.tensors.iter().zip(outcomes).filter_map(|(t, o)| Some((t, o.chosen?))) {
         let Encoding::Blocks(dtype) = t.encoding else { continue };
         let ratio = won.ratio.max(1e-9);
         match rows.iter_mut().find(|r| (r.0, r.1) == (won.method, dtype)) {
@@ -108,46 +108,46 @@ pub fn methods(plan: &Plan, outcomes: &[Outcome]) -> String {
         ]);
     }
     format!(
-        "\n{table}loss: squared error of the matrices' outputs on held-out tokens, over that of the search with importance\n"
+        "\n{table}loss: squared error of the matrices' outputs on held-out tokens, relative to that of the search with importance\n"
     )
 }
 
-/// Whose importances were used, and for what.
+/// The importance matrix that was used, and for how many tensors.
 pub fn importance(plan: &Plan) -> String {
-    let known = plan.search.known.as_ref();
-    known.map_or_else(String::new, |k| format!("importance: {}\n", visible(&k.summary())))
+    let summary = plan.search.importance_summary.as_ref();
+    summary.map_or_else(String::new, |s| format!("importance: {}\n", visible(&s.text())))
 }
 
-/// Fallbacks with their cost, and the plan's notes.
+/// Tensors that got another type than the rule's, with the cost, and the plan's notes.
 pub fn remarks(plan: &Plan) -> String {
     let mut text = String::new();
     let weights: u64 = plan.layout.tensors.iter().map(Tensor::elements).sum();
     let mut seen = Vec::new();
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
-        let Some(wanted) = step.wanted else { continue };
-        let key = (wanted, t.encoding, t.cols());
+    for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
+        let Some(intended) = decision.fallback_from else { continue };
+        let key = (intended, t.encoding, t.cols());
         if !seen.contains(&key) {
             seen.push(key);
         }
     }
-    for (wanted, encoding, cols) in seen {
-        let odd = |(s, t): &(&plan::Step, &Tensor)| {
-            s.wanted == Some(wanted) && t.encoding == encoding && t.cols() == cols
+    for (intended, encoding, cols) in seen {
+        let odd = |(s, t): &(&plan::Decision, &Tensor)| {
+            s.fallback_from == Some(intended) && t.encoding == encoding && t.cols() == cols
         };
         let tensors: Vec<_> =
-            plan.steps.iter().zip(&plan.layout.tensors).filter(odd).map(|(_, t)| t).collect();
+            plan.decisions.iter().zip(&plan.layout.tensors).filter(odd).map(|(_, t)| t).collect();
         let cost: f64 = tensors
             .iter()
-            .map(|t| 8.0 * t.location.len as f64 - wanted.bits_per_weight() * t.elements() as f64)
+            .map(|t| 8.0 * t.location.len as f64 - intended.bits_per_weight() * t.elements() as f64)
             .sum::<f64>()
             / weights as f64;
         let _ = writeln!(
             text,
-            "note: rows of {cols} are no multiple of {} weights, so {} tensors became {} instead of {}: {cost:+.2} bits per weight",
-            wanted.info().weights,
+            "note: rows of {cols} weights are not a multiple of the block size {}, so {} tensors became {} instead of {}: {cost:+.2} bits per weight",
+            intended.info().weights,
             tensors.len(),
             encoding.name(),
-            wanted.name(),
+            intended.name(),
         );
     }
     for note in &plan.notes {
@@ -156,14 +156,15 @@ pub fn remarks(plan: &Plan) -> String {
     text
 }
 
+/// A table with every tensor's new type and size and the rule that chose it.
 pub fn plan_text(source: &Source, plan: &Plan) -> String {
     let mut table = Table::new(&["tensor", "shape", "from", "to", "bytes", "rule"]);
-    for (step, t) in plan.steps.iter().zip(&plan.layout.tensors) {
-        let rule = match step.wanted {
-            Some(w) => format!("{} ({} does not divide {})", step.rule, w.name(), t.cols()),
-            None => step.rule.clone(),
+    for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
+        let rule = match decision.fallback_from {
+            Some(d) => format!("{} (block of {} does not divide {})", decision.rule, d.name(), t.cols()),
+            None => decision.rule.clone(),
         };
-        let (size, from) = (text::count(t.location.len), source.stored_as(step.source));
+        let (size, from) = (text::count(t.location.len), source.stored_as(decision.source));
         table.row([t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]);
     }
     let mut text = table.to_string();
@@ -184,31 +185,32 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
     text + &run_hint(plan)
 }
 
-/// What to do with the result on the machine that it is for.
+/// How to run the result on the target machine.
 pub fn run_hint(plan: &Plan) -> String {
-    plan.run_hint.as_ref().map_or(String::new(), |there| format!("there: {}\n", text::visible(there)))
+    plan.run_hint.as_ref().map_or(String::new(), |hint| format!("to run it: {}\n", text::visible(hint)))
 }
 
+/// The plan as JSON; with `outcomes`, also what was done.
 pub fn plan_json(
     source: &Source,
     plan: &Plan,
     outcomes: Option<&[Outcome]>,
     allocation: Option<&Allocation>,
 ) -> String {
-    let tensors = plan.steps.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (step, t))| {
+    let tensors = plan.decisions.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (decision, t))| {
         let mut entry = json!({
             "name": t.name,
             "shape": t.shape,
-            "from": source.stored_as(step.source),
+            "from": source.stored_as(decision.source),
             "type": t.encoding.name(),
             "bytes": t.location.len,
-            "rule": step.rule,
-            "wanted": step.wanted.map(|w| w.name()),
+            "rule": decision.rule,
+            "wanted": decision.fallback_from.map(|d| d.name()),
             "importance": plan.search.columns(i).is_some(),
         });
         if let Some(outcomes) = outcomes {
             entry["relative_error"] = json!(outcomes[i].relative());
-            if let Some(won) = outcomes[i].won {
+            if let Some(won) = outcomes[i].chosen {
                 entry["method"] = json!({"name": won.method, "loss_ratio": won.ratio, "share": won.share});
             }
         }
@@ -224,13 +226,13 @@ pub fn plan_json(
         "bytes": plan.bytes(),
         "bits_per_weight": plan.bits_per_weight(),
         "metadata": metadata_json(&plan.metadata),
-        "importance": plan.search.known.as_ref().map(|k| json!({
-            "file": k.file,
-            "entries": k.entries,
-            "chunks": k.chunks,
-            "datasets": k.datasets,
-            "used": k.used,
-            "quantized": k.quantized,
+        "importance": plan.search.importance_summary.as_ref().map(|s| json!({
+            "file": s.file,
+            "entries": s.entries,
+            "chunks": s.chunks,
+            "datasets": s.datasets,
+            "used": s.used,
+            "quantized": s.quantized,
         })),
         "tensors": tensors.collect::<Vec<_>>(),
         "notes": plan.notes,
@@ -241,7 +243,7 @@ pub fn plan_json(
     format!("{value:#}\n")
 }
 
-/// `[key, kind, value]` for each key; of arrays, which may be vocabularies, the kind and the length.
+/// `[key, kind, value]` for each key; for arrays, which may be whole vocabularies, the kind and the length.
 fn metadata_json(metadata: &Metadata) -> serde_json::Value {
     let mut short = Metadata::new();
     metadata.iter().filter(|(_, v)| v.as_array().is_none()).for_each(|(k, v)| short.set(k, v.clone()));

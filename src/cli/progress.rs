@@ -1,4 +1,4 @@
-//! Progress on stderr, if that is a terminal.
+//! Progress bars on standard error, if that is a terminal.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,22 +10,22 @@ const BYTES: &str = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes
 const LAYERS: &str = "{bar:30} layer {pos} of {len}  {elapsed}{msg}";
 const CHUNKS: &str = "{bar:30} {pos}/{len} chunks  {eta} left";
 
-/// A bar for whatever is being done: bytes, layers or chunks.
+/// A progress bar for the work at hand, in bytes, layers or chunks.
 #[derive(Default)]
 pub struct Progress(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     bar: Option<(ProgressBar, &'static str)>,
-    /// Bytes that have been written while layers were shown.
+    /// Bytes written so far.
     bytes: u64,
     total: u64,
-    /// When the first layer that was not there already began, and which it was.
+    /// When the first layer of this run began, and its number: earlier layers may come from a resumed run.
     start: Option<(Instant, usize)>,
 }
 
 impl State {
-    /// The bar in this style.
+    /// The bar in this style; a bar in another style is replaced.
     fn bar(&mut self, style: &'static str, of: u64) -> &ProgressBar {
         if self.bar.as_ref().is_none_or(|b| b.1 != style) {
             self.clear();
@@ -45,7 +45,7 @@ impl State {
 }
 
 impl Progress {
-    /// Nothing is shown yet.
+    /// A progress display that shows nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,7 +63,7 @@ impl Watcher for Progress {
     fn advance(&self, bytes: u64) {
         let mut state = self.state();
         state.bytes += bytes;
-        // While layers are shown, they tell more.
+        // A bar of layers is more informative than one of bytes, so it stays.
         if state.bar.as_ref().is_none_or(|b| b.1 != LAYERS) {
             let (done, total) = (state.bytes, state.total);
             state.bar(BYTES, total).set_position(done);

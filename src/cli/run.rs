@@ -1,4 +1,4 @@
-//! `ggufkit run`: a model writes.
+//! `ggufkit run`: generates text.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, IsTerminal, Write};
@@ -16,10 +16,10 @@ use ggufkit::text::visible;
 use ggufkit::tokenizer::{Stream, Tokenizer};
 use ggufkit::{Error, Result};
 
-/// The context of a chat that goes on, if the model's is not smaller and nothing is said.
+/// The default context length of an interactive chat, in tokens; a model's smaller maximum comes first.
 const CHAT_CONTEXT: usize = 4096;
 
-/// Lets a model write.
+/// Generates text with a model.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ggufkit run model.gguf --prompt 'Once upon a time'
@@ -27,52 +27,54 @@ const CHAT_CONTEXT: usize = 4096;
   ggufkit run model.gguf --chat
   ggufkit run stories15M.bin --tokenizer tokenizer.bin --temperature 0
 
-Without --prompt the model begins a text of its own, or with --chat, reads a message from each line of standard input.
-The same seed, file and options give the same text on any number of threads and on every processor.")]
+Without --prompt, the model begins a text of its own; with --chat and without --prompt,
+each line of standard input is a message. The same seed, file and options give the same
+text on any number of threads and on every processor.")]
 pub struct Run {
     #[command(flatten)]
     input: Input,
-    /// The text to go on with, or the message to answer with --chat; control tokens written in a text count as such
+    /// Text to continue, or with --chat the message to answer. Control tokens in a text to continue (e.g. </s>) are
+    /// recognised
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// The same from a file; a newline at its end is left out
+    /// Read the prompt from this file, without the newline at its end
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
-    /// Put the prompt into the model's chat template; without a prompt, chat
+    /// Apply the model's chat template to the prompt; without a prompt, chat interactively
     #[arg(long)]
     chat: bool,
-    /// What the model is told before a chat
+    /// System message of the chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Most tokens to write, in each answer of a chat
+    /// Largest number of tokens to generate, per answer in a chat
     #[arg(long, value_name = "N", default_value_t = 256)]
     tokens: u32,
-    /// How far to stray from the most probable text; 0 never does
+    /// Sampling temperature; 0 is greedy
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
     temperature: f64,
-    /// Choose among so many of the most probable tokens; 0 for all
+    /// Top-k sampling: keep the N most probable tokens; 0 keeps all
     #[arg(long, value_name = "N", default_value_t = 40)]
     top_k: usize,
-    /// Choose among the most probable tokens that together have this probability
+    /// Top-p sampling: keep the most probable tokens whose probabilities add up to P, from 0 to 1
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = share)]
     top_p: f64,
-    /// Choose among tokens at least so probable as this times the most probable one
+    /// Min-p sampling: keep tokens with at least P times the probability of the most probable one, from 0 to 1
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = share)]
     min_p: f64,
-    /// Where the choices begin; another one each time if not given
+    /// Random seed for sampling [default: a new one for each run]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Most tokens of prompt and text together; if not given, as many as are asked for and the model was made for, and
-    /// 4096 at most in a chat
+    /// Context length: the most tokens of prompt and generated text together [default: as many as prompt and --tokens
+    /// need, or 4096 in a chat, but at most the model's maximum]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
-    /// Go on where the model would end its text
+    /// Continue generating when the model predicts the end of the text
     #[arg(long)]
     ignore_eos: bool,
-    /// Do not repeat the prompt before the text
+    /// Do not print the prompt before the generated text
     #[arg(long)]
     no_echo: bool,
-    /// Tell counts, speed and seed on standard error; done anyway if that is a terminal
+    /// Print token counts, speed and seed to standard error [default: only if that is a terminal]
     #[arg(long)]
     verbose: bool,
     #[command(flatten)]
@@ -81,12 +83,12 @@ pub struct Run {
 
 fn temperature(text: &str) -> std::result::Result<f64, String> {
     let number = text.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0);
-    number.ok_or_else(|| format!("{text:?} is not a number from 0 up"))
+    number.ok_or_else(|| format!("{text:?} must be a number of at least 0"))
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
     let number = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
-    number.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
+    number.ok_or_else(|| format!("{text:?} must be a number from 0 to 1"))
 }
 
 impl Run {
@@ -99,17 +101,21 @@ impl Run {
             if tokenizer.len() > network.vocab() {
                 let (tokens, rows) = (tokenizer.len(), network.vocab());
                 let why =
-                    format!("the tokenizer has {tokens} tokens, and the model's embedding has {rows} rows");
-                return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
+                    format!("the tokenizer has {tokens} tokens, but the model's embedding has {rows} rows");
+                return Err(Error::refused(why).or("use the tokenizer that belongs to this model"));
             }
             match (self.chat, prompt) {
-                (false, prompt) => self.go_on(&network, &tokenizer, prompt.unwrap_or_default()),
+                (false, prompt) => self.continue_text(&network, &tokenizer, prompt.unwrap_or_default()),
                 (true, Some(prompt)) => self.answer(&network, &tokenizer, prompt),
-                (true, None) => self.talk(&network, &tokenizer),
+                (true, None) => self.chat_with_stdin(&network, &tokenizer),
             }
         })
     }
 
+    /// The prompt of --prompt or --prompt-file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read.
     fn prompt(&self) -> Result<Option<String>> {
         let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
         let mut text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
@@ -120,13 +126,13 @@ impl Run {
         Ok(Some(text))
     }
 
-    /// Goes on with a text, or begins one.
-    fn go_on(&self, network: &Network, tokenizer: &Tokenizer, prompt: String) -> Result<()> {
+    /// Continues a text, or begins one.
+    fn continue_text(&self, network: &Network, tokenizer: &Tokenizer, prompt: String) -> Result<()> {
         let mut ids: Vec<u32> = tokenizer.bos().filter(|_| tokenizer.add_bos()).into_iter().collect();
         ids.extend(tokenizer.encode(&prompt, false, true));
         if ids.is_empty() {
             let begin = tokenizer.bos().ok_or_else(|| {
-                Error::refused("the model has no token that begins a text").or("say a --prompt to go on with")
+                Error::refused("the model has no token that begins a text").or("add --prompt TEXT")
             })?;
             ids.push(begin);
         }
@@ -134,7 +140,7 @@ impl Run {
         if !self.no_echo {
             writer.out.write(&prompt)?;
         }
-        // A space that the vocabulary puts before a text is not part of it.
+        // Some vocabularies put a space before a text; it is not printed.
         let stream = if prompt.is_empty() { tokenizer.stream() } else { Stream::default() };
         writer.write(&ids, stream)?;
         Ok(())
@@ -151,17 +157,17 @@ impl Run {
         Ok(())
     }
 
-    /// Answers every line of standard input, until it ends.
-    fn talk(&self, network: &Network, tokenizer: &Tokenizer) -> Result<()> {
+    /// Answers every line of standard input until its end.
+    fn chat_with_stdin(&self, network: &Network, tokenizer: &Tokenizer) -> Result<()> {
         let template = Template::of(tokenizer, now())?;
         let mut messages = self.beginning();
         let mut writer = self.writer(network, tokenizer, CHAT_CONTEXT)?;
         let stdin = std::io::stdin();
-        let person = stdin.is_terminal();
+        let interactive = stdin.is_terminal();
         let mut line = String::new();
         while !writer.out.closed {
-            if person {
-                // Standard output has the answers only.
+            if interactive {
+                // Standard output gets only the answers.
                 let mut err = std::io::stderr().lock();
                 let _ = write!(err, "> ").and_then(|()| err.flush());
             }
@@ -181,26 +187,31 @@ impl Run {
         Ok(())
     }
 
+    /// The messages before the first one of the user.
     fn beginning(&self) -> Vec<Message> {
         self.system.iter().map(|text| Message::new("system", text)).collect()
     }
 
-    /// Room for `wanted` tokens, if nothing else was said and the model was made for as many.
+    /// A writer whose context has room for `needed` tokens, unless --context says otherwise or the model's maximum is
+    /// smaller.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if --context is above the model's maximum.
     fn writer<'a>(
         &self,
         network: &'a Network<'a>,
         tokenizer: &'a Tokenizer,
-        wanted: usize,
+        needed: usize,
     ) -> Result<Writer<'a>> {
         let model = usize::try_from(network.config.context).unwrap_or(usize::MAX);
         let context = match self.context.map(|n| n as usize) {
             Some(n) if n > model => {
                 let key = format!("{}.context_length", network.config.arch.name);
-                let why = format!("--context {n}: the model was made for {model} tokens ({key})");
-                return Err(Error::usage(why).or(format!("--context {model}, or less")));
+                let why = format!("--context {n} is above the model's maximum of {model} tokens ({key})");
+                return Err(Error::usage(why).or(format!("use --context {model} or less")));
             }
             Some(n) => n,
-            None => model.min(wanted),
+            None => model.min(needed),
         };
         let settings = Settings {
             temperature: self.temperature,
@@ -219,7 +230,7 @@ impl Run {
             batch: self.running.batch(),
             sampler: Sampler::new(settings, seed),
             seed,
-            // Models of separate texts (llama2.c's) say that one is over by beginning the next.
+            // Models trained on separate texts (llama2.c's) end a text with the token that begins the next one.
             ends: (0..tokenizer.len() as u32).filter(is_end).collect(),
             ignore_ends: self.ignore_eos,
             limit: self.tokens as usize,
@@ -230,12 +241,15 @@ impl Run {
 }
 
 /// The tokenizer of a model.
+///
+/// # Errors
+/// [`Error::Refused`] if the model has none, and errors of reading it.
 fn tokenizer(source: &Source) -> Result<Tokenizer> {
     if source.model.metadata.get("tokenizer.ggml.model").is_none() {
         let why = format!("{}: the model has no tokenizer", source.path.display());
         return Err(Error::refused(why).or(
-            "name a llama2.c checkpoint's with --tokenizer tokenizer.bin; a GGUF has one in itself, a folder from a \
-             hub beside the weights",
+            "for a llama2.c checkpoint, add --tokenizer tokenizer.bin; a GGUF contains its tokenizer, and a checkpoint \
+             folder has tokenizer files next to the weights",
         ));
     }
     Tokenizer::from_metadata(&source.model.metadata)
@@ -246,7 +260,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Why a text is over.
+/// Why generation stopped.
 enum End {
     Model,
     Limit,
@@ -254,12 +268,12 @@ enum End {
     Reader,
 }
 
-/// A model with what it has seen so far.
+/// A model and the text that it has processed so far.
 struct Writer<'a> {
     network: &'a Network<'a>,
     tokenizer: &'a Tokenizer,
     state: State,
-    /// The tokens that the state remembers.
+    /// The tokens in the KV cache.
     seen: Vec<u32>,
     context: usize,
     batch: usize,
@@ -273,21 +287,24 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes what follows these tokens, and gives it. Of the tokens, those that the last text began with are not
-    /// computed again.
+    /// Generates and prints the text that follows these tokens, and returns it. Leading tokens that are already in the KV
+    /// cache are not computed again.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the tokens exceed the context, [`Error::Io`] if the text cannot be written.
     fn write(&mut self, ids: &[u32], mut stream: Stream) -> Result<String> {
         if ids.len() > self.context {
             let (n, most) = (ids.len(), self.context);
-            let why = format!("the prompt has {n} tokens, and the context has room for {most}");
+            let why = format!("the prompt has {n} tokens, more than the context length of {most}");
             let model = self.network.config.context;
             return Err(Error::refused(why).or(if model > most as u64 {
-                format!("--context {n} or more; the model was made for {model}")
+                format!("use --context {n} or more; the model's maximum is {model}")
             } else {
-                "the model was made for no more; shorten the prompt".into()
+                "this is the model's maximum; shorten the prompt".into()
             }));
         }
         let same = self.seen.iter().zip(ids).take_while(|(a, b)| a == b).count();
-        // The last token is computed in any case: its logits are wanted.
+        // The last token is always computed, because its logits are needed.
         let new = &ids[same.min(ids.len() - 1)..];
         self.seen.truncate(ids.len() - new.len());
         self.state.truncate(0, self.seen.len());
@@ -307,7 +324,7 @@ impl Writer<'_> {
                 break End::Limit;
             }
             if self.ignore_ends {
-                // As improbable as a number can say.
+                // The lowest finite logit: the probability becomes 0.
                 self.ends.iter().for_each(|&id| logits[id as usize] = f32::MIN);
             }
             let id = self.sampler.next(&logits)?;
@@ -335,21 +352,21 @@ impl Writer<'_> {
         self.out.write(&rest)?;
         self.out.write("\n")?;
         if self.verbose {
-            self.tell(prompt, (count, start.elapsed()), &end);
+            self.print_statistics(prompt, (count, start.elapsed()), &end);
         }
         Ok(text + &rest)
     }
 
-    fn tell(&self, prompt: (usize, Duration), text: (usize, Duration), end: &End) {
+    fn print_statistics(&self, prompt: (usize, Duration), text: (usize, Duration), end: &End) {
         let speed = |(n, time): (usize, Duration)| {
             let speed = n as f64 / time.as_secs_f64().max(1e-9);
             format!("{n} tokens, {speed:.1} tokens/s")
         };
         let end = match end {
-            End::Model => "the model ended it",
+            End::Model => "ended by the model",
             End::Limit => "--tokens reached",
             End::Context => "the context is full",
-            End::Reader => "nobody reads it",
+            End::Reader => "output was closed",
         };
         let line = format!(
             "prompt: {}; text: {}, {end}; seed {}, {} threads, {}\n",
@@ -363,10 +380,10 @@ impl Writer<'_> {
     }
 }
 
-/// Standard output, to which text goes as it comes.
+/// Standard output, written as the text is generated.
 struct Out {
     terminal: bool,
-    /// The reader has gone away.
+    /// Whether the reader has closed the pipe.
     closed: bool,
 }
 
@@ -375,9 +392,9 @@ impl Out {
         if self.closed || text.is_empty() {
             return Ok(());
         }
-        // A terminal obeys control characters, and a file gets the text as it is.
+        // A terminal would act on control characters, so they are made visible; files get the text unchanged.
         let shown = if self.terminal {
-            text.split_inclusive(['\n', '\t']).map(obedient).collect::<String>()
+            text.split_inclusive(['\n', '\t']).map(escape_controls).collect::<String>()
         } else {
             text.to_string()
         };
@@ -391,8 +408,8 @@ impl Out {
     }
 }
 
-/// A line, or the part up to a tab, with nothing else that a terminal would obey.
-fn obedient(part: &str) -> String {
+/// A line, or the part up to a tab, with all other control characters made visible.
+fn escape_controls(part: &str) -> String {
     match part.strip_suffix(['\n', '\t']) {
         Some(text) => visible(text) + &part[text.len()..],
         None => visible(part),

@@ -1,4 +1,4 @@
-//! `ggufkit sensitivity`: what an error in each matrix costs, measured on a text, in a file for `quantize --fit`.
+//! `ggufkit sensitivity`: measures how much an error in each matrix raises the KL divergence, for `quantize --fit`.
 
 use std::path::PathBuf;
 
@@ -22,30 +22,30 @@ use super::progress::Progress;
   ggufkit sensitivity model.gguf builtin -o model.sensitivity.json
   ggufkit quantize model.gguf small.gguf --fit 8G --sensitivity model.sensitivity.json
 
-A model of L layers takes about L/2 times as long as running its text through it once for every matrix of a layer and
-every probe.")]
+For a model of L layers, this takes about L/2 times as long as one pass over the text
+for each matrix of a layer and each probe type.")]
 pub struct Sensitivity {
     #[command(flatten)]
     input: Input,
-    /// A text like those that the model will see, or `builtin`
+    /// The calibration set: a text file like the texts that the model will see, or `builtin` for the bundled one
     #[arg(value_name = "TEXT")]
     text: PathBuf,
-    /// The file
+    /// The sensitivity file to write (JSON)
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// Tokens of a chunk
+    /// Context length in tokens of each chunk
     #[arg(long, value_name = "N", default_value_t = sensitivity::DEFAULT_CONTEXT as u32, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     context: u32,
-    /// Chunks, from all over the text; 16 if not given, 4 for models of more than 50 million weights, and 2 from a billion on
+    /// Number of chunks, sampled from the whole text [default: 16; 4 for models above 50 million weights, 2 from 1 billion]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
-    /// Types that matrices are made in to see what that costs
+    /// Probe types: each matrix is quantized with these to measure the resulting KL divergence
     #[arg(long, value_name = "TYPES", default_value = sensitivity::DEFAULT_PROBE.name(), value_parser = types)]
     probes: Types,
-    /// Types whose errors are computed
-    #[arg(long, value_name = "TYPES", default_value = allocate::USUAL.as_str(), value_parser = types)]
+    /// Quantization types whose error is computed for each matrix, separated by commas
+    #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
-    /// How large the inputs of matrices are, as `calibrate` measured it; else that is measured on the same text
+    /// Importance matrix from `ggufkit calibrate` [default: measured on the same text]
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `split` and `merge`: a model in several files, and back.
+//! `ggufkit split` and `ggufkit merge`: a model in several shards, and back.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 use formats::container::gguf;
 
 use super::args::{Input, Resources};
-use super::convert::carry_out;
+use super::convert::write_and_report;
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::text::parse_bytes;
 use ggufkit::{Error, Result};
@@ -14,22 +14,22 @@ use ggufkit::{Error, Result};
 /// `ggufkit split`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  ggufkit split model.gguf parts/model.gguf --max-size 4G    makes parts/model-00001-of-0000N.gguf")]
+  ggufkit split model.gguf parts/model.gguf --max-size 4G    writes parts/model-00001-of-0000N.gguf")]
 pub struct Split {
     #[command(flatten)]
     input: Input,
-    /// NAME.gguf or NAME.safetensors: the parts become NAME-00001-of-0000N
+    /// NAME.gguf or NAME.safetensors; the shards are named NAME-00001-of-0000N
     #[arg(value_name = "OUT")]
     out: PathBuf,
-    /// At most so much tensor data in a part: 4G, 500M
+    /// Largest amount of tensor data in a shard (e.g. 4G, 500M)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with = "max_tensors")]
     max_size: Option<u64>,
-    /// At most so many tensors in a part
+    /// Largest number of tensors in a shard
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tensors: Option<u32>,
     #[command(flatten)]
     resources: Resources,
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
@@ -41,12 +41,12 @@ pub struct Split {
 pub struct Merge {
     #[command(flatten)]
     input: Input,
-    /// The result
+    /// The output file
     #[arg(value_name = "OUT")]
     out: PathBuf,
     #[command(flatten)]
     resources: Resources,
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +56,7 @@ impl Split {
         let split = match (self.max_size, self.max_tensors) {
             (Some(bytes), _) => gguf::Split::Bytes(bytes),
             (_, Some(n)) => gguf::Split::Tensors(n as usize),
-            _ => return Err(Error::usage("say --max-size SIZE or --max-tensors N")),
+            _ => return Err(Error::usage("no shard size given").or("add --max-size SIZE or --max-tensors N")),
         };
         rewrite(&self.input, &self.out, split, &self.resources, self.json)
     }
@@ -78,5 +78,5 @@ fn rewrite(
     let source = input.open_for(out)?;
     let options = PlanOptions { out: out.to_path_buf(), split, ..PlanOptions::default() };
     let plan = plan::plan(&source, &options)?;
-    carry_out(&source, &plan, resources.limits(), json)
+    write_and_report(&source, &plan, resources.limits(), json)
 }

@@ -1,4 +1,4 @@
-//! `verify`: whether a file is sound, and how far its weights are from another's.
+//! `ggufkit verify`: checks that a model's files are intact, or compares its weights with another model's.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -22,17 +22,17 @@ use ggufkit::{Error, Result};
 pub struct Verify {
     #[command(flatten)]
     input: Input,
-    /// Compare each tensor with the one of the same name in this model
+    /// Compare each tensor with the tensor of the same name in this model, and show the relative error
     #[arg(long, value_name = "MODEL")]
     against: Option<PathBuf>,
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Verify {
     pub fn run(&self) -> Result<()> {
-        // By itself a checkpoint is checked as it is; compared, under the names that both sides share.
+        // A checkpoint alone is checked with its own tensor names; for a comparison both sides need GGUF's names.
         let source = if self.against.is_some() { self.input.open()? } else { self.input.open_as_filed()? };
         let options = ggufkit::Options {
             no_mmap: self.input.no_mmap,
@@ -52,23 +52,18 @@ impl Verify {
         let broken = findings.iter().filter(|f| f.not_finite.is_some()).count();
         let undefined = |f: &&Finding| difference(f).is_some_and(|d| !d.is_finite());
         if broken > 0 {
-            Err(Error::Failed(format!(
-                "{broken} of {total} tensors hold numbers that are infinite or undefined"
-            )))
+            Err(Error::Failed(format!("{broken} of {total} tensors contain infinities or NaNs")))
         } else if let Some(first) = unmatched.first() {
             Err(Error::Failed(first.clone()))
         } else if let Some(f) = findings.iter().find(undefined) {
-            Err(Error::Failed(format!(
-                "tensor {}: the reference's numbers are infinite or undefined",
-                f.name
-            )))
+            Err(Error::Failed(format!("tensor {}: the reference contains infinities or NaNs", f.name)))
         } else {
             Ok(())
         }
     }
 }
 
-/// The relative error, where there is one.
+/// The relative error, if the tensor was compared.
 fn difference(f: &Finding) -> Option<f64> {
     Some(f.comparison?.outcome?.relative())
 }
@@ -87,7 +82,7 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
         }
         if let Some(at) = f.not_finite {
             let (name, of) = (visible(&f.name), f.encoding.name());
-            let _ = writeln!(text, "{name} ({of}): not finite from weight {at} on");
+            let _ = writeln!(text, "{name} ({of}): infinity or NaN at weight {at}");
         }
     }
     if compared {
@@ -99,16 +94,16 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
     }
     let n = findings.len();
     let format = source.model.format;
-    let _ = writeln!(text, "{}: {format}, structure of {n} tensors is sound", source.path.display());
+    let _ = writeln!(text, "{}: {format}, {n} tensors, structure is valid", source.path.display());
     text
 }
 
 fn percent(c: Comparison) -> String {
     match c.outcome {
         _ if c.equal => "0".into(),
-        None => "differs, by what this version cannot decode".into(),
+        None => "differs (the type cannot be decoded)".into(),
         Some(o) if o.error.is_finite() => format!("{:.4} %", 100.0 * o.relative()),
-        Some(_) => "undefined".into(),
+        Some(_) => "NaN".into(),
     }
 }
 

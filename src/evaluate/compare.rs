@@ -1,11 +1,11 @@
-//! Models beside the one they were made of: divergence over a text, errors of tensors, size and speed.
+//! Comparison of quantized models with their original: KL divergence on a text, errors of tensors, size and speed.
 
 use std::path::Path;
 
 use formats::block::DType;
 use formats::model::Encoding;
 
-use super::comparison::{self, Candidate, Comparison, Cost, Sensitive, Setting, TensorError};
+use super::comparison::{self, Candidate, Comparison, MatrixCost, SensitivitySummary, Setting, TensorError};
 use crate::arch::Blk;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference};
@@ -19,37 +19,38 @@ use crate::source::Source;
 use crate::tokenizer::{Text, Tokenizer};
 use crate::verify::verify;
 
-/// How to compare.
+/// The settings of a comparison.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What the text is called.
+    /// The text's name.
     pub text: String,
-    /// How it is cut.
+    /// How the text is cut into chunks.
     pub cut: Cut,
-    /// Whether activations are floats.
+    /// Whether activations are kept as floats instead of 8-bit codes.
     pub exact: bool,
-    /// How keys and values are kept.
+    /// The type of the KV cache.
     pub kv: KvType,
-    /// Tokens that are computed together.
+    /// Tokens per batch.
     pub batch: usize,
-    /// Whether the reference is also compared with itself in another arithmetic.
+    /// Whether the reference is also compared with itself, run with the other setting of `exact`.
     pub floor: bool,
-    /// Tokens that are generated to see how fast; 0 leaves that out.
+    /// Tokens to generate in order to measure the speed; 0 to skip that.
     pub generate: usize,
-    /// What errors in the reference's matrices cost, where that is known.
+    /// The reference's sensitivity, for predicted divergences.
     pub sensitivity: Option<Sensitivity>,
 }
 
-/// Compares open models with a reference; `tick` is told of chunks done and of all.
+/// Compares open models with a reference. `on_chunk` is given the number of finished chunks and of all.
 ///
 /// # Errors
-/// Those of the runner and of the tokenizers; vocabularies that differ.
+/// [`Error::OtherVocabulary`] for models with different vocabularies; those of [`Network::new`], [`Tokenizer::of`],
+/// [`evaluate::cut`], [`Evaluation::run`] and [`verify`].
 pub fn compare(
     reference: (&str, &Source),
     candidates: &[(String, Source)],
     text: &str,
     settings: &Settings,
-    mut tick: impl FnMut(usize, usize),
+    mut on_chunk: impl FnMut(usize, usize),
 ) -> Result<Comparison> {
     let options = Options { exact: settings.exact, isa: None };
     let (name, source) = reference;
@@ -76,9 +77,9 @@ pub fn compare(
         record: None,
     };
     let mut found =
-        evaluation.run(&chunks, |s| tick(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
+        evaluation.run(&chunks, |s| on_chunk(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
     let (own, own_seconds) = found.reference.expect("the reference is a model");
-    let own = own.summary().ok_or_else(|| Error::refused("nothing was scored"))?;
+    let own = own.summary().ok_or_else(|| Error::refused("no tokens were scored"))?;
     let floor = floor.and_then(|_| found.models.pop()).and_then(|s| s.summary());
 
     let tokens: usize = chunks.iter().map(|c| c.tokens.len()).sum();
@@ -96,7 +97,7 @@ pub fn compare(
             path: candidate.path.clone(),
             bytes: candidate.bytes(),
             bits_per_weight: bits_per_weight(candidate),
-            summary: scores.summary().ok_or_else(|| Error::refused("nothing was scored"))?,
+            summary: scores.summary().ok_or_else(|| Error::refused("no tokens were scored"))?,
             kld_interval: bootstrap.kld(scores),
             ratio_to_first: ratio(&bootstrap, i, scores, &found.models[0]),
             predicted_kld: settings.sensitivity.as_ref().and_then(|s| predicted(s, candidate, source)),
@@ -134,12 +135,13 @@ pub fn compare(
     })
 }
 
-/// The KL divergence that a model's types foretell, where all of them are known. Both run with the same cache.
+/// The KL divergence that is predicted from a model's types, if the errors of all of them are known. The KV cache does not
+/// count, since both models have the same.
 fn predicted(s: &Sensitivity, candidate: &Source, reference: &Source) -> Option<f64> {
     let mut changed = Vec::new();
     for t in candidate.model.tensors.iter().filter(|t| t.shape.len() > 1) {
         let own = reference.model.tensors.iter().find(|r| r.name == t.name)?;
-        // Any float is the same in f32.
+        // Converting any float type to f32 is exact.
         let widened = own.encoding.is_plain() && t.encoding == Encoding::Blocks(DType::F32);
         if own.encoding == t.encoding || widened {
             continue;
@@ -151,23 +153,24 @@ fn predicted(s: &Sensitivity, candidate: &Source, reference: &Source) -> Option<
     s.predict(changed)
 }
 
-fn sensitive(s: &Sensitivity) -> Sensitive {
+/// The measured sensitivities, for the report.
+fn sensitive(s: &Sensitivity) -> SensitivitySummary {
     let mut probes: Vec<&str> =
         s.matrices.iter().filter_map(|m| Some(m.probes.first()?.dtype.name())).collect();
     probes.sort_unstable();
     probes.dedup();
     let cost = |m: &Matrix| {
         let (layer, role) = layer_and_role(&m.name);
-        Cost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
+        MatrixCost { layer, role: role.into(), kld: m.probes.first().map_or(0.0, |p| p.kld) }
     };
-    Sensitive {
+    SensitivitySummary {
         origin: s.summary(),
         probe: probes.join(" or "),
         matrices: s.matrices.iter().map(cost).collect(),
     }
 }
 
-/// A tensor's layer, where it belongs to one, and its name there, without `.weight`.
+/// The layer of a tensor, and its name without the layer and without `.weight`.
 fn layer_and_role(name: &str) -> (Option<u32>, &str) {
     let blk = Blk::parse(name);
     let role = blk.map_or(name, |blk| blk.part);
@@ -181,7 +184,7 @@ fn ratio(bootstrap: &Bootstrap, i: usize, scores: &Scores, first: &Scores) -> Op
 fn bits_per_weight(source: &Source) -> f64 {
     let tensors = &source.model.tensors;
     let stored = |(i, t): (usize, &formats::model::Tensor)| {
-        // What a view is made of lies in the file; what is made of settings does not.
+        // A view's stored tensor counts; tensors that are computed from settings are not in the file.
         let view = source.views.get(i).and_then(Option::as_ref);
         view.map_or(t.location.len, |v| v.stored.location.len)
     };
@@ -190,7 +193,7 @@ fn bits_per_weight(source: &Source) -> f64 {
     8.0 * bytes as f64 / weights.max(1) as f64
 }
 
-/// The error of each matrix that is not stored as the reference's is.
+/// The relative error of each matrix.
 fn tensor_errors(candidate: &Source, reference: &Source) -> Result<Vec<TensorError>> {
     let findings = verify(candidate, Some(reference))?;
     let all = findings.into_iter().zip(&candidate.model.tensors).filter_map(|(f, t)| {
@@ -211,14 +214,14 @@ fn tensor_errors(candidate: &Source, reference: &Source) -> Result<Vec<TensorErr
     Ok(all.collect())
 }
 
-/// What a model is called beside one that it was made of: what its name has more.
+/// A model's name in a comparison with the model `of`: without the part that the names have in common.
 pub fn name_of(path: &Path, of: &Path) -> String {
     let (name, of) = (short_name(path), short_name(of));
     let rest = name.strip_prefix(&of).and_then(|r| r.strip_prefix(['-', '.', '_']));
     rest.filter(|r| !r.is_empty()).map_or(name.clone(), str::to_string)
 }
 
-/// What a model is called in tables: the last part of its path, without a GGUF's ending.
+/// A model's name in tables: the last part of its path, without `.gguf`.
 pub fn short_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     name.strip_suffix(".gguf").unwrap_or(&name).to_string()

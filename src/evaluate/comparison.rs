@@ -1,4 +1,4 @@
-//! A comparison of models with a reference, as numbers.
+//! The results of a comparison of models with a reference. Their JSON form is that of `compare --json`.
 
 use std::path::PathBuf;
 
@@ -9,124 +9,125 @@ use crate::score::stats::Estimate;
 use crate::score::summary::{Against, Kld};
 use crate::score::{Interval, Ratio, Summary};
 
-/// Models beside a reference over one text.
+/// The comparison of models with a reference on one text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// The text's name.
     pub text: String,
-    /// Tokens of a chunk.
+    /// Tokens per chunk.
     pub context: usize,
     /// Chunks of the text.
     pub chunks: usize,
     /// Scored tokens.
     pub tokens: u64,
-    /// What keys and values were kept as: "f16", "f32", ...
+    /// The type of the KV cache: "f16", "f32", ...
     pub kv: String,
-    /// What activations were rounded to before the products: "int8", "exact".
+    /// How activations were rounded before matrix products: "int8", or "exact" for not at all.
     pub activations: String,
-    /// How intervals were made.
+    /// How confidence intervals were computed.
     pub bootstrap: Bootstrap,
-    /// Whatever else is needed to do it again.
+    /// Other settings needed to reproduce the comparison.
     pub settings: Vec<Setting>,
     /// What the models are compared with.
     pub reference: Reference,
-    /// The reference beside itself in another arithmetic: differences as small as this mean nothing.
+    /// The reference compared with itself in the other arithmetic (8-bit or float activations): the noise floor, below
+    /// which differences are not meaningful.
     pub floor: Option<Summary>,
-    /// What errors in each matrix cost, where that is known.
-    pub sensitivity: Option<Sensitive>,
+    /// The reference's sensitivity, if it was given.
+    pub sensitivity: Option<SensitivitySummary>,
     /// The models.
     pub candidates: Vec<Candidate>,
 }
 
-/// What errors in the reference's matrices cost.
+/// The sensitivity of the reference's matrices.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Sensitive {
-    /// Where that is from.
+pub struct SensitivitySummary {
+    /// How it was obtained.
     pub origin: String,
-    /// The type that matrices were made in.
+    /// The type that matrices were quantized to in order to measure it.
     pub probe: String,
     /// The matrices.
-    pub matrices: Vec<Cost>,
+    pub matrices: Vec<MatrixCost>,
 }
 
-/// What errors in a matrix cost.
+/// The sensitivity of a matrix.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cost {
+pub struct MatrixCost {
     /// The layer, if it is of one.
     pub layer: Option<u32>,
     /// Its name without the layer.
     pub role: String,
-    /// The KL divergence that the probe brought, in nats.
+    /// The KL divergence with only this matrix quantized, in nats per token.
     pub kld: f64,
 }
 
 /// A setting of the measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Setting {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What it was.
+    /// Its value.
     pub value: String,
 }
 
 /// The model that the others are compared with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reference {
-    /// What it is called in tables.
+    /// Its name in tables.
     pub name: String,
-    /// The file; `None` if only its predictions were there.
+    /// The file; `None` if only a logits file of it was given.
     pub path: Option<PathBuf>,
     /// The file's size.
     pub bytes: Option<u64>,
-    /// Bits of the file's tensors over their weights.
+    /// Bits per weight of all tensors together.
     pub bits_per_weight: Option<f64>,
     /// Its perplexity.
     pub perplexity: Estimate,
-    /// Tokens a second while reading a text.
+    /// Tokens per second while evaluating the text.
     pub prompt_tps: Option<f64>,
-    /// Tokens a second while writing one.
+    /// Tokens per second while generating.
     pub generate_tps: Option<f64>,
 }
 
-/// A model that is compared.
+/// A model that is compared with the reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
-    /// What it is called in tables.
+    /// Its name in tables.
     pub name: String,
     /// The file.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// Bits of the file's tensors over their weights.
+    /// Bits per weight of all tensors together.
     pub bits_per_weight: f64,
-    /// What the text says about it.
+    /// Its perplexity and its divergence from the reference.
     pub summary: Summary,
-    /// The interval of the mean KLD.
+    /// The confidence interval of the mean KLD.
     pub kld_interval: Option<Interval>,
     /// Its mean KLD over that of the first candidate, chunk by chunk; `None` for the first.
     pub ratio_to_first: Option<Ratio>,
-    /// The mean KLD that was predicted by its types, in nats.
+    /// The mean KLD that is predicted from its types, in nats per token.
     pub predicted_kld: Option<f64>,
     /// The errors of its tensors.
     pub tensors: Vec<TensorError>,
-    /// Tokens by KLD: log10 of each bucket's lower edge in nats, and how many there are.
+    /// Histogram of the tokens' KLD: log10 of each bucket's lower edge in nats, and the number of tokens.
     pub histogram: Vec<(f64, u64)>,
-    /// Tokens a second while reading a text.
+    /// Tokens per second while evaluating the text.
     pub prompt_tps: Option<f64>,
-    /// Tokens a second while writing one.
+    /// Tokens per second while generating.
     pub generate_tps: Option<f64>,
 }
 
-/// How far a tensor is from the reference's.
+/// The error of a tensor relative to the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorError {
     /// The tensor's name in the file.
     pub name: String,
     /// The layer, if it is of one.
     pub layer: Option<u32>,
-    /// What it does: its name without the layer ("attn_q", "token_embd").
+    /// Its name without the layer and `.weight` ("attn_q", "token_embd").
     pub role: String,
-    /// The type that it is stored in.
+    /// Its type.
     pub dtype: String,
     /// Its size in the file.
     pub bytes: u64,
@@ -147,7 +148,7 @@ impl Candidate {
 }
 
 impl Comparison {
-    /// The mean KLD of the reference beside itself.
+    /// The mean KLD of the reference from itself in the other arithmetic.
     pub fn floor_kld(&self) -> Option<f64> {
         Some(self.floor.as_ref()?.against.as_ref()?.kld.mean.value)
     }

@@ -1,9 +1,9 @@
-//! Models over a text: every scored token's logits, of one model or of several side by side.
+//! Evaluation of models on a text: the logits of every scored token, of one model or of several side by side.
 //!
-//! The protocol is llama.cpp's: the text is cut into chunks of `context` tokens that do not overlap, the first token
-//! of each is replaced by the one that begins a text (where the vocabulary begins texts with one), and the second
-//! half of each is scored. With a stride, windows overlap instead, and every token but the first is scored once,
-//! with at least `context` − stride tokens before it.
+//! The protocol is that of llama.cpp's `tools/perplexity`: the text is cut into chunks of `context` tokens that do not
+//! overlap, the first token of each is replaced by the begin-of-text token (if the vocabulary adds one), and the second
+//! half of each chunk is scored. With a stride, windows overlap instead, and every token but the first is scored once, with
+//! at least `context` − stride tokens before it.
 
 pub mod compare;
 pub mod comparison;
@@ -17,49 +17,55 @@ use rayon::slice::ParallelSlice;
 
 use crate::error::{Error, Result};
 use crate::runner::{KvType, Network, Run, State, forward};
-use crate::score::logits_file::{self, Head};
-use crate::score::{self, Row, Scores, Unscorable};
+use crate::score::logits_file::{self, Header};
+use crate::score::{self, ScoreError, Scores, TokenScore};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 
-/// How a text is cut.
+/// How a text is cut into chunks.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
-    /// Tokens of a chunk.
+    /// Tokens per chunk.
     pub context: usize,
-    /// Most chunks, from the first on.
+    /// Chunks at most, from the first on; all unless given.
     pub chunks: Option<usize>,
-    /// Tokens between the beginnings of windows; without it, they do not overlap.
+    /// Tokens from the beginning of a window to that of the next; without it, windows do not overlap.
     pub stride: Option<usize>,
 }
 
-/// A piece of a text.
+/// A chunk of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// What the model is given.
+    /// The model's input.
     pub tokens: Vec<u32>,
-    /// What follows each of `scored`.
+    /// The token after each position of `scored`.
     pub targets: Vec<u32>,
     /// The positions whose predictions are scored.
     pub scored: Range<usize>,
 }
 
-/// Cuts a text that has been read into tokens; `first` replaces the first of each chunk.
+/// Cuts a tokenized text into chunks; `first` replaces the first token of each.
 ///
 /// # Errors
-/// Fewer than two chunks' tokens (with a stride: fewer than one's); a context or stride of impossible length.
+/// [`Error::TextTooShort`] for fewer tokens than two chunks have (with a stride, fewer than one has); [`Error::Usage`] for
+/// a context below 4, a stride outside 1 to context − 1, or no chunks.
 pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
     let (context, len) = (cut.context, tokens.len());
     if context < 4 {
-        return Err(Error::usage(format!("a context of {context} tokens is too short")));
+        return Err(Error::usage(format!("the context must be at least 4 tokens (found {context})")));
     }
     if cut.chunks == Some(0) {
-        return Err(Error::usage("no chunks: there is nothing to score"));
+        return Err(Error::usage("the number of chunks must be at least 1 (found 0)"));
     }
-    let least = if cut.stride.is_some() { context } else { 2 * context };
-    if len < least {
-        let why = format!("the text has {len} tokens, and a context of {context} needs at least {least}");
-        return Err(Error::refused(why).or("give a longer text or a shorter --context"));
+    let need = if cut.stride.is_some() { context } else { 2 * context };
+    if len < need {
+        return Err(Error::TextTooShort {
+            name: "the text".into(),
+            found: len,
+            context,
+            need,
+            option: "--context",
+        });
     }
     let chunk = |start: usize, scored: Range<usize>| {
         let mut tokens = tokens[start..start + context].to_vec();
@@ -70,7 +76,8 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
     let chunks: Vec<Chunk> = match cut.stride {
         None => (0..len / context).map(|i| chunk(i * context, score::scored(context))).collect(),
         Some(stride) if stride == 0 || stride >= context => {
-            return Err(Error::usage(format!("a stride of {stride} does not lie between 1 and the context")));
+            let why = format!("the stride must be from 1 to {} (found {stride})", context - 1);
+            return Err(Error::usage(why).or(format!("the context is {context} tokens")));
         }
         Some(stride) => {
             let starts = (0..=len - context).step_by(stride);
@@ -79,25 +86,27 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
                 .collect()
         }
     };
-    let most = cut.chunks.unwrap_or(usize::MAX);
-    Ok(chunks.into_iter().take(most).collect())
+    Ok(chunks.into_iter().take(cut.chunks.unwrap_or(usize::MAX)).collect())
 }
 
-/// Checks that two models' logits are about the same tokens. A model without a tokenizer is taken at its word.
+/// Checks that two models have the same vocabulary. Of a second model without a tokenizer, only the size is checked.
 ///
 /// # Errors
-/// Vocabularies of different lengths or with different tokens.
+/// [`Error::OtherVocabulary`] for vocabularies of different sizes or with different tokens; [`Error::Refused`] for a
+/// tokenizer that cannot be used.
 pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result<()> {
     let (va, vb) = (a.1.vocab(), b.1.vocab());
-    let (pa, pb) = (a.0.path.display(), b.0.path.display());
-    let hint = "models are compared that share a tokenizer";
+    let other = |why: String| {
+        let (first, second) = (a.0.path.clone(), b.0.path.clone());
+        Err(Error::OtherVocabulary { first, second, why })
+    };
     if va != vb {
-        return Err(Error::refused(format!("{pa} has {va} tokens, and {pb} has {vb}")).or(hint));
+        return other(format!("{va} tokens and {vb} tokens"));
     }
     if b.0.model.metadata.get("tokenizer.ggml.model").is_some()
         && !Tokenizer::of(a.0)?.same_vocabulary(&Tokenizer::of(b.0)?)
     {
-        return Err(Error::refused(format!("{pa} and {pb} have different vocabularies")).or(hint));
+        return other("tokens differ".into());
     }
     Ok(())
 }
@@ -106,42 +115,43 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
 pub enum Reference<'a> {
     /// Nothing.
     None,
-    /// Another model, in the same pass.
+    /// Another model, run in the same pass.
     Model(&'a Network<'a>),
-    /// The log-probabilities that a file keeps of one.
+    /// A model's log-probabilities from a logits file.
     File(logits_file::Reader),
 }
 
-/// What is run over a text.
+/// An evaluation of models on a text.
 pub struct Evaluation<'a> {
-    /// The models, and how each keeps keys and values.
+    /// The models, each with the type of its KV cache.
     pub models: Vec<(&'a Network<'a>, KvType)>,
     /// What they are compared with.
     pub reference: Reference<'a>,
-    /// How the reference keeps keys and values.
+    /// The type of the reference's KV cache.
     pub kv: KvType,
-    /// Tokens that are computed together.
+    /// Tokens per batch.
     pub batch: usize,
-    /// Where the logits of the first model go, besides.
+    /// A logits file to which the first model's logits are written.
     pub record: Option<logits_file::Writer>,
 }
 
-/// What came of it.
+/// The result of an evaluation.
 pub struct Evaluated {
     /// The scores of every model.
     pub models: Vec<Scores>,
-    /// The seconds that each took, scoring left out.
+    /// The seconds that each model took, without scoring.
     pub seconds: Vec<f64>,
-    /// The reference's own scores and seconds, where it is a model.
+    /// The reference's own scores and seconds, if it is a model.
     pub reference: Option<(Scores, f64)>,
 }
 
 impl Evaluation<'_> {
-    /// Runs everything; `tick` is told of every chunk.
+    /// Runs the models; `on_batch` is given the scores so far after every batch of chunks.
     ///
     /// # Errors
-    /// The runner's; logits that are not finite; what the logits files say.
-    pub fn run(mut self, chunks: &[Chunk], mut tick: impl FnMut(&[Scores])) -> Result<Evaluated> {
+    /// Those of [`State::new`] and [`forward`]; [`Error::Refused`] for logits that are NaN or infinite, or a logits file with
+    /// too few rows; those of [`logits_file::Reader::next_row`] and [`logits_file::Writer::logits`].
+    pub fn run(mut self, chunks: &[Chunk], mut on_batch: impl FnMut(&[Scores])) -> Result<Evaluated> {
         let context = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
         let together = (self.batch / context.max(1)).max(1).min(chunks.len().max(1));
         let mut states = Vec::new();
@@ -182,7 +192,7 @@ impl Evaluation<'_> {
                     }
                 }
             }
-            tick(&models);
+            on_batch(&models);
         }
         if let Some(record) = self.record {
             record.finish()?;
@@ -191,7 +201,7 @@ impl Evaluation<'_> {
     }
 }
 
-/// The rows that a file has for some chunks.
+/// The next chunks' rows of a logits file, `[scored tokens, vocab]`.
 fn rows_of(file: &mut logits_file::Reader, chunks: &[Chunk]) -> Result<Vec<f32>> {
     let vocab = file.head().vocab;
     let rows: usize = chunks.iter().map(|c| c.scored.len()).sum();
@@ -202,18 +212,18 @@ fn rows_of(file: &mut logits_file::Reader, chunks: &[Chunk]) -> Result<Vec<f32>>
     Ok(all)
 }
 
-/// Opens a logits file for a text: what it was made of must be what is scored.
+/// Opens a logits file and checks that it was made from this text, cut the same way, with the same vocabulary.
 ///
 /// # Errors
-/// Another vocabulary, another context, another text.
+/// [`Error::Refused`] if it was not; those of [`logits_file::Reader::open`].
 pub fn open_logits(path: &Path, vocab: usize, cut: Cut, chunks: &[Chunk]) -> Result<logits_file::Reader> {
     let reader = logits_file::Reader::open(path)?;
     let head = reader.head();
     let differ = |what: &str, theirs: usize, ours: usize| {
-        Error::refused(format!("{}: is of a {what} of {theirs}, not {ours}", path.display()))
+        Error::refused(format!("{}: {what}: expected {ours}, found {theirs}", path.display()))
     };
     if head.vocab != vocab {
-        return Err(differ("vocabulary", head.vocab, vocab).or("compare models that share a tokenizer"));
+        return Err(differ("vocabulary size", head.vocab, vocab).or("compare models that share a tokenizer"));
     }
     if head.context != cut.context {
         return Err(differ("context", head.context, cut.context).or(format!("--context {}", head.context)));
@@ -226,21 +236,20 @@ pub fn open_logits(path: &Path, vocab: usize, cut: Cut, chunks: &[Chunk]) -> Res
     for (i, (theirs, ours)) in head.tokens.chunks(cut.context).zip(chunks).enumerate() {
         // The first token may or may not have been replaced already.
         if theirs[1..] != ours.tokens[1..] {
-            let why = format!("{}: was made of another text: chunk {i} has other tokens", path.display());
-            return Err(
-                Error::refused(why).or("give the text, and the tokenizer, that the file was made with")
-            );
+            let why =
+                format!("{}: was made from a different text: the tokens of chunk {i} differ", path.display());
+            return Err(Error::refused(why).or("use the text and the tokenizer that the file was made with"));
         }
     }
     Ok(reader)
 }
 
-/// What a logits file of these chunks begins with.
-pub fn head(vocab: usize, cut: Cut, chunks: &[Chunk]) -> Head {
-    Head { context: cut.context, vocab, tokens: chunks.iter().flat_map(|c| &c.tokens).copied().collect() }
+/// The header of a logits file for these chunks.
+pub fn head(vocab: usize, cut: Cut, chunks: &[Chunk]) -> Header {
+    Header { context: cut.context, vocab, tokens: chunks.iter().flat_map(|c| &c.tokens).copied().collect() }
 }
 
-/// The logits behind the scored positions of some chunks, each a sequence of its own.
+/// The logits of the scored positions of some chunks, `[scored tokens, vocab]`. Each chunk is a sequence of its own.
 fn logits(network: &Network, state: &mut State, chunks: &[Chunk], batch: usize) -> Result<Vec<f32>> {
     state.clear();
     let context = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
@@ -248,7 +257,7 @@ fn logits(network: &Network, state: &mut State, chunks: &[Chunk], batch: usize) 
     if step == context {
         return part(network, state, chunks, 0, context);
     }
-    // A chunk that is longer than a batch comes in several parts.
+    // Chunks that are longer than a batch are computed in parts.
     let vocab = network.vocab();
     let mut parts = vec![Vec::new(); chunks.len()];
     for first in (0..context).step_by(step) {
@@ -256,7 +265,7 @@ fn logits(network: &Network, state: &mut State, chunks: &[Chunk], batch: usize) 
         let rows = part(network, state, chunks, first, last)?;
         let mut rest = &rows[..];
         for (all, chunk) in parts.iter_mut().zip(chunks) {
-            let (mine, after) = rest.split_at(wanted(chunk, first, last).len() * vocab);
+            let (mine, after) = rest.split_at(scored_in(chunk, first, last).len() * vocab);
             all.extend_from_slice(mine);
             rest = after;
         }
@@ -264,12 +273,13 @@ fn logits(network: &Network, state: &mut State, chunks: &[Chunk], batch: usize) 
     Ok(parts.concat())
 }
 
-/// Scored positions among `first..last`.
-fn wanted(chunk: &Chunk, first: usize, last: usize) -> Range<usize> {
+/// The scored positions among `first..last`.
+fn scored_in(chunk: &Chunk, first: usize, last: usize) -> Range<usize> {
     let last = last.min(chunk.scored.end);
     chunk.scored.start.max(first).min(last)..last
 }
 
+/// The logits of the scored positions among `first..last` of each chunk.
 fn part(
     network: &Network,
     state: &mut State,
@@ -281,13 +291,14 @@ fn part(
     for (sequence, chunk) in chunks.iter().enumerate() {
         let tokens = &chunk.tokens[first.min(chunk.tokens.len())..last.min(chunk.tokens.len())];
         runs.push(Run { sequence, tokens });
-        places.extend(wanted(chunk, first, last).map(|i| at + i - first));
+        places.extend(scored_in(chunk, first, last).map(|i| at + i - first));
         at += tokens.len();
     }
     forward(network, state, &runs, &places)
 }
 
-/// Scores the rows of some chunks.
+/// Scores the logits of some chunks and adds them to `scores`. `truth` are the reference's logits, or its log-probabilities
+/// if `file` is set.
 fn push(
     scores: &mut Scores,
     chunks: &[Chunk],
@@ -301,7 +312,7 @@ fn push(
     }
     let vocab = rows.len() / count;
     let targets: Vec<u32> = chunks.iter().flat_map(|c| &c.targets).copied().collect();
-    let found: std::result::Result<Vec<Row>, Unscorable> = rows
+    let found: std::result::Result<Vec<TokenScore>, ScoreError> = rows
         .par_chunks_exact(vocab)
         .enumerate()
         .map(|(i, row)| {

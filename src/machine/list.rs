@@ -1,17 +1,17 @@
-//! The machines, one entry each: what their programs read, what they cannot use, and what to type there.
+//! The list of machines: for each, what its program reads, its limits, and how to run the result.
 //!
-//! Sources: the programs themselves, as named in each entry's comment; docs/vintage.md has the long form.
+//! Sources: the programs' own source code, named in each entry's comment. docs/vintage.md explains the machines for users.
 
 use formats::block::{DType, Family};
 use formats::model::ByteOrder::{Big, Little};
 
 use super::{Limit, Machine, Reads, Types};
 
-/// What ggml's program code decodes right on big-endian machines: all but the types whose codes are looked up as bytes of
-/// 32- and 64-bit numbers (`ggml-quants.c`).
+/// The types that ggml decodes correctly on big-endian machines. It reads the lattice types' tables of 32- and 64-bit
+/// numbers byte by byte (`ggml-quants.c`).
 const NO_LATTICES: Types = Types::But(Family::Lattice);
 
-/// What llama.cpp of January 2024 has, without its lattice types.
+/// The types of llama.cpp in January 2024, without its lattice types.
 const EARLY_2024: Types = Types::Only(&[
     DType::F32,
     DType::F16,
@@ -27,195 +27,197 @@ const EARLY_2024: Types = Types::Only(&[
     DType::Q6_K,
 ]);
 
-/// What OpenVINO GenAI computes as written: q4_1 it misreads.
+/// The types that OpenVINO GenAI computes correctly. It accepts q4_1 too but misreads it.
 const OPENVINO: Types = Types::Only(&[DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K]);
 
-/// What bitnet.cpp's fork has for embedding and output; its own I2_S is no type of blocks, and is for matrices of its models.
+/// The block types that bitnet.cpp reads for embedding and output. Its own type I2_S, for the projections, is not a block
+/// type and is checked separately.
 const BITNET: Types = Types::Only(&[DType::F32, DType::F16, DType::Q6_K]);
 
 const V0: Reads = Reads::Llama2c { version: 0, fork: false };
 const V2: Reads = Reads::Llama2c { version: 2, fork: false };
 const RUN: &str = "./run {model} -z {tokenizer} -t 0.8 -n 256 -i \"Once upon a time\"";
 
-/// Where programs count bytes in a signed 32-bit number.
+/// The file size limit of programs that count bytes in a signed 32-bit number.
 const BITS_32: Limit = Limit::File((1 << 31) - 1);
 
-/// Whatever [`Machine`] has that most of them lack.
+/// Default values for the fields that most machines do not need.
 const PLAIN: Machine = Machine {
     name: "",
-    what: "",
+    description: "",
     reads: Reads::Gguf,
     order: Little,
     scheme: "f32",
     types: Types::All,
     limits: &[],
-    there: "",
+    run_hint: "",
 };
 
-/// All of them.
+/// All machines.
 pub const MACHINES: &[Machine] = &[
-    // aarossig/ullm: the order of the machine, no swapping; a classifier of its own is looked for in the wrong place; AltiVec
-    // loads ignore the low bits of addresses.
+    // aarossig/ullm: reads numbers in the machine's byte order without swapping. It looks for an untied output matrix in the
+    // wrong place, and its AltiVec loads ignore the low bits of addresses.
     Machine {
         name: "ullm",
-        what: "PowerBook G4 and other PowerPC Macs: ullm",
+        description: "PowerBook G4 and other PowerPC Macs: ullm",
         reads: V0,
         order: Big,
-        limits: &[BITS_32, Limit::Shared, Limit::Multiple(4), Limit::Steps(256)],
-        there: "ullm -c {model} -t {tokenizer} -p \"Once upon a time\"",
+        limits: &[BITS_32, Limit::TiedEmbeddings, Limit::Multiple(4), Limit::DefaultTokens(256)],
+        run_hint: "ullm -c {model} -t {tokenizer} -p \"Once upon a time\"",
         ..PLAIN
     },
-    // karpathy/llama2.c reads numbers as the machine has them.
+    // karpathy/llama2.c reads numbers in the machine's byte order.
     Machine {
         name: "run.c-big-endian",
-        what: "any big-endian Unix (PowerPC, s390x, SPARC, MIPS): llama2.c's run.c",
+        description: "big-endian Unix (PowerPC, s390x, SPARC, MIPS): llama2.c's run.c, f32",
         reads: V0,
         order: Big,
         limits: &[Limit::Elements],
-        there: RUN,
+        run_hint: RUN,
         ..PLAIN
     },
     Machine {
         name: "runq.c-big-endian",
-        what: "the same in 8 bits: llama2.c's runq.c",
+        description: "big-endian Unix: llama2.c's runq.c, int8",
         reads: V2,
         order: Big,
         scheme: "q8_0",
         limits: &[Limit::Elements],
-        there: "./runq {model} -z {tokenizer} -t 0.8 -n 256",
+        run_hint: "./runq {model} -z {tokenizer} -t 0.8 -n 256",
         ..PLAIN
     },
     Machine {
         name: "run.c",
-        what: "little-endian machines: llama2.c's run.c",
+        description: "little-endian machines: llama2.c's run.c, f32",
         reads: V0,
         limits: &[Limit::Elements],
-        there: RUN,
+        run_hint: RUN,
         ..PLAIN
     },
     Machine {
         name: "runq.c",
-        what: "the same in 8 bits: llama2.c's runq.c",
+        description: "little-endian machines: llama2.c's runq.c, int8",
         reads: V2,
         scheme: "q8_0",
         limits: &[Limit::Elements],
-        there: "./runq {model} -z {tokenizer} -t 0.8 -n 256",
+        run_hint: "./runq {model} -z {tokenizer} -t 0.8 -n 256",
         ..PLAIN
     },
-    // maddiedreese/imac-llm: static buffers for the 260K model, and the rotary tables of the file, which nobody else reads.
+    // maddiedreese/imac-llm: has static buffers for the 260K model, and as the only program uses the rotary tables in the
+    // file.
     Machine {
         name: "imac-llm",
-        what: "iMac G3 under Mac OS 8.5: imac-llm",
+        description: "iMac G3 under Mac OS 8.5: imac-llm",
         reads: V0,
         order: Big,
         limits: &[Limit::Buffers, Limit::File(2_500_000)],
-        there: "name them stories260K_be.bin and tok512_be.bin, beside the program; it answers in output.txt",
+        run_hint: "name the files stories260K_be.bin and tok512_be.bin and put them next to the program; it writes to output.txt",
         ..PLAIN
     },
-    // andreidavid/llama2PS3.c swaps what it loads.
+    // andreidavid/llama2PS3.c swaps bytes while loading.
     Machine {
         name: "llama2ps3",
-        what: "PlayStation 3: llama2PS3.c (it turns numbers round itself)",
+        description: "PlayStation 3: llama2PS3.c (reads little-endian files)",
         reads: V0,
-        limits: &[BITS_32, Limit::Shared],
-        there: "copy {model} and {tokenizer} beside the program",
+        limits: &[BITS_32, Limit::TiedEmbeddings],
+        run_hint: "copy {model} and {tokenizer} next to the program",
         ..PLAIN
     },
-    // exo-explore/llama98.c: win.h counts what is allocated.
+    // exo-explore/llama98.c: win.h limits the heap.
     Machine {
         name: "llama98",
-        what: "Pentium II under Windows 98: llama98.c, with its 96 MiB of heap",
+        description: "Pentium II under Windows 98: llama98.c (heap of 96 MiB)",
         reads: V0,
         limits: &[Limit::Heap98],
-        there: "llama98.exe {model} -z {tokenizer} -t 0.8 -n 256",
+        run_hint: "llama98.exe {model} -z {tokenizer} -t 0.8 -n 256",
         ..PLAIN
     },
-    // Daviljoe193/smollerlm-for-windows95: little-endian everywhere, its big-endian builds swap what they load.
+    // Daviljoe193/smollerlm-for-windows95: files are always little-endian; its big-endian builds swap bytes while loading.
     Machine {
         name: "smollerlm",
-        what: "Windows 95, Mac OS 9, Amiga, Atari Falcon, Mac OS X Tiger: RunSmol",
+        description: "Windows 95, Mac OS 9, Amiga, Atari Falcon, Mac OS X Tiger: RunSmol",
         reads: Reads::Llama2c { version: 2, fork: true },
         scheme: "q8_0",
         limits: &[BITS_32],
-        there: "run-smol {model} -z {tokenizer} -m generate -n 256 -i \"Once upon a time\"",
+        run_hint: "run-smol {model} -z {tokenizer} -m generate -n 256 -i \"Once upon a time\"",
         ..PLAIN
     },
-    // rplacd/llama2-mac68k converts what it loads.
+    // rplacd/llama2-mac68k swaps bytes while loading.
     Machine {
         name: "llama2-mac68k",
-        what: "68k Macs under System 7: llama2-mac68k.c (it turns numbers round itself)",
+        description: "68k Macs under System 7: llama2-mac68k.c (reads little-endian files)",
         reads: V0,
-        limits: &[BITS_32, Limit::Shared],
-        there: "copy {model} and {tokenizer} beside the program",
+        limits: &[BITS_32, Limit::TiedEmbeddings],
+        run_hint: "copy {model} and {tokenizer} next to the program",
         ..PLAIN
     },
     // ytmytm/llama2.c64.
     Machine {
         name: "c64",
-        what: "Commodore 64 with a RAM expansion: llama2.c64 (three files in a folder)",
+        description: "Commodore 64 with a RAM expansion: llama2.c64 (three files in a folder)",
         reads: Reads::Expansion { weights: "weights.reu" },
-        there: "build llama2.c64 with this config.bin and tokenizer.bin, and give weights.reu to the RAM expansion",
+        run_hint: "build llama2.c64 with this config.bin and tokenizer.bin, and load weights.reu into the RAM expansion",
         ..PLAIN
     },
     // caiomadeira/llama2-psp.
     Machine {
         name: "psp",
-        what: "PlayStation Portable: llama2-psp (three files in a folder)",
+        description: "PlayStation Portable: llama2-psp (three files in a folder)",
         reads: Reads::Expansion { weights: "weights.psp" },
-        there: "copy the three files beside EBOOT.PBP",
+        run_hint: "copy the three files next to EBOOT.PBP",
         ..PLAIN
     },
-    // Scottcjn/ppc-tiger-tools builds llama.cpp b2000; in 32 bits a file has to fit one mapping.
+    // Scottcjn/ppc-tiger-tools builds llama.cpp b2000. In a 32-bit process a file must fit into one mapping.
     Machine {
         name: "llama.cpp-tiger",
-        what: "Mac OS X Tiger on a G4 or G5: llama.cpp of January 2024",
+        description: "Mac OS X Tiger on a G4 or G5: llama.cpp of January 2024",
         order: Big,
         scheme: "q4_0",
         types: EARLY_2024,
         limits: &[BITS_32, Limit::OneFile, Limit::Architectures(&["llama"]), Limit::PlainBpe],
-        there: "./main -m {model} -n 64 -p \"Once upon a time\"",
+        run_hint: "./main -m {model} -n 64 -p \"Once upon a time\"",
         ..PLAIN
     },
     Machine {
         name: "llama.cpp-big-endian",
-        what: "s390x and other big-endian machines: llama.cpp",
+        description: "s390x and other big-endian machines: llama.cpp",
         order: Big,
         scheme: "q4_k_m",
         types: NO_LATTICES,
         limits: &[Limit::NotForLlamaCpp],
-        there: "llama-cli -m {model}",
+        run_hint: "llama-cli -m {model}",
         ..PLAIN
     },
     Machine {
         name: "llama.cpp",
-        what: "llama.cpp of today",
+        description: "current llama.cpp",
         scheme: "q4_k_m",
         limits: &[Limit::NotForLlamaCpp],
-        there: "llama-cli -m {model}",
+        run_hint: "llama-cli -m {model}",
         ..PLAIN
     },
     Machine {
         name: "ollama",
-        what: "Ollama",
+        description: "Ollama",
         scheme: "q4_k_m",
         limits: &[Limit::NotForLlamaCpp, Limit::OneFile],
-        there: "echo 'FROM ./{model}' > Modelfile; ollama create NAME -f Modelfile; ollama run NAME",
+        run_hint: "echo 'FROM ./{model}' > Modelfile; ollama create NAME -f Modelfile; ollama run NAME",
         ..PLAIN
     },
-    // Its fork of llama.cpp is of 2024, and has other types under numbers that llama.cpp gave away later.
+    // Its fork of llama.cpp dates from 2024 and uses type numbers to which llama.cpp later gave other meanings.
     Machine {
         name: "bitnet.cpp",
-        what: "bitnet.cpp (and ik_llama.cpp), for BitNet b1.58 models",
+        description: "bitnet.cpp (and ik_llama.cpp), for BitNet b1.58 models",
         scheme: "i2_s",
         types: BITNET,
         limits: &[Limit::OneFile, Limit::Architectures(&["bitnet-b1.58", "bitnet-25", "bitnet"])],
-        there: "python run_inference.py -m {model} -p \"Hello\" -cnv",
+        run_hint: "python run_inference.py -m {model} -p \"Hello\" -cnv",
         ..PLAIN
     },
-    // What its reader of GGUF does was measured: docs/vintage.md.
+    // What its GGUF reader supports was measured: docs/vintage.md.
     Machine {
         name: "openvino",
-        what: "OpenVINO GenAI",
+        description: "OpenVINO GenAI",
         scheme: "q4_0",
         types: OPENVINO,
         limits: &[
@@ -224,7 +226,7 @@ pub const MACHINES: &[Machine] = &[
             Limit::Vocabulary("gpt2"),
             Limit::NoFrequencies,
         ],
-        there: "python -c 'import openvino_genai as g; print(g.LLMPipeline(\"{model}\", \"CPU\").generate(\"Hello\"))'",
+        run_hint: "python -c 'import openvino_genai as g; print(g.LLMPipeline(\"{model}\", \"CPU\").generate(\"Hello\"))'",
         ..PLAIN
     },
 ];

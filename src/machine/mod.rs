@@ -1,4 +1,5 @@
-//! What result a program on some machine needs (`--for`): the container, the byte order, the types, and what it cannot use.
+//! The target machines of `--for`: which container, byte order and types their program reads, and its limits. Data only;
+//! `plan/machine.rs` checks a plan against it.
 
 mod list;
 #[cfg(test)]
@@ -14,92 +15,92 @@ pub use list::MACHINES;
 /// A program on a kind of machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Machine {
-    /// What `--for` calls it.
+    /// Its name for `--for`.
     pub name: &'static str,
-    /// The machine and the program.
-    pub what: &'static str,
+    /// The machine and the program, in words.
+    pub description: &'static str,
     /// The container that it reads.
     pub reads: Reads,
-    /// The order of the numbers.
+    /// The byte order that it reads.
     pub order: ByteOrder,
-    /// The scheme that `quantize` takes if none is asked for.
+    /// The scheme that `quantize` uses by default.
     pub scheme: &'static str,
-    /// The types that matrices may have, where the container leaves a choice.
+    /// The tensor types that it can read, for containers with a choice of types.
     pub types: Types,
-    /// What else it cannot use.
+    /// Its other limits.
     pub limits: &'static [Limit],
-    /// What to do there: `{model}` and `{tokenizer}` are the files' names.
-    pub there: &'static str,
+    /// How to run the result: a command or an instruction, in which `{model}` and `{tokenizer}` stand for the files' names.
+    pub run_hint: &'static str,
 }
 
-/// A container.
+/// A container that a machine's program reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
     /// GGUF.
     Gguf,
-    /// llama2.c's checkpoint, with a tokenizer.bin.
+    /// A llama2.c checkpoint with a tokenizer.bin.
     Llama2c {
-        /// 0 or 2.
+        /// The version: 0 (f32) or 2 (int8 groups).
         version: u32,
-        /// With the length of heads in the header.
+        /// Whether the header also has the head size, as in RunSmol's fork.
         fork: bool,
     },
     /// Three files in a folder: [`formats::container::llama2c::expansion`].
     Expansion {
-        /// The name of the one with the weights.
+        /// The name of the file with the weights.
         weights: &'static str,
     },
 }
 
-/// Types of matrices.
+/// A set of tensor types for matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Types {
-    /// All.
+    /// All types.
     All,
-    /// None but these.
+    /// Only these types.
     Only(&'static [DType]),
-    /// All but those of a family.
+    /// All types except those of one family.
     But(Family),
 }
 
-/// What a program cannot use, beyond its container and types.
+/// A limit of a program, in addition to its container and types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Files of more than so many bytes.
+    /// Files may have at most this many bytes.
     File(u64),
-    /// Models of several files.
+    /// The model must be a single file.
     OneFile,
-    /// Matrices, or keys of a context, of 2^31 elements or more, which are counted in an `int`.
+    /// Matrices and the KV cache must have fewer than 2^31 elements, because an `int` counts them.
     Elements,
-    /// A classifier that is not the embedding.
-    Shared,
-    /// Widths that are no multiple of this.
+    /// Embeddings must be tied: the output matrix is the token embedding.
+    TiedEmbeddings,
+    /// Row lengths must be a multiple of this.
     Multiple(u64),
-    /// Not wrong, but to be told: a context of fewer tokens than the program writes if nothing is said.
-    Steps(u64),
-    /// Models larger than imac-llm's static buffers.
+    /// Only a note: the program generates this many tokens by default, and the model's context may be shorter.
+    DefaultTokens(u64),
+    /// The model must fit into imac-llm's static buffers.
     Buffers,
-    /// What does not fit llama98.c's heap.
+    /// The model must fit into llama98.c's heap.
     Heap98,
-    /// Other architectures than these.
+    /// The architecture must be one of these.
     Architectures(&'static [&'static str]),
-    /// Models that llama.cpp refuses.
+    /// llama.cpp must be able to load the architecture.
     NotForLlamaCpp,
-    /// Not wrong, but to be told: BPE whose rules of splitting came after it.
+    /// Only a note: the program pre-tokenizes all BPE vocabularies as GPT-2 does.
     PlainBpe,
-    /// Other kinds of vocabularies than this.
+    /// The kind of vocabulary (`tokenizer.ggml.model`) must be this.
     Vocabulary(&'static str),
-    /// Tables of rotary frequencies, which it overlooks.
+    /// The model must not have a table of rotary frequencies, because the program ignores it.
     NoFrequencies,
 }
 
 impl Machine {
-    /// The one of this name, in any case.
+    /// The machine with this name, ignoring case.
     pub fn find(name: &str) -> Option<&'static Self> {
         MACHINES.iter().find(|m| m.name.eq_ignore_ascii_case(name))
     }
 
-    /// The container.
+    /// The container that it reads.
     pub fn container(&self) -> Container {
         match self.reads {
             Reads::Gguf => Container::Gguf,
@@ -108,7 +109,7 @@ impl Machine {
         }
     }
 
-    /// Whether it can use matrices of a type.
+    /// Whether it can read matrices of this type.
     pub fn takes(&self, dtype: DType) -> bool {
         match self.types {
             Types::All => true,

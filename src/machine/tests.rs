@@ -3,14 +3,14 @@ use crate::scheme;
 use formats::model::ByteOrder::{Big, Little};
 
 #[test]
-fn the_list_makes_sense() {
+fn the_list_of_machines_is_consistent() {
     for (i, m) in MACHINES.iter().enumerate() {
-        assert!(!m.what.is_empty() && !m.there.is_empty(), "{}", m.name);
+        assert!(!m.description.is_empty() && !m.run_hint.is_empty(), "{}", m.name);
         assert!(MACHINES[..i].iter().all(|other| other.name != m.name), "{}", m.name);
         assert_eq!(Machine::find(&m.name.to_uppercase()), Some(m));
-        // (i2_s has f16 for what is not ternary.)
+        // (The base of i2_s is f16.)
         let base = scheme::find(m.scheme).unwrap_or_else(|| panic!("{}", m.scheme)).base;
-        // What it takes if nothing is said, it can use.
+        // It can read its default scheme.
         assert!(m.takes(base), "{}", m.name);
         match m.reads {
             Reads::Llama2c { version: 0, .. } | Reads::Expansion { .. } => assert_eq!(base, DType::F32),
@@ -22,7 +22,7 @@ fn the_list_makes_sense() {
 }
 
 #[test]
-fn programs_that_turn_numbers_round_themselves_want_them_as_they_were() {
+fn programs_that_swap_bytes_while_loading_read_little_endian_files() {
     for (name, order) in [
         ("ullm", Big),
         ("imac-llm", Big),
@@ -38,7 +38,7 @@ fn programs_that_turn_numbers_round_themselves_want_them_as_they_were() {
 }
 
 #[test]
-fn types_that_ggml_decodes_wrongly_there_are_not_taken() {
+fn types_that_ggml_misreads_on_big_endian_machines_are_excluded() {
     let m = Machine::find("llama.cpp-big-endian").unwrap();
     for dtype in [
         DType::IQ1_S,

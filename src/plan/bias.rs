@@ -1,82 +1,85 @@
-//! Biases that make up for the mean error of quantized matrices: which tensors they are.
+//! Bias correction: which biases are added to cancel the mean error of quantized matrices.
 
 use std::collections::HashSet;
 
 use formats::block::DType;
 use formats::model::{Encoding, Location, Tensor};
 
-use super::{Container, Step};
+use super::{Container, Decision};
 use crate::arch::{self, Blk};
 use crate::error::{Error, Result};
 use crate::source::Source;
 
-/// The rule of steps that make one.
+/// The rule of decisions that add a bias.
 pub(crate) const RULE: &str = "bias correction";
 
-/// The matrices of a layer.
+/// The matrices of a layer that can get a bias.
 const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
-/// The name of a matrix's bias, if it is one of a layer's.
-pub(crate) fn name_of(weight: &str) -> Option<String> {
+/// The name of the bias of a matrix, if the matrix is one of [`PARTS`].
+pub(crate) fn bias_name(weight: &str) -> Option<String> {
     let blk = Blk::parse(weight)?;
     let part = blk.weight().filter(|part| PARTS.contains(part))?;
     Some(Blk { part: &format!("{part}.bias"), ..blk }.to_string())
 }
 
-/// Whether a tensor may be such a bias, by its name.
-pub(crate) fn is_one(name: &str) -> bool {
-    name.strip_suffix(".bias").is_some_and(|stem| name_of(&format!("{stem}.weight")).is_some())
+/// Whether a tensor's name is that of such a bias.
+pub(crate) fn is_bias(name: &str) -> bool {
+    name.strip_suffix(".bias").is_some_and(|stem| bias_name(&format!("{stem}.weight")).is_some())
 }
 
-/// Gives quantized matrices without a bias one, and makes the others' f32, as they will be written.
+/// Adds a bias to every quantized matrix that has none, and makes existing ones f32.
 ///
 /// # Errors
-/// A target whose readers do not take them; NVFP4, with whose scales llama.cpp takes no biases.
+/// [`Error::Usage`] if the target's readers do not support these biases, or if a matrix is NVFP4: llama.cpp does not
+/// support biases together with NVFP4's scales.
 pub(super) fn add(
     source: &Source,
     target: Container,
-    steps: Vec<Step>,
+    decisions: Vec<Decision>,
     tensors: Vec<Tensor>,
-) -> Result<(Vec<Step>, Vec<Tensor>)> {
+) -> Result<(Vec<Decision>, Vec<Tensor>)> {
     let architecture = source.model.metadata.text("general.architecture").unwrap_or_default();
     if target != Container::Gguf || !arch::by_name(architecture).is_some_and(|arch| arch.any_bias) {
         let why = match target {
             Container::Gguf => {
-                format!("{architecture} models have no place for biases that they did not have")
+                format!("llama.cpp does not load additional biases in models of architecture {architecture}")
             }
             Container::Safetensors | Container::Llama2c | Container::Expansion => {
-                "only GGUF files take biases that were not there".into()
+                "only GGUF files can have additional biases".into()
             }
         };
-        return Err(Error::usage(why).or("leave --bias-correction out: it is for GGUF files of llama models"));
+        return Err(
+            Error::usage(why).or("leave out --bias-correction, which is for GGUF files of llama models")
+        );
     }
     let names: HashSet<String> = tensors.iter().map(|t| t.name.clone()).collect();
-    let (mut all_steps, mut all) = (Vec::new(), Vec::new());
-    // I2_S has the weights as they are: there is nothing to make up for.
-    let quantized = |step: &Step, t: &Tensor| {
-        !t.encoding.is_plain() && t.encoding != Encoding::I2S && step.from != t.encoding
+    let (mut all_decisions, mut all) = (Vec::new(), Vec::new());
+    // I2_S stores ternary weights exactly, so there is no error to correct.
+    let quantized = |decision: &Decision, t: &Tensor| {
+        !t.encoding.is_plain() && t.encoding != Encoding::I2S && decision.from != t.encoding
     };
-    let pairs = steps.iter().zip(&tensors).filter(|(step, t)| quantized(step, t));
-    let biases: HashSet<String> = pairs.clone().filter_map(|(_, t)| name_of(&t.name)).collect();
+    let pairs = decisions.iter().zip(&tensors).filter(|(decision, t)| quantized(decision, t));
+    let biases: HashSet<String> = pairs.clone().filter_map(|(_, t)| bias_name(&t.name)).collect();
     if pairs.clone().any(|(_, t)| t.encoding == Encoding::Blocks(DType::NVFP4)) {
-        return Err(Error::usage("llama.cpp does not run models with biases beside nvfp4 matrices")
-            .or("leave --bias-correction out, or take another type"));
+        return Err(Error::usage("llama.cpp does not run models with biases on nvfp4 matrices")
+            .or("leave out --bias-correction, or use another type than nvfp4"));
     }
-    for (step, mut t) in steps.into_iter().zip(tensors) {
-        let quantized = quantized(&step, &t);
+    for (decision, mut t) in decisions.into_iter().zip(tensors) {
+        let quantized = quantized(&decision, &t);
         if biases.contains(&t.name) {
             t.encoding = Encoding::Blocks(DType::F32);
         }
-        let bias = name_of(&t.name).filter(|name| quantized && !names.contains(name));
-        let (from, shape, weight) = (Encoding::Blocks(DType::F32), vec![t.rows()], step.source);
-        all_steps.push(step);
+        let bias = bias_name(&t.name).filter(|name| quantized && !names.contains(name));
+        let (from, shape, weight) = (Encoding::Blocks(DType::F32), vec![t.rows()], decision.source);
+        all_decisions.push(decision);
         all.push(t);
         if let Some(name) = bias {
-            all_steps.push(Step { source: weight, from, rule: RULE.into(), wanted: None });
+            all_decisions.push(Decision { source: weight, from, rule: RULE.into(), fallback_from: None });
             all.push(Tensor { name, shape, encoding: from, location: Location::default() });
         }
     }
-    Ok((all_steps, all))
+    Ok((all_decisions, all))
 }
 
 #[cfg(test)]
@@ -92,7 +95,7 @@ mod tests {
             ("output.weight", None),
             ("blk.0.attn_q.bias", None),
         ] {
-            assert_eq!(name_of(weight).as_deref(), bias);
+            assert_eq!(bias_name(weight).as_deref(), bias);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What each container asks of a plan.
+//! What each container requires of a plan: decisions, metadata, and the layout and names of its files.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    ByteOrder, Choice, Container, DType, Encoding, Error, Format, Layout, Location, Metadata, Model,
-    PlanOptions, Result, Source, Step, Tensor, Value, gguf, llama2c, safetensors,
+    ByteOrder, Choice, Container, DType, Decision, Encoding, Error, Format, Layout, Location, Metadata,
+    Model, PlanOptions, Result, Source, Tensor, Value, gguf, llama2c, safetensors,
 };
 use crate::checkpoint;
 use crate::machine::{Machine, Reads};
@@ -13,19 +13,20 @@ use crate::scheme;
 use formats::block::TYPES;
 use formats::container::{parse_part_stem, part_stem};
 
-/// Whether a result is a folder of files.
+/// Whether an output path is a folder: an existing one, or a name that ends in `/`.
 pub fn is_folder(out: &Path) -> bool {
     out.is_dir() || out.to_string_lossy().ends_with('/')
 }
 
-/// The container, by wish or by the ending.
+/// The container that is asked for, or that follows from the output's file name extension.
 ///
 /// # Errors
-/// An ending that tells nothing, and options that the container cannot fulfil.
+/// [`Error::Usage`] for an unknown extension, and for options that the container or the target machine does not support.
 pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
     let out = &options.out;
     let folder = is_folder(out);
-    let by_ending = match out.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+    let by_extension = match out.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref()
+    {
         _ if folder && options.machine.is_some_and(|m| m.container() == Container::Expansion) => {
             Some(Container::Expansion)
         }
@@ -35,38 +36,39 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
         Some("bin") => Some(Container::Llama2c),
         _ => None,
     };
-    let meant = options.container.or(by_ending);
+    let requested = options.container.or(by_extension);
     if let Some(machine) = options.machine
-        && meant.is_some_and(|t| t != machine.container())
+        && requested.is_some_and(|t| t != machine.container())
     {
-        let (name, what) = (machine.name, machine.what);
+        let (name, description) = (machine.name, machine.description);
         let out = out.display();
-        return Err(Error::usage(format!("--for {name} ({what}) does not read what {out} would be")).or(
-            match machine.container() {
-                Container::Gguf => "end the name in .gguf",
-                Container::Expansion => "name a folder for its three files: OUT/",
-                _ => "end the name in .bin",
-            },
-        ));
+        return Err(Error::usage(format!(
+            "{out} is not in a format that --for {name} reads ({description})"
+        ))
+        .or(match machine.container() {
+            Container::Gguf => "use an output name that ends in .gguf",
+            Container::Expansion => "use a folder as output, for its three files: OUT/",
+            _ => "use an output name that ends in .bin",
+        }));
     }
-    let target = meant.or(options.machine.map(Machine::container)).ok_or_else(|| {
+    let target = requested.or(options.machine.map(Machine::container)).ok_or_else(|| {
         let out = out.display();
-        Error::usage(format!("{out}: the ending tells no format"))
-            .or("end the name in .gguf, .safetensors or .bin, or say --format")
+        Error::usage(format!("{out}: the format is not clear from the file name extension"))
+            .or("use an output name that ends in .gguf, .safetensors or .bin, or add --format")
     })?;
     if !folder && target == Container::Expansion {
-        let why = format!("{} is to be a folder, for three files", out.display());
-        return Err(Error::usage(why).or("end the name in /"));
+        let why = format!("the output is three files, so {} must be a folder", out.display());
+        return Err(Error::usage(why).or("add a / to the end of the name"));
     }
     if folder && !matches!(target, Container::Safetensors | Container::Expansion) {
-        return Err(Error::usage(format!("{} is a folder; name a file in it", out.display())));
+        return Err(Error::usage(format!("{} is a folder", out.display())).or("name a file in it"));
     }
     if model.format == Format::Llama2cTokenizer && target != Container::Llama2c {
-        return Err(Error::usage("a tokenizer alone can only become another tokenizer.bin")
-            .or("give it with --tokenizer beside a checkpoint"));
+        return Err(Error::usage("a tokenizer alone can only be converted to another tokenizer.bin")
+            .or("to add it to a model, convert the model with --tokenizer FILE"));
     }
-    let only = |wrong: bool, what: &str, whose: &str| match wrong {
-        true => Err(Error::usage(format!("{what} is for {whose} only"))),
+    let only = |wrong: bool, option: &str, container: &str| match wrong {
+        true => Err(Error::usage(format!("{option} is only for {container}"))),
         false => Ok(()),
     };
     only(options.align.is_some() && target != Container::Gguf, "--align", "GGUF")?;
@@ -83,9 +85,9 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
     only(options.pure && options.scheme.is_none(), "--pure", "a --type other than keep")?;
     if options.pure && options.scheme.as_ref().is_some_and(|s| s.rules.iter().any(|r| r.to == Choice::I2S)) {
         return Err(Error::usage(
-            "--pure would leave no matrix in i2_s, which output and embedding cannot have",
+            "--pure would use the base f16 for every matrix, so none would be i2_s",
         )
-        .or("leave --pure out; --output-type and --embedding-type give these two another type than f16"));
+        .or("leave out --pure; set the types of output and embedding with --output-type and --embedding-type"));
     }
     let big = options.order == Some(ByteOrder::Big) && target == Container::Safetensors;
     only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
@@ -93,13 +95,18 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
         && machine.order != order
     {
         let (name, own, other) = (machine.name, machine.order.name(), order.name());
-        return Err(Error::usage(format!("--for {name} is {own}-endian, and --endian {other} is not"))
-            .or("leave out --endian"));
+        return Err(Error::usage(format!(
+            "--for {name} needs {own}-endian files, but --endian {other} was given"
+        ))
+        .or("leave out --endian"));
     }
     Ok(target)
 }
 
-/// The version of a llama2.c checkpoint: by wish, by type, or the source's.
+/// The version of a llama2.c checkpoint: from the options, the type, or the source.
+///
+/// # Errors
+/// [`Error::Usage`] if `--type`, `--bin-version` and the target machine contradict each other.
 fn llama2c_version(model: &Model, options: &PlanOptions) -> Result<u32> {
     if let Some(machine) = options.machine {
         let version = match machine.reads {
@@ -136,57 +143,65 @@ fn llama2c_version(model: &Model, options: &PlanOptions) -> Result<u32> {
     }
 }
 
-/// llama2.c has one type in a file: f32, or int8 groups with f32 norms (version 2).
-pub(super) fn llama2c_steps(
+/// The decisions for a llama2.c file, whose matrices all have one type: f32, or int8 groups (version 2, with f32 norms).
+///
+/// # Errors
+/// [`Error::Usage`] for options that set types of single tensors; with `strict`, [`Error::Refused`] if the group size does
+/// not divide every row.
+pub(super) fn llama2c_decisions(
     model: &Model,
     options: &PlanOptions,
     metadata: &Metadata,
     notes: &mut Vec<String>,
-) -> Result<Vec<(Step, Tensor)>> {
+) -> Result<Vec<(Decision, Tensor)>> {
     if model.format == Format::Llama2cTokenizer {
         return Ok(Vec::new());
     }
     if !options.tensors.is_empty() || options.output.is_some() || options.embedding.is_some() {
-        return Err(Error::usage(
-            "llama2.c files have one type for all tensors: no --tensor, --output-type, --embedding-type",
-        ));
+        return Err(Error::usage("llama2.c files have one type for all matrices")
+            .or("leave out --tensor, --output-type and --embedding-type"));
     }
     let version = llama2c_version(model, options)?;
     let kept = model.tensors.iter().find_map(|t| match t.encoding {
         Encoding::Int8Groups { size } if options.scheme.is_none() => Some(size),
         _ => None,
     });
-    let wanted = options.group_size.unwrap_or(64);
+    let largest = options.group_size.unwrap_or(64);
     let size = match (version, kept) {
         (2, Some(size)) => size,
-        (2, None) => llama2c::group_size(metadata, &model.tensors, wanted)?,
+        (2, None) => llama2c::group_size(metadata, &model.tensors, largest)?,
         _ => 0,
     };
-    if version == 2 && kept.is_none() && size < wanted {
+    if version == 2 && kept.is_none() && size < largest {
         let bits = |size: u32| 8.0 + 32.0 / f64::from(size);
-        let (bits, cost) = (bits(size), bits(size) - bits(wanted));
-        let why = format!("groups of {wanted} would not divide every row");
+        let (bits, cost) = (bits(size), bits(size) - bits(largest));
+        let why = format!("a group size of {largest} does not divide every row");
         if options.strict {
-            return Err(Error::refused(why).or(format!("leave out --strict, or say --group-size {size}")));
+            return Err(Error::refused(why).or(format!("leave out --strict, or add --group-size {size}")));
         }
-        notes.push(format!("{why}, so they have {size} weights: {bits:.2} bits per weight ({cost:+.2})"));
+        notes.push(format!("{why}, so the group size is {size}: {bits:.2} bits per weight ({cost:+.2})"));
     }
-    let step = |(i, t): (usize, &Tensor)| {
+    let decision = |(i, t): (usize, &Tensor)| {
         let encoding = match t.shape.len() {
             2 if version == 2 => Encoding::Int8Groups { size },
             _ => Encoding::Blocks(DType::F32),
         };
-        let step = Step { source: i, from: t.encoding, rule: format!("llama2.c v{version}"), wanted: None };
-        (step, Tensor { encoding, location: Location::default(), ..t.clone() })
+        let decision = Decision {
+            source: i,
+            from: t.encoding,
+            rule: format!("llama2.c v{version}"),
+            fallback_from: None,
+        };
+        (decision, Tensor { encoding, location: Location::default(), ..t.clone() })
     };
-    Ok(model.tensors.iter().enumerate().map(step).collect())
+    Ok(model.tensors.iter().enumerate().map(decision).collect())
 }
 
-/// Settings that every reader of GGUF wants and that follow from the types; what the user has set stays.
+/// Sets the metadata that readers of GGUF expect and that follow from the types. Keys set by the user are not changed.
 pub(super) fn gguf_metadata(
     source: &Source,
     options: &PlanOptions,
-    steps: &[Step],
+    decisions: &[Decision],
     tensors: &[Tensor],
     metadata: &mut Metadata,
     notes: &mut Vec<String>,
@@ -195,34 +210,32 @@ pub(super) fn gguf_metadata(
     let by_user = |key: &str| options.edits.iter().any(|e| matches!(e, Edit::Set(k, _) if k == key));
     if let Some(align) = options.align {
         if by_user(gguf::ALIGNMENT_KEY) {
-            return Err(Error::usage("--align and --set general.alignment are one thing; say one of them"));
+            return Err(Error::usage("--align and --set general.alignment set the same value")
+                .or("leave out one of them"));
         }
         metadata.set(gguf::ALIGNMENT_KEY, Value::U32(align));
     }
     let from_gguf = matches!(model.format, Format::Gguf { .. });
-    let changed = steps.iter().zip(tensors).any(|(s, t)| s.from != t.encoding);
+    let changed = decisions.iter().zip(tensors).any(|(s, t)| s.from != t.encoding);
     if from_gguf && !changed && options.scheme.is_none() {
-        return Ok(()); // kept as it is, byte by byte
+        return Ok(()); // a plain copy stays identical byte by byte
     }
     if metadata.get("general.architecture").is_none() {
         notes.push(
-            "the source names no architecture (a checkpoint has a config.json beside its weights), so neither does the \
-             GGUF: tensors keep their names, and llama.cpp will not run it (--set general.architecture=NAME if it should \
-             be named)"
+            "the source does not name its architecture (a checkpoint needs a config.json next to its weights), so tensors \
+             keep their names and llama.cpp will not run the GGUF; --set general.architecture=NAME adds a name"
                 .into(),
         );
     } else if metadata.get("tokenizer.ggml.model").is_none() && matches!(model.format, Format::Llama2c { .. })
     {
         metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));
         notes.push(
-            "no vocabulary: give the checkpoint's tokenizer.bin with --tokenizer to have one in the file"
+            "the file has no vocabulary; add the checkpoint's tokenizer.bin with --tokenizer to include one"
                 .into(),
         );
     }
     if source.hub.is_some() && tensors.iter().any(|t| t.encoding == Encoding::Blocks(DType::F64)) {
-        notes.push(
-            "f64 weights are kept as they are, and llama.cpp computes with none; say --type f32".into(),
-        );
+        notes.push("f64 weights were kept, but llama.cpp cannot compute with them; use --type f32".into());
     }
     let quantized = tensors.iter().any(|t| !t.encoding.is_plain());
     if (quantized || source.hub.is_some()) && !by_user("general.quantization_version") {
@@ -241,14 +254,14 @@ pub(super) fn gguf_metadata(
     Ok(())
 }
 
-/// Whether more weights are in bitnet.cpp's type than in all others.
+/// Whether more weights are I2_S than all other types together.
 fn mostly_i2_s(tensors: &[Tensor]) -> bool {
     let (own, others): (Vec<_>, Vec<_>) = tensors.iter().partition(|t| t.encoding == Encoding::I2S);
     let weights = |tensors: &[&Tensor]| tensors.iter().map(|t| t.elements()).sum::<u64>();
     weights(&own) > weights(&others)
 }
 
-/// The type of blocks that most weights have.
+/// The block type that most weights have.
 pub(super) fn main_type(tensors: &[Tensor]) -> Option<DType> {
     let weights = |d: DType| -> u64 {
         tensors.iter().filter(|t| t.encoding == Encoding::Blocks(d)).map(Tensor::elements).sum()
@@ -258,7 +271,10 @@ pub(super) fn main_type(tensors: &[Tensor]) -> Option<DType> {
 
 type Placed = (Layout, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);
 
-/// Lays the files out and names them.
+/// Lays out the output files and names them.
+///
+/// # Errors
+/// [`Error::Format`] if the container cannot hold the model.
 pub(super) fn place(
     source: &Source,
     options: &PlanOptions,
@@ -307,8 +323,8 @@ pub(super) fn place(
             if let Some(export) = source.export.as_ref().filter(|_| folder) {
                 let main = main_type(tensors).unwrap_or(DType::F32);
                 extra.extend(export.files.iter().map(|(name, bytes)| (dir.join(name), bytes.clone())));
-                // Last, since it is what makes the folder a checkpoint: one that lacks some of its files, because
-                // the run was interrupted while they got their names, is none.
+                // Last, because config.json makes the folder a checkpoint: if the run is interrupted while the files
+                // get their names, the incomplete folder is not one.
                 extra.push((dir.join(checkpoint::CONFIG), export.config_json(main)));
             }
             Ok((layout, names.iter().map(|n| dir.join(n)).collect(), extra))
@@ -327,9 +343,7 @@ pub(super) fn place(
             match metadata.text("tokenizer.ggml.model") {
                 None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
                 None | Some("no_vocab") => {
-                    notes.push(
-                        "no vocabulary in the source, so no tokenizer.bin beside the checkpoint".into(),
-                    );
+                    notes.push("the source has no vocabulary, so no tokenizer.bin was written".into());
                 }
                 Some(_) => {
                     let path = out.with_file_name(format!("{}-tokenizer.bin", stem(out)));
@@ -353,9 +367,12 @@ fn expansion(options: &PlanOptions, metadata: &Metadata, tensors: &[Tensor]) -> 
     Ok((made.layout, vec![out.join(weights)], extra))
 }
 
-/// llama2.c version 0 to version 0: the frequency tables, which are no tensors, are copied as the weights are, and
-/// not computed again.
-pub(super) fn keep_tables(source: &Source, order: ByteOrder, layout: &mut Layout) -> Result<()> {
+/// Copies the tables of rotary frequencies from one llama2.c version 0 file to another instead of computing them again.
+/// They are not tensors.
+///
+/// # Errors
+/// [`Error::Io`] if the source cannot be read.
+pub(super) fn copy_rotary_tables(source: &Source, order: ByteOrder, layout: &mut Layout) -> Result<()> {
     let model = &source.model;
     let (Format::Llama2c { version: 0 }, [file]) = (model.format, &mut layout.files[..]) else {
         return Ok(());
@@ -372,14 +389,17 @@ pub(super) fn keep_tables(source: &Source, order: ByteOrder, layout: &mut Layout
     Ok(())
 }
 
-/// The file name without its ending, and without the number of a part.
+/// The file name without its extension and without a shard number.
 fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     parse_part_stem(&stem).map(|(stem, ..)| stem.to_string()).unwrap_or(stem)
 }
 
-/// Writing over the source would be safe, but never meant.
-pub(super) fn refuse_own_source<'a>(source: &Source, paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+/// Refuses to overwrite the source. That would be safe, but it is never intended.
+pub(super) fn refuse_overwriting_source<'a>(
+    source: &Source,
+    paths: impl Iterator<Item = &'a PathBuf>,
+) -> Result<()> {
     let own: Vec<_> = source.files.iter().map(|f| &f.path).chain(&source.beside).collect();
     for path in paths {
         let Ok(real) = path.canonicalize() else { continue };
@@ -390,31 +410,37 @@ pub(super) fn refuse_own_source<'a>(source: &Source, paths: impl Iterator<Item =
     Ok(())
 }
 
-/// safetensors has no packed types.
-pub(super) fn refuse_packed(tensors: &[Tensor]) -> Result<()> {
-    let name = |e| matches!(e, Encoding::Blocks(d) if d.info().safetensors.is_some());
-    let Some(t) = tensors.iter().find(|t| !name(t.encoding)) else { return Ok(()) };
+/// Refuses quantized types in safetensors, which has none.
+pub(super) fn refuse_quantized(tensors: &[Tensor]) -> Result<()> {
+    let supported = |e| matches!(e, Encoding::Blocks(d) if d.info().safetensors.is_some());
+    let Some(t) = tensors.iter().find(|t| !supported(t.encoding)) else { return Ok(()) };
     let decodable = match t.encoding {
         Encoding::Blocks(d) => kernels::codec(d).is_some(),
         Encoding::Int8Groups { .. } | Encoding::I2S => true,
     };
     let e =
         Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));
-    Err(if decodable { e.or("take --type f16, bf16 or f32, or write a .gguf") } else { e })
+    Err(if decodable { e.or("use --type f16, bf16 or f32, or write a .gguf") } else { e })
 }
 
-/// An index that stays behind would keep an older model in force, and so would a single file beside parts.
+/// Refuses to write next to an index, or a single file, of another model: loaders would read that instead of the new files.
 pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     let Some(path) = paths.first() else { return Ok(()) };
     let single = path.with_file_name("model.safetensors");
     if paths.len() > 1 && stem(path) == "model" && single.exists() {
-        return Err(Error::refused(format!("{} would be read instead of the new parts", single.display()))
-            .or("remove it, or write to another folder"));
+        return Err(Error::refused(format!(
+            "loaders would read {} instead of the new shards",
+            single.display()
+        ))
+        .or("remove it, or write to another folder"));
     }
     let index = path.with_file_name(format!("{}.safetensors.index.json", stem(path)));
     if index.exists() && extra.iter().all(|(p, _)| *p != index) {
-        return Err(Error::refused(format!("{} belongs to another model in this place", index.display()))
-            .or("remove it, or write to another folder"));
+        return Err(Error::refused(format!(
+            "loaders would read the files of {} instead of the new model",
+            index.display()
+        ))
+        .or("remove it, or write to another folder"));
     }
     Ok(())
 }

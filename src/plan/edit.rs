@@ -1,4 +1,4 @@
-//! Changes of metadata, from the command line's text.
+//! Changes of metadata, parsed from the command line.
 
 use std::path::PathBuf;
 
@@ -9,27 +9,28 @@ use crate::error::{Error, Result};
 /// A change of metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Edit {
-    /// Gives a key a value, written as [`parse_value`] reads it.
+    /// Sets a key to a value, in the syntax of [`parse_value`].
     Set(String, String),
-    /// Gives a key the contents of a file: a string as it is, an array as JSON.
+    /// Sets a key to the contents of a file: text for a string, JSON for an array.
     SetFile(String, PathBuf),
-    /// Gives a key another name, in its place.
+    /// Renames a key without moving it.
     Rename(String, String),
-    /// Takes a key out.
+    /// Removes a key.
     Remove(String),
 }
 
 impl Edit {
-    /// Does it.
+    /// Applies the change.
     ///
     /// # Errors
-    /// A key that is not there, a name that is taken, a value that does not parse.
+    /// [`Error::Usage`] if a key does not exist, if the new name already exists, or if a value does not parse;
+    /// [`Error::Io`] if the file cannot be read.
     pub fn apply(&self, metadata: &mut Metadata) -> Result<()> {
         let usage = |why: String| Error::usage(why);
         match self {
             Self::Set(key, _) if key.starts_with("split.") => {
                 return Err(usage(format!(
-                    "--set {key}: the split keys follow from the files; use split and merge"
+                    "--set {key}: the split.* keys follow from the files; use `ggufkit split` and `ggufkit merge`"
                 )));
             }
             Self::Set(key, text) => {
@@ -51,8 +52,8 @@ impl Edit {
             }
             Self::Rename(key, to) => {
                 if !metadata.rename(key, to) {
-                    let there = metadata.get(key).is_some();
-                    let why = if there { format!("{to} exists already") } else { "no such key".to_string() };
+                    let exists = metadata.get(key).is_some();
+                    let why = if exists { format!("{to} already exists") } else { "no such key".to_string() };
                     return Err(usage(format!("--rename {key}: {why}")));
                 }
             }
@@ -67,19 +68,19 @@ impl Edit {
 /// Splits "KEY=VALUE".
 ///
 /// # Errors
-/// No equals sign, or nothing before it.
+/// A message if there is no equals sign, or nothing before it.
 pub fn key_value(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
-        _ => Err(format!("{text:?} is not KEY=VALUE")),
+        _ => Err(format!("{text:?} must have the form KEY=VALUE")),
     }
 }
 
-/// Reads a value: `u32:7`, `f32:1e-5`, `str:text`, `bool:true`, `[i32]:[1, 2]`; without a type, as a value of the
-/// type that the key has already, else a bool, integer or decimal number if it looks like one, else a string.
+/// Parses a value: `u32:7`, `f32:1e-5`, `str:text`, `bool:true`, `[i32]:[1, 2]`. Without a type, the value gets the type of
+/// `existing`; a new key gets a bool, integer or decimal number if the text looks like one, and otherwise a string.
 ///
 /// # Errors
-/// What does not parse, or does not fit the type.
+/// A message if the text does not parse, or does not fit the type.
 pub fn parse_value(text: &str, existing: Option<&Value>) -> std::result::Result<Value, String> {
     if let Some((kind, rest)) = text.split_once(':') {
         if let Some(kind) = Kind::from_name(kind).filter(|&k| k != Kind::Array) {
@@ -118,14 +119,14 @@ fn scalar(kind: Kind, text: &str) -> std::result::Result<Value, String> {
         Kind::I32 => number(text).map(Value::I32),
         Kind::U64 => number(text).map(Value::U64),
         Kind::I64 => number(text).map(Value::I64),
-        // "inf" and "nan" parse, and are nothing that a file should get by the way.
+        // "inf" and "nan" would parse, but no metadata should contain them.
         Kind::F32 => number(text).filter(|x: &f32| x.is_finite()).map(Value::F32),
         Kind::F64 => number(text).filter(|x: &f64| x.is_finite()).map(Value::F64),
         Kind::Bool => number(text).map(Value::Bool),
         Kind::String => Some(Value::text(text)),
         Kind::Array => None,
     };
-    value.ok_or_else(|| format!("{text:?} is not a {}", kind.name()))
+    value.ok_or_else(|| format!("{text:?} is not a valid {}", kind.name()))
 }
 
 fn array(kind: Kind, json: &str) -> std::result::Result<Value, String> {
@@ -151,7 +152,9 @@ fn file_value(
         (Some("str"), _) | (None, None | Some(Value::String(_))) => Ok(Value::String(bytes)),
         (Some(kind), _) => match array_kind(kind) {
             Some(kind) => array(kind, text()?),
-            None => Err(format!("{kind} is not str or an array type such as [str] or [f32]")),
+            None => {
+                Err(format!("the type must be str or an array type such as [str] or [f32] (found {kind})"))
+            }
         },
         (None, Some(Value::Array(a))) => array(a.kind(), text()?),
         (None, Some(value)) => scalar(value.kind(), text()?.trim()),

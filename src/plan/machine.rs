@@ -1,4 +1,4 @@
-//! Whether the program that a file is for (`--for`) can use what is planned, and how to start it there.
+//! Checks whether the target machine (`--for`) can run what is planned, and says how to run it there.
 
 use std::path::Path;
 
@@ -13,18 +13,18 @@ use crate::machine::{Limit, Machine, Types};
 use crate::scheme;
 use crate::text;
 
-/// Checks that the machine can use what is planned; what should be known beside that goes to the plan's notes.
+/// Checks a plan against the limits of a machine, and adds notes to the plan.
 ///
 /// # Errors
-/// What it cannot use, with the way out.
+/// [`Error::Refused`] with the first limit that the plan exceeds, and a hint.
 pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
-    // A vocabulary alone is what it is.
+    // A tokenizer alone has no limits.
     if plan.layout.files.is_empty() {
         return Ok(());
     }
     for t in &plan.layout.tensors {
         let usable = match t.encoding {
-            // Vectors are f32 everywhere.
+            // Every program reads vectors in f32.
             Encoding::Blocks(DType::F32) if t.shape.len() < 2 => true,
             Encoding::Blocks(dtype) => machine.takes(dtype),
             Encoding::I2S => machine.scheme == scheme::I2_S,
@@ -39,7 +39,7 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
                 usable.insert(0, scheme::I2_S);
             }
             return Err(refuses(machine, format!("tensor {} is {}", t.name, t.encoding.name()))
-                .or(format!("take one of these: {}", usable.join(", "))));
+                .or(format!("use one of these types: {}", usable.join(", "))));
         }
     }
     for limit in machine.limits {
@@ -48,26 +48,29 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// Says that it cannot use something.
-fn refuses(machine: &Machine, why: String) -> Error {
-    Error::refused(format!("{why}, which {} cannot use ({})", machine.name, machine.what))
+/// The error for a limit of a machine that is exceeded; `problem` is a sentence without the period.
+fn refuses(machine: &Machine, problem: String) -> Error {
+    Error::refused(format!(
+        "{problem}, which --for {} does not support ({})",
+        machine.name, machine.description
+    ))
 }
 
-/// What to do there with the files of a plan; nothing, if that is a vocabulary alone.
+/// How to run the files of a plan; `None` for a tokenizer alone.
 pub(super) fn run_hint(machine: &Machine, plan: &Plan) -> Option<String> {
     let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = name(plan.paths.first()?);
     let tokenizer = plan.extra.first().map_or("tokenizer.bin".into(), |p| name(&p.0));
-    Some(machine.there.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
+    Some(machine.run_hint.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
 }
 
-/// A setting of the model, or 0.
+/// A number from the model's metadata, or 0.
 fn setting(plan: &Plan, key: &str) -> u128 {
     let arch = plan.metadata.text("general.architecture").unwrap_or("llama");
     plan.metadata.get(&format!("{arch}.{key}")).and_then(Value::as_u64).unwrap_or(0).into()
 }
 
-/// The sizes of a llama2.c model; wide enough that no product of them overflows.
+/// The dimensions of a llama2.c model, in a type wide enough for all their products.
 struct Sizes {
     dim: u128,
     hidden: u128,
@@ -98,19 +101,20 @@ impl Sizes {
     }
 }
 
-/// llama98.c's heap: what it allows in all, in what portions it gives out little, and from where on the system gives out
-/// what is asked for. Source: its `win.h`.
+/// The total size of llama98.c's heap, in bytes. Source of these three numbers: its `win.h`.
 const HEAP: u128 = 96 << 20;
-const PORTION: u128 = 16 << 10;
+/// Small allocations are rounded up to a multiple of this, in bytes.
+const ALLOCATION_UNIT: u128 = 16 << 10;
+/// Allocations above this size, in bytes, go to the system and are not rounded.
 const LARGE: u128 = 4 << 20;
 
-/// What llama98.c's heap gives for an allocation of so many bytes.
+/// The bytes of llama98.c's heap that an allocation takes.
 fn heap_98(bytes: u128) -> u128 {
-    if bytes > LARGE { bytes } else { bytes.next_multiple_of(PORTION) }
+    if bytes > LARGE { bytes } else { bytes.next_multiple_of(ALLOCATION_UNIT) }
 }
 
-/// The bytes that it gives for a model: weights by kind, the state of a run, the vocabulary's tokens one by one.
-fn heap(s: &Sizes, shared: bool) -> u128 {
+/// The bytes of llama98.c's heap that a model takes: weights, run state, and each token of the vocabulary separately.
+fn heap(s: &Sizes, tied: bool) -> u128 {
     let Sizes { dim, hidden, layers: l, heads, kv, vocab, seq } = *s;
     let weights = [
         vocab * dim,
@@ -124,12 +128,12 @@ fn heap(s: &Sizes, shared: bool) -> u128 {
         l * hidden * dim,
         l * hidden * dim,
         dim,
-        if shared { 0 } else { vocab * dim },
+        if tied { 0 } else { vocab * dim },
     ];
     let state = [dim, dim, dim, hidden, hidden, dim, l * seq * kv, l * seq * kv, heads * seq, vocab];
     let floats = weights.iter().chain(&state).filter(|n| **n > 0).map(|n| heap_98(4 * n));
-    // Pointers, scores, and each text by itself.
-    floats.sum::<u128>() + heap_98(4 * vocab) + heap_98(4 * vocab) + vocab * PORTION
+    // The vocabulary: pointers, scores, and a separate allocation for each token's text.
+    floats.sum::<u128>() + heap_98(4 * vocab) + heap_98(4 * vocab) + vocab * ALLOCATION_UNIT
 }
 
 /// Checks one limit.
@@ -138,12 +142,12 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
     match limit {
         Limit::File(most) => {
             let Some(file) = plan.layout.files.iter().find(|f| f.len > most) else { return Ok(()) };
-            let why = format!("a file of {} is above the {most} bytes", text::bytes(file.len));
-            Err(refuses(machine, why).or("take a smaller type, or a smaller model"))
+            let why = format!("the file has {}, more than {most} bytes", text::bytes(file.len));
+            Err(refuses(machine, why).or("use a type with fewer bits per weight, or a smaller model"))
         }
         Limit::OneFile if plan.layout.files.len() > 1 => {
-            Err(refuses(machine, format!("a model in {} files", plan.layout.files.len()))
-                .or("leave out --split-max-size; `ggufkit merge` makes one file of a split"))
+            Err(refuses(machine, format!("the model is split into {} files", plan.layout.files.len()))
+                .or("leave out --split-max-size; `ggufkit merge` merges an existing split"))
         }
         Limit::Elements => {
             let s = Sizes::of(plan);
@@ -151,15 +155,17 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
                 [s.dim * s.dim.max(s.hidden), s.vocab * s.dim, s.layers * s.seq * s.kv].into_iter().max();
             match widest {
                 Some(n) if n >= 1 << 31 => {
-                    let why = format!("{n} numbers in one piece, which it counts in an int,");
-                    Err(refuses(machine, why).or("lower llama.context_length with --set, take a smaller model, or a GGUF for llama.cpp"))
+                    let why = format!("a matrix or the KV cache has {n} elements, at least 2^31");
+                    Err(refuses(machine, why).or(
+                        "lower the context length with --set llama.context_length=N, use a smaller model, or use llama.cpp",
+                    ))
                 }
                 _ => Ok(()),
             }
         }
-        Limit::Shared if tensor("output.weight").is_some() => {
-            Err(refuses(machine, "a classifier that is not the embedding (output.weight)".into()).or(
-                "take a model with tied embeddings, or another program: --for run.c-big-endian, --for run.c",
+        Limit::TiedEmbeddings if tensor("output.weight").is_some() => {
+            Err(refuses(machine, "the model has untied embeddings (a separate output.weight)".into()).or(
+                "use a model with tied embeddings, or another program: --for run.c-big-endian or --for run.c",
             ))
         }
         Limit::Multiple(of) => {
@@ -169,16 +175,16 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
                 .find(|n| n.1 % u128::from(of) != 0)
             {
                 Some((name, n)) => {
-                    Err(refuses(machine, format!("{name} of {n}, which is no multiple of {of},")))
+                    Err(refuses(machine, format!("{name} is {n}, not a multiple of {of}")))
                 }
                 None => Ok(()),
             }
         }
-        Limit::Steps(usual) => {
+        Limit::DefaultTokens(default) => {
             let seq = Sizes::of(plan).seq;
-            if seq < usual.into() {
+            if seq < default.into() {
                 plan.notes.push(format!(
-                    "the context of {seq} is below the {usual} tokens that {} writes if nothing is said: say fewer there",
+                    "the model's context length is {seq}, below the {default} tokens that {} generates by default: ask for fewer",
                     machine.name
                 ));
             }
@@ -192,9 +198,9 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
             match (0..6).find(|&i| held[i] > most[i]) {
                 Some(i) => Err(refuses(
                     machine,
-                    format!("{} of {}, above the {} of its buffers,", names[i], held[i], most[i]),
+                    format!("{} is {}, more than the buffer size of {}", names[i], held[i], most[i]),
                 )
-                .or("it is built for stories260K; larger models run in ullm (--for ullm)")),
+                .or("use stories260K, or run larger models in ullm (--for ullm)")),
                 None => Ok(()),
             }
         }
@@ -203,54 +209,56 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
             let need = heap(&s, tensor("output.weight").is_none());
             let bytes = |n: u128| text::bytes(n.try_into().unwrap_or(u64::MAX));
             let text = format!(
-                "{} of heap ({} of it for the {} tokens of the vocabulary, {} for a context of {})",
+                "the model takes {} of heap ({} for the {} tokens of the vocabulary, {} for a context of {} tokens)",
                 bytes(need),
-                bytes(s.vocab * PORTION),
+                bytes(s.vocab * ALLOCATION_UNIT),
                 s.vocab,
                 bytes(2 * heap_98(4 * s.layers * s.seq * s.kv)),
                 s.seq
             );
             if need <= HEAP {
-                plan.notes.push(format!("{text}, of the 96 MiB that {} allows itself", machine.name));
+                plan.notes.push(format!("{text}, of the 96 MiB that {} allows", machine.name));
                 return Ok(());
             }
             Err(refuses(machine, text)
-                .or("take a model of fewer tokens, or lower llama.context_length with --set; \
-                                          without Windows' heap the same file runs in run.c (--for run.c)"))
+                .or("use a model with a smaller vocabulary, or lower the context length with --set llama.context_length=N; \
+                     on systems without this heap limit, the same file runs in run.c (--for run.c)"))
         }
         Limit::Architectures(all) => {
             let own = plan.metadata.text("general.architecture").unwrap_or("none");
             if all.contains(&own) {
                 return Ok(());
             }
-            Err(refuses(machine, format!("the architecture {own}")).or(format!("it has {}", all.join(", "))))
+            Err(refuses(machine, format!("the architecture is {own}"))
+                .or(format!("use a model of architecture {}", all.join(", "))))
         }
         Limit::NotForLlamaCpp => match plan.metadata.text("general.architecture") {
             Some(own) if llama_cpp::NOT_LOADED.contains(&own) => {
-                Err(refuses(machine, format!("the architecture {own}"))
-                    .or("bitnet.cpp and ik_llama.cpp run it; llama.cpp's bitnet has another activation"))
+                Err(refuses(machine, format!("the architecture is {own}"))
+                    .or("use bitnet.cpp or ik_llama.cpp; llama.cpp's bitnet computes another activation"))
             }
             _ => Ok(()),
         },
         Limit::PlainBpe if plan.metadata.text("tokenizer.ggml.model") == Some("gpt2") => {
             plan.notes.push(format!(
-                "{} splits text for BPE as GPT-2 does, and other vocabularies' texts into other tokens than they were \
-                 trained with; SentencePiece vocabularies are right",
+                "{} pre-tokenizes text for BPE as GPT-2 does, which gives wrong tokens for models with another \
+                 pre-tokenizer; SentencePiece vocabularies are not affected",
                 machine.name
             ));
             Ok(())
         }
         Limit::Vocabulary(kind) => match plan.metadata.text("tokenizer.ggml.model") {
             Some(own) if own != kind => {
-                Err(refuses(machine, format!("a vocabulary of the kind {own}")).or(format!("it has {kind}")))
+                Err(refuses(machine, format!("the vocabulary's kind is {own}"))
+                    .or(format!("use a model with a vocabulary of kind {kind}")))
             }
             _ => Ok(()),
         },
         Limit::NoFrequencies if tensor("rope_freqs.weight").is_some() => Err(refuses(
             machine,
-            "a table of rotary frequencies (rope_freqs.weight), which it overlooks,".into(),
+            "the model has a table of rotary frequencies (rope_freqs.weight)".into(),
         )
-        .or("models with scaled rotary embeddings, Llama 3.1 for one, answer wrongly there")),
+        .or("use a model without scaled rotary embeddings; the program ignores the table, so such models (e.g. Llama 3.1) give wrong answers")),
         _ => Ok(()),
     }
 }

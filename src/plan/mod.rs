@@ -1,15 +1,15 @@
-//! The second stage: what every tensor becomes, why, and where it goes. All sizes are known here, before the
-//! first weight is read.
+//! The second stage: decides each tensor's new type and its place in the output files. All sizes are known here, before
+//! the first weight is read.
 
 pub(crate) mod bias;
 mod container;
+mod decide;
 pub mod edit;
 mod machine;
 pub mod rounding;
 pub mod scales;
 #[cfg(test)]
 mod snapshots;
-mod steps;
 pub mod ternary;
 
 pub use crate::scheme::{Choice, Container};
@@ -33,98 +33,98 @@ use edit::Edit;
 use rounding::{Rounding, Search};
 use scales::Scale;
 
-/// What the user asks for.
+/// The options of a conversion.
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
-    /// Where the result goes.
+    /// The output path.
     pub out: PathBuf,
-    /// The container, if not by the ending of `out`.
+    /// The container; by default it follows from the extension of `out`.
     pub container: Option<Container>,
     /// The scheme; `None` keeps every type that the container can hold.
     pub scheme: Option<Arc<Scheme>>,
-    /// Rules that come before the scheme's, in order.
+    /// `--tensor` rules, which apply before the scheme's; the first match counts.
     pub tensors: Vec<(Regex, Choice)>,
-    /// For the output matrix.
+    /// The type of the output matrix, if not the scheme's.
     pub output: Option<Choice>,
-    /// For the embedding.
+    /// The type of the token embedding, if not the scheme's.
     pub embedding: Option<Choice>,
-    /// The scheme's base type for output and embedding too.
+    /// Use the scheme's base type for every matrix, including output and embedding.
     pub pure: bool,
-    /// Fail where a row is no multiple of the block, rather than fall back.
+    /// Fail if a row length is not a multiple of the block size, instead of using another type.
     pub strict: bool,
-    /// Quantize what is quantized already.
+    /// Allow quantizing tensors that are already quantized.
     pub allow_requantize: bool,
-    /// Make ternary types of weights that are not ternary.
+    /// Allow ternary types for weights that are not ternary.
     pub force: bool,
-    /// Whether the importance of weights is known: some rules ask.
+    /// Whether an importance matrix is used; some rules depend on it.
     pub importance: bool,
-    /// The byte order; the source's if not given.
+    /// The byte order; by default that of the source.
     pub order: Option<ByteOrder>,
-    /// The alignment of tensor data in a GGUF.
+    /// The alignment of tensor data in a GGUF, in bytes.
     pub align: Option<u32>,
-    /// How to cut the result into files.
+    /// How to split the result into shards.
     pub split: Split,
-    /// Changes of metadata, in order.
+    /// Changes of metadata, applied in this order.
     pub edits: Vec<Edit>,
-    /// The version of a llama2.c checkpoint, if not by its types.
+    /// The version of a llama2.c checkpoint; by default it follows from the types.
     pub bin_version: Option<u32>,
-    /// The largest group of a llama2.c version 2 checkpoint; 64 if not given.
+    /// The largest group size of a llama2.c version 2 checkpoint, in weights; 64 by default.
     pub group_size: Option<u32>,
-    /// How weights are rounded where they are quantized.
+    /// How quantized weights are rounded.
     pub rounding: Rounding,
-    /// What the result is for.
+    /// The target machine of `--for`.
     pub machine: Option<&'static Machine>,
 }
 
-/// What becomes of one tensor.
+/// What was decided about one tensor of the result.
 #[derive(Debug, Clone)]
-pub struct Step {
-    /// Its index in the source.
+pub struct Decision {
+    /// The index of the source's tensor.
     pub source: usize,
-    /// The encoding that it had.
+    /// The source tensor's encoding.
     pub from: Encoding,
-    /// The rule that chose the new one.
+    /// The rule that chose the new encoding, in words.
     pub rule: String,
-    /// The type that was wanted, where the block did not divide the row.
-    pub wanted: Option<DType>,
+    /// The type that the rule chose, if the tensor got another because this type's block does not divide the rows.
+    pub fallback_from: Option<DType>,
 }
 
-/// Everything about the result but its weights.
+/// A complete description of the result, except for the bytes of its weights.
 pub struct Plan {
     /// The container.
     pub target: Container,
-    /// A folder that is to be made for the files.
+    /// A folder that must be created for the files.
     pub folder: Option<PathBuf>,
     /// The byte order.
     pub order: ByteOrder,
-    /// Settings as written.
+    /// The metadata as it will be written.
     pub metadata: Metadata,
-    /// One for each tensor of the layout.
-    pub steps: Vec<Step>,
-    /// What encoders are told.
+    /// One decision for each tensor of the layout, in the same order.
+    pub decisions: Vec<Decision>,
+    /// The settings of the encoders.
     pub search: Search,
-    /// Tensors that are divided by a number of their own before they are encoded.
+    /// Tensors with a scale of the whole tensor, by which they are divided before encoding.
     pub scales: Vec<Scale>,
-    /// Where everything goes.
+    /// The place of every tensor in the output files.
     pub layout: Layout,
-    /// The files of the layout.
+    /// The paths of the layout's files.
     pub paths: Vec<PathBuf>,
-    /// Small files beside them.
+    /// Small additional files with their contents.
     pub extra: Vec<(PathBuf, Vec<u8>)>,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// What to do with the result on the machine that it is for.
+    /// How to run the result on the target machine.
     pub run_hint: Option<String>,
 }
 
 impl Plan {
-    /// Bytes of all files.
+    /// The size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         let layout: u64 = self.layout.files.iter().map(|f| f.len).sum();
         layout + self.extra.iter().map(|f| f.1.len() as u64).sum::<u64>()
     }
 
-    /// Bits of tensor data for each weight.
+    /// Bits per weight: the size of the tensor data over the number of weights.
     pub fn bits_per_weight(&self) -> f64 {
         let weights: u64 = self.layout.tensors.iter().map(Tensor::elements).sum();
         let bytes: u64 = self.layout.tensors.iter().map(|t| t.location.len).sum();
@@ -135,8 +135,9 @@ impl Plan {
 /// Makes the plan.
 ///
 /// # Errors
-/// What the target cannot hold, a quantized source without leave, with `strict` a row that no block divides, a
-/// pattern that matches nothing.
+/// [`Error::Usage`] for options that contradict each other or the model, or a pattern that matches no tensor.
+/// [`Error::Refused`] if the target cannot hold the model, if the source is quantized and `allow_requantize` is not set,
+/// or, with `strict`, if a block does not divide a row. [`Error::Io`] and [`Error::Format`] if the source cannot be read.
 pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let model = &source.model;
     let target = container(model, options)?;
@@ -144,52 +145,52 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let mut metadata = model.metadata.clone();
     if source.export.is_some() && !options.edits.is_empty() {
         return Err(Error::usage(
-            "a checkpoint's settings are in its config.json, which --set does not reach",
+            "--set cannot change a checkpoint, because its settings are in config.json",
         )
-        .or("change config.json in the result, or set the value in a GGUF first and convert that"));
+        .or("edit config.json in the output folder, or set the value in a GGUF and convert that"));
     }
     for edit in &options.edits {
         edit.apply(&mut metadata)?;
     }
 
-    let (steps, tensors): (Vec<_>, Vec<_>) = match target {
+    let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
         Container::Llama2c | Container::Expansion => {
-            container::llama2c_steps(model, options, &metadata, &mut notes)?
+            container::llama2c_decisions(model, options, &metadata, &mut notes)?
         }
-        _ => steps::steps(source, options, target, &metadata)?,
+        _ => decide::decisions(source, options, target, &metadata)?,
     }
     .into_iter()
     .unzip();
-    let (steps, tensors) = match options.rounding.bias {
-        true => bias::add(source, target, steps, tensors)?,
-        false => (steps, tensors),
+    let (decisions, tensors) = match options.rounding.bias {
+        true => bias::add(source, target, decisions, tensors)?,
+        false => (decisions, tensors),
     };
-    let (steps, tensors, scales) = scales::adjust(source, target, steps, tensors);
+    let (decisions, tensors, scales) = scales::adjust(source, target, decisions, tensors);
     if options.strict {
-        refuse_fallbacks(&steps, &tensors)?;
+        refuse_fallbacks(&decisions, &tensors)?;
     }
-    check_sources(model, options, &steps, &tensors)?;
+    check_sources(model, options, &decisions, &tensors)?;
     if !source.weightless {
-        ternary::refuse_others(source, options.force, &steps, &tensors)?;
+        ternary::refuse_others(source, options.force, &decisions, &tensors)?;
     }
-    notes.extend(steps::blind(options, &steps, &tensors));
-    let search = rounding::search(&options.rounding, &steps, &tensors, &mut notes)?;
+    notes.extend(decide::missing_importance_note(options, &decisions, &tensors));
+    let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
 
     if target == Container::Safetensors {
-        container::refuse_packed(&tensors)?;
+        container::refuse_quantized(&tensors)?;
     }
     let order = match target {
         Container::Safetensors | Container::Expansion => ByteOrder::Little,
         _ => options.order.or(options.machine.map(|m| m.order)).unwrap_or(model.order),
     };
     if target == Container::Gguf {
-        container::gguf_metadata(source, options, &steps, &tensors, &mut metadata, &mut notes)?;
+        container::gguf_metadata(source, options, &decisions, &tensors, &mut metadata, &mut notes)?;
         rounding::gguf_metadata(&search, &options.edits, &mut metadata);
     }
     let (mut layout, paths, extra) =
         container::place(source, options, target, order, &metadata, &tensors, &mut notes)?;
-    container::keep_tables(source, order, &mut layout)?;
-    container::refuse_own_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
+    container::copy_rotary_tables(source, order, &mut layout)?;
+    container::refuse_overwriting_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
     if target == Container::Safetensors {
         container::refuse_old_index(&paths, &extra)?;
     }
@@ -200,7 +201,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         folder,
         order,
         metadata,
-        steps,
+        decisions,
         search,
         scales,
         layout,
@@ -216,8 +217,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The type of a vector that is kept as it is, between worlds that want different types of it: GGUF's runtimes take
-/// f32 only, and Hugging Face's checkpoints have one type for all, where that loses nothing.
+/// The type of a vector that is not quantized. Runtimes of GGUF files accept only f32; in a Hugging Face checkpoint, all
+/// tensors have one type, so the vector gets the main type if that changes no value.
 fn keep_vector(source: &Source, i: usize, d: DType, target: Container, main: Option<DType>) -> Result<DType> {
     let float = matches!(d, DType::F16 | DType::BF16 | DType::F64);
     match (target, main) {
@@ -238,51 +239,57 @@ fn keep_vector(source: &Source, i: usize, d: DType, target: Container, main: Opt
     }
 }
 
-fn refuse_fallbacks(steps: &[Step], tensors: &[Tensor]) -> Result<()> {
+/// Fails if a tensor got another type than its rule's, for `--strict`.
+fn refuse_fallbacks(decisions: &[Decision], tensors: &[Tensor]) -> Result<()> {
     let mut rows: Vec<(DType, u64, Vec<&str>)> = Vec::new();
-    for (step, t) in steps.iter().zip(tensors) {
-        let Some(wanted) = step.wanted else { continue };
-        match rows.iter_mut().find(|r| (r.0, r.1) == (wanted, t.cols())) {
+    for (decision, t) in decisions.iter().zip(tensors) {
+        let Some(intended) = decision.fallback_from else { continue };
+        match rows.iter_mut().find(|r| (r.0, r.1) == (intended, t.cols())) {
             Some(r) => r.2.push(&t.name),
-            None => rows.push((wanted, t.cols(), vec![&t.name])),
+            None => rows.push((intended, t.cols(), vec![&t.name])),
         }
     }
     if rows.is_empty() {
         return Ok(());
     }
-    let lines = rows.iter().map(|(wanted, cols, names)| {
-        let (block, first, more) = (wanted.info().weights, names[0], names.len() - 1);
+    let lines = rows.iter().map(|(intended, cols, names)| {
+        let (block, first, more) = (intended.info().weights, names[0], names.len() - 1);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!(
-            "rows of {cols} are no multiple of {} weights, the block of {}: {first}{more}",
-            block,
-            wanted.name()
+            "rows of {cols} weights are not a multiple of {block}, the block size of {}: {first}{more}",
+            intended.name()
         )
     });
     Err(Error::refused(lines.collect::<Vec<_>>().join("; "))
-        .or("leave out --strict to see what they become, or give them a type with --tensor"))
+        .or("leave out --strict to use another type for these tensors, or choose one with --tensor"))
 }
 
-/// Whatever is to change must be decodable, and may be quantized again only with leave.
-fn check_sources(model: &Model, options: &PlanOptions, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
-    for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
-        let (name, from, to) = (&model.tensors[step.source].name, step.from.name(), t.encoding.name());
-        if let Encoding::Blocks(dtype) = step.from
+/// Checks that tensors whose type changes can be decoded, and are not quantized twice unless that is allowed.
+fn check_sources(
+    model: &Model,
+    options: &PlanOptions,
+    decisions: &[Decision],
+    tensors: &[Tensor],
+) -> Result<()> {
+    for (decision, t) in decisions.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
+        let (name, from, to) =
+            (&model.tensors[decision.source].name, decision.from.name(), t.encoding.name());
+        if let Encoding::Blocks(dtype) = decision.from
             && (kernels::codec(dtype).is_none() || is_integer(dtype))
         {
             return Err(Error::refused(format!(
-                "tensor {name} is {from}, which can be copied but not turned into {to}"
+                "tensor {name} is {from}, which can be copied but not converted to {to}"
             ))
-            .or("leave it as it is (--tensor REGEX=keep), or start from a file whose weights are floats"));
+            .or("keep its type with --tensor REGEX=keep, or start from a file with float weights"));
         }
-        // From one ternary type to another the codes stay.
-        let both_ternary = ternary::is_ternary(step.from) && ternary::is_ternary(t.encoding);
-        let again = !step.from.is_plain() && !t.encoding.is_plain() && !both_ternary;
+        // Conversion between ternary types keeps the codes.
+        let both_ternary = ternary::is_ternary(decision.from) && ternary::is_ternary(t.encoding);
+        let again = !decision.from.is_plain() && !t.encoding.is_plain() && !both_ternary;
         if again && !options.allow_requantize {
             return Err(Error::refused(format!(
-                "tensor {name} is quantized already ({from}); making {to} of it adds the errors of both"
+                "tensor {name} is already quantized ({from}); quantizing it again to {to} adds the errors of both"
             ))
-            .or("start from the original weights, or say --allow-requantize"));
+            .or("start from the original weights, or add --allow-requantize"));
         }
     }
     Ok(())

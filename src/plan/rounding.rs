@@ -1,5 +1,5 @@
-//! How weights are rounded where they are quantized: what an error counts, and how hard the best scales are looked
-//! for.
+//! How quantized weights are rounded: the importance of errors, what the scale search minimises, and how thoroughly it
+//! searches.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,72 +10,72 @@ use formats::block::{Effort, Objective};
 use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 
-use super::Step;
+use super::Decision;
 use super::edit::Edit;
 use crate::error::{Error, Result};
 use crate::scheme::{Role, role};
 
-/// What the user asks for.
+/// The options for rounding.
 #[derive(Debug, Clone, Default)]
 pub struct Rounding {
-    /// What the model's activations say, if they were measured.
+    /// The importance matrix, if there is one.
     pub importance: Option<Statistics>,
-    /// What is made least; each type's own choice if not given.
+    /// What the scale search minimises; by default the type's own choice.
     pub objective: Option<Objective>,
-    /// How hard to look for it.
+    /// How thoroughly it searches.
     pub effort: Effort,
-    /// How matrices find their codes, where that is not each block by itself.
+    /// The name of the quantization algorithm, if not the search of each block.
     pub method: Option<&'static str>,
-    /// Whether quantized matrices get biases that make up for their mean error.
+    /// Whether quantized matrices get biases that cancel their mean error.
     pub bias: bool,
 }
 
-/// What encoders of a plan's tensors are told.
+/// The settings of the encoders for a plan's tensors.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// What is made least; each type's own choice if not given.
+    /// What the scale search minimises; by default the type's own choice.
     pub objective: Option<Objective>,
-    /// How hard to look for it.
+    /// How thoroughly it searches.
     pub effort: Effort,
-    /// How matrices find their codes, where that is not each block by itself.
+    /// The name of the quantization algorithm, if not the search of each block.
     pub method: Option<&'static str>,
-    /// Whether quantized matrices get biases that make up for their mean error.
+    /// Whether quantized matrices get biases that cancel their mean error.
     pub bias: bool,
-    /// What is known of the importance of columns, if it is used.
-    pub known: Option<Known>,
-    /// One for each tensor of the layout, or none at all.
+    /// A summary of the importance matrix, if one is used.
+    pub importance_summary: Option<ImportanceSummary>,
+    /// The importance of each tensor of the layout; empty without an importance matrix.
     importance: Vec<Option<Importance>>,
 }
 
-/// Where importances come from, and how far they reach.
+/// The origin of an importance matrix, and how many tensors use it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Known {
-    /// The file of statistics.
+pub struct ImportanceSummary {
+    /// The file.
     pub file: String,
-    /// Tensors that it has something about.
+    /// Number of tensors in the file.
     pub entries: usize,
-    /// Chunks of text that it was made of, if it says so.
+    /// Number of text chunks that it was measured on, if the file says so.
     pub chunks: Option<u64>,
-    /// The names of the texts; of those that were paths, the last part.
+    /// The names of the texts, without folders.
     pub datasets: Vec<String>,
-    /// A hash of the texts, if the statistics have one.
+    /// A hash of the texts, if the file has one.
     pub hash: Option<String>,
-    /// Tensors that are quantized with importances.
+    /// Number of tensors that are quantized with importance.
     pub used: usize,
-    /// Tensors that are quantized.
+    /// Number of tensors that are quantized.
     pub quantized: usize,
 }
 
 impl Search {
-    /// The importances of a tensor of the layout, to be read.
+    /// The importance of the columns of a tensor of the layout, if there is one.
     pub fn columns(&self, tensor: usize) -> Option<Columns<'_>> {
         self.importance.get(tensor)?.as_ref().map(Importance::columns)
     }
 }
 
-impl Known {
-    /// In words: "28 of 30 quantized tensors by imatrix.gguf (7 chunks of text.txt)".
-    pub fn summary(&self) -> String {
+impl ImportanceSummary {
+    /// A line of text: "28 of 30 quantized tensors by imatrix.gguf (7 chunks of text.txt)".
+    pub fn text(&self) -> String {
         let chunks = self.chunks.map(|n| if n == 1 { "1 chunk".into() } else { format!("{n} chunks") });
         let texts = Some(self.datasets.join(", ")).filter(|t| !t.is_empty());
         let made = match (chunks, texts) {
@@ -87,13 +87,14 @@ impl Known {
     }
 }
 
-/// Finds the importances of a plan's tensors.
+/// Finds the importance of each of a plan's tensors.
 ///
 /// # Errors
-/// Statistics of another model: of other sizes, or without a name in common.
+/// [`Error::Refused`] or [`Error::Statistics`] if the importance matrix belongs to another model: no tensor name in common,
+/// or another size.
 pub(super) fn search(
     options: &Rounding,
-    steps: &[Step],
+    decisions: &[Decision],
     tensors: &[Tensor],
     notes: &mut Vec<String>,
 ) -> Result<Search> {
@@ -103,51 +104,54 @@ pub(super) fn search(
     let file = &statistics.file;
     notes.extend(statistics.notes.iter().cloned());
     let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
-    let strange: Vec<_> = statistics.entries.keys().filter(|name| !names.contains(name.as_str())).collect();
-    match strange.first() {
-        Some(first) if strange.len() == statistics.entries.len() => {
+    let unknown: Vec<_> = statistics.entries.keys().filter(|name| !names.contains(name.as_str())).collect();
+    match unknown.first() {
+        Some(first) if unknown.len() == statistics.entries.len() => {
             return Err(Error::refused(format!(
-                "{file}: the model has none of its tensors, such as {first}"
+                "{file}: the model has none of the tensors in this importance matrix, such as {first}"
             ))
-            .or("an imatrix belongs to one model, or to others of the same shape and names"));
+            .or("use an importance matrix of this model, or of one with the same shapes and tensor names"));
         }
         Some(first) => {
-            notes.push(format!("{file}: the model has no {}", and_more(first, strange.len() - 1)));
+            notes.push(format!(
+                "{file}: entries for tensors that the model does not have: {}",
+                and_more(first, unknown.len() - 1)
+            ));
         }
         None => {}
     }
     let (mut importance, mut quantized, mut missing) = (Vec::with_capacity(tensors.len()), 0, Vec::new());
-    for (step, t) in steps.iter().zip(tensors) {
-        // A wrong size is an error even where it would do no harm: the file is not of this model.
+    for (decision, t) in decisions.iter().zip(tensors) {
+        // A wrong size is always an error, because it means that the file belongs to another model.
         let found = statistics.importance(&t.name, &t.shape)?;
-        let rounded = step.from != t.encoding && !t.encoding.is_plain();
-        let takes = rounded && matches!(t.encoding, Encoding::Blocks(_));
+        let rounded = decision.from != t.encoding && !t.encoding.is_plain();
+        let searched = rounded && matches!(t.encoding, Encoding::Blocks(_));
         quantized += usize::from(rounded);
-        // Inputs of the embedding are not numbers, and those of the output are rarely measured.
-        if takes && found.is_none() && !matches!(role(&t.name), Role::Embedding | Role::Output) {
+        // The embedding has no numeric inputs, and the output matrix's are rarely measured, so neither is reported.
+        if searched && found.is_none() && !matches!(role(&t.name), Role::Embedding | Role::Output) {
             missing.push(&t.name);
         }
-        importance.push(found.filter(|_| takes));
+        importance.push(found.filter(|_| searched));
     }
     if let Some(first) = missing.first() {
         let names = and_more(first, missing.len() - 1);
-        notes.push(format!("{file} says nothing about {names}: all columns count alike there"));
+        notes.push(format!("{file} has no entry for {names}: all columns have the same importance there"));
     }
     let used = importance.iter().flatten().count();
     if used == 0 {
-        notes.push(format!("{file} is not used: no tensor that it knows is quantized"));
+        notes.push(format!("{file} is not used: none of its tensors is quantized"));
         return Ok(search);
     }
-    let known = Known {
+    let summary = ImportanceSummary {
         file: file.clone(),
         entries: statistics.entries.len(),
         chunks: statistics.chunks,
         datasets: statistics.datasets.iter().map(|d| last_part(d)).collect(),
-        hash: statistics.more.text(HASH).map(str::to_string),
+        hash: statistics.metadata.text(HASH).map(str::to_string),
         used,
         quantized,
     };
-    Ok(Search { known: Some(known), importance, ..search })
+    Ok(Search { importance_summary: Some(summary), importance, ..search })
 }
 
 /// "a", "a and 3 more".
@@ -155,23 +159,23 @@ fn and_more(first: &str, more: usize) -> String {
     if more == 0 { first.to_string() } else { format!("{first} and {more} more") }
 }
 
-/// The last part of a path, as any system writes it.
+/// The last component of a path with either kind of separator.
 fn last_part(path: &str) -> String {
     path.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or_default().to_string()
 }
 
-/// What a GGUF says about the importances that it was made with: the keys and types of llama-quantize.
+/// Writes the origin of the importance matrix to a GGUF's metadata, with the keys and types of llama-quantize.
 pub(super) fn gguf_metadata(search: &Search, edits: &[Edit], metadata: &mut Metadata) {
-    let Some(known) = &search.known else { return };
+    let Some(summary) = &search.importance_summary else { return };
     let count = |n: u64| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
-    // Names only: files are published, and where they lay on somebody's machine is nobody's business.
-    let file = Path::new(&known.file).file_name().unwrap_or_default().to_string_lossy();
+    // Only file names: the result may be published, and paths on the user's machine are private.
+    let file = Path::new(&summary.file).file_name().unwrap_or_default().to_string_lossy();
     let values = [
         ("quantize.imatrix.file", Some(Value::text(&file))),
-        ("quantize.imatrix.dataset", known.datasets.first().map(|d| Value::text(d))),
-        ("quantize.imatrix.entries_count", Some(count(known.entries as u64))),
-        ("quantize.imatrix.chunks_count", known.chunks.map(count)),
-        (HASH, known.hash.as_deref().map(Value::text)),
+        ("quantize.imatrix.dataset", summary.datasets.first().map(|d| Value::text(d))),
+        ("quantize.imatrix.entries_count", Some(count(summary.entries as u64))),
+        ("quantize.imatrix.chunks_count", summary.chunks.map(count)),
+        (HASH, summary.hash.as_deref().map(Value::text)),
         ("ggufkit.method", search.method.map(Value::text)),
         ("ggufkit.bias_correction", search.bias.then_some(Value::Bool(true))),
     ];
@@ -181,7 +185,7 @@ pub(super) fn gguf_metadata(search: &Search, edits: &[Edit], metadata: &mut Meta
         }
         match value {
             Some(value) => metadata.set(key, value),
-            // What another file was made with.
+            // The key describes how the source was made.
             None => drop(metadata.remove(key)),
         }
     }
@@ -192,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_left_at_home() {
+    fn folders_are_removed_from_paths() {
         for (path, name) in [
             ("/home/someone/texts/a.txt", "a.txt"),
             ("C:\\Users\\someone\\a.txt", "a.txt"),
@@ -205,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_said_in_a_line() {
-        let mut known = Known {
+    fn a_summary_is_one_line() {
+        let mut summary = ImportanceSummary {
             file: "i.dat".into(),
             entries: 28,
             chunks: Some(7),
@@ -215,10 +219,10 @@ mod tests {
             used: 28,
             quantized: 30,
         };
-        assert_eq!(known.summary(), "28 of 30 quantized tensors by i.dat (7 chunks of a, b)");
-        known.datasets.clear();
-        assert_eq!(known.summary(), "28 of 30 quantized tensors by i.dat (7 chunks)");
-        known.chunks = None;
-        assert_eq!(known.summary(), "28 of 30 quantized tensors by i.dat");
+        assert_eq!(summary.text(), "28 of 30 quantized tensors by i.dat (7 chunks of a, b)");
+        summary.datasets.clear();
+        assert_eq!(summary.text(), "28 of 30 quantized tensors by i.dat (7 chunks)");
+        summary.chunks = None;
+        assert_eq!(summary.text(), "28 of 30 quantized tensors by i.dat");
     }
 }

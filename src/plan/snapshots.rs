@@ -1,9 +1,9 @@
-//! Our plans against llama.cpp's own record of what its quantizer chooses: `tests/snapshots` in its source, one file
-//! for a model with a section for each file type. `GGUFKIT_LLAMACPP` names the source's folder.
+//! Compares our plans with llama.cpp's record of its quantizer's choices: `tests/snapshots` in its source code has a file for
+//! each model, with a section for each file type. `GGUFKIT_LLAMACPP` is the folder of llama.cpp's source code.
 //!
-//! A section lists the tensors whose type is not the file type's own. Those of MXFP4_MOE are all matrices but stacked
-//! ones, and these are listed elsewhere, so the list of tensors can be had from the file. Lengths of rows, which decide
-//! where a block does not fit, come from the models' published settings.
+//! A section lists the tensors whose type is not the file type's main type. The section MXFP4_MOE lists all matrices except
+//! stacked ones, which other sections list, so the file gives the complete list of tensors. Row lengths, which decide where a
+//! block does not fit, come from the models' published configurations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,8 +16,7 @@ use crate::scheme;
 use crate::scheme::facts::tests::model;
 use crate::source::Source;
 
-/// A model of the snapshots: file, architecture, and the lengths of rows by a part of the tensor's name; the first
-/// that is in it counts.
+/// A model of the snapshots: file, architecture, and row lengths by a part of the tensor's name; the first match counts.
 type Published = (&'static str, &'static str, &'static [(&'static str, u64)]);
 
 const MODELS: [Published; 12] = [
@@ -62,16 +61,16 @@ const MODELS: [Published; 12] = [
     ),
     ("qwen3.6-27b", "qwen35", &[("ffn_down", 17408), ("attn_output", 6144), ("ssm_out", 6144), ("", 5120)]),
     (
-        "step-3.5-flash",
+        "decision-3.5-flash",
         "step35",
         &[("ffn_down.", 11264), ("ffn_down", 1280), ("attn_output", 8192), ("", 4096)],
     ),
 ];
 
-/// File type, its own type, and the types of tensors that have another.
+/// A file type, its main type, and the types of tensors that have another.
 type Section = (String, String, BTreeMap<String, String>);
 
-/// The numbers of a snapshot's head, and its sections.
+/// The numbers in a snapshot's header, and its sections.
 fn read(text: &str) -> (BTreeMap<&str, u32>, Vec<Section>) {
     let (mut head, mut sections) = (BTreeMap::new(), Vec::<Section>::new());
     for line in text.lines().filter(|l| !l.is_empty()) {
@@ -91,7 +90,7 @@ fn read(text: &str) -> (BTreeMap<&str, u32>, Vec<Section>) {
 
 fn described((_, arch, rows): &Published, head: &BTreeMap<&str, u32>, sections: &[Section]) -> Model {
     let mut names: BTreeSet<String> = sections.iter().flat_map(|s| s.2.keys().cloned()).collect();
-    // Stacks that keep a file type's own type wherever they stand.
+    // Stacked tensors that have the main type in every section are listed in none.
     for kind in ["gate", "up"] {
         if names.iter().any(|n| n.contains(&format!("ffn_{kind}_exps"))) {
             let down: Vec<_> = names.iter().filter(|n| n.contains("ffn_down_exps")).cloned().collect();
@@ -121,14 +120,12 @@ fn described((_, arch, rows): &Published, head: &BTreeMap<&str, u32>, sections: 
 }
 
 #[test]
-fn plans_are_those_of_llama_cpps_snapshots() {
-    let Some(folder) = std::env::var_os("GGUFKIT_LLAMACPP") else {
-        eprintln!("skipped: GGUFKIT_LLAMACPP does not name llama.cpp's source");
-        return;
-    };
+#[ignore = "needs llama.cpp's source (see CONTRIBUTING.md)"]
+fn plans_are_those_of_the_snapshots_published_by_llama_cpp() {
+    let folder = std::env::var_os("GGUFKIT_LLAMACPP").expect("GGUFKIT_LLAMACPP names llama.cpp's source");
     let folder = Path::new(&folder).join("tests/snapshots");
     let mut wrong = Vec::new();
-    let (mut plans, mut steps) = (0, 0);
+    let (mut plans, mut decisions) = (0, 0);
     for published in &MODELS {
         let name = published.0;
         let path = folder.join(format!("{name}.schema"));
@@ -138,22 +135,22 @@ fn plans_are_those_of_llama_cpps_snapshots() {
         let mut source = Source::new(&path, described(published, &head, &sections), Vec::new());
         source.weightless = true;
         for (kind, own, others) in &sections {
-            let scheme = scheme::find(kind).unwrap_or_else(|| panic!("{kind} is no scheme of ours"));
+            let scheme = scheme::find(kind).unwrap_or_else(|| panic!("there is no scheme {kind}"));
             assert_eq!(scheme.base.name(), own, "{kind}");
             let options =
                 PlanOptions { out: "x.gguf".into(), scheme: Some(scheme), ..PlanOptions::default() };
             let found = plan(&source, &options).unwrap();
             plans += 1;
-            for (t, step) in found.layout.tensors.iter().zip(&found.steps) {
+            for (t, decision) in found.layout.tensors.iter().zip(&found.decisions) {
                 let wanted = others.get(&t.name).unwrap_or(own);
-                steps += 1;
+                decisions += 1;
                 if t.encoding.name() != *wanted {
-                    let (is, rule) = (t.encoding.name(), &step.rule);
+                    let (is, rule) = (t.encoding.name(), &decision.rule);
                     wrong.push(format!("{name} {kind} {}: {wanted}, we {is} ({rule})", t.name));
                 }
             }
         }
     }
-    eprintln!("{plans} plans of {} models with {steps} tensors, {} differ", MODELS.len(), wrong.len());
+    eprintln!("{plans} plans of {} models with {decisions} tensors, {} differ", MODELS.len(), wrong.len());
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
 }

@@ -1,22 +1,21 @@
-//! Whether weights are ternary: three values for each weight are enough for models trained that way, and for no
-//! others.
+//! Checks whether weights are ternary. Ternary types suit only models that were trained with ternary weights.
 
 use formats::block::Family;
 use formats::model::{Encoding, Tensor};
 
-use super::Step;
+use super::Decision;
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::source::view::Values;
 
-/// Weights under one scale in a ternary type.
+/// The block size of the ternary types, in weights.
 const BLOCK: u64 = 256;
-/// Blocks of a tensor that are looked at. One tells: in other weights all magnitudes differ.
+/// The number of blocks to examine per tensor. In weights that are not ternary, a single block already has many magnitudes.
 const SAMPLE: u64 = 8;
-/// How far apart equal magnitudes may be after rounding to bf16.
+/// The largest relative difference of equal magnitudes after rounding to bf16.
 const ROUNDING: f32 = 1.0 / 128.0;
 
-/// Whether an encoding keeps three values for each weight.
+/// Whether an encoding is ternary.
 pub fn is_ternary(encoding: Encoding) -> bool {
     match encoding {
         Encoding::Blocks(dtype) => dtype.info().family == Family::Ternary,
@@ -25,40 +24,45 @@ pub fn is_ternary(encoding: Encoding) -> bool {
     }
 }
 
-/// Refuses a ternary type for weights that are not. With `force` only I2_S is refused, which rounds nothing.
+/// Refuses a ternary type for weights that are not ternary. With `force`, only I2_S is refused, because it cannot round.
 ///
 /// # Errors
-/// They are not, or cannot be read.
-pub(super) fn refuse_others(source: &Source, force: bool, steps: &[Step], tensors: &[Tensor]) -> Result<()> {
+/// [`Error::Refused`] if weights are not ternary; [`Error::Io`] or [`Error::Format`] if they cannot be read.
+pub(super) fn refuse_others(
+    source: &Source,
+    force: bool,
+    decisions: &[Decision],
+    tensors: &[Tensor],
+) -> Result<()> {
     let asked = |t: &Tensor| is_ternary(t.encoding) && (!force || t.encoding == Encoding::I2S);
     let mut others = Vec::new();
-    for (step, t) in steps.iter().zip(tensors).filter(|(s, t)| asked(t) && !is_ternary(s.from)) {
-        if !looks_ternary(source, step.source)? {
+    for (decision, t) in decisions.iter().zip(tensors).filter(|(s, t)| asked(t) && !is_ternary(s.from)) {
+        if !looks_ternary(source, decision.source)? {
             others.push((t.name.as_str(), t.encoding.name()));
         }
     }
     let Some((first, to)) = others.first() else { return Ok(()) };
-    let force = if to == &Encoding::I2S.name() { "" } else { ", or say --force" };
+    let force = if to == &Encoding::I2S.name() { "" } else { ", or add --force" };
     let (more, have) = match others.len() - 1 {
         0 => (String::new(), "has"),
         n => (format!(" and {n} more"), "have"),
     };
-    Err(Error::refused(format!("tensor {first}{more} {have} more than three values, and {to} keeps three")).or(
+    Err(Error::refused(format!("tensor {first}{more} {have} more than the three values that {to} can store")).or(
         format!(
-            "ternary types are for models trained with ternary weights; take q2_k, iq2_m or q4_k_m for others, give \
-             these tensors a type with --tensor{force}"
+            "ternary types are only for models trained with ternary weights; use q2_k, iq2_m or q4_k_m, choose another \
+             type for these tensors with --tensor{force}"
         ),
     ))
 }
 
-/// Whether a sample of a tensor's blocks has one magnitude each, besides zero.
+/// Whether the sampled blocks of tensor `i` each have a single magnitude apart from zero.
 ///
 /// # Errors
-/// The system's.
+/// [`Error::Io`] or [`Error::Format`] if the weights cannot be read or decoded.
 pub fn looks_ternary(source: &Source, i: usize) -> Result<bool> {
     let made = source.views.get(i).and_then(Option::as_ref).map(|v| &v.values);
     if matches!(made, Some(Values::Packed { .. } | Values::Master { .. })) {
-        return Ok(true); // it is made of three values
+        return Ok(true); // these views produce ternary weights
     }
     let t = &source.model.tensors[i];
     let blocks = t.elements() / BLOCK;
@@ -74,7 +78,8 @@ pub fn looks_ternary(source: &Source, i: usize) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether all numbers but zeros have one magnitude, up to rounding. What is not finite is the encoder's to refuse.
+/// Whether all nonzero numbers have the same magnitude, up to rounding. Infinities and NaNs are left to the encoder, which
+/// refuses them.
 fn one_magnitude(x: &[f32]) -> bool {
     let magnitudes = || x.iter().map(|x| x.abs()).filter(|&m| m > 0.0 && m.is_finite());
     let (least, most) = (magnitudes().fold(f32::INFINITY, f32::min), magnitudes().fold(0.0, f32::max));

@@ -1,4 +1,4 @@
-//! What is read of a tensor, for encoders.
+//! The weights of a band as the encoders read them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,26 +10,26 @@ use crate::error::Result;
 use crate::source::Stored;
 use kernels::{self, Codec};
 
-/// A band's weights, to be had in pieces.
+/// A band's weights, decoded piece by piece.
 pub enum Weights<'a> {
     /// Blocks of a type, little-endian.
     Blocks {
         /// The type.
         dtype: DType,
-        /// What unpacks it.
+        /// Its decoder.
         codec: Box<dyn Codec>,
         /// Whole blocks.
         bytes: Cow<'a, [u8]>,
     },
-    /// Numbers.
+    /// Weights that are decoded already.
     Floats(Vec<f32>),
 }
 
 impl<'a> Weights<'a> {
-    /// Those of a tensor's stretch of `count` elements.
+    /// The weights of `count` stored elements of the tensor `name`.
     ///
     /// # Errors
-    /// The type cannot be decoded.
+    /// [`crate::Error::Refused`] if the type cannot be decoded.
     pub fn new(stored: &'a Stored<'_>, name: &str, order: ByteOrder, count: u64) -> Result<Self> {
         if let Stored::Blocks(dtype, _) = stored
             && let Some(codec) = kernels::codec(*dtype)
@@ -41,7 +41,7 @@ impl<'a> Weights<'a> {
         Ok(Self::Floats(x))
     }
 
-    /// How many there are.
+    /// The number of weights.
     pub fn len(&self) -> usize {
         match self {
             Self::Blocks { dtype, bytes, .. } => bytes.len() / dtype.info().bytes * dtype.info().weights,
@@ -49,7 +49,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Pieces start and end with whole numbers of this.
+    /// Pieces must start and end at multiples of this.
     pub fn unit(&self) -> usize {
         match self {
             Self::Blocks { dtype, .. } => dtype.info().weights,
@@ -57,7 +57,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Unpacks weights `at`, which are whole units.
+    /// Decodes weights `at`, a range of whole units.
     pub fn decode(&self, at: Range<usize>, out: &mut [f32]) {
         match self {
             Self::Blocks { dtype, codec, bytes } => {

@@ -1,4 +1,4 @@
-//! A comparison of models with a reference as a table for a terminal.
+//! A comparison of models with a reference as a text table.
 
 use std::fmt::Write;
 
@@ -9,15 +9,15 @@ use crate::score::summary::Against;
 use crate::score::{Interval, Ratio};
 use crate::text::{Table, bytes, count, visible};
 
-/// The widest table that goes to a terminal, in characters.
+/// The widest table and line, in characters.
 const WIDTH: usize = 100;
 
 impl Comparison {
-    /// What was measured, in a line.
+    /// A one-line description of the measurement.
     pub fn what(&self) -> String {
         let (chunks, tokens) = (count(self.chunks as u64), count(self.tokens));
         format!(
-            "{}: {chunks} chunk{} of {} tokens, {tokens} tokens scored; keys and values {}, activations {}",
+            "{}: {chunks} chunk{} of {} tokens, {tokens} tokens scored; KV cache {}, activations {}",
             visible(&self.text),
             if self.chunks == 1 { "" } else { "s" },
             self.context,
@@ -26,25 +26,25 @@ impl Comparison {
         )
     }
 
-    /// What a reader must know in order not to take chance for a difference.
+    /// Notes about differences that are not significant.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.chunks < FEWEST && !self.candidates.is_empty() {
             notes.push(format!(
-                "Fewer than {FEWEST} chunks have no intervals: small differences may be chance."
+                "With fewer than {FEWEST} chunks there are no confidence intervals: small differences may be chance."
             ));
         }
         if let Some(floor) = self.floor_kld() {
             for c in &self.candidates {
                 if c.kld().is_some_and(|k| k.mean.value <= floor) {
                     notes.push(format!(
-                        "{}: not above the floor, its divergence is not known.",
+                        "{}: its divergence is not above the noise floor, so it cannot be told from 0.",
                         visible(&c.name)
                     ));
                 }
             }
         }
-        // Neighbours in order of divergence: if those are clear, all are.
+        // Only neighbours in order of divergence: if those differ significantly, all do.
         let mut order: Vec<_> = (0..self.candidates.len())
             .filter_map(|i| Some((i, self.candidates[i].kld()?.mean.value)))
             .collect();
@@ -56,7 +56,7 @@ impl Comparison {
         notes
     }
 
-    /// What to say of two candidates, the first before the second in the list, whose intervals overlap.
+    /// A note about two candidates, `a` before `b` in the list, if their intervals overlap.
     fn overlap(&self, a: usize, b: usize) -> Option<String> {
         let (first, second) = (&self.candidates[a], &self.candidates[b]);
         if !first.kld_interval?.overlaps(&second.kld_interval?) {
@@ -66,18 +66,22 @@ impl Comparison {
         let paired = second.ratio_to_first.filter(|_| a == 0);
         Some(match paired {
             Some(ratio) if ratio.is_clear() => {
-                format!("{names}, but chunk by chunk the second diverges {} as much.", times(&ratio))
+                format!(
+                    "{names}, but compared chunk by chunk, the second diverges {} as much.",
+                    times(&ratio)
+                )
             }
             Some(ratio) => format!(
-                "{names}, and chunk by chunk as well (the second diverges {} as much): they may be equal.",
+                "{names}, also when compared chunk by chunk (the second diverges {} as much): the difference is not \
+                 significant.",
                 times(&ratio)
             ),
-            None => format!("{names}: which one is nearer to the reference is not known."),
+            None => format!("{names}: which one is closer to the reference is uncertain."),
         })
     }
 }
 
-/// The comparison for a terminal: at most 100 columns, a row for every model.
+/// The comparison as a text table of at most 100 columns, a row for every model, with notes.
 pub fn table(c: &Comparison) -> String {
     let names = [&c.reference.name].into_iter().chain(c.candidates.iter().map(|m| &m.name));
     let full: Vec<_> = names.map(|n| visible(n)).collect();
@@ -98,21 +102,24 @@ pub fn table(c: &Comparison) -> String {
     let mut lines = Vec::new();
     if c.candidates.iter().any(|m| m.kld().is_some()) {
         let interval = if c.candidates.iter().any(|m| m.kld_interval.is_some()) {
-            format!("; {:.0} %: interval of its mean", c.bootstrap.level * 100.0)
+            format!("; {:.0} %: confidence interval of its mean", c.bootstrap.level * 100.0)
         } else {
             String::new()
         };
         lines.push(format!(
-            "KLD: divergence from {}, nats a token{interval}; 99th: its 99th percentile; top: both hold the same token \
-             for the likeliest; Δp: change of the probability of the text's token.",
+            "KLD: KL divergence from {}, nats per token{interval}; 99th: its 99th percentile; top: both models' most likely \
+             token is the same; Δp: change of the probability of the text's token.",
             shorten(&c.reference.name, 40)
         ));
     }
     if let Some(s) = &c.sensitivity {
-        lines.push(format!("predicted: the KLD that the types foretell, {}.", visible(&s.origin)));
+        lines.push(format!("predicted: the KLD that is predicted from the types; {}.", visible(&s.origin)));
     }
     if c.floor_kld().is_some() {
-        lines.push("(floor): the reference beside itself; smaller differences mean nothing.".into());
+        lines.push(
+            "(floor): the reference against itself in other arithmetic; smaller differences are noise."
+                .into(),
+        );
     }
     lines.extend(c.notes());
     if !lines.is_empty() {
@@ -126,7 +133,7 @@ pub fn table(c: &Comparison) -> String {
     out
 }
 
-/// How many bytes all names begin with alike, up to and with a mark that ends a word.
+/// The length in bytes of the common beginning of all names, up to the last character that ends a word.
 fn common_start(names: &[String]) -> usize {
     let Some((first, rest)) = names.split_first() else { return 0 };
     let same = |n: &String| first.bytes().zip(n.bytes()).take_while(|(a, b)| a == b).count();
@@ -135,7 +142,7 @@ fn common_start(names: &[String]) -> usize {
     first.char_indices().rfind(ends_word).map_or(0, |(i, _)| i + 1)
 }
 
-/// The table; `names` are those of the reference and the candidates.
+/// The table; `names` are the names of the reference and of the candidates.
 fn rows(c: &Comparison, names: &[String]) -> String {
     let has_speed =
         c.reference.generate_tps.is_some() || c.candidates.iter().any(|m| m.generate_tps.is_some());
@@ -196,7 +203,7 @@ fn rows(c: &Comparison, names: &[String]) -> String {
     table.to_string()
 }
 
-/// A number with three significant digits: "0.0153", "12.3"; "3.2e-5" where that needs many zeros.
+/// A number with three significant digits: "0.0153", "12.3"; very small or large ones as "3.2e-5".
 pub fn nats(x: f64) -> String {
     let size = x.abs();
     match size {
@@ -212,7 +219,7 @@ pub fn nats(x: f64) -> String {
     }
 }
 
-/// Two ends: "0.0147–0.0159".
+/// An interval: "0.0147–0.0159".
 pub fn range(i: &Interval) -> String {
     format!("{}–{}", nats(i.low), nats(i.high))
 }
@@ -228,12 +235,12 @@ pub fn percent(x: f64) -> String {
     if x == 0.0 || x.abs() >= 0.1 { format!("{:.1} %", 100.0 * x) } else { format!("{:.2} %", 100.0 * x) }
 }
 
-/// Tokens a second.
+/// Tokens per second.
 pub fn rate(x: f64) -> String {
     if x < 100.0 { format!("{x:.1}") } else { format!("{x:.0}") }
 }
 
-/// An estimate with as many digits as its error lets mean something: "39.91 ± 4.97".
+/// An estimate with the digits that its standard error makes significant: "39.91 ±4.97".
 pub fn with_error(e: &Estimate) -> String {
     if e.value.abs() >= 1e6 || !e.value.is_finite() {
         return format!("{:.1e}", e.value);
@@ -251,7 +258,7 @@ pub fn with_error(e: &Estimate) -> String {
     format!("{:.digits$} ±{error:.digits$}", e.value)
 }
 
-/// A name of at most `width` characters, its middle left out: the ends of file names say the most.
+/// A name shortened to at most `width` characters. The middle is left out, since file names differ at their ends.
 pub fn shorten(name: &str, width: usize) -> String {
     let name = visible(name);
     let chars: Vec<char> = name.chars().collect();
@@ -262,7 +269,7 @@ pub fn shorten(name: &str, width: usize) -> String {
     chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
 }
 
-/// Lines of at most `width` characters, broken at spaces.
+/// A text broken at spaces into lines of at most `width` characters.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -1,4 +1,4 @@
-//! A comparison as one page that needs nothing else: no network, no script, no font.
+//! The comparison report: a self-contained HTML page, without scripts, fonts or network access.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use crate::evaluate::comparison::{Candidate, Comparison};
 use crate::score::stats::Estimate;
 use crate::text::{bytes, count};
 
-/// Colours that stay apart for most colour-blind eyes and in grey; marks and dashes tell series apart as well.
+/// The style, with colours that most colour-blind readers can distinguish; series also differ in marks and dashes.
 const STYLE: &str = include_str!("page.css");
 
-/// The page.
+/// The page of a comparison.
 pub fn html(c: &Comparison) -> String {
     let title = format!("Compared with {}", c.reference.name);
     let mut out = head(&title, &format!("{}.", c.what()));
@@ -29,33 +29,35 @@ pub fn html(c: &Comparison) -> String {
 
     let interval = c.candidates.iter().any(|m| m.kld_interval.is_some());
     let bars = if interval {
-        format!(" The bars span the {:.0} % interval of the mean.", 100.0 * c.bootstrap.level)
+        format!(" Error bars are {:.0} % confidence intervals of the mean.", 100.0 * c.bootstrap.level)
     } else {
         String::new()
     };
     let about = format!("Lower and further left is better.{bars}");
     figure(&mut out, "Size and divergence", &about, &[plots::size_against_kld(c)]);
-    let about = "Root mean square of a tensor's error, relative to its weights. Tensors that are kept exactly are left out.";
+    let about = "Root mean square of a tensor's error, relative to that of its weights. Tensors without error are left out.";
     let (layers, elsewhere) = (plots::errors_by_layer(c), plots::errors_elsewhere(c));
     if !(layers.is_empty() && elsewhere.is_empty()) {
         figure(&mut out, "Error of the tensors", about, &[plots::legend(c), layers, elsewhere]);
     }
     let maps: Vec<String> = (0..c.candidates.len()).map(|i| plans::type_map(c, i)).collect();
     if maps.iter().any(|m| !m.is_empty()) {
-        let about = "Layers from left to right; what belongs to no layer stands at the right.";
+        let about = "Layers from left to right; tensors outside of layers are at the right.";
         let pictures: Vec<String> = std::iter::once(plans::type_legend(c)).chain(maps).collect();
         figure(&mut out, "Types of the tensors", about, &pictures);
     }
     if let Some(s) = &c.sensitivity {
-        let about =
-            format!("The KL divergence of the model with that one matrix as {}, {}.", s.probe, s.origin);
-        figure(&mut out, "What errors in each matrix cost", &about, &[plans::sensitivities(c)]);
-        let about = "What the sum over all matrices foretells, against what this text shows. The dashed line is where both \
-                     are the same; above it, errors of several matrices are more together than they are one by one.";
-        figure(&mut out, "Predicted and measured", about, &[plans::predicted(c)]);
+        let about = format!(
+            "The KL divergence of the model with only one matrix quantized, to {}; {}.",
+            s.probe, s.origin
+        );
+        figure(&mut out, "Sensitivity of each matrix", &about, &[plans::sensitivities(c)]);
+        let about = "The predicted KL divergence is the sum over all matrices, the measured one is from this text. On the \
+                     dashed line, both are equal; above it, the errors of several matrices amplify each other.";
+        figure(&mut out, "Predicted and measured divergence", about, &[plans::predicted(c)]);
     }
-    let about = "How the divergence is spread over the tokens: a few bad ones, or all a little. The dashed lines are the \
-                 median and the 99th percentile; the first bar has everything smaller.";
+    let about = "The distribution of the KL divergence over tokens. The dashed lines are the median and the 99th percentile; \
+                 the first bar includes all smaller values.";
     figure(&mut out, "Divergence of the tokens", about, &[plots::histograms(c)]);
 
     out.push_str("<h2>Numbers</h2>\n");
@@ -71,7 +73,7 @@ pub fn html(c: &Comparison) -> String {
     out
 }
 
-/// How a page begins.
+/// The beginning of a page.
 fn head(title: &str, about: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
@@ -82,7 +84,7 @@ fn head(title: &str, about: &str) -> String {
     )
 }
 
-/// A page of pictures and tables.
+/// A page of plots and tables. `tables` are headings with their rows.
 pub fn page(
     title: &str,
     about: &str,
@@ -102,6 +104,7 @@ pub fn page(
     out
 }
 
+/// A section with plots; nothing if all of them are empty.
 fn figure(out: &mut String, heading: &str, about: &str, pictures: &[String]) {
     if pictures.iter().all(String::is_empty) {
         return;
@@ -112,6 +115,7 @@ fn figure(out: &mut String, heading: &str, about: &str, pictures: &[String]) {
     }
 }
 
+/// A section that the reader can unfold.
 fn details(out: &mut String, summary: &str, body: impl FnOnce(&mut String)) {
     let _ = writeln!(out, "<details>\n<summary>{}</summary>\n<div class=\"wide\">", escape(summary));
     body(out);
@@ -165,7 +169,7 @@ fn overview(out: &mut String, c: &Comparison) {
     let mut row = |mark: &str, name: &str, cells: Vec<String>| {
         let _ = write!(out, "<tr><th scope=\"row\">{mark}{}</th>", escape(name));
         for cell in cells.iter().chain(std::iter::repeat(&String::new())).take(heading.len()) {
-            // What belongs to a number is below it.
+            // A second line, such as the interval, is set smaller.
             let _ = match cell.split_once('\n') {
                 Some((cell, below)) => {
                     write!(
@@ -181,11 +185,11 @@ fn overview(out: &mut String, c: &Comparison) {
         out.push_str("</tr>\n");
     };
     let speeds = |cells: &mut Vec<String>, prompt_tps: Option<f64>, generate_tps: Option<f64>| {
-        let reading = prompt_tps.map(|r| format!("\nreading {}", rate(r)));
-        let cell = format!("{}{}", or_none(generate_tps.map(rate)), or_none(reading));
+        let prompt_rate = prompt_tps.map(|r| format!("\nprompt {}", rate(r)));
+        let cell = format!("{}{}", or_none(generate_tps.map(rate)), or_none(prompt_rate));
         cells.extend((prompt || generate).then_some(cell));
     };
-    // Between the perplexity and the speeds: what a model has beside a reference.
+    // The columns between perplexity and speed, which are empty for the reference.
     let compared = 5 + usize::from(ratios);
     let r = &c.reference;
     let mut cells = vec![
@@ -214,7 +218,7 @@ fn overview(out: &mut String, c: &Comparison) {
     if let Some(floor) = &c.floor {
         let mut cells = vec![String::new(), String::new(), with_error(&floor.perplexity)];
         cells.extend(of(floor.against.as_ref(), None, None));
-        row("", "reference beside itself (floor)", cells);
+        row("", "reference against itself (noise floor)", cells);
     }
     for (i, m) in c.candidates.iter().enumerate() {
         let mut cells =
@@ -230,12 +234,13 @@ fn overview(out: &mut String, c: &Comparison) {
     out.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// What the columns mean.
+/// The explanation of the columns.
 fn meaning(out: &mut String, c: &Comparison) {
     let intervals = if c.candidates.iter().any(|m| m.kld_interval.is_some()) {
         let (level, resamples) = (100.0 * c.bootstrap.level, count(c.bootstrap.resamples.into()));
         format!(
-            " Intervals cover {level:.0} %: {resamples} resamples of whole chunks, the same ones for every model."
+            " Intervals are {level:.0} % confidence intervals from {resamples} bootstrap resamples of whole chunks, the \
+             same for every model."
         )
     } else {
         String::new()
@@ -243,15 +248,16 @@ fn meaning(out: &mut String, c: &Comparison) {
     let _ = writeln!(
         out,
         "<p class=\"small\">KLD: Kullback-Leibler divergence of the model's next-token probabilities from the \
-         reference's, in nats a token; 0 is the same model. Same top: how often both hold the same token for the \
-         likeliest. Δp: change of the probability of the text's token. Perplexities have one standard \
-         error.{intervals}</p>"
+         reference's, in nats per token; 0 means no difference. Same top: share of tokens for which both models' most \
+         likely token is the same. Δp: change of the probability of the text's token. Perplexities are given ± one \
+         standard error.{intervals}</p>"
     );
 }
 
+/// All metrics, a column for every candidate.
 fn summaries(out: &mut String, c: &Comparison) {
     let mut heading = vec![String::new()];
-    heading.extend(c.floor.iter().map(|_| "(floor)".to_string()));
+    heading.extend(c.floor.iter().map(|_| "(noise floor)".to_string()));
     heading.extend(c.candidates.iter().map(|m| m.name.clone()));
     let all: Vec<_> = c.floor.iter().chain(c.candidates.iter().map(|m| &m.summary)).collect();
     let exact = |x: f64| format!("{x:.6}");
@@ -311,8 +317,9 @@ fn tensors(out: &mut String, c: &Comparison) {
     table(out, &heading, rows);
 }
 
+/// The histograms as a table.
 fn buckets(out: &mut String, c: &Comparison) {
-    let mut heading = vec!["nats, at least".to_string()];
+    let mut heading = vec!["KLD in nats, from".to_string()];
     heading.extend(c.candidates.iter().map(|m| m.name.clone()));
     let mut edges: Vec<f64> = c.candidates.iter().flat_map(|m| &m.histogram).map(|b| b.0).collect();
     edges.sort_by(f64::total_cmp);
@@ -320,7 +327,7 @@ fn buckets(out: &mut String, c: &Comparison) {
     let in_bucket = |m: &Candidate, edge: f64| m.histogram.iter().find(|b| b.0 == edge).map_or(0, |b| b.1);
     let rows = edges.iter().enumerate().filter_map(|(i, &edge)| {
         let counts: Vec<_> = c.candidates.iter().map(|m| in_bucket(m, edge)).collect();
-        // The lowest has all that is smaller.
+        // The lowest bucket includes all smaller values.
         let name = if i == 0 { "(less)".into() } else { format!("{:.2e}", 10f64.powf(edge)) };
         let row = [vec![name], counts.iter().map(|&n| count(n)).collect()].concat();
         counts.iter().any(|&n| n > 0).then_some(row)
@@ -328,22 +335,23 @@ fn buckets(out: &mut String, c: &Comparison) {
     table(out, &heading, rows);
 }
 
+/// How the comparison was measured.
 fn settings(out: &mut String, c: &Comparison) {
     let path = |p: &std::path::Path| p.display().to_string();
     let mut rows = vec![
         vec!["text".into(), c.text.clone()],
-        vec!["tokens of a chunk".into(), count(c.context as u64)],
+        vec!["tokens per chunk".into(), count(c.context as u64)],
         vec!["chunks".into(), count(c.chunks as u64)],
         vec!["scored tokens".into(), count(c.tokens)],
-        vec!["keys and values".into(), c.kv.clone()],
+        vec!["KV cache".into(), c.kv.clone()],
         vec!["activations".into(), c.activations.clone()],
-        vec!["seed of the resampling".into(), c.bootstrap.seed.to_string()],
-        vec!["resamples".into(), count(c.bootstrap.resamples.into())],
+        vec!["bootstrap seed".into(), c.bootstrap.seed.to_string()],
+        vec!["bootstrap resamples".into(), count(c.bootstrap.resamples.into())],
         vec!["reference".into(), c.reference.path.as_deref().map(path).unwrap_or(c.reference.name.clone())],
     ];
     rows.extend(c.candidates.iter().map(|m| vec![m.name.clone(), path(&m.path)]));
     rows.extend(c.settings.iter().map(|s| vec![s.name.clone(), s.value.clone()]));
-    table(out, &["what".into(), "value".into()], rows);
+    table(out, &["setting".into(), "value".into()], rows);
 }
 
 #[cfg(test)]

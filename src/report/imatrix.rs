@@ -1,4 +1,4 @@
-//! Importance matrices as people and programs read them.
+//! Importance matrices as text tables and JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::arch::Blk;
 use crate::text::{Table, count, visible};
 
-/// Remarks that are shown; of more, the number.
+/// Warnings that are shown; of further ones, only the number.
 const SHOWN: usize = 8;
 
-/// What was measured, in a line.
+/// A one-line description of an importance matrix.
 pub fn headline(s: &Statistics) -> String {
     let mut line = format!("{}: {} tensors", s.file, s.entries.len());
     if let Some(chunks) = s.chunks {
@@ -30,14 +30,14 @@ pub fn headline(s: &Statistics) -> String {
     visible(&line)
 }
 
-/// A tensor's block, where it has one, and its name in it without the ending.
+/// A tensor's layer (`blk.N`), if it is in one, and its name within the layer without `.weight`.
 fn parts(name: &str) -> (Option<u64>, &str) {
     let blk = Blk::parse(name);
     let own = blk.map_or(name, |blk| blk.part);
     (blk.map(|blk| blk.layer), own.strip_suffix(".weight").unwrap_or(own))
 }
 
-/// The figures of every entry, block after block.
+/// The statistics of every entry, by layer.
 fn in_order(s: &Statistics) -> Vec<(String, Summary)> {
     let mut all = s.summaries();
     all.sort_by(|(a, _), (b, _)| {
@@ -47,14 +47,14 @@ fn in_order(s: &Statistics) -> Vec<(String, Summary)> {
     all
 }
 
-/// The cosine of a tensor's numbers with those of its namesake in the block before.
+/// The cosine similarity of a tensor's entry with that of the same tensor in the layer before.
 fn similarity(s: &Statistics, name: &str) -> Option<f64> {
     let blk = Blk::parse(name)?;
     let before = Blk { layer: blk.layer.checked_sub(1)?, ..blk };
     cosine_similarity(s.entries.get(name)?, s.entries.get(&before.to_string())?)
 }
 
-/// A positive number to four places.
+/// A non-negative number with four significant digits.
 fn figure(x: f64) -> String {
     match x {
         0.0 => "0".into(),
@@ -70,7 +70,7 @@ fn percent(x: f64) -> String {
     format!("{:.1} %", 100.0 * x)
 }
 
-/// A line for every entry, with the figures of llama-imatrix --show-statistics.
+/// A row for every entry, with the statistics of llama-imatrix --show-statistics.
 pub fn table(s: &Statistics) -> String {
     let mut table = Table::new(&[
         "tensor", "tokens", "columns", "active", "sum", "least", "largest", "mean", "σ", "entropy", "ratio",
@@ -102,11 +102,11 @@ pub fn table(s: &Statistics) -> String {
     table.to_string()
 }
 
-/// A line for every kind of matrix.
+/// A row for every role (name within the layer), over all layers.
 pub fn by_kind(s: &Statistics) -> String {
-    let mut kinds: BTreeMap<String, Vec<Summary>> = BTreeMap::new();
+    let mut roles: BTreeMap<String, Vec<Summary>> = BTreeMap::new();
     for (name, figures) in s.summaries() {
-        kinds.entry(parts(&name).1.to_string()).or_default().push(figures);
+        roles.entry(parts(&name).1.to_string()).or_default().push(figures);
     }
     let mut table = Table::new(&[
         "inputs of",
@@ -117,25 +117,25 @@ pub fn by_kind(s: &Statistics) -> String {
         "entropy ratio",
         "largest mean square",
     ]);
-    for (kind, all) in kinds {
-        let least = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(f64::INFINITY, f64::min);
-        let most = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(0.0, f64::max);
-        let (low, high) = (least(&|f| f.entropy_ratio), most(&|f| f.entropy_ratio));
+    for (role, all) in roles {
+        let min = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(f64::INFINITY, f64::min);
+        let max = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(0.0, f64::max);
+        let (low, high) = (min(&|f| f.entropy_ratio), max(&|f| f.entropy_ratio));
         let ratio = if all.len() == 1 { format!("{low:.3}") } else { format!("{low:.3} to {high:.3}") };
         table.row([
-            kind,
+            role,
             all.len().to_string(),
             count(all.iter().map(|f| f.fewest).min().unwrap_or(0)),
             count(all.iter().map(|f| f.columns as u64).max().unwrap_or(0)),
-            percent(least(&|f| f.active)),
+            percent(min(&|f| f.active)),
             ratio,
-            figure(most(&|f| f.max)),
+            figure(max(&|f| f.max)),
         ]);
     }
     table.to_string()
 }
 
-/// What is too little to go by, and what was put right, a line each.
+/// Warnings about entries that were measured on few tokens, and notes from reading the file, one per line.
 pub fn remarks(s: &Statistics) -> String {
     let (mut few, mut others) = (Vec::new(), Vec::new());
     for warning in s.warnings(FEW_TOKENS) {
@@ -154,13 +154,13 @@ pub fn remarks(s: &Statistics) -> String {
     }
     lines.extend(others.iter().take(SHOWN).map(|w| format!("warning: {w}")));
     if others.len() > SHOWN {
-        lines.push(format!("warning: and {} more of this kind", others.len() - SHOWN));
+        lines.push(format!("warning: and {} more", others.len() - SHOWN));
     }
     lines.extend(s.notes.iter().map(|note| format!("note: {note}")));
     lines.iter().fold(String::new(), |text, line| text + &visible(line) + "\n")
 }
 
-/// Everything that is said of them.
+/// The importance matrix's statistics, warnings and notes as JSON.
 pub fn as_json(s: &Statistics) -> Value {
     let entry = |(name, f): (String, Summary)| {
         json!({
@@ -187,7 +187,7 @@ pub fn as_json(s: &Statistics) -> Value {
     json!({
         "file": s.file,
         "datasets": s.datasets,
-        "hash": s.more.text(HASH),
+        "hash": s.metadata.text(HASH),
         "chunks": s.chunks,
         "chunk_size": s.chunk_size,
         "entries": in_order(s).into_iter().map(entry).collect::<Vec<_>>(),
@@ -240,7 +240,7 @@ mod tests {
             text.starts_with("warning: 15 tensors were measured on few tokens, blk.0.a on only 7:"),
             "{text}"
         );
-        assert!(text.ends_with("and 7 more of this kind\n"), "{text}");
+        assert!(text.ends_with("and 7 more\n"), "{text}");
         assert!(as_json(&statistics(&entries))["warnings"].as_array().unwrap().len() == 30);
     }
 

@@ -1,4 +1,4 @@
-//! Tables, pages and pictures of what was measured: this module draws, and measures nothing.
+//! Reports: text tables, HTML pages and SVG plots of results. Nothing is measured here.
 
 pub mod compare;
 pub mod html;

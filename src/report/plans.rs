@@ -1,4 +1,4 @@
-//! Pictures of plans: which type each matrix has, what errors in it cost, and what was predicted.
+//! Plots of types: the type of each matrix, the sensitivity of each matrix, and predicted KL divergences.
 
 use super::compare::{nats, shorten};
 use super::plots::{Area, TEXT, WIDTH, axes, best_place, tick_label};
@@ -6,7 +6,7 @@ use super::svg::{Anchor, Scale, Svg, class, text_width};
 use crate::evaluate::comparison::{Candidate, Comparison};
 use formats::block::DType;
 
-/// The colour of a type among those that there are, from red for the fewest bits to blue for the most.
+/// The colour of type number `at` of `of`, from red for the fewest bits to blue for the most.
 fn colour(at: usize, of: usize) -> String {
     const STOPS: [[f64; 3]; 5] = [
         [178.0, 24.0, 43.0],
@@ -21,12 +21,12 @@ fn colour(at: usize, of: usize) -> String {
     format!("#{:02x}{:02x}{:02x}", mixed(0) as u8, mixed(1) as u8, mixed(2) as u8)
 }
 
-/// Bits for a weight, by a type's name.
+/// Bits per weight of a type, by its name.
 fn bits(name: &str) -> f64 {
     DType::from_name(name).map_or(0.0, DType::bits_per_weight)
 }
 
-/// The types of all candidates, from the one with the fewest bits.
+/// The types of all candidates, by ascending bits per weight.
 fn types(c: &Comparison) -> Vec<&str> {
     let mut types: Vec<&str> = Vec::new();
     for t in c.candidates.iter().flat_map(|m| &m.tensors) {
@@ -38,7 +38,7 @@ fn types(c: &Comparison) -> Vec<&str> {
     types
 }
 
-/// What the colours of [`type_maps`] mean.
+/// The legend of [`type_map`].
 pub fn type_legend(c: &Comparison) -> String {
     let types = types(c);
     if types.is_empty() {
@@ -56,7 +56,8 @@ pub fn type_legend(c: &Comparison) -> String {
     svg.finish("types", "Types", &types.join("; "))
 }
 
-/// The types of a candidate's matrices, layer by layer, a row for every kind; those that are of no layer at the right.
+/// The types of a candidate's matrices as coloured tiles: a column for each layer, a row for each role; tensors outside of
+/// layers are at the right.
 pub fn type_map(c: &Comparison, candidate: usize) -> String {
     let m = &c.candidates[candidate];
     let all = types(c);
@@ -77,7 +78,7 @@ pub fn type_map(c: &Comparison, candidate: usize) -> String {
     let rows = roles.len().max(single.len());
     let mut svg = Svg::new(WIDTH, 26.0 + rows as f64 * height + 24.0);
     svg.text("heading", (2.0, 14.0), Anchor::Start, &shorten(&m.name, 60));
-    let place = |name: &str| all.iter().position(|t| *t == name).unwrap_or(0);
+    let rank = |name: &str| all.iter().position(|t| *t == name).unwrap_or(0);
     let top = |row: usize| 24.0 + row as f64 * height;
     for (row, role) in roles.iter().enumerate() {
         svg.text("label", (left - 8.0, top(row) + 13.0), Anchor::End, &shorten(role, 24));
@@ -85,12 +86,12 @@ pub fn type_map(c: &Comparison, candidate: usize) -> String {
             let Some(layer) = t.layer else { continue };
             let at = (left + f64::from(layer) * width, top(row));
             let size = ((width - 1.0).max(0.5), height - 1.0);
-            svg.tile(&colour(place(&t.dtype), all.len()), at, size, &format!("{}: {}", t.name, t.dtype));
+            svg.tile(&colour(rank(&t.dtype), all.len()), at, size, &format!("{}: {}", t.name, t.dtype));
         }
     }
     for (row, t) in single.iter().enumerate() {
         let title = format!("{}: {}", t.name, t.dtype);
-        svg.tile(&colour(place(&t.dtype), all.len()), (right + 14.0, top(row)), (17.0, height - 1.0), &title);
+        svg.tile(&colour(rank(&t.dtype), all.len()), (right + 14.0, top(row)), (17.0, height - 1.0), &title);
         svg.text("label", (right + 36.0, top(row) + 13.0), Anchor::Start, &shorten(&t.role, 16));
     }
     let every = (layers / 16).max(1);
@@ -102,7 +103,7 @@ pub fn type_map(c: &Comparison, candidate: usize) -> String {
     svg.finish(&format!("map{candidate}"), &format!("Types of {}", m.name), &list.join("; "))
 }
 
-/// What errors cost, matrix by matrix: a panel for every kind, a bar for every layer. Empty without sensitivities.
+/// The sensitivity of the matrices: a panel for each role, a bar for each layer. Empty without sensitivities.
 pub fn sensitivities(c: &Comparison) -> String {
     let Some(s) = &c.sensitivity else { return String::new() };
     let mut roles: Vec<&str> = Vec::new();
@@ -114,8 +115,8 @@ pub fn sensitivities(c: &Comparison) -> String {
     if roles.is_empty() {
         return String::new();
     }
-    let most = s.matrices.iter().map(|b| b.kld).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let least = s.matrices.iter().map(|b| b.kld).filter(|k| *k > 0.0).fold(most, f64::min);
+    let max = s.matrices.iter().map(|b| b.kld).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let min = s.matrices.iter().map(|b| b.kld).filter(|k| *k > 0.0).fold(max, f64::min);
     let columns = roles.len().min(3);
     let (step_x, step_y) = ((WIDTH - 84.0) / columns as f64, 150.0);
     let rows = roles.len().div_ceil(columns);
@@ -124,7 +125,7 @@ pub fn sensitivities(c: &Comparison) -> String {
         let (column, row) = (n % columns, n / columns);
         let (left, top) = (84.0 + column as f64 * step_x, row as f64 * step_y + 22.0);
         let area = Area { left, top, right: left + step_x - 20.0, bottom: top + 100.0 };
-        let y = Scale::log(least / 2.0, most * 1.2, area.bottom, area.top);
+        let y = Scale::log(min / 2.0, max * 1.2, area.bottom, area.top);
         let of: Vec<_> = s.matrices.iter().filter(|b| b.role == *role).collect();
         let layers = of.iter().filter_map(|b| b.layer).max().map_or(1, |n| n as usize + 1);
         let x = Scale::linear(-0.5, layers as f64 - 0.5, area.left, area.right);
@@ -148,22 +149,22 @@ pub fn sensitivities(c: &Comparison) -> String {
     svg.upright(
         "axis",
         (12.0, rows as f64 * step_y / 2.0),
-        &format!("KL divergence as {} (log scale)", s.probe),
+        &format!("KL divergence with one matrix as {} (log scale)", s.probe),
     );
     svg.finish(
         "sensitivity",
-        "What errors in each matrix cost",
+        "Sensitivity of each matrix",
         &format!("A panel for each of {}.", roles.join(", ")),
     )
 }
 
-/// Predicted against measured divergence. Empty if nothing was predicted.
+/// Measured against predicted KL divergence. Empty if nothing was predicted.
 pub fn predicted(c: &Comparison) -> String {
-    let known = |(i, m): (usize, &Candidate)| {
+    let point = |(i, m): (usize, &Candidate)| {
         let (p, k) = (m.predicted_kld?, m.kld()?.mean.value);
         (p > 0.0 && k > 0.0 && k.is_finite()).then(|| (i, m.name.clone(), p, k))
     };
-    let points: Vec<_> = c.candidates.iter().enumerate().filter_map(known).collect();
+    let points: Vec<_> = c.candidates.iter().enumerate().filter_map(point).collect();
     if points.is_empty() {
         return String::new();
     }
@@ -179,7 +180,7 @@ pub fn predicted(c: &Comparison) -> String {
         let title = format!("{name}: predicted {}, measured {}", nats(*p), nats(*k));
         svg.mark(*i, (x.at(*p), y.at(*k)), if points.len() > 20 { 3.0 } else { 5.0 }, &title);
     }
-    // With many models, names would cover each other; the marks have them.
+    // With many models, the list would be too long; the marks have titles too.
     for (row, (i, name, p, k)) in points.iter().enumerate().take(20) {
         let at = area.top + 12.0 + row as f64 * 18.0;
         svg.mark(*i, (area.right + 40.0, at - 4.0), 4.0, "");
@@ -190,26 +191,26 @@ pub fn predicted(c: &Comparison) -> String {
         "axis",
         ((area.left + area.right) / 2.0, area.bottom + 38.0),
         Anchor::Middle,
-        "predicted KL divergence, nats a token (log scale)",
+        "predicted KL divergence, nats per token (log scale)",
     );
     svg.upright("axis", (14.0, (area.top + area.bottom) / 2.0), "measured (log scale)");
     let list: Vec<_> = points.iter().map(|(_, n, p, k)| format!("{n} {} {}", nats(*p), nats(*k))).collect();
     svg.finish("predicted", "Predicted against measured divergence", &list.join("; "))
 }
 
-/// A size and what it costs.
+/// A point of the plot of size against KL divergence.
 pub struct Point {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Predicted KL divergence, in nats.
+    /// Predicted KL divergence, in nats per token.
     pub kld: f64,
 }
 
-/// The frontier as a line, with schemes beside it.
+/// The size-divergence frontier as a line, and schemes as marks.
 pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
-    // Below the best of the schemes that lose anything, the line only goes on to where nothing is lost.
+    // The line ends a little below the best scheme; lossless points are left out of the logarithmic axis.
     let least = schemes.iter().map(|p| p.kld).filter(|k| *k > 1e-6).fold(f64::INFINITY, f64::min) / 2.0;
     let least = if least.is_finite() { least } else { f64::MIN_POSITIVE };
     let all = || line.iter().chain(schemes).filter(|p| p.kld >= least);
@@ -245,7 +246,11 @@ pub fn frontier(line: &[Point], schemes: &[Point]) -> String {
     }
     let middle = (area.left + area.right) / 2.0;
     svg.text("axis", (middle, area.bottom + 38.0), Anchor::Middle, &format!("file size, {unit_name}"));
-    svg.upright("axis", (14.0, (area.top + area.bottom) / 2.0), "predicted KL divergence, nats (log scale)");
+    svg.upright(
+        "axis",
+        (14.0, (area.top + area.bottom) / 2.0),
+        "predicted KL divergence, nats per token (log scale)",
+    );
     let list: Vec<_> = schemes
         .iter()
         .map(|p| format!("{} {} {}", p.name, crate::text::bytes(p.bytes), nats(p.kld)))

@@ -1,16 +1,16 @@
-//! The report's pictures.
+//! The plots of the comparison report.
 
 use super::compare::{nats, percent, range, shorten};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
 use crate::evaluate::comparison::{Candidate, Comparison};
 use crate::text::bytes;
 
-/// The width of all pictures, in pixels.
+/// The width of all plots, in pixels.
 pub(super) const WIDTH: f64 = 960.0;
-/// The size of text in pixels, as in the page's style.
+/// The font size in pixels, as in page.css.
 pub(super) const TEXT: f64 = 12.0;
 
-/// A box on the picture.
+/// A rectangle of a plot, in pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Area {
     pub left: f64,
@@ -26,13 +26,13 @@ impl Area {
         width.max(0.0) * height.max(0.0)
     }
 
-    /// How much of it lies outside of another.
+    /// The part of its area that lies outside of another rectangle.
     fn outside(&self, other: &Self) -> f64 {
         (self.right - self.left) * (self.bottom - self.top) - self.overlap(other)
     }
 }
 
-/// Axes with their grid: numbers at the left and below.
+/// Draws the axes with ticks and labels, and the grid. `x` and `y` are each a scale, its ticks, and their labels.
 pub(super) fn axes(
     svg: &mut Svg,
     area: Area,
@@ -53,7 +53,7 @@ pub(super) fn axes(
     svg.line("axis", (area.left, area.top), (area.left, area.bottom));
 }
 
-/// Size against mean KLD. Empty if no candidate has been compared.
+/// File size against mean KL divergence. Empty if no candidate has a divergence.
 pub fn size_against_kld(c: &Comparison) -> String {
     let points: Vec<_> = c
         .candidates
@@ -69,13 +69,13 @@ pub fn size_against_kld(c: &Comparison) -> String {
     let mut svg = Svg::new(WIDTH, 450.0);
 
     let floor = c.floor_kld().filter(|f| *f > 0.0);
-    // The lowest number that is drawn as what it is; zero and below go to the axis's end.
+    // Values of 0 and below are drawn at the lower end of the logarithmic axis.
     let drawn = points.iter().flat_map(|(_, m, kld)| [Some(*kld), m.kld_interval.map(|i| i.low)]).flatten();
     let top = points.iter().map(|(_, m, kld)| m.kld_interval.map_or(*kld, |i| i.high.max(*kld)));
     let lowest = drawn.chain(floor).filter(|k| *k > 0.0).fold(f64::INFINITY, f64::min);
     let highest = top.fold(0.0, f64::max).max(floor.unwrap_or(0.0));
     let (lowest, highest) = if lowest <= highest { (lowest, highest) } else { (1e-6, 1e-5) };
-    // Half a decade at each end, so that labels have room.
+    // Room for labels at both ends.
     let y = Scale::log(lowest / 2.0, highest * 2.0, area.bottom, area.top);
     let sizes = || points.iter().map(|(_, m, _)| m.bytes as f64);
     let (smallest, largest) = (sizes().fold(f64::INFINITY, f64::min), sizes().fold(0.0, f64::max));
@@ -99,14 +99,14 @@ pub fn size_against_kld(c: &Comparison) -> String {
     svg.upright(
         "axis",
         (16.0, (area.top + area.bottom) / 2.0),
-        "mean KL divergence, nats a token (log scale)",
+        "mean KL divergence, nats per token (log scale)",
     );
 
     let mut taken: Vec<Area> = Vec::new();
     if let Some(floor) = floor {
         let at = y.at(floor);
         svg.line("floor", (area.left, at), (area.right, at));
-        let text = format!("floor: the reference beside itself, {}", nats(floor));
+        let text = format!("noise floor: the reference against itself, {}", nats(floor));
         svg.text("note", (area.right - 4.0, at - 5.0), Anchor::End, &text);
         let left = area.right - text_width(&text, TEXT);
         taken.push(Area { left, top: at - 18.0, right: area.right, bottom: at + 2.0 });
@@ -129,7 +129,7 @@ pub fn size_against_kld(c: &Comparison) -> String {
         let name = shorten(&m.name, 32);
         let width = text_width(&name, TEXT);
         let label = best_place(width, (px, py), area, &taken);
-        // A label that had to go far away is tied to its point.
+        // A line connects a distant label with its point.
         let (cx, cy) = ((label.left + label.right) / 2.0, label.bottom - TEXT / 2.0);
         if (cy - py).abs() > 24.0 {
             let edge = if cy < py { label.bottom } else { label.top };
@@ -143,17 +143,17 @@ pub fn size_against_kld(c: &Comparison) -> String {
     svg.finish("size", "File size against mean KL divergence", &list.join("; "))
 }
 
-/// A tick of a logarithmic axis.
+/// The label of a tick.
 pub(super) fn tick_label(x: f64) -> String {
     if x == 0.0 {
         return "0".into();
     }
-    // Sums of binary fractions must not show.
+    // Rounded to hide binary rounding errors such as 0.30000000000000004.
     let short: f64 = format!("{x:.3e}").parse().unwrap_or(x);
     if (0.001..1e5).contains(&short) { format!("{short}") } else { format!("{short:e}") }
 }
 
-/// Where the label of a point covers the least.
+/// The place near a point where a label of a width overlaps the least with `taken` rectangles.
 pub(super) fn best_place(width: f64, (x, y): (f64, f64), area: Area, taken: &[Area]) -> Area {
     let height = TEXT + 2.0;
     let at = |cx: f64, cy: f64| Area {
@@ -175,7 +175,7 @@ pub(super) fn best_place(width: f64, (x, y): (f64, f64), area: Area, taken: &[Ar
     places[best]
 }
 
-/// The candidates' marks and names, over the pictures that have no room for labels.
+/// The legend: the candidates' marks and names, for plots without labels.
 pub fn legend(c: &Comparison) -> String {
     let names: Vec<_> = c.candidates.iter().map(|m| shorten(&m.name, 40)).collect();
     let column = names.iter().map(|n| text_width(n, TEXT)).fold(0.0, f64::max) + 62.0;
@@ -191,7 +191,7 @@ pub fn legend(c: &Comparison) -> String {
     svg.finish("legend", "Models", &names.join("; "))
 }
 
-/// Roles with the errors of each candidate: `errors[candidate]` are (layer, relative error) by layer.
+/// The panel of a role: `errors[candidate]` has (layer, relative error) by layer.
 struct Panel<'a> {
     role: &'a str,
     errors: Vec<Vec<(u32, f64)>>,
@@ -211,13 +211,13 @@ fn panels(c: &Comparison) -> Vec<Panel<'_>> {
     }
     for errors in panels.iter_mut().flat_map(|p| &mut p.errors) {
         errors.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-        // Of several tensors of a role, such as experts, the worst.
+        // Of several tensors with the same role and layer, such as experts, the largest error.
         errors.dedup_by_key(|e| e.0);
     }
     panels
 }
 
-/// The scale of all relative errors: the same in every panel, so that they can be compared.
+/// The axis of relative errors; the same in every panel, so that they can be compared.
 fn error_scale(errors: impl Iterator<Item = f64> + Clone, from: f64, to: f64) -> Scale {
     let (low, high) = (errors.clone().fold(f64::INFINITY, f64::min), errors.fold(0.0, f64::max));
     Scale::log(low / 1.15, high * 1.15, from, to)
@@ -231,12 +231,12 @@ fn errors(c: &Comparison) -> impl Iterator<Item = f64> + Clone + '_ {
         .filter(|e| *e > 0.0 && e.is_finite())
 }
 
-/// The share of a whole as a tick.
+/// The label of a tick in percent.
 fn share(x: f64) -> String {
     format!("{} %", tick_label(100.0 * x))
 }
 
-/// Relative error by layer, a panel for every role. Empty if nothing has an error.
+/// Relative error by layer, a panel for every role. Empty if no tensor has an error.
 pub fn errors_by_layer(c: &Comparison) -> String {
     let panels = panels(c);
     if panels.is_empty() {
@@ -254,7 +254,7 @@ pub fn errors_by_layer(c: &Comparison) -> String {
         let area = Area { left, top, right: left + step_x - 20.0, bottom: top + 122.0 };
         let y = error_scale(errors(c), area.bottom, area.top);
         let x = Scale::linear(-0.5, f64::from(layers) + 0.5, area.left, area.right);
-        // Layers are whole numbers.
+        // Ticks at integers.
         let ticks: Vec<_> = if layers <= 6 {
             (0..=layers).map(f64::from).collect()
         } else {
@@ -268,7 +268,7 @@ pub fn errors_by_layer(c: &Comparison) -> String {
             if points.len() > 1 {
                 svg.path(i, &points);
             }
-            // As many marks as can be told apart.
+            // About 12 marks per line.
             let every = (points.len() / 12).max(1);
             for ((layer, error), &at) in errors.iter().zip(&points).skip(i % every).step_by(every) {
                 let title = format!("{}, layer {layer}: {}", c.candidates[i].name, percent(*error));
@@ -285,7 +285,7 @@ pub fn errors_by_layer(c: &Comparison) -> String {
     svg.finish("layers", "Relative error of the tensors by layer", &description)
 }
 
-/// Relative error of the tensors that are of no layer: embedding, output. Empty if none has an error.
+/// Relative error of the tensors outside of layers (token embedding, output). Empty if none has an error.
 pub fn errors_elsewhere(c: &Comparison) -> String {
     let mut names: Vec<&str> = Vec::new();
     for t in c.candidates.iter().flat_map(|m| &m.tensors) {
@@ -323,7 +323,7 @@ pub fn errors_elsewhere(c: &Comparison) -> String {
     svg.finish("elsewhere", "Relative error of the embedding and the output", &names.join(", "))
 }
 
-/// Tokens by KLD, a panel for every candidate. Empty without histograms.
+/// Histograms of the tokens' KL divergence, a panel for every candidate. Empty without histograms.
 pub fn histograms(c: &Comparison) -> String {
     let shown: Vec<_> =
         c.candidates.iter().enumerate().filter(|(_, m)| m.histogram.iter().any(|b| b.1 > 0)).collect();
@@ -335,7 +335,7 @@ pub fn histograms(c: &Comparison) -> String {
     let low = filled().fold(f64::INFINITY, f64::min).floor();
     let high = (filled().fold(f64::NEG_INFINITY, f64::max) + width).ceil();
     let of = |m: &Candidate| m.histogram.iter().map(|b| b.1).sum::<u64>().max(1) as f64;
-    let most =
+    let max_share =
         shown.iter().flat_map(|(_, m)| m.histogram.iter().map(|b| b.1 as f64 / of(m))).fold(0.0, f64::max);
 
     let columns = shown.len().min(2);
@@ -347,7 +347,7 @@ pub fn histograms(c: &Comparison) -> String {
         let (left, top) = (56.0 + column as f64 * step_x, row as f64 * step_y + 22.0);
         let area = Area { left, top, right: left + step_x - 34.0, bottom: top + 116.0 };
         let x = Scale::linear(low, high, area.left, area.right);
-        let y = Scale::linear(0.0, most * 1.08, area.bottom, area.top);
+        let y = Scale::linear(0.0, max_share * 1.08, area.bottom, area.top);
         let ticks: Vec<_> =
             Scale::linear(low, high, 0.0, 1.0).ticks(7).into_iter().filter(|t| t.fract() == 0.0).collect();
         let power = |v: f64| tick_label(10f64.powi(v as i32));
@@ -368,7 +368,7 @@ pub fn histograms(c: &Comparison) -> String {
         }
         let marks = marks.join(", ");
         svg.text("note", (area.right, top - 7.0), Anchor::End, &marks);
-        // Bold letters are a little wider.
+        // The heading is bold, so about a fifth wider.
         let room = area.right - area.left - text_width(&marks, TEXT) - 16.0;
         let fits = |n: &usize| text_width(&shorten(&m.name, *n), TEXT) * 1.2 < room;
         let heading = shorten(&m.name, (8..=60).rev().find(fits).unwrap_or(8));

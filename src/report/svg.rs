@@ -1,8 +1,8 @@
-//! The little of SVG that the report's pictures need: scales, marks, text.
+//! The parts of SVG that the report's plots need: scales, lines, marks, text.
 
 use std::fmt::Write;
 
-/// Text as XML has it, in content and in attributes; characters that XML cannot hold are replaced.
+/// Escapes text for XML content and attributes; characters that are not allowed in XML are replaced.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -20,7 +20,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// How numbers become places along an axis.
+/// The mapping from numbers to positions along an axis.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     log: bool,
@@ -31,19 +31,19 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Numbers from `low` to `high` go to places from `from` to `to`.
+    /// Maps numbers from `low` to `high` linearly to positions from `from` to `to`.
     pub fn linear(low: f64, high: f64, from: f64, to: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         Self { log: false, low, high, from, to }
     }
 
-    /// The same by their logarithms; both ends are above 0.
+    /// Maps numbers by their logarithms; `low` and `high` must be positive.
     pub fn log(low: f64, high: f64, from: f64, to: f64) -> Self {
         let high = if high > low { high } else { low * 10.0 };
         Self { log: true, low, high, from, to }
     }
 
-    /// The place of a number, at the nearer end if it lies outside.
+    /// The position of a number; numbers outside of the range are at its ends.
     pub fn at(&self, x: f64) -> f64 {
         let part = if self.log {
             (x.max(self.low) / self.low).log10() / (self.high / self.low).log10()
@@ -53,13 +53,13 @@ impl Scale {
         self.from + part.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
-    /// Round numbers in the range, about `wanted` of them.
-    pub fn ticks(&self, wanted: usize) -> Vec<f64> {
-        if self.log { self.log_ticks(wanted) } else { self.linear_ticks(wanted) }
+    /// About `count` round numbers in the range.
+    pub fn ticks(&self, count: usize) -> Vec<f64> {
+        if self.log { self.log_ticks(count) } else { self.linear_ticks(count) }
     }
 
-    fn linear_ticks(&self, wanted: usize) -> Vec<f64> {
-        let rough = (self.high - self.low) / wanted.max(1) as f64;
+    fn linear_ticks(&self, count: usize) -> Vec<f64> {
+        let rough = (self.high - self.low) / count.max(1) as f64;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * power).into_iter().find(|s| *s >= rough * 0.999);
         let step = step.unwrap_or(power);
@@ -70,7 +70,7 @@ impl Scale {
             .collect()
     }
 
-    fn log_ticks(&self, wanted: usize) -> Vec<f64> {
+    fn log_ticks(&self, count: usize) -> Vec<f64> {
         // Finer and finer subdivisions of a decade, until there are enough.
         let choices: [&[f64]; 4] =
             [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]];
@@ -82,27 +82,27 @@ impl Scale {
                 .filter(|x| (self.low * 0.9999..=self.high * 1.0001).contains(x))
                 .collect()
         };
-        let mut best = of(choices[0], 1 + (high - low) / (wanted.max(1) as i32 * 2));
+        let mut best = of(choices[0], 1 + (high - low) / (count.max(1) as i32 * 2));
         for parts in &choices[1..] {
             let finer = of(parts, 1);
-            if finer.len() > wanted + wanted / 2 || best.len() >= wanted {
+            if finer.len() > count + count / 2 || best.len() >= count {
                 break;
             }
             best = finer;
         }
-        // Within a small part of a decade the two scales are nearly the same.
-        if best.len() < 3 { self.linear_ticks(wanted) } else { best }
+        // Within a small part of a decade, a logarithmic scale is nearly linear.
+        if best.len() < 3 { self.linear_ticks(count) } else { best }
     }
 }
 
-/// Where a text begins, ends or has its middle.
+/// The alignment of a text relative to its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
-    /// At its place.
+    /// The text starts at the position.
     Start,
-    /// Around its place.
+    /// The text is centred at the position.
     Middle,
-    /// Before its place.
+    /// The text ends at the position.
     End,
 }
 
@@ -116,8 +116,8 @@ impl Anchor {
     }
 }
 
-/// A picture that is being drawn. Colours come from the page's style: class `k0` to `k7` for series, `axis`, `grid`
-/// and `note` for the rest.
+/// A plot that is being drawn. Colours come from the page's style: classes `k0` to `k7` for series, `axis`, `grid` and
+/// `note` for the rest.
 pub struct Svg {
     width: f64,
     height: f64,
@@ -125,7 +125,7 @@ pub struct Svg {
 }
 
 impl Svg {
-    /// An empty picture of a size in pixels.
+    /// An empty plot of a size in pixels.
     pub fn new(width: f64, height: f64) -> Self {
         Self { width, height, body: String::new() }
     }
@@ -138,7 +138,7 @@ impl Svg {
         );
     }
 
-    /// A broken line through points, dashed as series `i` is.
+    /// A polyline through points, in the style of series `i`.
     pub fn path(&mut self, i: usize, points: &[(f64, f64)]) {
         let list: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let dash = dashes(i).map(|d| format!(" stroke-dasharray=\"{d}\"")).unwrap_or_default();
@@ -158,7 +158,7 @@ impl Svg {
         );
     }
 
-    /// A rectangle of a colour of its own; a reader's pointer shows `title`.
+    /// A rectangle of a given colour, with `title` as its tooltip.
     pub fn tile(&mut self, colour: &str, (x, y): (f64, f64), (w, h): (f64, f64), title: &str) {
         let title = escape(title);
         let _ = writeln!(
@@ -168,7 +168,7 @@ impl Svg {
         );
     }
 
-    /// The mark of series `i`, of radius `r`; a reader's pointer shows `title`.
+    /// The mark of series `i` with radius `r`, with `title` as its tooltip.
     pub fn mark(&mut self, i: usize, (x, y): (f64, f64), r: f64, title: &str) {
         let at = |dx: f64, dy: f64| format!("{:.1},{:.1}", x + dx * r, y + dy * r);
         let polygon = |p: &[(f64, f64)]| {
@@ -182,7 +182,7 @@ impl Svg {
             3 | 7 => polygon(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
             _ => polygon(&[(0.0, 1.15), (1.1, -0.85), (-1.1, -0.85)]),
         };
-        // Hollow ones tell the second half of the series from the first.
+        // Shapes repeat from series 5 on, and are hollow there.
         let hollow = if i % 8 >= 5 { " hollow" } else { "" };
         let title =
             if title.is_empty() { String::new() } else { format!("<title>{}</title>", escape(title)) };
@@ -198,7 +198,7 @@ impl Svg {
         );
     }
 
-    /// A text that runs upwards, its middle at the place.
+    /// A text that is rotated by 90° to read upwards, centred at its position.
     pub fn upright(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
         let text = escape(text);
         let _ = writeln!(
@@ -208,7 +208,7 @@ impl Svg {
         );
     }
 
-    /// The picture, with what it shows in words. `id` is its own on the page.
+    /// The finished SVG, with a title and a description. `id` must be unique on the page.
     pub fn finish(self, id: &str, title: &str, description: &str) -> String {
         let Self { width, height, body } = self;
         let (title, description) = (escape(title), escape(description));
@@ -220,12 +220,12 @@ impl Svg {
     }
 }
 
-/// The class of a series' colour.
+/// The style class of a series.
 pub fn class(i: usize) -> String {
     format!("k{}", i % 8)
 }
 
-/// How the line of a series is dashed.
+/// The dash pattern of a series' line.
 fn dashes(i: usize) -> Option<&'static str> {
     [
         None,
@@ -239,7 +239,7 @@ fn dashes(i: usize) -> Option<&'static str> {
     ][i % 8]
 }
 
-/// About how wide a text is, in pixels of a sans-serif face of that size.
+/// The approximate width in pixels of a text in a sans-serif font of a size.
 pub fn text_width(text: &str, size: f64) -> f64 {
     let wide = |c: char| match c {
         'i' | 'j' | 'l' | '.' | ',' | '|' | '\'' | ' ' | 'f' | 't' => 0.32,

@@ -9,7 +9,7 @@ use super::linear::multiply;
 use super::network::{Layer, Linear, Network};
 use super::state::State;
 use crate::error::{Error, Result};
-use kernels::attention::Head;
+use kernels::attention::KvHead;
 use kernels::{Aligned, float};
 
 /// New tokens of a sequence.
@@ -222,7 +222,7 @@ pub(super) fn attend(
     let scale = 1.0 / (dim as f32).sqrt();
     // A task for each key/value head of each run, with all query heads that share it (grouped-query attention).
     struct Task<'a> {
-        head: &'a mut Head,
+        head: &'a mut KvHead,
         index: usize,
         first: usize,
         count: usize,

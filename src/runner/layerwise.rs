@@ -12,7 +12,7 @@ use super::state::{Sequence, State};
 use crate::arch::Blk;
 use crate::error::Result;
 use crate::source::view::RowOrder;
-use kernels::attention::{Head, Kind};
+use kernels::attention::{KvHead, KvType};
 use kernels::gemm::{View, product};
 use kernels::{Isa, float};
 
@@ -219,7 +219,7 @@ impl Network<'_> {
         lens: &[usize],
         input: &[f32],
         qkv: &[Dense],
-        kind: Kind,
+        kind: KvType,
     ) -> Result<Vec<f32>> {
         let [q, k, v] = qkv else { panic!("queries, keys and values") };
         let (isa, config, l) = (self.isa, &self.config, &self.layers[layer]);
@@ -227,7 +227,7 @@ impl Network<'_> {
         let count: usize = lens.iter().sum();
         let head = config.head as usize;
         // A state of this one layer.
-        let heads = |most| (0..config.kv_heads).map(|_| Head::new(kind, head, most)).collect();
+        let heads = |most| (0..config.kv_heads).map(|_| KvHead::new(kind, head, most)).collect();
         let sequences = lens.iter().map(|&n| Sequence { len: 0, heads: vec![heads(n)] }).collect();
         let longest = lens.iter().copied().max().unwrap_or(0);
         let mut state = State { sequences, capacity: longest, inputs: Inputs::default() };

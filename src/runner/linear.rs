@@ -9,7 +9,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use crate::source::view::RowOrder;
 use kernels::activations::{Activations, Form, TOKENS};
 use kernels::tile::float::Floats;
-use kernels::tile::{Kernel, Panel, ROWS};
+use kernels::tile::{Panel, ROWS, TileKernel};
 use kernels::{self, Codec, Isa, dot, tile};
 
 /// A matrix `[rows, cols]`, whose rows are multiplied with vectors of `cols` activations.
@@ -38,9 +38,9 @@ pub struct Matrix<'a> {
 /// How rows are multiplied.
 enum Product {
     /// Weights and activations as integers.
-    Integer { dot: dot::Dot, kernel: Kernel },
+    Integer { dot: dot::DotKernel, kernel: TileKernel },
     /// As floats, straight from stored floats.
-    Float(dot::FloatDot),
+    Float(dot::FloatDotKernel),
     /// As floats, after decoding.
     Decoded,
 }
@@ -82,7 +82,7 @@ impl<'a> Matrix<'a> {
             }
             (precision, _) => {
                 let form = if precision == Precision::Token { Form::TokenFloat } else { Form::Float };
-                (form, 0, dot::float(dtype).map_or(Product::Decoded, Product::Float))
+                (form, 0, dot::float(dtype, isa).map_or(Product::Decoded, Product::Float))
             }
         };
         let codec = kernels::codec_for(dtype, isa).expect("the type can be decoded");
@@ -213,10 +213,10 @@ fn one_by_one(task: Task, x: &Activations) {
             for (r, out) in out.iter_mut().enumerate() {
                 let row = matrix.row(task.first + r);
                 let product = match &matrix.product {
-                    Product::Integer { dot, .. } => dot(row, x, t),
-                    Product::Float(dot) => dot(matrix.isa, row, &x.floats[t * x.cols..][..x.cols]),
+                    Product::Integer { dot, .. } => dot.row(row, x, t),
+                    Product::Float(dot) => dot.row(row, &x.floats()[t * x.cols()..][..x.cols()]),
                     Product::Decoded => {
-                        let x = &x.floats[t * x.cols..][..x.cols];
+                        let x = &x.floats()[t * x.cols()..][..x.cols()];
                         dot::decoded(matrix.isa, &*matrix.codec, row, &mut scratch.row, x)
                     }
                 };
@@ -252,14 +252,16 @@ fn in_panels(mut task: Task, x: &Activations) {
                 scratch.floats[p].fill(matrix.isa, matrix.cols, rows);
             }
         }
-        for token in (0..x.tokens).step_by(TOKENS) {
+        for token in (0..x.tokens()).step_by(TOKENS) {
             for p in 0..panels {
                 let mut sums = [[0f32; ROWS]; TOKENS];
                 match &matrix.product {
-                    Product::Integer { kernel, .. } => (kernel.tile)(&scratch.panels[p], x, token, &mut sums),
+                    Product::Integer { kernel, .. } => {
+                        kernel.multiply(&scratch.panels[p], x, token, &mut sums)
+                    }
                     _ => {
-                        let last = x.tokens.min(token + TOKENS);
-                        let x = &x.floats[token * x.cols..last * x.cols];
+                        let last = x.tokens().min(token + TOKENS);
+                        let x = &x.floats()[token * x.cols()..last * x.cols()];
                         tile::float::tile(matrix.isa, &scratch.floats[p], x, &mut sums);
                     }
                 }

@@ -20,4 +20,4 @@ pub use forward::{Run, forward};
 pub use network::{Network, Options};
 pub use state::State;
 
-pub use kernels::attention::Kind as KvType;
+pub use kernels::attention::KvType;

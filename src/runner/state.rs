@@ -3,7 +3,7 @@
 use super::linear::Inputs;
 use super::{KvType, Network};
 use crate::error::{Error, Result};
-use kernels::attention::Head;
+use kernels::attention::KvHead;
 
 /// The KV cache: keys and values of the tokens so far, of one or several independent sequences.
 pub struct State {
@@ -15,7 +15,7 @@ pub struct State {
 pub(super) struct Sequence {
     pub len: usize,
     /// `[layers][kv heads]`.
-    pub heads: Vec<Vec<Head>>,
+    pub heads: Vec<Vec<KvHead>>,
 }
 
 impl State {
@@ -30,7 +30,7 @@ impl State {
             let why = format!("a q8_0 KV cache needs attention heads of a multiple of 32 (found {dim})");
             return Err(Error::usage(why).or("use --kv f16"));
         }
-        let heads = || (0..config.kv_heads).map(|_| Head::new(kind, dim, capacity)).collect();
+        let heads = || (0..config.kv_heads).map(|_| KvHead::new(kind, dim, capacity)).collect();
         let one = || Sequence { len: 0, heads: (0..config.layers).map(|_| heads()).collect() };
         Ok(Self { sequences: (0..sequences).map(|_| one()).collect(), capacity, inputs: Inputs::default() })
     }

@@ -23,9 +23,9 @@ pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
     let scale = source.model.order.le::<4>(scale[..4].try_into().expect("four bytes"));
     let scale = f32::from_le_bytes(scale);
     if !scale.is_finite() {
-        return Err(Error::NotFinite { tensor: t.name.clone(), weight: None, value: scale });
+        return Err(Error::NotFinite { tensor: t.name.clone(), weight: None, row: None, value: Some(scale) });
     }
-    if let Some(weight) = i2_s::first_without_value(&codes) {
+    if let Some(weight) = i2_s::first_invalid(&codes) {
         return Err(Error::InvalidCode { tensor: t.name.clone(), weight: weight as u64 });
     }
     let dtype = if t.cols().is_multiple_of(256) { DType::TQ2_0 } else { DType::Q2_0 };

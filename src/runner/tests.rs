@@ -215,7 +215,7 @@ fn every_set_and_any_number_of_threads_give_the_same_bits() {
     let source = demo();
     let run = |isa, exact| logits(&source, Options { exact, isa: Some(isa) }, KvType::F16, &[&TOKENS, &[5]]);
     for exact in [false, true] {
-        let truth = run(Isa::Portable, exact);
+        let truth = run(Isa::PORTABLE, exact);
         for isa in Isa::available() {
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

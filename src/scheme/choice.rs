@@ -1,32 +1,32 @@
-//! What can be chosen for a tensor, and for the file.
+//! The choices for a tensor's type and for the output's container.
 
 use formats::block::{DType, Family};
 
-/// A tensor's type in the result: the source's, or another.
+/// A tensor's type in the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// The source's type.
+    /// The type that the tensor has in the source.
     Keep,
     /// This type.
     To(DType),
-    /// bitnet.cpp's I2_S: one magnitude for a whole tensor.
+    /// bitnet.cpp's I2_S: ternary weights with one scale for the whole tensor.
     I2S,
 }
 
-/// The container that is written.
+/// The format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
     /// `.gguf`.
     Gguf,
-    /// `.safetensors`, or a folder of them with an index.
+    /// `.safetensors`, or a checkpoint folder.
     Safetensors,
-    /// llama2.c's `.bin`, with its tokenizer beside it.
+    /// llama2.c's `.bin`, with a tokenizer file.
     Llama2c,
-    /// The same weights as an image for a memory expansion, in a folder with settings and vocabulary.
+    /// llama2.c's weights as an image for a RAM expansion, in a folder with a configuration and a tokenizer.
     Expansion,
 }
 
-/// Whether a type holds integers: indices and codes, no weights.
+/// Whether a type holds plain integers such as indices, and not weights.
 pub fn is_integer(d: DType) -> bool {
     d.info().family == Family::Integer
 }

@@ -1,4 +1,5 @@
-//! What rules ask of a model, from its settings, or from names and shapes where a file has none.
+//! The facts about a model that rules depend on. They come from the metadata, or from tensor names and shapes if it is
+//! missing.
 
 use formats::metadata::{Metadata, Value};
 use formats::model::{Model, Tensor};
@@ -6,32 +7,32 @@ use formats::model::{Model, Tensor};
 use super::role::{Role, layer, role_in};
 use super::rule::{Facts, Subject};
 
-/// A model as the rules see it.
-pub struct Seen {
-    /// The numbers and properties.
+/// The facts about a model and its tensors that rules depend on.
+pub struct RuleInputs {
+    /// The facts about the model.
     pub facts: Facts,
-    tensors: Vec<Place>,
+    tensors: Vec<Position>,
 }
 
-/// What a tensor is and where it stands.
-struct Place {
+/// A tensor's role and its position in the model: as in [`Subject`].
+struct Position {
     role: Role,
     layer: Option<(u64, u64)>,
     nth: Option<(u64, u64)>,
 }
 
-/// Whether a tensor is a list of numbers rather than a matrix: all of its outer dimensions are one.
+/// Whether a tensor is a vector rather than a matrix: all of its outer dimensions are 1.
 pub fn is_vector(t: &Tensor) -> bool {
     t.shape.len() < 2 || t.rows() <= 1
 }
 
-/// Whether it is several matrices in one.
+/// Whether a tensor is a stack of matrices, as those of experts are.
 fn is_stacked(t: &Tensor) -> bool {
     t.shape.len() > 2 && t.shape[t.shape.len() - 3] > 1
 }
 
-impl Seen {
-    /// Looks at a model. `metadata` are its settings, changed as the user wants them.
+impl RuleInputs {
+    /// Gathers the facts. `metadata` is the model's, with the user's changes applied.
     pub fn new(model: &Model, metadata: &Metadata, importance: bool) -> Self {
         let arch = metadata.text("general.architecture").unwrap_or_default().to_string();
         let roles: Vec<Role> = model.tensors.iter().map(|t| role_in(&t.name, &arch)).collect();
@@ -52,11 +53,11 @@ impl Seen {
             importance,
             arch,
         };
-        let tensors = places(&model.tensors, &roles, &facts);
+        let tensors = positions(&model.tensors, &roles, &facts);
         Self { facts, tensors }
     }
 
-    /// The role of tensor `i`; an embedding that serves as output is an output.
+    /// The role of tensor `i`; a tied embedding counts as output matrix.
     pub fn role(&self, i: usize) -> Role {
         match self.tensors[i].role {
             Role::Embedding if self.facts.tied => Role::Output,
@@ -64,15 +65,15 @@ impl Seen {
         }
     }
 
-    /// Tensor `i`, which is `t`, for rules.
+    /// The facts about tensor `i`, which is `t`.
     pub fn subject<'a>(&'a self, i: usize, t: &'a Tensor) -> Subject<'a> {
-        let Place { layer, nth, .. } = self.tensors[i];
+        let Position { layer, nth, .. } = self.tensors[i];
         let stacked = is_stacked(t);
         Subject { name: &t.name, role: self.role(i), layer, nth, cols: t.cols(), stacked, facts: &self.facts }
     }
 }
 
-/// A number, or the first of those that differ from layer to layer.
+/// A number, or the first number of an array with one for each layer.
 fn first_number(value: &Value) -> Option<u64> {
     match value.as_array() {
         Some(array) => array.values().next()?.as_u64(),
@@ -80,9 +81,10 @@ fn first_number(value: &Value) -> Option<u64> {
     }
 }
 
+/// Query heads per key head, from the shapes of the first query and key matrices.
 fn gqa_by_shape(tensors: &[Tensor], roles: &[Role]) -> u64 {
-    let rows = |wanted: Role| {
-        let mut of = tensors.iter().zip(roles).filter(|(t, r)| **r == wanted && !is_vector(t));
+    let rows = |role: Role| {
+        let mut of = tensors.iter().zip(roles).filter(|(t, r)| **r == role && !is_vector(t));
         of.next().map(|(t, _)| t.rows())
     };
     match (rows(Role::AttnQ), rows(Role::AttnK)) {
@@ -91,6 +93,7 @@ fn gqa_by_shape(tensors: &[Tensor], roles: &[Role]) -> u64 {
     }
 }
 
+/// The number of experts, from stacked matrices or from numbers in tensor names.
 fn experts_by_name(tensors: &[Tensor], roles: &[Role]) -> u64 {
     let ffn = |r: &Role| matches!(r, Role::FfnGate | Role::FfnUp | Role::FfnDown);
     let stacked = tensors.iter().zip(roles).find(|(t, r)| ffn(r) && is_stacked(t));
@@ -104,9 +107,10 @@ fn experts_by_name(tensors: &[Tensor], roles: &[Role]) -> u64 {
     tensors.iter().filter_map(number).max().map_or(0, |n| n.saturating_add(1))
 }
 
-/// Where tensors stand, as llama-quantize counts: those with values are numbered among themselves, those of the
-/// feed-forward layer too but out of the number of layers, and by the layer in their name if there are experts.
-fn places(tensors: &[Tensor], roles: &[Role], facts: &Facts) -> Vec<Place> {
+/// The positions of all tensors, counted as llama-quantize counts them. Tensors that hold values (attn_v and fused ones) are
+/// numbered among themselves. Tensors of the feed-forward layer are numbered too, relative to the number of layers; in a
+/// model with experts, the layer number in their name counts instead.
+fn positions(tensors: &[Tensor], roles: &[Role], facts: &Facts) -> Vec<Position> {
     let group = |role: Role| if role.holds_values() { Role::AttnV } else { role };
     let mut order: Vec<usize> =
         (0..tensors.len()).filter(|&i| roles[i] != Role::Exempt && !is_vector(&tensors[i])).collect();
@@ -122,7 +126,7 @@ fn places(tensors: &[Tensor], roles: &[Role], facts: &Facts) -> Vec<Place> {
         ranks[i] = Some(count.1);
         count.1 += 1;
     }
-    let place = |i: usize| {
+    let position = |i: usize| {
         let (role, named) = (roles[i], layer(&tensors[i].name));
         let of = |n: u64| ranks[i].map(|rank| (rank, n));
         let count = counts.iter().find(|c| c.0 == group(role)).map_or(0, |c| c.1);
@@ -134,9 +138,9 @@ fn places(tensors: &[Tensor], roles: &[Role], facts: &Facts) -> Vec<Place> {
             }
             _ => (named.map(|n| (n, facts.layers)), of(count)),
         };
-        Place { role, layer, nth }
+        Position { role, layer, nth }
     };
-    (0..tensors.len()).map(place).collect()
+    (0..tensors.len()).map(position).collect()
 }
 
 #[cfg(test)]
@@ -165,8 +169,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn seen(m: &Model) -> Seen {
-        Seen::new(m, &m.metadata, false)
+    fn inputs(m: &Model) -> RuleInputs {
+        RuleInputs::new(m, &m.metadata, false)
     }
 
     #[test]
@@ -176,7 +180,7 @@ pub(crate) mod tests {
             ("blk.0.attn_k.weight", &[128, 256]),
             ("blk.5.attn_k.bias", &[9]),
         ];
-        let bare = seen(&model(tensors, &[])).facts;
+        let bare = inputs(&model(tensors, &[])).facts;
         assert_eq!((bare.layers, bare.gqa, bare.experts, bare.tied, &*bare.arch), (6, 4, 0, true, ""));
         let said = |heads, keys| {
             let settings = [
@@ -186,7 +190,7 @@ pub(crate) mod tests {
                 ("x.attention.head_count_kv", keys),
                 ("x.expert_count", Value::U32(8)),
             ];
-            seen(&model(tensors, &settings)).facts
+            inputs(&model(tensors, &settings)).facts
         };
         let full = said(Value::U32(8), Value::U32(4));
         assert_eq!((full.layers, full.gqa, full.experts, &*full.arch), (7, 2, 8, "x"));
@@ -201,12 +205,12 @@ pub(crate) mod tests {
     #[test]
     fn experts_are_counted_where_nothing_says_how_many() {
         let stacked: &[(&str, &[u64])] = &[("blk.0.ffn_up_exps.weight", &[16, 256, 256])];
-        assert_eq!(seen(&model(stacked, &[])).facts.experts, 16);
+        assert_eq!(inputs(&model(stacked, &[])).facts.experts, 16);
         let listed: &[(&str, &[u64])] = &[
             ("model.layers.0.mlp.experts.0.up_proj.weight", &[256, 256]),
             ("model.layers.0.mlp.experts.7.up_proj.weight", &[256, 256]),
         ];
-        assert_eq!(seen(&model(listed, &[])).facts.experts, 8);
+        assert_eq!(inputs(&model(listed, &[])).facts.experts, 8);
     }
 
     #[test]
@@ -223,15 +227,15 @@ pub(crate) mod tests {
             ("token_embd.weight", matrix),
         ];
         let mut m = model(tensors, &[]);
-        let at = |s: &Seen, i: usize, m: &Model| s.subject(i, &m.tensors[i]).layer;
-        let s = seen(&m);
+        let at = |s: &RuleInputs, i: usize, m: &Model| s.subject(i, &m.tensors[i]).layer;
+        let s = inputs(&m);
         assert_eq!([at(&s, 0, &m), at(&s, 1, &m), at(&s, 2, &m)], [Some((2, 3)), Some((1, 3)), Some((0, 3))]);
         assert_eq!([at(&s, 3, &m), at(&s, 4, &m)], [Some((0, 11)), Some((1, 11))], "in order of appearance");
         assert_eq!([at(&s, 5, &m), at(&s, 6, &m), at(&s, 7, &m)], [Some((4, 11)), Some((0, 11)), None]);
         assert_eq!(s.role(7), Role::Output, "tied");
         m.metadata.set("general.architecture", Value::text("x"));
         m.metadata.set("x.expert_count", Value::U32(2));
-        let s = seen(&m);
+        let s = inputs(&m);
         assert_eq!([at(&s, 3, &m), at(&s, 4, &m)], [Some((2, 11)), Some((4, 11))], "by name, with experts");
         assert_eq!(s.subject(4, &m.tensors[4]).nth, Some((1, 11)));
     }

@@ -1,4 +1,4 @@
-//! Schemes: a type for every tensor of a model, by name. `schemes.toml` has them all.
+//! Quantization schemes: named sets of rules that give every tensor of a model a type. `schemes.toml` lists them all.
 
 mod choice;
 pub mod facts;
@@ -14,18 +14,18 @@ pub use choice::{Choice, Container, is_integer};
 pub use role::{Role, role};
 use rule::{Rule, Subject};
 
-/// A named choice of types for a whole model.
+/// A named set of rules that give every tensor of a model a type.
 #[derive(Debug, Clone)]
 pub struct Scheme {
-    /// llama.cpp's name for it, in lower case; a recipe's own.
+    /// The name: for built-in schemes llama.cpp's in lower case, for recipes their own.
     pub name: String,
-    /// Plain names that people look for.
+    /// Other names, such as `int4`.
     pub aliases: Vec<String>,
-    /// The type of every tensor that no rule claims. Never I2_S, which only ternary matrices have.
+    /// The base: the type of every tensor that no rule matches. It is never I2_S, which suits only ternary matrices.
     pub base: DType,
-    /// `general.file_type`; of a recipe, it follows from the base unless it says one.
+    /// `general.file_type` in GGUF. In a recipe it is optional and follows from the base.
     pub file_type: Option<u32>,
-    /// What claims tensors; the first one that does counts.
+    /// The rules; the first one that matches a tensor applies.
     pub rules: Vec<Rule>,
 }
 
@@ -33,66 +33,66 @@ static SCHEMES: LazyLock<Vec<Arc<Scheme>>> = LazyLock::new(|| {
     recipe::built_in(include_str!("schemes.toml")).unwrap_or_else(|e| panic!("schemes.toml: {e}"))
 });
 
-/// Every scheme.
+/// All built-in schemes.
 pub fn all() -> &'static [Arc<Scheme>] {
     &SCHEMES
 }
 
-/// The scheme with this name or alias, in any case.
+/// The scheme with this name or alias, ignoring case.
 pub fn by_name(name: &str) -> Option<&'static Arc<Scheme>> {
     let is = |n: &String| n.eq_ignore_ascii_case(name);
     all().iter().find(|s| is(&s.name) || s.aliases.iter().any(is))
 }
 
-/// The same, to keep.
+/// The scheme with this name or alias as an owned reference.
 pub fn find(name: &str) -> Option<Arc<Scheme>> {
     by_name(name).cloned()
 }
 
 impl Scheme {
-    /// The type of a tensor, and what chose it, in words.
+    /// The type of a tensor, and in words the rule that chose it.
     pub fn choose(&self, subject: &Subject) -> (Choice, String) {
-        match self.rules.iter().find(|r| r.claims(subject)) {
+        match self.rules.iter().find(|r| r.matches(subject)) {
             Some(rule) => (rule.to, format!("{}: {rule}", self.name)),
             None => (Choice::To(self.base), self.name.clone()),
         }
     }
 
-    /// Its number in GGUF.
+    /// Its `general.file_type` in GGUF.
     pub fn file_type(&self) -> Option<u32> {
         self.file_type.or_else(|| file_type(self.base))
     }
 }
 
-/// The file type of a type: that of the scheme with its name, else of the first that is built on it.
+/// The `general.file_type` of a tensor type: that of the scheme with its name, or else of the first scheme with this base.
 pub fn file_type(dtype: DType) -> Option<u32> {
     by_name(dtype.name()).or_else(|| all().iter().find(|s| s.base == dtype))?.file_type
 }
 
-/// The types that are named between commas, each once.
+/// Parses type names separated by commas, and removes duplicates.
 ///
 /// # Errors
-/// A name that is no type, or no name at all, in words.
+/// A message for an unknown type, or for an empty list.
 pub fn types(text: &str) -> Result<Vec<DType>, String> {
     let mut all = Vec::new();
     for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         let Choice::To(dtype) = choice(name)? else {
-            return Err(format!("{name:?} is not a type to choose from"));
+            return Err(format!("{name:?} cannot be used in this list of types"));
         };
         if !all.contains(&dtype) {
             all.push(dtype);
         }
     }
-    if all.is_empty() { Err("no types are named".into()) } else { Ok(all) }
+    if all.is_empty() { Err("the list of types is empty".into()) } else { Ok(all) }
 }
 
-/// The name of bitnet.cpp's type, and of the scheme that is built on it.
+/// The name of bitnet.cpp's type and of the scheme that uses it.
 pub const I2_S: &str = "i2_s";
 
-/// The type with this name, or the main type of the scheme with this name, or `keep`.
+/// The type with this name, or the base of the scheme with this name, or `keep`.
 ///
 /// # Errors
-/// There is none that weights can be written in.
+/// A message if there is no such type, or if weights cannot be written in it.
 pub fn choice(name: &str) -> Result<Choice, String> {
     if name.eq_ignore_ascii_case("keep") {
         return Ok(Choice::Keep);
@@ -106,43 +106,40 @@ pub fn choice(name: &str) -> Result<Choice, String> {
             return why;
         }
         let types = formats::block::TYPES.iter().filter(|t| holds_weights(t.dtype)).map(|t| t.name);
-        format!(
-            "{name:?} is no type that can be written; there are keep, {I2_S}, {}",
-            types.collect::<Vec<_>>().join(", ")
-        )
+        format!("unknown type {name:?}; the types are keep, {I2_S}, {}", types.collect::<Vec<_>>().join(", "))
     })
 }
 
-/// Whether weights are kept in a type: integers would lose everything, and ggml has two types for what weights are
-/// multiplied with.
+/// Whether a type can hold weights. Integer types and ggml's two activation types cannot.
 pub fn holds_weights(dtype: DType) -> bool {
     dtype.info().holds_weights()
 }
 
-/// Why nothing is written in the type with this name, if it is one for activations.
+/// If this is the name of an activation type, a message that says why it cannot hold weights.
 pub fn for_activations(name: &str) -> Option<String> {
     let dtype = DType::from_name(name).filter(|d| d.info().family == Family::Activations)?;
     Some(format!(
-        "{} is a type for activations, which nothing that runs models takes for weights; q8_0 is as precise",
+        "{} is a type for activations, and no program that runs models accepts it for weights; use q8_0, which is as precise",
         dtype.name()
     ))
 }
 
-/// What a type becomes where its blocks do not divide a row: as in llama-quantize, a type of smaller blocks that is at
-/// least as precise, half precision at the end. Where that gives up (q1_0, nvfp4), the nearest of smaller blocks.
+/// The type to use if a type's block does not divide rows of `cols` weights: as in llama-quantize, a type with smaller blocks
+/// and at least as many bits, and f16 as the last resort. For types that llama-quantize gives up on (q1_0, nvfp4), the most
+/// similar type with smaller blocks. The type itself if its block divides the rows.
 pub fn fallback(dtype: DType, cols: u64) -> DType {
     dtype.fitting(cols)
 }
 
-/// Whether a type spends so few bits that it must know which weights matter: llama-quantize refuses to make them
-/// without an importance matrix. Of q2_k, that is so in the scheme `q2_k_s`.
+/// Whether a type has so few bits that it needs an importance matrix: llama-quantize refuses to make these types without
+/// one. q2_k needs one only in the scheme `q2_k_s`.
 pub fn needs_importance(dtype: DType, scheme: Option<&str>) -> bool {
     dtype.info().needs_importance || (dtype == DType::Q2_K && scheme == Some("q2_k_s"))
 }
 
-/// The schemes for help texts: for each section of the list of types its title and the names of the schemes whose main
-/// type is listed there, with aliases in brackets; those with more bits per weight first. bitnet.cpp's scheme is beside
-/// the other ternary ones.
+/// The schemes for help texts: for each section of the list of types, its title and the names of the schemes whose base is
+/// in that section, with aliases in brackets. Schemes with more bits per weight come first. bitnet.cpp's scheme is in the
+/// section of ternary types.
 pub fn table() -> Vec<(String, Vec<String>)> {
     let row = |(section, title): &(Section, &str)| {
         let ternary = *section == Section::Ternary;
@@ -226,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(find(name).unwrap().file_type(), Some(number), "{name}");
         }
-        // What a file of one type is called: llama.cpp guesses the same.
+        // The file type of a file with one tensor type, as llama.cpp guesses it.
         for (dtype, number) in
             [(DType::Q4_K, 15), (DType::Q3_K, 12), (DType::Q5_K, 17), (DType::IQ2_S, 28), (DType::IQ3_S, 26)]
         {
@@ -245,7 +242,7 @@ mod tests {
                 assert!(found == t.dtype || found.bits_per_weight() >= t.dtype.bits_per_weight());
             }
         }
-        for (dtype, cols, wanted) in [
+        for (dtype, cols, expected) in [
             (DType::TQ2_0, 288, DType::Q4_0),
             (DType::Q4_0, 172, DType::F16),
             (DType::Q4_K, 896, DType::Q5_0),
@@ -257,7 +254,7 @@ mod tests {
             (DType::Q1_0, 32, DType::Q4_0),
             (DType::NVFP4, 32, DType::IQ4_NL),
         ] {
-            assert_eq!(fallback(dtype, cols), wanted, "{} {cols}", dtype.name());
+            assert_eq!(fallback(dtype, cols), expected, "{} {cols}", dtype.name());
         }
     }
 
@@ -270,7 +267,7 @@ mod tests {
         for s in all() {
             assert!(listed.iter().any(|l| l.split(' ').next() == Some(&s.name)), "{}", s.name);
         }
-        // f64 is read and copied; a scheme for it would help nobody.
+        // f64 can be read and copied, but nobody needs a scheme for it.
         for t in formats::block::TYPES.iter().filter(|t| t.holds_weights() && t.dtype != DType::F64) {
             assert!(
                 all()

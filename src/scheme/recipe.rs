@@ -1,4 +1,4 @@
-//! Schemes as TOML: the built-in list, recipes of the user's, and back to text.
+//! Schemes as TOML: reads the built-in list and the user's recipes, and prints schemes as recipes.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,7 +22,7 @@ struct List {
     scheme: Vec<Raw>,
 }
 
-/// Rules that several schemes have.
+/// A named group of rules that several schemes share.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Part {
@@ -30,7 +30,7 @@ struct Part {
     rules: Vec<Entry>,
 }
 
-/// A scheme or recipe as written.
+/// A scheme or recipe as written in TOML.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -44,7 +44,7 @@ struct Raw {
     rules: Vec<Entry>,
 }
 
-/// A rule, or the name of a scheme or part whose rules stand here.
+/// A rule, or the name of a scheme or part whose rules are inserted here.
 enum Entry {
     Rule(Rule),
     Named(String),
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Entry {
         impl<'de> Visitor<'de> for Either {
             type Value = Entry;
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("a rule in braces, or a scheme's name")
+                f.write_str("a rule in braces or the name of a scheme")
             }
             fn visit_str<E: de::Error>(self, name: &str) -> std::result::Result<Entry, E> {
                 Ok(Entry::Named(name.to_string()))
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-/// A rule as written.
+/// A rule as written in TOML.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRule {
@@ -96,7 +96,7 @@ struct RawRule {
     to: Choice,
 }
 
-/// What positions count.
+/// What `layers` counts.
 #[derive(serde::Deserialize, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Count {
@@ -105,7 +105,7 @@ enum Count {
     Tensors,
 }
 
-/// One text or several.
+/// One string or a list of strings.
 struct Texts(Vec<String>);
 
 impl<'de> Deserialize<'de> for Texts {
@@ -114,7 +114,7 @@ impl<'de> Deserialize<'de> for Texts {
         impl<'de> Visitor<'de> for OneOrMore {
             type Value = Texts;
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("a text or a list of texts")
+                f.write_str("a string or a list of strings")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Texts, E> {
                 Ok(Texts(vec![text.to_string()]))
@@ -143,7 +143,9 @@ fn conditions<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Vec<Condit
 
 fn pattern<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Regex>, D::Error> {
     let text = String::deserialize(d)?;
-    Regex::new(&text).map(Some).map_err(|e| de::Error::custom(format!("{text:?} is no pattern: {e}")))
+    Regex::new(&text)
+        .map(Some)
+        .map_err(|e| de::Error::custom(format!("{text:?} is not a valid regular expression: {e}")))
 }
 
 fn layers<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Layers>, D::Error> {
@@ -157,14 +159,14 @@ fn choice<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Choice, D::Err
 fn packed<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<DType, D::Error> {
     match choice(d)? {
         Choice::To(dtype) => Ok(dtype),
-        Choice::Keep => Err(de::Error::custom("the base must be a type; `keep` is for rules")),
-        Choice::I2S => {
-            Err(de::Error::custom("i2_s is for ternary matrices: name them in rules, over a base of f16"))
-        }
+        Choice::Keep => Err(de::Error::custom("the base must be a type; only rules can have `keep`")),
+        Choice::I2S => Err(de::Error::custom(
+            "i2_s cannot be the base, because it is only for ternary matrices; use it in rules, with base f16",
+        )),
     }
 }
 
-/// Rules with those of named schemes and parts in their places.
+/// Replaces the names of schemes and parts by their rules.
 fn resolve<'a>(
     entries: Vec<Entry>,
     named: impl Fn(&str) -> Option<&'a [Rule]>,
@@ -174,14 +176,17 @@ fn resolve<'a>(
         match entry {
             Entry::Rule(rule) => rules.push(rule),
             Entry::Named(name) => rules.extend_from_slice(
-                named(&name).ok_or_else(|| format!("there is no scheme {name:?} to take rules from"))?,
+                named(&name).ok_or_else(|| format!("unknown scheme {name:?} among the rules"))?,
             ),
         }
     }
     Ok(rules)
 }
 
-/// The built-in schemes.
+/// Parses the built-in list of schemes.
+///
+/// # Errors
+/// A message that says what is wrong with the list.
 pub(super) fn built_in(text: &str) -> std::result::Result<Vec<Arc<Scheme>>, String> {
     let list: List = toml::from_str(text).map_err(|e| e.to_string())?;
     let mut parts = Vec::new();
@@ -190,30 +195,30 @@ pub(super) fn built_in(text: &str) -> std::result::Result<Vec<Arc<Scheme>>, Stri
     }
     let named = |name: &str| parts.iter().find(|p| p.0 == name).map(|p| &p.1[..]);
     let scheme = |raw: Raw| {
-        let name = raw.name.ok_or("a scheme without a name")?;
+        let name = raw.name.ok_or("a scheme has no name")?;
         let rules = resolve(raw.rules, named).map_err(|e| format!("{name}: {e}"))?;
         Ok(Arc::new(Scheme { name, aliases: raw.aliases, base: raw.base, file_type: raw.file_type, rules }))
     };
     list.scheme.into_iter().map(scheme).collect()
 }
 
-/// Reads a recipe.
+/// Parses a recipe. `name` is its name if it does not give one.
 ///
 /// # Errors
-/// What is wrong with it, with the line.
+/// A message that says what is wrong, with the line number.
 pub fn parse(text: &str, name: &str) -> std::result::Result<Scheme, String> {
     let raw: Raw = toml::from_str(text).map_err(|e| describe(text, &e))?;
     if !raw.aliases.is_empty() {
-        return Err("aliases are for the built-in schemes".into());
+        return Err("a recipe cannot have aliases".into());
     }
-    let known: Vec<_> = scheme::all().iter().map(|s| s.name.as_str()).collect();
+    let names: Vec<_> = scheme::all().iter().map(|s| s.name.as_str()).collect();
     let rules = resolve(raw.rules, |name| scheme::by_name(name).map(|s| &s.rules[..]))
-        .map_err(|e| format!("{e}; there are {}", known.join(", ")))?;
+        .map_err(|e| format!("{e}; the schemes are {}", names.join(", ")))?;
     let name = raw.name.unwrap_or_else(|| name.to_string());
     Ok(Scheme { name, aliases: Vec::new(), base: raw.base, file_type: raw.file_type, rules })
 }
 
-/// An error with its line and what stands there, in one line.
+/// A parse error with its line number, as one line of text.
 fn describe(text: &str, e: &toml::de::Error) -> String {
     let Some(span) = e.span() else { return e.message().to_string() };
     let start = text.get(..span.start).unwrap_or(text);
@@ -222,33 +227,37 @@ fn describe(text: &str, e: &toml::de::Error) -> String {
     format!("line {line}: {}", message.join(" "))
 }
 
-/// The longest recipe that is read: far more than anybody writes.
-const MOST: u64 = 1 << 20;
+/// The largest accepted recipe in bytes, far more than anybody writes.
+const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads a file with a recipe; its name is that of the file unless it says one.
+/// Reads a recipe from a file. Its name is the file's unless it gives one.
 ///
 /// # Errors
-/// The system's, and what is wrong with it.
+/// [`Error::Io`] if the file cannot be read, [`Error::Refused`] if the recipe is not valid.
 pub fn read(path: &Path) -> Result<Scheme> {
     let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-    if len > MOST {
-        return Err(Error::refused(format!("{}: {len} bytes are too many for a recipe", path.display())));
+    if len > MAX_BYTES {
+        return Err(Error::refused(format!(
+            "{}: a recipe may have at most {MAX_BYTES} bytes (found {len})",
+            path.display()
+        )));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     parse(&text, &stem).map_err(|why| {
-        Error::refused(format!("{}: {why}", path.display()))
-            .or("docs/schemes.md has the language; --print-recipe q4_k_m shows an example")
+        Error::refused(format!("{}: {why}", path.display())).or(
+            "docs/schemes.md describes recipes; `ggufkit quantize --print-recipe q4_k_m` prints an example",
+        )
     })
 }
 
-/// A scheme as a recipe, which read gives the same.
+/// Prints a scheme as a recipe, which [`parse`] turns back into the same scheme.
 pub fn print(scheme: &Scheme) -> String {
     let mut text = format!("name = {}\nbase = \"{}\"\n", quoted(&scheme.name), scheme.base.name());
     if let Some(file_type) = scheme.file_type {
         let _ = writeln!(text, "file_type = {file_type}");
     }
-    text += "# The first rule that claims a tensor counts; what none claims gets the base.\nrules = [\n";
+    text += "# The first rule that matches a tensor applies; tensors that no rule matches get the base.\nrules = [\n";
     for rule in &scheme.rules {
         let mut keys = Vec::new();
         match &rule.roles[..] {
@@ -276,7 +285,7 @@ pub fn print(scheme: &Scheme) -> String {
     text.replace("{ , ", "{ ") + "]\n"
 }
 
-/// A text in TOML: as it stands between single quotes where it can be.
+/// A string in TOML, without escapes if possible.
 fn quoted(text: &str) -> String {
     let plain = |c: char| !c.is_control() && c != '\'' && c != '\\' && c != '"';
     if text.chars().all(plain) {
@@ -303,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recipe_says_what_it_means() {
+    fn a_recipe_is_parsed_and_printed() {
         let text = r#"
             base = "q4_k"
             rules = [
@@ -337,16 +346,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_a_line() {
+    fn errors_name_the_line() {
         for (text, says) in [
             (
                 "base = \"q4_k\"\nrules = [\n  { tensor = \"ffn\", type = \"q4_k\" },\n]\n",
-                "line 3: \"ffn\" is no kind",
+                "line 3: unknown kind of tensor \"ffn\"",
             ),
-            ("base = \"q9\"\n", "line 1: \"q9\" is no type"),
-            ("base = \"i8\"\n", "line 1: \"i8\" is no type"),
+            ("base = \"q9\"\n", "line 1: unknown type \"q9\""),
+            ("base = \"i8\"\n", "line 1: unknown type \"i8\""),
             ("base = \"keep\"\n", "line 1: the base must be a type"),
-            ("base = \"i2_s\"\n", "line 1: i2_s is for ternary matrices"),
+            ("base = \"i2_s\"\n", "line 1: i2_s cannot be the base"),
             ("rules = []\n", "missing field `base`"),
             ("base = \"q4_k\"\nrule = []\n", "line 2: unknown field `rule`"),
             (
@@ -355,22 +364,22 @@ mod tests {
             ),
             (
                 "base = \"q4_k\"\n\nrules = [ { name = \"(\", type = \"q4_k\" } ]\n",
-                "line 3: \"(\" is no pattern",
+                "line 3: \"(\" is not a valid regular expression",
             ),
             (
                 "base = \"q4_k\"\nrules = [ { layers = \"most\", type = \"q4_k\" } ]\n",
-                "line 2: \"most\" names no layers",
+                "line 2: unknown layers \"most\"",
             ),
             (
                 "base = \"q4_k\"\nrules = [ { when = [\"gqa 4\"], type = \"q4_k\" } ]\n",
-                "line 2: \"gqa 4\" is no condition",
+                "line 2: unknown condition \"gqa 4\"",
             ),
             ("base = \"q4_k\"\nrules = [ { tensor = \"output\" } ]\n", "line 2: missing field `type`"),
             (
                 "base = \"q4_k\"\nrules = [ 7 ]\n",
                 "line 2: invalid type: integer `7`, expected a rule in braces",
             ),
-            ("base = \"q4_k\"\nrules = [ \"q5\" ]\n", "there is no scheme \"q5\""),
+            ("base = \"q4_k\"\nrules = [ \"q5\" ]\n", "unknown scheme \"q5\""),
             ("base = \"q4_k\nrules = []\n", "line 1: "),
             ("base = \"q4_k\"\nbase = \"q5_k\"\n", "line 2: "),
         ] {

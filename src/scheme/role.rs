@@ -1,4 +1,4 @@
-//! What a tensor is to the rules, by its name: GGUF's, or Hugging Face's where a file kept them.
+//! The role of a tensor in a model, found from its name in GGUF's or Hugging Face's convention.
 
 use std::sync::LazyLock;
 
@@ -6,38 +6,38 @@ use regex::{Regex, RegexSet};
 
 use crate::arch::Blk;
 
-/// What a tensor does in a model.
+/// The role of a tensor in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The matrix that gives the logits; an embedding that serves as one is asked for with it.
+    /// The output matrix, which gives the logits. Rules for it also match a tied embedding.
     Output,
-    /// A token embedding.
+    /// The token embedding.
     Embedding,
-    /// Queries.
+    /// The query projection.
     AttnQ,
-    /// Keys.
+    /// The key projection.
     AttnK,
-    /// Values. A rule for them claims the two fused kinds too.
+    /// The value projection. Rules for it also match the two fused kinds below.
     AttnV,
-    /// Queries, keys and values in one.
+    /// The fused query, key and value projection.
     AttnQkv,
-    /// Keys and values in one, of latent attention.
+    /// The fused key and value projection of multi-head latent attention.
     AttnKvB,
-    /// What joins the heads.
+    /// The attention's output projection.
     AttnOutput,
-    /// The feed-forward layer's gate, of experts too, as with the next two.
+    /// The gate projection of the feed-forward layer or of its experts.
     FfnGate,
-    /// Its way up.
+    /// The up projection of the feed-forward layer or of its experts.
     FfnUp,
-    /// Its way down.
+    /// The down projection of the feed-forward layer or of its experts.
     FfnDown,
     /// Any other matrix.
     Other,
-    /// Something that every runtime reads in full precision.
+    /// A tensor that is never quantized, because runtimes read it in full precision.
     Exempt,
 }
 
-/// Those that rules can name, with their names.
+/// The roles that rules can name, with their names.
 const NAMES: [(Role, &str); 12] = [
     (Role::Output, "output"),
     (Role::Embedding, "token_embd"),
@@ -62,26 +62,26 @@ impl Role {
     /// The role with this name.
     ///
     /// # Errors
-    /// There is none, in words.
+    /// A message if there is no such role.
     pub fn from_name(name: &str) -> Result<Self, String> {
         NAMES.iter().find(|(_, n)| *n == name).map(|(role, _)| *role).ok_or_else(|| {
             let all: Vec<_> = NAMES.iter().map(|(_, n)| *n).collect();
-            format!("{name:?} is no kind of tensor; there are {}", all.join(", "))
+            format!("unknown kind of tensor {name:?}; the kinds are {}", all.join(", "))
         })
     }
 
-    /// Whether a rule for this role claims tensors of the other.
+    /// Whether a rule for this role also matches tensors of the other role.
     pub fn includes(self, other: Self) -> bool {
         self == other || (self == Self::AttnV && other.holds_values())
     }
 
-    /// Whether values come of it, alone or fused with others.
+    /// Whether the tensor contains the value projection, alone or fused with others.
     pub fn holds_values(self) -> bool {
         matches!(self, Self::AttnV | Self::AttnQkv | Self::AttnKvB)
     }
 }
 
-/// Tensors that are not quantized whatever their shape, as in llama-quantize: norms, biases, routers, positions,
+/// Tensors that are never quantized, whatever their shape, as in llama-quantize: norms, biases, routers, position embeddings,
 /// convolutions and small state matrices.
 static EXEMPT: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new([
@@ -98,7 +98,7 @@ static EXEMPT: LazyLock<RegexSet> = LazyLock::new(|| {
     .expect("these patterns are valid")
 });
 
-/// Further ones of the architecture glm5-next, which llama-quantize lists for it alone.
+/// Additional tensors that llama-quantize never quantizes in the architecture glm5-next.
 static EXEMPT_GLM5: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r"hc_|indexer(\.attn_q_b|\.attn_k|\.proj|_compressor_(gate|ape))|(ssm_(f|g)_(a|b)|ssm_beta|attn_kv_a_mqa|attn_(k|v)_b)\.weight",
@@ -129,7 +129,7 @@ static GGUF: Names<11> = LazyLock::new(|| {
     ])
 });
 
-/// Hugging Face's, in many dialects.
+/// Hugging Face's names, in the variants of many architectures.
 static HUB: Names<11> = LazyLock::new(|| {
     names([
         (Role::Output, r"(^|\.)(lm_head|embed_out)\.weight$"),
@@ -140,19 +140,19 @@ static HUB: Names<11> = LazyLock::new(|| {
         (Role::FfnUp, r"\.(up_proj|dense_h_to_4h|fc1|w3|c_fc)(\.|$)"),
         (Role::FfnGate, r"\.(gate_proj|gate_up_proj|w1)(\.|$)"),
         (Role::AttnOutput, r"\.(o_proj|out_proj|attn\.c_proj|attention\.dense|self_attn\.dense)(\.|$)"),
-        // One letter alone would be found in other places too.
+        // `q_proj` alone would also match other tensors.
         (Role::AttnQ, r"att\w*\.q_proj(\.|$)"),
         (Role::AttnK, r"att\w*\.k_proj(\.|$)"),
         (Role::AttnV, r"att\w*\.v_proj(\.|$)"),
     ])
 });
 
-/// The role of a tensor, by its name.
+/// The role of a tensor, found from its name.
 pub fn role(name: &str) -> Role {
     role_in(name, "")
 }
 
-/// The same in an architecture that GGUF calls `arch`: one has exemptions of its own.
+/// The role of a tensor in the architecture that GGUF calls `arch`, some of which have additional exemptions.
 pub fn role_in(name: &str, arch: &str) -> Role {
     let gguf = name.contains("blk.");
     if EXEMPT.is_match(name)
@@ -184,8 +184,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_follow_the_names_of_both_worlds() {
-        for (name, wanted) in [
+    fn roles_follow_from_the_names_of_both_conventions() {
+        for (name, expected) in [
             ("token_embd.weight", Role::Embedding),
             ("per_layer_token_embd.weight", Role::Embedding),
             ("output.weight", Role::Output),
@@ -230,7 +230,7 @@ mod tests {
             ("transformer.h.11.mlp.c_fc.weight", Role::FfnUp),
             ("something.else", Role::Other),
         ] {
-            assert_eq!(role(name), wanted, "{name}");
+            assert_eq!(role(name), expected, "{name}");
         }
         assert_eq!(role("blk.1.attn_k_b.weight"), Role::Other);
         assert_eq!(role_in("blk.1.attn_k_b.weight", "glm5-next"), Role::Exempt);
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn layers_are_found_in_names() {
-        for (name, wanted) in [
+        for (name, expected) in [
             ("blk.12.attn_q.weight", Some(12)),
             ("model.layers.3.mlp.up_proj.weight", Some(3)),
             ("model.layers.3.mlp.experts.7.up_proj.weight", Some(3)),
@@ -247,7 +247,7 @@ mod tests {
             ("enc.blk.4.attn_q.weight", None),
             ("blk.99999999999999999999.attn_q.weight", None),
         ] {
-            assert_eq!(layer(name), wanted, "{name}");
+            assert_eq!(layer(name), expected, "{name}");
         }
     }
 
@@ -258,6 +258,6 @@ mod tests {
             assert_eq!(role.name(), name);
         }
         assert!(Role::from_name("attn_w").is_err());
-        assert!(Role::from_name("exempt").is_err(), "nothing claims what is exempt");
+        assert!(Role::from_name("exempt").is_err(), "no rule matches exempt tensors");
     }
 }

@@ -1,5 +1,5 @@
-//! The language of schemes and recipes: a rule claims tensors by what they are and where they stand, and names a type.
-//! docs/schemes.md describes it for users.
+//! The rules of schemes and recipes: a rule matches tensors by their role and position and gives them a type.
+//! docs/schemes.md describes the language for users.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,78 +10,78 @@ use regex::Regex;
 use super::Choice;
 use super::role::Role;
 
-/// A rule: every condition that it has must hold.
+/// A rule. It matches a tensor if all of its conditions hold.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// Roles, one of which the tensor must have; any if there are none.
+    /// The roles that it matches; empty for any role.
     pub roles: Vec<Role>,
-    /// A pattern that its name must match somewhere.
+    /// A regular expression that must match a part of the tensor's name.
     pub name: Option<Regex>,
-    /// Where it must stand among the layers.
+    /// The layers that it matches.
     pub layers: Option<Layers>,
-    /// Whether positions count the tensors of the role instead of layers.
+    /// Whether `layers` counts the tensors of the role instead of layers.
     pub count_tensors: bool,
-    /// What must be true of the model, all of it.
+    /// Conditions, all of which must hold.
     pub when: Vec<Condition>,
-    /// The type that it gives.
+    /// The type that matching tensors get.
     pub to: Choice,
 }
 
-/// What a rule looks at, of one tensor.
+/// The facts about one tensor that a rule looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// Its name.
     pub name: &'a str,
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// Its place and the number of places, from 0: layers.
+    /// The number of its layer, from 0, and the number of layers.
     pub layer: Option<(u64, u64)>,
-    /// The same where tensors of its role are counted.
+    /// Its number among the tensors of its role, from 0, and the total for such numbers.
     pub nth: Option<(u64, u64)>,
-    /// Length of a row.
+    /// The length of a row, in weights.
     pub cols: u64,
-    /// Whether it is several matrices in one, as experts are.
+    /// Whether it is a stack of matrices, as those of experts are.
     pub stacked: bool,
-    /// The model that it belongs to.
+    /// The facts about its model.
     pub facts: &'a Facts,
 }
 
-/// What conditions ask of a model.
+/// The facts about a model that conditions look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// GGUF's name of the architecture; empty if not known.
+    /// GGUF's name of the architecture; empty if unknown.
     pub arch: String,
-    /// Number of layers.
+    /// The number of layers.
     pub layers: u64,
-    /// Query heads for each key/value head, in the first layer; 0 where it has none.
+    /// Query heads per key/value head in the first layer; 0 if it has no key/value heads.
     pub gqa: u64,
-    /// Experts of a layer; 0 in dense models.
+    /// The number of experts per layer; 0 in dense models.
     pub experts: u64,
-    /// Whether the embedding serves as output.
+    /// Whether embeddings are tied: the token embedding is also the output matrix.
     pub tied: bool,
-    /// Whether the importance of weights is known.
+    /// Whether an importance matrix is used.
     pub importance: bool,
 }
 
 impl Facts {
-    /// What llama.cpp takes for a model of the kind of Llama 2 70B.
+    /// Whether llama.cpp's rules treat the model like Llama 2 70B.
     fn is_70b(&self) -> bool {
         crate::arch::llama_cpp::is_70b(&self.arch, self.layers, self.gqa)
     }
 }
 
 impl Rule {
-    /// Whether it claims the tensor.
-    pub fn claims(&self, s: &Subject) -> bool {
-        let place = if self.count_tensors { s.nth } else { s.layer };
+    /// Whether it matches the tensor.
+    pub fn matches(&self, s: &Subject) -> bool {
+        let position = if self.count_tensors { s.nth } else { s.layer };
         (self.roles.is_empty() || self.roles.iter().any(|r| r.includes(s.role)))
             && self.name.as_ref().is_none_or(|n| n.is_match(s.name))
-            && self.layers.is_none_or(|l| place.is_some_and(|(i, n)| l.holds(i, n)))
+            && self.layers.is_none_or(|l| position.is_some_and(|(i, n)| l.holds(i, n)))
             && self.when.iter().all(|c| c.holds(s))
     }
 }
 
-/// In words, without the type that it gives: "ffn_down, layers first 1/8, gqa >= 4".
+/// The rule as text without its type: "ffn_down, layers first 1/8, gqa >= 4".
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mut parts = Vec::new();
@@ -99,16 +99,16 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A choice of layers.
+/// A set of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// The first eighth, the last eighth and every third between them: llama.cpp's "use more bits".
+    /// The first eighth, the last eighth and every third layer in between: llama.cpp's `use_more_bits`.
     More,
-    /// From the first bound up to, not including, the second.
+    /// From the first bound up to but not including the second.
     Range(Bound, Bound),
-    /// So many at the start.
+    /// This many at the start.
     First(Bound),
-    /// So many at the end.
+    /// This many at the end.
     Last(Bound),
 }
 
@@ -117,7 +117,7 @@ pub enum Layers {
 pub enum Bound {
     /// This many.
     Count(u64),
-    /// This part of all, rounded down: numerator and denominator.
+    /// A fraction of all layers, rounded down: numerator and denominator.
     Part(u64, u64),
 }
 
@@ -162,20 +162,20 @@ impl fmt::Display for Layers {
     }
 }
 
-/// More layers than any model has: bounds stay far from overflow.
-const MOST: u64 = 1 << 32;
+/// The largest number of layers in a bound: more than any model has, and small enough to rule out overflow.
+const MAX_LAYERS: u64 = 1 << 32;
 
 impl FromStr for Bound {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |t: &str| t.trim().parse::<u64>().ok().filter(|&n| n <= MOST);
+        let number = |t: &str| t.trim().parse::<u64>().ok().filter(|&n| n <= MAX_LAYERS);
         let bound = match text.split_once('/') {
             None => number(text).map(Self::Count),
             Some((p, q)) => {
                 number(p).zip(number(q)).filter(|&(p, q)| q > 0 && p <= q).map(|(p, q)| Self::Part(p, q))
             }
         };
-        bound.ok_or_else(|| format!("{text:?} is neither a number of layers nor a part of them such as 1/8"))
+        bound.ok_or_else(|| format!("{text:?} is not a number of layers or a fraction such as 1/8"))
     }
 }
 
@@ -192,21 +192,23 @@ impl FromStr for Layers {
         } else if let Some((from, to)) = text.split_once("..") {
             Ok(Self::Range(from.parse()?, to.parse()?))
         } else {
-            Err(format!("{text:?} names no layers; say more, first 4, first 1/8, last 2, 1/8..7/8 or 3..5"))
+            Err(format!(
+                "unknown layers {text:?}; examples are more, first 4, first 1/8, last 2, 1/8..7/8 and 3..5"
+            ))
         }
     }
 }
 
-/// Something that must be true.
+/// A condition on a model or tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// A number of the model's, compared.
+    /// A comparison of a quantity of the model with a number.
     Number(Quantity, Compare, u64),
-    /// The architecture is (or, with `false`, is not) this one.
+    /// The architecture is this one (or with `false`, is not).
     Arch(bool, String),
-    /// A property that is (or is not) there.
+    /// The model or tensor has a property (or with `false`, does not).
     Flag(bool, Flag),
-    /// The row is (or is not) a multiple of a type's block.
+    /// A type's block divides the rows (or with `false`, does not).
     Fits(bool, DType),
 }
 
@@ -231,11 +233,11 @@ macro_rules! words {
 }
 
 words! {
-    /// A number of a model's.
+    /// A quantity of a model.
     Quantity {
-        /// Query heads for each key/value head.
+        /// Query heads per key/value head.
         Gqa = "gqa",
-        /// Experts of a layer.
+        /// Experts per layer.
         Experts = "experts",
         /// Number of layers.
         Layers = "layers",
@@ -243,7 +245,7 @@ words! {
 }
 
 words! {
-    /// How numbers are compared.
+    /// A comparison operator.
     Compare {
         /// Equal.
         Equal = "==",
@@ -261,15 +263,15 @@ words! {
 }
 
 words! {
-    /// A property of a model, or of a tensor.
+    /// A property of a model or a tensor.
     Flag {
-        /// The importance of weights is known.
+        /// An importance matrix is used.
         Importance = "importance",
-        /// The embedding serves as output.
+        /// Embeddings are tied.
         Tied = "tied",
-        /// The tensor is several matrices in one.
+        /// The tensor is a stack of matrices.
         Stacked = "stacked",
-        /// The model is of the kind of Llama 2 70B.
+        /// llama.cpp's rules treat the model like Llama 2 70B.
         Is70b = "70b",
     }
 }
@@ -277,19 +279,19 @@ words! {
 impl Condition {
     fn holds(&self, s: &Subject) -> bool {
         match self {
-            Self::Number(quantity, compare, wanted) => {
+            Self::Number(quantity, compare, number) => {
                 let value = match quantity {
                     Quantity::Gqa => s.facts.gqa,
                     Quantity::Experts => s.facts.experts,
                     Quantity::Layers => s.facts.layers,
                 };
                 match compare {
-                    Compare::Equal => value == *wanted,
-                    Compare::Other => value != *wanted,
-                    Compare::AtLeast => value >= *wanted,
-                    Compare::AtMost => value <= *wanted,
-                    Compare::Less => value < *wanted,
-                    Compare::More => value > *wanted,
+                    Compare::Equal => value == *number,
+                    Compare::Other => value != *number,
+                    Compare::AtLeast => value >= *number,
+                    Compare::AtMost => value <= *number,
+                    Compare::Less => value < *number,
+                    Compare::More => value > *number,
                 }
             }
             Self::Arch(is, name) => (s.facts.arch == *name) == *is,
@@ -329,8 +331,9 @@ impl FromStr for Condition {
         };
         let unknown = || {
             format!(
-                "{text:?} is no condition; there are gqa, experts and layers (== != >= <= < > a number), arch (== != \
-                 a name), and importance, tied, stacked, 70b, fits TYPE, also with \"not\" before them"
+                "unknown condition {text:?}; the conditions are gqa, experts and layers (with == != >= <= < or > and a \
+                 number), arch (with == or != and a name), and importance, tied, stacked, 70b and fits TYPE (each also with \
+                 \"not\" before it)"
             )
         };
         match (rest, is) {
@@ -340,12 +343,12 @@ impl FromStr for Condition {
             ([quantity, compare, number], true) => {
                 let (q, c) =
                     Quantity::from_word(quantity).zip(Compare::from_word(compare)).ok_or_else(unknown)?;
-                let n = number.parse().map_err(|_| format!("{number:?} in {text:?} is no number"))?;
+                let n = number.parse().map_err(|_| format!("{number:?} in {text:?} is not a number"))?;
                 Ok(Self::Number(q, c, n))
             }
             (["fits", name], is) => {
                 let dtype =
-                    DType::from_name(name).ok_or_else(|| format!("{name:?} in {text:?} is no type"))?;
+                    DType::from_name(name).ok_or_else(|| format!("unknown type {name:?} in {text:?}"))?;
                 Ok(Self::Fits(is, dtype))
             }
             ([flag], is) => Flag::from_word(flag).map(|f| Self::Flag(is, f)).ok_or_else(unknown),
@@ -359,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_are_counted_as_llama_cpp_counts_them() {
+    fn layers_are_counted_as_in_llama_cpp() {
         let chosen = |text: &str, n: u64| -> Vec<u64> {
             let layers: Layers = text.parse().unwrap();
             assert_eq!(layers.to_string(), text);
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_hold_for_what_they_say() {
+    fn conditions_are_evaluated_and_printed() {
         let facts =
             Facts { arch: "llama".into(), layers: 80, gqa: 8, experts: 0, tied: false, importance: true };
         let subject = Subject {
@@ -465,15 +468,18 @@ mod tests {
             to: Choice::Keep,
         };
         assert_eq!(rule.to_string(), "attn_v or ffn_down, name blk, layers first 2, gqa == 1");
-        assert!(rule.claims(&of("blk.1.attn_v.weight", Role::AttnV, Some((1, 9)))));
-        assert!(rule.claims(&of("blk.1.attn_qkv.weight", Role::AttnQkv, Some((1, 9)))), "they hold values");
-        assert!(!rule.claims(&of("blk.1.attn_q.weight", Role::AttnQ, Some((1, 9)))));
-        assert!(!rule.claims(&of("blk.2.attn_v.weight", Role::AttnV, Some((2, 9)))));
-        assert!(!rule.claims(&of("attn_v.weight", Role::AttnV, Some((1, 9)))));
-        assert!(!rule.claims(&of("blk.attn_v.weight", Role::AttnV, None)));
+        assert!(rule.matches(&of("blk.1.attn_v.weight", Role::AttnV, Some((1, 9)))));
+        assert!(
+            rule.matches(&of("blk.1.attn_qkv.weight", Role::AttnQkv, Some((1, 9)))),
+            "fused tensors contain values"
+        );
+        assert!(!rule.matches(&of("blk.1.attn_q.weight", Role::AttnQ, Some((1, 9)))));
+        assert!(!rule.matches(&of("blk.2.attn_v.weight", Role::AttnV, Some((2, 9)))));
+        assert!(!rule.matches(&of("attn_v.weight", Role::AttnV, Some((1, 9)))));
+        assert!(!rule.matches(&of("blk.attn_v.weight", Role::AttnV, None)));
         rule.count_tensors = true;
-        assert!(rule.claims(&of("blk.2.attn_v.weight", Role::AttnV, Some((2, 9)))));
+        assert!(rule.matches(&of("blk.2.attn_v.weight", Role::AttnV, Some((2, 9)))));
         rule.when.push("experts > 1".parse().unwrap());
-        assert!(!rule.claims(&of("blk.1.attn_v.weight", Role::AttnV, Some((1, 9)))));
+        assert!(!rule.matches(&of("blk.1.attn_v.weight", Role::AttnV, Some((1, 9)))));
     }
 }

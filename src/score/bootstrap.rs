@@ -1,11 +1,10 @@
-//! Intervals by resampling whole chunks.
+//! Confidence intervals by the cluster bootstrap, with chunks as clusters.
 //!
-//! Tokens of one chunk share a topic and a context, so that errors computed as if they were independent are too
-//! small. Here chunks are drawn with replacement, as many as there are, and the statistic is computed anew each time;
-//! the interval is what its middle 95 % span (the percentile bootstrap: Efron, "Bootstrap methods: another look at
-//! the jackknife", 1979; with clusters as units: Davison and Hinkley, "Bootstrap methods and their application",
-//! 1997, section 3.8). Two models over the same text are drawn the same chunks, so that what makes a chunk hard for
-//! both cancels.
+//! Tokens of one chunk are correlated, so standard errors that assume independence are too small. Here, chunks are drawn
+//! with replacement, as many as there are, and the statistic is computed for each resample; the interval spans the middle
+//! 95 % of the results (percentile bootstrap: Efron, "Bootstrap methods: another look at the jackknife", 1979; with
+//! clusters: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8). To compare two models on
+//! the same text, the same chunks are drawn for both, so that effects common to both cancel.
 
 use serde::Serialize;
 
@@ -14,11 +13,10 @@ use super::math::exp;
 use super::stats::{quantile, sorted};
 use crate::random::Random;
 
-/// The fewest chunks that have an interval. Of fewer, resampling can only say how far they lie apart, which is no
-/// interval of 95 % by a long way.
+/// The fewest chunks for which an interval is computed. With fewer, the intervals would cover far less than 95 %.
 pub const FEWEST: usize = 5;
 
-/// Two ends.
+/// A confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// The lower end.
@@ -28,41 +26,41 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether the two have a number in common.
+    /// Whether two intervals overlap.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.low <= other.high && other.low <= self.high
     }
 
-    /// Whether a number lies between the ends.
+    /// Whether a number lies in the interval.
     pub fn contains(&self, x: f64) -> bool {
         (self.low..=self.high).contains(&x)
     }
 }
 
-/// How many times as large one model's number is as another's.
+/// The ratio of one model's metric to another's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ratio {
     /// The ratio over all chunks.
     pub value: f64,
-    /// The interval, if there are [`FEWEST`] chunks.
+    /// Its confidence interval, if there are at least [`FEWEST`] chunks.
     pub interval: Option<Interval>,
 }
 
 impl Ratio {
-    /// Whether the interval leaves out 1: the two differ by more than the choice of the text's chunks explains.
+    /// Whether the interval does not contain 1, so that the difference is significant.
     pub fn is_clear(&self) -> bool {
         self.interval.is_some_and(|i| !i.contains(1.0))
     }
 }
 
-/// How to resample. The same settings and scores give the same interval, everywhere.
+/// The settings of the bootstrap. The same settings and scores give the same interval on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Bootstrap {
-    /// Where the random numbers begin.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// How often the chunks are drawn.
+    /// The number of resamples.
     pub resamples: u32,
-    /// What the interval covers, between 0 and 1.
+    /// The confidence level, between 0 and 1.
     pub level: f64,
 }
 
@@ -72,7 +70,7 @@ impl Default for Bootstrap {
     }
 }
 
-/// Mean KLD of `a` over that of `b`, with the default settings: [`Bootstrap::kld_ratio`].
+/// [`Bootstrap::kld_ratio`] with the default settings.
 pub fn ratio_interval(a: &Scores, b: &Scores) -> Option<Ratio> {
     Bootstrap::default().kld_ratio(a, b)
 }
@@ -84,7 +82,7 @@ impl Bootstrap {
         self.interval(&chunks, |kld, n| kld / n)
     }
 
-    /// Mean KLD of `a` over mean KLD of `b`, both over the same chunks; `None` if they are not, or if `b` has none.
+    /// Mean KLD of `a` over mean KLD of `b`; `None` if they are of different chunks, have no reference, or `b`'s is 0.
     pub fn kld_ratio(&self, a: &Scores, b: &Scores) -> Option<Ratio> {
         let (a, b) = (sums(a, |r| Some((r.pair?.kld, 1.0)))?, sums(b, |r| Some((r.pair?.kld, 1.0)))?);
         let same = a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.1 == b.1);
@@ -92,12 +90,12 @@ impl Bootstrap {
         if same { self.ratio(&pairs, |a, b| a / b) } else { None }
     }
 
-    /// PPL over the reference's PPL; `None` without a reference.
+    /// Perplexity over the reference's perplexity; `None` without a reference.
     pub fn perplexity_ratio(&self, scores: &Scores) -> Option<Ratio> {
         self.ratio(&sums(scores, |r| Some((r.nll - r.pair?.nll, 1.0)))?, |sum, n| exp(sum / n))
     }
 
-    /// PPL of `a` over PPL of `b`, both over the same chunks; `None` if they are not.
+    /// Perplexity of `a` over perplexity of `b`; `None` if they are of different chunks.
     pub fn perplexity_ratio_of(&self, a: &Scores, b: &Scores) -> Option<Ratio> {
         let (a, b) = (sums(a, |r| Some((r.nll, 1.0)))?, sums(b, |r| Some((r.nll, 1.0)))?);
         let same = a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.1 == b.1);
@@ -131,9 +129,9 @@ impl Bootstrap {
     }
 }
 
-/// Two numbers of each row, summed by chunk; `None` if a row has none.
-fn sums(scores: &Scores, of: impl Fn(&super::Row) -> Option<(f64, f64)>) -> Option<Vec<(f64, f64)>> {
-    let sum = |rows: &[super::Row]| {
+/// Two numbers per token, summed by chunk; `None` if a token has none.
+fn sums(scores: &Scores, of: impl Fn(&super::TokenScore) -> Option<(f64, f64)>) -> Option<Vec<(f64, f64)>> {
+    let sum = |rows: &[super::TokenScore]| {
         rows.iter().try_fold((0.0, 0.0), |s, r| {
             let (x, y) = of(r)?;
             Some((s.0 + x, s.1 + y))
@@ -145,7 +143,7 @@ fn sums(scores: &Scores, of: impl Fn(&super::Row) -> Option<(f64, f64)>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::made_up;
-    use super::super::{Pair, Row};
+    use super::super::{Pair, TokenScore};
     use super::*;
 
     #[test]
@@ -203,10 +201,13 @@ mod tests {
         assert_eq!(ratio_interval(&made_up(6, 30, 0.1), &made_up(7, 30, 0.1)), None);
         assert_eq!(ratio_interval(&made_up(6, 30, 0.1), &made_up(6, 29, 0.1)), None);
         let mut alone = Scores::new();
-        alone.push_chunk([Row { nll: 1.0, pair: None }]);
+        alone.push_chunk([TokenScore { nll: 1.0, pair: None }]);
         assert_eq!(ratio_interval(&alone, &alone), None);
         let mut same = Scores::new();
-        same.push_chunk([Row { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) }]);
+        same.push_chunk([TokenScore {
+            nll: 1.0,
+            pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }),
+        }]);
         assert_eq!(ratio_interval(&same, &same), None, "0/0");
     }
 }

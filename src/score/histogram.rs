@@ -1,19 +1,18 @@
-//! How many tokens have which divergence, on a logarithmic scale.
+//! A histogram of the tokens' KL divergence, on a logarithmic scale.
 
 use super::Scores;
 
-/// Buckets of a decade.
+/// Buckets per decade.
 const PARTS: i32 = 4;
-/// Decades: from 10^−8, below which the arithmetic of a forward pass is noise, to 10^2.
+/// Decades: from 10^−8, below which differences are rounding errors of the forward pass, to 10^2.
 const DECADES: std::ops::Range<i32> = -8..2;
 /// 10^(i/4).
 const ROOTS: [f64; PARTS as usize] =
     [1.0, 1.778_279_410_038_922_8, 3.162_277_660_168_379_5, 5.623_413_251_903_491];
 
-/// The lower edges of the buckets as log10 of nats, ascending, each with the number of tokens whose KLD lies there.
-/// The edges are the same for all scores, so that histograms can be laid over each other. The first bucket has all
-/// that is smaller (zero, and the slightly negative ones of a rounded reference), the last all that is larger. Empty
-/// without a reference.
+/// The lower edge of each bucket as log10 of nats, ascending, with the number of tokens whose KLD is in the bucket. The
+/// edges are the same for all scores, so that histograms can be compared. The first bucket also has all smaller values
+/// (zero, and slightly negative ones of a rounded reference), the last all larger ones. Empty without a reference.
 pub fn kld_histogram(scores: &Scores) -> Vec<(f64, u64)> {
     let Some(pairs) = scores.pairs() else { return Vec::new() };
     let edges: Vec<f64> = DECADES
@@ -30,7 +29,7 @@ pub fn kld_histogram(scores: &Scores) -> Vec<(f64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Pair, Row};
+    use super::super::{Pair, TokenScore};
     use super::*;
 
     #[test]
@@ -40,7 +39,7 @@ mod tests {
         let klds = [-1e-5, 0.0, 9e-9, 1e-8, 0.0999, 0.1, 0.17, 0.18, 50.0, 1e6];
         scores.push_chunk(klds.map(|kld| {
             let pair = Pair { nll: 1.0, kld, same_top: true, dp: 0.0 };
-            Row { nll: 1.0, pair: Some(pair) }
+            TokenScore { nll: 1.0, pair: Some(pair) }
         }));
         let all = kld_histogram(&scores);
         assert_eq!((all.len(), all[0].0, all[39].0), (40, -8.0, 1.75));

@@ -1,4 +1,4 @@
-//! The file in which llama-perplexity keeps a reference's predictions (`--kl-divergence-base`).
+//! The logits file: the format in which llama-perplexity saves a reference's predictions (`--kl-divergence-base`).
 //!
 //! ```text
 //! "_logits_"                        8 bytes
@@ -6,72 +6,72 @@
 //! tokens                            n_chunk · n_ctx × i32
 //! for every chunk, for every position n_ctx/2 .. n_ctx−1 (without the last):
 //!     scale, min_log_prob           2 × f32
-//!     steps                         n_vocab × u16, and one more that means nothing if n_vocab is odd
+//!     steps                         n_vocab × u16, and one of padding if n_vocab is odd
 //! ```
 //!
-//! The log-probability of a token is `scale`·step + `min_log_prob`: steps divide the range between the largest logit
-//! and the smallest, or 16 below the largest if the smallest is lower still, into 65535. The positions are those of
-//! [`scored`], the tokens those of the text (llama-perplexity puts a beginning-of-text in place of
-//! each chunk's first when it evaluates, but not in the file). The format has no version and nothing that names the
-//! model or the text. llama-perplexity writes numbers in its machine's byte order; here they are little-endian on
-//! every machine, and a file from a big-endian one is refused. (Format: `tools/perplexity/perplexity.cpp`.)
+//! The log-probability of a token is `scale`·step + `min_log_prob`: the range from the smallest logit (at least 16 below
+//! the largest) to the largest is divided into 65535 steps. The positions are those of [`scored`]; the tokens are those of
+//! the text (llama-perplexity replaces each chunk's first token by the begin-of-text token when it evaluates, but not in
+//! the file). The format has no version, and does not name the model or the text. llama-perplexity writes numbers in the
+//! machine's byte order; here they are always little-endian, and a big-endian file is refused. (Source:
+//! `tools/perplexity/perplexity.cpp` of llama.cpp.)
 
 use std::path::Path;
 
 use formats::{Error as FileError, Fault};
 
 use super::math::{ln, peak, sum_exp};
-use super::{Unscorable, scored};
+use super::{ScoreError, scored};
 use crate::disk::{InFile, NewFile, finish};
 use crate::error::{Error, Result};
 
 /// Steps of a range: 16 bits.
 const STEPS: f32 = 65535.0;
-/// How far below the largest logit the range ends.
+/// The largest range, in nats below the largest logit.
 const RANGE: f32 = 16.0;
-/// Entries of a log-probability at or below this are left out when a model is compared with a file.
+/// Tokens with a log-probability at or below this are left out when a model is compared with a file.
 pub const FLOOR: f32 = -16.0;
 
 const MAGIC: &[u8; 8] = b"_logits_";
-/// Magic and three numbers.
+/// Bytes of the magic and the three numbers.
 const FIXED: u64 = 20;
-/// Bytes gathered before they are written.
+/// Bytes that are buffered before they are written.
 const BUFFER: usize = 1 << 20;
 
-/// What a file is about.
+/// The header of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Tokens of a chunk.
+pub struct Header {
+    /// Tokens per chunk.
     pub context: usize,
-    /// Entries of a row.
+    /// Tokens of the vocabulary: entries per row.
     pub vocab: usize,
     /// The text: `context` tokens for every chunk.
     pub tokens: Vec<u32>,
 }
 
-impl Head {
+impl Header {
     /// The number of chunks.
     pub fn chunks(&self) -> usize {
         self.tokens.len() / self.context
     }
 
-    /// Scored positions of a chunk.
+    /// Scored positions per chunk.
     pub fn rows_per_chunk(&self) -> usize {
         scored(self.context).len()
     }
 
-    /// Where the rows begin.
+    /// The offset of the first row.
     fn start(&self) -> u64 {
         FIXED + 4 * self.tokens.len() as u64
     }
 }
 
-/// Bytes of a row.
+/// Bytes per row.
 fn row_bytes(vocab: u64) -> u64 {
     2 * (2 * vocab.div_ceil(2) + 4)
 }
 
-/// The place of a row, and how it is stored.
+/// The position of a row in the text, and its scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowHead {
     /// The chunk.
@@ -80,7 +80,7 @@ pub struct RowHead {
     pub position: usize,
     /// That token.
     pub target: u32,
-    /// The size of a step.
+    /// The difference of log-probability per step.
     pub scale: f32,
     /// The log-probability of step 0.
     pub min_log_prob: f32,
@@ -89,32 +89,33 @@ pub struct RowHead {
 /// Reads a file row by row.
 pub struct Reader {
     file: InFile,
-    head: Head,
+    head: Header,
     next: usize,
 }
 
 impl Reader {
-    /// Opens a file and reads everything before the rows.
+    /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// The system's; a file of another kind, of the wrong length, or with a token that its vocabulary does not have.
+    /// [`Error::Io`] if it cannot be read; [`Error::Refused`] if it is not a logits file; [`Error::Format`] if its header is
+    /// not valid or its length is wrong.
     pub fn open(path: &Path) -> Result<Self> {
-        // Rows are read once, in order: there is nothing to gain from a map, which a shrinking file would break.
+        // Not mapped: rows are read once, in order, and a mapped file that is truncated meanwhile would crash the process.
         let file = InFile::open(path, false)?;
         let head = read_head(&file)?;
         Ok(Self { file, head, next: 0 })
     }
 
-    /// What the file is about.
-    pub fn head(&self) -> &Head {
+    /// The header.
+    pub fn head(&self) -> &Header {
         &self.head
     }
 
-    /// The next row, as natural log-probabilities; `None` after the last. They are what the file's numbers say, in
-    /// f32 as llama.cpp computes them, and add up to 1 only nearly: all that was below the range is at its lower end.
+    /// Reads the next row as natural log-probabilities into `out`; `None` after the last. They are computed in f32, as in
+    /// llama.cpp. The probabilities do not add up to exactly 1, since tokens below the range are at its lower end.
     ///
     /// # Errors
-    /// The system's; a row whose numbers are no log-probabilities.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] for a row that is not one of log-probabilities.
     ///
     /// # Panics
     /// If `out` is not as long as the vocabulary.
@@ -133,21 +134,19 @@ impl Reader {
             let why = format!("chunk {chunk}, position {position}: {why}");
             Error::from(FileError::at(self.file.name(), at, Fault::Unsupported(why)))
         };
-        // A probability above 1 is a broken row; a little is what rounding does to one that is nearly 1.
+        // Probabilities above 1 are invalid, but rounding can raise one that is nearly 1 slightly above it.
         let log_prob = |step: u16| scale * f32::from(step) + min_log_prob;
         if !(scale.is_finite() && min_log_prob.is_finite() && scale >= 0.0 && log_prob(0) <= 1e-3) {
-            return Err(wrong(format!(
-                "scale {scale} and lowest log-probability {min_log_prob} make no sense"
-            )));
+            return Err(wrong(format!("invalid scale {scale} or lowest log-probability {min_log_prob}")));
         }
-        let mut most = 0;
+        let mut max_step = 0;
         for (out, step) in out.iter_mut().zip(bytes[8..].as_chunks::<2>().0) {
             let step = u16::from_le_bytes(*step);
-            most = most.max(step);
+            max_step = max_step.max(step);
             *out = log_prob(step);
         }
-        if log_prob(most) > 1e-3 {
-            return Err(wrong(format!("a log-probability is {}", log_prob(most))));
+        if log_prob(max_step) > 1e-3 {
+            return Err(wrong(format!("a log-probability is above 0: {}", log_prob(max_step))));
         }
         self.next += 1;
         let target = self.head.tokens[chunk * self.head.context + position + 1];
@@ -163,14 +162,16 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Reads and checks everything before the rows. Nothing is allocated before the file is known to be long enough.
-fn read_head(file: &InFile) -> Result<Head> {
+/// Reads and checks the header. Nothing is allocated before the file is known to be long enough.
+fn read_head(file: &InFile) -> Result<Header> {
     let bad = |at: u64, fault: Fault| Error::from(FileError::at(file.name(), at, fault));
     let magic = file.read(0, file.len.min(8))?;
     if magic[..] != MAGIC[..] {
-        let why =
-            "it does not begin with \"_logits_\", as files of `llama-perplexity --kl-divergence-base` do";
-        return Err(Error::refused(format!("{}: {why}", file.name())));
+        let why = "not a logits file: it does not begin with \"_logits_\"";
+        let error = Error::refused(format!("{}: {why}", file.name()));
+        return Err(
+            error.or("`llama-perplexity --kl-divergence-base FILE` and `ggufkit eval` write such files")
+        );
     }
     let ends = |what: String, end: u64| bad(file.len, Fault::Ends { what, end, len: file.len });
     if file.len < FIXED {
@@ -206,7 +207,7 @@ fn read_head(file: &InFile) -> Result<Head> {
         return Err(ends(what, end.unwrap_or(u64::MAX)));
     }
     if end != Some(file.len) {
-        let why = format!("the numbers in it ask for {} bytes, the file has {}", end.unwrap_or(0), file.len);
+        let why = format!("its header gives a length of {} bytes, but it has {}", end.unwrap_or(0), file.len);
         return Err(bad(8, Fault::Header(why)));
     }
 
@@ -220,41 +221,45 @@ fn read_head(file: &InFile) -> Result<Head> {
     let bytes = file.read(FIXED, 4 * tokens)?;
     let tokens: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
     if let Some(i) = tokens.iter().position(|&t| t as usize >= vocab) {
-        let why = format!("token {i} of the text is {}, the vocabulary has {vocab}", tokens[i] as i32);
+        let why = format!("token {i} of the text is {}, but the vocabulary has {vocab}", tokens[i] as i32);
         return Err(bad(FIXED + 4 * i as u64, Fault::Header(why)));
     }
-    Ok(Head { context, vocab, tokens })
+    Ok(Header { context, vocab, tokens })
 }
 
 /// Writes a file row by row. It appears under its name when [`Writer::finish`] is called, or not at all.
 pub struct Writer {
     file: NewFile,
-    head: Head,
-    /// Rows given so far.
+    head: Header,
+    /// Rows written so far, including those in `buffer`.
     rows: usize,
-    /// Where `buffer` belongs.
+    /// The file offset of `buffer`.
     at: u64,
     buffer: Vec<u8>,
 }
 
 impl Writer {
-    /// Begins a file. The space for all rows is reserved at once, where the system can.
+    /// Begins a file. Space for all rows is reserved at once, where the system supports that.
     ///
     /// # Errors
-    /// The system's; a context below 3, a text that is no whole number of chunks, a token that the vocabulary does
-    /// not have, numbers that the format cannot hold.
-    pub fn create(path: &Path, head: Head) -> Result<Self> {
+    /// [`Error::Io`] if it cannot be created; [`Error::Refused`] for a context below 3, a text that is not a whole number of
+    /// chunks, a token beyond the vocabulary, or sizes that the format cannot store.
+    pub fn create(path: &Path, head: Header) -> Result<Self> {
         let refused = |why: String| Err(Error::refused(format!("{}: {why}", path.display())));
         let (context, vocab, len) = (head.context, head.vocab, head.tokens.len());
         if context < 3 || len == 0 || len % context != 0 {
-            return refused(format!("{len} tokens are no whole number of chunks of {context}, at least 3"));
+            return refused(format!(
+                "the text must be a whole number of chunks of at least 3 tokens (found {len} tokens, chunks of {context})"
+            ));
         }
         if let Some(token) = head.tokens.iter().find(|&&t| t as usize >= vocab) {
             return refused(format!("token {token} of the text is not in the vocabulary of {vocab}"));
         }
         let numbers = [context, vocab, head.chunks()].map(|n| i32::try_from(n).ok());
         let [Some(_), Some(_), Some(_)] = numbers else {
-            return refused("the format holds no numbers above 2^31 − 1".into());
+            return refused(
+                "the format stores context, vocabulary and chunks as numbers up to 2^31 − 1".into(),
+            );
         };
         let rows = (head.rows_per_chunk() * head.chunks()) as u64;
         let Some(size) = rows.checked_mul(row_bytes(vocab as u64)).and_then(|n| n.checked_add(head.start()))
@@ -272,23 +277,23 @@ impl Writer {
         Ok(Self { file, head, rows: 0, at: 0, buffer })
     }
 
-    /// The rows that the file is to have.
-    fn wanted(&self) -> usize {
+    /// The number of rows in the complete file.
+    fn total_rows(&self) -> usize {
         self.head.rows_per_chunk() * self.head.chunks()
     }
 
     /// Adds the row of the next position, from logits.
     ///
     /// # Errors
-    /// The system's; a logit that is no finite number, a row of another length, a row too many.
+    /// [`Error::Io`] if it cannot be written; [`Error::Refused`] for a logit that is NaN or infinite, a row of another
+    /// length, or more rows than there are scored tokens.
     pub fn logits(&mut self, logits: &[f32]) -> Result<()> {
         self.check(logits)?;
         encode_logits(logits, &mut self.buffer)?;
         self.added()
     }
 
-    /// Adds the row of the next position, from log-probabilities as they are (those of [`Reader::next_row`]: the
-    /// steps come out the same).
+    /// Adds the row of the next position, from log-probabilities. Those of [`Reader::next_row`] give the same steps again.
     ///
     /// # Errors
     /// As for [`Writer::logits`].
@@ -299,11 +304,15 @@ impl Writer {
     }
 
     fn check(&self, row: &[f32]) -> Result<()> {
-        if self.rows == self.wanted() {
-            return Err(Error::refused(format!("a row too many: the text has {} scored tokens", self.rows)));
+        if self.rows == self.total_rows() {
+            return Err(Error::refused(format!("too many rows: the text has {} scored tokens", self.rows)));
         }
         let (reference, candidate) = (self.head.vocab, row.len());
-        if reference == candidate { Ok(()) } else { Err(Unscorable::Lengths { reference, candidate }.into()) }
+        if reference == candidate {
+            Ok(())
+        } else {
+            Err(ScoreError::LengthMismatch { reference, candidate }.into())
+        }
     }
 
     fn added(&mut self) -> Result<()> {
@@ -318,23 +327,23 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives the file its name.
+    /// Completes the file, which gets its name only now.
     ///
     /// # Errors
-    /// The system's; rows that are missing.
+    /// [`Error::Io`] if it cannot be written; [`Error::Refused`] if rows are missing.
     pub fn finish(mut self) -> Result<()> {
-        if self.rows != self.wanted() {
-            let (rows, wanted) = (self.rows, self.wanted());
-            return Err(Error::refused(format!("{rows} of {wanted} scored tokens have a row")));
+        if self.rows != self.total_rows() {
+            let (rows, total) = (self.rows, self.total_rows());
+            return Err(Error::refused(format!("rows are missing: expected {total}, found {rows}")));
         }
         self.flush()?;
         finish(vec![self.file])
     }
 }
 
-/// A row of logits as the file has it. In f32 and in llama.cpp's order of operations, so that the bytes are its own
-/// (but for the last bit of `min_log_prob`, which depends on the exponential).
-fn encode_logits(logits: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), Unscorable> {
+/// Encodes a row of logits, in f32 and with llama.cpp's order of operations, so that the bytes are the same (except for the
+/// last bit of `min_log_prob`, which depends on the exponential function).
+fn encode_logits(logits: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), ScoreError> {
     let (max, _) = peak(logits)?;
     let min = lowest(logits, max).max(max - RANGE);
     let log_sum = ln(sum_exp(logits, max)) as f32;
@@ -342,11 +351,11 @@ fn encode_logits(logits: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), U
     Ok(())
 }
 
-/// A row of log-probabilities as the file has it.
-fn encode_log_probs(log_probs: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), Unscorable> {
+/// Encodes a row of log-probabilities.
+fn encode_log_probs(log_probs: &[f32], out: &mut Vec<u8>) -> std::result::Result<(), ScoreError> {
     let (max, _) = peak(log_probs)?;
     let lowest = lowest(log_probs, max);
-    // A row from a file spans 16 at most, but for rounding: cutting that off would move every step.
+    // A row from a file spans at most 16, apart from rounding; cutting that off would change every step.
     let min = if max - lowest < RANGE + 1e-4 { lowest } else { max - RANGE };
     encode(log_probs, max, min, min, out);
     Ok(())
@@ -356,11 +365,11 @@ fn lowest(row: &[f32], max: f32) -> f32 {
     row.iter().fold(max, |a, &b| if b < a { b } else { a })
 }
 
-/// Divides the range from `min` to `max` into steps; what lies below is at step 0.
+/// Encodes a row with the range from `min` to `max` divided into steps; smaller values get step 0.
 fn encode(row: &[f32], max: f32, min: f32, min_log_prob: f32, out: &mut Vec<u8>) {
     let scale = (max - min) / STEPS;
     let inverse = 1.0 / scale;
-    // Equal logits, or so nearly equal that the inverse overflows.
+    // All logits are equal, or so nearly that the inverse overflows.
     let flat = !inverse.is_finite();
     out.extend(if flat { 0.0 } else { scale }.to_le_bytes());
     out.extend(min_log_prob.to_le_bytes());
@@ -375,7 +384,7 @@ fn encode(row: &[f32], max: f32, min: f32, min_log_prob: f32, out: &mut Vec<u8>)
     }
 }
 
-/// The nearest whole number, the even one of two: 1.5 · 2^23 leaves it in the low bits.
+/// Rounds to the nearest integer, ties to even: adding 1.5 · 2^23 leaves it in the low bits.
 fn nearest(x: f32) -> u16 {
     let bits = (x.min(STEPS) + 12_582_912.0).to_bits();
     (bits & 0xffff) as u16

@@ -1,15 +1,15 @@
-//! Exponentials and sums over a row of the vocabulary: plain loops over fixed lanes, with no fused multiply-add
-//! and without the system's `libm` (whose last bits depend on the processor), so that the same logits give the same
-//! bits everywhere.
+//! Exponentials and sums over a row of logits. They are plain loops over a fixed number of lanes, without fused
+//! multiply-add and without the system's `libm` (whose last bits depend on the processor), so that the same logits give the
+//! same bits on every machine.
 
 use std::f64::consts::{LN_2, LOG2_E, SQRT_2};
 
-use super::Unscorable;
+use super::ScoreError;
 
-/// Partial sums that a row is added up in. They are joined in order, so the number is part of the result.
+/// The number of partial sums of a row. They are added up in order, so changing the number changes results.
 const LANES: usize = 8;
 
-/// 1.5 · 2^52: added to a number below 2^51 it leaves the nearest whole number in the low bits.
+/// 1.5 · 2^52: added to a number below 2^51, it leaves the nearest integer in the low bits.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
 /// ln(2)^n/n!, the coefficients of 2^f.
@@ -24,7 +24,7 @@ const SERIES: [f64; 14] = {
 };
 
 /// 2^f for |f| ≤ ½ as a polynomial: 1 + f·q(f), with q through (2^f − 1)/f at the seven Chebyshev points of the range.
-/// That is within 1.2e-10 of 2^f, where the series would need two terms more.
+/// The error is at most 1.2e-10; the Taylor series would need two more terms for that.
 const POWERS: [f64; 8] = [
     1.0,
     LN_2,
@@ -36,7 +36,7 @@ const POWERS: [f64; 8] = [
     0.000_015_297_323_760_702_4,
 ];
 
-/// 2^y = 2^k · 2^f with the whole number k nearest to y, 2^f from `series`; −1021 ≤ y ≤ 1023.
+/// 2^y = 2^k · 2^f with k the integer nearest to y and 2^f from `series`; −1021 ≤ y ≤ 1023.
 #[inline(always)]
 fn exp2<const N: usize>(y: f64, series: &[f64; N]) -> f64 {
     let shifted = y + ROUND;
@@ -47,19 +47,19 @@ fn exp2<const N: usize>(y: f64, series: &[f64; N]) -> f64 {
         i -= 1;
         p = p * f + series[i];
     }
-    // The low bits of `shifted` are k: moved to the exponent's place they are added to p's.
+    // The low bits of `shifted` are k; shifted left, they are added to the exponent of p.
     f64::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 52))
 }
 
-/// e^x to within 2e-10 of itself, for the terms of a long sum; e^−707 (nothing, beside a sum of 1 or more) for x below
-/// −707; x ≤ 709.
+/// e^x with a relative error of at most 2e-10, for the terms of a long sum; x ≤ 709. Below −707 it gives e^−707, which is
+/// negligible in a sum of 1 or more.
 #[inline(always)]
 fn exp_term(x: f64) -> f64 {
     let x = if x < -707.0 { -707.0 } else { x };
     exp2(x * LOG2_E, &POWERS)
 }
 
-/// e^x to within 1e-12 of itself: 0 below −707, infinite above 709.
+/// e^x with a relative error of at most 1e-12; 0 below −707, infinite above 709.
 pub fn exp(x: f64) -> f64 {
     if x.is_nan() {
         x
@@ -72,7 +72,7 @@ pub fn exp(x: f64) -> f64 {
     }
 }
 
-/// The natural logarithm of a positive normal number to within 1e-15 of itself or of 1:
+/// The natural logarithm of a positive normal number, with an error of at most 1e-15 times max(1, |ln x|):
 /// ln(2^k m) = k ln 2 + 2 artanh((m − 1) / (m + 1)) with m between √½ and √2.
 pub fn ln(x: f64) -> f64 {
     debug_assert!(x.is_normal() && x > 0.0);
@@ -92,11 +92,11 @@ pub fn ln(x: f64) -> f64 {
     k as f64 * LN_2 + 2.0 * s * series
 }
 
-/// The largest value of a row and the first place that has it.
+/// The largest value of a row and its first index.
 ///
 /// # Errors
-/// An empty row, or one with a NaN or an infinity in it.
-pub fn peak(row: &[f32]) -> Result<(f32, usize), Unscorable> {
+/// [`ScoreError::Empty`] for an empty row; [`ScoreError::NotFinite`] for a row with NaN or an infinity.
+pub fn peak(row: &[f32]) -> Result<(f32, usize), ScoreError> {
     const WIDTH: usize = 16;
     let (mut max, mut wrong) = ([f32::NEG_INFINITY; WIDTH], [false; WIDTH]);
     let (blocks, rest) = row.as_chunks::<WIDTH>();
@@ -112,10 +112,10 @@ pub fn peak(row: &[f32]) -> Result<(f32, usize), Unscorable> {
     }
     if wrong.contains(&true) {
         let at = row.iter().position(|x| !x.is_finite()).unwrap_or_default();
-        return Err(Unscorable::NotFinite { at, value: row[at] });
+        return Err(ScoreError::NotFinite { at, value: row[at] });
     }
     let max = max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    let at = row.iter().position(|&x| x == max).ok_or(Unscorable::Empty)?;
+    let at = row.iter().position(|&x| x == max).ok_or(ScoreError::Empty)?;
     Ok((max, at))
 }
 
@@ -135,7 +135,7 @@ pub fn sum_exp(row: &[f32], max: f32) -> f64 {
     sum.iter().sum()
 }
 
-/// What two rows of logits are compared by.
+/// The sums from which the KL divergence of two rows of logits is computed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PairSums {
     /// Σ e^(p − max p).
@@ -212,8 +212,8 @@ mod tests {
         let mut row = vec![0.0; 40];
         row[33] = f32::NEG_INFINITY;
         row[37] = f32::NAN;
-        assert_eq!(peak(&row), Err(Unscorable::NotFinite { at: 33, value: f32::NEG_INFINITY }));
-        assert_eq!(peak(&[]), Err(Unscorable::Empty));
+        assert_eq!(peak(&row), Err(ScoreError::NotFinite { at: 33, value: f32::NEG_INFINITY }));
+        assert_eq!(peak(&[]), Err(ScoreError::Empty));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
-//! How good a model's predictions are: log-likelihood of text, and distance from a reference model.
+//! Metrics of a model's predictions: perplexity, and KL divergence from a reference model.
 //!
-//! Every scored position gives a [`Row`]; [`Scores`] gathers rows by chunk and [`Scores::summary`] says what they
-//! amount to. The protocol is that of llama.cpp's `tools/perplexity`, so that the numbers can be set beside its: the
-//! text is cut into chunks of `n_ctx` tokens, of which those after the middle are predicted ([`scored`]).
+//! Every scored token gives a [`TokenScore`]; [`Scores`] collects them by chunk and [`Scores::summary`] computes the
+//! metrics. The protocol is that of llama.cpp's `tools/perplexity`, so that the numbers can be compared with its own: the
+//! text is cut into chunks of `n_ctx` tokens, and predictions in the second half are scored ([`scored`]).
 //!
 //! # Formulae
 //! z are logits, p = softmax(z), t is the token that follows in the text; logarithms are natural.
@@ -11,16 +11,16 @@
 //!   "Perplexity: a measure of the difficulty of speech recognition tasks", 1977)
 //! * Kullback-Leibler divergence of the candidate q from the reference p: Σ p (ln p − ln q), over the vocabulary
 //!   (Kullback and Leibler, "On information and sufficiency", 1951)
-//! * top-token agreement: whether both are largest at the same token, the first one of equals
+//! * top-token agreement: whether both distributions have their maximum at the same token (the first of equals)
 //! * Δp: q(t) − p(t)
 //!
 //! # Two kinds of reference
-//! [`against_logits`] has both models' logits (two models in one pass) and leaves nothing out. [`against_file`] has
-//! what a `--kl-divergence-base` file keeps of the reference: log-probabilities in steps of (their range)/65535, none
-//! lower than 16 below the largest. Like llama.cpp it takes those numbers as they are, without making them add up to
-//! one again, and leaves out of the sum the entries of the vocabulary whose stored log-probability is −16 or less. So
-//! it differs from the first by up to some 1e-3 nats, can come out slightly below zero, and is not zero for a model
-//! against its own file: fit to be compared with llama.cpp's own numbers, too coarse for `q8_0`.
+//! [`against_logits`] has the logits of both models, which run in one pass, and sums over the whole vocabulary.
+//! [`against_file`] has the reference's log-probabilities from a `--kl-divergence-base` file: quantized to 65535 steps of
+//! their range, and clipped at 16 below the largest. Like llama.cpp, it does not normalize them again, and leaves tokens
+//! with a stored log-probability of −16 or less out of the sum. So its result differs by up to some 1e-3 nats, can be
+//! slightly negative, and is not zero for a model against its own file. It can be compared with llama.cpp's numbers, but is
+//! too coarse for `q8_0`.
 
 pub mod bootstrap;
 pub mod histogram;
@@ -35,37 +35,37 @@ pub use bootstrap::{Interval, Ratio, ratio_interval};
 pub use summary::{Scores, Summary};
 
 /// The positions of a chunk of `context` tokens whose predictions are scored: from the middle to the last but one.
-/// Position i predicts token i + 1. The first half is there to be looked back at.
+/// Position i predicts token i + 1. The first half only serves as context.
 pub fn scored(context: usize) -> Range<usize> {
     context / 2..context.saturating_sub(1).max(context / 2)
 }
 
-/// What a position tells about a model.
+/// The score of one token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
+pub struct TokenScore {
     /// Negative log-likelihood of the text's token, in nats.
     pub nll: f64,
-    /// What it tells beside a reference, where there is one.
+    /// The comparison with the reference, if there is one.
     pub pair: Option<Pair>,
 }
 
-/// What a position tells about a model beside a reference.
+/// The comparison of two models' predictions of one token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
     /// The reference's negative log-likelihood of the text's token, in nats.
     pub nll: f64,
     /// Kullback-Leibler divergence of the model from the reference, in nats.
     pub kld: f64,
-    /// Whether both hold the same token for the likeliest.
+    /// Whether both models' most likely token is the same.
     pub same_top: bool,
-    /// The model's probability of the text's token less the reference's.
+    /// Δp: the model's probability of the text's token minus the reference's.
     pub dp: f64,
 }
 
-/// Logits that have no score.
+/// Logits that cannot be scored.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-pub enum Unscorable {
-    /// A NaN or an infinity.
+pub enum ScoreError {
+    /// A logit is NaN or infinite.
     #[error("the logit of token {at} is {value}")]
     NotFinite {
         /// The token.
@@ -73,20 +73,20 @@ pub enum Unscorable {
         /// Its logit.
         value: f32,
     },
-    /// No logits.
+    /// There are no logits.
     #[error("a row without logits")]
     Empty,
-    /// The text has a token that the vocabulary does not.
+    /// The text has a token beyond the vocabulary.
     #[error("token {target} of the text is not in the vocabulary of {vocab}")]
-    Container {
+    OutOfVocabulary {
         /// The token.
         target: usize,
         /// The vocabulary's size.
         vocab: usize,
     },
-    /// Rows of two vocabularies.
+    /// The reference and the model have vocabularies of different sizes.
     #[error("the vocabularies differ: {reference} tokens in the reference, {candidate} in the model")]
-    Lengths {
+    LengthMismatch {
         /// The reference's size.
         reference: usize,
         /// The model's.
@@ -94,35 +94,36 @@ pub enum Unscorable {
     },
 }
 
-impl From<Unscorable> for crate::Error {
-    fn from(e: Unscorable) -> Self {
+impl From<ScoreError> for crate::Error {
+    fn from(e: ScoreError) -> Self {
         let error = Self::refused(e.to_string());
         match e {
-            Unscorable::NotFinite { .. } => error.or(
+            ScoreError::NotFinite { .. } => error.or(
                 "the weights or the arithmetic overflow; look for NaN and infinities with `ggufkit verify`",
             ),
-            Unscorable::Lengths { .. } => error.or("models are compared that share a tokenizer"),
+            ScoreError::LengthMismatch { .. } => error.or("compare models that share a tokenizer"),
             _ => error,
         }
     }
 }
 
-/// A model by itself: `logits` has an entry for every token of the vocabulary, `target` is the token that follows.
+/// The score of a model without a reference: `logits` has an entry for every token of the vocabulary, `target` is the token
+/// that follows in the text.
 ///
 /// # Errors
-/// A logit that is no finite number, a target out of range.
-pub fn alone(logits: &[f32], target: usize) -> Result<Row, Unscorable> {
+/// [`ScoreError::NotFinite`] or [`ScoreError::Empty`] for such logits; [`ScoreError::OutOfVocabulary`] for the target.
+pub fn alone(logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     let logit = at(logits, target)?;
     let (max, _) = math::peak(logits)?;
     let nll = math::ln(math::sum_exp(logits, max)) + (f64::from(max) - logit);
-    Ok(Row { nll, pair: None })
+    Ok(TokenScore { nll, pair: None })
 }
 
-/// A model beside a reference, both as logits over the same vocabulary. Nothing is left out of the sum.
+/// The score of a model compared with a reference, both as logits over the same vocabulary.
 ///
 /// # Errors
-/// A logit that is no finite number, a target out of range, rows of different lengths.
-pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Result<Row, Unscorable> {
+/// Those of [`alone`]; [`ScoreError::LengthMismatch`] for rows of different lengths.
+pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     same_length(reference, logits)?;
     let (p_target, q_target) = (at(reference, target)?, at(logits, target)?);
     let ((p_max, p_top), (q_max, q_top)) = (math::peak(reference)?, math::peak(logits)?);
@@ -135,15 +136,15 @@ pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Resul
         same_top: p_top == q_top,
         dp: 0.0,
     };
-    Ok(Row { nll, pair: Some(Pair { dp: math::exp(-nll) - math::exp(-pair.nll), ..pair }) })
+    Ok(TokenScore { nll, pair: Some(Pair { dp: math::exp(-nll) - math::exp(-pair.nll), ..pair }) })
 }
 
-/// A model beside what a [`logits_file`] keeps of a reference: `log_probs` as the file's reader gives them. Entries at
-/// or below [`logits_file::FLOOR`] are left out of the sum, as llama.cpp does.
+/// The score of a model compared with a reference's log-probabilities from a [`logits_file`]. Tokens at or below
+/// [`logits_file::FLOOR`] are left out of the sum, as in llama.cpp.
 ///
 /// # Errors
-/// A number that is not finite, a target out of range, rows of different lengths.
-pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<Row, Unscorable> {
+/// Those of [`against_logits`].
+pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     same_length(log_probs, logits)?;
     let (p_target, q_target) = (at(log_probs, target)?, at(logits, target)?);
     let ((_, p_top), (q_max, q_top)) = (math::peak(log_probs)?, math::peak(logits)?);
@@ -155,16 +156,16 @@ pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<
         same_top: p_top == q_top,
         dp: math::exp(-nll) - math::exp(p_target),
     };
-    Ok(Row { nll, pair: Some(pair) })
+    Ok(TokenScore { nll, pair: Some(pair) })
 }
 
-fn at(row: &[f32], target: usize) -> Result<f64, Unscorable> {
-    row.get(target).map(|&x| f64::from(x)).ok_or(Unscorable::Container { target, vocab: row.len() })
+fn at(row: &[f32], target: usize) -> Result<f64, ScoreError> {
+    row.get(target).map(|&x| f64::from(x)).ok_or(ScoreError::OutOfVocabulary { target, vocab: row.len() })
 }
 
-fn same_length(reference: &[f32], candidate: &[f32]) -> Result<(), Unscorable> {
+fn same_length(reference: &[f32], candidate: &[f32]) -> Result<(), ScoreError> {
     let (reference, candidate) = (reference.len(), candidate.len());
-    if reference == candidate { Ok(()) } else { Err(Unscorable::Lengths { reference, candidate }) }
+    if reference == candidate { Ok(()) } else { Err(ScoreError::LengthMismatch { reference, candidate }) }
 }
 
 #[cfg(test)]

@@ -7,26 +7,26 @@ use serde::Serialize;
 pub struct Estimate {
     /// The estimate.
     pub value: f64,
-    /// Its standard error, as if tokens were independent (they are not: within a chunk they are alike, so that it
-    /// is too small; [`super::bootstrap`] does without that); `None` for a single token.
+    /// Its standard error, assuming independent tokens. Tokens of a chunk are correlated, so it is too small; the intervals
+    /// of [`super::bootstrap`] do not have this problem. `None` for a single token.
     pub error: Option<f64>,
 }
 
 impl Estimate {
-    /// The mean: its error is √((mean(x²) − mean(x)²) / (n − 1)).
+    /// The mean, with the standard error √((mean(x²) − mean(x)²) / (n − 1)).
     pub fn mean(x: impl Iterator<Item = f64> + Clone) -> Self {
         let value = mean(x.clone());
         Self { value, error: covariance_of_means(x.map(|x| (x, x))).map(f64::sqrt) }
     }
 
-    /// Of f(x), given f and |f'| at x: first-order propagation.
+    /// The estimate of f(x), given f and |f'| at x (first-order error propagation).
     pub(super) fn through(self, value: f64, slope: f64) -> Self {
-        // 0 · ∞ where f overflows: an error that nobody knows.
+        // NaN (0 · ∞) where f overflows: the error is unknown.
         Self { value, error: self.error.map(|e| e * slope).filter(|e| !e.is_nan()) }
     }
 }
 
-/// The arithmetic mean; NaN of nothing.
+/// The arithmetic mean; NaN for an empty sample.
 pub fn mean(x: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = x.fold((0.0, 0u64), |(sum, n), x| (sum + x, n + 1));
     sum / n as f64
@@ -39,24 +39,24 @@ pub fn covariance_of_means(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> O
         return None;
     }
     let (mx, my) = (mean(pairs.clone().map(|p| p.0)), mean(pairs.clone().map(|p| p.1)));
-    // The differences first: the same number without the cancellation.
+    // Subtracting the means first gives the same number without cancellation.
     Some(mean(pairs.map(|(x, y)| (x - mx) * (y - my))) / (n - 1) as f64)
 }
 
-/// A fraction of a sorted sample, interpolated: at `fraction`·(n − 1), counted from 0, between the two neighbours
-/// (what llama.cpp prints, R's type 7 and NumPy's "linear"). At 1/2 it is the usual median.
+/// The quantile of a sorted sample, interpolated linearly at index `fraction`·(n − 1), counted from 0 (as in llama.cpp;
+/// R's type 7, NumPy's "linear"). At 1/2 it is the median.
 ///
 /// # Panics
-/// If there is no sample.
+/// If the sample is empty.
 pub fn quantile(sorted: &[f64], fraction: f64) -> f64 {
-    let place = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
-    let below = place as usize;
+    let index = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let below = index as usize;
     let above = (below + 1).min(sorted.len() - 1);
-    let part = place - below as f64;
+    let part = index - below as f64;
     (1.0 - part) * sorted[below] + part * sorted[above]
 }
 
-/// A sample in order.
+/// A sample in ascending order.
 pub fn sorted(x: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut x: Vec<f64> = x.collect();
     x.sort_unstable_by(f64::total_cmp);

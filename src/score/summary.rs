@@ -1,27 +1,27 @@
-//! Rows gathered by chunk, and the numbers that they come to.
+//! Token scores by chunk, and the metrics computed from them.
 
 use serde::Serialize;
 
 use super::math::exp;
 use super::stats::{Estimate, covariance_of_means, quantile, sorted};
-use super::{Pair, Row};
+use super::{Pair, TokenScore};
 
-/// The rows of a text, chunk by chunk. Chunks are what resampling draws: tokens of one chunk are not independent.
+/// The token scores of a text by chunk. The bootstrap draws whole chunks, since tokens of one chunk are not independent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scores {
-    rows: Vec<Row>,
-    /// The row after each chunk's last one.
+    rows: Vec<TokenScore>,
+    /// The end of each chunk in `rows`.
     ends: Vec<usize>,
 }
 
 impl Scores {
-    /// No rows.
+    /// No scores.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the rows of the next chunk. A chunk without rows is left out.
-    pub fn push_chunk(&mut self, rows: impl IntoIterator<Item = Row>) {
+    /// Adds the scores of the next chunk. A chunk without scores is skipped.
+    pub fn push_chunk(&mut self, rows: impl IntoIterator<Item = TokenScore>) {
         let before = self.rows.len();
         self.rows.extend(rows);
         if self.rows.len() > before {
@@ -29,25 +29,25 @@ impl Scores {
         }
     }
 
-    /// All rows, in the order of the text.
-    pub fn rows(&self) -> &[Row] {
+    /// All scores, in the order of the text.
+    pub fn rows(&self) -> &[TokenScore] {
         &self.rows
     }
 
-    /// The rows of each chunk.
-    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[Row]> {
+    /// The scores of each chunk.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[TokenScore]> {
         self.ends.iter().enumerate().map(|(i, &end)| {
             let start = if i == 0 { 0 } else { self.ends[i - 1] };
             &self.rows[start..end]
         })
     }
 
-    /// The comparisons of all rows; `None` unless there are rows and all of them have one.
+    /// The comparisons of all tokens with the reference; `None` if a token has none, or there are no tokens.
     pub fn pairs(&self) -> Option<Vec<Pair>> {
         if self.rows.is_empty() { None } else { self.rows.iter().map(|r| r.pair).collect() }
     }
 
-    /// What the rows come to; `None` without rows.
+    /// The metrics; `None` without scores.
     pub fn summary(&self) -> Option<Summary> {
         if self.rows.is_empty() {
             return None;
@@ -65,35 +65,35 @@ impl Scores {
     }
 }
 
-/// e^x with its error.
+/// e^x with its standard error.
 fn of_exp(x: Estimate) -> Estimate {
     let value = exp(x.value);
     x.through(value, value)
 }
 
-/// What a text says about a model. Logarithms are natural, probabilities and shares are fractions of 1.
+/// The metrics of a model on a text. Logarithms are natural; probabilities and shares are fractions of 1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Scored tokens.
     pub tokens: u64,
-    /// Chunks of context that they lie in.
+    /// Chunks that they are in.
     pub chunks: u64,
-    /// Mean negative log-likelihood of a token, in nats.
+    /// Mean negative log-likelihood, in nats per token.
     pub nll: Estimate,
-    /// Its exponential; the error is that of the mean times the perplexity.
+    /// Perplexity, the exponential of `nll`.
     pub perplexity: Estimate,
-    /// What it says beside a reference, where there is one.
+    /// The comparison with the reference, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<Against>,
 }
 
-/// What a text says about a model beside a reference.
+/// The metrics of a model compared with a reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Against {
     /// The reference's perplexity.
     pub reference_perplexity: Estimate,
-    /// ln(PPL / reference PPL); this and the next two errors know that both saw the same tokens: with s, r and c
-    /// the errors and the covariance of the two means, √(s² + r² − 2c).
+    /// ln(PPL / reference PPL). The standard errors of this and the next two take into account that both models saw the
+    /// same tokens: √(s² + r² − 2c), with the standard errors s and r and the covariance c of the two means.
     pub ln_ratio: Estimate,
     /// PPL / reference PPL.
     pub ratio: Estimate,
@@ -101,11 +101,11 @@ pub struct Against {
     pub difference: Estimate,
     /// Correlation of the two log-likelihoods; `None` where one of them does not vary.
     pub correlation: Option<f64>,
-    /// Kullback-Leibler divergence from the reference, in nats a token.
+    /// Kullback-Leibler divergence from the reference, in nats per token.
     pub kld: Kld,
-    /// Share of tokens where both models' likeliest next token is the same.
+    /// Share of tokens where both models' most likely token is the same.
     pub same_top: Estimate,
-    /// How much the probability of the text's token has changed.
+    /// Change of the probability of the text's token.
     pub dp: Dp,
 }
 
@@ -129,7 +129,7 @@ pub struct Kld {
 #[allow(missing_docs)]
 pub struct Dp {
     pub mean: Estimate,
-    /// √ mean(Δp²); its error is that of mean(Δp²) over 2 RMS.
+    /// √ mean(Δp²); its standard error is that of mean(Δp²) over 2·RMS.
     pub rms: Estimate,
     pub min: f64,
     pub p0_1: f64,
@@ -147,10 +147,11 @@ pub struct Dp {
 }
 
 impl Against {
-    fn of(nll: Estimate, rows: &[Row], pairs: &[Pair]) -> Self {
+    fn of(nll: Estimate, rows: &[TokenScore], pairs: &[Pair]) -> Self {
         let reference = Estimate::mean(pairs.iter().map(|p| p.nll));
         let covariance = covariance_of_means(rows.iter().zip(pairs).map(|(r, p)| (r.nll, p.nll)));
-        // The error of a·x − b·y for the means x and y of the two log-likelihoods; rounding may leave −0.
+        // The standard error of a·x − b·y, for the means x and y of the two log-likelihoods; rounding can make the variance
+        // slightly negative.
         let of_difference = |a: f64, b: f64| {
             let (s, r) = (a * nll.error?, b * reference.error?);
             let error = (s * s + r * r - 2.0 * a * b * covariance?).max(0.0).sqrt();
@@ -247,7 +248,7 @@ pub(super) mod tests {
                 let (a, b) = (random.below(1000) as f64 / 250.0, random.below(1000) as f64 / 1000.0);
                 let kld = scale * level * b * b;
                 let pair = Pair { nll: a, kld, same_top: b < 0.9, dp: scale * (b - 0.5) };
-                Row { nll: a + scale * (b - 0.4), pair: Some(pair) }
+                TokenScore { nll: a + scale * (b - 0.4), pair: Some(pair) }
             }));
         }
         scores
@@ -258,8 +259,8 @@ pub(super) mod tests {
         let mut scores = Scores::new();
         scores.push_chunk([]);
         scores.push_chunk([
-            Row { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) },
-            Row { nll: 3.0, pair: Some(Pair { nll: 2.0, kld: 0.5, same_top: false, dp: -0.2 }) },
+            TokenScore { nll: 1.0, pair: Some(Pair { nll: 1.0, kld: 0.0, same_top: true, dp: 0.0 }) },
+            TokenScore { nll: 3.0, pair: Some(Pair { nll: 2.0, kld: 0.5, same_top: false, dp: -0.2 }) },
         ]);
         let s = scores.summary().unwrap();
         assert_eq!((s.tokens, s.chunks, s.nll), (2, 1, Estimate { value: 2.0, error: Some(1.0) }));
@@ -287,7 +288,7 @@ pub(super) mod tests {
     fn one_token_and_none_have_no_errors() {
         assert_eq!(Scores::new().summary(), None);
         let mut scores = Scores::new();
-        scores.push_chunk([Row { nll: 2.0, pair: None }]);
+        scores.push_chunk([TokenScore { nll: 2.0, pair: None }]);
         let s = scores.summary().unwrap();
         assert_eq!((s.perplexity.error, s.against), (None, None));
         scores.push_chunk(made_up(1, 1, 0.1).rows().to_vec());
@@ -300,7 +301,7 @@ pub(super) mod tests {
         let mut scores = Scores::new();
         scores.push_chunk(made_up(1, 50, 0.0).rows().iter().map(|r| {
             let pair = r.pair.unwrap();
-            Row { nll: pair.nll, pair: Some(Pair { kld: 0.0, same_top: true, dp: 0.0, ..pair }) }
+            TokenScore { nll: pair.nll, pair: Some(Pair { kld: 0.0, same_top: true, dp: 0.0, ..pair }) }
         }));
         let a = scores.summary().unwrap().against.unwrap();
         let nothing = Estimate { value: 0.0, error: Some(0.0) };

@@ -53,14 +53,14 @@ fn the_first_of_equals_is_the_top() {
 
 #[test]
 fn what_cannot_be_scored_is_an_error() {
-    let nan = Unscorable::NotFinite { at: 1, value: f32::INFINITY };
+    let nan = ScoreError::NotFinite { at: 1, value: f32::INFINITY };
     assert_eq!(alone(&[0.0, f32::INFINITY], 0), Err(nan));
     assert_eq!(against_logits(&[0.0, 1.0], &[0.0, f32::INFINITY], 0), Err(nan));
     assert_eq!(against_file(&[0.0, f32::INFINITY], &[0.0, 0.0], 0), Err(nan));
-    assert!(matches!(alone(&[0.0, f32::NAN], 0), Err(Unscorable::NotFinite { at: 1, .. })));
-    assert_eq!(alone(&[0.0], 1), Err(Unscorable::Container { target: 1, vocab: 1 }));
-    assert_eq!(alone(&[], 0), Err(Unscorable::Container { target: 0, vocab: 0 }));
-    let lengths = Unscorable::Lengths { reference: 1, candidate: 2 };
+    assert!(matches!(alone(&[0.0, f32::NAN], 0), Err(ScoreError::NotFinite { at: 1, .. })));
+    assert_eq!(alone(&[0.0], 1), Err(ScoreError::OutOfVocabulary { target: 1, vocab: 1 }));
+    assert_eq!(alone(&[], 0), Err(ScoreError::OutOfVocabulary { target: 0, vocab: 0 }));
+    let lengths = ScoreError::LengthMismatch { reference: 1, candidate: 2 };
     assert_eq!(against_logits(&[0.0], &[0.0, 0.0], 0), Err(lengths));
     assert!(crate::Error::from(lengths).hint().is_some());
 }

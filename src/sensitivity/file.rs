@@ -1,4 +1,4 @@
-//! Sensitivities as JSON.
+//! Sensitivity files (JSON).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::{Matrix, Origin, Probe, Sensitivity};
 use crate::error::Error;
 use crate::runner::KvType;
 
-/// What the file says that it is.
+/// The `format` field.
 const FORMAT: &str = "ggufkit sensitivity 1";
 
 #[derive(Serialize, Deserialize)]
@@ -18,7 +18,7 @@ const FORMAT: &str = "ggufkit sensitivity 1";
 struct File {
     format: String,
     origin: From,
-    /// Nats.
+    /// KL divergence in nats per token, by KV cache type.
     cache: BTreeMap<String, f64>,
     matrices: Vec<Entry>,
 }
@@ -49,13 +49,13 @@ struct Probed {
     kld: f64,
 }
 
-/// As a file's text.
+/// The text of a sensitivity file.
 pub fn print(s: &Sensitivity) -> String {
     let Origin { texts, hash, context, chunks } = s.origin.clone();
     let file = File {
         format: FORMAT.into(),
         origin: From { texts, hash, context, chunks },
-        cache: s.cache.iter().map(|(kind, kld)| (kind.name().to_string(), *kld)).collect(),
+        cache: s.cache.iter().map(|(kv, kld)| (kv.name().to_string(), *kld)).collect(),
         matrices: s.matrices.iter().map(entry).collect(),
     };
     let text = serde_json::to_string_pretty(&file).expect("numbers and texts can be written");
@@ -72,39 +72,40 @@ fn entry(m: &Matrix) -> Entry {
     }
 }
 
-/// Reads a file's text.
+/// Parses the text of a sensitivity file.
 ///
 /// # Errors
-/// What is wrong with it, in words, with the place.
+/// What is wrong, with the field or the line: JSON of another form, another format version, unknown types, numbers that
+/// are not errors or divergences.
 pub fn parse(text: &str) -> Result<Sensitivity, String> {
-    let file: File = serde_json::from_str(text).map_err(|e| format!("not a file of sensitivities: {e}"))?;
+    let file: File = serde_json::from_str(text).map_err(|e| format!("not a sensitivity file: {e}"))?;
     if file.format != FORMAT {
-        return Err(format!("its format is {:?}, and {FORMAT:?} is known here", file.format));
+        return Err(format!("unsupported format: expected {FORMAT:?}, found {:?}", file.format));
     }
     let mut cache = Vec::new();
     for (name, kld) in file.cache {
-        let kind = KvType::from_name(&name).ok_or_else(|| format!("{name:?} is no kind of cache"))?;
-        cache.push((kind, number(kld, &name)?));
+        let kv = KvType::from_name(&name).ok_or_else(|| format!("cache: {name:?} is not a KV cache type"))?;
+        cache.push((kv, number(kld, &name)?));
     }
     let From { texts, hash, context, chunks } = file.origin;
     let matrices = file.matrices.into_iter().map(matrix).collect::<Result<Vec<_>, _>>()?;
     Ok(Sensitivity { origin: Origin { texts, hash, context, chunks }, matrices, cache })
 }
 
-/// A number that a loss can be.
+/// Checks an error or a KL divergence; very small and negative ones become 0.
 fn number(x: f64, of: &str) -> Result<f64, String> {
-    /// Beyond all losses, and what none is worth telling from nothing.
+    /// Smaller numbers count as 0; larger ones are not plausible.
     const RANGE: [f64; 2] = [1e-30, 1e6];
-    // Of nothing but rounding, a divergence may come out below nothing.
+    // Rounding can make a divergence of almost 0 negative.
     match x {
-        x if x.is_nan() || x > RANGE[1] => Err(format!("{of}: {x} is no loss")),
+        x if x.is_nan() || x > RANGE[1] => Err(format!("{of}: {x} is not a KL divergence or error")),
         x if x < RANGE[0] => Ok(0.0),
         x => Ok(x),
     }
 }
 
 fn dtype(name: &str, of: &str) -> Result<DType, String> {
-    DType::from_name(name).ok_or_else(|| format!("{of}: {name:?} is no type"))
+    DType::from_name(name).ok_or_else(|| format!("{of}: {name:?} is not a tensor type"))
 }
 
 fn matrix(e: Entry) -> Result<Matrix, String> {
@@ -115,27 +116,29 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
         probes.push(Probe { dtype, error: number(p.error, &name)?, kld: number(p.kld, &name)? });
     }
     if probes.is_empty() {
-        return Err(format!("{name}: no probes"));
+        return Err(format!("{name}: `probes` is empty"));
     }
     probes.sort_by(|a, b| a.error.total_cmp(&b.error));
     let mut errors = Vec::new();
     for (t, x) in e.errors {
-        let x = x.as_f64().ok_or_else(|| format!("{name}: the error of {t} is no number"))?;
+        let x = x.as_f64().ok_or_else(|| format!("{name}: the error of {t} is not a number"))?;
         errors.push((dtype(&t, &name)?, number(x, &name)?));
     }
     Ok(Matrix { name, shape: e.shape, probes, errors })
 }
 
-/// Reads a file of sensitivities.
+/// Reads a sensitivity file.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Refused`] if it is too long, or not what [`parse`] takes.
+/// [`Error::Io`] if the file cannot be read; [`Error::Refused`] if it is too long or [`parse`] fails.
 pub fn read(path: &Path) -> Result<Sensitivity, Error> {
-    /// More than the names and numbers of any model.
-    const MOST: u64 = 1 << 28;
+    /// In bytes; far more than any model needs.
+    const MAX_LEN: u64 = 1 << 28;
     let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-    if len > MOST {
-        return Err(Error::refused(format!("{}: {len} bytes are too many", path.display())));
+    if len > MAX_LEN {
+        let why =
+            format!("{}: too large for a sensitivity file: {len} bytes, at most {MAX_LEN}", path.display());
+        return Err(Error::refused(why));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
     parse(&text).map_err(|why| {

@@ -1,19 +1,20 @@
-//! Sensitivities measured: a text goes through the model once for every matrix and probe, with that matrix replaced.
+//! The measurement of sensitivities: for every matrix and probe, the text is run through a variant of the model in which
+//! that one matrix is quantized.
 //!
-//! All of these ways go together, layer by layer: a layer's weights are decoded once, and a way begins where its matrix
-//! stands, with the vectors that the original has there. So a model of L layers costs about L/2 times its matrices times
-//! its probes as much as a run of it.
+//! All variants advance together, layer by layer: a layer's weights are decoded once, and a variant branches off at its
+//! matrix's layer with the hidden states of the original. So for a model of L layers, a measurement costs about L/2 ×
+//! (matrices per layer) × (probes) times as much as running the text through the model.
 
 use std::collections::BTreeMap;
 
 use calibration::Statistics;
 use formats::block::{DType, Encode};
 
-use super::ends::Ends;
+use super::divergence::Divergences;
 use super::{Matrix, Origin, Probe, Sensitivity};
-use crate::calibrate::choose::search;
-use crate::calibrate::importance::{Squares, too_large};
-use crate::calibrate::stream::Stream;
+use crate::calibrate::buffer::ActivationBuffer;
+use crate::calibrate::choose::encode_rows;
+use crate::calibrate::importance::{SquareSums, inputs_not_finite};
 use crate::calibrate::{Chunks, Scratch};
 use crate::error::{Error, Result};
 use crate::outcome::not_finite;
@@ -24,85 +25,90 @@ use kernels::{self, Isa};
 
 /// What is measured.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Types whose errors are computed.
+pub struct Settings<'a> {
+    /// Types whose output errors are computed.
     pub types: &'a [DType],
-    /// Types that matrices are made in; where one does not divide a row, its fallback.
+    /// Types that matrices are quantized to while the divergence is measured; the fallback of a type that does not divide
+    /// a matrix's rows.
     pub probes: &'a [DType],
-    /// Importances, where they were measured before; else those of the same text are used.
+    /// An importance matrix for the encoders; measured on the same text unless given.
     pub importance: Option<&'a Statistics>,
-    /// How blocks are searched.
+    /// The other options of the encoders.
     pub how: Encode<'a>,
 }
 
-/// Tokens whose vectors are computed together.
+/// Tokens per batch.
 const BATCH: usize = 2048;
-/// Tokens by which the errors of types are judged, at most.
-pub(super) const JUDGED: usize = 1024;
-/// Rows by which they are, at most.
-const ROWS: usize = 256;
+/// Tokens on which output errors are computed, at most.
+pub(super) const SAMPLED_TOKENS: usize = 1024;
+/// Rows of a matrix of which output errors are computed, at most.
+const SAMPLED_ROWS: usize = 256;
 
-/// A text on its way through the model with one thing changed.
-pub(super) struct Way {
-    pub x: Stream,
-    pub what: Changed,
+/// The model with one thing changed.
+pub(super) struct Variant {
+    /// The hidden states of all tokens, `[tokens, hidden]`.
+    pub x: ActivationBuffer,
+    pub what: Change,
 }
 
-pub(super) enum Changed {
-    /// Nothing.
-    Nothing,
-    /// The matrix with this index, as this probe.
+/// The change of a variant.
+pub(super) enum Change {
+    /// None: the original model.
+    None,
+    /// The matrix with this index is quantized to its probe with this index.
     Matrix(usize, usize),
-    /// The cache of all layers.
+    /// All layers have a KV cache of this type.
     Cache(KvType),
 }
 
-/// The weights of a layer, by tap.
+/// The matrices of a layer by tap (the points where matrices take their inputs).
 pub(super) type Layer = [Vec<Dense>; 4];
 
-pub(super) struct Measuring<'a> {
+pub(super) struct Measurement<'a> {
     pub network: &'a Network<'a>,
     pub chunks: &'a Chunks,
-    pub wanted: Wanted<'a>,
+    pub settings: Settings<'a>,
     scratch: &'a Scratch,
     pub found: Vec<Matrix>,
-    pub ways: Vec<Way>,
-    /// Bytes of vectors that are in memory.
+    /// The original first.
+    pub variants: Vec<Variant>,
+    /// Bytes of hidden states so far; beyond the limit they go to disk.
     held: u64,
 }
 
-/// Measures a model; `tick` is told of layers that are done, with the output as one more.
+/// Measures a model. `on_layer` is given the number of finished layers, with the output matrix as one more.
 ///
 /// # Errors
-/// The system's, where vectors do not fit into memory; weights, inputs or logits that are not finite; tokens that the
-/// vocabulary does not have.
+/// [`Error::UnknownToken`] for tokens beyond the vocabulary; [`Error::NotFinite`] and [`Error::InputsNotFinite`] for weights
+/// and activations that are NaN or infinite; [`Error::Refused`] for such logits, or an importance matrix of another shape;
+/// [`Error::Io`] if activations that do not fit into memory cannot be written to disk.
 ///
 /// # Panics
-/// If there are no probes.
+/// If `settings` has no probes.
 pub fn measure(
     network: &Network,
     chunks: &Chunks,
-    wanted: Wanted,
+    settings: Settings,
     scratch: &Scratch,
-    mut tick: impl FnMut(usize),
+    mut on_layer: impl FnMut(usize),
 ) -> Result<Sensitivity> {
-    assert!(!wanted.probes.is_empty());
+    assert!(!settings.probes.is_empty());
     let vocab = network.vocab();
-    if let Some(t) = chunks.tokens.iter().flatten().find(|&&t| t as usize >= vocab) {
-        let why = format!("token {t} is beyond the vocabulary of {vocab}");
-        return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
+    if let Some(&token) = chunks.tokens.iter().flatten().find(|&&t| t as usize >= vocab) {
+        return Err(Error::UnknownToken { token, vocabulary: vocab });
     }
-    let mut m = Measuring { network, chunks, wanted, scratch, found: Vec::new(), ways: Vec::new(), held: 0 };
+    let mut m =
+        Measurement { network, chunks, settings, scratch, found: Vec::new(), variants: Vec::new(), held: 0 };
     m.begin()?;
     for layer in 0..network.depth() {
         m.layer(layer)?;
-        tick(layer + 1);
+        on_layer(layer + 1);
     }
-    let Ends { matrices, caches } = m.end()?;
-    tick(network.depth() + 1);
-    let Measuring { mut found, .. } = m;
+    let Divergences { matrices, caches } = m.end()?;
+    on_layer(network.depth() + 1);
+    let Measurement { mut found, .. } = m;
     for ((matrix, probe), kld) in matrices {
-        // What is nothing but rounding may come out below nothing.
+        // Rounding can make a divergence of almost 0 negative.
         found[matrix].probes[probe].kld = kld.max(0.0);
     }
     for matrix in &mut found {
@@ -117,8 +123,8 @@ pub fn measure(
     Ok(Sensitivity { origin, matrices: found, cache: caches })
 }
 
-impl Measuring<'_> {
-    /// Chunks that go together: the first token's place, and lengths.
+impl Measurement<'_> {
+    /// The first token and the chunks' lengths of each batch.
     pub fn batches(&self) -> Vec<(usize, Vec<usize>)> {
         let (context, chunks) = (self.chunks.context(), self.chunks.tokens.len());
         let together = (BATCH / context.max(1)).max(1);
@@ -130,36 +136,41 @@ impl Measuring<'_> {
         self.chunks.tokens.concat()
     }
 
-    fn stream(&mut self) -> Result<Stream> {
-        let (tokens, hidden) = (self.chunks.count(), self.network.config.hidden as usize);
+    fn new_buffer(&mut self) -> Result<ActivationBuffer> {
+        let (tokens, hidden) = (self.chunks.token_count(), self.network.config.hidden as usize);
         self.held += (tokens * hidden * 4) as u64;
         let scratch = (self.held > self.scratch.memory).then_some(&*self.scratch.folder);
-        Stream::new(tokens, hidden, scratch)
+        ActivationBuffer::new(tokens, hidden, scratch)
     }
 
-    /// A way that begins where the original is, before the layer that comes next.
-    fn leave_original(&mut self, what: Changed) -> Result<()> {
-        let mut x = self.stream()?;
+    /// Adds a variant with the hidden states of the original before the next layer.
+    fn branch(&mut self, what: Change) -> Result<()> {
+        let mut x = self.new_buffer()?;
         for (first, lens) in self.batches() {
-            x.write(first, &self.ways[0].x.read(first, lens.iter().sum())?)?;
+            x.write(first, &self.variants[0].x.read(first, lens.iter().sum())?)?;
         }
-        self.ways.push(Way { x, what });
+        self.variants.push(Variant { x, what });
         Ok(())
     }
 
-    pub fn way(&mut self, what: Changed, from: impl Fn(usize, usize) -> Result<Vec<f32>>) -> Result<()> {
-        let mut x = self.stream()?;
+    /// Adds a variant with hidden states from `from`, which is given a batch's first token and number of tokens.
+    pub fn add_variant(
+        &mut self,
+        what: Change,
+        from: impl Fn(usize, usize) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let mut x = self.new_buffer()?;
         for (first, lens) in self.batches() {
             x.write(first, &from(first, lens.iter().sum())?)?;
         }
-        self.ways.push(Way { x, what });
+        self.variants.push(Variant { x, what });
         Ok(())
     }
 
-    /// Types that a matrix is probed in: those that divide its rows, or what stands for them.
+    /// The probes of a matrix with rows of `cols` weights: the types that divide them, or their fallbacks.
     pub fn probes(&self, cols: u64) -> Vec<DType> {
         let mut probes: Vec<DType> = Vec::new();
-        for &p in self.wanted.probes {
+        for &p in self.settings.probes {
             let fits = crate::scheme::fallback(p, cols);
             if !probes.contains(&fits) {
                 probes.push(fits);
@@ -168,23 +179,23 @@ impl Measuring<'_> {
         probes
     }
 
-    /// Types whose errors in rows of so many weights are computed.
+    /// The types whose output errors are computed for rows of `cols` weights.
     pub fn types(&self, cols: u64) -> Vec<DType> {
         let mut types: Vec<DType> =
-            self.wanted.types.iter().copied().filter(|t| t.bytes_for(cols).is_some()).collect();
-        types.extend(self.probes(cols).into_iter().filter(|p| !self.wanted.types.contains(p)));
+            self.settings.types.iter().copied().filter(|t| t.bytes_for(cols).is_some()).collect();
+        types.extend(self.probes(cols).into_iter().filter(|p| !self.settings.types.contains(p)));
         types
     }
 
-    /// The ways that begin before the first layer: the original, those with other caches, and those with another
+    /// The variants that begin before the first layer: the original, those with other caches, and those with another
     /// embedding.
     fn begin(&mut self) -> Result<()> {
         let (network, tokens) = (self.network, self.tokens());
         let at = |first: usize, count: usize| Ok(network.embed(&tokens[first..first + count]));
-        self.way(Changed::Nothing, at)?;
-        for kind in [KvType::F16, KvType::Q8_0] {
-            if kind != KvType::Q8_0 || network.config.head.is_multiple_of(32) {
-                self.way(Changed::Cache(kind), at)?;
+        self.add_variant(Change::None, at)?;
+        for kv in [KvType::F16, KvType::Q8_0] {
+            if kv != KvType::Q8_0 || network.config.head.is_multiple_of(32) {
+                self.add_variant(Change::Cache(kv), at)?;
             }
         }
         let Some((name, shape)) = network.embedding_shape() else { return Ok(()) };
@@ -198,115 +209,116 @@ impl Measuring<'_> {
         });
         let rows = network.embed(&distinct);
         finite(&name, &rows, n)?;
-        let importance = self.known(&name, shape[1])?;
-        let how = Encode { importance: importance.as_deref(), ..self.wanted.how };
-        // An error counts as often as its token comes.
+        let importance = self.given_importance(&name, shape[1])?;
+        let how = Encode { importance: importance.as_deref(), ..self.settings.how };
+        // The error of a token's row counts as often as the token occurs.
         let square = |x: &[f32], t: u32| counts[&t] * x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         let all: f64 = rows.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
-        let made = |dtype| -> (f64, Vec<f32>) {
-            let (_, values) = search(network.isa, dtype, &rows, n, &how);
+        let quantize = |dtype| -> (f64, Vec<f32>) {
+            let (_, values) = encode_rows(network.isa, dtype, &rows, n, &how);
             let off: Vec<f32> = rows.iter().zip(&values).map(|(a, b)| a - b).collect();
             let sum: f64 = off.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
             (sum / all.max(f64::MIN_POSITIVE), values)
         };
-        let errors = known_errors(self.types(shape[1]), |t| made(t).0);
+        let errors = finite_errors(self.types(shape[1]), |t| quantize(t).0);
         let mut probes = Vec::new();
         for dtype in self.probes(shape[1]) {
-            let (p, (error, values)) = (probes.len(), made(dtype));
+            let (p, (error, values)) = (probes.len(), quantize(dtype));
             if !error.is_finite() {
                 continue;
             }
             probes.push(Probe { dtype, error, kld: 0.0 });
-            let place = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
+            let offset = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
             let from = |first: usize, count: usize| {
                 Ok(tokens[first..first + count]
                     .iter()
-                    .flat_map(|t| &values[place(t)..][..n])
+                    .flat_map(|t| &values[offset(t)..][..n])
                     .copied()
                     .collect())
             };
-            self.way(Changed::Matrix(0, p), from)?;
+            self.add_variant(Change::Matrix(0, p), from)?;
         }
         self.found.push(Matrix { name, shape: shape.to_vec(), probes, errors });
         Ok(())
     }
 
-    /// The importance of a matrix's columns, if it was measured before.
-    pub fn known(&self, name: &str, cols: u64) -> Result<Option<Vec<f32>>> {
-        let Some(statistics) = self.wanted.importance else { return Ok(None) };
+    /// The importance of a matrix's columns from the given importance matrix, if it has any.
+    pub fn given_importance(&self, name: &str, cols: u64) -> Result<Option<Vec<f32>>> {
+        let Some(statistics) = self.settings.importance else { return Ok(None) };
         let found = statistics.importance(name, &[1, cols])?;
         Ok(found.map(|i| i.columns().of(0..cols).to_vec()))
     }
 
+    /// Takes all variants through a layer, and adds variants for the layer's matrices.
     fn layer(&mut self, layer: usize) -> Result<()> {
         let network = self.network;
         let mut weights: Layer = Tap::ALL.map(|tap| dense(network, layer, tap));
         for matrix in weights.iter().flatten() {
             finite(&matrix.name, &matrix.weights, matrix.cols)?;
         }
-        // Those that have begun before this layer.
-        for i in 1..self.ways.len() {
+        // Variants that branched off before this layer.
+        for i in 1..self.variants.len() {
             self.advance(i, layer, &weights)?;
         }
-        let mut squares = Tap::ALL.map(|tap| Squares::new(network.width(tap)));
+        let mut squares = Tap::ALL.map(|tap| SquareSums::new(network.width(tap)));
         let mut inputs: [Vec<f32>; 4] = Default::default();
-        let every = self.chunks.count().div_ceil(JUDGED);
-        // The original stays before the layer until all ways have left it.
-        let mut after = self.stream()?;
+        let every = self.chunks.token_count().div_ceil(SAMPLED_TOKENS);
+        // The original stays before this layer until all of the layer's variants have branched off.
+        let mut after = self.new_buffer()?;
         for (first, lens) in self.batches() {
-            let x = self.ways[0].x.read(first, lens.iter().sum())?;
-            let see = |tap: Tap, x: &[f32]| {
+            let x = self.variants[0].x.read(first, lens.iter().sum())?;
+            let visit = |tap: Tap, x: &[f32]| {
                 let (n, to) = (network.width(tap), &mut inputs[tap as usize]);
                 squares[tap as usize].add(x);
                 to.extend(x.chunks_exact(n).step_by(every).flatten());
             };
-            after.write(first, &through(network, layer, &lens, x, &weights, KvType::F32, see)?)?;
+            after.write(first, &run_layer(network, layer, &lens, x, &weights, KvType::F32, visit)?)?;
         }
         for (tap, squares) in Tap::ALL.iter().zip(&squares) {
-            if squares.means().iter().any(|x| !x.is_finite()) {
-                return Err(too_large(layer, *tap));
+            if squares.mean_squares().iter().any(|x| !x.is_finite()) {
+                return Err(inputs_not_finite(layer, *tap));
             }
         }
         for tap in Tap::ALL {
             for i in 0..weights[tap as usize].len() {
                 let matrix = &weights[tap as usize][i];
-                let known = self.known(&matrix.name, matrix.cols as u64)?;
-                let importance = known.unwrap_or_else(|| squares[tap as usize].means());
-                let how = Encode { importance: Some(&importance), ..self.wanted.how };
-                let judge = HeldOutLoss::new(network, matrix, &inputs[tap as usize]);
-                self.found.push(self.judged(&judge, matrix, &how));
+                let given = self.given_importance(&matrix.name, matrix.cols as u64)?;
+                let importance = given.unwrap_or_else(|| squares[tap as usize].mean_squares());
+                let how = Encode { importance: Some(&importance), ..self.settings.how };
+                let output_error = OutputError::new(network, matrix, &inputs[tap as usize]);
+                self.found.push(self.new_matrix(&output_error, matrix, &how));
                 let index = self.found.len() - 1;
                 for p in 0..self.found[index].probes.len() {
                     let dtype = self.found[index].probes[p].dtype;
                     let matrix = &mut weights[tap as usize][i];
-                    let (_, mut values) = search(network.isa, dtype, &matrix.weights, matrix.cols, &how);
+                    let (_, mut values) = encode_rows(network.isa, dtype, &matrix.weights, matrix.cols, &how);
                     std::mem::swap(&mut matrix.weights, &mut values);
-                    self.leave_original(Changed::Matrix(index, p))?;
-                    let last = self.ways.len() - 1;
+                    self.branch(Change::Matrix(index, p))?;
+                    let last = self.variants.len() - 1;
                     self.advance(last, layer, &weights)?;
                     std::mem::swap(&mut weights[tap as usize][i].weights, &mut values);
                 }
             }
         }
-        self.ways[0].x = after;
+        self.variants[0].x = after;
         Ok(())
     }
 
-    /// Takes a way through a layer.
-    pub fn advance(&mut self, way: usize, layer: usize, weights: &Layer) -> Result<()> {
+    /// Runs a variant through a layer.
+    pub fn advance(&mut self, variant: usize, layer: usize, weights: &Layer) -> Result<()> {
         for (first, lens) in self.batches() {
-            let way = &mut self.ways[way];
-            let kind = if let Changed::Cache(kind) = way.what { kind } else { KvType::F32 };
-            let x = way.x.read(first, lens.iter().sum())?;
-            way.x.write(first, &through(self.network, layer, &lens, x, weights, kind, |_, _| {})?)?;
+            let variant = &mut self.variants[variant];
+            let kv = if let Change::Cache(kv) = variant.what { kv } else { KvType::F32 };
+            let x = variant.x.read(first, lens.iter().sum())?;
+            variant.x.write(first, &run_layer(self.network, layer, &lens, x, weights, kv, |_, _| {})?)?;
         }
         Ok(())
     }
 
-    /// A matrix's errors, with its probes yet without divergences.
-    fn judged(&self, judge: &HeldOutLoss, matrix: &Dense, how: &Encode) -> Matrix {
+    /// A matrix with its output errors; the divergences of its probes are still 0.
+    fn new_matrix(&self, output_error: &OutputError, matrix: &Dense, how: &Encode) -> Matrix {
         let cols = matrix.cols as u64;
-        let found = judge.all(self.types(cols), how);
+        let found = output_error.all(self.types(cols), how);
         let probe = |dtype| Some(Probe { dtype, error: found.iter().find(|e| e.0 == dtype)?.1, kld: 0.0 });
         let errors = found.iter().map(|e| (e.0, e.2)).collect();
         Matrix {
@@ -318,30 +330,31 @@ impl Measuring<'_> {
     }
 }
 
-/// Errors of types; those that cannot hold the weights at all have none.
-pub(super) fn known_errors(types: Vec<DType>, error: impl Fn(DType) -> f64) -> Vec<(DType, f64)> {
+/// The error of each type; types that cannot represent the weights at all (the error is not finite) are left out.
+pub(super) fn finite_errors(types: Vec<DType>, error: impl Fn(DType) -> f64) -> Vec<(DType, f64)> {
     types.into_iter().map(|t| (t, error(t))).filter(|e| e.1.is_finite()).collect()
 }
 
-/// Takes vectors through a layer, and shows the inputs of its taps.
-fn through(
+/// Runs hidden states `x`, `[tokens, hidden]`, of chunks with lengths `lens` through a layer. `visit` is given the inputs at
+/// each tap.
+fn run_layer(
     network: &Network,
     layer: usize,
     lens: &[usize],
     mut x: Vec<f32>,
     weights: &Layer,
-    kind: KvType,
-    mut see: impl FnMut(Tap, &[f32]),
+    kv: KvType,
+    mut visit: impl FnMut(Tap, &[f32]),
 ) -> Result<Vec<f32>> {
     let input = network.attention_input(layer, &x);
-    see(Tap::Attention, &input);
-    let mixed = network.mix(layer, lens, &input, &weights[0], kind)?;
-    see(Tap::Output, &mixed);
+    visit(Tap::Attention, &input);
+    let mixed = network.mix(layer, lens, &input, &weights[0], kv)?;
+    visit(Tap::Output, &mixed);
     network.add(&mut x, &weights[1][0], &mixed);
     let input = network.feed_forward_input(layer, &x);
-    see(Tap::FeedForward, &input);
+    visit(Tap::FeedForward, &input);
     let gated = network.gated(layer, &input, &weights[2]);
-    see(Tap::Down, &gated);
+    visit(Tap::Down, &gated);
     network.add(&mut x, &weights[3][0], &gated);
     Ok(x)
 }
@@ -353,47 +366,49 @@ pub(super) fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
     }
 }
 
-/// Some rows of a matrix, and some of its inputs.
-pub(super) struct HeldOutLoss<'a> {
+/// The relative output error of a matrix, on a sample of its rows and inputs.
+pub(super) struct OutputError<'a> {
     pub isa: Isa,
     pub cols: usize,
+    /// The sampled rows, `[rows, cols]`.
     pub weights: Vec<f32>,
+    /// The sampled inputs, `[tokens, cols]`.
     pub inputs: &'a [f32],
 }
 
-impl<'a> HeldOutLoss<'a> {
+impl<'a> OutputError<'a> {
     fn new(network: &Network, matrix: &Dense, inputs: &'a [f32]) -> Self {
         let rows = rows_of(matrix.rows);
         let weights = rows.iter().flat_map(|r| &matrix.weights[r * matrix.cols..][..matrix.cols]).copied();
         Self { isa: network.isa, cols: matrix.cols, weights: weights.collect(), inputs }
     }
 
-    /// Inputs times weights, `[tokens, rows]`.
+    /// The outputs, `[tokens, rows]`.
     fn product(&self, inputs: &[f32], weights: &[f32]) -> Vec<f32> {
         let (tokens, rows, n) = (inputs.len() / self.cols, weights.len() / self.cols, self.cols);
         product(self.isa, (tokens, rows, n), View::rows(inputs, n), View::rows(weights, n).transposed())
     }
 
-    /// The mean square of the outputs of these weights.
+    /// The mean square of the outputs.
     fn square(&self, inputs: &[f32], weights: &[f32]) -> f64 {
         mean_square(&self.product(inputs, weights))
     }
 
-    /// The same for several types; those that cannot hold the weights at all are left out.
+    /// [`OutputError::errors`] of several types; types that cannot represent the weights at all are left out.
     pub fn all(&self, types: Vec<DType>, how: &Encode) -> Vec<(DType, f64, f64)> {
         let all = types.into_iter().map(|t| (t, self.errors(t, how)));
         all.filter(|e| e.1.iter().all(|x| x.is_finite())).map(|(t, [a, b])| (t, a, b)).collect()
     }
 
-    /// The error of the outputs in a type, over the outputs: of the weights alone, and with inputs in 8 bits as the type's
-    /// products have them.
+    /// The relative output error in a type: of the weights alone, and with inputs rounded to 8 bits as the type's kernels
+    /// do.
     pub fn errors(&self, dtype: DType, how: &Encode) -> [f64; 2] {
-        let (_, values) = search(self.isa, dtype, &self.weights, self.cols, how);
+        let (_, values) = encode_rows(self.isa, dtype, &self.weights, self.cols, how);
         let off: Vec<f32> = self.weights.iter().zip(&values).map(|(a, b)| a - b).collect();
         let all = self.square(self.inputs, &self.weights).max(f64::MIN_POSITIVE);
         let alone = self.square(self.inputs, &off) / all;
         let Some((group, _)) = kernels::integer(dtype) else { return [alone; 2] };
-        // W·x − Ŵ·x̂ = (W − Ŵ)·x̂ + W·(x − x̂): small numbers are not taken off large ones.
+        // W·x − Ŵ·x̂ = (W − Ŵ)·x̂ + W·(x − x̂), which avoids the difference of two large numbers.
         let lost = rounding(self.inputs, group);
         let rounded: Vec<f32> = self.inputs.iter().zip(&lost).map(|(x, l)| x - l).collect();
         let mut out = self.product(&rounded, &off);
@@ -403,11 +418,11 @@ impl<'a> HeldOutLoss<'a> {
     }
 }
 
-/// What inputs lose where so many of them share a scale of 8-bit codes.
+/// The rounding error of inputs in 8-bit codes, with a scale for each `group` of them.
 fn rounding(x: &[f32], group: usize) -> Vec<f32> {
     let mut lost = vec![0f32; x.len()];
     for (lost, x) in lost.chunks_mut(group).zip(x.chunks(group)) {
-        let scale = x.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0;
+        let scale = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 127.0;
         if scale > 0.0 {
             lost.iter_mut().zip(x).for_each(|(l, x)| *l = x - scale * (x / scale).round());
         }
@@ -419,8 +434,8 @@ fn mean_square(x: &[f32]) -> f64 {
     x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len().max(1) as f64
 }
 
-/// Rows that stand for all.
+/// The sampled rows of a matrix.
 pub(super) fn rows_of(rows: usize) -> Vec<usize> {
-    let count = rows.min(ROWS);
+    let count = rows.min(SAMPLED_ROWS);
     (0..count).map(|i| i * rows / count).collect()
 }

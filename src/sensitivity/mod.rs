@@ -1,12 +1,13 @@
-//! What an error in each matrix does to a model's predictions, so that bits can go to where they count.
+//! Sensitivity: how much the quantization error of each matrix changes a model's predictions, so that bits can go to where
+//! they matter.
 //!
-//! Errors of matrices are small, and hardly know of each other: the KL divergence of a model is about the sum of what each
-//! matrix's errors by themselves bring ([docs/fitting.md](../../docs/fitting.md) shows how far that holds). What a matrix
-//! brings is about proportional to the squared error of its outputs. So [`measure`] makes every matrix in one type or two,
-//! runs a text through the model with that one matrix replaced, and reads the divergence; and it computes the error of the
-//! outputs for every type. [`quick`] guesses both by what matrices usually are like.
+//! Quantization errors are small and nearly independent: the KL divergence of a quantized model is about the sum of the
+//! divergences that each matrix causes alone ([docs/fitting.md](../../docs/fitting.md) shows how far that holds), and the
+//! divergence that a matrix causes is about proportional to the squared error of its outputs. So [`measure`] quantizes one
+//! matrix at a time to one type (a probe), runs a text through the model, and measures the KL divergence; and it computes
+//! the output error for every type. [`quick`] estimates both from typical values, without running the model.
 
-mod ends;
+mod divergence;
 mod file;
 pub mod measure;
 pub mod quick;
@@ -27,77 +28,78 @@ use crate::source::Source;
 
 pub use file::{parse, print, read};
 
-/// Tokens of a chunk, unless another number is asked for.
+/// The default number of tokens per chunk.
 pub const DEFAULT_CONTEXT: usize = 256;
 
-/// The type that matrices are quantized to while the divergence is measured, unless others are asked for: its errors are
-/// well above those of rounding activations, and small enough that they add up.
+/// The default probe: the type that matrices are quantized to while the divergence is measured. Its errors are well above
+/// those of rounding activations to 8 bits, and small enough to add up.
 pub const DEFAULT_PROBE: DType = DType::Q3_K;
 
-/// What is known of a model.
+/// The sensitivity of a model.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sensitivity {
-    /// Where that is from: texts, or a guess.
+    /// How it was obtained.
     pub origin: Origin,
-    /// Matrices, in the order of their computation.
+    /// The matrices, in the order of their computation.
     pub matrices: Vec<Matrix>,
-    /// What keys and values kept in a kind of cache cost, in nats of KL divergence.
+    /// The KL divergence that each type of KV cache causes, in nats per token.
     pub cache: Vec<(KvType, f64)>,
 }
 
-/// Where numbers are from.
+/// How a sensitivity was obtained.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
-    /// Names of texts; none where it is a guess.
+    /// The names of the texts; empty for an estimate.
     pub texts: Vec<String>,
     /// `sha256:` and the hash of the texts' bytes.
     pub hash: String,
-    /// Tokens of a chunk.
+    /// Tokens per chunk.
     pub context: usize,
     /// Chunks.
     pub chunks: usize,
 }
 
-/// A matrix.
+/// The sensitivity of a matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
     /// Its tensor's name.
     pub name: String,
-    /// Its shape.
+    /// Its shape, `[rows, cols]`.
     pub shape: Vec<u64>,
-    /// What was found by making it in some types, from the one with the least error.
+    /// The types that it was quantized to while the divergence was measured, by ascending error.
     pub probes: Vec<Probe>,
-    /// The error of its outputs in each type that divides its rows, over what the outputs are: without a unit. Inputs are
-    /// rounded to 8 bits where the type's products have them so.
+    /// The relative output error for each type that divides its rows: the squared error of its outputs over their square.
+    /// Inputs are rounded to 8 bits where the type's kernels do so.
     pub errors: Vec<(DType, f64)>,
 }
 
-/// A matrix made in a type.
+/// A measurement with one matrix quantized.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Probe {
-    /// The type.
+    /// The matrix's type.
     pub dtype: DType,
-    /// Its error, with inputs as they are.
+    /// Its relative output error, with inputs in full precision.
     pub error: f64,
-    /// The KL divergence of the model in which it alone is made so, in nats.
+    /// The KL divergence of the model with only this matrix quantized, in nats per token.
     pub kld: f64,
 }
 
 impl Matrix {
-    /// The KL divergence that the matrix brings in a type, in nats; `None` for a type of which nothing is known.
+    /// The KL divergence, in nats per token, that the matrix causes in a type; `None` if the type's error is not known.
     pub fn loss(&self, dtype: DType) -> Option<f64> {
         let error = self.errors.iter().find(|e| e.0 == dtype)?.1;
         self.at(error)
     }
 
-    /// The same at an error. Between two probes, logarithms are interpolated; elsewhere it is proportional.
+    /// The KL divergence at a relative output error: interpolated between two probes on logarithmic scales, proportional to
+    /// the error elsewhere.
     fn at(&self, error: f64) -> Option<f64> {
         if error <= 0.0 {
             return Some(0.0);
         }
         let wrong: Vec<&Probe> = self.probes.iter().filter(|p| p.error > 0.0).collect();
         if !wrong.is_empty() && wrong.iter().all(|p| p.kld <= 0.0) {
-            // Nothing that it says gets through.
+            // Its errors do not reach the output.
             return Some(0.0);
         }
         let probes: Vec<&Probe> = wrong.into_iter().filter(|p| p.kld > 0.0).collect();
@@ -111,7 +113,7 @@ impl Matrix {
         Some(a.kld * (b.kld / a.kld).powf(part))
     }
 
-    /// How sensitive it is: nats for an error as large as the outputs are, if it stayed proportional.
+    /// KL divergence over relative output error, in nats, at the first probe.
     pub fn coefficient(&self) -> f64 {
         self.probes.first().map_or(0.0, |p| if p.error > 0.0 { p.kld / p.error } else { 0.0 })
     }
@@ -123,31 +125,31 @@ impl Sensitivity {
         self.matrices.iter().find(|m| m.name == name)
     }
 
-    /// What a kind of cache costs, in nats, where that is known.
-    pub fn cache(&self, kind: KvType) -> Option<f64> {
-        self.cache.iter().find(|c| c.0 == kind).map(|c| c.1)
+    /// The KL divergence that a type of KV cache causes, in nats per token, if it is known.
+    pub fn cache(&self, kv: KvType) -> Option<f64> {
+        self.cache.iter().find(|c| c.0 == kv).map(|c| c.1)
     }
 
-    /// The KL divergence of a model of these types, in nats; `None` if nothing is known of one. Tensors that are no
-    /// matrices here, such as norms, bring nothing.
+    /// The predicted KL divergence of a model with these types, in nats per token; `None` if a type's error is not known.
+    /// Tensors without an entry, such as norms, count as exact.
     pub fn predict<'a>(&self, types: impl IntoIterator<Item = (&'a str, DType)>) -> Option<f64> {
-        let known = types.into_iter().filter_map(|(name, dtype)| Some((self.matrix(name)?, dtype)));
-        known.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
+        let matrices = types.into_iter().filter_map(|(name, dtype)| Some((self.matrix(name)?, dtype)));
+        matrices.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
     }
 
-    /// In words, where it is from.
+    /// How it was obtained, in words.
     pub fn summary(&self) -> String {
         let Origin { texts, context, chunks, .. } = &self.origin;
         match texts.is_empty() {
-            true => "guessed from what matrices of their kinds usually are like".into(),
+            true => "estimated from typical values, not measured".into(),
             false => format!("measured on {}, {chunks} chunks of {context} tokens", texts.join(", ")),
         }
     }
 }
 
-/// What is measured, and with what.
+/// The settings of a measurement.
 pub struct Measuring<'a> {
-    /// Types whose errors are computed.
+    /// Types whose output errors are computed.
     pub types: &'a [DType],
     /// Types that matrices are quantized to while the divergence is measured.
     pub probes: &'a [DType],
@@ -155,7 +157,7 @@ pub struct Measuring<'a> {
     pub limits: Limits,
     /// The folder for activations that do not fit into memory.
     pub folder: &'a Path,
-    /// An importance matrix that was measured before; else it is measured on the same text.
+    /// An importance matrix for the encoders; measured on the same text unless given.
     pub importance: Option<&'a Statistics>,
 }
 
@@ -163,11 +165,11 @@ impl Measuring<'_> {
     /// Measures an open model on a text.
     ///
     /// # Errors
-    /// A model that the runner cannot run, those of [`measure::measure`], and those of starting threads.
+    /// Those of [`Network::new`], [`Limits::pool`] and [`measure::measure`].
     pub fn run(&self, source: &Source, chunks: &Chunks, watcher: &dyn Watcher) -> Result<Sensitivity> {
         let network = Network::new(source, Options { exact: true, isa: None })?;
         let scratch = Scratch { memory: self.limits.memory, folder: self.folder.to_path_buf() };
-        let wanted = measure::Wanted {
+        let settings = measure::Settings {
             types: self.types,
             probes: self.probes,
             importance: self.importance,
@@ -176,13 +178,13 @@ impl Measuring<'_> {
         // The output matrix counts as a layer.
         let layers = network.depth() + 1;
         watcher.layers(0, layers);
-        let tick = |done| watcher.layers(done, layers);
-        self.limits.pool()?.install(|| measure::measure(&network, chunks, wanted, &scratch, tick))
+        let on_layer = |done| watcher.layers(done, layers);
+        self.limits.pool()?.install(|| measure::measure(&network, chunks, settings, &scratch, on_layer))
     }
 }
 
-/// The number of chunks, unless another is asked for. Measuring takes weights times matrices, and little text does nearly
-/// as well as much.
+/// The default number of chunks. The time grows with the number of weights times that of matrices, and few chunks do nearly
+/// as well as many.
 pub fn default_chunks(source: &Source) -> usize {
     match source.model.tensors.iter().map(Tensor::elements).fold(0, u64::saturating_add) {
         0..50_000_000 => 16,

@@ -150,7 +150,7 @@ impl View {
             let (tensor, weight) = (t.name.clone(), first + i as u64);
             return Err(match self.values {
                 Values::Packed { .. } => Error::InvalidCode { tensor, weight },
-                _ => Error::NotFinite { tensor, weight: Some(weight), value: x[i] },
+                _ => Error::NotFinite { tensor, weight: Some(weight), row: None, value: Some(x[i]) },
             });
         }
         let order = source.model.order;

@@ -35,7 +35,7 @@ fn grids() -> impl Iterator<Item = (&'static Info, &'static dyn Grid)> {
     TYPES.iter().filter_map(|t| Some((t, t.dtype.grid()?)))
 }
 
-/// Numbers without a pattern, from −1 to 1.
+/// Pseudorandom numbers from −1 to 1.
 struct Numbers(u64);
 
 impl Numbers {
@@ -49,7 +49,7 @@ impl Numbers {
     }
 }
 
-/// The levels of every grid, and a few that follow no rule.
+/// The levels of every grid, and a few irregular ones.
 fn all_levels() -> Vec<Vec<f32>> {
     let mut all: Vec<Vec<f32>> = grids().map(|(_, grid)| grid.shape().levels.to_vec()).collect();
     all.extend([vec![-1.0, 1.0], vec![0.25, 1.25, 2.25], vec![-7.0, -6.5, 0.0, 100.0], vec![3.0]]);
@@ -77,7 +77,7 @@ fn the_nearest_level_is_found() {
             let code = usize::from(levels.nearest(v));
             assert!(code <= last, "{values:?} {v}");
             let least = values.iter().map(|x| distance(v, *x)).fold(f64::MAX, f64::min);
-            // What is all but in the middle may go to either side.
+            // Close to the middle between two levels, either may be chosen.
             let slack = 1e-6 * f64::from(high - low + v.abs().min(high.abs()));
             assert!(distance(v, values[code]) <= least + slack, "{values:?} {v}: {code}");
             assert_eq!(levels.value(code as u8), values[code]);
@@ -91,12 +91,12 @@ fn the_nearest_level_is_found() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Column k of e·U, U having ones on its diagonal, is as near to zero as any code can bring it.
+    /// Column k of e·U, where U has ones on its diagonal, is as near to zero as possible for any code.
     #[test]
     fn each_code_is_the_best_for_its_column((n, more) in (1..90usize, 0..5usize), seed in any::<u64>()) {
         let mut random = Numbers(seed);
         let stride = n + more;
-        // What is below the diagonal, and on it, must not be looked at.
+        // Elements on and below the diagonal must not be used.
         let mut factor = vec![f32::NAN; n * stride];
         for i in 0..n {
             for j in i + 1..n {
@@ -144,7 +144,7 @@ fn values_of(grid: &dyn Grid, parts: &[Parts]) -> Vec<f32> {
     parts.iter().flat_map(|part| (0..shape.weights).map(move |j| value(part, j))).collect()
 }
 
-/// Bits, of zeros without their sign.
+/// The bits of numbers, with -0.0 as 0.0.
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| (x + 0.0).to_bits()).collect()
 }
@@ -164,7 +164,7 @@ fn within(shape: &Shape, part: &Parts) -> bool {
         && (!shape.free || half(part.d) && half(part.m))
 }
 
-/// A row on its way, and the matrix that says what its errors cost.
+/// A row that is being quantized, and its Hessian.
 struct Row {
     n: usize,
     /// In f64, so that sums are those of the definition.
@@ -189,7 +189,7 @@ impl Row {
         }
         let mean = (0..n).map(|i| h[i * n + i]).sum::<f64>() / n as f64;
         (0..n).for_each(|i| h[i * n + i] += 0.01 * mean);
-        // As it will be given.
+        // Rounded to f32, as it is passed.
         h.iter_mut().for_each(|x| *x = f64::from(*x as f32));
         Self { n, h, weights: random.some(n).iter().map(|x| x * size).collect() }
     }
@@ -206,14 +206,14 @@ impl Row {
         (out, total)
     }
 
-    /// The part of H of some columns.
+    /// The diagonal block of H for some columns.
     fn own(&self, first: usize, width: usize) -> Vec<f32> {
         let rows = self.h[first * self.n..].chunks(self.n).take(width);
         rows.flat_map(|row| row[first..first + width].iter().map(|x| *x as f32)).collect()
     }
 }
 
-/// Descends in one panel of a wider row, and gives the error before and after.
+/// Runs the descent in one panel of a wider row, and returns the error before and after.
 fn check(
     dtype: DType,
     grid: &dyn Grid,
@@ -253,7 +253,7 @@ fn check(
     assert_eq!(bits(&values), bits(&dtype.visit(Decode(&packed)).unwrap()), "{name}");
 
     let (gradient, after) = row.gradient(&values);
-    // What rounding may leave: a few of the sums' last bits.
+    // Rounding errors: a few of the last bits of the sums.
     let scale = (0..row.n).map(|i| row.h[i * row.n + i]).fold(0.0, f64::max);
     let largest = row.weights.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
     for (found, wanted) in local.iter().zip(&gradient[first..]) {
@@ -265,13 +265,13 @@ fn check(
 }
 
 #[test]
-fn descent_never_makes_errors_larger() {
+fn descent_never_increases_the_error() {
     let mut random = Numbers(77);
     for (info, grid) in grids() {
         let size = grid.shape().weights;
         let (mut before, mut after) = (0.0, 0.0);
         for blocks in if size == 256 { vec![1] } else { vec![1, 2, 256 / size] } {
-            // Blocks on both sides, whose errors are in the gradient too.
+            // Blocks on both sides, whose errors are part of the gradient.
             let row = Row::new((blocks + 2) * size, 0.05, &mut random);
             for rounds in 1..4 {
                 let (b, a) = check(info.dtype, grid, &row, 1..1 + blocks, rounds);
@@ -283,14 +283,14 @@ fn descent_never_makes_errors_larger() {
 }
 
 #[test]
-fn descent_bears_weights_of_any_size() {
+fn descent_handles_weights_of_any_size() {
     let mut random = Numbers(3);
     for (info, grid) in grids() {
         let size = grid.shape().weights;
         for magnitude in [0.0, 1e-9, 1e-7, 1e-5, 1.0, 1e3, 3e4] {
             let mut row = Row::new(2 * size, magnitude, &mut random);
             check(info.dtype, grid, &row, 0..1, 2);
-            // Columns that no input has.
+            // Columns whose inputs are all zero.
             for i in (0..row.n).step_by(3) {
                 for j in 0..row.n {
                     row.h[i * row.n + j] = 0.0;

@@ -1,11 +1,11 @@
-//! The older kind of file, `.dat`: numbers of the machine that wrote it, without a magic number.
+//! The older kind of file, `.dat`, without a magic number and in the byte order of the machine that wrote it.
 //!
 //! * i32: the number of entries. For each of them:
 //!   * i32 and so many bytes: the tensor's name;
-//!   * i32: over how many chunks it was measured;
-//!   * i32 and so many f32: the mean squares of the inputs times the number of chunks (the values themselves where that
-//!     is 0), those of stacked matrices one after the other. A matrix that was never used has ones.
-//! * Later files go on: i32, the number of chunks; i32 and so many bytes, the text's name.
+//!   * i32: the number of chunks on which it was measured;
+//!   * i32 and so many f32: the mean squares of the inputs times the number of chunks (not multiplied if that is 0), those
+//!     of stacked matrices one after the other. A matrix that was never used has means of 1.
+//! * In later files: i32, the number of chunks; i32 and so many bytes, the name of the text.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use super::values;
 use crate::error::{Error, Fault, Result};
 use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
 
-/// The least that an entry takes: two lengths, a count, a letter and a value.
+/// The fewest bytes of an entry: two lengths, a count, a letter and a value.
 const LEAST: u64 = 4 + 1 + 4 + 4 + 4;
 
-/// Reads a `.dat`, in the byte order that makes its number of entries possible.
+/// Reads a `.dat`, in the byte order in which the file can hold its number of entries.
 ///
 /// # Errors
-/// Whatever is wrong with the file.
+/// [`Fault::NotAnImatrix`], [`Fault::Sizes`] or [`Fault::Value`] for invalid content; [`Error::Format`] for a truncated file,
+/// a text that is not UTF-8 or a duplicate name.
 pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
     let possible = |order: ByteOrder| {
         let first = bytes.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(order.le(*b)));
@@ -49,9 +50,8 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
             return Err(Error::new(name, Some(sized_at as u64), fault));
         }
         let sums = values(name, &entry, values_at as u64, order, values_bytes)?;
-        // Divided by one chunk, the values are the means that they are where there is no chunk.
-        let value =
-            Entry::new(sums, vec![chunks.max(1).into()]).expect("there are values, which were looked at");
+        // With a count of 0 the values are the means themselves, as with a count of 1.
+        let value = Entry::new(sums, vec![chunks.max(1).into()]).expect("the values were checked");
         let value = Arc::new(value);
         if entries.insert(entry.clone(), value).is_some() {
             let fault = formats::Fault::Duplicate { what: "entry", name: entry };
@@ -74,19 +74,19 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
     Ok(statistics)
 }
 
-/// Writes a `.dat`, little-endian, its entries in the order of their names.
+/// Writes a little-endian `.dat`, with entries by name.
 ///
-/// It has no room for the counts of single matrices, the number of tokens and all texts but the last; a matrix that was
-/// never measured has ones, and an entry of which none was is left out, all as llama-imatrix does. Means are rounded
-/// once more, by up to one unit in the last place, unless they were counted in chunks before.
+/// It cannot hold the counts of single matrices, the number of tokens, nor more than one text (the last one). A matrix that was
+/// not measured has means of 1, and an entry without any measured matrix is omitted, all as in llama-imatrix. Means are
+/// rounded once more, by up to one unit in the last place, unless counts are chunks already.
 ///
 /// # Errors
-/// [`Fault::Unwritable`] if there is no entry with data, or something is too long for an i32.
+/// [`Fault::Unwritable`] if nothing was measured, an entry has no name, or a number does not fit an i32.
 pub fn write(statistics: &Statistics) -> Result<Vec<u8>> {
     let unwritable = |why: String| Error::new(&statistics.file, None, Fault::Unwritable(why));
     let fits = |n: u64, what: &str| match i32::try_from(n) {
         Ok(n) => Ok(n.to_le_bytes()),
-        Err(_) => Err(unwritable(format!("{what} is {n}, a .dat has room for {}", i32::MAX))),
+        Err(_) => Err(unwritable(format!("{what} is {n}, expected at most {} in a .dat", i32::MAX))),
     };
     let measured: Vec<_> =
         statistics.entries.iter().filter(|(_, e)| e.counts().iter().any(|&c| c > 0)).collect();
@@ -109,7 +109,7 @@ pub fn write(statistics: &Statistics) -> Result<Vec<u8>> {
         bytes.extend(fits(entry.sums().len() as u64, &format!("the number of values of {name}"))?);
         for (sums, count) in entry.matrices() {
             let value = |&sum: &f32| match count {
-                _ if count == chunks => sum, // in chunks already: not to be rounded
+                _ if count == chunks => sum, // in chunks already: stays exact
                 0 => chunks as f32,
                 _ => (sum / count as f32 * chunks as f32).min(f32::MAX),
             };
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number that is not negative.
+    /// A non-negative number.
     fn number(&mut self, what: &str) -> Result<u32> {
         let at = self.at;
         let bytes = self.take(4, || what.to_string())?.try_into().expect("four bytes were taken");

@@ -1,9 +1,11 @@
-//! llama.cpp's importance matrices: for every matrix, the mean square of each of its inputs.
+//! Importance matrices (imatrix) of llama.cpp: for every matrix of a model, the mean square of each of its inputs.
 //!
-//! Two kinds of file hold them, and [`read`] tells which it is given. Newer ones are GGUFs with two f32 tensors for
-//! each measured tensor: `<name>.in_sum2` of shape `[matrices, columns]` has the sums of the inputs' squares, and
-//! `<name>.counts`, `[matrices, 1]` or one number, over how many tokens; `imatrix.datasets`, `imatrix.chunk_count` and
-//! `imatrix.chunk_size` say what was read. The older kind, `.dat`, is described in [`legacy`], which writes it too.
+//! There are two kinds of file; [`read`] recognises them. Newer ones are GGUFs with two f32 tensors for each measured
+//! tensor: `<name>.in_sum2` of shape `[matrices, columns]` holds the sums of the squared inputs, and `<name>.counts`, of
+//! shape `[matrices, 1]` or a single number, the numbers of tokens. `imatrix.datasets`, `imatrix.chunk_count` and
+//! `imatrix.chunk_size` describe the text. The older kind, `.dat`, is in [`legacy`].
+//!
+//! Source: `tools/imatrix/imatrix.cpp` of llama.cpp.
 
 pub mod legacy;
 mod write;
@@ -21,7 +23,7 @@ use crate::statistics::{Entry, Statistics, Unit};
 
 pub use write::write;
 
-/// The key of a hash of the text that was read, in [`Statistics::more`].
+/// The key of a hash of the calibration text, in [`Statistics::metadata`].
 pub const HASH: &str = "ggufkit.calibration.hash";
 
 const SUMS: &str = ".in_sum2";
@@ -30,14 +32,14 @@ const KIND: &str = "general.type";
 const DATASETS: &str = "imatrix.datasets";
 const CHUNKS: &str = "imatrix.chunk_count";
 const SIZE: &str = "imatrix.chunk_size";
-/// Keys that say what other fields hold, or how the file is laid out.
+/// Keys that are fields of [`Statistics`], or describe the layout of the file.
 const OWN_KEYS: [&str; 5] = [KIND, DATASETS, CHUNKS, SIZE, gguf::ALIGNMENT_KEY];
 
-/// Reads an importance matrix, of either kind and byte order. `name` is what errors call the file, and `bytes` are all
-/// of it.
+/// Reads an importance matrix, of either kind and byte order. `name` is the file's, for errors, and `bytes` are all of it.
 ///
 /// # Errors
-/// Whatever is wrong with the file; nothing is guessed but the kind and, in the older one, the byte order.
+/// [`Error::Format`] for a malformed container; [`Fault::NotAnImatrix`], [`Fault::Incomplete`], [`Fault::Type`],
+/// [`Fault::Sizes`] or [`Fault::Value`] for invalid content.
 pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
     if bytes.starts_with(b"GGUF") { read_gguf(name, bytes) } else { legacy::read(name, bytes) }
 }
@@ -59,15 +61,15 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         }
     }
     if pairs.is_empty() {
-        return Err(not("no tensor in it is called NAME.in_sum2"));
+        return Err(not("it has no tensor NAME.in_sum2"));
     }
     let mut notes = model.notes;
     if others > 0 {
-        notes.push(format!("{name}: {others} tensors that are neither sums nor counts are not read"));
+        notes.push(format!("{name}: {others} tensors that are neither sums nor counts are ignored"));
     }
     let (mut entries, mut unseen, mut matrices) = (BTreeMap::new(), 0, 0);
     for (entry, pair) in pairs {
-        let half = |has, lacks| Error::new(name, None, Fault::Half { entry: entry.into(), has, lacks });
+        let half = |has, lacks| Error::new(name, None, Fault::Incomplete { entry: entry.into(), has, lacks });
         let (sums, counts) = match pair {
             [Some(sums), Some(counts)] => (sums, counts),
             [_, None] => return Err(half(SUMS, COUNTS)),
@@ -84,16 +86,16 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         }
         unseen += counts.iter().filter(|&&n| n == 0).count();
         matrices += counts.len();
-        let value = Entry::new(values, counts).expect("the numbers and how many there are were looked at");
+        let value = Entry::new(values, counts).expect("the numbers and their sizes were checked");
         entries.insert(entry.to_string(), Arc::new(value));
     }
     if unseen > 0 {
         notes.push(format!(
-            "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; their columns count alike"
+            "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; all their columns get the same importance"
         ));
     }
-    let mut more = model.metadata.clone();
-    OWN_KEYS.iter().for_each(|key| drop(more.remove(key)));
+    let mut metadata = model.metadata.clone();
+    OWN_KEYS.iter().for_each(|key| drop(metadata.remove(key)));
     Ok(Statistics {
         file: name.to_string(),
         entries,
@@ -101,28 +103,28 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         datasets: datasets(name, &model.metadata)?,
         chunks: integer(name, &model.metadata, CHUNKS)?.filter(|&n| n > 0),
         chunk_size: integer(name, &model.metadata, SIZE)?.filter(|&n| n > 0),
-        more,
+        metadata,
         notes,
     })
 }
 
-/// A tensor's numbers, each of which must be one that a sum of squares or a count can be.
+/// A tensor's numbers, which must be finite and not negative.
 fn numbers(file: &str, bytes: &[u8], order: ByteOrder, t: &Tensor) -> Result<Vec<f32>> {
     if t.encoding != Encoding::Blocks(DType::F32) {
         let fault = Fault::Type { tensor: t.name.clone(), found: t.encoding.name() };
         return Err(Error::new(file, Some(t.location.offset), fault));
     }
-    // The reader has held the place against the file's length, all of which is here.
+    // The reader has checked that the location is within the file.
     let bytes = &bytes[t.location.offset as usize..][..t.location.len as usize];
     values(file, &t.name, t.location.offset, order, bytes)
 }
 
-/// Numbers that stand at byte `at` of the file.
+/// The numbers at offset `at` of the file.
 fn values(file: &str, tensor: &str, at: u64, order: ByteOrder, bytes: &[u8]) -> Result<Vec<f32>> {
     let value = |(i, b): (usize, &[u8; 4])| {
         let value = f32::from_le_bytes(order.le(*b));
         if value.is_finite() && value >= 0.0 {
-            return Ok(value + 0.0); // of two zeros, the one without a sign
+            return Ok(value + 0.0); // makes -0.0 positive
         }
         let (tensor, index) = (tensor.to_string(), i as u64);
         Err(Error::new(file, Some(at + 4 * index), Fault::Value { tensor, index, value: value.into() }))
@@ -137,14 +139,14 @@ fn wrong(file: &str, key: &str, expected: &str, found: &Value) -> Error {
 
 fn integer(file: &str, metadata: &Metadata, key: &str) -> Result<Option<u64>> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
-    value.as_u64().map(Some).ok_or_else(|| wrong(file, key, "a number that is not negative", value))
+    value.as_u64().map(Some).ok_or_else(|| wrong(file, key, "a non-negative integer", value))
 }
 
 fn datasets(file: &str, metadata: &Metadata) -> Result<Vec<String>> {
     let key = DATASETS;
     let Some(value) = metadata.get(key) else { return Ok(Vec::new()) };
     let array = value.as_array().ok_or_else(|| wrong(file, key, "an array", value))?;
-    // An empty array may have any type.
+    // Empty arrays may have any type.
     if array.kind() != formats::metadata::Kind::String && !array.is_empty() {
         return Err(wrong(file, key, "an array of strings", value));
     }

@@ -52,7 +52,7 @@ fn example(order: ByteOrder) -> Vec<u8> {
     gguf_of(&[DENSE, EXPERTS].concat(), &metadata(), order)
 }
 
-/// The same in the older kind.
+/// The same as a `.dat`.
 fn legacy_example(order: ByteOrder) -> Vec<u8> {
     let mut bytes = Vec::new();
     let number = |bytes: &mut Vec<u8>, n: i32| bytes.extend(order.le(n.to_le_bytes()));
@@ -76,7 +76,7 @@ fn legacy_example(order: ByteOrder) -> Vec<u8> {
 }
 
 #[test]
-fn both_kinds_in_both_byte_orders_say_the_same() {
+fn both_kinds_and_byte_orders_read_the_same() {
     for order in [ByteOrder::Little, ByteOrder::Big] {
         let (new, old) = (example(order), legacy_example(order));
         let (new, old) = (read("new", &new).unwrap(), read("old", &old).unwrap());
@@ -94,20 +94,22 @@ fn both_kinds_in_both_byte_orders_say_the_same() {
         assert_eq!(old.datasets, ["some/text.txt"]);
         assert_eq!(
             new.notes,
-            ["new: 1 of 4 matrices (experts) were never used by the text; their columns count alike"]
+            [
+                "new: 1 of 4 matrices (experts) were never used by the text; all their columns get the same importance"
+            ]
         );
         assert!(old.notes.is_empty());
     }
 }
 
 #[test]
-fn what_an_older_file_may_leave_out() {
+fn optional_parts_of_older_files() {
     let whole = legacy_example(ByteOrder::Little);
     let end = whole.len() - 4 - "some/text.txt".len() - 4;
     let bare = read("x", &whole[..end]).unwrap();
     assert!(bare.chunks.is_none() && bare.datasets.is_empty() && bare.entries.len() == 2);
     assert_eq!(read("x", &whole[..end + 4]).unwrap().chunks, Some(7));
-    // A dense tensor of several matrices has one count for all; a GGUF without metadata is whatever it holds.
+    // A tensor of several matrices may have one count for all. A GGUF without metadata is recognised by its tensors.
     let stacked: [Numbers<'_>; 2] =
         [("s.in_sum2", &[2, 2], &[2.0, 4.0, 6.0, 8.0]), ("s.counts", &[1, 1], &[2.0])];
     let read = read("x", &gguf_of(&stacked, &Metadata::new(), ByteOrder::Little)).unwrap();
@@ -116,7 +118,7 @@ fn what_an_older_file_may_leave_out() {
 }
 
 #[test]
-fn what_makes_no_sense_is_said() {
+fn invalid_files_are_refused() {
     let fails = |tensors: &[Numbers<'_>], m: &Metadata| {
         read("x.gguf", &gguf_of(tensors, m, ByteOrder::Little)).unwrap_err().to_string()
     };
@@ -164,7 +166,7 @@ fn what_makes_no_sense_is_said() {
     is(changed(0, [0; 4]), &["not an imatrix"]);
     let more = [&whole[..], &[0; 3]].concat();
     is(read("x.gguf", &more).unwrap_err().to_string(), &["3 bytes after its end"]);
-    // A third entry that is the first again.
+    // The first entry again as a third one.
     let mut twice = whole[..values + 12].to_vec();
     twice.extend(&whole[4..values + 12]);
     twice[0] = 2;
@@ -177,10 +179,10 @@ fn what_makes_no_sense_is_said() {
 }
 
 #[test]
-fn no_part_of_a_file_passes_for_it() {
+fn truncated_files_are_refused() {
     let whole = example(ByteOrder::Little);
     for len in 0..whole.len() {
-        // What follows the last number is padding.
+        // After the last number there is only padding.
         let cut = read("x", &whole[..len]);
         assert!(cut.is_err() || len > whole.len() - 32, "{len}");
     }
@@ -193,7 +195,7 @@ fn no_part_of_a_file_passes_for_it() {
 
 proptest! {
     #[test]
-    fn damage_is_an_error_or_other_numbers(
+    fn damaged_files_give_errors_or_valid_numbers(
         (big, old) in (proptest::bool::ANY, proptest::bool::ANY),
         changes in proptest::collection::vec((0usize..4096, 0u8..=255), 1..4),
     ) {

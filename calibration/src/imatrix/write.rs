@@ -1,4 +1,4 @@
-//! The newer kind of file, as llama-imatrix writes it.
+//! The newer kind of file: a GGUF as llama-imatrix writes it.
 
 use formats::block::DType;
 use formats::container::gguf::{Options, Split, layout};
@@ -9,15 +9,14 @@ use super::{CHUNKS, COUNTS, DATASETS, KIND, OWN_KEYS, SIZE, SUMS};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::{Entry, Statistics};
 
-/// Writes a GGUF, little-endian, with the keys, tensors and order of llama-imatrix's own; then come the keys of
-/// [`Statistics::more`]. An unknown number or size of chunks is 0, since llama-quantize refuses a file without it.
+/// Writes a little-endian GGUF with the keys, tensors and order of llama-imatrix, followed by the keys of
+/// [`Statistics::metadata`]. An unknown number or size of chunks is written as 0, since llama-quantize refuses a file without it.
 ///
-/// Read under the same name, it gives the same statistics [in tokens](Statistics::in_tokens), bit for bit, but for
-/// counts beyond 2^24, which f32 has to round, and notes.
+/// Reading it gives the same statistics [in tokens](Statistics::in_tokens), bit for bit, except for counts beyond 2^24, which
+/// are rounded to f32, and for notes.
 ///
 /// # Errors
-/// [`Fault::Unwritable`] if there is nothing in it or an entry has no name; what GGUF's writer says about names of more
-/// than 55 bytes.
+/// [`Fault::Unwritable`] if there are no entries or one has no name; [`Error::Format`] for names of more than 55 bytes.
 pub fn write(statistics: &Statistics) -> Result<Vec<u8>> {
     let file = &statistics.file;
     let unwritable = |why: &str| Err(Error::new(file, None, Fault::Unwritable(why.into())));
@@ -47,7 +46,7 @@ pub fn write(statistics: &Statistics) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The two tensors of an entry. As everywhere in GGUF, an outermost dimension of one is left away.
+/// The two tensors of an entry. As usual in GGUF, an outermost dimension of one is omitted.
 fn described(name: &str, entry: &Entry) -> [Tensor; 2] {
     let matrices = entry.counts().len() as u64;
     [(SUMS, entry.cols() as u64), (COUNTS, 1)].map(|(suffix, cols)| Tensor {
@@ -65,7 +64,7 @@ fn metadata(statistics: &Statistics) -> Metadata {
     metadata.set(DATASETS, Value::Array(Array::of_strings(&statistics.datasets)));
     metadata.set(CHUNKS, number(statistics.chunks));
     metadata.set(SIZE, number(statistics.chunk_size));
-    for (key, value) in statistics.more.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
+    for (key, value) in statistics.metadata.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
         metadata.set(key, value.clone());
     }
     metadata

@@ -1,5 +1,5 @@
-//! What runtimes turn activations into before they multiply: eight bits, with sums that save work later. No search:
-//! the furthest number is on the furthest code.
+//! Types into which runtimes convert activations before multiplication: eight bits, with sums that save work later. There is no
+//! search: the largest magnitude gets the largest code. Layouts: `block_q8_1` and `block_q8_K` in ggml.
 
 use super::layout::{half, pack_half};
 use super::{Block, Effort};

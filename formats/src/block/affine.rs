@@ -1,5 +1,5 @@
-//! The search for super-blocks whose groups have integer scales and mins under two halves: x = d·scale·q − dmin·min,
-//! with q from zero.
+//! The search for super-blocks whose groups have integer scales and minimums: x = d·scale·q − dmin·min, with q from zero and
+//! two IEEE halves d and dmin.
 
 use std::hint::{black_box, select_unpredictable};
 
@@ -8,7 +8,7 @@ use super::groups::{Groups, LANES, Levels, Row, clamp, inverse, nearest};
 use super::scaled::{common, side_by_side, top, total, uneven, unit};
 use super::search::{HALF_MIN, stored_scale};
 
-/// What a super-block stores.
+/// The numbers of a super-block.
 pub(super) struct Affine<const G: usize> {
     pub d: f32,
     pub dmin: f32,
@@ -17,22 +17,23 @@ pub(super) struct Affine<const G: usize> {
     pub codes: [u8; 256],
 }
 
-/// A type's shape.
+/// The parameters of a type.
 pub(super) trait Shape {
     type Levels: Levels;
-    /// The largest integer scale and min.
-    const MOST: f32;
-    /// Where a group's least weight is put, in levels from the first, and its largest, from the last.
+    /// The largest integer scale and minimum.
+    const MAX_SCALE: f32;
+    /// The starting points: the level of a group's smallest weight, relative to the first level, and that of its largest,
+    /// relative to the last.
     const ENDS: &'static [[f32; 2]];
-    /// The places (in integer scales) of the largest group scale that are compared; those of the mins too.
-    const TOPS: &'static [Row];
-    /// How far from the nearest the integer scales and mins are tried, at first and later.
+    /// The integers to which the largest scale of a group is mapped, and the largest minimum; their errors are compared.
+    const TOP_SCALES: &'static [Row];
+    /// How far from the nearest integer scales and minimums others are tried: in the first round, and in later ones.
     const REACH: [[i32; 2]; 2];
 }
 
-/// What groups have by themselves: scale and offset, and what their errors weigh.
+/// The best scale and offset of each group by itself, and the sums with its levels.
 #[derive(Clone, Copy)]
-struct Free {
+struct GroupFit {
     s: Row,
     o: Row,
     /// Σwqq and Σwq.
@@ -42,7 +43,7 @@ struct Free {
 
 const ZERO: Row = [0.0; LANES];
 
-/// Sums that levels do not change: Σw and Σwx.
+/// Sums that do not depend on levels: Σw and Σwx.
 #[derive(Clone, Copy)]
 struct Sums {
     w: Row,
@@ -50,7 +51,7 @@ struct Sums {
 }
 
 impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
-    /// The least and the largest of the weights that count, and zero.
+    /// The smallest and the largest of zero and the weights of nonzero importance.
     #[inline(always)]
     fn bounds(&self) -> (Row, Row) {
         let (mut lo, mut hi) = (ZERO, ZERO);
@@ -110,7 +111,7 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
     }
 }
 
-/// Finds what to store.
+/// Finds the numbers to store.
 #[inline(always)]
 pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
     x: &[f32; 256],
@@ -118,15 +119,15 @@ pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
     effort: Effort,
 ) -> Affine<G> {
     match w {
-        Some(w) if w.iter().any(|w| *w > 0.0) => either::<S, H, N, G, true>(x, Some(w), effort),
-        _ => either::<S, H, N, G, false>(x, None, effort),
+        Some(w) if w.iter().any(|w| *w > 0.0) => fit_signed::<S, H, N, G, true>(x, Some(w), effort),
+        _ => fit_signed::<S, H, N, G, false>(x, None, effort),
     }
 }
 
-/// Mins are taken off, so weights that all lie above zero are searched as their negatives, under negative halves. With
-/// the greatest effort both ways are tried.
+/// Minimums are subtracted and not negative, so groups above zero are searched as their negatives, with negative halves. At
+/// [`Effort::Thorough`], both signs are tried.
 #[inline(always)]
-fn either<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
+fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
     x: &[f32; 256],
     w: Option<&[f32; 256]>,
     effort: Effort,
@@ -138,32 +139,34 @@ fn either<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
     }
     let unit = unit(peak);
     let mut groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
-    // The search is named once, in a loop: every other place would compile all of it again.
-    let mut turned = outlying(&groups);
-    let (mut found, mut best_turned) = (Place::<H>::NOWHERE, turned);
+    // The search is called once, in a loop: with every further call, all of it would be compiled again.
+    let mut negated = mostly_positive(&groups);
+    let (mut found, mut best_negated) = (Candidate::<H>::NONE, negated);
     for side in 0..if effort == Effort::Thorough { 2 } else { 1 } {
-        if turned || side == 1 {
-            turn(&mut groups);
+        if negated || side == 1 {
+            negate(&mut groups);
         }
-        turned ^= side == 1;
+        negated ^= side == 1;
         let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
         if side == 0 || other.error < found.error {
-            (found, best_turned) = (other, turned);
+            (found, best_negated) = (other, negated);
         }
     }
-    if best_turned != turned {
-        turn(&mut groups);
+    if best_negated != negated {
+        negate(&mut groups);
     }
     found.write::<S, N, G, WEIGHTED>(&mut out, &groups, unit);
-    if best_turned {
+    if best_negated {
         (out.d, out.dmin) = (-out.d, 0.0 - out.dmin);
     }
     out
 }
 
-/// Whether there is more beyond zero in groups that lie above it than in groups below.
+/// Whether groups that are entirely above zero are further from it, in sum, than groups entirely below.
 #[inline(always)]
-fn outlying<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &[Groups<N, WEIGHTED>; H]) -> bool {
+fn mostly_positive<const H: usize, const N: usize, const WEIGHTED: bool>(
+    groups: &[Groups<N, WEIGHTED>; H],
+) -> bool {
     let mut beyond = ZERO;
     for g in groups {
         let (mut lo, mut hi) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
@@ -183,7 +186,7 @@ fn outlying<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &[Grou
 }
 
 #[inline(always)]
-fn turn<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &mut [Groups<N, WEIGHTED>; H]) {
+fn negate<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &mut [Groups<N, WEIGHTED>; H]) {
     for g in groups {
         for j in 0..N {
             for l in 0..LANES {
@@ -193,9 +196,9 @@ fn turn<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &mut [Grou
     }
 }
 
-/// Where the search is: halves (times the unit), and each group's integers.
+/// A candidate solution: halves (times the unit), the integers of each group, and the error.
 #[derive(Clone, Copy)]
-struct Place<const H: usize> {
+struct Candidate<const H: usize> {
     error: f32,
     d: f32,
     dmin: f32,
@@ -208,13 +211,13 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     groups: &[Groups<N, WEIGHTED>; H],
     unit: f32,
     effort: Effort,
-) -> Place<H> {
+) -> Candidate<H> {
     let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(groups);
     let mut sums = [Sums { w: ZERO, x: ZERO }; H];
-    let mut free = [Free { s: ZERO, o: ZERO, qq: ZERO, q1: ZERO }; H];
+    let mut free = [GroupFit { s: ZERO, o: ZERO, qq: ZERO, q1: ZERO }; H];
     for h in 0..H {
         sums[h] = groups[h].sums();
-        free[h] = free_fit::<S, N, WEIGHTED>(
+        free[h] = fit_group::<S, N, WEIGHTED>(
             &groups[h],
             &sums[h],
             S::ENDS,
@@ -231,33 +234,33 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     for h in 0..H {
         scales[h] = free[h].s;
         for l in 0..LANES {
-            // The offset follows the scale.
+            // The curvature of the error along the scale when the offset is the best for it.
             weight[h][l] = free[h].qq[l] - free[h].q1[l] * free[h].q1[l] / (sums[h].w[l] + f32::MIN_POSITIVE);
         }
     }
-    let starts = common(&scales, &weight, S::TOPS, (0.0, S::MOST), unit);
-    let mut best = Place::<H>::NOWHERE;
-    // The proxy's first is rarely the best: a short look at three decides which go all the way.
+    let starts = common(&scales, &weight, S::TOP_SCALES, (0.0, S::MAX_SCALE), unit);
+    let mut best = Candidate::<H>::NONE;
+    // The first by the proxy is rarely the best: all three are refined a little, and the best ones fully.
     let mut at = [best; 3];
-    let (looks, count) = match effort {
+    let (short, count) = match effort {
         Effort::Fast => (1, 1),
         Effort::Normal if !many => (3, 1),
         Effort::Normal => (3, 2),
         Effort::Thorough => (3, 3),
     };
-    // Looks first, then whole ways, in one loop: each part is much code, and is compiled wherever it is named.
-    for i in 0..looks + count {
-        let look = i < looks;
-        if look {
-            at[i] = first::<S, H>(&free, &sums, starts[i], unit);
+    // First the short refinements, then the full ones, in one loop: each part is much code, compiled for every call.
+    for i in 0..short + count {
+        let is_short = i < short;
+        if is_short {
+            at[i] = round_to_integers::<S, H>(&free, &sums, starts[i], unit);
             if effort == Effort::Fast {
                 continue;
             }
-        } else if i == looks && looks > 1 {
+        } else if i == short && short > 1 {
             sort(&mut at);
         }
-        let at = &mut at[if look { i } else { i - looks }];
-        for round in 0..=if look { 0 } else { rounds } {
+        let at = &mut at[if is_short { i } else { i - short }];
+        for round in 0..=if is_short { 0 } else { rounds } {
             if round > 0 {
                 let (d, dmin) = (at.d, at.dmin);
                 at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
@@ -265,21 +268,21 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
                     break;
                 }
             }
-            let reach = match (look, round) {
+            let reach = match (is_short, round) {
                 (true, _) => [1, 0],
                 (false, 0) => S::REACH[0],
                 (false, _) => S::REACH[1],
             };
             at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, reach);
-            best = if !look && at.error < best.error { *at } else { best };
+            best = if !is_short && at.error < best.error { *at } else { best };
         }
     }
     best
 }
 
-/// Puts the place with the least error first; of equal ones, those that came first stay first.
+/// Sorts candidates by their error, keeping the order of equal ones.
 #[inline(always)]
-fn sort<const H: usize>(at: &mut [Place<H>; 3]) {
+fn sort<const H: usize>(at: &mut [Candidate<H>; 3]) {
     for pass in [0, 1, 0] {
         if at[pass + 1].error.total_cmp(&at[pass].error).is_lt() {
             at.swap(pass, pass + 1);
@@ -287,21 +290,22 @@ fn sort<const H: usize>(at: &mut [Place<H>; 3]) {
     }
 }
 
-/// Each group by itself: levels from each of the ends, then rounding and fitting in turn. Offsets are not above zero.
+/// The best scale and offset of each group by itself: levels from each of the starting points, then rounding and fitting
+/// alternately. Offsets are not above zero.
 #[inline(always)]
-fn free_fit<S: Shape, const N: usize, const WEIGHTED: bool>(
+fn fit_group<S: Shape, const N: usize, const WEIGHTED: bool>(
     groups: &Groups<N, WEIGHTED>,
     sums: &Sums,
     ends: &[[f32; 2]],
     rounds: usize,
-) -> Free {
+) -> GroupFit {
     let (lo, hi) = groups.bounds();
     let mut range = ZERO;
     for l in 0..LANES {
         range[l] = hi[l] - lo[l];
     }
     let mut saved = ZERO;
-    let mut free = Free { s: ZERO, o: lo, qq: ZERO, q1: ZERO };
+    let mut free = GroupFit { s: ZERO, o: lo, qq: ZERO, q1: ZERO };
     for i in 0..ends.len() + rounds {
         let (mut s, mut o) = (free.s, free.o);
         if i < ends.len() {
@@ -320,7 +324,7 @@ fn free_fit<S: Shape, const N: usize, const WEIGHTED: bool>(
             let per = 1.0 / (det + f32::MIN_POSITIVE);
             let a = (sums.w[l] * xq[l] - q1[l] * sums.x[l]) * per;
             let b = (qq[l] * sums.x[l] - q1[l] * xq[l]) * per;
-            // With an offset above zero, or where all that counts has one level, the scale alone.
+            // If the offset would be above zero, or all important weights have one level, only the scale is fitted.
             let both = sound & (b < 0.0);
             let alone = xq[l] / (qq[l] + f32::MIN_POSITIVE);
             let a = select_unpredictable(both, a, alone);
@@ -337,23 +341,28 @@ fn free_fit<S: Shape, const N: usize, const WEIGHTED: bool>(
     free
 }
 
-/// The offset that is best under another scale, while the levels stay: not above zero.
+/// The best offset, not above zero, for another scale and the same levels.
 #[inline(always)]
-fn follow(free: &Free, sums: &Sums, l: usize, s: f32) -> f32 {
+fn best_offset(free: &GroupFit, sums: &Sums, l: usize, s: f32) -> f32 {
     let o = free.o[l] + free.q1[l] * (free.s[l] - s) / (sums.w[l] + f32::MIN_POSITIVE);
     if o < 0.0 { o } else { 0.0 }
 }
 
-/// Integers for the groups' own scales, and the common min for the offsets that then are best.
+/// The nearest integers to the groups' own scales, and a common scale of minimums for the offsets that are best then.
 #[inline(always)]
-fn first<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], d: f32, unit: f32) -> Place<H> {
-    let mut at = Place { d, ..Place::<H>::NOWHERE };
+fn round_to_integers<S: Shape, const H: usize>(
+    free: &[GroupFit; H],
+    sums: &[Sums; H],
+    d: f32,
+    unit: f32,
+) -> Candidate<H> {
+    let mut at = Candidate { d, ..Candidate::<H>::NONE };
     let mut offsets = [ZERO; H];
     let mut most = 0.0f32;
     for h in 0..H {
         for l in 0..LANES {
-            at.scales[h][l] = nearest(clamp(free[h].s[l] / d, 0.0, S::MOST));
-            offsets[h][l] = -follow(&free[h], &sums[h], l, d * at.scales[h][l]);
+            at.scales[h][l] = nearest(clamp(free[h].s[l] / d, 0.0, S::MAX_SCALE));
+            offsets[h][l] = -best_offset(&free[h], &sums[h], l, d * at.scales[h][l]);
             most = if offsets[h][l] > most { offsets[h][l] } else { most };
         }
     }
@@ -364,26 +373,24 @@ fn first<S: Shape, const H: usize>(free: &[Free; H], sums: &[Sums; H], d: f32, u
     for h in 0..H {
         weight[h] = sums[h].w;
     }
-    at.dmin = common(&offsets, &weight, S::TOPS, (0.0, S::MOST), unit)[0];
+    at.dmin = common(&offsets, &weight, S::TOP_SCALES, (0.0, S::MAX_SCALE), unit)[0];
     for h in 0..H {
         for l in 0..LANES {
-            at.mins[h][l] = nearest(clamp(offsets[h][l] / at.dmin, 0.0, S::MOST));
+            at.mins[h][l] = nearest(clamp(offsets[h][l] / at.dmin, 0.0, S::MAX_SCALE));
         }
     }
     at
 }
 
-impl<const H: usize> Place<H> {
-    const NOWHERE: Self =
-        Self { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
+impl<const H: usize> Candidate<H> {
+    const NONE: Self = Self { error: f32::INFINITY, d: 0.0, dmin: 0.0, scales: [ZERO; H], mins: [ZERO; H] };
 
-    /// Tries integers up to `reach` (scales, mins) from those that it has, with the levels chosen anew, and keeps the
-    /// best.
+    /// Tries integers up to `reach` (scales, minimums) from the present ones, each with the nearest levels, and keeps the best.
     #[inline(always)]
     fn neighbours<S: Shape, const N: usize, const WEIGHTED: bool>(
         &mut self,
         groups: &[Groups<N, WEIGHTED>; H],
-        free: &[Free; H],
+        free: &[GroupFit; H],
         sums: &[Sums; H],
         reach: [i32; 2],
     ) {
@@ -394,14 +401,18 @@ impl<const H: usize> Place<H> {
             for step in -reach[0]..=reach[0] {
                 let (mut scale, mut s, mut middle) = (ZERO, ZERO, ZERO);
                 for l in 0..LANES {
-                    scale[l] = clamp(center[l] + step as f32, 0.0, S::MOST);
+                    scale[l] = clamp(center[l] + step as f32, 0.0, S::MAX_SCALE);
                     s[l] = self.d * scale[l];
-                    middle[l] = nearest(clamp(-follow(&free[h], &sums[h], l, s[l]) * per_min, 0.0, S::MOST));
+                    middle[l] = nearest(clamp(
+                        -best_offset(&free[h], &sums[h], l, s[l]) * per_min,
+                        0.0,
+                        S::MAX_SCALE,
+                    ));
                 }
                 for shift in -reach[1]..=reach[1] {
                     let (mut min, mut o) = (ZERO, ZERO);
                     for l in 0..LANES {
-                        min[l] = clamp(middle[l] + shift as f32, 0.0, S::MOST);
+                        min[l] = clamp(middle[l] + shift as f32, 0.0, S::MAX_SCALE);
                         o[l] = -(self.dmin * min[l]);
                     }
                     let error = groups[h].error_from::<S::Levels>(&s, &o);
@@ -420,7 +431,7 @@ impl<const H: usize> Place<H> {
         self.error = total(&all);
     }
 
-    /// The halves that are best for the levels and integers that there are now, as they are stored.
+    /// The best halves for the present levels and integers, as they are stored.
     #[inline(always)]
     fn refit<S: Shape, const N: usize, const WEIGHTED: bool>(
         &mut self,
@@ -462,7 +473,7 @@ impl<const H: usize> Place<H> {
         }
     }
 
-    /// Rounds for the last time.
+    /// Rounds with the final numbers and stores the codes.
     #[inline(always)]
     fn write<S: Shape, const N: usize, const G: usize, const WEIGHTED: bool>(
         &self,

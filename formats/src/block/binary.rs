@@ -1,4 +1,4 @@
-//! One and two bits a weight under one scale.
+//! One and two bits per weight with one scale. Layouts: `block_q1_0` and `block_q2_0` in ggml.
 
 use super::groups::Integers;
 use super::layout::{half, pack_half};
@@ -17,7 +17,7 @@ impl Block<128, 18> for Q1_0 {
         }
     }
 
-    /// Whatever the scale, signs are best kept; and then their weighted mean is the best scale.
+    /// For any scale, the signs of the weights are the best codes; the weighted mean magnitude is then the best scale.
     #[inline(always)]
     fn encode(x: &[f32; 128], w: Option<&[f32; 128]>, _: Effort, bytes: &mut [u8; 18]) {
         let one = [1.0; 128];
@@ -41,7 +41,7 @@ impl Block<128, 18> for Q1_0 {
 }
 
 impl Q1_0 {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(d: f32, codes: &[u8; 128], bytes: &mut [u8; 18]) {
         *bytes = [0; 18];
@@ -72,8 +72,8 @@ impl Block<64, 18> for Q2_0 {
 
 impl single::Shape<64, 18> for Q2_0 {
     type Levels = Integers<-1, 2>;
-    const PLACES: &'static [f32] = &[-1.3, -1.7, -2.2, -2.8, 1.7, 2.0, 2.4, 2.8, 3.3, 4.0];
-    const MORE: &'static [f32] = &[
+    const PEAK_LEVELS: &'static [f32] = &[-1.3, -1.7, -2.2, -2.8, 1.7, 2.0, 2.4, 2.8, 3.3, 4.0];
+    const MORE_PEAK_LEVELS: &'static [f32] = &[
         -1.2, -1.45, -1.7, -2.0, -2.3, -2.7, -3.2, -4.0, 1.3, 1.6, 1.8, 2.0, 2.2, 2.4, 2.6, 2.9, 3.2, 3.6,
         4.2, 5.0, 6.5,
     ];

@@ -1,15 +1,15 @@
-//! Plain numbers: one weight in a block. Rounding is to the nearest, ties to even.
+//! Plain numbers, one weight in a block, and conversions of half precision. Rounding is to the nearest, ties to even.
 
 use super::{Block, Effort};
 
-/// An IEEE half as f32, exactly. Branch-free, so that loops over it become vector code; NaNs come quiet, as from
-/// the processor's own conversion.
+/// An IEEE half as f32, exactly. It has no branches, so that loops over it become vector code. NaNs become quiet, as with
+/// the instruction of the processor.
 #[inline(always)]
 pub fn f16_to_f32(h: u16) -> f32 {
     let sign = u32::from(h & 0x8000) << 16;
     let magnitude = u32::from(h & 0x7FFF) << 13;
     let normal = magnitude + (112 << 23);
-    // A subnormal half is a multiple of 2^-24: placed under the exponent of 2^-14, it is that plus 2^-14.
+    // A subnormal half is a multiple of 2^-24. As the mantissa of a float with the exponent of 2^-14, it is that plus 2^-14.
     let subnormal = (f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
     let quiet = if magnitude > 0x1F << 23 { 1 << 22 } else { 0 };
     let special = magnitude | 0xFF << 23 | quiet;
@@ -18,14 +18,14 @@ pub fn f16_to_f32(h: u16) -> f32 {
     f32::from_bits(sign | bits)
 }
 
-/// The half that is nearest to an f32; infinite from 65520 on.
+/// The nearest IEEE half of an f32; infinite from 65520 on.
 #[inline(always)]
 pub fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
     let sign = (bits >> 16) & 0x8000;
     let magnitude = bits & 0x7FFF_FFFF;
     let normal = (magnitude.wrapping_sub(112 << 23)).wrapping_add(0xFFF + ((magnitude >> 13) & 1)) >> 13;
-    // The last place of 0.5 is the step of the subnormal halves: the sum rounds for us.
+    // The last digit of 0.5 has the value of the smallest subnormal half: adding it rounds.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let nan = 0x7E00 | (magnitude >> 13) & 0x3FF;
     let special = if magnitude > 0x7F80_0000 { nan } else { 0x7C00 };
@@ -34,13 +34,13 @@ pub fn f32_to_f16(x: f32) -> u16 {
     (sign | half) as u16
 }
 
-/// The upper half of an f32 as f32.
+/// A bfloat16 as f32.
 #[inline(always)]
 pub fn bf16_to_f32(b: u16) -> f32 {
     f32::from_bits(u32::from(b) << 16)
 }
 
-/// The upper half of an f32, rounded; a NaN is kept quiet.
+/// The nearest bfloat16 of an f32. A NaN stays a quiet NaN.
 #[inline(always)]
 pub fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -68,13 +68,13 @@ macro_rules! plain {
 }
 
 plain! {
-    /// f32.
+    /// IEEE single precision.
     F32 4, f32::from_le_bytes, f32::to_le_bytes;
     /// IEEE half.
     F16 2, |b| f16_to_f32(u16::from_le_bytes(b)), |x| f32_to_f16(x).to_le_bytes();
-    /// The upper half of an f32.
+    /// bfloat16.
     Bf16 2, |b| bf16_to_f32(u16::from_le_bytes(b)), |x| f32_to_bf16(x).to_le_bytes();
-    /// f64; decoding rounds to f32.
+    /// IEEE double precision; decoding rounds to f32.
     F64 8, |b| f64::from_le_bytes(b) as f32, |x| f64::from(x).to_le_bytes();
     /// Integers; encoding rounds and saturates.
     I8 1, |b| f32::from(i8::from_le_bytes(b)), |x: f32| (x.round_ties_even() as i8).to_le_bytes();
@@ -113,7 +113,7 @@ mod tests {
         }
     }
 
-    /// All of them: a minute of release build.
+    /// All f32: takes a minute in a release build.
     #[test]
     #[ignore = "slow"]
     fn every_f32_rounds_as_in_the_half_crate() {

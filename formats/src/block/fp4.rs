@@ -1,4 +1,5 @@
-//! Small floats (E2M1: 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives) under scales that are small floats too.
+//! E2M1 floats (0, ½, 1, 1½, 2, 3, 4, 6 and their negatives) with scales that are small floats too. Layouts: `block_mxfp4` and
+//! `block_nvfp4` in ggml.
 
 use super::layout::{nibbles, pack_nibbles};
 use std::hint::select_unpredictable;
@@ -7,11 +8,11 @@ use super::groups::{LANES, Levels, clamp, inverse, nearest};
 use super::single::gather;
 use super::{Block, Effort};
 
-/// Twice what the codes stand for.
+/// Twice the values of the codes (`kvalues_mxfp4` in ggml).
 pub(super) const VALUES: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
-/// What the codes stand for, twice: floats with one bit of mantissa from 2 on, integers below.
+/// Twice the values of the codes: floats with one bit of mantissa from 2 on, integers below.
 struct Floats;
 
 impl Levels for Floats {
@@ -22,7 +23,7 @@ impl Levels for Floats {
     fn level(v: f32) -> f32 {
         let sign = v.to_bits() & 0x8000_0000;
         let a = clamp(f32::from_bits(v.to_bits() & 0x7FFF_FFFF), 0.0, 12.0);
-        // Integers up to 2; what is beyond is rounded to one bit of mantissa.
+        // Integers up to 2; larger values are rounded to one bit of mantissa.
         let small = nearest(if a < 2.0 { a } else { 2.0 });
         let large = if a > 2.0 { a } else { 2.0 };
         let level = small + (f32::from_bits((large.to_bits() + 0x0020_0000) & 0x7FC0_0000) - 2.0);
@@ -33,7 +34,7 @@ impl Levels for Floats {
     fn code(v: f32) -> u8 {
         let level = Self::level(v);
         let magnitude = f32::from_bits(level.to_bits() & 0x7FFF_FFFF);
-        // Counted in the bits from the first of mantissa on.
+        // From 2 on, codes follow the bits from the first bit of mantissa on.
         let large = if magnitude > 2.0 { magnitude } else { 2.0 };
         let small = (magnitude - (large - 2.0)) as i32;
         let code = small + (large.to_bits() >> 22) as i32 - 256;
@@ -77,11 +78,11 @@ impl Block<32, 17> for Mxfp4 {
     }
 }
 
-/// The smallest weight that is told from zero: of the next smaller ones, squares would not be normal numbers.
+/// Blocks without a larger weight than this become zero: the squares of smaller ones would be subnormal.
 const SMALLEST: f32 = 1e-36;
 
-/// Of all powers of two only three come into question: that under which the peak is between the last but one level
-/// and beyond the last, and those beside it.
+/// Only three powers of two can be the best scale: the one with which the peak is between the last level but one and beyond the
+/// last, and its two neighbours.
 #[inline(always)]
 fn pack_powers<const WEIGHTED: bool>(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, bytes: &mut [[u8; 17]]) {
     let (groups, units) = gather::<32, WEIGHTED>(x, w, SMALLEST);
@@ -96,7 +97,7 @@ fn pack_powers<const WEIGHTED: bool>(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, b
     }
     let (mut exponents, mut per) = ([0; LANES], [0.0; LANES]);
     for l in 0..LANES {
-        // Both are powers of two, so the exponents say all: half of 2^(e − 127) is best / unit.
+        // Both are powers of two, so their exponents are enough: half of 2^(e − 127) is best / unit.
         let e = (best[l].to_bits() >> 23) as i32 - (units[l].to_bits() >> 23) as i32 + 128;
         exponents[l] = if units[l] == 0.0 { 0 } else { e.clamp(0, 254) as u8 };
         per[l] = half_power(exponents[l]) * units[l];
@@ -108,8 +109,8 @@ fn pack_powers<const WEIGHTED: bool>(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, b
     }
 }
 
-/// Half of what a scale of four exponent and three mantissa bits stands for; 0 and 0x7F are zero. The sign bit is
-/// not looked at.
+/// Half the value of a scale with four bits of exponent and three of mantissa (E4M3); 0 and 0x7F are zero. The sign bit is
+/// ignored.
 #[inline(always)]
 pub const fn half_ue4m3(s: u8) -> f32 {
     let (exponent, mantissa) = ((s >> 3 & 15) as u32, (s & 7) as u32);
@@ -125,7 +126,7 @@ pub const fn half_ue4m3(s: u8) -> f32 {
 }
 
 /// Four scales, q[64]: groups of 16 of eight bytes each, byte j of a group holding q[j] low and q[j + 8] high;
-/// x = scale · value(q). A tensor's own scale, if it has one, is another tensor.
+/// x = scale · value(q). The scale of the whole tensor, if there is one, is another tensor.
 pub struct Nvfp4;
 
 impl Block<64, 36> for Nvfp4 {
@@ -159,7 +160,7 @@ impl Block<64, 36> for Nvfp4 {
     }
 }
 
-/// The scale nearest to the half of it that is given, of those above zero.
+/// The nearest scale above zero, from half its value.
 #[inline(always)]
 fn ue4m3(half: f32) -> i32 {
     let normal = ((half.to_bits() + (1 << 19)) >> 20) as i32 - 119 * 8;
@@ -175,7 +176,7 @@ pub(super) fn pack_short_nibbles(q: &[u8; 16], bytes: &mut [u8]) {
     }
 }
 
-/// All scales from where the peak is beyond the last level to where it is between small ones.
+/// Tries all scales from one with which the peak is beyond the last level to one with which it is among small levels.
 #[inline(always)]
 fn pack_small_floats<const WEIGHTED: bool>(
     x: &[[f32; 16]],

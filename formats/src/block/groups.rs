@@ -1,21 +1,20 @@
-//! Groups of weights side by side: what every search for a group's scale, or scale and offset, is made of.
+//! Eight groups of weights side by side: the sums that searches for the scales of groups are made of.
 //!
-//! Eight groups lie in the lanes of vectors, one weight of each in a row, so that no sum crosses lanes and every
-//! instruction set gives the same bits. Bodies are plain loops for the reasons that [`super::search`] gives, and sums
-//! pass through memory.
+//! Each lane holds a group, and each row one weight of every group, so that no sum crosses lanes and every instruction set
+//! gives the same bits. [`super::search`] explains why bodies are plain loops and sums pass through memory.
 
 use std::hint::{black_box, select_unpredictable};
 
-/// Groups side by side.
+/// The number of groups side by side.
 pub(super) const LANES: usize = 8;
 
-/// One number for each of them.
+/// One number for each group.
 pub(super) type Row = [f32; LANES];
 
-/// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
+/// Adding this number, 1.5·2²³, rounds an f32 to the nearest integer, ties to even, in its lowest bits.
 const TO_INTEGER: f32 = 12_582_912.0;
 
-/// One minimum and one maximum, unlike `f32::clamp`.
+/// Unlike `f32::clamp`, this compiles to one minimum and one maximum.
 #[inline(always)]
 pub(super) fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
     let v = if v < hi { v } else { hi };
@@ -28,11 +27,11 @@ pub(super) fn nearest(v: f32) -> f32 {
     v + TO_INTEGER - TO_INTEGER
 }
 
-/// What a type's codes stand for, before any scale.
+/// The levels of a type's codes, before scaling.
 pub(super) trait Levels {
-    /// The least level.
+    /// The smallest level.
     const LO: f32;
-    /// The largest.
+    /// The largest level.
     const HI: f32;
     /// The level nearest to `v`.
     fn level(v: f32) -> f32;
@@ -40,7 +39,7 @@ pub(super) trait Levels {
     fn code(v: f32) -> u8;
 }
 
-/// The integers from `A` to `B`, coded from zero.
+/// The integers from `A` to `B`, with codes from zero.
 pub(super) struct Integers<const A: i16, const B: i16>;
 
 impl<const A: i16, const B: i16> Levels for Integers<A, B> {
@@ -59,7 +58,7 @@ impl<const A: i16, const B: i16> Levels for Integers<A, B> {
     }
 }
 
-/// Eight groups of `N` weights. With `WEIGHTED`, `w` is what a squared error of each counts; else that is 1.
+/// Eight groups of `N` weights. `w` are importances; without `WEIGHTED` they are not used, and are all 1 in effect.
 pub(super) struct Groups<const N: usize, const WEIGHTED: bool> {
     pub x: [Row; N],
     pub w: [Row; N],
@@ -85,10 +84,10 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         if WEIGHTED { self.w[j][l] * v } else { v }
     }
 
-    /// The weight furthest from zero of those that count; of two, the positive.
+    /// The weight of largest magnitude among those of nonzero importance; of two, the positive one.
     #[inline(always)]
     pub(super) fn peaks(&self) -> Row {
-        // Magnitude above sign.
+        // Keys with the sign in the lowest bit, so that they are ordered by magnitude.
         let mut top = [0u32; LANES];
         for j in 0..N {
             for l in 0..LANES {
@@ -105,8 +104,8 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         peaks
     }
 
-    /// Rounds under scales whose inverses are given: Σwxq and Σwqq. The best scale for these levels is their
-    /// quotient, and saves (Σwxq)² / Σwqq of the error.
+    /// Rounds with the scales whose inverses are given, and returns Σwxq and Σwqq. The best scale for these levels is their
+    /// quotient; the error is then Σwxx − (Σwxq)² / Σwqq.
     #[inline(always)]
     pub(super) fn project<L: Levels>(&self, inverse: &Row) -> (Row, Row) {
         let (mut xq, mut qq) = ([0.0; LANES], [0.0; LANES]);
@@ -138,7 +137,7 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
     /// The codes of (x − o)·inverse, each group's together.
     #[inline(always)]
     pub(super) fn codes<L: Levels>(&self, inverse: &Row, o: &Row) -> [[u8; N]; LANES] {
-        // Rows first: what is done to lanes becomes vector code, and turning bytes round is cheap.
+        // By rows first, which becomes vector code; transposing bytes is cheap.
         let mut rows = [[0u8; LANES]; N];
         for j in 0..N {
             for l in 0..LANES {
@@ -155,8 +154,8 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         codes
     }
 
-    /// The scales with the least error, each group's own: from the places (in levels) where the peaks are put, and
-    /// then by rounding and fitting in turn. Gives them with their Σwqq.
+    /// The best scale of each group by itself: starting from scales that map the peak to one of `places` (levels), then
+    /// rounding and fitting alternately. Returns the scales and their Σwqq.
     #[inline(always)]
     pub(super) fn free_scales<L: Levels>(&self, places: &[f32], rounds: usize) -> (Row, Row) {
         let peaks = self.peaks();
@@ -165,7 +164,7 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         for l in 0..LANES {
             s[l] = peaks[l] / L::LO;
         }
-        // First the usual place: what it meets exactly, others only seem to meet better.
+        // The scale of plain rounding comes first: if it is exact, others must not replace it by rounding errors of the sums.
         for i in 0..1 + places.len() + rounds {
             let mut start = inverse(&s);
             if i > 0 && i <= places.len() {

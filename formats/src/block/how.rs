@@ -1,53 +1,54 @@
-//! What an encoder is asked for beside the weights.
+//! What an encoder is asked for besides the weights.
 
 use super::layout;
 
-/// How blocks are to be packed.
+/// Options of encoders.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Encode<'a> {
-    /// What a squared error counts, for each weight: finite, not negative. Calibration gives the mean squares of a
-    /// matrix' inputs, one for each column.
+    /// The importance of each weight: the factor of its squared error, finite and not negative. Calibration gives the mean
+    /// squares of a matrix's inputs, one for each column (an importance matrix).
     pub importance: Option<&'a [f32]>,
-    /// What is made least; each type's own choice if not given.
+    /// What is minimised; the default of each type if not given.
     pub objective: Option<Objective>,
-    /// How hard to look for it.
+    /// How much time to spend on the search.
     pub effort: Effort,
 }
 
-/// What an encoder makes as small as it can.
+/// What an encoder minimises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Objective {
-    /// The sum of squared errors, times the importances where there are any.
+    /// The sum of squared errors, weighted by the importances if there are any.
     Error,
-    /// The same with larger weights counting more, by the type's [`Prior`]. No theory asks for it, but models whose
-    /// large weights are kept well have lost less in measurements, and llama.cpp's encoders do it.
+    /// The same with larger weights counting more, by the type's [`Prior`]. There is no theory for it, but it lowered the KL
+    /// divergence in measurements, and llama.cpp's encoders do it.
     Prior,
 }
 
-/// How hard an encoder looks for the best scales.
+/// How much time an encoder spends on finding the best scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Effort {
-    /// What costs little.
+    /// Few starting points.
     Fast,
-    /// Near the best.
+    /// Close to the best known result.
     #[default]
     Normal,
-    /// All that is known to help, at several times the cost.
+    /// Everything that is known to help, at several times the cost.
     Thorough,
 }
 
 impl Effort {
-    /// Every effort, with the name that people give it.
+    /// Every effort, with its name in options.
     pub const ALL: [(Self, &'static str); 3] =
         [(Self::Fast, "fast"), (Self::Normal, "normal"), (Self::Thorough, "thorough")];
 }
 
-/// How much more a larger weight counts: an error counts h · √(s·σ² + x²), or h · ∜(s·σ² + x²), h being the importance
-/// (1 where there is none), σ² the block's mean square and s the number given. The square root is llama.cpp's, for
-/// importances; the fourth root is between that and plain errors, and what most types do best with.
+/// How much more a larger weight x counts: its squared error is multiplied by h · √(s·σ² + x²) or by h · ∜(s·σ² + x²), where h
+/// is the importance (1 if there is none), σ² the block's mean square and s the number given. The square root is that of
+/// llama.cpp with an importance matrix (`quantize_row_q4_0_impl` and its like); the fourth root is between that and plain
+/// squared errors, and best for most types (docs/encoders.md).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prior {
-    /// No more: h.
+    /// Not more: the factor is h.
     Plain,
     /// The square root.
     Root(f32),
@@ -56,10 +57,10 @@ pub enum Prior {
 }
 
 impl Prior {
-    /// What each weight of a block counts.
+    /// The factors for the weights of a block.
     #[inline(always)]
     pub(super) fn weigh<const W: usize>(self, x: &[f32; W], h: Option<&[f32; W]>, w: &mut [f32; W]) {
-        // No type reaches further, and squares stay finite.
+        // No type represents larger weights, and the squares of these are finite.
         const FAR: f32 = (1 << 30) as f32;
         let mut near = [0.0; W];
         for j in 0..W {
@@ -94,13 +95,13 @@ impl Prior {
     }
 }
 
-/// How much of what is missing of a block is given back.
+/// The share of a block's loss of magnitude that amplification restores.
 const SHARE: f32 = 0.6;
 
-/// What a block is multiplied by so that it is not too small. Codes and scales with the least squared error are means of
-/// what they stand for, so they are shorter than that, by the error's share of the whole; with few bits, outputs are
-/// smaller throughout, and that costs more KL divergence than the error that is saved. Most is lost least if six
-/// tenths of it are given back (seen on real models for types of one to three bits: docs/encoders.md).
+/// The factor by which a block is multiplied so that it is not too small. Codes and scales with the least squared error
+/// are means of the weights that they represent, so the decoded vector is shorter than the original, by the error's share
+/// of the energy. With few bits, all outputs become smaller, and that costs more KL divergence than the squared error that
+/// is saved. Restoring six tenths of it was best for types of one to three bits (docs/encoders.md).
 #[inline(always)]
 pub(super) fn amplification<const W: usize>(x: &[f32; W], w: &[f32; W], y: &[f32; W]) -> f32 {
     let (mut all, mut along) = ([0.0f32; 8], [0.0f32; 8]);
@@ -114,11 +115,11 @@ pub(super) fn amplification<const W: usize>(x: &[f32; W], w: &[f32; W], y: &[f32
     }
     let (all, along) = (all.iter().sum::<f32>(), along.iter().sum::<f32>());
     let missing = (all - along) / along;
-    // What is no number, where all is zero or too large for sums, is not changed.
+    // NaN, from sums that are zero or infinite, changes nothing.
     if missing > 0.0 { 1.0 + SHARE * missing.min(0.5) } else { 1.0 }
 }
 
-/// Multiplies a half in a block.
+/// Multiplies an IEEE half in a block.
 #[inline(always)]
 pub(super) fn amplify_half(bytes: &mut [u8], by: f32) {
     let d = (layout::half(bytes) * by).clamp(-65504.0, 65504.0);

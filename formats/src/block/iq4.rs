@@ -1,4 +1,4 @@
-//! Codes of four bits that stand for sixteen unequal steps, denser near zero.
+//! Codes of four bits for sixteen levels that are denser near zero. Layouts: `block_iq4_nl` and `block_iq4_xs` in ggml.
 
 use super::groups::{Levels, Row};
 use super::kquant::SIGNED_SIX_BITS;
@@ -6,12 +6,12 @@ use super::layout::{half, nibbles, pack_half, pack_nibbles};
 use super::{Block, Effort, Prior};
 use super::{scaled, single};
 
-/// What the codes stand for (ggml's `kvalues_iq4nl`).
+/// The levels of the codes (`kvalues_iq4nl` in ggml).
 pub(super) const VALUES: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
-/// Halfway between each and the next.
+/// Halfway between each level and the next.
 const MIDDLES: [f32; 15] = {
     let mut middles = [0.0; 15];
     let mut k = 0;
@@ -22,10 +22,10 @@ const MIDDLES: [f32; 15] = {
     middles
 };
 
-/// The sixteen steps.
-pub(super) struct Steps;
+/// The sixteen levels.
+pub(super) struct Nonlinear;
 
-impl Levels for Steps {
+impl Levels for Nonlinear {
     const LO: f32 = VALUES[0];
     const HI: f32 = VALUES[15];
 
@@ -48,14 +48,14 @@ impl Levels for Steps {
     }
 }
 
-/// Where the peak is put.
-const PLACES: &[f32] = &[
+/// Starting points: levels to which the peak is scaled.
+const PEAK_LEVELS: &[f32] = &[
     -136.0, -132.0, -124.0, -120.0, -116.0, -112.0, -107.0, -102.0, -96.0, 130.0, 124.0, 119.0, 115.0, 111.0,
     107.0, 102.0, 96.0, 90.0,
 ];
 
-/// For weights that do not count the same.
-const MORE: &[f32] = &[
+/// More of them, for weights of different importance.
+const MORE_PEAK_LEVELS: &[f32] = &[
     -160.0, -150.0, -142.0, -136.0, -132.0, -129.0, -124.0, -120.0, -116.0, -112.0, -108.0, -104.0, -100.0,
     -96.0, -91.0, -86.0, 150.0, 140.0, 132.0, 126.0, 122.0, 119.0, 116.0, 113.0, 110.0, 107.0, 104.0, 101.0,
     97.0, 93.0, 88.0, 82.0, 76.0,
@@ -83,9 +83,9 @@ impl Block<32, 18> for Iq4Nl {
 }
 
 impl single::Shape<32, 18> for Iq4Nl {
-    type Levels = Steps;
-    const PLACES: &'static [f32] = PLACES;
-    const MORE: &'static [f32] = MORE;
+    type Levels = Nonlinear;
+    const PEAK_LEVELS: &'static [f32] = PEAK_LEVELS;
+    const MORE_PEAK_LEVELS: &'static [f32] = MORE_PEAK_LEVELS;
 
     #[inline(always)]
     fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; 18]) {
@@ -129,7 +129,7 @@ impl Iq4Xs {
         scale as i8 - 32
     }
 
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(block: &scaled::Scaled<8>, bytes: &mut [u8; 136]) {
         pack_half(block.d, bytes);
@@ -148,11 +148,11 @@ impl Iq4Xs {
 }
 
 impl scaled::Shape for Iq4Xs {
-    type Levels = Steps;
-    const LEAST: f32 = -32.0;
-    const MOST: f32 = 31.0;
-    const PLACES: &'static [f32] = PLACES;
-    const MORE: &'static [f32] = MORE;
-    const TOPS: &'static [Row] = SIGNED_SIX_BITS;
+    type Levels = Nonlinear;
+    const MIN_SCALE: f32 = -32.0;
+    const MAX_SCALE: f32 = 31.0;
+    const PEAK_LEVELS: &'static [f32] = PEAK_LEVELS;
+    const MORE_PEAK_LEVELS: &'static [f32] = MORE_PEAK_LEVELS;
+    const TOP_SCALES: &'static [Row] = SIGNED_SIX_BITS;
     const REACH: [i32; 2] = [2, 1];
 }

@@ -1,5 +1,5 @@
-//! K-quants: super-blocks of 256 weights, whose groups of 16 or 32 have small integers for scales (and mins) under
-//! one half (or two) for all.
+//! K-quants: super-blocks of 256 weights, whose groups of 16 or 32 have integer scales (and minimums), multiplied by one IEEE
+//! half (or two) of the super-block. Layouts: `block_q2_K` to `block_q6_K` in ggml.
 
 use super::affine;
 use super::groups::{Integers, Row};
@@ -11,18 +11,19 @@ use super::layout::{
 use super::scaled::{self, Shape};
 use super::{Block, Effort, Prior};
 
-/// Signed scales of six bits: the largest on one of these.
+/// Values of the largest scale, where scales are signed integers of six bits.
 pub(super) const SIGNED_SIX_BITS: &[Row] = &[
     [-32.0, 31.0, -31.0, 30.0, -30.0, 29.0, -29.0, 28.0],
     [-33.0, 32.0, -28.0, 27.0, -27.0, 26.0, -26.0, 25.0],
     [-32.5, 31.5, -25.0, 24.0, -24.0, 23.0, -23.0, 22.0],
 ];
 
-/// Six bits of scale: the largest on one of these. Integers are among them, for weights that are met exactly.
+/// Values of the largest scale, where scales are unsigned integers of six bits. Integers are among them, with which some
+/// weights are represented exactly.
 const SIX_BITS: &[Row] =
     &[falling(63.5), falling(59.5), falling(55.5), falling(51.5), falling(47.5), falling(43.5)];
 
-/// From `first` down, in halves.
+/// From `first` downwards in steps of 0.5.
 const fn falling(first: f32) -> Row {
     let mut row = [first; 8];
     let mut l = 0;
@@ -33,6 +34,7 @@ const fn falling(first: f32) -> Row {
     row
 }
 
+/// Starting points of groups (see [`affine::Shape`]) for 16 levels and more.
 const ENDS_MANY: [[f32; 2]; 18] = [
     [0.0, 0.0],
     [0.0, -1.0],
@@ -54,6 +56,7 @@ const ENDS_MANY: [[f32; 2]; 18] = [
     [-0.5, -0.5],
 ];
 
+/// Starting points of groups for four levels.
 const ENDS_FEW: [[f32; 2]; 22] = [
     [0.0, 0.0],
     [0.0, -1.0],
@@ -79,7 +82,7 @@ const ENDS_FEW: [[f32; 2]; 22] = [
     [-1.1, 1.1],
 ];
 
-/// x = (d·scale)·q − dmin·min, `N` weights to a group of the `G`.
+/// Weights x = (d·scale)·q − dmin·min of `G` groups of `N`.
 #[inline(always)]
 fn affine_values<const G: usize, const N: usize>(
     (d, dmin): (f32, f32),
@@ -96,7 +99,7 @@ fn affine_values<const G: usize, const N: usize>(
     }
 }
 
-/// x = (d·scale)·(q − offset), 16 weights to a group.
+/// Weights x = (d·scale)·(q − offset) of groups of 16.
 #[inline(always)]
 fn scaled_values(d: f32, scales: &[i8; 16], offset: f32, q: &[u8; 256], out: &mut [f32; 256]) {
     for g in 0..16 {
@@ -107,7 +110,7 @@ fn scaled_values(d: f32, scales: &[i8; 16], offset: f32, q: &[u8; 256], out: &mu
     }
 }
 
-/// Sixteen bytes of scale (low nibble) and min (high), 64 bytes of codes of two bits, d, dmin: groups of 16,
+/// Sixteen bytes of scale (low nibble) and minimum (high nibble), 64 bytes of codes of two bits, d, dmin: groups of 16,
 /// x = d·scale·q − dmin·min.
 pub struct Q2K;
 
@@ -141,7 +144,7 @@ impl Block<256, 84> for Q2K {
 }
 
 impl Q2K {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(block: &affine::Affine<16>, bytes: &mut [u8; 84]) {
         for g in 0..16 {
@@ -155,9 +158,9 @@ impl Q2K {
 
 impl affine::Shape for Q2K {
     type Levels = Integers<0, 3>;
-    const MOST: f32 = 15.0;
+    const MAX_SCALE: f32 = 15.0;
     const ENDS: &'static [[f32; 2]] = &ENDS_FEW;
-    const TOPS: &'static [Row] = &[
+    const TOP_SCALES: &'static [Row] = &[
         [15.5, 15.25, 15.0, 14.75, 14.5, 14.25, 14.0, 13.75],
         [13.5, 13.25, 13.0, 12.75, 12.5, 12.25, 12.0, 11.75],
         [11.5, 11.25, 11.0, 10.75, 10.5, 10.25, 10.0, 9.75],
@@ -194,7 +197,7 @@ impl Block<256, 110> for Q3K {
 }
 
 impl Q3K {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(block: &scaled::Scaled<16>, bytes: &mut [u8; 110]) {
         let mut six = [0; 16];
@@ -210,19 +213,19 @@ impl Q3K {
 
 impl Shape for Q3K {
     type Levels = Integers<-4, 3>;
-    const LEAST: f32 = -32.0;
-    const MOST: f32 = 31.0;
-    const PLACES: &'static [f32] =
+    const MIN_SCALE: f32 = -32.0;
+    const MAX_SCALE: f32 = 31.0;
+    const PEAK_LEVELS: &'static [f32] =
         &[-3.1, -3.4, -3.7, -4.0, -4.3, -4.6, -5.0, 2.2, 2.5, 2.8, 3.1, 3.4, 3.8, 4.2];
-    const MORE: &'static [f32] = &[
+    const MORE_PEAK_LEVELS: &'static [f32] = &[
         -2.8, -3.0, -3.2, -3.4, -3.6, -3.8, -4.0, -4.2, -4.4, -4.6, -4.8, -5.2, -5.8, -6.5, 2.0, 2.2, 2.4,
         2.6, 2.8, 3.0, 3.2, 3.4, 3.6, 3.9, 4.3, 5.0, 6.0,
     ];
-    const TOPS: &'static [Row] = SIGNED_SIX_BITS;
+    const TOP_SCALES: &'static [Row] = SIGNED_SIX_BITS;
     const REACH: [i32; 2] = [2, 1];
 }
 
-/// d, dmin, twelve bytes of scales and mins, 128 bytes of codes of four bits: groups of 32,
+/// d, dmin, twelve bytes of scales and minimums, 128 bytes of codes of four bits: groups of 32,
 /// x = d·scale·q − dmin·min.
 pub struct Q4K;
 
@@ -245,7 +248,7 @@ impl Block<256, 144> for Q4K {
 }
 
 impl Q4K {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(block: &affine::Affine<8>, bytes: &mut [u8; 144]) {
         pack_half(block.d, bytes);
@@ -257,9 +260,9 @@ impl Q4K {
 
 impl affine::Shape for Q4K {
     type Levels = Integers<0, 15>;
-    const MOST: f32 = 63.0;
+    const MAX_SCALE: f32 = 63.0;
     const ENDS: &'static [[f32; 2]] = &ENDS_MANY;
-    const TOPS: &'static [Row] = SIX_BITS;
+    const TOP_SCALES: &'static [Row] = SIX_BITS;
     const REACH: [[i32; 2]; 2] = [[2, 1], [1, 1]];
 }
 
@@ -286,7 +289,7 @@ impl Block<256, 176> for Q5K {
 }
 
 impl Q5K {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(block: &affine::Affine<8>, bytes: &mut [u8; 176]) {
         pack_half(block.d, bytes);
@@ -299,9 +302,9 @@ impl Q5K {
 
 impl affine::Shape for Q5K {
     type Levels = Integers<0, 31>;
-    const MOST: f32 = 63.0;
+    const MAX_SCALE: f32 = 63.0;
     const ENDS: &'static [[f32; 2]] = &ENDS_MANY;
-    const TOPS: &'static [Row] = SIX_BITS;
+    const TOP_SCALES: &'static [Row] = SIX_BITS;
     const REACH: [[i32; 2]; 2] = [[4, 1], [2, 1]];
 }
 
@@ -331,7 +334,7 @@ impl Block<256, 210> for Q6K {
 }
 
 impl Q6K {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(block: &scaled::Scaled<16>, bytes: &mut [u8; 210]) {
         let (low, rest) = bytes.split_at_mut(128);
@@ -345,19 +348,19 @@ impl Q6K {
 
 impl Shape for Q6K {
     type Levels = Integers<-32, 31>;
-    const LEAST: f32 = -128.0;
-    const MOST: f32 = 127.0;
-    const PLACES: &'static [f32] = &[
+    const MIN_SCALE: f32 = -128.0;
+    const MAX_SCALE: f32 = 127.0;
+    const PEAK_LEVELS: &'static [f32] = &[
         -28.5, -29.3, -30.0, -30.6, -31.2, -31.7, -32.2, -32.7, -33.3, -34.0, -35.0, -36.2, 28.0, 28.8, 29.5,
         30.1, 30.6, 31.1, 31.6, 32.1, 32.7, 33.4, 34.2, 35.3,
     ];
-    const MORE: &'static [f32] = &[
+    const MORE_PEAK_LEVELS: &'static [f32] = &[
         -27.0, -27.5, -28.0, -28.5, -29.0, -29.5, -30.0, -30.5, -31.0, -31.5, -32.0, -32.5, -33.0, -33.5,
         -34.0, -34.5, -35.0, -35.5, -36.0, -36.5, -37.0, -37.5, -38.0, -38.5, -39.0, -39.5, -40.0, 26.5,
         27.0, 27.5, 28.0, 28.5, 29.0, 29.5, 30.0, 30.5, 31.0, 31.5, 32.0, 32.5, 33.0, 33.5, 34.0, 34.5, 35.0,
         35.5, 36.0, 36.5, 37.0, 37.5, 38.0, 38.5, 39.0, 39.5,
     ];
-    const TOPS: &'static [Row] = &[
+    const TOP_SCALES: &'static [Row] = &[
         [-128.0, 127.0, -126.0, 125.0, -124.0, 123.0, -122.0, 121.0],
         [-120.0, 119.0, -118.0, 117.0, -116.0, 115.0, -114.0, 113.0],
     ];

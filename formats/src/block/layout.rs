@@ -1,22 +1,24 @@
-//! How codes lie in the bytes of super-blocks and small-float blocks: unpacking and packing, without any search.
+//! The positions of codes in the bytes of blocks: unpacking and packing. Layouts are those of ggml's block structs
+//! (`ggml-common.h`).
 //!
-//! Codes are counted from the least, so that they fit a byte. Both directions are plain loops over fixed arrays.
+//! Codes are unsigned, 0 for the lowest level. Both directions are plain loops over fixed arrays. All functions panic if there
+//! are fewer bytes than they name.
 
 use super::{f16_to_f32, f32_to_f16};
 
-/// A half, little-endian.
+/// An IEEE half, little-endian, from two bytes.
 #[inline(always)]
 pub fn half(bytes: &[u8]) -> f32 {
     f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
-/// A number that is a half already.
+/// Stores a number that an IEEE half represents exactly.
 #[inline(always)]
 pub(super) fn pack_half(x: f32, bytes: &mut [u8]) {
     bytes[..2].copy_from_slice(&f32_to_f16(x).to_le_bytes());
 }
 
-/// Byte j holds code j low and code j + 16 high.
+/// 32 codes of four bits in 16 bytes: byte j holds code j in its low nibble and code j + 16 in its high one.
 #[inline(always)]
 pub fn nibbles(bytes: &[u8]) -> [u8; 32] {
     let mut q = [0; 32];
@@ -35,7 +37,7 @@ pub(super) fn pack_nibbles(q: &[u8; 32], bytes: &mut [u8]) {
     }
 }
 
-/// 32 bytes hold 64 codes: 32 low, the next 32 high; four such in a super-block.
+/// 256 codes of four bits in 128 bytes: each 32 bytes hold 64 codes, the first 32 in low nibbles and the next 32 in high ones.
 #[inline(always)]
 pub fn long_nibbles(bytes: &[u8], q: &mut [u8; 256]) {
     for p in 0..4 {
@@ -55,7 +57,7 @@ pub(super) fn pack_long_nibbles(q: &[u8; 256], bytes: &mut [u8]) {
     }
 }
 
-/// 32 bytes hold 128 codes of two bits: bits 2n of byte j are code 32·n + j; two such in a super-block.
+/// 256 codes of two bits in 64 bytes: each 32 bytes hold 128 codes, code 32·n + j in bits 2n and 2n + 1 of byte j.
 #[inline(always)]
 pub fn pairs(bytes: &[u8], q: &mut [u8; 256]) {
     for h in 0..2 {
@@ -78,7 +80,7 @@ pub(super) fn pack_pairs(q: &[u8; 256], bytes: &mut [u8]) {
     }
 }
 
-/// Bit k of byte j belongs to code 32·k + j.
+/// Adds a bit to 256 codes from 32 bytes: bit k of byte j becomes bit `shift` of code 32·k + j.
 #[inline(always)]
 pub fn planes(bytes: &[u8], shift: u32, q: &mut [u8; 256]) {
     for k in 0..8 {
@@ -99,8 +101,9 @@ pub(super) fn pack_planes(q: &[u8; 256], shift: u32, bytes: &mut [u8]) {
     }
 }
 
-/// Eight scales and eight mins of six bits in twelve bytes: those of groups 0 to 3 in the low bits of four bytes
-/// each, those of 4 to 7 as nibbles of the last four, their upper two bits over the first eight bytes.
+/// Eight scales and eight minimums of six bits in twelve bytes (`get_scale_min_k4` in ggml): those of groups 0 to 3 in the
+/// low bits of four bytes each, those of groups 4 to 7 as nibbles of the last four, their upper two bits in the upper bits
+/// of the first eight bytes.
 #[inline(always)]
 pub fn sixes(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut mins) = ([0; 8], [0; 8]);
@@ -122,8 +125,8 @@ pub(super) fn pack_sixes(scales: &[u8; 8], mins: &[u8; 8], bytes: &mut [u8]) {
     }
 }
 
-/// Sixteen scales of six bits in twelve bytes: four low bits of scale j and scale j + 8 in byte j, their upper two
-/// bits in the last four bytes, scale 4·n + j at bits 2n of byte j.
+/// Sixteen scales of six bits in twelve bytes (`block_q3_K`): the four low bits of scales j and j + 8 in byte j, the upper
+/// two bits of scale 4·n + j in bits 2n and 2n + 1 of byte 8 + j.
 #[inline(always)]
 pub fn sixteen_sixes(bytes: &[u8]) -> [u8; 16] {
     let mut s = [0; 16];
@@ -144,8 +147,8 @@ pub(super) fn pack_sixteen_sixes(s: &[u8; 16], bytes: &mut [u8]) {
     }
 }
 
-/// Six-bit codes as low nibbles and upper pairs: of each 128, bytes 0 to 63 hold codes j and 64 + j, and bits 2n
-/// of byte j of the upper are of code 32·n + j.
+/// 256 codes of six bits (`block_q6_K`) as low nibbles and upper pairs of bits: of each 128 codes, byte j of 64 holds the low
+/// nibbles of codes j and 64 + j, and bits 2n and 2n + 1 of byte j of 32 hold the upper bits of code 32·n + j.
 #[inline(always)]
 pub fn six_bit_codes(low: &[u8], high: &[u8], q: &mut [u8; 256]) {
     pairs(high, q);

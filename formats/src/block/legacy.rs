@@ -1,12 +1,12 @@
-//! Blocks of 32 weights under one scale, or under a scale and an offset.
+//! Blocks of 32 weights with one scale, or with a scale and an offset. Layouts: `block_q4_0` to `block_q8_0` in ggml.
 
+use super::batch::{fit_affines, fit_scales};
 use super::layout::{half, nibbles, pack_half, pack_nibbles};
 use super::search::{Codes, LANES, Lanes, Sample, fit_affine, fit_scale};
 use super::survey::{Clip, ENDS, Survey, Wrap};
-use super::team::{fit_affines, fit_scales};
-use super::{Block, Effort, Prior, TEAM};
+use super::{BATCH, Block, Effort, Prior};
 
-/// Bit j of a 32-bit number is the fifth bit of code j.
+/// Adds the fifth bits to codes: bit j of a 32-bit number is that of code j.
 #[inline(always)]
 pub(super) fn fifth_bits(q: &mut [u8; 32], bits: &[u8]) {
     for j in 0..32 {
@@ -22,7 +22,7 @@ fn pack_fifth_bits(q: &[u8; 32], bits: &mut [u8]) {
 }
 
 /// `first`, `first + step`, and so on.
-const fn places(first: f32, step: f32) -> Lanes {
+const fn progression(first: f32, step: f32) -> Lanes {
     let mut lanes = [first; LANES];
     let mut l = 1;
     while l < LANES {
@@ -34,17 +34,17 @@ const fn places(first: f32, step: f32) -> Lanes {
 
 /// A type whose blocks are x = d · q.
 pub(super) trait Scaled<const B: usize> {
-    /// How its scales are looked for where all weights count the same.
+    /// How scales are compared for weights of equal importance.
     type Survey: Survey;
     const CODES: Codes;
-    /// The code of the peak where nothing is searched.
+    /// The code of the peak in plain rounding.
     const PLAIN: f32;
-    /// Where the search with importances starts.
+    /// The starting points of the search with importances: codes of the peak.
     const GRID: &'static [Lanes];
-    /// From one of these places to the next.
+    /// The distance between two of them.
     const STEP: f32;
 
-    /// Lays a block out. Codes are counted from the least.
+    /// Stores a block. Codes are given as their distance from the smallest one.
     fn pack(d: f32, q: &[u8; 32], bytes: &mut [u8; B]);
 }
 
@@ -64,24 +64,24 @@ fn encode_all_scaled<const B: usize, T: Scaled<B>>(
         }
         return;
     }
-    let mut padded = [[0.0; 32]; TEAM];
-    for (x, bytes) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)) {
-        let team = whole_team(x, &mut padded);
-        let d = fit_scales::<T::Survey, TEAM>(team, T::CODES, T::PLAIN, T::GRID, effort);
+    let mut padded = [[0.0; 32]; BATCH];
+    for (x, bytes) in x.chunks(BATCH).zip(bytes.chunks_mut(BATCH)) {
+        let batch = whole_batch(x, &mut padded);
+        let d = fit_scales::<T::Survey, BATCH>(batch, T::CODES, T::PLAIN, T::GRID, effort);
         for b in 0..x.len() {
             T::pack(d[b], &T::CODES.round(&x[b], d[b], 0.0), &mut bytes[b]);
         }
     }
 }
 
-/// A team of blocks; the last one is filled up with copies of its first block, whose results nobody looks at. A second
+/// A batch of blocks; the last one is filled up with copies of its first block, whose results nobody looks at. A second
 /// search for fewer blocks would be as much code again.
 #[inline(always)]
-fn whole_team<'a>(x: &'a [[f32; 32]], padded: &'a mut [[f32; 32]; TEAM]) -> &'a [[f32; 32]; TEAM] {
-    if let Some(team) = x.as_chunks::<TEAM>().0.first() {
-        return team;
+fn whole_batch<'a>(x: &'a [[f32; 32]], padded: &'a mut [[f32; 32]; BATCH]) -> &'a [[f32; 32]; BATCH] {
+    if let Some(batch) = x.as_chunks::<BATCH>().0.first() {
+        return batch;
     }
-    for b in 0..TEAM {
+    for b in 0..BATCH {
         padded[b] = x[if b < x.len() { b } else { 0 }];
     }
     padded
@@ -89,11 +89,11 @@ fn whole_team<'a>(x: &'a [[f32; 32]], padded: &'a mut [[f32; 32]; TEAM]) -> &'a 
 
 /// A type whose blocks are x = d · q + m, with codes from 0 to `HI`.
 pub(super) trait Affine<const HI: i16, const B: usize> {
-    /// Lays a block out.
+    /// Stores a block.
     fn pack(d: f32, m: f32, q: &[u8; 32], bytes: &mut [u8; B]);
 }
 
-/// Rounds and lays out.
+/// Rounds and stores a block.
 #[inline(always)]
 fn finish_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
     x: &[f32; 32],
@@ -125,9 +125,9 @@ fn encode_all_affine<const HI: i16, const B: usize, T: Affine<HI, B>>(
         }
         return;
     }
-    let mut padded = [[0.0; 32]; TEAM];
-    for (x, bytes) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)) {
-        let (d, m) = fit_affines::<HI, TEAM>(whole_team(x, &mut padded), effort);
+    let mut padded = [[0.0; 32]; BATCH];
+    for (x, bytes) in x.chunks(BATCH).zip(bytes.chunks_mut(BATCH)) {
+        let (d, m) = fit_affines::<HI, BATCH>(whole_batch(x, &mut padded), effort);
         for b in 0..x.len() {
             finish_affine::<HI, B, T>(&x[b], (d[b], m[b]), &mut bytes[b]);
         }
@@ -159,7 +159,7 @@ impl Scaled<18> for Q4_0 {
     type Survey = Clip<-8, 7>;
     const CODES: Codes = Codes { lo: -8.0, hi: 7.0 };
     const PLAIN: f32 = -8.0;
-    const GRID: &'static [Lanes] = &[places(-7.2, -0.45), places(6.3, 0.45)];
+    const GRID: &'static [Lanes] = &[progression(-7.2, -0.45), progression(6.3, 0.45)];
     const STEP: f32 = 0.45;
 
     #[inline(always)]
@@ -226,7 +226,7 @@ impl Scaled<22> for Q5_0 {
     type Survey = Clip<-16, 15>;
     const CODES: Codes = Codes { lo: -16.0, hi: 15.0 };
     const PLAIN: f32 = -16.0;
-    const GRID: &'static [Lanes] = &[places(-15.2, -0.45), places(14.3, 0.45)];
+    const GRID: &'static [Lanes] = &[progression(-15.2, -0.45), progression(14.3, 0.45)];
     const STEP: f32 = 0.45;
 
     #[inline(always)]
@@ -270,8 +270,8 @@ impl Affine<31, 24> for Q5_1 {
     }
 }
 
-/// d, q[32]: x[j] = d · q[j], q[j] a signed byte. Written without −128, which arithmetic on magnitudes of seven
-/// bits cannot take.
+/// d, q[32]: x[j] = d · q[j], q[j] a signed byte. −128 is never written: kernels that multiply magnitudes of seven bits
+/// could not handle it.
 pub struct Q8_0;
 
 impl Block<32, 34> for Q8_0 {
@@ -293,8 +293,12 @@ impl Scaled<34> for Q8_0 {
     type Survey = Wrap;
     const CODES: Codes = Codes { lo: -127.0, hi: 127.0 };
     const PLAIN: f32 = 127.0;
-    const GRID: &'static [Lanes] =
-        &[places(128.0, -0.6), places(123.2, -0.6), places(118.4, -0.6), places(113.6, -0.6)];
+    const GRID: &'static [Lanes] = &[
+        progression(128.0, -0.6),
+        progression(123.2, -0.6),
+        progression(118.4, -0.6),
+        progression(113.6, -0.6),
+    ];
     const STEP: f32 = 0.6;
 
     #[inline(always)]

@@ -1,15 +1,17 @@
-//! How numbers are packed: every tensor type that a container can name, in one list.
+//! How weights are packed: every tensor type of the containers, in one list.
 //!
 //! A type is a fixed number of weights in a fixed number of bytes. The list in `types.rs` has a row for each, with its
 //! name, number, size and everything else that is known of it; types that can be decoded and encoded also name their
 //! [`Block`]. Adding a type is a file and a row: see `docs/adding-a-type.md`.
 
-// Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
+// Loops over lanes have an index: in bodies that become vector code, that shows best which lane is combined with which.
 #![allow(clippy::needless_range_loop)]
 
 mod activation;
 mod affine;
+mod batch;
 mod binary;
+mod codec;
 mod float;
 mod fp4;
 pub mod grid;
@@ -25,40 +27,41 @@ mod scaled;
 mod search;
 mod single;
 mod survey;
-mod team;
 mod ternary;
 mod types;
 
+pub use codec::CodecError;
 pub use float::{f16_to_f32, f32_to_f16};
 pub use fp4::{half_power, half_ue4m3};
 pub use how::{Effort, Encode, Objective, Prior};
 pub use types::{BITNET_CPP, DType, Family, Field, Info, Number, REMOVED, Section, TYPES};
 
-/// Blocks that go through a search together.
-const TEAM: usize = 8;
+/// Blocks that are searched together.
+const BATCH: usize = 8;
 
-/// Packs and unpacks one block: `W` weights in `B` bytes, little-endian. Plain scalar code over arrays; faster
-/// builds of the same bodies are the caller's business.
+/// Packs and unpacks one block: `W` weights in `B` bytes, little-endian. Bodies are plain scalar code over arrays, always
+/// inlined, so that callers can compile them for an instruction set.
 pub trait Block<const W: usize, const B: usize>: 'static {
-    /// How much more its larger weights count under [`Objective::Prior`].
+    /// How much more larger weights count under [`Objective::Prior`].
     const PRIOR: Prior = Prior::Plain;
 
-    /// Whether the objective that is taken where none is asked for has the prior in it, without and with importances:
-    /// what gave the lesser KL divergence on real models.
+    /// Whether [`Objective::Prior`] is the default, without importances and with them: whichever gave the smaller KL
+    /// divergence on real models (docs/encoders.md).
     const PREFERS_PRIOR: [bool; 2] = [false, false];
 
-    /// Whether blocks under [`Objective::Prior`] are amplified: see [`how::amplification`].
+    /// Whether blocks are amplified under [`Objective::Prior`]: multiplied by up to 1.3, since codes and scales of least
+    /// squared error make weights too small (docs/encoders.md).
     const AMPLIFIED: bool = false;
 
     /// Unpacks a block.
     fn decode(bytes: &[u8; B], out: &mut [f32; W]);
 
-    /// Multiplies the halves under which all weights of a block stand, where [`Block::AMPLIFIED`].
+    /// Multiplies the scales of the block, which are IEEE halves, where [`Block::AMPLIFIED`].
     #[inline(always)]
     fn amplify(_bytes: &mut [u8; B], _by: f32) {}
 
-    /// Packs finite weights with the least squared error that the type's search finds; with `w`, with the least
-    /// sum of w × error². These are finite and not negative. A type defines this or [`Block::encode_all`].
+    /// Packs finite weights, with the smallest squared error that the type's search finds; with `w`, with the smallest sum of
+    /// w · error². The `w` are finite and not negative. A type defines this or [`Block::encode_all`].
     #[inline(always)]
     fn encode(x: &[f32; W], w: Option<&[f32; W]>, effort: Effort, bytes: &mut [u8; B]) {
         let w = match &w {
@@ -68,30 +71,26 @@ pub trait Block<const W: usize, const B: usize>: 'static {
         Self::encode_all(std::slice::from_ref(x), w, effort, std::slice::from_mut(bytes));
     }
 
-    /// Packs many blocks, each to the bytes that it gets alone.
+    /// Packs many blocks. Each gets the bytes that it would get alone.
     #[inline(always)]
     fn encode_all(x: &[[f32; W]], w: Option<&[[f32; W]]>, effort: Effort, bytes: &mut [[u8; B]]) {
-        // One loop with a choice inside, not one for each: the body is a whole search, and is compiled where it is
-        // written. And no closure, which would not be compiled for the instruction set of the caller.
+        // One loop with a choice inside, not one for each choice: the body is a whole search, which is compiled once for
+        // every call in the source. And no closure around it, which might not be compiled for the caller's instruction set.
         for b in 0..x.len() {
-            let w = match w {
-                Some(w) => Some(&w[b]),
-                None => None,
-            };
-            Self::encode(&x[b], w, effort, &mut bytes[b]);
+            Self::encode(&x[b], w.map(|w| &w[b]), effort, &mut bytes[b]);
         }
     }
 }
 
-/// Something to be done with the block of a type, whatever it is.
+/// A computation with the [`Block`] of any type, for [`DType::visit`].
 pub trait Visitor {
-    /// What comes of it.
+    /// The result.
     type Out;
-    /// Does it.
+    /// Computes it with the block of a type.
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Self::Out;
 }
 
-/// Unpacks whole blocks.
+/// Unpacks whole blocks, as many as fit both slices.
 #[inline(always)]
 pub fn decode_blocks<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
     for (b, x) in bytes.as_chunks::<B>().0.iter().zip(out.as_chunks_mut::<W>().0) {
@@ -99,7 +98,10 @@ pub fn decode_blocks<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8
     }
 }
 
-/// Packs whole blocks.
+/// Packs whole blocks, as many as fit both slices. [`DType::encode`] checks the lengths.
+///
+/// # Panics
+/// If there are fewer importances than weights.
 #[inline(always)]
 pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
     x: &[f32],
@@ -108,7 +110,7 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
 ) {
     let (x, bytes) = (x.as_chunks::<W>().0, bytes.as_chunks_mut::<B>().0);
     if W == 1 {
-        // Plain numbers: nothing is searched, so nothing counts more. One loop over all becomes vector code.
+        // Plain numbers need no search, so importances change nothing. One loop over all of them becomes vector code.
         T::encode_all(x, None, how.effort, bytes);
         return;
     }
@@ -118,24 +120,17 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
             Some(objective) => objective == Objective::Prior,
             None => T::PREFERS_PRIOR[usize::from(importance.is_some())],
         };
-    // In teams, so that what counts stays in the first cache. The search is named at one place only: each more would
-    // compile all of it again, for every type and instruction set.
-    let mut w = [[0.0; W]; TEAM];
-    for (i, (x, bytes)) in x.chunks(TEAM).zip(bytes.chunks_mut(TEAM)).enumerate() {
-        let team = match importance {
-            Some(all) => Some(&all[i * TEAM..i * TEAM + x.len()]),
-            None => None,
-        };
+    // In batches, so that `w` stays in the first cache. The search is called once in this function only: with every further
+    // call, all of it would be compiled again, for every type and instruction set.
+    let mut w = [[0.0; W]; BATCH];
+    for (i, (x, bytes)) in x.chunks(BATCH).zip(bytes.chunks_mut(BATCH)).enumerate() {
+        let given = importance.map(|all| &all[i * BATCH..i * BATCH + x.len()]);
         if prior {
             for b in 0..x.len() {
-                let importance = match team {
-                    Some(team) => Some(&team[b]),
-                    None => None,
-                };
-                T::PRIOR.weigh(&x[b], importance, &mut w[b]);
+                T::PRIOR.weigh(&x[b], given.map(|given| &given[b]), &mut w[b]);
             }
         }
-        T::encode_all(x, if prior { Some(&w[..x.len()]) } else { team }, how.effort, bytes);
+        T::encode_all(x, if prior { Some(&w[..x.len()]) } else { given }, how.effort, bytes);
         if prior && T::AMPLIFIED {
             for b in 0..x.len() {
                 let mut y = [0.0; W];
@@ -147,12 +142,12 @@ pub fn encode_blocks<const W: usize, const B: usize, T: Block<W, B>>(
 }
 
 impl DType {
-    /// Its row in the list.
+    /// The type's row in the list.
     pub fn info(self) -> &'static Info {
         &TYPES[self as usize]
     }
 
-    /// Its name, in lower case.
+    /// The type's name, in lower case.
     pub fn name(self) -> &'static str {
         self.info().name
     }
@@ -172,7 +167,7 @@ impl DType {
         TYPES.iter().find(|t| t.name.eq_ignore_ascii_case(name)).map(|t| t.dtype)
     }
 
-    /// The bytes of `elements` weights; `None` if they do not fill whole blocks or overflow.
+    /// The bytes of `elements` weights; `None` if they are not whole blocks or the number of bytes overflows.
     pub fn bytes_for(self, elements: u64) -> Option<u64> {
         let info = self.info();
         let blocks = elements / info.weights as u64;
@@ -199,11 +194,11 @@ impl DType {
         self.info().grid
     }
 
-    /// Turns whole blocks from one byte order into the other: every multi-byte number is reversed, all other
-    /// bytes stay.
+    /// Converts whole blocks from one byte order to the other: the bytes of every multi-byte number are reversed. Bytes
+    /// after the last whole block are left as they are.
     pub fn swap(self, bytes: &mut [u8]) {
         let info = self.info();
-        // Strips stay in the cache from one field to the next.
+        // In strips that stay in the cache from one field to the next.
         for strip in bytes.chunks_mut(info.bytes * (1 + 8192 / info.bytes)) {
             for f in info.fields {
                 match f.width {
@@ -215,8 +210,8 @@ impl DType {
         }
     }
 
-    /// The index of the first block whose scales (or, for plain floats, whose number) are infinite or not a
-    /// number, in little-endian bytes. Integers have no such values, nor have F4 and F6.
+    /// The index of the first block with an infinite or NaN scale (of plain floats: the first such value), in little-endian
+    /// bytes. Integers have no such values, nor have F4 and F6.
     pub fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
         let info = self.info();
         // Whole checkpoints of plain floats go through here, and nearly all of them are finite.
@@ -249,14 +244,14 @@ impl DType {
     }
 }
 
-/// Whether the upper two bytes of a number have all of these bits set. Looks at every number, which is quicker than
-/// to stop.
+/// Whether the upper two bytes of any number have all of these bits set. It always reads to the end: without a branch in
+/// the loop, that is faster than stopping early.
 fn has_bits<const N: usize>(bytes: &[u8], bits: u16) -> bool {
     let set = |b: &[u8; N]| u16::from_le_bytes([b[N - 2], b[N - 1]]) & bits == bits;
     bytes.as_chunks::<N>().0.iter().fold(false, |any, b| any | set(b))
 }
 
-/// Turns one field round in every block.
+/// Reverses the bytes of a field in every block.
 fn swap_field<const N: usize>(bytes: &mut [u8], block: usize, f: &Field) {
     if N * f.count == block {
         bytes.as_chunks_mut::<N>().0.iter_mut().for_each(|b| b.reverse());

@@ -1,4 +1,4 @@
-//! The search for super-blocks whose groups have signed integer scales under one half: x = d·scale·level.
+//! The search for super-blocks whose groups have signed integer scales: x = d·scale·level, with one IEEE half d.
 
 use std::hint::{black_box, select_unpredictable};
 
@@ -6,26 +6,26 @@ use super::Effort;
 use super::groups::{Groups, LANES, Levels, Row, clamp, inverse, nearest};
 use super::search::{HALF_MIN, stored_scale};
 
-/// What a super-block stores.
+/// The numbers of a super-block.
 pub(super) struct Scaled<const G: usize> {
     pub d: f32,
     pub scales: [i8; G],
     pub codes: [u8; 256],
 }
 
-/// A type's shape: `H` times eight groups of `N` weights.
+/// The parameters of a type: `H` times eight groups of `N` weights.
 pub(super) trait Shape {
     type Levels: Levels;
-    /// The least and the largest integer scale.
-    const LEAST: f32;
-    const MOST: f32;
-    /// Where the peak of a group is put, in levels.
-    const PLACES: &'static [f32];
-    /// More of them, for weights that do not count the same.
-    const MORE: &'static [f32];
-    /// The places (in integer scales) of the largest group scale that are compared.
-    const TOPS: &'static [Row];
-    /// How far from the nearest the integer scales are tried, at first and later.
+    /// The smallest and the largest integer scale.
+    const MIN_SCALE: f32;
+    const MAX_SCALE: f32;
+    /// The starting points: levels to which the weight of largest magnitude in a group is scaled.
+    const PEAK_LEVELS: &'static [f32];
+    /// More of them, for weights of different importance.
+    const MORE_PEAK_LEVELS: &'static [f32];
+    /// The integers to which the largest scale of a group is mapped; their errors are compared.
+    const TOP_SCALES: &'static [Row];
+    /// How far from the nearest integer scale others are tried: in the first round, and in later ones.
     const REACH: [i32; 2];
 }
 
@@ -35,13 +35,13 @@ pub(super) fn total(v: &Row) -> f32 {
     ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 }
 
-/// The power of two that brings the peak between 1 and 2, and what to divide by to undo it.
+/// The power of two that scales `peak` to between 1 and 2. Dividing by it restores the weights exactly.
 #[inline(always)]
 pub(super) fn unit(peak: f32) -> f32 {
     f32::from_bits((254 << 23) - (peak.to_bits() & 0x7F80_0000))
 }
 
-/// The largest magnitude, up to where types reach.
+/// The largest magnitude, limited to what types can represent.
 #[inline(always)]
 pub(super) fn top<const W: usize>(x: &[f32; W]) -> f32 {
     let mut top = [0u32; LANES];
@@ -60,7 +60,7 @@ pub(super) fn top<const W: usize>(x: &[f32; W]) -> f32 {
     if top < (1 << 30) as f32 { top } else { (1 << 30) as f32 }
 }
 
-/// Whether some weights count much more than others, so that clipping the largest may be best.
+/// Whether some weights are much more important than others, so that clipping the largest may be best.
 #[inline(always)]
 pub(super) fn uneven<const H: usize, const N: usize, const WEIGHTED: bool>(
     groups: &[Groups<N, WEIGHTED>; H],
@@ -81,8 +81,8 @@ pub(super) fn uneven<const H: usize, const N: usize, const WEIGHTED: bool>(
     most > 8.0 * least
 }
 
-/// Puts the groups of a super-block side by side, times `unit`; importances times a power of two that keeps them
-/// below 2.
+/// Puts the groups of a super-block side by side, multiplied by `unit`; importances are multiplied by a power of two that
+/// keeps them below 2.
 #[inline(always)]
 pub(super) fn side_by_side<const H: usize, const N: usize, const WEIGHTED: bool>(
     x: &[f32; 256],
@@ -112,7 +112,7 @@ pub(super) fn side_by_side<const H: usize, const N: usize, const WEIGHTED: bool>
     groups
 }
 
-/// Finds what to store.
+/// Finds the numbers to store.
 #[inline(always)]
 pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
     x: &[f32; 256],
@@ -133,35 +133,35 @@ fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHT
 ) -> Scaled<G> {
     let mut out = Scaled { d: 0.0, scales: [0; G], codes: [0; 256] };
     let peak = top(x);
-    // What is smaller than any scale is stored as zeros.
-    let nothing = peak <= HALF_MIN / 2.0;
+    // Weights below the smallest scale are stored as zeros.
+    let all_zero = peak <= HALF_MIN / 2.0;
     let unit = unit(peak);
-    let groups = match nothing {
+    let groups = match all_zero {
         true => side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
         false => side_by_side::<H, N, WEIGHTED>(x, w, unit),
     };
-    let (d, scales) = match nothing {
+    let (d, scales) = match all_zero {
         true => (1.0, [[0.0; LANES]; H]),
-        false => scales_of::<S, H, N, WEIGHTED>(&groups, unit, effort),
+        false => search_scales::<S, H, N, WEIGHTED>(&groups, unit, effort),
     };
-    out.d = if nothing { 0.0 } else { d / unit };
+    out.d = if all_zero { 0.0 } else { d / unit };
     write::<S, H, N, G, WEIGHTED>(&mut out, &groups, &scales, d);
     out
 }
 
-/// The common scale (times `unit`) and the groups' integers.
+/// The common scale (times `unit`) and the integer scales of the groups.
 #[inline(always)]
-fn scales_of<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
+fn search_scales<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     groups: &[Groups<N, WEIGHTED>; H],
     unit: f32,
     effort: Effort,
 ) -> (f32, [Row; H]) {
-    // Each group by itself.
+    // The best scale of each group by itself.
     let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(groups);
     let (mut s, mut weight) = ([[0.0; LANES]; H], [[0.0; LANES]; H]);
     for h in 0..H {
         let g = &groups[h];
-        let places = if many { S::MORE } else { S::PLACES };
+        let places = if many { S::MORE_PEAK_LEVELS } else { S::PEAK_LEVELS };
         (s[h], weight[h]) = g.free_scales::<S::Levels>(places, if effort == Effort::Fast { 1 } else { 2 });
     }
 
@@ -171,13 +171,14 @@ fn scales_of<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
         Effort::Normal if many => 2,
         _ => 1,
     };
-    let firsts = common(&s, &weight, S::TOPS, (S::LEAST, S::MOST), unit);
+    let firsts = common(&s, &weight, S::TOP_SCALES, (S::MIN_SCALE, S::MAX_SCALE), unit);
     for &d in &firsts[..starts] {
         let mut d = d;
         let mut scales = [[0.0; LANES]; H];
         for h in 0..H {
             for l in 0..LANES {
-                scales[h][l] = clamp(nearest(clamp(s[h][l] / d, -4096.0, 4096.0)), S::LEAST, S::MOST);
+                scales[h][l] =
+                    clamp(nearest(clamp(s[h][l] / d, -4096.0, 4096.0)), S::MIN_SCALE, S::MAX_SCALE);
             }
         }
         let rounds = match effort {
@@ -214,8 +215,8 @@ fn keep<const H: usize>(best: &mut Option<(f32, f32, [Row; H])>, error: f32, d: 
     }
 }
 
-/// The common scales (times `unit`) under which the groups' own numbers lose least by becoming integers from `least` to
-/// `most`, best first: those that put the largest number on one of `tops`.
+/// The three best common scales (times `unit`), best first: those with which rounding the groups' own scales to integers
+/// from `least` to `most` loses least, among the ones that map the largest scale to one of `tops`.
 #[inline(always)]
 pub(super) fn common<const H: usize>(
     numbers: &[Row; H],
@@ -261,8 +262,8 @@ pub(super) fn common<const H: usize>(
     [found[0].1, found[1].1, found[2].1]
 }
 
-/// Tries integer scales up to `reach` from those given, with the levels chosen anew, and keeps the best; gives the
-/// whole error.
+/// Tries integer scales up to `reach` from those given, each with the nearest levels, and keeps the best. Returns the error
+/// of the whole super-block.
 #[inline(always)]
 fn neighbours<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     groups: &[Groups<N, WEIGHTED>; H],
@@ -277,7 +278,7 @@ fn neighbours<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
         for step in -reach..=reach {
             let (mut scale, mut s) = ([0.0; LANES], [0.0; LANES]);
             for l in 0..LANES {
-                scale[l] = clamp(center[l] + step as f32, S::LEAST, S::MOST);
+                scale[l] = clamp(center[l] + step as f32, S::MIN_SCALE, S::MAX_SCALE);
                 s[l] = d * scale[l];
             }
             let error = groups[h].error::<S::Levels>(&s);
@@ -294,7 +295,7 @@ fn neighbours<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     total(&all)
 }
 
-/// The common scale (times `unit`) that is best for the levels that there are now, as it is stored.
+/// The best common scale (times `unit`) for the present levels, as it is stored.
 #[inline(always)]
 fn refit<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     groups: &[Groups<N, WEIGHTED>; H],
@@ -318,7 +319,7 @@ fn refit<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
     if qq > 0.0 && xq != 0.0 { stored_scale(xq / qq / unit) * unit } else { d }
 }
 
-/// Rounds for the last time.
+/// Rounds with the final scales and stores the codes.
 #[inline(always)]
 fn write<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
     out: &mut Scaled<G>,

@@ -1,56 +1,56 @@
-//! The search for a block's scale, or for its scale and offset.
+//! The search for the scale of a block, or for its scale and offset, with importances.
 //!
-//! It has three parts, each usable alone: *fit* chooses the numbers that a block stores, *round* finds the codes
-//! under stored numbers, *pack* (with each type) lays them out in bytes. Fits compare many scales at once, one in
-//! each of [`LANES`] lanes: sums run over the weights, so none crosses lanes, and every instruction set gives
-//! the same bits. For the same reason nothing here fuses a product with a sum.
+//! *Fit* chooses the numbers that a block stores, *round* finds the codes for these numbers, *pack* (of each type) stores
+//! them. Fits compare many scales at once, one in each of [`LANES`] lanes. Sums run over the weights and not across lanes, and
+//! nothing fuses a product with a sum, so every instruction set gives the same bits.
 
 use std::hint::{black_box, select_unpredictable};
 
 use super::{f16_to_f32, f32_to_f16};
 
-/// Scales that are tried side by side.
+/// The number of scales that are tried side by side.
 pub(super) const LANES: usize = 8;
 
 /// One number for each scale that is being tried.
 pub(super) type Lanes = [f32; LANES];
 
-/// The smallest half above zero.
+/// The smallest IEEE half above zero.
 pub(super) const HALF_MIN: f32 = 1.0 / 16_777_216.0;
 
-/// The largest half.
+/// The largest finite IEEE half.
 const HALF_MAX: f32 = 65504.0;
 
-/// So much further than any type reaches (65504 · 32) that where a weight beyond it lies does not tell one scale from
-/// another, and its square is still finite.
+/// Weights are clipped to this. It is so far above what any type represents (65504 · 32) that clipping does not change which
+/// scale is best, and its square is finite.
 const FAR: f32 = (1u64 << 40) as f32;
 
-/// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
+/// Adding this number, 1.5·2²³, rounds an f32 to the nearest integer, ties to even, in its lowest bits.
 pub(super) const TO_INTEGER: f32 = 12_582_912.0;
 
-/// Written so that it becomes one minimum and one maximum, unlike `f32::clamp`.
+/// Unlike `f32::clamp`, this compiles to one minimum and one maximum.
 #[inline(always)]
 fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
     let v = if v < hi { v } else { hi };
     if v > lo { v } else { lo }
 }
 
-/// The scale as it is stored, the nearest half. Never infinite, and never zero: codes of zero under the smallest
-/// scale do all that a scale of zero could.
+/// The scale as it is stored: the nearest IEEE half, never infinite and never zero. Instead of a zero scale, codes are zero.
 #[inline(always)]
 pub(super) fn stored_scale(d: f32) -> f32 {
     f16_to_f32(f32_to_f16(clamp(d.abs(), HALF_MIN, HALF_MAX).copysign(d)))
 }
 
-/// The offset as it is stored, the nearest half; never infinite, nor -0.0.
+/// The offset as it is stored: the nearest IEEE half, neither infinite nor -0.0.
 #[inline(always)]
 pub(super) fn stored_offset(m: f32) -> f32 {
     f16_to_f32(f32_to_f16(clamp(m, -HALF_MAX, HALF_MAX))) + 0.0
 }
 
-/// Arrays are filled in plain loops: what `map` and `from_fn` call is not always compiled for the instruction set
-/// of the caller. And sums pass through `black_box`, that is through memory, or the compiler plans their
-/// registers by what is done with each lane afterwards, and shuffles them in every round of the loop.
+// Two rules for all searches. Arrays are filled in plain loops: closures, as of `map` and `from_fn`, are not always compiled for
+// the instruction set of the caller. And sums pass through `black_box`, that is through memory: otherwise the compiler lays out
+// registers for what is done with each lane later, and shuffles them in every iteration.
+
+/// 1 / d in each lane.
 #[inline(always)]
 fn inverse(d: &Lanes) -> Lanes {
     let mut inverse = [0.0; LANES];
@@ -60,12 +60,12 @@ fn inverse(d: &Lanes) -> Lanes {
     inverse
 }
 
-/// The codes that a type has.
+/// The range of a type's codes.
 #[derive(Clone, Copy)]
 pub(super) struct Codes {
-    /// The least, an integer.
+    /// The smallest code, an integer.
     pub lo: f32,
-    /// The largest, an integer.
+    /// The largest code, an integer.
     pub hi: f32,
 }
 
@@ -76,7 +76,7 @@ impl Codes {
         clamp(v, self.lo, self.hi) + TO_INTEGER - TO_INTEGER
     }
 
-    /// The codes of x = d·q + m, counted from the least.
+    /// The codes of x = d·q + m, as their distance from the smallest code.
     #[inline(always)]
     pub(super) fn round<const W: usize>(self, x: &[f32; W], d: f32, m: f32) -> [u8; W] {
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -90,16 +90,16 @@ impl Codes {
     }
 }
 
-/// A block as the fits see it.
+/// A block in the form in which it is searched.
 pub(super) struct Sample<const W: usize> {
-    /// The weights, within reach.
+    /// The weights, clipped.
     pub x: [f32; W],
-    /// What a squared error of each counts: at most 2, and not all zero.
+    /// The importance of each: at most 2, and not all zero.
     pub w: [f32; W],
 }
 
 impl<const W: usize> Sample<W> {
-    /// An importance of zero throughout says nothing and is as none.
+    /// If all importances are zero, they are ignored.
     #[inline(always)]
     pub(super) fn new(x: &[f32; W], importance: Option<&[f32; W]>) -> Self {
         let mut near = [0.0; W];
@@ -110,7 +110,7 @@ impl<const W: usize> Sample<W> {
         if let Some(importance) = importance {
             let top = importance.iter().fold(0, |top, w| top.max(w.to_bits() & 0x7FFF_FFFF));
             if top > 0 {
-                // By a power of two: exact, and sums of squares stay in range.
+                // Multiplied by a power of two: that is exact, and sums of squares stay in range.
                 let unit = f32::from_bits((254 << 23) - (top & 0x7F80_0000).min(253 << 23));
                 for (w, i) in w.iter_mut().zip(importance) {
                     *w = i.abs() * unit;
@@ -120,7 +120,7 @@ impl<const W: usize> Sample<W> {
         Self { x: near, w }
     }
 
-    /// The weights, with `blank` for those whose errors do not count.
+    /// The weights, with `blank` for those of importance zero.
     #[inline(always)]
     fn counted(&self, blank: f32) -> [f32; W] {
         let mut x = self.x;
@@ -145,8 +145,8 @@ impl<const W: usize> Sample<W> {
         black_box(error)
     }
 
-    /// Rounds in each lane, then moves the scale to where it is best for those codes: the error there, and the
-    /// scale. With r = x − d·q − m, the step is Σwrq / Σwqq.
+    /// Rounds in each lane, then fits the scale to the codes. Returns the error and the scale. With r = x − d·q − m, the scale
+    /// changes by Σwrq / Σwqq.
     #[inline(always)]
     fn refit_scale(&self, d: &Lanes, m: &Lanes, codes: Codes) -> (Lanes, Lanes) {
         let inverse = inverse(d);
@@ -172,8 +172,8 @@ impl<const W: usize> Sample<W> {
         (error, d)
     }
 
-    /// The same for scale and offset together; the steps solve
-    /// Σwqq·a + Σwq·b = Σwrq, Σwq·a + Σw·b = Σwr.
+    /// The same for scale and offset together. Their changes a and b are the solution of Σwqq·a + Σwq·b = Σwrq and
+    /// Σwq·a + Σw·b = Σwr.
     #[inline(always)]
     fn refit_both(&self, d: &Lanes, m: &Lanes, codes: Codes) -> (Lanes, Lanes, Lanes) {
         let inverse = inverse(d);
@@ -198,7 +198,7 @@ impl<const W: usize> Sample<W> {
         let (mut d, mut m) = (*d, *m);
         for l in 0..LANES {
             let det = total * qq[l] - q1[l] * q1[l];
-            // Where all that counts has one code, scale and offset cannot be told apart.
+            // If all important weights have one code, the equations are singular and only the offset is fitted.
             let sound = det > 1e-5 * total * qq[l];
             let a = select_unpredictable(sound, (total * rq[l] - q1[l] * r1[l]) / det, 0.0);
             let b = select_unpredictable(sound, (qq[l] * r1[l] - q1[l] * rq[l]) / det, r1[l] / total);
@@ -210,20 +210,20 @@ impl<const W: usize> Sample<W> {
     }
 }
 
-/// Bits of floats of one sign are in the order of the floats, and integer maxima become vector code.
+/// An integer with the order of the float. Integer maxima become vector code.
 #[inline(always)]
 pub(super) fn order(x: f32) -> i32 {
     let bits = x.to_bits() as i32;
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-/// And back.
+/// The inverse of [`order`].
 #[inline(always)]
 pub(super) fn from_order(key: i32) -> f32 {
     f32::from_bits((key ^ ((key >> 31) as u32 >> 1) as i32) as u32)
 }
 
-/// The least and the largest.
+/// The smallest and the largest weight.
 #[inline(always)]
 fn bounds<const W: usize>(x: &[f32; W]) -> (f32, f32) {
     let (mut lo, mut hi) = (i32::MAX, i32::MIN);
@@ -234,14 +234,14 @@ fn bounds<const W: usize>(x: &[f32; W]) -> (f32, f32) {
     (from_order(lo), from_order(hi))
 }
 
-/// The weight that is furthest from zero; of two, the positive one.
+/// The weight of largest magnitude; of two, the positive one.
 #[inline(always)]
 fn peak<const W: usize>(x: &[f32; W]) -> f32 {
     let (lo, hi) = bounds(x);
     if hi >= -lo { hi } else { lo }
 }
 
-/// The best that each lane has found.
+/// The best solution of each lane so far.
 struct Best {
     error: Lanes,
     d: Lanes,
@@ -259,7 +259,7 @@ impl Best {
         }
     }
 
-    /// Keeps what the first lane has found in place of what is worse, if anything is.
+    /// Replaces the worst solution of the other lanes by that of the first, if it is worse.
     #[inline(always)]
     fn free_first(&mut self) {
         let worst = (1..LANES).fold(0, |worst, l| if self.error[l] > self.error[worst] { l } else { worst });
@@ -267,15 +267,15 @@ impl Best {
     }
 }
 
-/// The lane with the least error, the first of equals.
+/// The lane with the smallest error, the first of equals.
 #[inline(always)]
 pub(super) fn least(error: &Lanes) -> usize {
     (1..LANES).fold(0, |best, l| if error[l] < error[best] { l } else { best })
 }
 
-/// The scale to store for x = d·q. `plain` is the code on which the peak lies where nothing is searched: what
-/// is returned is never worse than that. `grid` says where the search starts, as the places (in codes) of the
-/// peak; it is clipped where they are beyond the codes. All of it is tried with each of `shifts` (in `step`s).
+/// The scale to store for x = d·q. `plain` is the code of the peak in plain rounding: the result is never worse than that. The
+/// search starts from scales that give the peak the codes of `grid`, each shifted by every one of `shifts` times `step`; where
+/// these are beyond the range of codes, the peak is clipped.
 #[inline(always)]
 pub(super) fn fit_scale<const W: usize>(
     sample: &Sample<W>,
@@ -314,10 +314,10 @@ pub(super) fn fit_scale<const W: usize>(
     best.d[least(&sample.error(&best.d, &none, codes))]
 }
 
-/// The scale and the offset to store for x = d·q + m with q from 0. Never worse than the least and the largest
-/// weight on the first and the last code. `grid` says where the search starts, as the places (in codes) of the
-/// least weight, from the first code on, and of the largest, from the last; places below zero for the one and
-/// above zero for the other clip.
+/// The scale and the offset to store for x = d·q + m with q from 0. They are never worse than those of plain rounding, which
+/// give the smallest and the largest weight the first and the last code. `grid` has the starting points: the code of the
+/// smallest weight, relative to the first code, and that of the largest, relative to the last. If they are beyond the range of
+/// codes, these weights are clipped.
 #[inline(always)]
 pub(super) fn fit_affine<const W: usize>(
     sample: &Sample<W>,
@@ -327,7 +327,7 @@ pub(super) fn fit_affine<const W: usize>(
     let (lo, hi) = bounds(&sample.x);
     let plain_m = stored_offset(lo);
     let plain_d = stored_scale((hi - lo) / codes.hi);
-    // Where an extreme does not count, the other stands in for it.
+    // An extreme of importance zero is replaced by the other one.
     let lo = bounds(&sample.counted(hi)).0;
     let hi = bounds(&sample.counted(lo)).1;
     let range = hi - lo;
@@ -346,7 +346,7 @@ pub(super) fn fit_affine<const W: usize>(
     best.offer(&error, &d, &m);
 
     best.free_first();
-    // The offset's rounding may exceed the scale's steps, so the scale is fitted anew after it.
+    // Rounding the offset may change it by more than a code, so the scale is fitted again.
     for l in 0..LANES {
         best.m[l] = stored_offset(best.m[l]);
         best.d[l] = stored_scale(best.d[l]);

@@ -1,4 +1,4 @@
-//! The search for blocks under one half: x = d·level. Blocks go through it side by side.
+//! The search for blocks with one scale, an IEEE half: x = d·level. Eight blocks are searched side by side.
 
 use std::hint::select_unpredictable;
 
@@ -7,14 +7,14 @@ use super::scaled::{top, unit};
 use super::search::{HALF_MIN, stored_scale};
 use super::{Effort, f16_to_f32, f32_to_f16};
 
-/// A type whose blocks of `W` weights are that.
+/// A type of such blocks, of `W` weights in `B` bytes.
 pub(super) trait Shape<const W: usize, const B: usize> {
     type Levels: Levels;
-    /// Where the peak of a block is put, in levels.
-    const PLACES: &'static [f32];
-    /// More of them, for weights that do not count the same.
-    const MORE: &'static [f32];
-    /// Lays a block out.
+    /// The starting points: levels to which the weight of largest magnitude is scaled.
+    const PEAK_LEVELS: &'static [f32];
+    /// More of them, for weights of different importance.
+    const MORE_PEAK_LEVELS: &'static [f32];
+    /// Stores a block.
     fn pack(d: f32, codes: &[u8; W], bytes: &mut [u8; B]);
 }
 
@@ -29,19 +29,20 @@ pub(super) fn encode<S: Shape<W, B>, const W: usize, const B: usize>(
     match w {
         None => {
             for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)) {
-                team::<S, W, B, false>(x, None, effort, bytes);
+                encode_lanes::<S, W, B, false>(x, None, effort, bytes);
             }
         }
         Some(w) => {
             for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(LANES)) {
-                team::<S, W, B, true>(x, Some(w), effort, bytes);
+                encode_lanes::<S, W, B, true>(x, Some(w), effort, bytes);
             }
         }
     }
 }
 
-/// Blocks side by side, each times its own power of two; where importances are all zero they are all one. Fewer than
-/// eight leave lanes of zeros, and so do blocks without a weight beyond `smallest`. Gives the powers, zero for those.
+/// Puts up to eight blocks side by side, each multiplied by a power of two of its own. If all importances of a block are
+/// zero, they become one. Missing blocks, and those without a weight above `smallest`, become lanes of zeros. Also returns
+/// the powers, which are zero for such lanes.
 #[inline(always)]
 pub(super) fn gather<const N: usize, const WEIGHTED: bool>(
     x: &[[f32; N]],
@@ -67,7 +68,7 @@ pub(super) fn gather<const N: usize, const WEIGHTED: bool>(
 }
 
 #[inline(always)]
-fn team<S: Shape<W, B>, const W: usize, const B: usize, const WEIGHTED: bool>(
+fn encode_lanes<S: Shape<W, B>, const W: usize, const B: usize, const WEIGHTED: bool>(
     x: &[[f32; W]],
     w: Option<&[[f32; W]]>,
     effort: Effort,
@@ -75,12 +76,12 @@ fn team<S: Shape<W, B>, const W: usize, const B: usize, const WEIGHTED: bool>(
 ) {
     let (groups, units) = gather::<W, WEIGHTED>(x, w, HALF_MIN / 2.0);
     let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
-    let places = if many { S::MORE } else { S::PLACES };
+    let places = if many { S::MORE_PEAK_LEVELS } else { S::PEAK_LEVELS };
     let (free, _) = groups.free_scales::<S::Levels>(places, if effort == Effort::Fast { 1 } else { 2 });
 
-    // As they are stored: the nearest half, its neighbours, and the usual scale.
+    // Candidates as they are stored: the nearest half, its two neighbours, and the scale of plain rounding.
     let (peaks, mut s, mut least) = (groups.peaks(), [0.0; LANES], [f32::INFINITY; LANES]);
-    // Where the smallest halves are coarse, or the largest too small, the other sign may be nearer, or none.
+    // Near the smallest and the largest halves, the opposite sign or zero may be better.
     let (mut odd, mut any_odd) = ([false; LANES], false);
     for l in 0..LANES {
         let d = (free[l] / units[l]).abs();

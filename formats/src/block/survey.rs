@@ -1,48 +1,48 @@
-//! A rough look at many scales, where every weight counts the same.
+//! A fast comparison of many scales for weights of equal importance.
 //!
-//! A survey tells in 16-bit integers how far the weights lie from the codes under many scales, one in each lane.
-//! That is enough to choose the one that [`super::team`] fits to the weights.
+//! It computes rounding errors under many scales, one in each lane, in 16-bit integers. That is precise enough to choose the
+//! scale that [`super::batch`] then fits to the weights.
 
 use std::hint::black_box;
 
 use super::search::Lanes;
 
-/// Weights in a block of the types that are searched so.
+/// The number of weights in a block of the types that use this.
 pub(super) const W: usize = 32;
 
-/// Weights as fixed-point parts of [`TOP`].
+/// Weights in fixed point, scaled so that the peak is [`TOP`].
 pub(super) type Parts = [i16; W];
 
-/// What stands for a block's peak or range. Above the last of [`Wrap`]'s scales it lies 0.4 codes beyond 127: it
-/// does not clip.
+/// The fixed-point value of a block's peak, or of its range. Under the largest scale of [`Wrap`] it is 127.4 codes, which is
+/// not clipped.
 pub(super) const TOP: f32 = 32741.0;
 
-/// Scales in a survey.
+/// The number of scales.
 const LANES: usize = 16;
 
-/// How scales are surveyed: by the place (in codes) where each has the peak.
+/// A comparison of scales, each given by the code of the peak under it.
 pub(super) trait Survey {
-    /// The place that seems best.
-    fn place(parts: &Parts) -> f32;
+    /// The code of the peak under the best scale.
+    fn best_peak(parts: &Parts) -> f32;
 }
 
-/// The lane with the least of squared errors (in codes) × unit. Tables pass through `black_box`: of
-/// constants that it sees, the compiler treats some lanes apart.
+/// The lane with the smallest squared error (in codes) times squared step. The table passes through `black_box`: knowing
+/// constants, the compiler would treat some lanes separately.
 #[inline(always)]
-fn best_lane<const L: usize, const SHIFT: u32>(errors: &[u16; L], units: &[u16; L]) -> usize {
-    let units = black_box(units);
+fn best_lane<const L: usize, const SHIFT: u32>(errors: &[u16; L], relative_steps: &[u16; L]) -> usize {
+    let relative_steps = black_box(relative_steps);
     let mut best = u16::MAX;
     for l in 0..L {
         let error = errors[l].min(u16::MAX >> SHIFT) << SHIFT;
-        let error = ((u32::from(error) * u32::from(units[l])) >> 16) as u16;
-        // The lane takes the lowest bits, where errors are noise.
+        let error = ((u32::from(error) * u32::from(relative_steps[l])) >> 16) as u16;
+        // The index of the lane replaces the lowest bits, which are noise.
         best = best.min(error & !(L as u16 - 1) | l as u16);
     }
     best as usize % L
 }
 
-/// 1 / place² as [`best_lane`] takes it.
-const fn units<const L: usize>(places: &[f32; L]) -> [u16; L] {
+/// The squared steps, 1 / code², relative to the largest, for [`best_lane`].
+const fn relative_steps<const L: usize>(places: &[f32; L]) -> [u16; L] {
     let mut least = f32::INFINITY;
     let mut l = 0;
     while l < L {
@@ -50,18 +50,18 @@ const fn units<const L: usize>(places: &[f32; L]) -> [u16; L] {
         least = if p < least { p } else { least };
         l += 1;
     }
-    let mut units = [0; L];
+    let mut relative_steps = [0; L];
     l = 0;
     while l < L {
         let part = least / places[l];
-        units[l] = (part * part * 65535.0) as u16;
+        relative_steps[l] = (part * part * 65535.0) as u16;
         l += 1;
     }
-    units
+    relative_steps
 }
 
-/// For codes of which none clips: in the low half of a product with a whole factor, a code is 65536, and what is
-/// beyond the nearest code is all that fits.
+/// For scales without clipping. In the 16 low bits of the product with an integer factor, a code is 65536, so that only the
+/// distance from the nearest code remains.
 pub(super) struct Wrap;
 
 impl Wrap {
@@ -77,7 +77,7 @@ impl Wrap {
         k
     };
 
-    const PLACES: [f32; Self::SCALES] = {
+    const PEAK_CODES: [f32; Self::SCALES] = {
         let mut places = [0.0; Self::SCALES];
         let mut l = 0;
         while l < Self::SCALES {
@@ -87,12 +87,12 @@ impl Wrap {
         places
     };
 
-    const UNITS: [u16; Self::SCALES] = units(&Self::PLACES);
+    const RELATIVE_STEPS: [u16; Self::SCALES] = relative_steps(&Self::PEAK_CODES);
 }
 
 impl Survey for Wrap {
     #[inline(always)]
-    fn place(parts: &Parts) -> f32 {
+    fn best_peak(parts: &Parts) -> f32 {
         let mut errors = [0u16; Self::SCALES];
         for four in parts.as_chunks::<4>().0 {
             for (error, k) in errors.iter_mut().zip(&Self::FACTORS) {
@@ -105,23 +105,23 @@ impl Survey for Wrap {
                 *error += sum >> 3;
             }
         }
-        Self::PLACES[best_lane::<_, 0>(&errors, &Self::UNITS)]
+        Self::PEAK_CODES[best_lane::<_, 0>(&errors, &Self::RELATIVE_STEPS)]
     }
 }
 
-/// For codes from `LO` to `HI`, with scales under which weights clip.
+/// For codes from `LO` to `HI`, with scales that clip some weights.
 pub(super) struct Clip<const LO: i16, const HI: i16>;
 
 impl<const LO: i16, const HI: i16> Clip<LO, HI> {
-    /// The bits after the point: with them, factors fit 16 bits.
+    /// Fraction bits: as many as factors of 16 bits allow.
     const FRACTION: u32 = if HI < 8 { 10 } else { 9 };
 
     const CODE: i16 = 1 << Self::FRACTION;
 
-    /// Lifts the last code to where sums saturate; a multiple of eight codes.
+    /// Added so that the last code is where sums saturate; a multiple of eight codes.
     const OFFSET: i16 = (32768 - (HI as i32 + 1) * Self::CODE as i32) as i16;
 
-    const PLACES: [f32; LANES] = {
+    const PEAK_CODES: [f32; LANES] = {
         let mut places = [0.0; LANES];
         let mut l = 0;
         while l < LANES / 2 {
@@ -136,35 +136,35 @@ impl<const LO: i16, const HI: i16> Clip<LO, HI> {
         let mut k = [0; LANES];
         let mut l = 0;
         while l < LANES {
-            k[l] = (Self::PLACES[l] * Self::CODE as f32 * (65536.0 / TOP)) as i16;
+            k[l] = (Self::PEAK_CODES[l] * Self::CODE as f32 * (65536.0 / TOP)) as i16;
             l += 1;
         }
         k
     };
 
-    const UNITS: [u16; LANES] = units(&Self::PLACES);
+    const RELATIVE_STEPS: [u16; LANES] = relative_steps(&Self::PEAK_CODES);
 }
 
 impl<const LO: i16, const HI: i16> Survey for Clip<LO, HI> {
     #[inline(always)]
-    fn place(parts: &Parts) -> f32 {
+    fn best_peak(parts: &Parts) -> f32 {
         let mut errors = [0u16; LANES];
         for &y in parts {
             for (error, &k) in errors.iter_mut().zip(&Self::FACTORS) {
                 let v = ((i32::from(y) * i32::from(k)) >> 16) as i16;
                 let q = v.max(LO * Self::CODE).saturating_add(Self::OFFSET + Self::CODE / 2) & -Self::CODE;
-                // No place is four codes beyond the last, so this fits; the offset does not, and is gone.
+                // No weight is four codes beyond the last, so the difference fits; the offset wraps around and vanishes.
                 let r = i32::from(v.wrapping_sub(q) << (13 - Self::FRACTION));
                 *error = error.saturating_add(((r * r) >> 16) as u16);
             }
         }
-        Self::PLACES[best_lane::<_, 3>(&errors, &Self::UNITS)]
+        Self::PEAK_CODES[best_lane::<_, 3>(&errors, &Self::RELATIVE_STEPS)]
     }
 }
 
-/// Where searches for scale and offset start: the places (in codes) of the least weight, from the first code on, and
-/// of the largest, from the last. With both extremes on whole codes, an even number apart, weights that are a few
-/// multiples of one number are met exactly. The first two rows are what is surveyed.
+/// The starting points of searches for scale and offset: the codes of the smallest weight, relative to the first code, and of
+/// the largest, relative to the last. If both are integers at an even distance, weights that are small multiples of one number
+/// are represented exactly. The first two rows are compared here.
 pub(super) const ENDS: [[Lanes; 2]; 10] = [
     [[0.0, 0.0, 0.0, 0.5, -0.5, -0.5, 0.0, -0.5], [0.0, -1.0, 0.5, 0.0, 0.0, 0.5, 1.0, 1.0]],
     [[-1.0, -1.0, -1.0, 0.5, -2.0, 0.0, -2.0, 0.3], [0.0, 0.5, 1.0, -0.5, 0.0, 2.0, 2.0, -0.3]],
@@ -181,19 +181,19 @@ pub(super) const ENDS: [[Lanes; 2]; 10] = [
     ],
 ];
 
-/// For codes from 0 to `HI` under a scale and an offset. Surveys parts of the range from the least weight.
+/// For codes from 0 to `HI` with a scale and an offset. Weights are given as their distance from the smallest one.
 pub(super) struct Ends<const HI: i16>;
 
 impl<const HI: i16> Ends<HI> {
-    /// As in [`Clip`], with twice as many codes on one side of zero.
+    /// As in [`Clip`], but with all codes on one side of zero.
     const FRACTION: u32 = if HI < 16 { 9 } else { 8 };
 
     const CODE: i16 = 1 << Self::FRACTION;
 
     const OFFSET: i16 = (32768 - (HI as i32 + 1) * Self::CODE as i32) as i16;
 
-    /// The place of the least weight, and codes from there to the largest.
-    const PLACES: ([f32; LANES], [f32; LANES]) = {
+    /// The code of the smallest weight, and the number of codes from there to the largest.
+    const PEAK_CODES: ([f32; LANES], [f32; LANES]) = {
         let (mut first, mut span) = ([0.0; LANES], [0.0; LANES]);
         let mut l = 0;
         while l < LANES {
@@ -209,7 +209,7 @@ impl<const HI: i16> Ends<HI> {
         let mut k = [0; LANES];
         let mut l = 0;
         while l < LANES {
-            k[l] = (Self::PLACES.1[l] * Self::CODE as f32 * (65536.0 / TOP)) as i16;
+            k[l] = (Self::PEAK_CODES.1[l] * Self::CODE as f32 * (65536.0 / TOP)) as i16;
             l += 1;
         }
         k
@@ -219,17 +219,17 @@ impl<const HI: i16> Ends<HI> {
         let mut first = [0; LANES];
         let mut l = 0;
         while l < LANES {
-            first[l] = (Self::PLACES.0[l] * Self::CODE as f32) as i16;
+            first[l] = (Self::PEAK_CODES.0[l] * Self::CODE as f32) as i16;
             l += 1;
         }
         first
     };
 
-    const UNITS: [u16; LANES] = units(&Self::PLACES.1);
+    const RELATIVE_STEPS: [u16; LANES] = relative_steps(&Self::PEAK_CODES.1);
 
-    /// The place of the least weight and the codes from there to the largest that seem best.
+    /// The best code of the smallest weight and number of codes from there to the largest.
     #[inline(always)]
-    pub(super) fn place(parts: &Parts) -> (f32, f32) {
+    pub(super) fn best_ends(parts: &Parts) -> (f32, f32) {
         let mut errors = [0u16; LANES];
         for &y in parts {
             for ((error, &k), first) in errors.iter_mut().zip(&Self::FACTORS).zip(&Self::FIRST) {
@@ -239,7 +239,7 @@ impl<const HI: i16> Ends<HI> {
                 *error = error.saturating_add(((r * r) >> 16) as u16);
             }
         }
-        let l = best_lane::<_, 3>(&errors, &Self::UNITS);
-        (Self::PLACES.0[l], Self::PLACES.1[l])
+        let l = best_lane::<_, 3>(&errors, &Self::RELATIVE_STEPS);
+        (Self::PEAK_CODES.0[l], Self::PEAK_CODES.1[l])
     }
 }

@@ -1,4 +1,4 @@
-//! Blocks of 256 weights that are −d, 0 or d.
+//! Ternary types: blocks of 256 weights that are −d, 0 or d. Layouts: `block_tq1_0` and `block_tq2_0` in ggml.
 
 use std::hint::black_box;
 
@@ -10,18 +10,18 @@ use super::{Block, Effort, f16_to_f32, f32_to_f16};
 
 type Trits = Integers<-1, 1>;
 
-/// Eight weights side by side, and what their errors count.
+/// The number of weights side by side.
 const LANES: usize = 8;
 
-/// A block as the search sees it: magnitudes.
+/// A block in the form in which it is searched: magnitudes and importances.
 struct Magnitudes<const WEIGHTED: bool> {
     x: [Row; 32],
     w: [Row; 32],
 }
 
 impl<const WEIGHTED: bool> Magnitudes<WEIGHTED> {
-    /// Σw|x| and Σw of what is beyond a threshold: kept at their mean, these save the square of the one by the other
-    /// of the error.
+    /// Σw|x| and Σw over the magnitudes above a threshold. Representing these by their mean lowers the error by
+    /// (Σw|x|)² / Σw.
     #[inline(always)]
     fn beyond(&self, threshold: f32) -> (f32, f32) {
         let (mut sum, mut count) = ([0.0; LANES], [0.0; LANES]);
@@ -53,11 +53,11 @@ impl<const WEIGHTED: bool> Magnitudes<WEIGHTED> {
     }
 }
 
-/// Thresholds that are looked at first, times the mean magnitude.
+/// The first thresholds, relative to the mean magnitude.
 const THRESHOLDS: [f32; 8] = [0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6];
 
-/// The scale to store. A weight is kept if it is beyond d / 2, and the best scale for what is kept is its mean: from
-/// several thresholds the search goes on by turns.
+/// The scale to store. A weight is not zero if its magnitude is above d / 2, and the best d is the mean of those magnitudes. The
+/// search alternates between the two, from several thresholds.
 #[inline(always)]
 fn fit(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort) -> f32 {
     match w {
@@ -66,7 +66,7 @@ fn fit(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort) -> f32 {
     }
 }
 
-/// Whether any weight but zero counts.
+/// Whether any nonzero weight has a nonzero importance.
 #[inline(always)]
 fn counts(x: &[f32; 256], w: &[f32; 256]) -> bool {
     let mut any = [false; 256];
@@ -82,7 +82,7 @@ fn search<const WEIGHTED: bool>(x: &[f32; 256], w: &[f32; 256], effort: Effort) 
     if largest <= HALF_MIN / 2.0 {
         return 0.0;
     }
-    // By powers of two: exact, and squares stay in range.
+    // Multiplied by powers of two: that is exact, and squares stay in range.
     let (unit, per) = (unit(largest), if WEIGHTED { unit(top(w)) } else { 1.0 });
     let mut block = Magnitudes::<WEIGHTED> { x: [[0.0; LANES]; 32], w: [[0.0; LANES]; 32] };
     for j in 0..32 {
@@ -116,7 +116,7 @@ fn search<const WEIGHTED: bool>(x: &[f32; 256], w: &[f32; 256], effort: Effort) 
         offer(0.5 * d, &mut d);
     }
 
-    // Halves are coarse near zero, where the nearest need not be the best.
+    // Near zero halves are coarse, and the nearest need not be the best.
     let best = stored_scale(d / unit);
     let usual = stored_scale(largest);
     let mut found = (block.error(best * unit), best);
@@ -125,7 +125,7 @@ fn search<const WEIGHTED: bool>(x: &[f32; 256], w: &[f32; 256], effort: Effort) 
     for other in [usual, near(-1), near(1)] {
         if other == usual || coarse {
             let error = block.error(other * unit);
-            // Where all magnitudes are one, it is the usual scale, and not what sums have made of it.
+            // If all magnitudes are equal, plain rounding is exact, while the mean may have a rounding error.
             if error < found.0 || error == found.0 && other == usual {
                 found = (error, other);
             }
@@ -134,7 +134,7 @@ fn search<const WEIGHTED: bool>(x: &[f32; 256], w: &[f32; 256], effort: Effort) 
     found.1
 }
 
-/// The nearest trits, counted from −1.
+/// The nearest trits, as 0, 1 and 2.
 #[inline(always)]
 fn round(x: &[f32; 256], d: f32) -> [u8; 256] {
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -145,12 +145,11 @@ fn round(x: &[f32; 256], d: f32) -> [u8; 256] {
     trits
 }
 
-/// 48 bytes of five trits, four bytes of four, d. Read as fractions of 256, bytes hold their trits as digits
-/// after the point: x[j] = d · (t[j] − 1). Digit n of byte i is weight 32 · n + i of the first 160 (32 bytes),
+/// 48 bytes of five trits, four bytes of four, d. A byte divided by 256 is a fraction in base 3 whose digits are the trits: x[j] = d · (t[j] − 1). Digit n of byte i is weight 32 · n + i of the first 160 (32 bytes),
 /// 160 + 16 · n + i of the next 80 (16 bytes) and 240 + 4 · n + i of the last 16 (4 bytes).
 pub struct Tq1_0;
 
-/// First byte, bytes, first weight and digits of the three parts.
+/// The first byte, number of bytes, first weight and number of digits of each of the three parts.
 const PARTS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
 
 impl Block<256, 54> for Tq1_0 {
@@ -177,7 +176,7 @@ impl Block<256, 54> for Tq1_0 {
 }
 
 impl Tq1_0 {
-    /// The trits of a block, counted from −1.
+    /// The trits of a block, as 0, 1 and 2.
     pub(super) fn trits(bytes: &[u8; 54], trits: &mut [u8; 256]) {
         for (byte, count, weight, digits) in PARTS {
             let mut power = 1u8;
@@ -191,12 +190,12 @@ impl Tq1_0 {
         }
     }
 
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(d: f32, trits: &[u8; 256], bytes: &mut [u8; 54]) {
         for (byte, count, weight, digits) in PARTS {
             for i in 0..count {
-                // Five digits always: the fifth of the last part is zero.
+                // Always five digits; in the last part the fifth is zero.
                 let mut number = 0u16;
                 for n in 0..5 {
                     number =
@@ -210,7 +209,8 @@ impl Tq1_0 {
 }
 
 /// 64 bytes of four codes of two bits, d: x[j] = d · (c[j] − 1). Bits 2n of byte 32 · h + i are the code of
-/// weight 128 · h + 32 · n + i. Decodes c = 3 as 2d, but does not write it: the type is for ternary weights.
+/// weight 128 · h + 32 · n + i. The code 3 is decoded as 2d but never
+/// written: the type is for ternary weights.
 pub struct Tq2_0;
 
 impl Block<256, 66> for Tq2_0 {
@@ -235,7 +235,7 @@ impl Block<256, 66> for Tq2_0 {
 }
 
 impl Tq2_0 {
-    /// Lays a block out.
+    /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(d: f32, codes: &[u8; 256], bytes: &mut [u8; 66]) {
         pack_pairs(codes, &mut bytes[..64]);

@@ -1,10 +1,10 @@
-//! How models are filed. Each container is a folder or file with a reader and a writer:
+//! The containers: GGUF, safetensors and llama2.c. Each has a reader and a writer:
 //!
-//! * a reader takes an [`Input`] and gives a [`Model`] whose tensors say where their bytes lie;
-//! * a writer takes metadata and tensors and gives a [`Layout`] of the same tensors, placed.
+//! * a reader takes an [`Input`] and returns a [`Model`] whose tensors say where their bytes are;
+//! * a writer takes metadata and tensors and returns a [`Layout`] of the same tensors with their locations.
 //!
-//! A layout is all that is to be known before the first weight is read: lengths, headers, places. Reading a
-//! written file gives the layout's tensors back.
+//! A layout is known before the first weight is read: lengths, headers, locations. Reading the written file gives the
+//! layout's tensors back.
 
 pub mod gguf;
 pub mod llama2c;
@@ -15,25 +15,25 @@ mod testing;
 use crate::error::{Error, Fault, Result};
 use crate::model::{ByteOrder, Format, Input, Model, Tensor};
 
-/// Files that are to be written.
+/// The files of a model that is to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
-    /// One, or several for a split model.
+    /// One file, or several for a split model.
     pub files: Vec<OutFile>,
-    /// The tensors as given, in the same order, placed in the files. Bytes between places are zero.
+    /// The tensors as given, in the same order, with their locations in the files. Bytes between them are zero.
     pub tensors: Vec<Tensor>,
 }
 
 /// A file that is to be written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OutFile {
-    /// Its length.
+    /// Its length in bytes.
     pub len: u64,
-    /// Bytes that are known beforehand, with their offset: headers and tables.
+    /// Bytes that are known beforehand (headers and tables), with their offsets in the file.
     pub fixed: Vec<(u64, Vec<u8>)>,
 }
 
-/// The name (without its ending) of part `no` (from 0) of `count`, as llama.cpp and Hugging Face write it.
+/// The name, without extension, of part `no` (from 0) of `count`, as llama.cpp and Hugging Face write it.
 pub fn part_stem(stem: &str, no: usize, count: usize) -> String {
     format!("{stem}-{:05}-of-{count:05}", no + 1)
 }
@@ -47,10 +47,10 @@ pub fn parse_part_stem(name: &str) -> Option<(&str, usize, usize)> {
     (1 <= no && no <= count).then_some((stem, no - 1, count))
 }
 
-/// Tells which container a file is by its content.
+/// Recognises the container of a file by its content.
 ///
 /// # Errors
-/// [`Fault::NotAModel`] with what was found; [`Fault::More`] if more of the file is needed to tell.
+/// [`Fault::NotAModel`] with what was found; [`Fault::More`] if more of the file is needed.
 pub fn sniff(input: &Input) -> Result<Format> {
     let b = input.bytes;
     if b.len() < 64 && (b.len() as u64) < input.len {
@@ -78,10 +78,23 @@ pub fn sniff(input: &Input) -> Result<Format> {
     Err(not("neither GGUF, safetensors nor llama2.c"))
 }
 
-/// Reads a single file of any container. A shard of a split GGUF gives that shard alone.
+/// Reads a single file of any container. A part of a split GGUF gives the model of that part alone.
+///
+/// ```
+/// use formats::{Fault, container, model::Input};
+///
+/// let error = container::read(&Input::whole("notes.txt", b"Once upon a time")).unwrap_err();
+/// assert!(matches!(error.fault, Fault::NotAModel(_)));
+/// assert_eq!(error.to_string(), "notes.txt: not a model file: neither GGUF, safetensors nor llama2.c");
+///
+/// // Of a longer file, the reader says how much it needs.
+/// let error = container::read(&Input { name: "x.gguf", bytes: b"GGUF", len: 1 << 30 }).unwrap_err();
+/// assert_eq!(error.fault, Fault::More(4096));
+/// ```
 ///
 /// # Errors
-/// Whatever is wrong with the file; [`Fault::More`] if the input is a prefix that is too short.
+/// Those of [`sniff`] and of the container's reader: [`gguf::read`], [`safetensors::read`], [`llama2c::read`],
+/// [`llama2c::tokenizer::read`]. [`Fault::More`] if more of the file is needed.
 pub fn read(input: &Input) -> Result<Model> {
     match sniff(input)? {
         Format::Gguf { .. } => gguf::read(input),
@@ -91,13 +104,13 @@ pub fn read(input: &Input) -> Result<Model> {
     }
 }
 
-/// Reads numbers in one byte order, and never beyond the end.
+/// Reads numbers of one byte order, and never beyond the end of the file.
 #[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     input: &'a Input<'a>,
-    /// The next byte.
+    /// The offset of the next byte.
     pub at: u64,
-    /// The order of the numbers.
+    /// The byte order of the numbers.
     pub order: ByteOrder,
 }
 
@@ -106,17 +119,17 @@ impl<'a> Cursor<'a> {
         Self { input, at: 0, order }
     }
 
-    /// An error at the byte `at`.
+    /// An error at offset `at`.
     pub fn fault(&self, at: u64, fault: Fault) -> Error {
         Error::at(self.input.name, at, fault)
     }
 
-    /// Bytes between here and the end of the file.
+    /// The bytes between `at` and the end of the file.
     pub fn left(&self) -> u64 {
         self.input.len - self.at
     }
 
-    /// The next `n` bytes; `what` they are is for the message.
+    /// The next `n` bytes; `what` names them in errors.
     pub fn take(&mut self, n: u64, what: impl FnOnce() -> String) -> Result<&'a [u8]> {
         if n > self.left() {
             let end = self.at.saturating_add(n);

@@ -1,4 +1,4 @@
-//! What the tests of several containers share.
+//! Helpers for the tests of several containers.
 
 use super::Layout;
 

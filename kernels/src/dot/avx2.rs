@@ -6,23 +6,14 @@ use super::super::activations::Activations;
 use super::super::weights::{Nested, Weights};
 use super::{FLOATS, Sums, total};
 
-/// A row; see [`super::Dot`].
+/// A row; see [`super::DotKernel`].
+#[target_feature(enable = "avx2,fma,f16c")]
 pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
     row: &[u8],
     x: &Activations,
     token: usize,
 ) -> f32 {
-    assert!(x.group == T::GROUP && x.offset == T::OFFSET && row.len() / B * W == x.cols);
-    // SAFETY: this function is named only where the features were found.
-    unsafe { row_avx2::<W, B, T>(row, x, token) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
-    row: &[u8],
-    x: &Activations,
-    token: usize,
-) -> f32 {
+    super::check::<W, B, T>(row, x, token);
     let (q, lanes) = (x.codes(token), x.lanes(token));
     let (scales, sums) = (x.of(&x.scales, token), x.of(&x.sums, token));
     let mut s = [_mm256_setzero_ps(); 2];
@@ -56,7 +47,7 @@ fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
             all.mins[b % 8] = T::min(block).mul_add(sums[b], all.mins[b % 8]);
         }
     }
-    // SAFETY: sixteen floats.
+    // SAFETY: `lanes` has sixteen floats.
     unsafe {
         _mm256_storeu_ps(all.lanes.as_mut_ptr(), s[0]);
         _mm256_storeu_ps(all.lanes.as_mut_ptr().add(8), s[1]);
@@ -69,7 +60,7 @@ fn row_avx2<const W: usize, const B: usize, T: Weights<W, B>>(
 #[target_feature(enable = "avx2")]
 fn eight<const W: usize, const B: usize, T: Weights<W, B>>(codes: &[u8], q: &[i8], lanes: &[i32]) -> __m256i {
     let ones = _mm256_set1_epi16(1);
-    // SAFETY: 32 codes, 32 numbers and 8 lanes, by the slices.
+    // SAFETY: 32 codes, 32 numbers and 8 lanes are read, and the slices have them.
     unsafe {
         let c = _mm256_loadu_si256(codes[..32].as_ptr().cast());
         let x = _mm256_loadu_si256(q[..32].as_ptr().cast());
@@ -84,15 +75,10 @@ fn eight<const W: usize, const B: usize, T: Weights<W, B>>(codes: &[u8], q: &[i8
     }
 }
 
-/// A row of a type with integer scales; see [`super::Dot`].
-pub fn nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
-    assert!(x.group == 256 && x.offset == T::OFFSET && row.len() / B * 256 == x.cols);
-    // SAFETY: this function is named only where the features were found.
-    unsafe { nested_avx2::<B, T>(row, x, token) }
-}
-
+/// A row of a type with integer scales; see [`super::DotKernel`].
 #[target_feature(enable = "avx2,fma,f16c")]
-fn nested_avx2<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+pub fn nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    super::check_nested::<B, T>(row, x, token);
     let (q, scales, sixteens) = (x.codes(token), x.of(&x.scales, token), x.sixteens(token));
     let mut s = [_mm256_setzero_ps(); 2];
     let mut mins = _mm256_setzero_ps();
@@ -103,7 +89,7 @@ fn nested_avx2<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token:
         let q = &q[b * 256..][..256];
         let mut sums = [_mm256_setzero_si256(); 2];
         for n in 0..8 {
-            // SAFETY: 256 codes on both sides.
+            // SAFETY: the 32 from 32 · n on, of the array's 256 and the slice's.
             let (w, x) = unsafe {
                 let w = _mm256_loadu_si256(codes.as_ptr().add(32 * n).cast());
                 (w, _mm256_loadu_si256(q.as_ptr().add(32 * n).cast()))
@@ -120,7 +106,7 @@ fn nested_avx2<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token:
         }
         if T::MIN {
             let (integers, d) = (T::mins(block), _mm256_set1_ps(T::dmin(block) * scales[b]));
-            // SAFETY: sixteen numbers on both sides, the second by the slice.
+            // SAFETY: sixteen numbers are read of an array of so many, and of a slice.
             let sum = unsafe {
                 let sixteens = _mm256_loadu_si256(sixteens[b * 16..][..16].as_ptr().cast());
                 _mm256_madd_epi16(_mm256_loadu_si256(integers.as_ptr().cast()), sixteens)
@@ -129,7 +115,7 @@ fn nested_avx2<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token:
         }
     }
     let mut all = Sums::default();
-    // SAFETY: sixteen floats, and eight.
+    // SAFETY: `lanes` has sixteen floats, and `mins` eight.
     unsafe {
         _mm256_storeu_ps(all.lanes.as_mut_ptr(), s[0]);
         _mm256_storeu_ps(all.lanes.as_mut_ptr().add(8), s[1]);
@@ -145,7 +131,7 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<FLOATS>();
     for (x, w) in chunks.iter().zip(row.as_chunks::<{ 2 * FLOATS }>().0) {
         for i in 0..4 {
-            // SAFETY: 32 numbers of two and of four bytes.
+            // SAFETY: eight of the 32 halves and floats of two arrays.
             unsafe {
                 let w = _mm256_cvtph_ps(_mm_loadu_si128(w.as_ptr().add(16 * i).cast()));
                 s[i] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.as_ptr().add(8 * i)), s[i]);
@@ -154,7 +140,7 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
     }
     let mut all = [0f32; FLOATS];
     for i in 0..4 {
-        // SAFETY: 32 floats.
+        // SAFETY: eight of 32 floats.
         unsafe { _mm256_storeu_ps(all.as_mut_ptr().add(8 * i), s[i]) };
     }
     for (i, (x, w)) in rest.iter().zip(row[chunks.len() * FLOATS * 2..].as_chunks::<2>().0).enumerate() {

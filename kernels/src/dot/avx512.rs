@@ -7,26 +7,28 @@ use super::super::weights::{FP4_VALUES, IQ4_VALUES, Iq4Nl, Mxfp4, Nvfp4, Q1_0, T
 use super::parts::table;
 use super::{FLOATS, Sums, total};
 
-/// A row; see [`super::Dot`].
+/// A row; see [`super::DotKernel`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
     row: &[u8],
     x: &Activations,
     token: usize,
 ) -> f32 {
-    assert!(x.group == T::GROUP && x.offset == T::OFFSET && row.len() / B * W == x.cols);
-    // SAFETY: this function is named only where the features were found.
-    unsafe {
-        match W {
-            32 => row32::<W, B, T>(row, x, token),
-            64 | 128 => units::<W, B, T>(row, x, token),
-            _ => row256::<W, B, T>(row, x, token),
-        }
+    super::check::<W, B, T>(row, x, token);
+    // Constants, so that what is not taken is not compiled.
+    if const { W == 32 } {
+        row32::<W, B, T>(row, x, token)
+    } else if const { W == 64 || W == 128 } {
+        units::<W, B, T>(row, x, token)
+    } else {
+        row256::<W, B, T>(row, x, token)
     }
 }
 
 /// Blocks that go through together: their scales fill a 256-bit register.
 const TEAM: usize = 8;
 
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
     let (q, lanes) = (x.codes(token), x.lanes(token));
@@ -39,7 +41,8 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
     let (scales, sums) = (scales.as_ptr(), sums.as_ptr());
     let mut s = _mm512_setzero_ps();
     let mut mins = _mm256_setzero_ps();
-    // SAFETY: whole teams of blocks, and as many of everything else, as asserted above.
+    // SAFETY: whole teams of blocks, and as many of everything else, as asserted above. A token's codes and lanes begin at
+    // a multiple of 256 bytes in buffers that are aligned to 64, and a team is as many bytes of either.
     unsafe {
         let mut at = 0;
         while at + TEAM <= blocks {
@@ -105,7 +108,7 @@ pub(super) fn finish(s: __m512, mins: __m256) -> f32 {
 /// The halves at `at` in each of a team's blocks.
 ///
 /// # Safety
-/// There is a team of blocks of B bytes.
+/// There is a team of blocks of B bytes; the half at `at` is within a block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
 unsafe fn heads<const B: usize>(bytes: *const u8, at: usize) -> __m256 {
@@ -150,7 +153,7 @@ fn is<A: 'static, B: 'static>() -> bool {
 /// Adds a team of blocks to the sums.
 ///
 /// # Safety
-/// There is a team of blocks, of their codes, lanes, scales and sums.
+/// There is a team of blocks, of their codes, lanes, scales and sums; codes and lanes are aligned to 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 unsafe fn team<const W: usize, const B: usize, T: Weights<W, B>>(
@@ -162,7 +165,8 @@ unsafe fn team<const W: usize, const B: usize, T: Weights<W, B>>(
     s: &mut __m512,
     mins: &mut __m256,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's. Of 64 codes and of sixteen lanes a register is made, for each of four pairs of blocks; the
+    // halves at 0 and, where there is a min, at 2 are in every block.
     unsafe {
         let d = _mm256_mul_ps(heads::<B>(bytes, 0), _mm256_loadu_ps(scales));
         let d = _mm512_castps256_ps512(d);
@@ -184,11 +188,13 @@ unsafe fn team<const W: usize, const B: usize, T: Weights<W, B>>(
 /// The codes of two blocks.
 ///
 /// # Safety
-/// There are two blocks.
+/// Two blocks of B bytes begin at `p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
 pub(crate) unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> __m512i {
-    // SAFETY: the caller's.
+    assert!(W == 32 && B >= 17);
+    // SAFETY: the caller's. All loads are within 2 · B bytes: the last sixteen of a block, or its last 32 where B is 34;
+    // the four bytes at B − 20 are read of blocks of 22 and 24.
     unsafe {
         if B == 34 {
             // Codes behind either block's scale.
@@ -221,14 +227,16 @@ pub(crate) unsafe fn pair_of<const W: usize, const B: usize, T: Weights<W, B>>(p
 /// The codes of the 64 weights from 64 · `u` on of a block of 64 or 128.
 ///
 /// # Safety
-/// There is a block.
+/// A block of B bytes begins at `p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
 pub(crate) unsafe fn unit<const W: usize, const B: usize, T: Weights<W, B>>(
     p: *const u8,
     u: usize,
 ) -> __m512i {
-    // SAFETY: the caller's.
+    assert!((B == 36 || B == 18) && u < W / 64);
+    // SAFETY: the caller's. 32 bytes behind the first four of 36; of 18, eight bytes behind the first two and 8 · `u`,
+    // or sixteen behind the first two.
     unsafe {
         if is::<T, Nvfp4>() {
             // Eight bytes of nibbles for sixteen weights, the first half of them low.
@@ -260,6 +268,7 @@ static SMALL_FLOATS: [f32; 256] = {
 };
 
 /// Rows of blocks of 64 and 128, 64 weights at a time: these are a register, and the sixteen sums.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn units<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
     let cols = row.len() / B * W;
@@ -271,7 +280,9 @@ fn units<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
         let head = u16::from_le_bytes([block[0], block[1]]);
         for u in 0..W / 64 {
             let at = b * W + 64 * u;
-            // SAFETY: a block of W weights, and as many codes, a quarter of lanes, and scales of groups.
+            // SAFETY: there are codes, lanes and scales of whole blocks, by the slices: of these 64 weights they have 64, 16,
+            // and 64 / GROUP, which is four or two. The first two are aligned as a token's are, since 64 codes and sixteen
+            // lanes are 64 bytes. `unit` gets a block.
             unsafe {
                 let d = if T::GROUP == 16 {
                     let small = |g: usize| SMALL_FLOATS[usize::from(block[g])];
@@ -295,6 +306,7 @@ fn units<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
     finish(s, _mm256_setzero_ps())
 }
 
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
     row: &[u8],
@@ -307,7 +319,7 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
         ahead::<64>(block.as_ptr());
         let (q, lanes) = (&q[b * 256..][..256], &lanes[b * 64..][..64]);
         // Part n of either half: weights 32 · n and 128 + 32 · n and those that follow.
-        // SAFETY: 256 codes, 64 lanes, by the slices above.
+        // SAFETY: parts of 256 codes and of 64 lanes, by the slices above.
         let (x, offset) = unsafe {
             let x = |n: usize| {
                 let first = _mm512_castsi256_si512(_mm256_loadu_si256(q.as_ptr().add(32 * n).cast()));
@@ -351,7 +363,7 @@ fn trits<const W: usize, const B: usize, T: Weights<W, B>>(block: &[u8; B]) -> [
     let mut codes = [0u8; W];
     T::codes(block, &mut codes);
     let p = codes[..256].as_ptr();
-    // SAFETY: 256 codes.
+    // SAFETY: parts of 256 codes, by the slice.
     unsafe {
         let part = |n: usize| {
             let first = _mm512_castsi256_si512(_mm256_loadu_si256(p.add(32 * n).cast()));
@@ -368,7 +380,7 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<FLOATS>();
     for (x, w) in chunks.iter().zip(row.as_chunks::<{ 2 * FLOATS }>().0) {
         for i in 0..2 {
-            // SAFETY: 32 numbers of two and of four bytes.
+            // SAFETY: sixteen of the 32 halves and floats of two arrays.
             unsafe {
                 let w = _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().add(32 * i).cast()));
                 s[i] = _mm512_fmadd_ps(w, _mm512_loadu_ps(x.as_ptr().add(16 * i)), s[i]);
@@ -376,7 +388,7 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
         }
     }
     let mut all = [0f32; FLOATS];
-    // SAFETY: 32 floats.
+    // SAFETY: twice sixteen floats of 32.
     unsafe {
         _mm512_storeu_ps(all.as_mut_ptr(), s[0]);
         _mm512_storeu_ps(all.as_mut_ptr().add(16), s[1]);

@@ -22,40 +22,80 @@ pub(crate) mod tests;
 use formats::block::{DType, f16_to_f32};
 
 use super::activations::Activations;
-use super::isa::per_isa;
+use super::isa::{Set, per_isa};
 use super::weights::{Nested, Weights, with_nested, with_weights};
 use super::{Codec, Isa};
 
-/// A row of a matrix times token `token` of `x`.
-pub type Dot = fn(row: &[u8], x: &Activations, token: usize) -> f32;
+/// What multiplies the rows of a type with vectors of 8-bit codes, compiled for a set.
+#[derive(Clone, Copy)]
+pub struct DotKernel {
+    run: Row,
+    /// The set that `run` is compiled for: the proof that it may be called.
+    _isa: Isa,
+}
 
-/// The product of integers for a type on a set that [`Isa::available`] lists; `None` if the type is multiplied as
-/// floats.
-pub fn integer(dtype: DType, isa: Isa) -> Option<Dot> {
-    with_weights!(dtype, W, B, T => match isa {
-        Isa::Portable => portable::<W, B, T> as Dot,
+/// A row of a matrix times token `token` of `x`. All sizes are checked within.
+///
+/// # Safety
+/// The processor has the set that the function is compiled for.
+type Row = unsafe fn(row: &[u8], x: &Activations, token: usize) -> f32;
+
+impl DotKernel {
+    /// The dot product of a packed row and token `token` of `x`.
+    ///
+    /// # Panics
+    /// If the row is no whole blocks, or of other columns than `x` has; if `x` has no such token, or was made with another
+    /// group or offset than [`integer`](super::integer) names for the type.
+    #[inline]
+    pub fn row(&self, row: &[u8], x: &Activations, token: usize) -> f32 {
+        // SAFETY: `run` was taken for `_isa`, which exists only where its features were found.
+        unsafe { (self.run)(row, x, token) }
+    }
+}
+
+/// The dot product of integers for a type on a set; `None` if the type is multiplied as floats.
+pub fn integer(dtype: DType, isa: Isa) -> Option<DotKernel> {
+    let run = with_weights!(dtype, W, B, T => match isa.set() {
+        Set::Portable => portable::<W, B, T> as Row,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::row::<W, B, T> as Dot,
+        Set::Avx2 | Set::Avx512 => avx2::row::<W, B, T> as Row,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if !super::isa::has_vnni() => avx2::row::<W, B, T> as Dot,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Amx => avx512::row::<W, B, T> as Dot,
+        Set::Vnni | Set::Amx => avx512::row::<W, B, T> as Row,
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => neon::row::<W, B, T> as Dot,
-    })
-    .or_else(|| {
-        with_nested!(dtype, B, T => match isa {
-            Isa::Portable => portable_nested::<B, T> as Dot,
+        Set::Neon => neon::row::<W, B, T> as Row,
+    });
+    let run = run.or_else(|| {
+        with_nested!(dtype, B, T => match isa.set() {
+            Set::Portable => portable_nested::<B, T> as Row,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::nested::<B, T> as Dot,
+            Set::Avx2 | Set::Avx512 => avx2::nested::<B, T> as Row,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if !super::isa::has_vnni() => avx2::nested::<B, T> as Dot,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => nested512::row::<B, T> as Dot,
+            Set::Vnni | Set::Amx => nested512::row::<B, T> as Row,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::nested::<B, T> as Dot,
+            Set::Neon => neon::nested::<B, T> as Row,
         })
-    })
+    })?;
+    Some(DotKernel { run, _isa: isa })
+}
+
+/// Refuses a row that is no whole blocks, and activations that are not for it: afterwards there are `W` columns for each
+/// block of the row, in a token that exists.
+#[inline(always)]
+fn check<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activations, token: usize) {
+    x.check((T::GROUP, T::OFFSET), cols_of::<W, B>(row), token);
+}
+
+/// The same for types with integer scales.
+#[inline(always)]
+fn check_nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) {
+    x.check((256, T::OFFSET), cols_of::<256, B>(row), token);
+}
+
+/// The columns of a row of whole blocks.
+#[inline(always)]
+fn cols_of<const W: usize, const B: usize>(row: &[u8]) -> usize {
+    assert!(row.len().is_multiple_of(B), "{} bytes are no blocks of {B}", row.len());
+    (row.len() / B).saturating_mul(W)
 }
 
 /// The sums of a row.
@@ -88,7 +128,7 @@ fn portable<const W: usize, const B: usize, T: Weights<W, B>>(
     x: &Activations,
     token: usize,
 ) -> f32 {
-    debug_assert!(x.group == T::GROUP && x.offset == T::OFFSET);
+    check::<W, B, T>(row, x, token);
     let (q, scales, sums) = (x.codes(token), x.of(&x.scales, token), x.of(&x.sums, token));
     let mut s = Sums::default();
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
@@ -117,7 +157,7 @@ fn portable<const W: usize, const B: usize, T: Weights<W, B>>(
 
 /// The definition for types with integer scales.
 fn portable_nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
-    debug_assert!(x.group == 256 && x.offset == T::OFFSET);
+    check_nested::<B, T>(row, x, token);
     let (q, scales, sixteens) = (x.codes(token), x.of(&x.scales, token), x.sixteens(token));
     let mut s = Sums::default();
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
@@ -144,20 +184,43 @@ fn portable_nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, to
     s.total()
 }
 
-/// A row of stored floats times a vector.
-pub type FloatDot = fn(Isa, &[u8], &[f32]) -> f32;
+/// What multiplies rows of f32, f16 or bf16 with vectors of floats, on a set.
+#[derive(Clone, Copy)]
+pub struct FloatDotKernel {
+    run: fn(Isa, &[u8], &[f32]) -> f32,
+    /// Bytes of a weight.
+    width: usize,
+    isa: Isa,
+}
 
-/// The product of floats, with the weights of a row as they are stored: f32, f16 or bf16.
-pub fn float(dtype: DType) -> Option<FloatDot> {
-    match dtype {
-        DType::F32 => Some(dot_f32),
-        DType::F16 => Some(dot_f16),
-        DType::BF16 => Some(dot_bf16),
-        _ => None,
+impl FloatDotKernel {
+    /// The dot product of a row, little-endian as it is stored, and a vector.
+    ///
+    /// # Panics
+    /// If the row does not have as many weights as `x` has numbers.
+    #[inline]
+    pub fn row(&self, row: &[u8], x: &[f32]) -> f32 {
+        let whole = row.len() / self.width == x.len() && row.len().is_multiple_of(self.width);
+        assert!(whole, "{} bytes are not {} weights of {} bytes", row.len(), x.len(), self.width);
+        (self.run)(self.isa, row, x)
     }
 }
 
-/// A row of any type times floats: the row is decoded into `scratch` first.
+/// The dot product of floats, with the weights of a row as they are stored: f32, f16 or bf16; `None` for other types.
+pub fn float(dtype: DType, isa: Isa) -> Option<FloatDotKernel> {
+    let (run, width): (fn(Isa, &[u8], &[f32]) -> f32, _) = match dtype {
+        DType::F32 => (dot_f32, 4),
+        DType::F16 => (dot_f16, 2),
+        DType::BF16 => (dot_bf16, 2),
+        _ => return None,
+    };
+    Some(FloatDotKernel { run, width, isa })
+}
+
+/// The dot product of a row of any type and floats. The row is decoded into `scratch` first, whatever is there.
+///
+/// # Panics
+/// If the row does not have as many weights as `x` has numbers.
 pub fn decoded(isa: Isa, codec: &dyn Codec, row: &[u8], scratch: &mut Vec<f32>, x: &[f32]) -> f32 {
     scratch.resize(x.len(), 0.0);
     codec.decode(row, scratch);
@@ -165,7 +228,10 @@ pub fn decoded(isa: Isa, codec: &dyn Codec, row: &[u8], scratch: &mut Vec<f32>, 
 }
 
 per_isa! {
-    /// The product of two vectors of floats.
+    /// The dot product of two vectors of floats.
+    ///
+    /// # Panics
+    /// If `w` is shorter than `x`; what it has beyond is not looked at.
     pub fn floats(w: &[f32], x: &[f32]) -> f32 = floats_body
 }
 per_isa! {
@@ -179,16 +245,16 @@ per_isa! {
 }
 
 fn dot_f16(isa: Isa, row: &[u8], x: &[f32]) -> f32 {
-    match isa {
+    match isa.set() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `Isa::available` lists a set only where its features were found.
-        Isa::Avx512 | Isa::Amx => unsafe { avx512::f16(row, x) },
+        // SAFETY: an `Isa` of this set exists only where the set's features were found.
+        Set::Avx512 | Set::Vnni | Set::Amx => unsafe { avx512::f16(row, x) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { avx2::f16(row, x) },
+        Set::Avx2 => unsafe { avx2::f16(row, x) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Isa::Neon => unsafe { neon::f16(row, x) },
+        Set::Neon => unsafe { neon::f16(row, x) },
         _ => dot_f16_plain(isa, row, x),
     }
 }

@@ -10,20 +10,21 @@ use super::super::activations::Activations;
 use super::super::weights::{FP4_VALUES, IQ4_VALUES, Iq4Nl, Mxfp4, Nested, Tq2_0, Weights};
 use super::{FLOATS, Sums, total};
 
-/// A row; see [`super::Dot`].
+/// A row; see [`super::DotKernel`].
+#[target_feature(enable = "neon,dotprod")]
 pub fn row<const W: usize, const B: usize, T: Weights<W, B>>(
     row: &[u8],
     x: &Activations,
     token: usize,
 ) -> f32 {
-    assert!(x.group == T::GROUP && x.offset == T::OFFSET && row.len() / B * W == x.cols);
-    // SAFETY: this function is named only where the features were found.
-    unsafe {
-        match W {
-            32 => row32::<W, B, T>(row, x, token),
-            64 | 128 => super::portable::<W, B, T>(row, x, token),
-            _ => row256::<W, B, T>(row, x, token),
-        }
+    super::check::<W, B, T>(row, x, token);
+    // Constants, so that what is not taken is not compiled.
+    if const { W == 32 } {
+        row32::<W, B, T>(row, x, token)
+    } else if const { W == 64 || W == 128 } {
+        super::portable::<W, B, T>(row, x, token)
+    } else {
+        row256::<W, B, T>(row, x, token)
     }
 }
 
@@ -76,7 +77,8 @@ fn row32<const W: usize, const B: usize, T: Weights<W, B>>(row: &[u8], x: &Activ
     let mut mins = [vdupq_n_f32(0.0); 2];
     let mut at = 0;
     while at + TEAM <= blocks {
-        // SAFETY: a team of blocks begins at `at`, and as much of everything else, as asserted above.
+        // SAFETY: a team of blocks begins at `at`, and as much of everything else, as asserted above; the halves at 0 and,
+        // where there is a min, at 2 are in every block.
         unsafe {
             let bytes = row.as_ptr().add(at * B);
             let (q, lanes) = (q.as_ptr().add(at * 32), lanes.as_ptr().add(at * 8));
@@ -206,12 +208,13 @@ unsafe fn add<const W: usize, const B: usize, T: Weights<W, B>>(
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn block32<const W: usize, const B: usize, T: Weights<W, B>>(p: *const u8) -> [int8x16_t; 2] {
+    assert!(W == 32 && B >= 17);
     if B == 34 {
-        // SAFETY: 32 bytes behind the scale's two; they are signed as they are.
+        // SAFETY: the caller's; 32 bytes behind the scale's two; they are signed as they are.
         return unsafe { [vld1q_s8(p.add(2).cast()), vld1q_s8(p.add(18).cast())] };
     }
     // Sixteen bytes of nibbles at the end.
-    // SAFETY: the caller's; all these blocks are longer than that.
+    // SAFETY: the caller's; all blocks are longer than that, as asserted.
     let bytes = unsafe { vld1q_u8(p.add(B - 16)) };
     let mut codes = [vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes)];
     if T::OFFSET == 128 {
@@ -253,7 +256,7 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
         let mut sums = [vdupq_n_s32(0); 4];
         for i in 0..16 {
             let sum = &mut sums[i / 8 * 2 + i % 2];
-            // SAFETY: 256 codes, by the slice.
+            // SAFETY: the sixteen from 16 · i on of 256 codes, by the slice.
             let x = unsafe { vld1q_s8(q.as_ptr().add(16 * i)) };
             *sum = sdot(*sum, w[i], x);
         }
@@ -265,15 +268,10 @@ fn row256<const W: usize, const B: usize, T: Weights<W, B>>(
     finish(s, Sums::default())
 }
 
-/// A row of a type with integer scales; see [`super::Dot`].
-pub fn nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
-    assert!(x.group == 256 && x.offset == T::OFFSET && row.len() / B * 256 == x.cols);
-    // SAFETY: this function is named only where the features were found.
-    unsafe { nested_neon::<B, T>(row, x, token) }
-}
-
+/// A row of a type with integer scales; see [`super::DotKernel`].
 #[target_feature(enable = "neon,dotprod")]
-fn nested_neon<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+pub fn nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    super::check_nested::<B, T>(row, x, token);
     let (q, scales, sixteens) = (x.codes(token), x.of(&x.scales, token), x.sixteens(token));
     let mut s = [vdupq_n_f32(0.0); 4];
     let mut all = Sums::default();
@@ -284,7 +282,7 @@ fn nested_neon<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, token:
         let q = &q[b * 256..][..256];
         let mut sums = [vdupq_n_s32(0); 4];
         for i in 0..16 {
-            // SAFETY: 256 codes on both sides.
+            // SAFETY: the sixteen from 16 · i on, of the array's 256 and the slice's.
             let (w, x) = unsafe { (vld1q_s8(codes.as_ptr().add(16 * i)), vld1q_s8(q.as_ptr().add(16 * i))) };
             let four = sdot(vdupq_n_s32(0), w, x);
             sums[i % 4] = vmlaq_n_s32(sums[i % 4], four, i32::from(integers[i]));
@@ -370,7 +368,7 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
     let tail = &row[chunks.len() * FLOATS * 2..];
     for (x, w) in chunks.iter().zip(row.as_chunks::<{ 2 * FLOATS }>().0) {
         for (i, s) in s.iter_mut().enumerate() {
-            // SAFETY: 32 numbers of two and of four bytes; any eight bytes are four halves.
+            // SAFETY: four of the 32 halves and floats of two arrays; any eight bytes are four halves.
             unsafe {
                 let w = widen(vreinterpret_u16_u8(vld1_u8(w.as_ptr().add(8 * i))));
                 *s = vfmaq_f32(*s, w, vld1q_f32(x.as_ptr().add(4 * i)));
@@ -379,7 +377,7 @@ pub fn f16(row: &[u8], x: &[f32]) -> f32 {
     }
     let mut all = [0f32; FLOATS];
     for (i, s) in s.into_iter().enumerate() {
-        // SAFETY: 32 floats.
+        // SAFETY: four of 32 floats.
         unsafe { vst1q_f32(all.as_mut_ptr().add(4 * i), s) };
     }
     for (i, (x, w)) in rest.iter().zip(tail.as_chunks::<2>().0).enumerate() {

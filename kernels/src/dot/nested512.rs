@@ -6,13 +6,6 @@ use super::super::activations::Activations;
 use super::avx512::{ahead, finish};
 use super::parts::Parts;
 
-/// A row; see [`super::Dot`].
-pub fn row<const B: usize, T: Parts<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
-    assert!(x.group == 256 && x.offset == T::OFFSET && row.len() / B * 256 == x.cols);
-    // SAFETY: this function is named only where the features were found.
-    unsafe { run::<B, T>(row, x, token) }
-}
-
 /// Which of sixteen scales belongs to each 16 bits of part p's sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -22,17 +15,20 @@ pub fn places(p: usize) -> __m512i {
     _mm512_setr_epi64(of(0), of(0), of(1), of(1), of(2), of(2), of(3), of(3))
 }
 
+/// A row; see [`super::DotKernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn run<const B: usize, T: Parts<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+pub fn row<const B: usize, T: Parts<B>>(row: &[u8], x: &Activations, token: usize) -> f32 {
+    super::check_nested::<B, T>(row, x, token);
     let blocks = row.len() / B;
     let (q, lanes) = (&x.codes(token)[..blocks * 256], &x.lanes(token)[..blocks * 64]);
     let (scales, sixteens) = (x.of(&x.scales, token), &x.sixteens(token)[..blocks * 16]);
     let mut s = _mm512_setzero_ps();
     let mut mins = _mm256_setzero_ps();
     for (b, block) in row.as_chunks::<B>().0.iter().enumerate() {
-        let block = block.as_ptr();
-        ahead::<B>(block);
-        // SAFETY: a block begins there; there are 256 codes, 64 lanes and sixteen sums of each, by the slices above.
+        ahead::<B>(block.as_ptr());
+        // SAFETY: this function has the features that `Parts` asks for. There are 256 codes, 64 lanes and sixteen sums for
+        // each block, by the slices above. A token's codes and lanes begin at a multiple of 256 bytes in buffers that are
+        // aligned to 64, and registers are taken every 64 bytes from there.
         unsafe {
             let (q, lanes) = (q.as_ptr().add(b * 256), lanes.as_ptr().add(b * 64));
             let integers = _mm512_castsi256_si512(T::scales16(block));

@@ -58,12 +58,12 @@ fn every_set_gives_the_same_bits() {
             }
             x[2 * cols..].fill(0.0);
             let mut a = Activations::default();
-            a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
+            a.set(Isa::PORTABLE, Form::Groups(group), offset, &x, cols);
             for row in rows(info.dtype, cols, 3) {
                 for token in 0..3 {
-                    let truth = integer(info.dtype, Isa::Portable).unwrap()(&row, &a, token);
-                    for isa in Isa::available() {
-                        let found = integer(info.dtype, isa).unwrap()(&row, &a, token);
+                    let truth = integer(info.dtype, Isa::PORTABLE).unwrap().row(&row, &a, token);
+                    for isa in Isa::all() {
+                        let found = integer(info.dtype, isa).unwrap().row(&row, &a, token);
                         let name = format!("{} {cols} {token} {}", info.name, isa.name());
                         assert!(truth == found && truth.is_finite(), "{name}: {truth} {found}");
                     }
@@ -81,9 +81,9 @@ fn integers_are_near_the_floats() {
         let mut next = noise(11);
         let x: Vec<f32> = (0..cols).map(|_| next()).collect();
         let mut a = Activations::default();
-        a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
+        a.set(Isa::PORTABLE, Form::Groups(group), offset, &x, cols);
         let [row, ..] = rows(info.dtype, cols, 5);
-        let found = integer(info.dtype, Isa::current()).unwrap()(&row, &a, 0);
+        let found = integer(info.dtype, Isa::current()).unwrap().row(&row, &a, 0);
         let codec = crate::codec(info.dtype).unwrap();
         let mut w = vec![0f32; cols];
         codec.decode(&row, &mut w);
@@ -106,12 +106,12 @@ fn float_rows() {
             let mut stored = vec![0f32; cols];
             codec.decode(&row, &mut stored);
             let exact: f64 = stored.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-            let truth = float(dtype).unwrap()(Isa::Portable, &row, &x);
+            let truth = float(dtype, Isa::PORTABLE).unwrap().row(&row, &x);
             assert!((f64::from(truth) - exact).abs() < 1e-5 * (cols as f64).sqrt(), "{truth} {exact}");
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 assert_eq!(
                     truth,
-                    float(dtype).unwrap()(isa, &row, &x),
+                    float(dtype, isa).unwrap().row(&row, &x),
                     "{} {cols} {}",
                     dtype.name(),
                     isa.name()

@@ -2,7 +2,8 @@
 //! instruction.
 //!
 //! Rust has no stable functions for it; the instructions are written out. They use the eight tile registers, which
-//! no compiled code touches, and which are configured and released within one call.
+//! no compiled code touches, and which are configured and released within one call, also where that ends in a panic
+//! ([`Configured`]). A thread that is interrupted or moved between the two keeps its tiles: the system saves them.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -15,16 +16,20 @@ pub fn permitted() -> bool {
     static PERMITTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *PERMITTED.get_or_init(|| {
         // Leaf 7: bit 24 of edx is AMX-TILE, bit 25 AMX-INT8.
-        let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx >> 24 & 3 == 3;
+        // SAFETY: every processor of this target has the instruction, and leaf 7 is asked for where it exists.
+        #[allow(unused_unsafe)]
+        let has = unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx >> 24 & 3 == 3 };
         has && ask()
     })
 }
 
-/// Linux lends the tile registers to processes that ask: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+/// Linux lends the tile registers to processes that ask: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA). The answer
+/// holds for all threads of the process, those to come among them, and for its forks, for as long as they live.
 #[cfg(target_os = "linux")]
 fn ask() -> bool {
     let result: i64;
-    // SAFETY: a system call with numbers only; it overwrites rcx and r11.
+    // SAFETY: a system call with numbers only, which writes no memory of ours; it overwrites rcx and r11, and rax with
+    // its result.
     unsafe {
         asm!("syscall", inlateout("rax") 158i64 => result, in("rdi") 0x1023i64, in("rsi") 18i64,
              out("rcx") _, out("r11") _, options(nostack));
@@ -61,6 +66,39 @@ const fn config(group: usize) -> Config {
     Config(c)
 }
 
+/// The unit is configured for blocks of some weights, until this is dropped.
+struct Configured(());
+
+impl Configured {
+    /// # Safety
+    /// The unit is there, and the system has lent it ([`permitted`]).
+    #[inline(always)]
+    unsafe fn new(config: &'static Config) -> Self {
+        // SAFETY: the caller's; 64 bytes are read, which `config` has made as the unit wants them.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(),
+                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                 options(nostack, readonly, preserves_flags));
+        }
+        Self(())
+    }
+}
+
+impl Drop for Configured {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the unit is there, or nothing could have been configured; nothing is in the tile registers that anybody
+        // wants.
+        unsafe {
+            asm!("tilerelease",
+                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                 options(nostack, nomem, preserves_flags));
+        }
+    }
+}
+
 /// Products of a block.
 #[repr(C, align(64))]
 struct Products([[i32; ROWS]; TOKENS]);
@@ -77,7 +115,9 @@ const RING: usize = 4;
 /// after the other, at `q`.
 #[inline(always)]
 unsafe fn multiply<const W: usize>(q: *const i8, stride: usize, w: *const i8, into: &mut Products) {
-    // SAFETY: the caller's; `into` has room for sixteen rows of 64 bytes.
+    const { assert!(W == 16 || W == 32 || W == 256) };
+    // SAFETY: the caller's; `into` has room for sixteen rows of 64 bytes. Tiles are as `config` says: rows of activations are
+    // W columns, 64 at most, and rows of weights four columns of sixteen rows.
     unsafe {
         if W <= 32 {
             asm!(
@@ -87,7 +127,8 @@ unsafe fn multiply<const W: usize>(q: *const i8, stride: usize, w: *const i8, in
                 "tdpbssd tmm0, tmm2, tmm4",
                 "tilestored [{into} + {line}*1], tmm0",
                 q = in(reg) q, stride = in(reg) stride, w = in(reg) w,
-                line = in(reg) 64usize, into = in(reg) into.0.as_mut_ptr(), options(nostack),
+                line = in(reg) 64usize, into = in(reg) into.0.as_mut_ptr(),
+                out("tmm0") _, out("tmm2") _, out("tmm4") _, options(nostack, preserves_flags),
             );
         } else {
             asm!(
@@ -106,25 +147,38 @@ unsafe fn multiply<const W: usize>(q: *const i8, stride: usize, w: *const i8, in
                 "tdpbssd tmm0, tmm3, tmm5",
                 "tilestored [{into} + {line}*1], tmm0",
                 q = in(reg) q, stride = in(reg) stride, w = in(reg) w,
-                line = in(reg) 64usize, into = in(reg) into.0.as_mut_ptr(), options(nostack),
+                line = in(reg) 64usize, into = in(reg) into.0.as_mut_ptr(),
+                out("tmm0") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+                options(nostack, preserves_flags),
             );
         }
     }
 }
 
 /// Products of a panel.
-pub fn tile<const W: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+///
+/// # Safety
+/// The processor has [`Set::Amx`](crate::isa::Set::Amx): AVX-512 with VNNI, and the unit, which is lent.
+pub unsafe fn tile<const W: usize>(
+    panel: &Panel,
+    x: &Activations,
+    token: usize,
+    out: &mut [[f32; ROWS]; TOKENS],
+) {
     let groups = panel.cols / W;
-    assert!(panel.group == W && x.group == W && panel.cols == x.cols && groups > 0);
+    assert!(panel.group == W && panel.cols == x.cols() && groups > 0 && panel.cols == groups * W);
     assert!(panel.codes.len() >= panel.cols * ROWS && panel.scales.len() >= groups * ROWS);
-    assert!(x.codes.len() >= (token + TOKENS) * x.stride);
     assert!(panel.mins.is_empty() || panel.mins.len() >= groups * ROWS);
-    // SAFETY: this function is named only where the unit was found and lent; sizes are asserted above.
+    let (end, all) = (token + TOKENS, x.stride() / W);
+    assert!(panel.cols <= x.stride() && x.codes.len() >= end * x.stride());
+    assert!(x.scales.len() >= end * all && x.sums.len() >= end * all);
+    // SAFETY: the caller's; sizes are asserted above.
     unsafe { products::<W>(panel, x, token, out) }
 }
 
 /// # Safety
-/// The unit is there; the panel has `cols` columns, the activations sixteen tokens from `token` on.
+/// As of [`tile`]; the panel has `cols` columns in whole groups of W, and all that belongs to these; the activations have
+/// sixteen tokens from `token` on, of as many columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 unsafe fn products<const W: usize>(
     panel: &Panel,
@@ -132,23 +186,22 @@ unsafe fn products<const W: usize>(
     token: usize,
     out: &mut [[f32; ROWS]; TOKENS],
 ) {
-    let config = const { &config(W) };
-    // SAFETY: 64 bytes of a valid configuration.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack, readonly)) };
+    // SAFETY: the caller's.
+    let configured = unsafe { Configured::new(const { &config(W) }) };
     let groups = panel.cols / W;
-    let all = x.stride / W;
-    assert!(x.scales.len() >= (token + TOKENS) * all && x.sums.len() >= (token + TOKENS) * all);
+    let stride = x.stride();
+    let all = stride / W;
     let mut ring = [const { Products([[0; ROWS]; TOKENS]) }; RING];
     let mut acc = [_mm512_setzero_ps(); TOKENS];
     // SAFETY: the panel has `groups` blocks of W columns, scales and, where it has any, mins of sixteen rows; there
     // are sixteen tokens of as many columns, each `stride` bytes after the other, and scales and sums likewise.
     unsafe {
-        let (w, q) = (panel.codes.as_ptr(), x.codes.as_ptr().add(token * x.stride));
+        let (w, q) = (panel.codes.as_ptr(), x.codes.as_ptr().add(token * stride));
         let (scales, sums) = (x.scales.as_ptr().add(token * all), x.sums.as_ptr().add(token * all));
         // The unit is some blocks ahead of the additions, so that what it stores has arrived when it is loaded.
         for g in 0..groups + AHEAD {
             if g < groups {
-                multiply::<W>(q.add(g * W), x.stride, w.add(g * W * ROWS), &mut ring[g % RING]);
+                multiply::<W>(q.add(g * W), stride, w.add(g * W * ROWS), &mut ring[g % RING]);
             }
             let Some(g) = g.checked_sub(AHEAD) else { continue };
             let products = ring[g % RING].0.as_ptr();
@@ -166,8 +219,7 @@ unsafe fn products<const W: usize>(
             }
         }
     }
-    // SAFETY: nothing is in the tile registers that anybody wants.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    drop(configured);
     for t in 0..TOKENS {
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };
@@ -175,17 +227,20 @@ unsafe fn products<const W: usize>(
 }
 
 /// Products of types with integer scales, in one plane of bytes or two.
-pub fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+///
+/// # Safety
+/// As of [`tile`].
+pub unsafe fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     let blocks = panel.cols / 256;
-    let all = x.stride / 256;
-    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols && blocks > 0);
+    assert!(panel.group == 256 && panel.cols == x.cols() && blocks > 0 && panel.cols == blocks * 256);
     assert!(panel.codes.len() >= panel.cols * ROWS && panel.scales.len() >= blocks * ROWS);
     assert!(panel.low == 0 || panel.upper.len() >= panel.cols * ROWS);
-    assert!(x.codes.len() >= (token + TOKENS) * x.stride && x.scales.len() >= (token + TOKENS) * all);
-    assert!(x.sixteens.len() >= (token + TOKENS) * x.stride / 16);
     let min = !panel.mins.is_empty();
     assert!(!min || panel.mins.len() >= blocks * ROWS && panel.integers.len() >= blocks * 16 * ROWS);
-    // SAFETY: this function is named only where the unit was found and lent; sizes are asserted above.
+    let (end, all) = (token + TOKENS, x.stride() / 256);
+    assert!(panel.cols <= x.stride() && x.codes.len() >= end * x.stride() && x.scales.len() >= end * all);
+    assert!(x.sixteens.len() >= end * x.stride() / 16);
+    // SAFETY: the caller's; sizes are asserted above.
     unsafe {
         match (panel.low > 0, min) {
             (false, false) => nested_products::<false, false>(panel, x, token, out),
@@ -238,14 +293,17 @@ unsafe fn multiply_two(
             "tilestored [{second} + {line}*1], tmm1",
             q = in(reg) q, stride = in(reg) stride, u = in(reg) upper, l = in(reg) lower,
             line = in(reg) 64usize, first = in(reg) into[0].0.as_mut_ptr(),
-            second = in(reg) into[1].0.as_mut_ptr(), options(nostack),
+            second = in(reg) into[1].0.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags),
         );
     }
 }
 
 /// # Safety
-/// The unit is there; the panel has `cols` columns in as many planes, and mins where `MIN`; the activations sixteen
-/// tokens from `token` on.
+/// As of [`tile`]; the panel has `cols` columns in whole blocks, in two planes where `TWO`, and mins where `MIN`, and all
+/// that belongs to these; the activations have sixteen tokens from `token` on, of as many columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn nested_products<const TWO: bool, const MIN: bool>(
     panel: &Panel,
@@ -253,11 +311,11 @@ unsafe fn nested_products<const TWO: bool, const MIN: bool>(
     token: usize,
     out: &mut [[f32; ROWS]; TOKENS],
 ) {
-    let config = const { &config(256) };
-    // SAFETY: 64 bytes of a valid configuration.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack, readonly)) };
+    // SAFETY: the caller's.
+    let configured = unsafe { Configured::new(const { &config(256) }) };
     let blocks = panel.cols / 256;
-    let all = x.stride / 256;
+    let stride = x.stride();
+    let all = stride / 256;
     let low = _mm_cvtsi32_si128(panel.low as i32);
     let mut ring = [const { [const { Products([[0; ROWS]; TOKENS]) }; 2] }; RING];
     let mut acc = [_mm512_setzero_ps(); TOKENS];
@@ -265,18 +323,18 @@ unsafe fn nested_products<const TWO: bool, const MIN: bool>(
     // tokens of as many columns, each `stride` bytes after the other, and scales and sums likewise.
     unsafe {
         let (upper, lower) = (panel.upper.as_ptr(), panel.codes.as_ptr());
-        let q = x.codes.as_ptr().add(token * x.stride);
+        let q = x.codes.as_ptr().add(token * stride);
         let scales = x.scales.as_ptr().add(token * all);
-        let sixteens = x.sixteens.as_ptr().add(token * x.stride / 16);
+        let sixteens = x.sixteens.as_ptr().add(token * stride / 16);
         // The unit is some blocks ahead of the additions, so that what it stores has arrived when it is loaded.
         for b in 0..blocks + AHEAD {
             if b < blocks {
                 let at = b * 256 * ROWS;
                 let into = &mut ring[b % RING];
                 if TWO {
-                    multiply_two(q.add(b * 256), x.stride, upper.add(at), lower.add(at), into);
+                    multiply_two(q.add(b * 256), stride, upper.add(at), lower.add(at), into);
                 } else {
-                    multiply::<256>(q.add(b * 256), x.stride, lower.add(at), &mut into[1]);
+                    multiply::<256>(q.add(b * 256), stride, lower.add(at), &mut into[1]);
                 }
             }
             let Some(b) = b.checked_sub(AHEAD) else { continue };
@@ -298,7 +356,7 @@ unsafe fn nested_products<const TWO: bool, const MIN: bool>(
                     m[i] = _mm512_loadu_si512(panel.integers.as_ptr().add((b * 8 + i) * 2 * ROWS).cast());
                 }
                 for t in 0..TOKENS {
-                    let q = sixteens.add(t * x.stride / 16 + b * 16).cast::<i32>();
+                    let q = sixteens.add(t * stride / 16 + b * 16).cast::<i32>();
                     // Two sums, which do not wait for each other.
                     let mut s = [_mm512_setzero_si512(); 2];
                     for i in 0..8 {
@@ -311,8 +369,7 @@ unsafe fn nested_products<const TWO: bool, const MIN: bool>(
             }
         }
     }
-    // SAFETY: nothing is in the tile registers that anybody wants.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    drop(configured);
     for t in 0..TOKENS {
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), acc[t]) };

@@ -10,13 +10,13 @@ use super::{Panel, ROWS};
 const TEAM: usize = 4;
 
 /// Products.
+#[target_feature(enable = "avx2,fma")]
 pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     for first in (0..TOKENS).step_by(TEAM) {
         let out: &mut [_; TEAM] = (&mut out[first..first + TEAM]).try_into().expect("a team");
-        if token + first < x.tokens {
+        if token + first < x.tokens() {
             for half in 0..2 {
-                // SAFETY: this function is named only where the features were found.
-                unsafe { team(panel, x, token + first, half, out) };
+                team(panel, x, token + first, half, out);
             }
         } else {
             *out = [[0.0; ROWS]; TEAM];
@@ -24,11 +24,19 @@ pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]
     }
 }
 
+// By itself, so that its sums have all registers.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f32; ROWS]; TEAM]) {
     let groups = panel.cols / panel.group;
-    let all = x.stride / x.group;
-    assert!(panel.group == x.group && panel.cols == x.cols && x.codes.len() >= (token + TEAM) * x.stride);
+    let stride = x.stride();
+    let all = stride / panel.group;
+    assert!(
+        panel.cols == x.cols()
+            && panel.cols <= stride
+            && x.codes.len() >= (token + TEAM) * stride
+            && half < 2
+    );
     let quads = panel.group / 4;
     let scales = &x.scales[token * all..(token + TEAM) * all];
     let sums = &x.sums[token * all..(token + TEAM) * all];
@@ -40,12 +48,12 @@ fn team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f
         // SAFETY: `quads` times 64 weights in `w`, of which this half has 32; every token has `group` codes from
         // column g · group on, as asserted above, in rows of `stride`.
         unsafe {
-            let q = x.codes.as_ptr().add(token * x.stride + g * panel.group);
+            let q = x.codes.as_ptr().add(token * stride + g * panel.group);
             for k in 0..quads {
                 let w = _mm256_loadu_si256(w.as_ptr().add(k * 4 * ROWS + half * 32).cast());
                 let size = _mm256_abs_epi8(w);
                 for t in 0..TEAM {
-                    let four = q.add(t * x.stride + 4 * k).cast::<i32>().read_unaligned();
+                    let four = q.add(t * stride + 4 * k).cast::<i32>().read_unaligned();
                     let signed = _mm256_sign_epi8(_mm256_set1_epi32(four), w);
                     let pairs = _mm256_maddubs_epi16(size, signed);
                     s[t] = _mm256_add_epi32(s[t], _mm256_madd_epi16(pairs, ones));
@@ -69,28 +77,26 @@ fn team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f
     }
     for t in 0..TEAM {
         // SAFETY: eight floats, by the slice.
-        unsafe { _mm256_storeu_ps(out[t][half * 8..].as_mut_ptr(), acc[t]) };
+        unsafe { _mm256_storeu_ps(out[t][half * 8..][..8].as_mut_ptr(), acc[t]) };
     }
 }
 
 /// [`super::unpack_body`], compiled for this set.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
-    rows: &[&[u8]],
-    panel: &mut Panel,
-) {
+pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], panel: &mut Panel) {
+    super::room::<W, B, T>(rows, panel);
     super::scales::<W, B, T>(rows, panel);
-    super::unpack_body::<W, B, T, RAW>(rows, panel, 0, super::interleave);
+    super::unpack_body::<W, B, T, false>(rows, panel, 0, super::interleave);
 }
 
 /// Products of types with integer scales.
+#[target_feature(enable = "avx2,fma")]
 pub fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     for first in (0..TOKENS).step_by(TEAM) {
         let out: &mut [_; TEAM] = (&mut out[first..first + TEAM]).try_into().expect("a team");
-        if token + first < x.tokens {
+        if token + first < x.tokens() {
             for half in 0..2 {
-                // SAFETY: this function is named only where the features were found.
-                unsafe { nested_team(panel, x, token + first, half, out) };
+                nested_team(panel, x, token + first, half, out);
             }
         } else {
             *out = [[0.0; ROWS]; TEAM];
@@ -98,10 +104,11 @@ pub fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROW
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn nested_team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f32; ROWS]; TEAM]) {
     let blocks = panel.cols / 256;
-    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
+    let stride = x.stride();
     let scales: [&[f32]; TEAM] = std::array::from_fn(|t| x.of(&x.scales, token + t));
     let mut acc = [_mm256_setzero_ps(); TEAM];
     for b in 0..blocks {
@@ -115,16 +122,16 @@ fn nested_team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &
             }
         };
         let w = &panel.pairs[b * 256 * ROWS..][..256 * ROWS];
-        add(w, &x.wide[token * x.stride + b * 256..], x.stride, &panel.scales[b * ROWS..]);
+        add(w, &x.wide[token * stride + b * 256..], stride, &panel.scales[b * ROWS..]);
         if !panel.mins.is_empty() {
             let m = &panel.integers[b * 16 * ROWS..][..16 * ROWS];
-            let stride = x.stride / 16;
+            let stride = stride / 16;
             add(m, &x.sixteens[token * stride + b * 16..], stride, &panel.mins[b * ROWS..]);
         }
     }
     for t in 0..TEAM {
         // SAFETY: eight floats, by the slice.
-        unsafe { _mm256_storeu_ps(out[t][half * 8..].as_mut_ptr(), acc[t]) };
+        unsafe { _mm256_storeu_ps(out[t][half * 8..][..8].as_mut_ptr(), acc[t]) };
     }
 }
 

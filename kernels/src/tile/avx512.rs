@@ -12,23 +12,26 @@ const TEAM: usize = 8;
 
 /// Products with VNNI, which wants one side unsigned: codes are counted from the offset, and the activations bring
 /// what that adds too much.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     for first in (0..TOKENS).step_by(TEAM) {
         let out = (&mut out[first..first + TEAM]).try_into().expect("a team");
-        if token + first < x.tokens {
-            // SAFETY: this function is named only where the features were found.
-            unsafe { team(panel, x, token + first, out) };
+        if token + first < x.tokens() {
+            team(panel, x, token + first, out);
         } else {
             *out = [[0.0; ROWS]; TEAM];
         }
     }
 }
 
+// By itself, so that its sums have all registers.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
     let groups = panel.cols / panel.group;
-    let all = x.stride / x.group;
-    assert!(panel.group == x.group && panel.cols == x.cols && x.codes.len() >= (token + TEAM) * x.stride);
+    let stride = x.stride();
+    let all = stride / panel.group;
+    assert!(panel.cols == x.cols() && panel.cols <= stride && x.codes.len() >= (token + TEAM) * stride);
     let quads = panel.group / 4;
     let (scales, bias) =
         (&x.scales[token * all..(token + TEAM) * all], &x.bias[token * all..(token + TEAM) * all]);
@@ -43,16 +46,16 @@ fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TE
         // SAFETY: `quads` registers of weights in `w`; every token has `group` codes from column g · group on, as
         // asserted above, in rows of `stride`.
         unsafe {
-            let q = x.codes.as_ptr().add(token * x.stride + g * panel.group);
+            let q = x.codes.as_ptr().add(token * stride + g * panel.group);
             for k in 0..quads {
                 let w = _mm512_loadu_si512(w.as_ptr().add(k * 4 * ROWS).cast());
                 for t in 0..TEAM {
-                    let four = q.add(t * x.stride + 4 * k).cast::<i32>().read_unaligned();
+                    let four = q.add(t * stride + 4 * k).cast::<i32>().read_unaligned();
                     s[t] = _mm512_dpbusd_epi32(s[t], w, _mm512_set1_epi32(four));
                 }
             }
         }
-        // SAFETY: sixteen scales, or mins, for each group.
+        // SAFETY: sixteen scales, or mins, by the slices.
         let d = unsafe { _mm512_loadu_ps(panel.scales[g * ROWS..][..ROWS].as_ptr()) };
         for t in 0..TEAM {
             let part = _mm512_mul_ps(_mm512_cvtepi32_ps(s[t]), d);
@@ -78,10 +81,11 @@ pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>
     rows: &[&[u8]],
     panel: &mut Panel,
 ) {
+    super::room::<W, B, T>(rows, panel);
     super::scales::<W, B, T>(rows, panel);
     let blocks = panel.cols / W;
     let mut first = 0;
-    if W < 256 {
+    if const { W < 256 } {
         let offset = _mm512_set1_epi8(T::OFFSET as i8);
         let mut codes = [if RAW { offset } else { _mm512_setzero_si512() }; ROWS];
         // Blocks that go through together.
@@ -90,9 +94,10 @@ pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>
             for u in 0..step * W / 64 {
                 for (r, row) in rows.iter().enumerate() {
                     let block = row[first * B..][..step * B].as_ptr();
-                    // SAFETY: as many blocks, by the slice.
+                    // SAFETY: two blocks of 32 weights or a longer one, by the slice.
                     let code = unsafe {
-                        if W == 32 { pair_of::<W, B, T>(block) } else { unit::<W, B, T>(block, u) }
+                        // A constant, so that what is not taken is not compiled.
+                        if const { W == 32 } { pair_of::<W, B, T>(block) } else { unit::<W, B, T>(block, u) }
                     };
                     codes[r] = if RAW { code } else { _mm512_sub_epi8(code, offset) };
                 }
@@ -152,7 +157,8 @@ fn interleave<const W: usize>(codes: &[[u8; W]; ROWS], out: &mut [i8]) {
         _mm512_set1_epi32(W as i32),
     );
     for (k, out) in out.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().enumerate().take(W / 4) {
-        // SAFETY: four bytes at column 4 · k of each of the sixteen rows of W bytes.
+        // SAFETY: four bytes at column 4 · k, which is below W, of each of the sixteen rows of W bytes; and sixteen times
+        // four bytes of room.
         unsafe {
             let four = _mm512_i32gather_epi32::<1>(rows, codes.as_ptr().cast::<i32>().byte_add(4 * k));
             _mm512_storeu_si512(out.as_mut_ptr().cast(), four);

@@ -1,32 +1,40 @@
 //! Panels of floats: for weights that are stored as such, and for every type where activations stay exact.
 
 use super::super::activations::TOKENS;
-use super::super::lanes::{Lanes, per_lanes};
+use super::super::lanes::{Lanes, Unit, per_lanes};
 use super::super::{Aligned, Isa, isa::per_isa};
 use super::{DEPTH, ROWS};
 
 /// Sixteen rows of floats side by side: `[cols, ROWS]`. Rows that are missing are zero.
 #[derive(Default)]
 pub struct Floats {
-    /// Columns.
-    pub cols: usize,
-    /// The weights.
-    pub values: Aligned<f32>,
+    cols: usize,
+    values: Aligned<f32>,
 }
 
 impl Floats {
-    /// Takes up to sixteen rows over.
+    /// Takes up to sixteen rows of `cols` floats over.
+    ///
+    /// # Panics
+    /// If there are more rows, or one has another length.
     pub fn fill<'a>(&mut self, isa: Isa, cols: usize, rows: impl Iterator<Item = &'a [f32]>) {
+        self.values.resize(cols.checked_mul(ROWS).expect("a panel fits into memory"));
         self.cols = cols;
-        self.values.resize(cols * ROWS);
         let mut filled = 0;
         for (r, row) in rows.enumerate() {
+            assert!(r < ROWS, "a panel has {ROWS} rows at most");
+            assert!(row.len() == cols, "row {r} has {} numbers, not {cols}", row.len());
             put(isa, row, r, &mut self.values);
             filled = r + 1;
         }
         for r in filled..ROWS {
             self.values.as_chunks_mut::<ROWS>().0.iter_mut().for_each(|v| v[r] = 0.0);
         }
+    }
+
+    /// Columns of the rows.
+    pub fn cols(&self) -> usize {
+        self.cols
     }
 }
 
@@ -42,7 +50,11 @@ fn put_body(row: &[f32], r: usize, values: &mut [f32]) {
 }
 
 per_lanes! {
-    /// Products of a panel and up to [`TOKENS`] vectors of `cols` numbers; `out[t][r]` is vector t's with row r.
+    /// The products of a panel and up to [`TOKENS`] vectors, `x` of `[vectors, cols]`; `out[t][r]` is that of vector t and
+    /// row r. What is in `out` for vectors that there are not stays.
+    ///
+    /// # Panics
+    /// If the panel has no columns, or `x` is no whole vectors or too many.
     pub fn tile(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) = tile_body
 }
 
@@ -50,27 +62,36 @@ per_lanes! {
 const TEAM: usize = 8;
 
 #[inline(always)]
-fn tile_body<L: Lanes>(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) {
+fn tile_body<U: Unit>(unit: U, panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) {
+    assert!(panel.cols > 0 && x.len().is_multiple_of(panel.cols), "{} numbers are no whole vectors", x.len());
     let tokens = x.len() / panel.cols;
+    assert!(tokens <= TOKENS, "{tokens} vectors are more than {TOKENS}");
     let mut t = 0;
     while t + TEAM <= tokens {
-        team::<L, TEAM>(panel, &x[t * panel.cols..], &mut out[t..]);
+        if U::MANY {
+            team::<U, TEAM>(unit, panel, &x[t * panel.cols..], &mut out[t..]);
+        } else {
+            // Sixteen registers are room for half as many.
+            for t in [t, t + TEAM / 2] {
+                team::<U, { TEAM / 2 }>(unit, panel, &x[t * panel.cols..], &mut out[t..]);
+            }
+        }
         t += TEAM;
     }
     while t < tokens {
-        team::<L, 1>(panel, &x[t * panel.cols..], &mut out[t..]);
+        team::<U, 1>(unit, panel, &x[t * panel.cols..], &mut out[t..]);
         t += 1;
     }
 }
 
 #[inline(always)]
-fn team<L: Lanes, const N: usize>(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]]) {
+fn team<U: Unit, const N: usize>(unit: U, panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]]) {
     let cols = panel.cols;
     let mut rows = [x; N];
     for t in 0..N {
         rows[t] = &x[t * cols..][..cols];
     }
-    let mut total = [L::splat(0.0); N];
+    let mut total = [unit.splat(0.0); N];
     let mut first = 0;
     while first < cols {
         let last = (first + DEPTH).min(cols);
@@ -79,11 +100,11 @@ fn team<L: Lanes, const N: usize>(panel: &Floats, x: &[f32], out: &mut [[f32; RO
         for t in 0..N {
             part[t] = &rows[t][first..last];
         }
-        let mut sum = [L::splat(0.0); N];
+        let mut sum = [unit.splat(0.0); N];
         for (k, w) in weights.iter().enumerate() {
-            let w = L::load(w);
+            let w = unit.load(w);
             for t in 0..N {
-                sum[t] = w.fma(L::splat(part[t][k]), sum[t]);
+                sum[t] = w.fma(unit.splat(part[t][k]), sum[t]);
             }
         }
         for t in 0..N {

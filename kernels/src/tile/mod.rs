@@ -27,6 +27,7 @@ mod tests;
 use formats::block::DType;
 
 use super::activations::{Activations, TOKENS};
+use super::isa::Set;
 use super::weights::{Weights, with_nested, with_weights};
 use super::{Aligned, Isa};
 
@@ -35,108 +36,168 @@ pub const ROWS: usize = 16;
 /// Columns of float rows under one sum.
 pub const DEPTH: usize = 512;
 
-/// Sixteen rows of packed weights, unpacked. Rows that are missing are zero.
+/// Sixteen rows of packed weights, unpacked by a [`TileKernel`]. Rows that are missing are zero.
 #[derive(Default)]
 pub struct Panel {
+    /// What unpacked it last, and alone can read it: none if it never was, or the rows were refused.
+    of: Option<(DType, Isa)>,
     /// Columns.
-    pub cols: usize,
+    cols: usize,
     /// Columns under a scale.
-    pub group: usize,
+    group: usize,
     /// `[cols / 4, ROWS, 4]`: signed, or counted from the type's offset where the set multiplies unsigned numbers.
-    pub codes: Aligned<i8>,
+    codes: Aligned<i8>,
     /// `[cols / group, ROWS]`.
-    pub scales: Aligned<f32>,
+    scales: Aligned<f32>,
     /// `[cols / group, ROWS]`, empty for types without.
-    pub mins: Aligned<f32>,
+    mins: Aligned<f32>,
     /// Of types with integer scales: the mins that are multiplied with `mins`, `[cols / 32, ROWS, 2]`, each for sixteen
     /// columns.
-    pub integers: Aligned<i16>,
+    integers: Aligned<i16>,
     /// Of types with integer scales, where the set does not multiply bytes: codes times these scales,
     /// `[cols / 2, ROWS, 2]`.
-    pub pairs: Aligned<i16>,
+    pairs: Aligned<i16>,
     /// Where scales are multiplied after codes: the scales, `[cols / 16 or cols / 32, ROWS]`,
-    pub factors: Aligned<i32>,
+    factors: Aligned<i32>,
     /// and, where codes are counted from an offset, −offset · scale, laid out as `integers`.
-    pub lifts: Aligned<i16>,
+    lifts: Aligned<i16>,
     /// Where codes times scales are bytes, and one is too small: such a product is upper · 2^low + code.
-    pub upper: Aligned<i8>,
+    upper: Aligned<i8>,
     /// See above.
-    pub low: u32,
+    low: u32,
 }
 
-/// Products of a panel and up to [`TOKENS`] tokens from `token` on; `out[t][r]` is token t's with row r.
-pub type Tile = fn(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]);
-
-/// What multiplies a type's panels on a set.
-#[derive(Clone, Copy)]
-pub struct Kernel {
-    unpack: fn(Isa, &[&[u8]], &mut Panel),
-    isa: Isa,
-    /// The products.
-    pub tile: Tile,
-}
-
-impl Kernel {
-    /// Unpacks up to sixteen rows.
-    pub fn unpack(&self, rows: &[&[u8]], panel: &mut Panel) {
-        (self.unpack)(self.isa, rows, panel);
+impl Panel {
+    /// Columns of the rows that it was unpacked from.
+    pub fn cols(&self) -> usize {
+        self.cols
     }
 }
 
-/// The kernel of a type on a set that [`Isa::available`] lists; `None` if the type is multiplied as floats.
-pub fn integer(dtype: DType, isa: Isa) -> Option<Kernel> {
-    with_weights!(dtype, W, B, T => {
-        let signed = unpack::<W, B, T, false> as fn(Isa, &[&[u8]], &mut Panel);
+/// What multiplies a type's panels on a set.
+///
+/// A panel can be multiplied only by the kernel of the type and set that unpacked it:
+/// ```
+/// use formats::block::DType;
+/// use kernels::activations::{Activations, Form, TOKENS};
+/// use kernels::tile::{self, Panel, ROWS};
+/// use kernels::Isa;
+///
+/// let isa = Isa::current();
+/// let (group, offset) = kernels::integer(DType::Q8_0).unwrap();
+/// let kernel = tile::integer(DType::Q8_0, isa).unwrap();
+/// // One row of 32 weights: the scale 1 as a half, and codes from 0 to 31.
+/// let row: Vec<u8> = [0x00, 0x3C].into_iter().chain(0..32).collect();
+/// let mut panel = Panel::default();
+/// kernel.unpack(&[&row], &mut panel);
+/// // One token, which takes the weight of column 3 twice.
+/// let mut token = [0.0; 32];
+/// token[3] = 2.0;
+/// let mut x = Activations::default();
+/// x.set(isa, Form::Groups(group), offset, &token, 32);
+/// let mut out = [[0.0; ROWS]; TOKENS];
+/// kernel.multiply(&panel, &x, 0, &mut out);
+/// assert!((out[0][0] - 6.0).abs() < 0.01);
+/// ```
+#[derive(Clone, Copy)]
+pub struct TileKernel {
+    dtype: DType,
+    /// The set that both functions are compiled for: the proof that they may be called.
+    isa: Isa,
+    /// The group and the offset of the type.
+    wants: (usize, i32),
+    unpack: Unpack,
+    tile: Tile,
+}
+
+/// Unpacks rows, of which there are between one and sixteen of as many whole blocks.
+///
+/// # Safety
+/// The processor has the set that the function is compiled for.
+type Unpack = unsafe fn(rows: &[&[u8]], panel: &mut Panel);
+
+/// Products of a panel and up to [`TOKENS`] tokens from `token` on; `out[t][r]` is token t's with row r.
+///
+/// # Safety
+/// The processor has the set that the function is compiled for. What is read through pointers is within slices, or asserted
+/// to be there, in the functions themselves.
+type Tile = unsafe fn(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]);
+
+impl TileKernel {
+    /// Unpacks rows: up to [`ROWS`] of them, one at least, all of as many whole blocks.
+    ///
+    /// # Panics
+    /// If they are not that. The panel can then be multiplied with nothing.
+    pub fn unpack(&self, rows: &[&[u8]], panel: &mut Panel) {
+        panel.of = None;
+        // SAFETY: `unpack` was taken for `isa`, which exists only where its features were found.
+        unsafe { (self.unpack)(rows, panel) };
+        panel.of = Some((self.dtype, self.isa));
+    }
+
+    /// The products of a panel with the tokens from `token` on, [`TOKENS`] of them: `out[t][r]` is that of token
+    /// `token + t` with row r, and 0 where there is no such token or row.
+    ///
+    /// # Panics
+    /// If the panel was last unpacked by another type's or set's kernel; if `x` has other columns, or was made with another
+    /// group or offset than [`integer`](super::integer) names for the type; if `token` is no multiple of [`TOKENS`], or
+    /// there is no such token.
+    pub fn multiply(&self, panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
+        assert!(panel.of == Some((self.dtype, self.isa)), "the panel is not one of {}", self.dtype.name());
+        x.check(self.wants, panel.cols, token);
+        assert!(
+            token.is_multiple_of(TOKENS),
+            "tokens go together from every {TOKENS}th on, not from {token}"
+        );
+        // SAFETY: `tile` was taken for `isa`, which exists only where its features were found.
+        unsafe { (self.tile)(panel, x, token, out) };
+    }
+}
+
+/// The kernel of a type on a set; `None` if the type is multiplied as floats.
+pub fn integer(dtype: DType, isa: Isa) -> Option<TileKernel> {
+    let kernel = with_weights!(dtype, W, B, T => match isa.set() {
+        Set::Portable => (unpack::<W, B, T> as Unpack, portable as Tile),
         #[cfg(target_arch = "x86_64")]
-        let unsigned = unpack::<W, B, T, true> as fn(Isa, &[&[u8]], &mut Panel);
-        let (unpack, tile) = match isa {
-            Isa::Portable => (signed, portable as Tile),
+        Set::Avx2 => (avx2::unpack::<W, B, T> as _, avx2::tile as _),
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => (avx512::unpack::<W, B, T, false> as _, avx2::tile as _),
+        #[cfg(target_arch = "x86_64")]
+        Set::Vnni => (avx512::unpack::<W, B, T, true> as _, avx512::tile as _),
+        #[cfg(target_arch = "x86_64")]
+        Set::Amx => match <T as Weights<W, B>>::GROUP {
+            16 => (avx512::unpack::<W, B, T, false> as _, amx::tile::<16> as _),
+            32 => (avx512::unpack::<W, B, T, false> as _, amx::tile::<32> as _),
+            _ => (avx512::unpack::<W, B, T, false> as _, amx::tile::<256> as _),
+        },
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon => (neon::unpack::<W, B, T> as _, neon::tile as _),
+    });
+    let kernel = kernel.or_else(|| {
+        with_nested!(dtype, B, T => match isa.set() {
+            Set::Portable => (nested::unpack::<B, T> as Unpack, nested::portable as Tile),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (signed, avx2::tile as Tile),
+            Set::Avx2 | Set::Avx512 => (avx2::unpack_nested::<B, T> as _, avx2::nested as _),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if !super::isa::has_vnni() => (signed, avx2::tile as Tile),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => (unsigned, avx512::tile as Tile),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx => match <T as Weights<W, B>>::GROUP {
-                16 => (signed, amx::tile::<16> as Tile),
-                32 => (signed, amx::tile::<32> as Tile),
-                _ => (signed, amx::tile::<256> as Tile),
+            Set::Vnni => match <T as super::dot::parts::Parts<B>>::GROUP {
+                16 => (nested512::unpack_codes::<B, T> as _, nested512::tile::<16> as _),
+                _ => (nested512::unpack_codes::<B, T> as _, nested512::tile::<32> as _),
             },
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => (nested512::unpack_planes::<B, T> as _, amx::nested as _),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => (signed, neon::tile as Tile),
-        };
-        Kernel { unpack, isa, tile }
-    })
-    .or_else(|| {
-        with_nested!(dtype, B, T => {
-            let pairs = nested::unpack::<B, T> as fn(Isa, &[&[u8]], &mut Panel);
-            let (unpack, tile) = match isa {
-                Isa::Portable => (pairs, nested::portable as Tile),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => (pairs, avx2::nested as Tile),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 if !super::isa::has_vnni() => (pairs, avx2::nested as Tile),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => match <T as super::dot::parts::Parts<B>>::GROUP {
-                    16 => (nested512::unpack_codes::<B, T> as _, nested512::tile::<16> as Tile),
-                    _ => (nested512::unpack_codes::<B, T> as _, nested512::tile::<32> as Tile),
-                },
-                #[cfg(target_arch = "x86_64")]
-                Isa::Amx => (nested512::unpack_planes::<B, T> as _, amx::nested as Tile),
-                #[cfg(target_arch = "aarch64")]
-                Isa::Neon => (pairs, nested::portable as Tile),
-            };
-            Kernel { unpack, isa, tile }
+            Set::Neon => (nested::unpack::<B, T> as _, nested::portable as _),
         })
-    })
+    });
+    let ((unpack, tile), wants) = kernel.zip(super::integer(dtype))?;
+    Some(TileKernel { dtype, isa, wants, unpack, tile })
 }
 
 /// The definition.
 fn portable(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     for (t, out) in out.iter_mut().enumerate() {
         *out = [0.0; ROWS];
-        if token + t >= x.tokens {
+        if token + t >= x.tokens() {
             continue;
         }
         let (q, scales) = (x.codes(token + t), x.of(&x.scales, token + t));
@@ -157,42 +218,37 @@ fn portable(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]
     }
 }
 
-/// Unpacks rows; `RAW` leaves the codes counted from the type's offset.
-fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
-    isa: Isa,
-    rows: &[&[u8]],
-    panel: &mut Panel,
-) {
-    let blocks = rows[0].len() / B;
-    assert!(rows.len() <= ROWS && rows.iter().all(|r| r.len() == blocks * B));
+/// Unpacks rows.
+fn unpack<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], panel: &mut Panel) {
+    room::<W, B, T>(rows, panel);
+    scales::<W, B, T>(rows, panel);
+    unpack_body::<W, B, T, false>(rows, panel, 0, interleave);
+}
+
+/// Makes room in a panel for rows.
+#[inline(always)]
+fn room<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], panel: &mut Panel) {
+    let blocks = blocks_of(rows, B);
     (panel.cols, panel.group) = (blocks * W, T::GROUP);
     panel.codes.resize(blocks * W * ROWS);
     panel.scales.resize(blocks * (W / T::GROUP) * ROWS);
     panel.mins.resize(if T::MIN { blocks * ROWS } else { 0 });
-    unpack_blocks::<W, B, T, RAW>(isa, rows, panel);
 }
 
-/// [`per_isa`] for a function with types.
-fn unpack_blocks<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
-    isa: Isa,
-    rows: &[&[u8]],
-    panel: &mut Panel,
-) {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `Isa::available` lists a set only where its features were found.
-        Isa::Avx2 => unsafe { avx2::unpack::<W, B, T, RAW>(rows, panel) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx512 | Isa::Amx => unsafe { avx512::unpack::<W, B, T, RAW>(rows, panel) },
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        Isa::Neon => unsafe { neon::unpack::<W, B, T, RAW>(rows, panel) },
-        _ => {
-            scales::<W, B, T>(rows, panel);
-            unpack_body::<W, B, T, RAW>(rows, panel, 0, interleave);
-        }
+/// The blocks of a row, which are as many for all.
+///
+/// # Panics
+/// If they are not, or there are no rows or too many, or a block is not whole.
+fn blocks_of(rows: &[&[u8]], bytes: usize) -> usize {
+    let count = rows.len();
+    assert!((1..=ROWS).contains(&count), "a panel has 1 to {ROWS} rows, not {count}");
+    let blocks = rows[0].len() / bytes;
+    for row in rows {
+        assert!(row.len() == blocks * bytes, "a row of {} bytes among some of {blocks} · {bytes}", row.len());
     }
+    // As many columns as a panel has numbers for, whatever the type.
+    assert!(blocks <= usize::MAX / (256 * ROWS), "rows are too long");
+    blocks
 }
 
 /// Puts four codes of each row side by side.
@@ -207,7 +263,7 @@ fn interleave<const W: usize>(codes: &[[u8; W]; ROWS], out: &mut [i8]) {
     }
 }
 
-/// Unpacks the blocks from `first` on.
+/// Unpacks the blocks from `first` on; `RAW` leaves the codes counted from the type's offset.
 #[inline(always)]
 fn unpack_body<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
     rows: &[&[u8]],

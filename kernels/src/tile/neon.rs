@@ -13,15 +13,13 @@ use super::{Panel, ROWS};
 const TEAM: usize = 4;
 
 /// Products.
+#[target_feature(enable = "neon,dotprod")]
 pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
     for first in (0..TOKENS).step_by(TEAM) {
         let out: &mut [_; TEAM] = (&mut out[first..first + TEAM]).try_into().expect("a team");
-        if token + first < x.tokens {
-            // SAFETY: this function is named only where the features were found.
-            unsafe {
-                team::<0>(panel, x, token + first, out);
-                team::<8>(panel, x, token + first, out);
-            }
+        if token + first < x.tokens() {
+            team::<0>(panel, x, token + first, out);
+            team::<8>(panel, x, token + first, out);
         } else {
             *out = [[0.0; ROWS]; TEAM];
         }
@@ -68,8 +66,9 @@ unsafe fn quad<const AT: usize>(w: *const i8, x: &[int8x16_t; TEAM], s: &mut [[i
 fn team<const ROW: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
     const { assert!(ROW + 8 <= ROWS) };
     let groups = panel.cols / panel.group;
-    assert!(panel.group == x.group && panel.cols == x.cols && x.codes.len() >= (token + TEAM) * x.stride);
-    assert!(panel.group.is_multiple_of(16) && x.cols <= x.stride);
+    let stride = x.stride();
+    assert!(panel.cols == x.cols() && x.cols() <= stride && x.codes.len() >= (token + TEAM) * stride);
+    assert!(panel.group.is_multiple_of(16));
     // As long as there are groups, which spares their loop the bounds.
     let scales: [_; TEAM] = std::array::from_fn(|t| &x.of(&x.scales, token + t)[..groups]);
     let sums: [_; TEAM] = std::array::from_fn(|t| &x.of(&x.sums, token + t)[..groups]);
@@ -86,11 +85,11 @@ fn team<const ROW: usize>(panel: &Panel, x: &Activations, token: usize, out: &mu
         // 4 · `ROW` on; every token has `group` codes from column g · group on, as asserted above, in rows of
         // `stride`; and both are walked sixteen columns at a time, of which `group` is a multiple.
         unsafe {
-            let q = x.codes.as_ptr().add(token * x.stride + g * panel.group);
+            let q = x.codes.as_ptr().add(token * stride + g * panel.group);
             for k in (0..panel.group).step_by(16) {
                 let mut x16 = [vdupq_n_s8(0); TEAM];
                 for (t, x16) in x16.iter_mut().enumerate() {
-                    *x16 = vld1q_s8(q.add(t * x.stride + k));
+                    *x16 = vld1q_s8(q.add(t * stride + k));
                 }
                 let w = w.as_ptr().add(k * ROWS + 4 * ROW);
                 quad::<0>(w, &x16, &mut s);
@@ -136,12 +135,10 @@ fn eight(x: &[f32]) -> [float32x4_t; 2] {
 
 /// [`super::unpack_body`] with a quicker interleaving.
 #[target_feature(enable = "neon,dotprod")]
-pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>(
-    rows: &[&[u8]],
-    panel: &mut Panel,
-) {
+pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], panel: &mut Panel) {
+    super::room::<W, B, T>(rows, panel);
     super::scales::<W, B, T>(rows, panel);
-    super::unpack_body::<W, B, T, RAW>(rows, panel, 0, |codes, out| {
+    super::unpack_body::<W, B, T, false>(rows, panel, 0, |codes, out| {
         interleave(codes, out);
     });
 }
@@ -150,9 +147,10 @@ pub fn unpack<const W: usize, const B: usize, T: Weights<W, B>, const RAW: bool>
 #[inline]
 #[target_feature(enable = "neon")]
 fn interleave<const W: usize>(codes: &[[u8; W]; ROWS], out: &mut [i8]) {
+    const { assert!(W.is_multiple_of(16)) };
     for (k, out) in out.as_chunks_mut::<{ 16 * ROWS }>().0.iter_mut().enumerate().take(W / 16) {
         for r in (0..ROWS).step_by(4) {
-            // SAFETY: sixteen codes from column 16 · k on, in rows of W.
+            // SAFETY: sixteen codes from column 16 · k on, which is below W, in rows of W, of which 16 is a factor.
             let [a, b, c, d] = [0, 1, 2, 3]
                 .map(|i| vreinterpretq_u32_u8(unsafe { vld1q_u8(codes[r + i].as_ptr().add(16 * k)) }));
             let (ab, cd) = (vzipq_u32(a, b), vzipq_u32(c, d));

@@ -1,7 +1,6 @@
 //! Panels of types with integer scales: weights times their scales are integers too, which are multiplied with the
 //! codes of 256 activations without a float between.
 
-use super::super::Isa;
 use super::super::activations::{Activations, TOKENS};
 use super::super::weights::Nested;
 use super::{Panel, ROWS};
@@ -11,7 +10,7 @@ pub fn portable(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; R
     let blocks = panel.cols / 256;
     for (t, out) in out.iter_mut().enumerate() {
         *out = [0.0; ROWS];
-        if token + t >= x.tokens {
+        if token + t >= x.tokens() {
             continue;
         }
         let (q, sixteens) = (x.codes(token + t), x.sixteens(token + t));
@@ -59,16 +58,19 @@ pub enum Form {
     Codes(usize, i32),
 }
 
-/// Makes room in a panel for rows of `blocks` blocks.
+/// Makes room in a panel for rows.
+#[inline(always)]
 pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, form: Form) {
-    let blocks = rows[0].len() / B;
-    assert!(rows.len() <= ROWS && rows.iter().all(|r| r.len() == blocks * B));
-    (panel.cols, panel.group, panel.low) = (blocks * 256, 256, T::LOW);
+    room_for(super::blocks_of(rows, B), T::LOW, T::MIN, panel, form);
+}
+
+fn room_for(blocks: usize, low: u32, min: bool, panel: &mut Panel, form: Form) {
+    (panel.cols, panel.group, panel.low) = (blocks * 256, 256, low);
     let all = blocks * 256 * ROWS;
     let (codes, upper, pairs, factors, lifts) = match form {
         Form::Pairs => (0, 0, all, 0, 0),
         #[cfg(target_arch = "x86_64")]
-        Form::Planes => (all, if T::LOW > 0 { all } else { 0 }, 0, 0, 0),
+        Form::Planes => (all, if low > 0 { all } else { 0 }, 0, 0, 0),
         #[cfg(target_arch = "x86_64")]
         Form::Codes(group, lift) => (all, 0, 0, all / group, if lift > 0 { blocks * 16 * ROWS } else { 0 }),
     };
@@ -78,22 +80,13 @@ pub fn room<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel, for
     panel.factors.resize(factors);
     panel.lifts.resize(lifts);
     panel.scales.resize(blocks * ROWS);
-    panel.mins.resize(if T::MIN { blocks * ROWS } else { 0 });
-    panel.integers.resize(if T::MIN { blocks * 16 * ROWS } else { 0 });
+    panel.mins.resize(if min { blocks * ROWS } else { 0 });
+    panel.integers.resize(if min { blocks * 16 * ROWS } else { 0 });
 }
 
 /// Unpacks rows into pairs of columns.
-pub fn unpack<const B: usize, T: Nested<B>>(isa: Isa, rows: &[&[u8]], panel: &mut Panel) {
-    room::<B, T>(rows, panel, Form::Pairs);
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `Isa::available` lists a set only where its features were found.
-        Isa::Avx2 => unsafe { super::avx2::unpack_nested::<B, T>(rows, panel) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx512 | Isa::Amx => unsafe { super::nested512::unpack_pairs::<B, T>(rows, panel) },
-        _ => unpack_body::<B, T>(rows, panel),
-    }
+pub fn unpack<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    unpack_body::<B, T>(rows, panel);
 }
 
 /// What a block's rows have beside codes.
@@ -121,6 +114,7 @@ pub fn clear(count: usize, panel: &mut Panel) {
 
 #[inline(always)]
 pub fn unpack_body<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    room::<B, T>(rows, panel, Form::Pairs);
     clear(rows.len(), panel);
     let mut codes = [0i8; 256];
     for b in 0..panel.cols / 256 {

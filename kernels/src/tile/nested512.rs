@@ -3,35 +3,24 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Isa;
 use super::super::activations::{Activations, TOKENS};
 use super::super::dot::nested512::places;
 use super::super::dot::parts::Parts;
-use super::super::weights::Nested;
 use super::avx512::transpose;
 use super::{Panel, ROWS, nested};
-
-/// [`nested::unpack_body`], compiled for this set.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-pub fn unpack_pairs<const B: usize, T: Nested<B>>(rows: &[&[u8]], panel: &mut Panel) {
-    nested::unpack_body::<B, T>(rows, panel);
-}
-
-/// Unpacks rows into planes of bytes.
-pub fn unpack_planes<const B: usize, T: Parts<B>>(_: Isa, rows: &[&[u8]], panel: &mut Panel) {
-    nested::room::<B, T>(rows, panel, nested::Form::Planes);
-    // SAFETY: this function is named only where the features were found.
-    unsafe { planes::<B, T>(rows, panel) }
-}
 
 /// Takes over what block `b` of the rows has beside codes, but for the integer scales, which are given.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn integers<const B: usize, T: Parts<B>>(rows: &[&[u8]], b: usize, panel: &mut Panel) -> [__m256i; ROWS] {
+fn integers<const B: usize, T: Parts<B>>(
+    rows: &[&[[u8; B]]],
+    b: usize,
+    panel: &mut Panel,
+) -> [__m256i; ROWS] {
     let mut scales = [_mm256_setzero_si256(); ROWS];
     for (r, row) in rows.iter().enumerate() {
-        let block = row[b * B..][..B].as_ptr();
-        // SAFETY: a block, by the slice.
+        let block = &row[b];
+        // SAFETY: this function has the features that `Parts` asks for.
         unsafe {
             scales[r] = T::scales16(block);
             panel.scales[b * ROWS + r] = T::step(block);
@@ -56,21 +45,29 @@ fn put_pairs(numbers: __m256i, r: usize, out: &mut [i16]) {
     }
 }
 
-/// Unpacks rows into codes above zero, with their scales beside them.
-pub fn unpack_codes<const B: usize, T: Parts<B>>(_: Isa, rows: &[&[u8]], panel: &mut Panel) {
-    nested::room::<B, T>(rows, panel, nested::Form::Codes(T::GROUP, lift::<B, T>()));
-    // SAFETY: this function is named only where the features were found.
-    unsafe { codes::<B, T>(rows, panel) }
-}
-
 /// What codes are lifted by, to be above zero: the instructions want one side so.
 const fn lift<const B: usize, T: Parts<B>>() -> i32 {
     if T::SIGNS { 128 } else { T::OFFSET }
 }
 
+/// The blocks of rows, which are found once, since that takes a division.
+fn blocks_of<'a, 'r, const B: usize>(
+    rows: &[&'r [u8]],
+    all: &'a mut [&'r [[u8; B]]; ROWS],
+) -> &'a [&'r [[u8; B]]] {
+    for (blocks, row) in all.iter_mut().zip(rows) {
+        *blocks = row.as_chunks::<B>().0;
+    }
+    &all[..rows.len()]
+}
+
+/// Unpacks rows into codes above zero, with their scales beside them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
+pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    nested::room::<B, T>(rows, panel, nested::Form::Codes(T::GROUP, lift::<B, T>()));
     nested::clear(rows.len(), panel);
+    let mut found = [&[][..]; ROWS];
+    let rows = blocks_of(rows, &mut found);
     let (lift, groups) = (lift::<B, T>(), 256 / T::GROUP);
     let mut all = [_mm512_setzero_si512(); ROWS];
     for b in 0..panel.cols / 256 {
@@ -89,8 +86,8 @@ fn codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
         }
         for p in 0..4 {
             for (r, row) in rows.iter().enumerate() {
-                // SAFETY: a block, by the slice.
-                let (codes, minus) = unsafe { T::part(row[b * B..][..B].as_ptr(), p) };
+                // SAFETY: this function has the features that `Parts` asks for.
+                let (codes, minus) = unsafe { T::part(&row[b], p) };
                 all[r] = codes;
                 if T::SIGNS {
                     let codes = _mm512_mask_sub_epi8(codes, minus, _mm512_setzero_si512(), codes);
@@ -102,10 +99,13 @@ fn codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
     }
 }
 
-/// Codes times scales are made of even and odd columns, in sixteen bits each.
+/// Unpacks rows into planes of bytes. Codes times scales are made of even and odd columns, in sixteen bits each.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
+pub fn unpack_planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
+    nested::room::<B, T>(rows, panel, nested::Form::Planes);
     nested::clear(rows.len(), panel);
+    let mut found = [&[][..]; ROWS];
+    let rows = blocks_of(rows, &mut found);
     let offset = _mm512_set1_epi8(T::OFFSET as i8);
     let (low, high) = (_mm_cvtsi32_si128(T::LOW as i32), _mm_cvtsi32_si128(8 - T::LOW as i32));
     let bytes = _mm512_set1_epi16(255);
@@ -115,8 +115,8 @@ fn planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
         let scales = integers::<B, T>(rows, b, panel);
         for p in 0..4 {
             for (r, row) in rows.iter().enumerate() {
-                // SAFETY: a block, by the slice.
-                let (codes, minus) = unsafe { T::part(row[b * B..][..B].as_ptr(), p) };
+                // SAFETY: this function has the features that `Parts` asks for.
+                let (codes, minus) = unsafe { T::part(&row[b], p) };
                 let mut codes = _mm512_sub_epi8(codes, offset);
                 let scale = _mm512_permutexvar_epi16(places(p), _mm512_castsi256_si512(scales[r]));
                 let mut size = scale;
@@ -152,23 +152,17 @@ fn planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
 /// Tokens whose sums stay in registers.
 const TEAM: usize = 8;
 
-/// Products of panels of [`unpack_codes`], with scales for each `GROUP` columns.
+/// Products of panels of [`unpack_codes`], with scales for each `GROUP` columns. Block after block: what a block has is
+/// read from afar once for all tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 pub fn tile<const GROUP: usize>(
     panel: &Panel,
     x: &Activations,
     token: usize,
     out: &mut [[f32; ROWS]; TOKENS],
 ) {
-    // SAFETY: this function is named only where the features were found.
-    unsafe { blocks::<GROUP>(panel, x, token, out) }
-}
-
-/// Block after block: what a block has is read from afar once for all tokens.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn blocks<const GROUP: usize>(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TOKENS]) {
-    assert!(panel.group == 256 && x.group == 256 && panel.cols == x.cols);
     *out = [[0.0; ROWS]; TOKENS];
-    let teams = (x.tokens - token).min(TOKENS).div_ceil(TEAM);
+    let teams = (x.tokens() - token).min(TOKENS).div_ceil(TEAM);
     for b in 0..panel.cols / 256 {
         for (i, out) in out.as_chunks_mut::<TEAM>().0.iter_mut().enumerate().take(teams) {
             team::<GROUP>(panel, x, b, token + i * TEAM, out);
@@ -185,7 +179,7 @@ fn team<const GROUP: usize>(
     token: usize,
     out: &mut [[f32; ROWS]; TEAM],
 ) {
-    let (all, stride) = (x.stride / 256, x.stride / 16);
+    let (all, stride) = (x.stride() / 256, x.stride() / 16);
     let scales = &x.scales[token * all + b..];
     let w = &panel.codes[b * 256 * ROWS..][..256 * ROWS];
     let factors = &panel.factors[b * 256 / GROUP * ROWS..][..256 / GROUP * ROWS];
@@ -194,7 +188,7 @@ fn team<const GROUP: usize>(
         Some(lifts) => pairs(lifts, sixteens, stride),
         None => [_mm512_setzero_si512(); TEAM],
     };
-    scaled::<GROUP>(w, factors, &x.codes[token * x.stride + b * 256..], x.stride, &mut s);
+    scaled::<GROUP>(w, factors, &x.codes[token * x.stride() + b * 256..], x.stride(), &mut s);
     add(&s, &panel.scales[b * ROWS..], scales, all, out);
     if !panel.mins.is_empty() {
         let s = pairs(&panel.integers[b * 16 * ROWS..][..16 * ROWS], sixteens, stride);
@@ -212,7 +206,9 @@ fn scaled<const GROUP: usize>(
     stride: usize,
     sums: &mut [__m512i; TEAM],
 ) {
-    assert!(w.len() == 256 * ROWS && factors.len() == 256 / GROUP * ROWS && q.len() >= 7 * stride + 256);
+    assert!(
+        w.len() == 256 * ROWS && factors.len() == 256 / GROUP * ROWS && q.len() >= (TEAM - 1) * stride + 256
+    );
     // SAFETY: 256 columns of sixteen codes, sixteen scales for each group, and 256 codes of each token, as asserted.
     unsafe {
         for g in 0..256 / GROUP {

@@ -17,7 +17,7 @@ fn every_set_gives_the_same_bits() {
                 *x = if i % 3 == 0 { 1.0 } else { -1.0 };
             }
             let mut a = Activations::default();
-            a.set(Isa::Portable, Form::Groups(group), offset, &x, cols);
+            a.set(Isa::PORTABLE, Form::Groups(group), offset, &x, cols);
             let packed: Vec<Vec<u8>> =
                 (0..count).map(|i| rows(info.dtype, cols, i)[i as usize % 4].clone()).collect();
             let packed: Vec<&[u8]> = packed.iter().map(|r| &r[..]).collect();
@@ -28,22 +28,22 @@ fn every_set_gives_the_same_bits() {
                 let mut all = Vec::new();
                 for token in (0..tokens).step_by(TOKENS) {
                     let mut out = [[f32::NAN; ROWS]; TOKENS];
-                    (kernel.tile)(&panel, &a, token, &mut out);
+                    kernel.multiply(&panel, &a, token, &mut out);
                     all.extend_from_slice(&out[..TOKENS.min(tokens - token)]);
                 }
                 all
             };
-            let truth = run(Isa::Portable);
+            let truth = run(Isa::PORTABLE);
             assert!(truth.iter().flatten().all(|x| x.is_finite()));
             assert!(truth.iter().all(|t| t[count as usize..].iter().all(|&x| x == 0.0)), "missing rows");
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 assert_eq!(truth, run(isa), "{} {cols} {}", info.name, isa.name());
             }
             // The same numbers as one row at a time, but for the order of additions.
-            let dot = super::super::dot::integer(info.dtype, Isa::Portable).unwrap();
+            let dot = super::super::dot::integer(info.dtype, Isa::PORTABLE).unwrap();
             for (r, row) in packed.iter().enumerate() {
                 for t in 0..tokens {
-                    let (one, many) = (dot(row, &a, t), truth[t][r]);
+                    let (one, many) = (dot.row(row, &a, t), truth[t][r]);
                     assert!((one - many).abs() < 1e-4 * (1.0 + one.abs()), "{} {one} {many}", info.name);
                 }
             }
@@ -59,8 +59,8 @@ fn floats() {
         let w: Vec<f32> = (0..count * cols).map(|_| next()).collect();
         let run = |isa| {
             let mut panel = Floats::default();
-            panel.values.resize(cols * ROWS);
-            panel.values.fill(f32::NAN);
+            // Something to leave nothing of.
+            panel.fill(isa, cols + 3, [&vec![f32::NAN; cols + 3][..]; ROWS].into_iter());
             panel.fill(isa, cols, w.chunks_exact(cols));
             let mut all = Vec::new();
             for x in x.chunks(TOKENS * cols) {
@@ -70,8 +70,8 @@ fn floats() {
             }
             all
         };
-        let truth = run(Isa::Portable);
-        for isa in Isa::available() {
+        let truth = run(Isa::PORTABLE);
+        for isa in Isa::all() {
             assert_eq!(truth, run(isa), "{}", isa.name());
         }
         for (t, x) in x.chunks_exact(cols).enumerate() {

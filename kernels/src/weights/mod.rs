@@ -135,7 +135,8 @@ macro_rules! with_nested {
 }
 pub(super) use with_nested;
 
-/// The activations under one scale, and what codes are counted from; `None` for types that are multiplied as floats.
+/// What a type's integer kernels ask of activations: the group, which is how many have a scale in common (16, 32 or 256), and
+/// the offset, which is the code that stands for zero (0 to 128). `None` for types that are multiplied as floats.
 pub fn integer(dtype: DType) -> Option<(usize, i32)> {
     with_weights!(dtype, W, B, T => (<T as Weights<W, B>>::GROUP, <T as Weights<W, B>>::OFFSET))
         .or_else(|| with_nested!(dtype, B, T => (256, <T as Nested<B>>::OFFSET)))

@@ -1,29 +1,37 @@
 use formats::block::{DType, Encode};
 
 use super::*;
-use crate::calibrate::gptq::{FactoredHessian, Fit, HeldOutLoss, Ridge, feed_back_blocks, inner, times};
+use crate::calibrate::gptq::{
+    FactoredHessian, Fit, HeldOutLoss, Regularization, dot, feed_back_blocks, multiply,
+};
 use crate::calibrate::gram::Gram;
 use kernels::{self, Isa};
 
-fn loss(isa: Isa, weights: &[f32], values: &[f32], held: &Gram) -> f64 {
-    HeldOutLoss::new(isa, weights, held).loss(values)
+fn loss(isa: Isa, weights: &[f32], values: &[f32], held_out: &Gram) -> f64 {
+    HeldOutLoss::new(isa, weights, held_out).loss(values)
 }
 
-fn target(isa: Isa, weights: &[f32], gram: &Gram, held: &Gram, ground: &FactoredHessian) -> (Vec<f32>, f64) {
-    HeldOutLoss::new(isa, weights, held).target(weights, gram, ground)
+fn target(
+    isa: Isa,
+    weights: &[f32],
+    gram: &Gram,
+    held_out: &Gram,
+    hessian: &FactoredHessian,
+) -> (Vec<f32>, f64) {
+    HeldOutLoss::new(isa, weights, held_out).target(weights, gram, hessian)
 }
 
 const DAMPING: f32 = 0.01;
-const RIDGE: Ridge = Ridge { damping: DAMPING, shrinkage: 0.0 };
+const REGULARIZATION: Regularization = Regularization { damping: DAMPING, shrinkage: 0.0 };
 
 /// Sums over inputs of two models that differ a little.
-fn grams(random: &mut Random, tokens: usize, n: usize, two: bool) -> Gram {
+fn grams(random: &mut Random, tokens: usize, n: usize, asymmetric: bool) -> Gram {
     let x = inputs(random, tokens, n);
     let original: Vec<f32> =
         x.iter().zip(numbers(random, x.len())).map(|(x, e)| 1.05 * x + 0.05 * e).collect();
-    let mut gram = Gram::new(n, two);
-    gram.add(Isa::current(), &x, two.then_some(&original));
-    gram.finish();
+    let mut gram = Gram::new(n, asymmetric);
+    gram.add(Isa::current(), &x, asymmetric.then_some(&original));
+    gram.symmetrize();
     gram
 }
 
@@ -70,23 +78,23 @@ fn sums_over_inputs_are_those_of_the_definition() {
     let (n, isa) = (37, Isa::current());
     let mut random = Random::new(1);
     let (x, original) = (numbers(&mut random, 50 * n), numbers(&mut random, 50 * n));
-    for (cut, two) in [(50, true), (13, true), (1, false)] {
-        let mut gram = Gram::new(n, two);
+    for (cut, asymmetric) in [(50, true), (13, true), (1, false)] {
+        let mut gram = Gram::new(n, asymmetric);
         for (x, o) in x.chunks(cut * n).zip(original.chunks(cut * n)) {
-            gram.add(isa, x, two.then_some(o));
+            gram.add(isa, x, asymmetric.then_some(o));
         }
-        gram.finish();
-        assert_eq!((gram.tokens, gram.more.is_empty()), (50, !two));
-        let means = gram.means();
+        gram.symmetrize();
+        assert_eq!((gram.tokens, gram.yx.is_empty()), (50, !asymmetric));
+        let means = gram.mean_squares();
         for i in 0..n {
             for j in 0..n {
                 let sum = |f: &dyn Fn(usize) -> f64| (0..50).map(f).sum::<f64>();
                 let at = |x: &[f32], t: usize, i: usize| f64::from(x[t * n + i]);
                 let h = sum(&|t| at(&x, t, i) * at(&x, t, j));
                 assert!((f64::from(gram.h[i * n + j]) - h).abs() < 1e-4, "{i} {j}");
-                if two {
+                if asymmetric {
                     let more = sum(&|t| (at(&original, t, i) - at(&x, t, i)) * at(&x, t, j));
-                    assert!((f64::from(gram.more[i * n + j]) - more).abs() < 1e-4, "{i} {j}");
+                    assert!((f64::from(gram.yx[i * n + j]) - more).abs() < 1e-4, "{i} {j}");
                 }
             }
         }
@@ -106,17 +114,17 @@ fn sums_of_scaled_inputs_are_scaled_sums() {
     let (mut a, mut b) = (Gram::new(n, true), Gram::new(n, true));
     a.add(isa, &x, Some(&original));
     b.add(isa, &scaled(&x), Some(&scaled(&original)));
-    a.finish();
-    b.finish();
+    a.symmetrize();
+    b.symmetrize();
     a.divide(&s);
-    assert!(distance(&a.h, &b.h) < 1e-5 && distance(&a.more, &b.more) < 1e-5);
+    assert!(distance(&a.h, &b.h) < 1e-5 && distance(&a.yx, &b.yx) < 1e-5);
     // Parts add up.
     let (mut first, mut second) = (Gram::new(n, true), Gram::new(n, true));
     first.add(isa, &scaled(&x)[..7 * n], Some(&scaled(&original)[..7 * n]));
     second.add(isa, &scaled(&x)[7 * n..], Some(&scaled(&original)[7 * n..]));
     first.merge(&second);
-    first.finish();
-    assert!(first.tokens == 30 && distance(&first.h, &b.h) < 1e-5 && distance(&first.more, &b.more) < 1e-5);
+    first.symmetrize();
+    assert!(first.tokens == 30 && distance(&first.h, &b.h) < 1e-5 && distance(&first.yx, &b.yx) < 1e-5);
 }
 
 /// b·H⁻¹, by elimination with pivots.
@@ -146,11 +154,11 @@ fn targets_make_up_for_other_inputs() {
     let isa = Isa::current();
     let mut random = Random::new(3);
     for (n, rows, sorted) in [(5, 3, true), (40, 7, false), (131, 4, true)] {
-        let (gram, held) = (grams(&mut random, 3 * n, n, true), grams(&mut random, 2 * n, n, true));
+        let (gram, held_out) = (grams(&mut random, 3 * n, n, true), grams(&mut random, 2 * n, n, true));
         let w = numbers(&mut random, rows * n);
-        let ground = FactoredHessian::new(isa, &gram, RIDGE, sorted);
-        assert_eq!(ground.means, gram.means());
-        let (found, s) = target(isa, &w, &gram, &held, &ground);
+        let hessian = FactoredHessian::new(isa, &gram, REGULARIZATION, sorted);
+        assert_eq!(hessian.mean_squares, gram.mean_squares());
+        let (found, s) = target(isa, &w, &gram, &held_out, &hessian);
         let h = damped(&gram);
         let product = |row: &[f64], m: &[f32]| -> Vec<f64> {
             (0..n).map(|j| (0..n).map(|i| row[i] * f64::from(m[i * n + j])).sum()).collect()
@@ -158,10 +166,10 @@ fn targets_make_up_for_other_inputs() {
         let (mut along, mut curve, mut steps) = (0.0, 0.0, Vec::new());
         for w in w.chunks(n) {
             let w: Vec<f64> = w.iter().map(|x| f64::from(*x)).collect();
-            let step = solve(&product(&w, &gram.more), &h);
+            let step = solve(&product(&w, &gram.yx), &h);
             let dot = |a: &[f64]| a.iter().zip(&step).map(|(a, b)| a * b).sum::<f64>();
-            along += dot(&product(&w, &held.more));
-            curve += dot(&product(&step, &held.h));
+            along += dot(&product(&w, &held_out.yx));
+            curve += dot(&product(&step, &held_out.h));
             steps.extend(step);
         }
         let wanted = (along / curve).clamp(0.0, 1.0);
@@ -169,13 +177,13 @@ fn targets_make_up_for_other_inputs() {
         let wanted: Vec<f32> = w.iter().zip(&steps).map(|(w, x)| (f64::from(*w) + s * x) as f32).collect();
         assert!(distance(&found, &wanted) < 1e-3, "{n}: {}", distance(&found, &wanted));
         // That is what the loss is of: less than of the weights themselves, of which it is none.
-        assert!(loss(isa, &w, &w, &held) == 0.0 && loss(isa, &w, &found, &held) < 0.0);
+        assert!(loss(isa, &w, &w, &held_out) == 0.0 && loss(isa, &w, &found, &held_out) < 0.0);
 
         // Where there is one model, or the two are the same, weights stay.
         let one = Gram { h: gram.h.clone(), tokens: gram.tokens, ..Gram::new(n, false) };
-        assert_eq!(target(isa, &w, &one, &one, &ground), (w.clone(), 0.0));
-        let none = Gram { more: vec![0.0; n * n], ..one };
-        assert_eq!(target(isa, &w, &none, &none, &ground).0, w);
+        assert_eq!(target(isa, &w, &one, &one, &hessian), (w.clone(), 0.0));
+        let none = Gram { yx: vec![0.0; n * n], ..one };
+        assert_eq!(target(isa, &w, &none, &none, &hessian).0, w);
     }
 }
 
@@ -187,13 +195,13 @@ fn losses_are_those_of_the_definition() {
     let original: Vec<f32> = x.iter().zip(numbers(&mut random, x.len())).map(|(x, e)| x + 0.1 * e).collect();
     let w = numbers(&mut random, rows * n);
     let q: Vec<f32> = w.iter().zip(numbers(&mut random, w.len())).map(|(w, e)| w + 0.05 * e).collect();
-    for two in [false, true] {
-        let mut gram = Gram::new(n, two);
-        gram.add(isa, &x, two.then_some(&original));
-        gram.finish();
+    for asymmetric in [false, true] {
+        let mut gram = Gram::new(n, asymmetric);
+        gram.add(isa, &x, asymmetric.then_some(&original));
+        gram.symmetrize();
         let of =
             |w: &[f32], x: &[f32]| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
-        let first = if two { &original } else { &x };
+        let first = if asymmetric { &original } else { &x };
         let total = |q: &[f32]| -> f64 {
             let tokens = first.chunks(n).zip(x.chunks(n));
             tokens
@@ -203,12 +211,12 @@ fn losses_are_those_of_the_definition() {
                 .sum()
         };
         let (found, wanted) = (loss(isa, &w, &q, &gram), total(&q) - total(&w));
-        assert!((found - wanted).abs() < 1e-3 * wanted.abs().max(1.0), "{two}: {found} {wanted}");
+        assert!((found - wanted).abs() < 1e-3 * wanted.abs().max(1.0), "{asymmetric}: {found} {wanted}");
     }
     let (a, b) = (numbers(&mut random, 50_000), numbers(&mut random, 50_000));
     let sum: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-    assert!((inner(&a, &b) - sum).abs() < 1e-9 * 50_000.0);
-    let found = times(isa, &w, &vec![1.0; n * n], n);
+    assert!((dot(&a, &b) - sum).abs() < 1e-9 * 50_000.0);
+    let found = multiply(isa, &w, &vec![1.0; n * n], n);
     let sums: Vec<f32> = w.chunks(n).flat_map(|w| vec![w.iter().sum(); n]).collect();
     assert!(distance(&found, &sums) < 1e-5);
 }
@@ -224,12 +232,13 @@ fn any_inputs_will_do() {
         let mut x = inputs(&mut random, tokens, n);
         x.iter_mut().step_by(4).for_each(|x| *x = 0.0);
         gram.add(isa, &x, None);
-        gram.finish();
+        gram.symmetrize();
         for damping in [0.0, DAMPING] {
-            let ground = FactoredHessian::new(isa, &gram, Ridge { damping, ..RIDGE }, true);
+            let hessian =
+                FactoredHessian::new(isa, &gram, Regularization { damping, ..REGULARIZATION }, true);
             let w: Vec<f32> = numbers(&mut random, 4 * n).iter().map(|x| 0.05 * x).collect();
             for dtype in [DType::Q4_0, DType::Q3_K, DType::MXFP4] {
-                let mut fit = Fit::new(isa, &ground, dtype, &w, &Encode::default()).unwrap();
+                let mut fit = Fit::new(isa, &hessian, dtype, &w, &Encode::default()).unwrap();
                 fit.feed_back();
                 fit.descend(3, 2);
                 let off = distance(&fit.values, &w);
@@ -254,10 +263,10 @@ fn feedback_loses_less_than_the_search_and_descent_less_still() {
         let gram = grams(&mut random, 2 * n, n, false);
         let h = damped(&gram);
         let w: Vec<f32> = numbers(&mut random, rows * n).iter().map(|x| 0.03 * x).collect();
-        let ground = FactoredHessian::new(isa, &gram, RIDGE, true);
+        let hessian = FactoredHessian::new(isa, &gram, REGULARIZATION, true);
         for &dtype in dtypes {
-            let usual = error(&search(dtype, &w, &gram.means()), &w, &h, n);
-            let mut fit = Fit::new(isa, &ground, dtype, &w, &Encode::default()).unwrap();
+            let usual = error(&search(dtype, &w, &gram.mean_squares()), &w, &h, n);
+            let mut fit = Fit::new(isa, &hessian, dtype, &w, &Encode::default()).unwrap();
             assert_eq!(decode(dtype, &fit.pack(), w.len()), fit.values, "{dtype:?}");
             assert_eq!(error(&fit.values, &w, &h, n), usual, "{dtype:?}");
             fit.feed_back();
@@ -281,10 +290,10 @@ fn descent_alone_loses_less_too() {
     let (isa, n) = (Isa::current(), 512);
     let mut random = Random::new(7);
     let gram = grams(&mut random, 600, n, false);
-    let (h, ground) = (damped(&gram), FactoredHessian::new(isa, &gram, RIDGE, true));
+    let (h, hessian) = (damped(&gram), FactoredHessian::new(isa, &gram, REGULARIZATION, true));
     let w: Vec<f32> = numbers(&mut random, 8 * n).iter().map(|x| 0.03 * x).collect();
     for dtype in [DType::Q4_0, DType::Q4_K, DType::Q6_K, DType::IQ4_XS, DType::NVFP4] {
-        let mut fit = Fit::new(isa, &ground, dtype, &w, &Encode::default()).unwrap();
+        let mut fit = Fit::new(isa, &hessian, dtype, &w, &Encode::default()).unwrap();
         let before = error(&fit.values, &w, &h, n);
         fit.descend(4, 2);
         assert!(error(&fit.values, &w, &h, n) < 0.9 * before, "{dtype:?}");
@@ -303,10 +312,10 @@ fn types_of_lattices_feed_back_block_by_block() {
             let gram = grams(&mut random, 2 * n, n, false);
             let (h, w) = (damped(&gram), numbers(&mut random, 8 * n));
             let w: Vec<f32> = w.iter().map(|x| 0.03 * x).collect();
-            let ground = FactoredHessian::new(isa, &gram, RIDGE, false);
-            let (bytes, values) = feed_back_blocks(isa, &ground, dtype, &w, &Encode::default());
+            let hessian = FactoredHessian::new(isa, &gram, REGULARIZATION, false);
+            let (bytes, values) = feed_back_blocks(isa, &hessian, dtype, &w, &Encode::default());
             assert_eq!(decode(dtype, &bytes, w.len()), values, "{dtype:?}");
-            let one = error(&search(dtype, &w, &gram.means()), &w, &h, n);
+            let one = error(&search(dtype, &w, &gram.mean_squares()), &w, &h, n);
             let two = error(&values, &w, &h, n);
             (usual, fed, better) = (usual + one, fed + two, better + usize::from(two < one));
         }
@@ -319,23 +328,23 @@ fn types_of_lattices_feed_back_block_by_block() {
 fn every_set_and_any_number_of_threads_make_the_same() {
     let n = 512;
     let mut random = Random::new(9);
-    let (gram, held) = (grams(&mut random, 300, n, true), grams(&mut random, 100, n, true));
+    let (gram, held_out) = (grams(&mut random, 300, n, true), grams(&mut random, 100, n, true));
     let w: Vec<f32> = numbers(&mut random, 10 * n).iter().map(|x| 0.03 * x).collect();
     let make = |isa: Isa, w: &[f32]| {
-        let ground = FactoredHessian::new(isa, &gram, RIDGE, true);
-        let (targets, share) = target(isa, w, &gram, &held, &ground);
+        let hessian = FactoredHessian::new(isa, &gram, REGULARIZATION, true);
+        let (targets, share) = target(isa, w, &gram, &held_out, &hessian);
         let mut all = vec![share.to_bits().to_le_bytes().to_vec()];
         for dtype in [DType::Q4_0, DType::Q4_K, DType::IQ4_XS] {
-            let mut fit = Fit::new(isa, &ground, dtype, &targets, &Encode::default()).unwrap();
+            let mut fit = Fit::new(isa, &hessian, dtype, &targets, &Encode::default()).unwrap();
             fit.feed_back();
             fit.descend(2, 2);
             all.push(fit.pack());
         }
-        let natural = FactoredHessian::new(isa, &gram, RIDGE, false);
+        let natural = FactoredHessian::new(isa, &gram, REGULARIZATION, false);
         all.push(feed_back_blocks(isa, &natural, DType::IQ3_S, &targets, &Encode::default()).0);
         all
     };
-    let truth = make(Isa::Portable, &w);
+    let truth = make(Isa::PORTABLE, &w);
     for isa in Isa::available() {
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -350,14 +359,14 @@ fn few_tokens_shrink_hessians_to_their_diagonal() {
     let mut random = Random::new(11);
     for tokens in [n, 4 * n] {
         let gram = grams(&mut random, tokens, n, false);
-        let ridge = Ridge { damping: 0.0, shrinkage: 4.0 };
-        let ground = FactoredHessian::new(isa, &gram, ridge, false);
+        let regularization = Regularization { damping: 0.0, shrinkage: 4.0 };
+        let hessian = FactoredHessian::new(isa, &gram, regularization, false);
         let share = tokens as f32 / n as f32 / (tokens as f32 / n as f32 + 4.0);
         for i in 0..n {
             for j in 0..n {
                 let wanted = gram.h[i * n + j] * if i == j { 1.0 } else { share };
                 // R·Rᵀ, with R upper triangular.
-                let r = |i: usize, k: usize| f64::from(ground.factor().r[i * n + k]);
+                let r = |i: usize, k: usize| f64::from(hessian.factor().r[i * n + k]);
                 let found: f64 = (i.max(j)..n).map(|k| r(i, k) * r(j, k)).sum();
                 assert!((found - f64::from(wanted)).abs() < 1e-3 * f64::from(gram.h[i * n + i]), "{i} {j}");
             }
@@ -374,13 +383,13 @@ fn centred_sums_are_those_of_centred_inputs() {
     shift(&mut x);
     shift(&mut original);
     let judge = |x: &[f32], original: &[f32]| {
-        let mut gram = Gram::judging(n, true);
+        let mut gram = Gram::for_loss(n, true);
         gram.add(isa, x, Some(original));
-        gram.finish();
+        gram.symmetrize();
         gram
     };
     let mut gram = judge(&x, &original);
-    let mean = gram.mean();
+    let mean = gram.input_means();
     // Any constants will do.
     let off = mean.clone().map(|m| m.iter().map(|m| 0.9 * m).collect::<Vec<f32>>());
     gram.centre(&off);
@@ -390,7 +399,7 @@ fn centred_sums_are_those_of_centred_inputs() {
         *x -= off[0][i % n];
     }
     let wanted = judge(&cx, &co);
-    for (a, b) in [(&gram.h, &wanted.h), (&gram.more, &wanted.more), (&gram.apart, &wanted.apart)] {
+    for (a, b) in [(&gram.h, &wanted.h), (&gram.yx, &wanted.yx), (&gram.yy, &wanted.yy)] {
         assert!(distance(a, b) < 1e-4, "{}", distance(a, b));
     }
 }

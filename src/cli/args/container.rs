@@ -1,4 +1,4 @@
-//! The container of the result, and the program that it is for.
+//! Options for the output format, its byte order and the program that will read it.
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -9,9 +9,9 @@ use ggufkit::plan::Container;
 /// A byte order.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Endian {
-    /// x86, ARM, nearly every published file
+    /// Little-endian: x86, ARM, and nearly every published file
     Little,
-    /// PowerPC, s390x, SPARC
+    /// Big-endian: PowerPC, s390x, SPARC
     Big,
 }
 
@@ -24,14 +24,14 @@ impl From<Endian> for ByteOrder {
     }
 }
 
-/// A container, where the ending of the name does not tell.
+/// An output format, for when the file name's extension does not determine it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum FormatName {
-    /// llama.cpp's
+    /// GGUF, the format of llama.cpp
     Gguf,
-    /// Hugging Face's
+    /// safetensors, the format of Hugging Face
     Safetensors,
-    /// karpathy/llama2.c's .bin
+    /// The .bin format of karpathy/llama2.c
     Llama2c,
 }
 
@@ -45,9 +45,9 @@ impl From<FormatName> for Container {
     }
 }
 
-/// The names of machines, with what they are.
+/// A parser for the names of target machines; the help lists each with its description.
 pub fn machines() -> impl TypedValueParser<Value = &'static Machine> {
-    let value = |m: &'static Machine| PossibleValue::new(m.name).help(m.what);
+    let value = |m: &'static Machine| PossibleValue::new(m.name).help(m.description);
     PossibleValuesParser::new(MACHINES.iter().map(value))
-        .map(|name| Machine::find(&name).expect("the parser lets names of machines through"))
+        .map(|name| Machine::find(&name).expect("the parser accepts only known names"))
 }

@@ -1,4 +1,4 @@
-//! Options of `quantize` for sizes: what the result is to fit into.
+//! Options of `quantize` that choose tensor types for a size budget.
 
 use std::path::PathBuf;
 
@@ -12,54 +12,55 @@ use ggufkit::{Error, Result};
 use super::KvTypeName;
 use super::types::{Prices, Types, prices, types};
 
-/// What the result is to fit into.
+/// The size budget and what may be chosen to meet it.
 #[derive(Debug, Args)]
-pub struct Fitting {
-    /// Choose every tensor's type so that the model runs in a machine with so much memory, 8G for one, and loses least
+pub struct SizeBudget {
+    /// Choose tensor types so that the model fits in this much RAM (e.g. 8G) with the lowest predicted KL divergence
     #[arg(long, value_name = "RAM", value_parser = parse_bytes, conflicts_with_all = ["size", "bits_per_weight"])]
     pub fit: Option<u64>,
-    /// The same for a file of at most so many bytes
+    /// Choose tensor types so that the file is at most this large (e.g. 4G)
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "bits_per_weight")]
     pub size: Option<u64>,
-    /// The same for so many bits of tensor data for each weight
+    /// Choose tensor types so that tensor data has at most this many bits per weight (e.g. 4.5)
     #[arg(long, value_name = "X", value_parser = bits)]
     pub bits_per_weight: Option<f64>,
-    /// Tokens of the context that is to fit; 4096 if not given, or the model's own if that is shorter
+    /// Context length in tokens that must fit with --fit [default: 4096, or the model's maximum if that is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub context: Option<u64>,
-    /// How keys and values are kept; whichever of f16 and q8_0 loses least if not given
+    /// Type of the KV cache with --fit [default: f16 or q8_0, whichever gives the lower predicted KL divergence]
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvTypeName>,
-    /// What is left to the system; half a GiB and a sixteenth of the memory if not given
+    /// RAM left for the operating system with --fit (e.g. 1G) [default: 0.5 GiB plus 1/16 of the RAM]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub reserve: Option<u64>,
-    /// What is to run the model; both if not given
+    /// Program whose memory use must fit with --fit [default: both]
     #[arg(long, value_enum)]
     pub runtime: Option<Runner>,
-    /// Types to choose from
+    /// Quantization types to choose from, separated by commas (e.g. q4_k,q5_k,q6_k)
     #[arg(long, value_name = "TYPES", value_parser = types)]
     pub types: Option<Types>,
-    /// What types' losses are multiplied by before the choice, iq2_s=1.5,iq3_s=1.5 for a machine that is slow with these
+    /// Multiply the predicted loss of these types, so that they are chosen less often (e.g. iq2_s=1.5,iq3_s=1.5 where
+    /// these types run slowly)
     #[arg(long, value_name = "TYPE=X", value_parser = prices)]
     pub price: Option<Prices>,
-    /// What errors in each matrix cost, as `sensitivity` measured it; with --calibration it is measured and kept there, if
-    /// there is no such file. Guessed if not given
+    /// Sensitivity of each matrix, as written by `ggufkit sensitivity`. With --calibration, a missing file is measured
+    /// and written first. Without this option, sensitivities are estimated from those of typical models
     #[arg(long, value_name = "FILE")]
     pub sensitivity: Option<PathBuf>,
-    /// Keep the choice as a recipe
+    /// Write the chosen types to this file as a recipe for --recipe
     #[arg(long, value_name = "FILE")]
     pub write_recipe: Option<PathBuf>,
 }
 
-/// What runs models.
+/// The program that will run the model.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Runner {
-    /// llama.cpp, Ollama and what else is built on it
+    /// llama.cpp, Ollama and other programs built on llama.cpp
     #[value(name = "llama.cpp")]
     LlamaCpp,
-    /// ggufkit
+    /// ggufkit's own runner (`ggufkit run`)
     Ggufkit,
-    /// Either
+    /// Both: the larger of the two memory uses must fit
     Both,
 }
 
@@ -75,19 +76,19 @@ impl Runner {
 
 fn bits(text: &str) -> std::result::Result<f64, String> {
     let bits = text.parse().ok().filter(|b: &f64| b.is_finite() && *b > 0.0 && *b <= 32.0);
-    bits.ok_or_else(|| format!("{text:?} is not a number of bits"))
+    bits.ok_or_else(|| format!("{text:?} must be a number of bits above 0 and at most 32"))
 }
 
-impl Fitting {
-    /// Whether anything is to be fitted.
+impl SizeBudget {
+    /// Whether one of the size budgets was given.
     fn is_asked(&self) -> bool {
         self.fit.is_some() || self.size.is_some() || self.bits_per_weight.is_some()
     }
 
-    /// Options that mean nothing alone.
+    /// Checks that options that need a size budget have one.
     ///
     /// # Errors
-    /// One of them.
+    /// [`Error::Usage`] with the first option that has no effect.
     fn check(&self) -> Result<()> {
         let alone = [
             ("--types", self.types.is_some()),
@@ -102,23 +103,25 @@ impl Fitting {
             ("--runtime", self.runtime.is_some()),
         ];
         if let Some((option, _)) = of_memory.iter().find(|o| o.1 && self.fit.is_none()) {
-            return Err(Error::usage(format!("{option} is for fitting into memory")).or("--fit RAM"));
+            return Err(Error::usage(format!("{option} needs --fit")).or("add --fit RAM, e.g. --fit 8G"));
         }
         if let Some((option, _)) = alone.iter().find(|a| a.1 && !self.is_asked()) {
-            return Err(Error::usage(format!("{option} is for fitting"))
-                .or("say what to fit into: --fit RAM, --size BYTES or --bits-per-weight X"));
+            return Err(Error::usage(format!("{option} needs a size budget"))
+                .or("add --fit RAM, --size BYTES or --bits-per-weight X"));
         }
         if self.types.as_ref().is_some_and(|Types(all)| all.contains(&DType::NVFP4)) {
-            return Err(Error::usage("nvfp4 brings tensors of its own, and is not for fitting")
-                .or("leave it out of --types; --type nvfp4 makes a model of it"));
+            return Err(Error::usage(
+                "--types cannot contain nvfp4, because it adds scale tensors whose size is not planned",
+            )
+            .or("leave nvfp4 out of --types, or use --type nvfp4 for the whole model"));
         }
         Ok(())
     }
 
-    /// The request, if anything is to be fitted.
+    /// The request, if a size budget was given.
     ///
     /// # Errors
-    /// Options that mean nothing without it.
+    /// [`Error::Usage`] with the first option that needs a size budget and has none.
     pub fn request(&self) -> Result<Option<Request>> {
         self.check()?;
         let budget = match (self.fit, self.size, self.bits_per_weight) {

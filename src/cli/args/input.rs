@@ -6,43 +6,44 @@ use clap::Args;
 use ggufkit::source::Source;
 use ggufkit::{Options, Result, open, plan};
 
-/// Where a model comes from.
+/// The model that a command reads, and how.
 #[derive(Debug, Args)]
 pub struct Input {
-    /// A folder as it comes from a hub, a .gguf (any part of a split), a .safetensors, or a llama2.c .bin
+    /// The model: a Hugging Face checkpoint folder, a .gguf (any shard of a split model), a .safetensors, or a llama2.c
+    /// .bin
     #[arg(value_name = "IN")]
     pub input: PathBuf,
-    /// The tokenizer.bin that belongs to a llama2.c checkpoint
+    /// The tokenizer.bin of a llama2.c checkpoint
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// The name in GGUF of a checkpoint's pre-tokenizer, where ggufkit does not recognise it
+    /// GGUF name of the checkpoint's pre-tokenizer, in case ggufkit does not recognise it (e.g. llama-bpe)
     #[arg(long, value_name = "NAME")]
     pub pre_tokenizer: Option<String>,
-    /// Read in pieces instead of mapping: for network drives and files that may change
+    /// Read files in pieces instead of memory-mapping them; for network drives and for files that may change
     #[arg(long)]
     pub no_mmap: bool,
 }
 
 impl Input {
-    /// The model, under GGUF's names.
+    /// Opens the model with GGUF's tensor names.
     pub fn open(&self) -> Result<Source> {
         open(&self.input, &self.options(false))
     }
 
-    /// The model with the names and the order that its files have.
+    /// Opens the model with the tensor names and the order of its files.
     pub fn open_as_filed(&self) -> Result<Source> {
         open(&self.input, &self.options(true))
     }
 
-    /// The model for a result that is to have the same tensors: under GGUF's names if it is a GGUF or a llama2.c
-    /// checkpoint, which nothing runs under others; else as its files have them.
+    /// Opens the model for a copy with the same tensors. GGUF and llama2.c outputs get GGUF's tensor names, because
+    /// nothing runs them with other names; safetensors outputs keep the names of the source's files.
     pub fn open_for(&self, out: &Path) -> Result<Source> {
         let ending = out.extension().unwrap_or_default();
         let as_filed = plan::is_folder(out) || ending.eq_ignore_ascii_case("safetensors");
         open(&self.input, &self.options(as_filed))
     }
 
-    /// How the model is opened; with `as_filed`, under the names that its files have.
+    /// The options for opening the model; with `as_filed`, tensors keep the names of its files.
     pub fn options(&self, as_filed: bool) -> Options {
         Options {
             no_mmap: self.no_mmap,

@@ -1,4 +1,4 @@
-//! Arguments that several commands share.
+//! Options that several commands share.
 
 mod container;
 mod edits;
@@ -11,7 +11,7 @@ mod types;
 
 pub use container::{Endian, FormatName, machines};
 pub use edits::Edits;
-pub use fit::Fitting;
+pub use fit::SizeBudget;
 pub use input::Input;
 pub use resources::{KvTypeName, Resources, Running};
 pub use rounding::Rounding;

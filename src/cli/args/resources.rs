@@ -1,4 +1,4 @@
-//! Threads, memory, and how a model is run.
+//! Options for threads, memory and how a model is run.
 
 use clap::{Args, ValueEnum};
 use ggufkit::Result;
@@ -6,19 +6,20 @@ use ggufkit::resources::Limits;
 use ggufkit::runner::KvType;
 use ggufkit::text::parse_bytes;
 
-/// What a run may use.
+/// The threads and memory that a command may use.
 #[derive(Debug, Args)]
 pub struct Resources {
-    /// Threads; one per core if not given
+    /// Number of threads [default: one per CPU core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Most memory for weights in flight, besides mapped files; at least some 128K for each thread. With --calibration, also
-    /// for the text's vectors, of which more go to the disk
+    /// Memory for weights in conversion and for activations during calibration, in addition to mapped files; at least
+    /// about 128K per thread. Activations beyond this limit go to temporary files
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
     pub memory: u64,
 }
 
 impl Resources {
+    /// These limits, as the library takes them.
     pub fn limits(&self) -> Limits {
         Limits { threads: self.threads.unwrap_or(0), memory: self.memory }
     }
@@ -28,22 +29,22 @@ fn threads(text: &str) -> std::result::Result<usize, String> {
     text.parse()
         .ok()
         .filter(|n| (1..=1024).contains(n))
-        .ok_or_else(|| format!("{text:?} is not a number from 1 to 1024"))
+        .ok_or_else(|| format!("{text:?} must be an integer from 1 to 1024"))
 }
 
 /// How a model is run.
 #[derive(Debug, Args)]
 pub struct Running {
-    /// Threads; one per core if not given
+    /// Number of threads [default: one per CPU core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Multiply weights with activations as floats, rather than as the 8-bit codes that llama.cpp uses
+    /// Compute with activations as f32 instead of rounding them to 8 bits as llama.cpp does
     #[arg(long)]
     pub exact: bool,
-    /// How keys and values are kept: f16 if not given, f32 with --exact
+    /// Type of the KV cache [default: f16, or f32 with --exact]
     #[arg(long, value_name = "TYPE")]
     kv: Option<KvTypeName>,
-    /// Tokens that are computed together
+    /// Batch size: tokens processed together
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
 }
@@ -69,7 +70,7 @@ impl From<KvTypeName> for KvType {
 }
 
 impl Running {
-    /// How keys and values are kept.
+    /// The type of the KV cache.
     pub fn kv(&self) -> KvType {
         match self.kv {
             Some(cache) => cache.into(),
@@ -78,12 +79,15 @@ impl Running {
         }
     }
 
-    /// Tokens that are computed together.
+    /// The batch size in tokens.
     pub fn batch(&self) -> usize {
         self.batch as usize
     }
 
-    /// The threads.
+    /// A thread pool of the size asked for.
+    ///
+    /// # Errors
+    /// [`Error::Refused`](ggufkit::Error::Refused) if the threads cannot be started.
     pub fn pool(&self) -> Result<rayon::ThreadPool> {
         Limits { threads: self.threads.unwrap_or(0), ..Limits::default() }.pool()
     }

@@ -1,12 +1,12 @@
-//! How weights are rounded, as the command line says it.
+//! Options for how weights are rounded: importance matrix, calibration set, algorithm and search.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use formats::block::{Effort, Objective};
 
-use ggufkit::calibrate::gptq::Ridge;
-use ggufkit::calibrate::sequential::{self, Folds};
+use ggufkit::calibrate::gptq::Regularization;
+use ggufkit::calibrate::sequential::{self, ColumnScales};
 use ggufkit::pipeline::{CalibrationSet, ImportanceSource};
 use ggufkit::plan::rounding;
 use ggufkit::{Error, Result};
@@ -14,91 +14,93 @@ use ggufkit::{Error, Result};
 /// How weights are rounded.
 #[derive(Debug, Args)]
 pub struct Rounding {
-    /// How large the inputs of matrices are, as `calibrate` or llama-imatrix measured it (a .gguf or .dat): errors count
-    /// more in columns whose inputs are
+    /// Importance matrix (.gguf or .dat) from `ggufkit calibrate` or llama-imatrix: errors count more in columns with
+    /// larger inputs
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
-    /// A text like those that the model will see, or `builtin`: it is measured on that first
+    /// Calibration set: a text file like the texts that the model will see, or `builtin`. The importance matrix is
+    /// measured on it before quantizing
     #[arg(long, value_name = "TEXT", conflicts_with = "imatrix")]
     pub calibration: Option<PathBuf>,
-    /// Tokens of a chunk of that text
+    /// Context length in tokens of each calibration chunk
     #[arg(long, value_name = "N", default_value_t = 512, requires = "calibration", value_parser = context)]
     calibration_context: usize,
-    /// Most chunks of that text
+    /// Use at most this many calibration chunks [default: all]
     #[arg(long, value_name = "N", requires = "calibration")]
     calibration_chunks: Option<usize>,
-    /// Take chunks from all over the text, by this number, rather than the first ones
+    /// Sample the chunks from the whole calibration text with this random seed, instead of taking the first ones
     #[arg(long, value_name = "SEED", requires = "calibration_chunks")]
     calibration_seed: Option<u64>,
-    /// How weights find their codes; all but search go through the model layer by layer, and need --calibration
+    /// Quantization algorithm; all except `search` process the model layer by layer and need --calibration
     #[arg(long, value_enum, default_value = "search")]
     method: Method,
-    /// Keep what is done in this folder, layer by layer, and go on from there if it has something
+    /// Save each finished layer in this folder, and resume from it if an earlier run was interrupted
     #[arg(long, value_name = "DIR", requires = "calibration")]
     state: Option<PathBuf>,
-    /// Give each matrix a bias that makes up for its mean error: llama models only, and not every program that loads
-    /// GGUF files looks at biases
+    /// Add a bias to each quantized matrix that cancels its mean output error; for llama models only, and some
+    /// programs that load GGUF files ignore these biases
     #[arg(long, requires = "calibration")]
     bias_correction: bool,
-    /// Error feedback alone: targets are the weights themselves, whatever the layers before have lost
+    /// Symmetric GPTQ: reproduce the outputs of the original weights on the quantized model's own inputs, ignoring the
+    /// error of earlier layers
     #[arg(long, hide = true)]
     symmetric: bool,
-    /// Sweeps of descent after error feedback
+    /// Sweeps of coordinate descent after GPTQ's error feedback
     #[arg(long, hide = true, value_name = "N")]
     sweeps: Option<usize>,
-    /// What is added to a Hessian's diagonal, in parts of its mean
-    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().damping)]
+    /// Damping added to the Hessian's diagonal, as a fraction of the diagonal's mean
+    #[arg(long, hide = true, value_name = "X", default_value_t = Regularization::default().damping)]
     damping: f32,
-    /// Tokens for each column with which half of what is off a Hessian's diagonal is believed
-    #[arg(long, hide = true, value_name = "X", default_value_t = Ridge::default().shrinkage)]
+    /// Shrinkage of the Hessian's off-diagonal: the tokens per column at which it is scaled by one half
+    #[arg(long, hide = true, value_name = "X", default_value_t = Regularization::default().shrinkage)]
     shrinkage: f32,
-    /// How hard to look for the best scales of a block
+    /// How thoroughly to search for the best scales: fast, normal or thorough (several times slower)
     #[arg(long, value_name = "EFFORT", value_parser = effort, default_value = "normal")]
     effort: Effort,
-    /// What scales make least; each type's own choice if not given
+    /// What the scale search minimises [default: per type]
     #[arg(long, value_enum)]
-    objective: Option<Least>,
+    objective: Option<Minimised>,
 }
 
-/// How weights find their codes.
+/// Quantization algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Method {
-    /// Each block by itself
+    /// Search the best scales of each block independently
     Search,
-    /// Each block by itself, with scales moved between columns and what makes them
+    /// AWQ: search as above, after moving scale factors between the columns of a matrix and the layer before it
     Awq,
-    /// Codes that make up for each other's errors
+    /// GPTQ: each column's rounding error is fed back into the columns not yet rounded
     Gptq,
-    /// Both
+    /// AWQ's scaling followed by GPTQ
     #[value(name = "awq+gptq")]
     AwqGptq,
-    /// Whatever of these loses least, matrix by matrix
+    /// For each matrix, whichever of these gives the smallest output error on held-out tokens
     Auto,
 }
 
 fn context(text: &str) -> std::result::Result<usize, String> {
     let n = text.parse().ok().filter(|n| (16..=1 << 20).contains(n));
-    n.ok_or_else(|| format!("{text:?} is not a number from 16 to 1048576"))
+    n.ok_or_else(|| format!("{text:?} must be an integer from 16 to 1048576"))
 }
 
-/// What is made least.
+/// What the scale search minimises.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Least {
-    /// The squared error
+enum Minimised {
+    /// The squared error of the weights
     Error,
-    /// The squared error, with larger weights counting more
+    /// The squared error, with errors of larger weights counting more
     Prior,
 }
 
 fn effort(name: &str) -> std::result::Result<Effort, String> {
     Effort::ALL.iter().find(|e| e.1 == name).map(|e| e.0).ok_or_else(|| {
         let names: Vec<_> = Effort::ALL.iter().map(|e| e.1).collect();
-        format!("{name:?} is not one of {}", names.join(", "))
+        format!("{name:?} must be one of {}", names.join(", "))
     })
 }
 
 impl Rounding {
-    /// Where the importance of weights is known from.
+    /// Where the importance matrix comes from, if one was asked for.
     pub fn importance(&self) -> Option<ImportanceSource> {
         let file = self.imatrix.clone().map(ImportanceSource::File);
         file.or_else(|| {
@@ -111,32 +113,34 @@ impl Rounding {
         })
     }
 
-    /// Options that contradict each other.
+    /// Checks for options that contradict each other.
     ///
     /// # Errors
     /// [`Error::Usage`] with the first contradiction.
     pub fn check(&self) -> Result<()> {
         if self.method != Method::Search && self.calibration.is_none() {
-            return Err(Error::usage("this --method needs a calibration set").or("--calibration TEXT"));
+            return Err(Error::usage("this --method needs a calibration set")
+                .or("add --calibration TEXT, or --calibration builtin"));
         }
         if self.calibration_chunks == Some(0) {
             return Err(Error::usage("--calibration-chunks must be a positive integer (found 0)"));
         }
         if self.layer_by_layer().is_none() && self.state.is_some() {
-            return Err(Error::usage("--state is for methods that go layer by layer").or("--method gptq"));
+            return Err(Error::usage("--state needs a method that works layer by layer")
+                .or("add --method gptq, or leave out --state"));
         }
         Ok(())
     }
 
-    /// The folder that keeps finished layers.
+    /// The folder for finished layers.
     pub fn state(&self) -> Option<PathBuf> {
         self.state.clone()
     }
 
-    /// How matrices are quantized layer by layer, if they are.
+    /// The layer-by-layer method, if one was asked for.
     pub fn layer_by_layer(&self) -> Option<sequential::Method> {
         let method = sequential::Method {
-            ridge: Ridge { damping: self.damping, shrinkage: self.shrinkage },
+            regularization: Regularization { damping: self.damping, shrinkage: self.shrinkage },
             asymmetric: !self.symmetric,
             sweeps: self.sweeps.unwrap_or(match self.effort {
                 Effort::Fast => 1,
@@ -144,24 +148,24 @@ impl Rounding {
                 Effort::Thorough => 8,
             }),
             feedback: !matches!(self.method, Method::Awq | Method::Search),
-            folds: match self.method {
-                Method::Gptq | Method::Search => Folds::None,
-                Method::Awq | Method::AwqGptq | Method::Auto => Folds::Searched,
+            column_scales: match self.method {
+                Method::Gptq | Method::Search => ColumnScales::None,
+                Method::Awq | Method::AwqGptq | Method::Auto => ColumnScales::Searched,
             },
-            bias: self.bias_correction,
-            both: self.method == Method::Auto,
+            bias_correction: self.bias_correction,
+            also_unscaled: self.method == Method::Auto,
             ..Default::default()
         };
         (self.method != Method::Search || self.bias_correction).then_some(method)
     }
 
-    /// What encoders are told; the importance of weights is not yet known.
+    /// The settings of the encoders. The importance matrix is not yet read or measured.
     pub fn options(&self) -> rounding::Rounding {
         rounding::Rounding {
             importance: None,
-            objective: self.objective.map(|least| match least {
-                Least::Error => Objective::Error,
-                Least::Prior => Objective::Prior,
+            objective: self.objective.map(|minimised| match minimised {
+                Minimised::Error => Objective::Error,
+                Minimised::Prior => Objective::Prior,
             }),
             effort: self.effort,
             method: match self.method {

@@ -1,8 +1,10 @@
 use super::*;
-use crate::evaluate::comparison::{Candidate, Cost, Reference, Sensitive, Setting, TensorError};
+use crate::evaluate::comparison::{
+    Candidate, MatrixCost, Reference, SensitivitySummary, Setting, TensorError,
+};
 use crate::score::bootstrap::Bootstrap;
 use crate::score::histogram::kld_histogram;
-use crate::score::{Pair, Row, Scores, ratio_interval};
+use crate::score::{Pair, Scores, TokenScore, ratio_interval};
 
 const ROLES: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
@@ -14,7 +16,7 @@ fn scores(chunks: usize, level: f64) -> Scores {
             let wave = f64::from((i * 37 + chunk as u32 as i32 * 11) % 101) / 50.0;
             let kld = level * wave.powi(4) * (1.0 + 0.3 * f64::from(chunk as u32 % 3));
             let pair = Pair { nll: 1.0 + wave, kld, same_top: wave < 1.8, dp: level * (wave - 1.0) };
-            Row { nll: 1.0 + wave + level * 0.5 * wave, pair: Some(pair) }
+            TokenScore { nll: 1.0 + wave + level * 0.5 * wave, pair: Some(pair) }
         }));
     }
     scores
@@ -106,7 +108,7 @@ fn tables_fit_a_terminal() {
                 assert!(line.chars().count() <= 100, "{line}");
             }
             assert_eq!(text.contains("95 %"), chunks >= FEWEST && candidates > 0, "{text}");
-            assert_eq!(text.contains("have no intervals"), chunks < FEWEST, "{text}");
+            assert_eq!(text.contains("no confidence intervals"), chunks < FEWEST, "{text}");
             assert!(text.contains("(floor)") && text.contains("16.01"));
         }
     }
@@ -115,12 +117,12 @@ fn tables_fit_a_terminal() {
 
 /// Costs of matrices, and predictions that follow from them.
 pub fn with_sensitivity(mut c: Comparison, layers: u32) -> Comparison {
-    let cost = |layer, role: &str, kld| Cost { layer, role: role.into(), kld };
+    let cost = |layer, role: &str, kld| MatrixCost { layer, role: role.into(), kld };
     let mut matrices = vec![cost(None, "token_embd", 0.003), cost(None, "output", 0.0)];
     for layer in 0..layers {
         matrices.extend(ROLES.iter().map(|r| cost(Some(layer), r, 1e-4 * f64::from(1 + layer))));
     }
-    c.sensitivity = Some(Sensitive { origin: "measured".into(), probe: "q3_k".into(), matrices });
+    c.sensitivity = Some(SensitivitySummary { origin: "measured".into(), probe: "q3_k".into(), matrices });
     c.candidates.iter_mut().for_each(|m| m.predicted_kld = m.kld().map(|k| k.mean.value * 0.9));
     c
 }
@@ -147,16 +149,19 @@ fn overlapping_intervals_are_pointed_out() {
     let notes = c.notes();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("q4_1 and TinyLlama-1.1B-q4_0: the intervals overlap"), "{notes:?}");
-    assert!(notes[0].contains("is not known"));
+    assert!(notes[0].contains("is uncertain"));
     // Beside the first, the paired ratio says more.
     c.candidates.drain(..4);
     let ratio = |low, high| Some(Ratio { value: 1.05, interval: Some(Interval { low, high }) });
     c.candidates[1].ratio_to_first = ratio(1.04, 1.06);
-    assert!(c.notes()[0].contains("but chunk by chunk the second diverges 1.05 times (1.04–1.06) as much"));
+    assert!(
+        c.notes()[0]
+            .contains("but compared chunk by chunk, the second diverges 1.05 times (1.04–1.06) as much")
+    );
     c.candidates[1].ratio_to_first = ratio(0.99, 1.06);
-    assert!(c.notes()[0].contains("they may be equal"));
+    assert!(c.notes()[0].contains("the difference is not significant"));
     c.floor = c.candidates.last().map(|m| m.summary.clone());
-    assert!(c.notes().iter().any(|n| n.contains("not above the floor")));
+    assert!(c.notes().iter().any(|n| n.contains("not above the noise floor")));
 }
 
 #[test]

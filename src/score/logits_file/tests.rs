@@ -9,18 +9,18 @@ fn row(seed: usize, vocab: usize) -> Vec<f32> {
     (0..vocab).map(|i| ((seed * 7919 + i * 104_729) % 4001) as f32 / 200.0 - 10.0).collect()
 }
 
-fn written(dir: &Path, head: &Head) -> std::path::PathBuf {
+fn written(dir: &Path, head: &Header) -> std::path::PathBuf {
     let path = dir.join("reference.kld");
     let mut w = Writer::create(&path, head.clone()).unwrap();
-    for i in 0..w.wanted() {
+    for i in 0..w.total_rows() {
         w.logits(&row(i, head.vocab)).unwrap();
     }
     w.finish().unwrap();
     path
 }
 
-fn head(context: usize, vocab: usize, chunks: usize) -> Head {
-    Head { context, vocab, tokens: (0..context * chunks).map(|i| (i * 31 % vocab) as u32).collect() }
+fn head(context: usize, vocab: usize, chunks: usize) -> Header {
+    Header { context, vocab, tokens: (0..context * chunks).map(|i| (i * 31 % vocab) as u32).collect() }
 }
 
 fn message(path: &Path) -> String {
@@ -34,7 +34,7 @@ fn message(path: &Path) -> String {
 fn the_bytes_are_those_of_the_format() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
-    let mut w = Writer::create(&path, Head { context: 3, vocab: 3, tokens: vec![1, 2, 0] }).unwrap();
+    let mut w = Writer::create(&path, Header { context: 3, vocab: 3, tokens: vec![1, 2, 0] }).unwrap();
     // ln(1 + e^-2 + e^-40) = 0.12692801, the range ends 16 below 5.
     w.logits(&[3.0, 5.0, -35.0]).unwrap();
     w.finish().unwrap();
@@ -116,14 +116,16 @@ fn damaged_files_are_refused_with_their_place() {
     assert!(bad(&|b| b.truncate(40)).contains("the text of 2 chunks of 8 tokens"));
     let cut = bad(&|b| b.truncate(b.len() - 1));
     assert!(cut.contains("2 chunks (the first 1 are whole)") && cut.contains("at byte"), "{cut}");
-    assert!(bad(&|b| b.push(0)).contains("the numbers in it ask for"));
+    assert!(bad(&|b| b.push(0)).contains("its header gives a length of"));
     assert!(bad(&|b| b[8..12].copy_from_slice(&2i32.to_le_bytes())).contains("n_ctx is 2 (at byte 8)"));
     assert!(
         bad(&|b| b[12..16].copy_from_slice(&(-1i32).to_le_bytes())).contains("n_vocab is -1 (at byte 12)")
     );
     assert!(bad(&|b| b[16..20].copy_from_slice(&0i32.to_le_bytes())).contains("n_chunk is 0 (at byte 16)"));
     assert!(bad(&|b| b[8..20].copy_from_slice(&[0x7f; 12])).contains("chunks of"));
-    assert!(bad(&|b| b[24] = 10).contains("token 1 of the text is 10, the vocabulary has 10 (at byte 24)"));
+    assert!(
+        bad(&|b| b[24] = 10).contains("token 1 of the text is 10, but the vocabulary has 10 (at byte 24)")
+    );
     assert!(
         bad(&|b| b[8..20].as_chunks_mut::<4>().0.iter_mut().for_each(|n| n.reverse())).contains("big-endian")
     );
@@ -148,11 +150,11 @@ fn a_file_is_written_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     let create = |head| Writer::create(&path, head);
-    assert!(create(Head { context: 2, vocab: 3, tokens: vec![0, 1] }).is_err());
-    assert!(create(Head { context: 3, vocab: 3, tokens: vec![0; 4] }).is_err());
-    assert!(create(Head { context: 3, vocab: 3, tokens: vec![] }).is_err());
-    assert!(create(Head { context: 0, vocab: 3, tokens: vec![] }).is_err());
-    assert!(create(Head { context: 3, vocab: 3, tokens: vec![0, 1, 3] }).is_err());
+    assert!(create(Header { context: 2, vocab: 3, tokens: vec![0, 1] }).is_err());
+    assert!(create(Header { context: 3, vocab: 3, tokens: vec![0; 4] }).is_err());
+    assert!(create(Header { context: 3, vocab: 3, tokens: vec![] }).is_err());
+    assert!(create(Header { context: 0, vocab: 3, tokens: vec![] }).is_err());
+    assert!(create(Header { context: 3, vocab: 3, tokens: vec![0, 1, 3] }).is_err());
     let mut w = create(head(4, 3, 2)).unwrap();
     w.logits(&[0.0; 3]).unwrap();
     assert!(w.logits(&[0.0; 4]).is_err());

@@ -13,7 +13,7 @@ fn grids() -> impl Iterator<Item = (&'static Info, &'static dyn Grid)> {
     TYPES.iter().filter_map(|t| Some((t, t.dtype.grid()?)))
 }
 
-/// Nothing that unpacking may leave.
+/// Values that unpacking has to overwrite.
 const USED: Parts = Parts { d: f32::NAN, m: f32::NAN, scales: [999; 16], mins: [999; 16], codes: [255; 256] };
 
 fn values(grid: &dyn Grid, parts: &Parts) -> Vec<f32> {
@@ -26,7 +26,7 @@ fn values(grid: &dyn Grid, parts: &Parts) -> Vec<f32> {
     (0..shape.weights).map(value).collect()
 }
 
-/// Bits, of zeros without their sign.
+/// The bits of numbers, with -0.0 as 0.0.
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| (x + 0.0).to_bits()).collect()
 }
@@ -47,7 +47,7 @@ fn check_within(info: &Info, shape: &Shape, parts: &Parts) {
     assert!(shape.offset || shape.mins.is_some() || parts.m == 0.0, "{}", info.name);
 }
 
-/// Blocks mean what the decoder says, and still do when they were put together again.
+/// Parts have the values that the decoder gives, also after packing them again.
 fn check_blocks(info: &Info, grid: &dyn Grid, bytes: &[u8]) {
     let decoded = decode(info, bytes);
     for (bytes, x) in bytes.chunks_exact(info.bytes).zip(decoded.chunks_exact(info.weights)) {
@@ -59,15 +59,15 @@ fn check_blocks(info: &Info, grid: &dyn Grid, bytes: &[u8]) {
         grid.pack(&parts, &mut again);
         let y = decode(info, &again);
         assert_eq!(bits(&y), bits(x), "{}: {parts:?}", info.name);
-        // Of how small floats write nothing, and bytes hold trits, there are several ways.
+        // Zeros of small floats and bytes of trits can be stored in several ways.
         if ![DType::TQ1_0, DType::MXFP4, DType::NVFP4].contains(&info.dtype) {
             assert_eq!(again, bytes, "{}", info.name);
         }
     }
 }
 
-/// Turns what encoders do not write into what they do.
-fn mend(info: &Info, block: &mut [u8]) {
+/// Replaces values that encoders do not write.
+fn normalize(info: &Info, block: &mut [u8]) {
     for f in info.fields.iter().filter(|f| f.number == Number::F16) {
         let top = &mut block[f.at + 1];
         *top = if *top & 0x7C == 0x7C { *top & !0x40 } else { *top };
@@ -97,7 +97,7 @@ fn shapes_agree_with_the_list_of_types() {
         assert!(shape.scales.is_some() || shape.group == shape.weights, "{}", info.name);
         assert!(shape.levels.is_sorted_by(|a, b| a < b), "{}", info.name);
         assert!(!(shape.offset && shape.mins.is_some()), "{}", info.name);
-        // As many halves as the shape has free numbers.
+        // One half for d and one for m, if the shape has these.
         let halves = info.fields.iter().filter(|f| f.number == Number::F16).count();
         let offset = shape.offset || shape.mins.is_some();
         assert_eq!(halves, if shape.free { 1 + usize::from(offset) } else { 0 }, "{}", info.name);
@@ -116,7 +116,7 @@ fn steps_grow_with_the_scale() {
 }
 
 #[test]
-fn what_encoders_do_not_write_becomes_the_nearest_that_they_do() {
+fn unpacking_maps_unusual_values_to_the_nearest_usual_ones() {
     let unpack = |dtype: DType, bytes: &[u8]| {
         let mut parts = USED;
         dtype.grid().unwrap().unpack(bytes, &mut parts);
@@ -137,7 +137,7 @@ fn finite_half() -> impl Strategy<Value = f32> {
 
 proptest! {
     #[test]
-    fn encoded_weights_come_apart_and_together(
+    fn encoded_blocks_round_trip_through_parts(
         x in proptest::collection::vec(-1.0f32..1.0, 512),
         scale in prop_oneof![Just(1.0f32), Just(0.02), Just(1e-7), Just(3e4), Just(1e30), Just(0.0)],
         offset in prop_oneof![2 => Just(0.0f32), 1 => -3.0f32..3.0],
@@ -151,16 +151,16 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_come_apart_and_together(bytes in proptest::collection::vec(any::<u8>(), 420)) {
+    fn random_blocks_round_trip_through_parts(bytes in proptest::collection::vec(any::<u8>(), 420)) {
         for (info, grid) in grids() {
             let mut bytes = bytes[..420 / info.bytes * info.bytes].to_vec();
-            bytes.chunks_exact_mut(info.bytes).for_each(|block| mend(info, block));
+            bytes.chunks_exact_mut(info.bytes).for_each(|block| normalize(info, block));
             check_blocks(info, grid, &bytes);
         }
     }
 
     #[test]
-    fn parts_come_back(
+    fn parts_round_trip(
         (d, m) in (finite_half(), finite_half()),
         scales in proptest::array::uniform16(any::<u16>()),
         mins in proptest::array::uniform16(any::<u16>()),

@@ -1,4 +1,4 @@
-//! The grid of each type.
+//! The scalar grids of the types.
 
 use super::{Grid, Parts, Shape};
 use crate::block::binary::{Q1_0, Q2_0};
@@ -27,7 +27,7 @@ impl<const FIRST: i32, const N: usize> Integers<FIRST, N> {
     };
 }
 
-/// What small floats stand for, twice as in the decoder, whose steps are half the scales. Zero is there once.
+/// The values of E2M1 floats, doubled as in the decoder, whose steps are half the scales. Zero is there once.
 const FLOATS: [f32; 15] = {
     let mut levels = [0.0; 15];
     let mut k = 0;
@@ -38,33 +38,33 @@ const FLOATS: [f32; 15] = {
     levels
 };
 
-/// The four bits of the small float that is level `code`.
+/// The four bits of the E2M1 float that is level `code`.
 const fn float_bits(code: u8) -> u8 {
     if code < 7 { 15 - code } else { code - 7 }
 }
 
-/// The level of a small float.
+/// The level of an E2M1 float.
 const fn float_code(bits: u8) -> u8 {
     if bits < 8 { 7 + bits } else { 15 - bits }
 }
 
-/// The first bytes of a block that is to be read.
+/// The first `B` bytes, to read.
 fn read<const B: usize>(bytes: &[u8]) -> &[u8; B] {
     &bytes.as_chunks().0[0]
 }
 
-/// The first bytes of a block that is to be written.
+/// The first `B` bytes, to write.
 fn write<const B: usize>(bytes: &mut [u8]) -> &mut [u8; B] {
     &mut bytes.as_chunks_mut().0[0]
 }
 
-/// A block of few codes under a scale, and perhaps an offset.
+/// The numbers of a block with one scale, and perhaps an offset.
 fn single_parts(d: f32, m: f32, codes: &[u8], parts: &mut Parts) {
     *parts = Parts { d, m, ..Parts::ZERO };
     parts.codes[..codes.len()].copy_from_slice(codes);
 }
 
-/// Scales or mins as all types have them.
+/// Scales or minimums as [`Parts`] has them.
 fn wide<const G: usize, T: Copy + Into<i16>>(numbers: [T; G], out: &mut [i16; 16]) {
     for g in 0..G {
         out[g] = numbers[g].into();
@@ -184,7 +184,7 @@ impl Grid for Q3K {
     }
 }
 
-/// What [`Q4K`] and [`Q5K`] begin with.
+/// The first bytes of [`Q4K`] and [`Q5K`]: halves, scales and minimums.
 fn affine_head(bytes: &[u8], parts: &mut Parts) {
     *parts = Parts { d: half(bytes), m: half(&bytes[2..]), ..Parts::ZERO };
     let (scales, mins) = sixes(&bytes[4..16]);
@@ -338,7 +338,7 @@ impl Grid for Q2_0 {
     }
 }
 
-/// The scale is the byte of the exponent. Under the two largest, the largest levels are infinite.
+/// The scale is the byte of the exponent. With the two largest, the largest levels are infinite.
 impl Grid for Mxfp4 {
     fn shape(&self) -> &'static Shape {
         const { &Shape { free: false, ..Shape::scaled(32, 32, &FLOATS, [0, 254]) } }
@@ -359,7 +359,7 @@ impl Grid for Mxfp4 {
     }
 }
 
-/// The scale is the byte of a small float, without its sign. A tensor's own scale is not in it.
+/// The scale is the byte of an E4M3 float, without its sign. The scale of the whole tensor is not part of it.
 impl Grid for Nvfp4 {
     fn shape(&self) -> &'static Shape {
         const { &Shape { free: false, ..Shape::scaled(64, 16, &FLOATS, [0, 0x7E]) } }
@@ -368,8 +368,7 @@ impl Grid for Nvfp4 {
     fn unpack(&self, bytes: &[u8], parts: &mut Parts) {
         *parts = Parts { d: 1.0, ..Parts::ZERO };
         for g in 0..4 {
-            // Of the two patterns that are not a number, the decoder takes the first for zero, the other for more than
-            // the largest.
+            // Of the two NaN patterns, the decoder reads the first as zero and the other as more than the largest.
             parts.scales[g] = match bytes[g] {
                 0x7F => 0,
                 0xFF => 0x7E,

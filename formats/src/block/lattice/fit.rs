@@ -1,68 +1,71 @@
-//! The search for a super-block's scales, points and signs.
+//! The search for the scales, points and signs of a super-block.
 //!
-//! It looks at each group under a ladder of steps, chooses a few scales for all groups together by what the ladder
-//! says, finds out exactly what they cost with the best scale for each group, and then moves the best of them to
-//! where it is best for the points that it leads to. Costs are always those of the points nearest under the numbers
-//! as they will be stored.
+//! It estimates the best step of each group and how the error grows beside it, from a ladder of steps. By these estimates it
+//! chooses a few values of d, computes their exact cost with the best scale for each group, and then fits d to the points and
+//! finds the points again, alternately. Costs are those of the nearest points with the numbers as they will be stored.
 
 use std::hint::{black_box, select_unpredictable};
 
-use super::grid::Walk;
-use super::nearest::{Halves, LANES, Lanes};
-use super::points::{Bowl, Code, SHIFT, Trial, assign, costs, refit, shifts, turn_signs};
+use super::grid::QuadList;
+use super::nearest::{HalfCosts, LANES, Lanes};
+use super::points::{Code, Parabola, SHIFT, Trial, assign, costs, fix_parity, refit, shifts};
 use super::sample::{Sample, Signs, clamp, stored};
 use crate::block::Effort;
 
-/// Groups in a super-block, at most.
+/// The largest number of groups in a super-block.
 pub(super) const GROUPS: usize = 16;
 
-/// Adding this leaves the nearest integer in an f32's lowest bits, ties to even.
+/// Adding this number, 1.5·2²³, rounds an f32 to the nearest integer, ties to even, in its lowest bits.
 const TO_INTEGER: f32 = 12_582_912.0;
 
-/// How much is done to find a super-block's scales.
+/// How much time is spent on the scales of a super-block.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
-    /// Whether groups are looked at under a ladder of steps with the lattice itself.
+    /// Whether the estimate for each group is refined with true points of the grid.
     pub ladder: bool,
-    /// Rounds in which scales are what the look at groups says.
+    /// Rounds in which scales follow from the estimates alone.
     pub guesses: usize,
-    /// Rounds, after those, in which several are tried.
+    /// Rounds after those in which several scales are tried with true points.
     pub trials: usize,
 }
 
-/// What is done at [`Effort::Thorough`].
+/// The plan at [`Effort::Thorough`].
 const THOROUGH: Plan = Plan { ladder: true, guesses: 0, trials: 6 };
 
-/// A type whose vectors of `D` weights are points with coordinates of `L` levels.
+/// The parameters of a type whose vectors of `D` weights are points with coordinates of `L` levels.
 pub(super) trait Lattice<const D: usize, const L: usize> {
-    /// What the levels are.
+    /// The levels of coordinates.
     const LEVELS: [f32; L];
-    /// The points.
-    const WALK: &'static Walk;
-    /// The coordinates of each, less [`Lattice::ORIGIN`].
+    /// The grid in the order of the search.
+    const WALK: &'static QuadList;
+    /// The coordinates of each point, minus [`Lattice::ORIGIN`].
     const POINTS: &'static [[u8; D]];
     const ORIGIN: f32 = 0.0;
     const SIGNS: Signs;
-    /// Weights under one scale.
+    /// The number of weights in a group, which share a scale.
     const GROUP: usize;
-    /// How many scales there are: a group's step is d · UNIT · (2·scale + 1).
+    /// The number of integer scales. The step of a group is d · UNIT · (2·scale + 1).
     const SCALES: usize;
     const UNIT: f32;
-    /// The step that is usual for weights whose mean square is 1.
+    /// A typical step for weights whose mean square is 1.
     const USUAL: f32;
-    /// What the search does at [`Effort::Fast`] and [`Effort::Normal`].
+    /// The plans at [`Effort::Fast`] and [`Effort::Normal`].
     const PLANS: [Plan; 2];
 }
 
-/// Steps that each group is tried under, as parts of the usual: two rows of lanes.
+/// The steps that are tried for each group, relative to the typical one: two rows of lanes.
 const LADDER: [Lanes; 2] =
     [[0.45, 0.53, 0.62, 0.7, 0.77, 0.83, 0.89, 0.95], [1.0, 1.06, 1.13, 1.21, 1.3, 1.42, 1.6, 1.9]];
 
-/// Where a group's best step may be. Its weights are rounded one by one, to levels evenly apart, as if all points were
-/// in the lattice; the step is then moved to where it is best for what came of that.
+/// An estimate of a group's best step. Its weights are rounded one by one to evenly spaced levels, as if all points were in the
+/// grid, and the step is fitted to the result.
 #[inline(always)]
-fn look<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, g: usize, usual: f32) -> Bowl {
-    let mut best = Bowl { step: usual, curve: 0.0 };
+fn coarse_fit<const D: usize, const L: usize, T: Lattice<D, L>>(
+    s: &Sample,
+    g: usize,
+    usual: f32,
+) -> Parabola {
+    let mut best = Parabola { step: usual, curve: 0.0 };
     let mut gain = 0.0;
     let gap = (T::LEVELS[L - 1] - T::LEVELS[0]) / (L - 1) as f32;
     for row in &LADDER {
@@ -110,7 +113,7 @@ fn look<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, g: usize, 
                 let step = xy[i][l] / yy[i][l];
                 if step * xy[i][l] > gain && step > 0.0 {
                     gain = step * xy[i][l];
-                    best = Bowl { step, curve: yy[i][l] };
+                    best = Parabola { step, curve: yy[i][l] };
                 }
             }
         }
@@ -118,18 +121,18 @@ fn look<const D: usize, const L: usize, T: Lattice<D, L>>(s: &Sample, g: usize, 
     best
 }
 
-/// Steps near the one that seems best, as parts of it.
+/// The steps near the estimated one, relative to it.
 const NEAR: Lanes = [0.76, 0.83, 0.9, 0.96, 1.02, 1.09, 1.17, 1.27];
 
-/// Where a group's best step is, and what it costs beside that: the parabola through the least cost of a few steps and
-/// its neighbours.
+/// A group's best step and how the cost grows beside it: the parabola through the smallest of the costs at a few steps and its
+/// neighbours.
 #[inline(always)]
-fn climb<const D: usize, const L: usize, T: Lattice<D, L>>(
+fn refine<const D: usize, const L: usize, T: Lattice<D, L>>(
     s: &Sample,
     g: usize,
-    from: &Bowl,
-    halves: &mut Halves,
-) -> Bowl {
+    from: &Parabola,
+    halves: &mut HalfCosts,
+) -> Parabola {
     let mut t = [0.0; LANES];
     for l in 0..LANES {
         t[l] = from.step * NEAR[l];
@@ -145,30 +148,33 @@ fn climb<const D: usize, const L: usize, T: Lattice<D, L>>(
     let curve = (down + up) / (left + right);
     let step = t[m] + (down * right - up * left) / (2.0 * (left + right)) / curve;
     if curve > 0.0 && step.is_finite() {
-        Bowl { step: clamp(step, t[0], t[LANES - 1]), curve }
+        Parabola { step: clamp(step, t[0], t[LANES - 1]), curve }
     } else {
-        Bowl { step: t[k], curve: from.curve }
+        Parabola { step: t[k], curve: from.curve }
     }
 }
 
-/// A scale d, each group's scale being the one that makes the step nearest to its best.
+/// For a value of d, the scale of each group that gives the step nearest to its best one.
 #[inline(always)]
-fn guess<const D: usize, const L: usize, T: Lattice<D, L>>(d: f32, bowls: &[Bowl; GROUPS]) -> Trial {
+fn nearest_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
+    d: f32,
+    parabolas: &[Parabola; GROUPS],
+) -> Trial {
     let mut trial = Trial { d, scales: [0; GROUPS], cost: 0.0 };
     for g in 0..256 / T::GROUP {
-        let place = (bowls[g].step / (d * T::UNIT) - 1.0) * 0.5;
+        let place = (parabolas[g].step / (d * T::UNIT) - 1.0) * 0.5;
         trial.scales[g] = clamp(place + 0.5, 0.0, (T::SCALES - 1) as f32) as u8;
     }
     trial
 }
 
-/// Tries `N` scales d, each with the 8 / N scales of every group that are nearest to its best step.
+/// Tries `N` values of d, each with the 8 / N scales of every group whose steps are nearest to its best one.
 #[inline(always)]
-fn attempt<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
+fn try_scales<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
     s: &Sample,
     d: &[f32; N],
-    bowls: &[Bowl; GROUPS],
-    halves: &mut Halves,
+    parabolas: &[Parabola; GROUPS],
+    halves: &mut HalfCosts,
 ) -> Trial {
     let width = LANES / N;
     let mut trials = [Trial { d: 0.0, scales: [0; GROUPS], cost: 0.0 }; N];
@@ -176,7 +182,7 @@ fn attempt<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
         let mut steps = [0.0; LANES];
         let mut first = [0; N];
         for n in 0..N {
-            let place = (bowls[g].step / (d[n] * T::UNIT) - 1.0) * 0.5 - (width as f32 - 1.0) * 0.5;
+            let place = (parabolas[g].step / (d[n] * T::UNIT) - 1.0) * 0.5 - (width as f32 - 1.0) * 0.5;
             let lowest = clamp(place + 0.5, 0.0, (T::SCALES - width) as f32) as usize;
             first[n] = lowest;
             for i in 0..width {
@@ -201,17 +207,17 @@ fn attempt<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
     trials[best]
 }
 
-/// Scales d that the model is asked for: rows of eight.
+/// The values of d that are compared by the estimates, in rows of eight.
 const ASKED: usize = 4;
 
-/// The `N` scales d that seem best, as they are stored.
+/// The `N` values of d that are best by the estimates, as they are stored.
 #[inline(always)]
-fn propose<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
-    bowls: &[Bowl; GROUPS],
+fn promising_scales<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
+    parabolas: &[Parabola; GROUPS],
 ) -> [f32; N] {
     let mut top = 0.0;
     for g in 0..256 / T::GROUP {
-        top = if bowls[g].step > top { bowls[g].step } else { top };
+        top = if parabolas[g].step > top { parabolas[g].step } else { top };
     }
     let last = (2 * T::SCALES - 1) as f32;
     let (mut d, mut cost) = ([[0.0; LANES]; ASKED], [[0.0; LANES]; ASKED]);
@@ -222,7 +228,7 @@ fn propose<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
         }
     }
     for g in 0..256 / T::GROUP {
-        let Bowl { step, curve } = bowls[g];
+        let Parabola { step, curve } = parabolas[g];
         for i in 0..ASKED {
             for l in 0..LANES {
                 let unit = d[i][l] * T::UNIT;
@@ -258,26 +264,26 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
 ) -> Code {
     let s = Sample::new(x, w, T::SIGNS);
     let mut code = Code { d: 0.0, scales: [0; GROUPS], points: [0; 64], signs: [0; 32], down: [false; 32] };
-    let mut halves = Halves::NEW;
+    let mut halves = HalfCosts::NEW;
     let plan = match effort {
         Effort::Fast => T::PLANS[0],
         Effort::Normal => T::PLANS[1],
         Effort::Thorough => THOROUGH,
     };
 
-    let mut bowls = [Bowl { step: 0.0, curve: 0.0 }; GROUPS];
+    let mut parabolas = [Parabola { step: 0.0, curve: 0.0 }; GROUPS];
     let mut energy = 0.0;
     for g in 0..256 / T::GROUP {
         let (e, total) = s.energy(T::GROUP * g, T::GROUP);
         energy += e;
         if e > 0.0 {
-            bowls[g] = look::<D, L, T>(&s, g, (e / total).sqrt() * T::USUAL);
+            parabolas[g] = coarse_fit::<D, L, T>(&s, g, (e / total).sqrt() * T::USUAL);
             if plan.ladder {
-                bowls[g] = climb::<D, L, T>(&s, g, &bowls[g], &mut halves);
+                parabolas[g] = refine::<D, L, T>(&s, g, &parabolas[g], &mut halves);
             }
         } else {
             let least = if T::SIGNS == Signs::Free || T::SIGNS == Signs::Even { T::LEVELS[0] } else { SHIFT };
-            bowls[g].curve = total * (least * least);
+            parabolas[g].curve = total * (least * least);
         }
     }
     if energy == 0.0 {
@@ -288,13 +294,13 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
     let mut next = Code { ..code };
     for round in 0..plan.guesses + plan.trials {
-        let proposed = propose::<D, L, 2, T>(&bowls);
-        // After the first round, the other scale is the one that suits the points found.
-        d = if round == 0 { proposed } else { [d[0], proposed[0]] };
+        let promising = promising_scales::<D, L, 2, T>(&parabolas);
+        // After the first round, the first is the value of d that was fitted to the points.
+        d = if round == 0 { promising } else { [d[0], promising[0]] };
         let mut trial = if round < plan.guesses {
-            guess::<D, L, T>(d[0], &bowls)
+            nearest_scales::<D, L, T>(d[0], &parabolas)
         } else {
-            attempt::<D, L, 2, T>(&s, &d, &bowls, &mut halves)
+            try_scales::<D, L, 2, T>(&s, &d, &parabolas, &mut halves)
         };
         next.down = code.down;
         trial.cost = assign::<D, L, T>(&s, &trial, round > 0, &mut next, &mut halves);
@@ -303,12 +309,12 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         }
         best = trial;
         std::mem::swap(&mut code, &mut next);
-        d[0] = refit::<D, L, T>(&s, &code, &mut bowls);
+        d[0] = refit::<D, L, T>(&s, &code, &mut parabolas);
     }
     if best.cost >= energy {
         code.d = 0.0;
     } else if T::SIGNS == Signs::Even {
-        turn_signs::<D, L, T>(&s, &mut code, &mut halves);
+        fix_parity::<D, L, T>(&s, &mut code, &mut halves);
     }
     code
 }

@@ -1,17 +1,17 @@
-//! The lattices as byte tables.
+//! The grids as tables of bytes.
 
 use super::tables;
 
-/// What the coordinates of IQ2's points are.
+/// The levels of the coordinates in the grids of IQ2.
 pub(super) const IQ2_LEVELS: [u8; 3] = [8, 25, 43];
 
-/// Of IQ3_XXS's.
+/// The levels of the coordinates in the grid of IQ3_XXS.
 pub(super) const IQ3_XXS_LEVELS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 
-/// Of IQ3_S's.
+/// The levels of the coordinates in the grid of IQ3_S.
 pub(super) const IQ3_S_LEVELS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
-/// The coordinates' levels, by `bits` of each.
+/// The level indices of coordinates, packed in `bits` bits each.
 const fn levels<const N: usize, const D: usize>(packed: &[u16; N], bits: u32) -> [[u8; D]; N] {
     let mut points = [[0; D]; N];
     let mut p = 0;
@@ -26,7 +26,7 @@ const fn levels<const N: usize, const D: usize>(packed: &[u16; N], bits: u32) ->
     points
 }
 
-/// The coordinates themselves.
+/// The levels of coordinates.
 const fn magnitudes<const N: usize, const D: usize>(
     packed: &[u16; N],
     bits: u32,
@@ -45,31 +45,31 @@ const fn magnitudes<const N: usize, const D: usize>(
     points
 }
 
-/// 0, 1 and 2 for -1, 0 and 1.
+/// The grid of IQ1_S and IQ1_M, with 0, 1 and 2 for -1, 0 and 1.
 pub static IQ1: [[u8; 8]; 2048] = levels(&tables::IQ1_S, 2);
-/// IQ2_XXS's points.
+/// The grid of IQ2_XXS.
 pub static IQ2_XXS: [[u8; 8]; 256] = magnitudes(&tables::IQ2_XXS, 2, &IQ2_LEVELS);
-/// IQ2_XS's points.
+/// The grid of IQ2_XS.
 pub static IQ2_XS: [[u8; 8]; 512] = magnitudes(&tables::IQ2_XS, 2, &IQ2_LEVELS);
-/// IQ2_S's points.
+/// The grid of IQ2_S.
 pub static IQ2_S: [[u8; 8]; 1024] = magnitudes(&tables::IQ2_S, 2, &IQ2_LEVELS);
-/// IQ3_XXS's points.
+/// The grid of IQ3_XXS.
 pub static IQ3_XXS: [[u8; 4]; 256] = magnitudes(&tables::IQ3_XXS, 3, &IQ3_XXS_LEVELS);
-/// IQ3_S's points.
+/// The grid of IQ3_S.
 pub static IQ3_S: [[u8; 4]; 512] = magnitudes(&tables::IQ3_S, 3, &IQ3_S_LEVELS);
 
-/// A lattice as the search walks it: points that have their first half in common, four at a time. The coordinates of
-/// a half are one number, the first counting most.
+/// A grid in the order of the search: four points at a time that share the first half of their coordinates. The coordinates of
+/// a half are one number, the first one most significant.
 pub(super) struct Quads<const Q: usize> {
-    /// The first half, then four second halves; of fewer, the last again.
+    /// The first half, then four second halves. If there are fewer, the last one is repeated.
     halves: [[u8; 5]; Q],
-    /// Which points these are.
+    /// The indices of the points.
     points: [[u16; 4]; Q],
 }
 
-/// The same without its size.
+/// The same without a size in its type.
 #[derive(Clone, Copy)]
-pub(super) struct Walk {
+pub(super) struct QuadList {
     pub halves: &'static [[u8; 5]],
     pub points: &'static [[u16; 4]],
 }
@@ -78,7 +78,7 @@ impl<const Q: usize> Quads<Q> {
     /// Of points of `dims` coordinates, with `base` levels in `bits` bits each.
     const fn new<const N: usize>(packed: &[u16; N], dims: u32, base: u16, bits: u32) -> Self {
         let (mut halves, mut points) = ([[0; 5]; Q], [[0; 4]; Q]);
-        // For each first half, the last quad and how many it holds.
+        // For each first half, its last quad and how many points that holds.
         let (mut last, mut filled) = ([0; 128], [4; 128]);
         let (mut p, mut quads) = (0, 0);
         while p < N {
@@ -108,8 +108,8 @@ impl<const Q: usize> Quads<Q> {
         Self { halves, points }
     }
 
-    const fn walk(&'static self) -> Walk {
-        Walk { halves: &self.halves, points: &self.points }
+    const fn walk(&'static self) -> QuadList {
+        QuadList { halves: &self.halves, points: &self.points }
     }
 }
 
@@ -120,9 +120,9 @@ static IQ2_S_QUADS: Quads<287> = Quads::new(&tables::IQ2_S, 8, 3, 2);
 static IQ3_XXS_QUADS: Quads<86> = Quads::new(&tables::IQ3_XXS, 4, 8, 3);
 static IQ3_S_QUADS: Quads<152> = Quads::new(&tables::IQ3_S, 4, 8, 3);
 
-pub(super) static IQ1_WALK: Walk = IQ1_QUADS.walk();
-pub(super) static IQ2_XXS_WALK: Walk = IQ2_XXS_QUADS.walk();
-pub(super) static IQ2_XS_WALK: Walk = IQ2_XS_QUADS.walk();
-pub(super) static IQ2_S_WALK: Walk = IQ2_S_QUADS.walk();
-pub(super) static IQ3_XXS_WALK: Walk = IQ3_XXS_QUADS.walk();
-pub(super) static IQ3_S_WALK: Walk = IQ3_S_QUADS.walk();
+pub(super) static IQ1_WALK: QuadList = IQ1_QUADS.walk();
+pub(super) static IQ2_XXS_WALK: QuadList = IQ2_XXS_QUADS.walk();
+pub(super) static IQ2_XS_WALK: QuadList = IQ2_XS_QUADS.walk();
+pub(super) static IQ2_S_WALK: QuadList = IQ2_S_QUADS.walk();
+pub(super) static IQ3_XXS_WALK: QuadList = IQ3_XXS_QUADS.walk();
+pub(super) static IQ3_S_WALK: QuadList = IQ3_S_QUADS.walk();

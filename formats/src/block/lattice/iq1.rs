@@ -1,14 +1,14 @@
-//! A bit and a half: eight weights of -1, 0 and 1, moved together by an eighth up or down.
+//! IQ1: points of eight coordinates −1, 0 and 1, shifted up or down by an eighth.
 
 use super::fit::{Lattice, Plan, fit};
-use super::grid::{self, Walk};
+use super::grid::{self, QuadList};
 use super::points::SHIFT;
 use super::sample::Signs;
 use crate::block::how::amplify_half;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior, f16_to_f32, f32_to_f16};
 
-/// Weights of a point whose levels are 0, 1 and 2.
+/// The weights of a point with coordinates 0, 1 and 2.
 #[inline(always)]
 fn shifted(step: f32, point: &[u8; 8], down: bool, out: &mut [f32; 8]) {
     let least = if down { -1.0 - SHIFT } else { SHIFT - 1.0 };
@@ -18,7 +18,7 @@ fn shifted(step: f32, point: &[u8; 8], down: bool, out: &mut [f32; 8]) {
 }
 
 /// d, 32 bytes of points, eight numbers for 32 weights each: four times three upper bits of a point, three bits of
-/// scale, and whether the points are moved down. x = d·(2·scale + 1)·(point ± ⅛).
+/// scale, and whether the points are shifted down. x = d·(2·scale + 1)·(point ± ⅛).
 pub struct Iq1S;
 
 impl Block<256, 50> for Iq1S {
@@ -66,7 +66,7 @@ impl Block<256, 50> for Iq1S {
 
 impl Lattice<8, 3> for Iq1S {
     const LEVELS: [f32; 3] = [-1.0, 0.0, 1.0];
-    const WALK: &'static Walk = &grid::IQ1_WALK;
+    const WALK: &'static QuadList = &grid::IQ1_WALK;
     const POINTS: &'static [[u8; 8]] = &grid::IQ1;
     const ORIGIN: f32 = -1.0;
     const SIGNS: Signs = Signs::Group;
@@ -78,7 +78,7 @@ impl Lattice<8, 3> for Iq1S {
         [Plan { ladder: false, guesses: 2, trials: 0 }, Plan { ladder: false, guesses: 4, trials: 0 }];
 }
 
-/// 32 bytes of points, 16 bytes of nibbles (three upper bits of a point and whether it is moved down), four numbers of
+/// 32 bytes of points, 16 bytes of nibbles (three upper bits of a point and whether it is shifted down), four numbers of
 /// 16 bits: four scales of three bits, of 16 weights each, and a quarter of the half d, the lowest first. Values as
 /// in [`Iq1S`].
 pub struct Iq1M;
@@ -138,7 +138,7 @@ impl Block<256, 56> for Iq1M {
     }
 }
 
-/// The four numbers behind the points of [`Iq1M`], and the half that their upper nibbles make.
+/// The four 16-bit numbers after the points of [`Iq1M`], and the IEEE half in their upper nibbles.
 #[inline(always)]
 fn iq1m_scales(bytes: &[u8]) -> ([u16; 4], f32) {
     let (mut scales, mut d) = ([0; 4], 0);
@@ -156,7 +156,7 @@ pub(in crate::block) fn iq1_m_scale_is_not_finite(block: &[u8]) -> bool {
 
 impl Lattice<8, 3> for Iq1M {
     const LEVELS: [f32; 3] = [-1.0, 0.0, 1.0];
-    const WALK: &'static Walk = &grid::IQ1_WALK;
+    const WALK: &'static QuadList = &grid::IQ1_WALK;
     const POINTS: &'static [[u8; 8]] = &grid::IQ1;
     const ORIGIN: f32 = -1.0;
     const SIGNS: Signs = Signs::Vector;

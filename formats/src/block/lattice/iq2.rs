@@ -1,7 +1,7 @@
-//! Two bits and a bit: eight magnitudes of three levels, and their signs.
+//! IQ2: points of eight magnitudes with three levels, and signs.
 
 use super::fit::{Lattice, Plan, fit};
-use super::grid::{self, Walk};
+use super::grid::{self, QuadList};
 use super::points::Code;
 use super::sample::Signs;
 use super::{eight_signs, signed};
@@ -9,7 +9,7 @@ use crate::block::how::amplify_half;
 use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior};
 
-/// The step of magnitudes under a scale of four bits.
+/// The step of magnitudes, from a scale of four bits.
 #[inline(always)]
 fn step(d: f32, scale: u8) -> f32 {
     d * (0.5 + f32::from(scale & 15)) * 0.25
@@ -24,7 +24,7 @@ fn pack_scales(code: &Code, bytes: &mut [u8]) {
 }
 
 /// d; for each 32 weights four bytes of points and 32 bits: four times seven signs, then the scale. x = ±step·point,
-/// step = d·(scale + ½)/4; an eighth sign makes the number of minuses even.
+/// step = d·(scale + ½)/4; the eighth sign makes the number of minus signs even.
 pub struct Iq2Xxs;
 
 impl Block<256, 66> for Iq2Xxs {
@@ -72,7 +72,7 @@ impl Block<256, 66> for Iq2Xxs {
 
 impl Lattice<8, 3> for Iq2Xxs {
     const LEVELS: [f32; 3] = [8.0, 25.0, 43.0];
-    const WALK: &'static Walk = &grid::IQ2_XXS_WALK;
+    const WALK: &'static QuadList = &grid::IQ2_XXS_WALK;
     const POINTS: &'static [[u8; 8]] = &grid::IQ2_XXS;
     const SIGNS: Signs = Signs::Even;
     const GROUP: usize = 32;
@@ -128,7 +128,7 @@ impl Block<256, 74> for Iq2Xs {
 
 impl Lattice<8, 3> for Iq2Xs {
     const LEVELS: [f32; 3] = [8.0, 25.0, 43.0];
-    const WALK: &'static Walk = &grid::IQ2_XS_WALK;
+    const WALK: &'static QuadList = &grid::IQ2_XS_WALK;
     const POINTS: &'static [[u8; 8]] = &grid::IQ2_XS;
     const SIGNS: Signs = Signs::Even;
     const GROUP: usize = 16;
@@ -189,7 +189,7 @@ impl Block<256, 82> for Iq2S {
 
 impl Lattice<8, 3> for Iq2S {
     const LEVELS: [f32; 3] = [8.0, 25.0, 43.0];
-    const WALK: &'static Walk = &grid::IQ2_S_WALK;
+    const WALK: &'static QuadList = &grid::IQ2_S_WALK;
     const POINTS: &'static [[u8; 8]] = &grid::IQ2_S;
     const SIGNS: Signs = Signs::Free;
     const GROUP: usize = 16;

@@ -1,7 +1,7 @@
-//! Three bits and a bit: four magnitudes of eight levels, and their signs.
+//! IQ3: points of four magnitudes with eight levels, and signs.
 
 use super::fit::{Lattice, Plan, fit};
-use super::grid::{self, Walk};
+use super::grid::{self, QuadList};
 use super::sample::Signs;
 use super::{eight_signs, signed};
 use crate::block::how::amplify_half;
@@ -9,7 +9,7 @@ use crate::block::layout::{half, pack_half};
 use crate::block::{Block, Effort, Prior};
 
 /// d, 64 bytes of points, and for each 32 weights 32 bits: four times seven signs, then the scale. x = ±step·point,
-/// step = d·(scale + ½)/2; an eighth sign makes the number of minuses even.
+/// step = d·(scale + ½)/2; the eighth sign makes the number of minus signs even.
 pub struct Iq3Xxs;
 
 impl Block<256, 98> for Iq3Xxs {
@@ -63,7 +63,7 @@ impl Block<256, 98> for Iq3Xxs {
 
 impl Lattice<4, 8> for Iq3Xxs {
     const LEVELS: [f32; 8] = [4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0];
-    const WALK: &'static Walk = &grid::IQ3_XXS_WALK;
+    const WALK: &'static QuadList = &grid::IQ3_XXS_WALK;
     const POINTS: &'static [[u8; 4]] = &grid::IQ3_XXS;
     const SIGNS: Signs = Signs::Even;
     const GROUP: usize = 32;
@@ -120,7 +120,7 @@ impl Block<256, 110> for Iq3S {
 
 impl Lattice<4, 8> for Iq3S {
     const LEVELS: [f32; 8] = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0];
-    const WALK: &'static Walk = &grid::IQ3_S_WALK;
+    const WALK: &'static QuadList = &grid::IQ3_S_WALK;
     const POINTS: &'static [[u8; 4]] = &grid::IQ3_S;
     const SIGNS: Signs = Signs::Free;
     const GROUP: usize = 32;

@@ -1,9 +1,10 @@
-//! Types whose weights are coded together, eight or four at a time, as the index of a point of a lattice: super-blocks
-//! of 256 weights, whose groups of 16 or 32 have small odd integers for scales under one half for all.
+//! Lattice types (codebooks): four or eight weights at a time are the index of a point in a grid. Super-blocks of 256 weights,
+//! whose groups of 16 or 32 have small odd integers as scales, multiplied by one IEEE half. Layouts: `block_iq1_s` to
+//! `block_iq3_s` in ggml.
 //!
-//! The points are given by tables ([`tables`]); an index needs fewer bits than its coordinates would one by one.
+//! The grids are tables ([`grid`]). An index has fewer bits than separate codes for its coordinates would have.
 
-// Lanes are counted: in bodies that become vector code, what is done with which is plainer so.
+// Loops over lanes have an index: in bodies that become vector code, that shows best which lane is combined with which.
 #![allow(clippy::needless_range_loop)]
 
 mod fit;
@@ -21,7 +22,7 @@ pub use iq1::{Iq1M, Iq1S};
 pub use iq2::{Iq2S, Iq2Xs, Iq2Xxs};
 pub use iq3::{Iq3S, Iq3Xxs};
 
-/// Eight signs from seven bits: the last makes the number of minuses even.
+/// Eight signs from seven bits (`ksigns_iq2xs` in ggml): the eighth makes the number of minus signs even.
 #[inline(always)]
 pub fn eight_signs(seven: u32) -> u8 {
     let seven = seven as u8 & 127;
@@ -31,7 +32,7 @@ pub fn eight_signs(seven: u32) -> u8 {
     seven | parity << 7
 }
 
-/// Weights from magnitudes: bit j of `signs` is the minus of weight j.
+/// Weights from magnitudes: weight j is negative if bit j of `signs` is set.
 #[inline(always)]
 fn signed<const N: usize>(step: f32, magnitudes: &[u8; N], signs: u8, out: &mut [f32]) {
     for j in 0..N {

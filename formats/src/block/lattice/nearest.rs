@@ -1,39 +1,39 @@
-//! The exact nearest point of a lattice, for eight questions side by side.
+//! The exact nearest point of a grid, for eight queries side by side.
 //!
-//! What a point costs is the sum of what its two halves cost, and there are few different halves (81 or 64): their
-//! costs are tables, which the search over all points adds up. A question is a vector of weights and a step; lanes
-//! hold one vector under eight steps, or eight vectors. No sum crosses lanes, so every instruction set gives the
-//! same bits.
+//! The cost of a point is the sum of the costs of its two halves, and there are few different halves (81 or 64). Their costs
+//! are tables, from which the search adds up those of all points. A query is a vector of weights and a step; lanes hold one
+//! vector with eight steps, or eight vectors. No sum crosses lanes, so every instruction set gives the same bits.
 
 use std::hint::black_box;
 
-use super::grid::Walk;
+use super::grid::QuadList;
 
-/// Questions side by side.
+/// The number of queries side by side.
 pub(super) const LANES: usize = 8;
 
-/// A number for each question.
+/// A number for each query.
 pub(super) type Lanes = [f32; LANES];
 
-/// What each half of a point costs in each lane. There are fewer halves, but every byte is an index.
-pub(super) struct Halves {
+/// The cost of each half of a point in each lane. There are fewer halves than 256, but with these sizes every byte is a valid
+/// index.
+pub(super) struct HalfCosts {
     first: [Lanes; 256],
     second: [Lanes; 256],
 }
 
-/// The less of two, in one instruction.
+/// The smaller of two, in one instruction.
 #[inline(always)]
-fn less(a: f32, b: f32) -> f32 {
+fn min(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
 
-/// All sums of one of the `A` numbers and one of the `B`. The outer loop's end is hidden, or the compiler would write
-/// all rounds out, in every search anew.
+/// All sums of one of `A` numbers and one of `B`. The end of the outer loop is hidden: otherwise the compiler would unroll it,
+/// in every search again.
 #[inline(always)]
 fn sums<const A: usize, const B: usize>(a: &[Lanes; A], b: &[Lanes; B], out: &mut [Lanes]) {
     for (a, out) in a.iter().zip(out.as_chunks_mut::<B>().0).take(black_box(A)) {
         for j in 0..B {
-            // All eight before the first is stored, which might be one of theirs for all that the compiler knows.
+            // All eight are computed before the first is stored: for the compiler, `out` might alias `a` or `b`.
             let mut sum = [0.0; LANES];
             for l in 0..LANES {
                 sum[l] = a[l] + b[j][l];
@@ -43,10 +43,10 @@ fn sums<const A: usize, const B: usize>(a: &[Lanes; A], b: &[Lanes; B], out: &mu
     }
 }
 
-impl Halves {
+impl HalfCosts {
     pub(super) const NEW: Self = Self { first: [[0.0; LANES]; 256], second: [[0.0; LANES]; 256] };
 
-    /// Costs Σ w·(x − value)² of all halves, for `D` coordinates of `L` values.
+    /// Computes the costs Σ w·(x − value)² of all halves, for `D` coordinates with `L` values.
     #[inline(always)]
     pub(super) fn fill<const D: usize, const L: usize>(
         &mut self,
@@ -76,43 +76,43 @@ impl Halves {
         }
     }
 
-    /// What the nearest point costs in each lane.
+    /// The cost of the nearest point in each lane.
     #[inline(always)]
-    pub(super) fn least(&self, walk: &Walk) -> Lanes {
+    pub(super) fn least(&self, walk: &QuadList) -> Lanes {
         let mut best = [f32::INFINITY; LANES];
         for q in walk.halves {
             let first = &self.first[usize::from(q[0])];
             let [a, b, c, d] = self.seconds(q);
             for l in 0..LANES {
-                let second = less(less(a[l], b[l]), less(c[l], d[l]));
-                best[l] = less(first[l] + second, best[l]);
+                let second = min(min(a[l], b[l]), min(c[l], d[l]));
+                best[l] = min(first[l] + second, best[l]);
             }
         }
         black_box(best)
     }
 
-    /// The nearest point and what it costs. Of points that differ in cost by less than a ten-thousandth, either may be
-    /// taken.
+    /// The cost and the index of the nearest point. Of points whose costs differ by less than a ten-thousandth, either may be
+    /// chosen.
     #[inline(always)]
-    pub(super) fn nearest(&self, walk: &Walk) -> (Lanes, [u16; LANES]) {
-        // The bits of numbers that are not negative are in the order of the numbers; the lowest of them make room.
-        const ROOM: i32 = 1023;
+    pub(super) fn nearest(&self, walk: &QuadList) -> (Lanes, [u16; LANES]) {
+        // The bits of non-negative floats are in the order of the floats. The lowest ones are replaced by an index.
+        const INDEX_BITS: i32 = 1023;
         let mut best = [i32::MAX; LANES];
         for (i, q) in walk.halves.iter().enumerate() {
-            // Hidden, or the compiler would take one lane of eight quads at a time.
+            // Hidden: otherwise the compiler would vectorize over quads instead of lanes.
             let i = black_box(i as i32);
             let first = &self.first[usize::from(q[0])];
             let [a, b, c, d] = self.seconds(q);
             for l in 0..LANES {
-                let cost = first[l] + less(less(a[l], b[l]), less(c[l], d[l]));
-                let key = cost.to_bits() as i32 & !ROOM | i;
+                let cost = first[l] + min(min(a[l], b[l]), min(c[l], d[l]));
+                let key = cost.to_bits() as i32 & !INDEX_BITS | i;
                 best[l] = best[l].min(key);
             }
         }
         let best = black_box(best);
         let (mut costs, mut points) = ([0.0; LANES], [0; LANES]);
         for l in 0..LANES {
-            let q = (best[l] & ROOM) as usize;
+            let q = (best[l] & INDEX_BITS) as usize;
             let seconds = self.seconds(&walk.halves[q]);
             let mut k = 0;
             for other in 1..4 {

@@ -1,28 +1,28 @@
-//! Points and signs under given scales: what they cost, which they are, and which scales would suit them better.
+//! Points and signs for given scales, their cost, and the scales that fit them better.
 
 use super::fit::{GROUPS, Lattice};
-use super::nearest::{Halves, LANES, Lanes};
+use super::nearest::{HalfCosts, LANES, Lanes};
 use super::sample::{Sample, Signs, add, stored};
 
-/// A super-block as it is stored.
+/// The numbers of a super-block.
 pub(super) struct Code {
     pub d: f32,
     pub scales: [u8; GROUPS],
     pub points: [u16; 64],
-    /// A bit for each weight of eight.
+    /// The signs of eight weights in each byte.
     pub signs: [u8; 32],
-    /// Whether eight weights are moved down.
+    /// Whether eight weights are shifted down.
     pub down: [bool; 32],
 }
 
-/// What a group costs near its best step: `curve` · (step − `step`)², and something that is the same for all.
+/// The cost of a group as a function of its step s, near the best one: `curve` · (s − `step`)², plus a constant.
 #[derive(Clone, Copy)]
-pub(super) struct Bowl {
+pub(super) struct Parabola {
     pub step: f32,
     pub curve: f32,
 }
 
-/// What scales a trial found, and what they cost.
+/// The scales of a trial and their cost.
 #[derive(Clone, Copy)]
 pub(super) struct Trial {
     pub d: f32,
@@ -30,7 +30,7 @@ pub(super) struct Trial {
     pub cost: f32,
 }
 
-/// The values that levels stand for, moved by `shift`.
+/// The values of levels, shifted by `shift`.
 #[inline(always)]
 pub(super) fn values<const D: usize, const L: usize, T: Lattice<D, L>>(
     steps: &Lanes,
@@ -45,7 +45,7 @@ pub(super) fn values<const D: usize, const L: usize, T: Lattice<D, L>>(
     values
 }
 
-/// How far points are moved, where they are.
+/// How far points are shifted, in types that do so (`IQ1S_DELTA` in ggml).
 pub(super) const SHIFT: f32 = 0.125;
 
 #[inline(always)]
@@ -56,13 +56,13 @@ pub(super) fn shifts(signs: Signs) -> &'static [f32] {
     }
 }
 
-/// What group `g` costs under each step.
+/// The cost of group `g` with each step.
 #[inline(always)]
 pub(super) fn costs<const D: usize, const L: usize, T: Lattice<D, L>>(
     s: &Sample,
     g: usize,
     steps: &Lanes,
-    halves: &mut Halves,
+    halves: &mut HalfCosts,
 ) -> Lanes {
     let mut sum = [[0.0; LANES]; 2];
     for v in 0..T::GROUP / D {
@@ -96,14 +96,14 @@ pub(super) fn costs<const D: usize, const L: usize, T: Lattice<D, L>>(
     sum[0]
 }
 
-/// The nearest points under a trial's scales, and what they cost. With `keep`, points are moved as they were in `code`.
+/// Finds the nearest points for the scales of a trial, and returns their cost. With `keep`, points are shifted as in `code`.
 #[inline(always)]
 pub(super) fn assign<const D: usize, const L: usize, T: Lattice<D, L>>(
     s: &Sample,
     trial: &Trial,
     keep: bool,
     code: &mut Code,
-    halves: &mut Halves,
+    halves: &mut HalfCosts,
 ) -> f32 {
     code.d = trial.d;
     code.scales = trial.scales;
@@ -160,25 +160,25 @@ pub(super) fn assign<const D: usize, const L: usize, T: Lattice<D, L>>(
     total
 }
 
-/// How many of eight weights are tried with the other sign.
-const TURNS: usize = 4;
+/// How many of eight weights are tried with the opposite sign.
+const FLIPS: usize = 4;
 
-/// Where eight weights cannot all have their sign, which of them and which points together cost least. The weights that
-/// are tried are those whose turning costs least for points that stay.
+/// Where the parity of signs does not allow all eight weights to keep theirs, finds the weight to flip and the points that
+/// together cost least. Tried are the weights whose flipping costs least with the present points.
 #[inline(always)]
-pub(super) fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
+pub(super) fn fix_parity<const D: usize, const L: usize, T: Lattice<D, L>>(
     s: &Sample,
     code: &mut Code,
-    halves: &mut Halves,
+    halves: &mut HalfCosts,
 ) {
     let (mut odd, mut count) = ([0; 32], 0);
     for v in 0..32 {
         odd[count] = v;
         count += usize::from(s.odd[v]);
     }
-    for pair in odd[..count].chunks(LANES / TURNS) {
-        // Lane l has the weight turned[l] of its eight turned.
-        let (mut turned, mut eight, mut steps) = ([0; LANES], [0; LANES], [0.0; LANES]);
+    for pair in odd[..count].chunks(LANES / FLIPS) {
+        // In lane l, weight flipped[l] of the eight is flipped.
+        let (mut flipped, mut eight, mut steps) = ([0; LANES], [0; LANES], [0.0; LANES]);
         for (i, &v) in pair.iter().enumerate() {
             let step = code.d * T::UNIT * f32::from(2 * code.scales[8 * v / T::GROUP] + 1);
             let mut price = [0.0; 8];
@@ -189,13 +189,13 @@ pub(super) fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
                     price[D * part + j] = s.w[at] * s.x[at].abs() * f32::from(point[j]);
                 }
             }
-            for l in TURNS * i..TURNS * (i + 1) {
+            for l in FLIPS * i..FLIPS * (i + 1) {
                 let mut least = 0;
                 for j in 1..8 {
                     least = if price[j] < price[least] { j } else { least };
                 }
                 price[least] = f32::INFINITY;
-                (turned[l], eight[l], steps[l]) = (least, v, step);
+                (flipped[l], eight[l], steps[l]) = (least, v, step);
             }
         }
         let values = values::<D, L, T>(&steps, &[0.0; LANES]);
@@ -208,8 +208,8 @@ pub(super) fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
                     x[j][l] = s.x[at].abs();
                     w[j][l] = s.w[at];
                 }
-                if turned[l] / D == part {
-                    x[turned[l] % D][l] = -x[turned[l] % D][l];
+                if flipped[l] / D == part {
+                    x[flipped[l] % D][l] = -x[flipped[l] % D][l];
                 }
             }
             halves.fill(&x, &w, &values);
@@ -224,11 +224,11 @@ pub(super) fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
             for j in 0..8 {
                 natural ^= u8::from(s.x[8 * v + j].is_sign_negative()) << j;
             }
-            let mut least = TURNS * i;
-            for l in TURNS * i..TURNS * (i + 1) {
+            let mut least = FLIPS * i;
+            for l in FLIPS * i..FLIPS * (i + 1) {
                 least = if cost[l] < cost[least] { l } else { least };
             }
-            code.signs[v] = natural ^ 1 << turned[least];
+            code.signs[v] = natural ^ 1 << flipped[least];
             for part in 0..8 / D {
                 code.points[8 / D * v + part] = points[part][least];
             }
@@ -236,12 +236,12 @@ pub(super) fn turn_signs<const D: usize, const L: usize, T: Lattice<D, L>>(
     }
 }
 
-/// What groups cost with a code's points, and the scale d that is best for these and the groups' scales.
+/// The costs of groups with the points of a code, and the best d for these points and scales.
 #[inline(always)]
 pub(super) fn refit<const D: usize, const L: usize, T: Lattice<D, L>>(
     s: &Sample,
     code: &Code,
-    bowls: &mut [Bowl; GROUPS],
+    parabolas: &mut [Parabola; GROUPS],
 ) -> f32 {
     let (mut all_xy, mut all_yy) = (0.0, 0.0);
     for g in 0..256 / T::GROUP {
@@ -264,7 +264,7 @@ pub(super) fn refit<const D: usize, const L: usize, T: Lattice<D, L>>(
         }
         let (xy, yy) = (add(&xy), add(&yy));
         if xy > 0.0 {
-            bowls[g] = Bowl { step: xy / yy, curve: yy };
+            parabolas[g] = Parabola { step: xy / yy, curve: yy };
         }
         let unit = T::UNIT * f32::from(2 * code.scales[g] + 1);
         all_xy += unit * xy;

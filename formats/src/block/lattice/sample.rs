@@ -1,53 +1,53 @@
-//! A super-block as the search sees it.
+//! A super-block in the form in which it is searched.
 
 use super::nearest::{LANES, Lanes};
 use crate::block::{f16_to_f32, f32_to_f16};
 
-/// The smallest half above zero.
+/// The smallest IEEE half above zero.
 const HALF_MIN: f32 = 1.0 / 16_777_216.0;
 
-/// The largest half.
+/// The largest finite IEEE half.
 const HALF_MAX: f32 = 65504.0;
 
-/// No type reaches this far, so weights beyond it may as well lie here, where their squares are finite.
+/// Weights are clipped to this, which no type can represent and whose square is finite.
 const FAR: f32 = (1 << 30) as f32;
 
-/// Where a type's minuses are.
+/// How a type stores signs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signs {
-    /// Each weight has its own.
+    /// One bit for each weight.
     Free,
-    /// The same, but of eight weights an even number have one.
+    /// One bit for each of seven weights; the eighth sign makes the number of minus signs even.
     Even,
-    /// In the points. These are moved an eighth up or down, all of a group together.
+    /// In the points, which are shifted up or down by an eighth, all points of a group together.
     Group,
-    /// The same, but eight weights together.
+    /// The same, for each point by itself.
     Vector,
 }
 
-/// Written so that it becomes one minimum and one maximum.
+/// Unlike `f32::clamp`, this compiles to one minimum and one maximum.
 #[inline(always)]
 pub(super) fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
     let v = if v < hi { v } else { hi };
     if v > lo { v } else { lo }
 }
 
-/// The scale as it is stored, the nearest half that is neither zero nor infinite.
+/// The scale as it is stored: the nearest IEEE half that is neither zero nor infinite.
 #[inline(always)]
 pub(super) fn stored(d: f32) -> f32 {
     f16_to_f32(f32_to_f16(clamp(d, HALF_MIN, HALF_MAX)))
 }
 
-/// A super-block as the search sees it.
+/// A super-block in the form in which it is searched.
 pub(super) struct Sample {
-    /// What the points shall come near to: magnitudes where signs are stored, one of them negative where the number of
-    /// minuses would be odd.
+    /// The targets of points: magnitudes where signs are stored, of which one is negative if the number of minus signs would be
+    /// odd.
     pub x: [f32; 256],
-    /// What a squared error of each counts: at most 2, and not all zero.
+    /// The importance of each: at most 2, and not all zero.
     pub w: [f32; 256],
-    /// The minuses that go with `x`.
+    /// The signs that belong to `x`.
     pub signs: [u8; 32],
-    /// Whether one of eight has another sign than it should.
+    /// Whether one of eight weights has the opposite sign, for parity.
     pub odd: [bool; 32],
 }
 
@@ -64,7 +64,7 @@ impl Sample {
                 top = top.max(importance[j].to_bits() & 0x7FFF_FFFF);
             }
             if top > 0 {
-                // By a power of two: exact, and sums of squares stay in range.
+                // Multiplied by a power of two: that is exact, and sums of squares stay in range.
                 let unit = f32::from_bits((254 << 23) - (top & 0x7F80_0000).min(253 << 23));
                 for j in 0..256 {
                     s.w[j] = importance[j].abs() * unit;

@@ -1,11 +1,11 @@
 //! The nearest points against a search through all of them, and what blocks of points cost.
 
-use super::grid::{self, Walk};
-use super::nearest::{Halves, LANES};
+use super::grid::{self, QuadList};
+use super::nearest::{HalfCosts, LANES};
 use super::*;
 use crate::block::{DType, Effort, Encode, Objective, tests as shared};
 
-/// Uniform in -1 to 1.
+/// Uniform numbers from -1 to 1.
 fn noise(n: usize) -> Vec<f32> {
     let mut seed = 7u64;
     let mut next = || {
@@ -15,13 +15,13 @@ fn noise(n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-fn check_nearest<const D: usize, const L: usize>(walk: &Walk, points: &[[u8; D]], levels: [u8; L]) {
+fn check_nearest<const D: usize, const L: usize>(walk: &QuadList, points: &[[u8; D]], levels: [u8; L]) {
     let mut seen = vec![false; points.len()];
     walk.points.iter().flatten().for_each(|p| seen[usize::from(*p)] = true);
     assert!(seen.iter().all(|s| *s));
 
     let noise = noise(200 * D * LANES * 2);
-    let mut halves = Halves::NEW;
+    let mut halves = HalfCosts::NEW;
     for sample in noise.chunks(D * LANES * 2) {
         let (mut x, mut w) = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
         for j in 0..D {
@@ -69,7 +69,7 @@ fn eight_signs_have_an_even_number_of_minuses() {
     }
 }
 
-/// The part of the energy that is lost, at each effort, with importances and without.
+/// The squared error relative to the energy, at each effort, without importances and with them.
 fn losses(dtype: DType, x: &[[f32; 256]]) -> [[f64; 3]; 2] {
     let mut w = [0.0; 256];
     w.iter_mut().zip(noise(256)).for_each(|(w, n)| *w = (2.0 * n).exp());
@@ -90,7 +90,8 @@ fn losses(dtype: DType, x: &[[f32; 256]]) -> [[f64; 3]; 2] {
     })
 }
 
-/// `most` is what may be lost of sums of uniform numbers at normal effort: three percent more than was measured.
+/// `most` is the largest loss that is accepted at normal effort for sums of uniform numbers: three percent above the measured
+/// one.
 fn check_losses(dtype: DType, most: f64) {
     let name = dtype.name();
     let noise = noise(4 * 256 * 16);

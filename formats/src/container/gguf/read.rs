@@ -1,4 +1,4 @@
-//! The reader: every length is held against what is left of the file before anything is allocated.
+//! The reader. Every length is compared with what is left of the file before anything is allocated.
 
 use std::collections::HashSet;
 
@@ -12,9 +12,11 @@ use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, 
 /// Reads one GGUF file: version 1, 2 or 3, either byte order.
 ///
 /// # Errors
-/// What ggml's reader refuses is refused here, but for version 1 and for a key that stands twice with one value
-/// (which is kept once, with a note): see [`Fault`]. [`Fault::More`] if `input` is a prefix
-/// that ends before the tensor data.
+/// [`Fault::More`] if `input` is a prefix that ends before the tensor data. Else what ggml's reader refuses is refused
+/// here too, except for version 1 and for a key that is there twice with the same value (which is kept once, with a
+/// note): [`Fault::NotAModel`], [`Fault::Version`], [`Fault::Ends`], [`Fault::TooMany`], [`Fault::Text`],
+/// [`Fault::ValueType`], [`Fault::NestedArray`], [`Fault::Duplicate`], [`Fault::Alignment`], [`Fault::Metadata`],
+/// [`Fault::TensorType`], [`Fault::Shape`], [`Fault::Offset`].
 pub fn read(input: &Input) -> Result<Model> {
     let mut c = Cursor::new(input, ByteOrder::Little);
     if c.take(4, || "the magic".into())? != b"GGUF" {
@@ -48,8 +50,8 @@ pub fn read(input: &Input) -> Result<Model> {
         if keys.insert(key.clone()) {
             metadata.push(key, value);
         } else if metadata.get(&key) == Some(&value) && r.notes.len() < 16 {
-            // Some writers repeat general.architecture. Nobody can read such a file in two ways.
-            r.notes.push(format!("metadata key {key} stands twice with the same value and is kept once"));
+            // Some writers repeat general.architecture. With one value there is only one way to read it.
+            r.notes.push(format!("metadata key {key} is there twice with the same value and is kept once"));
         } else {
             return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key }));
         }
@@ -104,12 +106,12 @@ pub fn read(input: &Input) -> Result<Model> {
     Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors, notes: r.notes })
 }
 
-/// Whose numbers of tensor types a file has: bitnet.cpp gives some to types of its own.
+/// Whose numbers of tensor types a file uses: bitnet.cpp has types of its own under some of ggml's.
 #[derive(Debug, Clone, Copy)]
 struct Types {
-    /// Those that bitnet.cpp uses are its own.
+    /// The numbers that bitnet.cpp uses are those of its own types.
     bitnet: bool,
-    /// The one of I2_S is.
+    /// The number of I2_S is.
     i2_s: bool,
 }
 
@@ -118,7 +120,7 @@ impl Types {
         let architecture = metadata.text("general.architecture");
         Self {
             bitnet: architecture.is_some_and(|a| a.starts_with("bitnet")),
-            // Only the first part of a split says the architecture; `join` looks at it.
+            // Only the first part of a split has the architecture; `join` checks it.
             i2_s: match architecture {
                 Some(a) => i2_s::ARCHITECTURES.contains(&a),
                 None => split::split_of(metadata).is_some_and(|(no, _)| no > 0),
@@ -131,7 +133,7 @@ struct Reader<'a> {
     c: Cursor<'a>,
     /// Lengths and counts have 64 bits (from version 2 on).
     wide: bool,
-    /// What was put right.
+    /// What was corrected, for people to read.
     notes: Vec<String>,
 }
 
@@ -236,7 +238,7 @@ impl Reader<'_> {
         Ok(Array::from_encoded(kind, found as usize, bytes))
     }
 
-    /// A tensor info; the place's offset is still relative to the data.
+    /// A tensor info. The offset is still relative to the start of the tensor data.
     fn tensor(&mut self, types: Types) -> Result<Tensor> {
         let at = self.c.at;
         let name = self.name("a tensor's name")?;

@@ -1,5 +1,5 @@
 //! Split GGUFs: several files as one model. The first holds all metadata; the others hold their tensors and
-//! three keys that say where they belong.
+//! three keys that say which part they are.
 
 use std::ops::Range;
 
@@ -12,13 +12,13 @@ const NO: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
 
-/// How many tensors go into which file.
+/// How tensors are divided among files.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Split {
-    /// All into one.
+    /// All in one file.
     #[default]
     None,
-    /// At most so many bytes of tensor data in a file; a larger tensor gets a file of its own.
+    /// At most so many bytes of tensor data in a file. A larger tensor gets a file of its own.
     Bytes(u64),
     /// At most so many tensors in a file.
     Tensors(usize),
@@ -59,17 +59,17 @@ pub(super) fn annotate(
     Ok(())
 }
 
-/// The number of this shard (from 0) and of all shards, if the file is part of a split.
+/// The number of this part (from 0) and the number of parts, if the file is part of a split.
 pub fn split_of(metadata: &Metadata) -> Option<(u64, u64)> {
     let count = metadata.get(COUNT)?.as_u64()?;
     (count > 1).then_some((metadata.get(NO)?.as_u64()?, count))
 }
 
-/// Makes one model of the shards of a split, given in order with their names. Their three keys are taken out.
+/// Joins the parts of a split, given in order with their names, to one model. The three keys of the split are removed.
 ///
 /// # Errors
-/// [`Fault::Split`] if they are not all the shards of one model in order, [`Fault::Duplicate`] for a tensor that
-/// is in two of them, [`Fault::TensorType`] for bitnet.cpp's type in what is no model of its.
+/// [`Fault::Split`] if they are not all parts of one model in order, [`Fault::Duplicate`] for a tensor that is in two of
+/// them, [`Fault::TensorType`] for I2_S in a model that is not bitnet.cpp's.
 pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     let count = shards.len();
     let mut names = std::collections::HashSet::new();
@@ -87,7 +87,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
         let total = shard.metadata.get(TENSORS).and_then(Value::as_u64);
         if *declared.get_or_insert(total) != total {
             return Err(bad(
-                "and the first part give different numbers of tensors for the whole model".into()
+                "its number of tensors of the whole model differs from the one in the first part".into(),
             ));
         }
         for t in &mut shard.tensors {
@@ -104,7 +104,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
                 whole = Some(shard);
             }
             Some(w) if w.order != shard.order => {
-                return Err(bad("has another byte order than the first part".into()));
+                return Err(bad("its byte order differs from that of the first part".into()));
             }
             Some(w) => {
                 let own = |a: &str| i2_s::ARCHITECTURES.contains(&a);
@@ -112,7 +112,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
                     && !w.metadata.text("general.architecture").is_some_and(own)
                 {
                     let (tensor, id) = (t.name.clone(), i2_s::GGUF.to_string());
-                    let why = "bitnet.cpp's i2_s, but the first part says another architecture".into();
+                    let why = "bitnet.cpp's i2_s, but the first part has another architecture".into();
                     return Err(Error::of(&name, Fault::TensorType { tensor, id, why }));
                 }
                 w.tensors.append(&mut shard.tensors);

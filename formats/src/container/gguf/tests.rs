@@ -53,7 +53,7 @@ fn model(m: &Metadata, layout: &Layout, order: ByteOrder, alignment: u64) -> Mod
 }
 
 #[test]
-fn what_is_written_is_what_is_read() {
+fn written_files_read_back_the_same() {
     for order in [ByteOrder::Little, ByteOrder::Big] {
         for alignment in [1, 8, 32, 64, 4096] {
             let (mut m, tensors) = sample();
@@ -72,7 +72,7 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
-fn a_short_prefix_asks_for_more_until_the_header_is_whole() {
+fn prefixes_ask_for_more_bytes_until_the_header_is_complete() {
     let (m, tensors) = sample();
     let layout = layout("x", &m, &tensors, Options { order: ByteOrder::Little, split: Split::None }).unwrap();
     let bytes = materialise(&layout).remove(0);
@@ -90,7 +90,7 @@ fn a_short_prefix_asks_for_more_until_the_header_is_whole() {
     assert!(asked > 100 && n <= layout.files[0].fixed[0].1.len());
 }
 
-/// Versions 1 and 2 by hand: 32-bit lengths, and version 3's bytes under another number.
+/// Versions 1 and 2, written by hand: version 1 has 32-bit lengths, version 2 is version 3 with another number.
 #[test]
 fn old_versions_are_read() {
     for (version, order) in
@@ -121,7 +121,7 @@ fn old_versions_are_read() {
 }
 
 #[test]
-fn splits_come_together_again() {
+fn splits_round_trip() {
     let (m, tensors) = sample();
     let whole = layout("x", &m, &tensors, Options { order: ByteOrder::Big, split: Split::None }).unwrap();
     for split in [Split::Tensors(1), Split::Tensors(7), Split::Bytes(1), Split::Bytes(3000)] {
@@ -153,9 +153,9 @@ fn splits_come_together_again() {
     }
 }
 
-/// Faults, each with the bytes that have it.
+/// Faults and the bytes that cause them.
 #[test]
-fn every_fault_is_named() {
+fn faults_are_reported() {
     let kv = |key: &[u8], kind: u32, value: &[u8]| {
         [&(key.len() as u64).to_le_bytes()[..], key, &kind.to_le_bytes(), value].concat()
     };
@@ -230,7 +230,7 @@ fn every_fault_is_named() {
 }
 
 #[test]
-fn a_writer_refuses_what_a_reader_would() {
+fn the_writer_refuses_what_the_reader_refuses() {
     let (m, _) = sample();
     let try_it = |m: &Metadata, t: &[Tensor]| {
         layout("x", m, t, Options { order: ByteOrder::Little, split: Split::None }).map(|_| ())
@@ -260,7 +260,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_a_model_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), order: bool) {
+    fn any_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), order: bool) {
         let _ = read(&Input::whole("x", &bytes));
         let head = if order { *b"GGUF\x03\0\0\0" } else { *b"GGUF\0\0\0\x03" };
         bytes.splice(0..0, head);
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sound_file_with_a_flaw_is_a_model_or_an_error(at in 0usize..4000, with: u8, cut in 0usize..6000) {
+    fn damage_to_a_valid_file_never_panics(at in 0usize..4000, with: u8, cut in 0usize..6000) {
         let (m, tensors) = sample();
         let layout = layout("x", &m, &tensors, Options { order: ByteOrder::Little, split: Split::None }).unwrap();
         let mut bytes = materialise(&layout).remove(0);

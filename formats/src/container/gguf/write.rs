@@ -9,33 +9,35 @@ use crate::error::{Error, Fault, Result};
 use crate::metadata::{Kind, Metadata, Value};
 use crate::model::{ByteOrder, Encoding, Location, Tensor, elements};
 
-/// What a GGUF's writer is free to choose.
+/// What the caller of [`layout`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
-    /// The order of every number in the files.
+    /// The byte order of every number in the files.
     pub order: ByteOrder,
-    /// How many tensors go into which file.
+    /// How tensors are divided among files.
     pub split: split::Split,
 }
 
-/// Lays out a GGUF. Tensors stand in the file in the order given; the alignment is that of `metadata`.
-/// `name` is the target's, for messages.
+/// Lays out a GGUF of version 3. Tensors are in the file in the order given; the alignment is that of `metadata`. `name` is
+/// the target's, for errors.
 ///
 /// # Errors
-/// What a reader of [`super::read`]'s strictness would refuse.
+/// What [`super::read`] would refuse: [`Fault::Metadata`] for an alignment that is not a power of two of type u32,
+/// [`Fault::Text`] for the length of a key or a name, [`Fault::Duplicate`], [`Fault::Shape`], [`Fault::Unsupported`] for a
+/// type that GGUF does not have, or I2_S in a model that is not bitnet.cpp's, and [`Fault::Split`] for too many parts.
 pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Options) -> Result<Layout> {
     let bad = |fault| Error::of(name, fault);
     let alignment = match metadata.get(ALIGNMENT_KEY) {
         None => DEFAULT_ALIGNMENT,
         Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
         Some(v) => {
-            let why = format!("must be a u32 and a power of two, is {v:?}");
+            let why = format!("must be a power of two of type u32 (found {v:?})");
             return Err(bad(Fault::Metadata { key: ALIGNMENT_KEY.into(), why }));
         }
     };
     for (key, _) in metadata.iter() {
         if key.is_empty() || key.len() > 65535 {
-            let problem = format!("{} bytes long, 1 to 65535 are allowed", key.len());
+            let problem = format!("{} bytes long, expected 1 to 65535", key.len());
             return Err(bad(Fault::Text { what: "a metadata key".into(), problem }));
         }
     }
@@ -76,10 +78,7 @@ fn stored_bytes(t: &Tensor) -> std::result::Result<u64, Fault> {
     let wrong = |why: String| Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why };
     if t.name.is_empty() || t.name.len() > MAX_NAME {
         let what = format!("the name of tensor {:?}", t.name);
-        return Err(Fault::Text {
-            what,
-            problem: format!("{} bytes long, GGUF allows 1 to 63", t.name.len()),
-        });
+        return Err(Fault::Text { what, problem: format!("{} bytes long, expected 1 to 63", t.name.len()) });
     }
     if t.shape.len() > MAX_DIMS {
         return Err(wrong("GGUF has at most four dimensions".into()));
@@ -105,7 +104,7 @@ fn type_id(encoding: Encoding) -> Option<u32> {
     }
 }
 
-/// I2_S has its number under bitnet.cpp's architectures only.
+/// The number of I2_S means that type under bitnet.cpp's architectures only.
 fn check_i2_s(metadata: &Metadata, tensors: &[Tensor]) -> std::result::Result<(), Fault> {
     let Some(t) = tensors.iter().find(|t| t.encoding == Encoding::I2S) else { return Ok(()) };
     let architecture = metadata.text("general.architecture");
@@ -113,14 +112,14 @@ fn check_i2_s(metadata: &Metadata, tensors: &[Tensor]) -> std::result::Result<()
         return Ok(());
     }
     Err(Fault::Unsupported(format!(
-        "i2_s (tensor {}) is bitnet.cpp's, whose architectures are {}; this model's is {:?}",
+        "i2_s (tensor {}) is a type of bitnet.cpp, whose architectures are {}; this model's is {:?}",
         t.name,
         i2_s::ARCHITECTURES.join(", "),
         architecture.unwrap_or_default(),
     )))
 }
 
-/// Lays out one file and places its tensors.
+/// Lays out one file and sets the locations of its tensors.
 fn file(i: usize, metadata: &Metadata, tensors: &mut [Tensor], alignment: u64, order: ByteOrder) -> OutFile {
     let mut w = Writer { out: b"GGUF".to_vec(), order };
     w.number(&3u32.to_le_bytes());

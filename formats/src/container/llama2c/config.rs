@@ -1,9 +1,9 @@
-//! The seven numbers of a header, and all that follows from them: shapes, places, the file's length.
+//! The seven numbers of a header, and what follows from them: shapes, locations, the length of the file.
 
 use crate::block::DType;
 use crate::model::{Encoding, Location, Tensor};
 
-/// The header's numbers, in order, under llama2.c's names.
+/// The names of the header's numbers in llama2.c (`Config` of `run.c`), in order.
 pub(super) const FIELDS: [&str; 7] =
     ["dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len"];
 
@@ -11,13 +11,13 @@ pub(super) const FIELDS: [&str; 7] =
 pub(super) const LAYER: [&str; 9] =
     ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_down", "ffn_up"];
 
-/// No model comes near; keeps the number of tensors of a hostile file in bounds.
+/// More layers than any model has. This bounds the number of tensors of a hostile file.
 const MAX_LAYERS: u64 = u16::MAX as u64;
 
-/// Not a tensor: the cosines and sines of version 0.
+/// The cosines and sines of version 0, which are no tensor of the model.
 const TABLES: &str = "tables";
 
-/// A header. Every number is in 1..2^31, so that sums of products of three of them fit a u128.
+/// A header. Every number is at least 1 and below 2^31, so that sums of products of four of them fit a u128.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Config {
     pub dim: u64,
@@ -27,9 +27,9 @@ pub(super) struct Config {
     pub kv_heads: u64,
     pub vocab: u64,
     pub seq: u64,
-    /// The length of a head: dim / n_heads in all but the fork that has a number for it.
+    /// The head size: dim / n_heads, except in the fork that has a number for it.
     pub head: u64,
-    /// The classifier is the token embedding.
+    /// Tied embeddings: the classifier is the token embedding.
     pub shared: bool,
 }
 
@@ -37,16 +37,16 @@ pub(super) struct Config {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Storage {
     pub version: u32,
-    /// Version 2's group size; positive there, of no meaning elsewhere.
+    /// The group size of version 2, positive; not used in other versions.
     pub group: u32,
-    /// Whether version 2's header has an eighth number, the length of a head: the fork for Windows 95.
+    /// Whether the header of version 2 has an eighth number, the head size: the fork for Windows 95.
     pub fork: bool,
 }
 
 /// Version 0.
 pub(super) const V0: Storage = Storage { version: 0, group: 0, fork: false };
 
-/// One tensor of every layer (or a single one) in a row.
+/// The tensors of one kind, of every layer, one after the other; or a single tensor.
 struct Stack {
     name: &'static str,
     shape: Vec<u64>,
@@ -76,7 +76,7 @@ impl Stack {
 }
 
 impl Config {
-    /// From the numbers of a header: all positive, but a negative vocabulary is an unshared classifier.
+    /// From the numbers of a header. All must be positive, but a negative vocabulary means a separate classifier.
     pub fn from_fields(f: [i32; 7]) -> Option<Self> {
         let [dim, hidden, layers, heads, kv_heads, _, seq] = f.map(|v| u64::try_from(v).unwrap_or(0));
         let vocab = u64::from(f[5].unsigned_abs());
@@ -90,11 +90,11 @@ impl Config {
         [self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab, self.seq]
     }
 
-    /// The index of a number that does not fit the others, and why; in a fork's header heads are as long as it says.
+    /// The index of a number that contradicts the others, and why. In the fork, the head size is a number of its own.
     pub fn fault(&self, fork: bool) -> Option<(usize, String)> {
         let Self { dim, heads, kv_heads, layers, .. } = *self;
         if layers > MAX_LAYERS {
-            return Some((2, format!("n_layers is {layers}, at most {MAX_LAYERS} can be right")));
+            return Some((2, format!("n_layers is {layers}, expected at most {MAX_LAYERS}")));
         }
         if !fork && !dim.is_multiple_of(heads) {
             return Some((3, format!("n_heads is {heads}, which does not divide dim {dim}")));
@@ -148,13 +148,13 @@ impl Config {
         if stack.layered { self.layers.into() } else { 1 }
     }
 
-    /// The length of the file.
+    /// The length of the file in bytes.
     pub fn len(&self, s: Storage) -> u128 {
         let start = u128::from(header_len(s.version));
         self.stacks(s.version).iter().fold(start, |at, stack| at + self.count(stack) * stack.bytes(s))
     }
 
-    /// A kind of matrix that does not consist of whole groups, with its number of elements.
+    /// A kind of matrix that is not whole groups, with its number of elements.
     pub fn ungrouped(&self, group: u32) -> Option<(&'static str, u128)> {
         let stacks = self.stacks(2);
         let mut matrices = stacks.iter().filter(|s| s.shape.len() == 2);
@@ -162,7 +162,7 @@ impl Config {
         Some((stack.name, stack.elements()))
     }
 
-    /// Stacks with the byte at which each starts. For files of less than 2^63 bytes.
+    /// The stacks with their offsets. For files of less than 2^63 bytes.
     fn starts(&self, s: Storage) -> Vec<(Stack, u64)> {
         let mut at = u128::from(header_len(s.version));
         let mut starts = Vec::with_capacity(13);
@@ -174,14 +174,14 @@ impl Config {
         starts
     }
 
-    /// The first byte of the rotary tables of version 0.
+    /// The offset of the rotary tables of version 0.
     pub fn tables_at(&self) -> u64 {
         let starts = self.starts(V0);
         starts.iter().find(|(stack, _)| stack.name == TABLES).map_or(0, |&(_, at)| at)
     }
 
-    /// All tensors with their places, in GGUF's order. The caller has checked that the file's length is below
-    /// 2^63.
+    /// All tensors with their locations, in the order of a GGUF. The caller has checked that the file is shorter than 2^63
+    /// bytes.
     pub fn tensors(&self, s: Storage) -> impl Iterator<Item = Tensor> {
         let starts = self.starts(s);
         let layers = (0..self.layers).flat_map(|i| LAYER.map(|name| (name, i)));
@@ -203,7 +203,7 @@ impl Config {
     }
 }
 
-/// The byte at which the weights start.
+/// The offset of the weights.
 pub(super) fn header_len(version: u32) -> u64 {
     if version == 0 { 28 } else { 256 }
 }

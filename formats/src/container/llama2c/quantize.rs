@@ -1,21 +1,21 @@
-//! Version 2's int8 groups.
+//! The int8 groups of version 2.
 
 use super::write::check_architecture;
 use crate::error::{Error, Fault, Result};
 use crate::metadata::{Metadata, Value};
 use crate::model::Tensor;
 
-/// Smaller groups would cost a byte or more of scale for each weight, and leave the scales unaligned.
+/// The smallest group size. In smaller groups, the scale would take a byte or more for each weight.
 const LEAST: u32 = 4;
 
-/// The largest group size, got from `wanted` by halving, that divides `dim` and `hidden_dim`.
+/// The largest group size that divides `dim` and `hidden_dim`, found by halving `wanted`.
 ///
-/// llama2.c's `export.py` looks at `dim` alone, but `runq.c` takes whole groups of every row: where the group
-/// size does not divide the rows of `w2`, of `hidden_dim`, it drops their ends and pairs weights with wrong
-/// scales, without an error.
+/// `export.py` of llama2.c considers `dim` alone, but `runq.c` reads whole groups of every row: where the group size does
+/// not divide `hidden_dim`, the length of the rows of `w2`, it silently drops their ends and uses wrong scales.
 ///
 /// # Errors
-/// [`Fault::Unsupported`] if it falls below 4; [`Fault::Metadata`] if a size is missing.
+/// [`Fault::Unsupported`] if no size of at least 4 does, or for another architecture than Llama; [`Fault::Metadata`] if a
+/// size is missing.
 pub fn group_size(metadata: &Metadata, tensors: &[Tensor], wanted: u32) -> Result<u32> {
     const NAME: &str = "llama2.c v2";
     let number = |key: &str| {
@@ -26,7 +26,7 @@ pub fn group_size(metadata: &Metadata, tensors: &[Tensor], wanted: u32) -> Resul
     };
     check_architecture(metadata).map_err(|fault| Error::of(NAME, fault))?;
     let (dim, hidden) = (number("llama.embedding_length")?, number("llama.feed_forward_length")?);
-    // The tensors' rows are these two; whatever else they are is the layout's to refuse.
+    // Rows of a Llama have one of these lengths. Others are refused by the layout.
     let rows = tensors.iter().filter(|t| t.shape.len() == 2).map(Tensor::cols);
     let rows: std::collections::BTreeSet<u64> = rows.chain([dim, hidden]).collect();
     let mut size = wanted;
@@ -43,8 +43,9 @@ pub fn group_size(metadata: &Metadata, tensors: &[Tensor], wanted: u32) -> Resul
     Err(Error::of(NAME, Fault::Unsupported(why)))
 }
 
-/// Quantizes one group as `export.py` does and gives its scale: the largest magnitude over 127. Ties are
-/// rounded to even. A group without a scale (all zero, or too small for one) becomes zeros, not NaN.
+/// Quantizes one group as `quantize_q80` of `export.py` does, and returns its scale: the largest magnitude divided by 127.
+/// Codes are rounded to the nearest integer, ties to even. A group that is all zero, or too small for a scale, becomes
+/// zeros and not NaN. `codes` must be as long as `x`.
 #[inline(always)]
 pub fn quantize_group(x: &[f32], codes: &mut [i8]) -> f32 {
     let scale = x.iter().fold(0f32, |m, w| m.max(w.abs())) / 127.0;

@@ -1,4 +1,4 @@
-//! The reader of checkpoints. The header is all it looks at: it gives the length of the file to the byte.
+//! The reader of checkpoints. It reads the header only, from which the exact length of the file follows.
 
 use super::config::{Config, FIELDS, Storage, V0, header_len};
 use super::{EPSILON, FORMAT, FREQ_BASE, KNOWN, MAGIC};
@@ -7,16 +7,16 @@ use crate::error::{Fault, Result};
 use crate::metadata::{Metadata, Value};
 use crate::model::{ByteOrder, Format, Input, Model};
 
-/// Where the seven numbers start from version 1 on.
+/// The offset of the seven numbers from version 1 on.
 const FIELDS_AT: u64 = 8;
-/// Version 2's group size; unaligned. The fork with a head size has it four bytes later.
+/// The offset of the group size of version 2, which is unaligned. In the fork with a head size it is four bytes later.
 const GROUP_AT: u64 = 37;
 
-/// A version 0 header's numbers stay below this, so that they tell the byte order.
+/// The numbers of a version 0 header are below this, so that they show the byte order.
 pub(super) const PLAUSIBLE: u64 = 1 << 24;
 
-/// Tells the version by the first 36 bytes and the file's length: 1 and 2 by their magic, 0 by a plausible
-/// header and exactly the length that follows from it.
+/// Recognises the version from the first 36 bytes and the length of the file: 1 and 2 by their magic number, 0 by a
+/// plausible header and exactly the length that follows from it.
 pub fn sniff(input: &Input) -> Option<Format> {
     match versioned(input) {
         Some((_, version @ 1..=2)) => Some(Format::Llama2c { version }),
@@ -25,7 +25,7 @@ pub fn sniff(input: &Input) -> Option<Format> {
     }
 }
 
-/// Says in what a file that [`sniff`] does not know falls short of a checkpoint, if it looks much like one.
+/// For a file that [`sniff`] does not recognise but that looks like a checkpoint: what is wrong with it.
 pub fn near_miss(input: &Input) -> Option<String> {
     match versioned(input) {
         Some((_, 1..=2)) => return None,
@@ -71,18 +71,18 @@ fn plausible(input: &Input) -> impl Iterator<Item = (ByteOrder, Config)> {
     })
 }
 
-/// The one item, if there is one alone.
+/// The item, if there is exactly one.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let first = items.next();
     if items.next().is_some() { None } else { first }
 }
 
-/// A version 0 header that explains the file's length.
+/// A version 0 header from which exactly the file's length follows.
 fn exact(input: &Input) -> Option<(ByteOrder, Config)> {
     only(plausible(input).filter(|(_, c)| c.len(V0) == u128::from(input.len)))
 }
 
-/// A version 0 header that makes sense, whatever the file's length.
+/// A version 0 header without contradictions, whatever the length of the file.
 fn likely(input: &Input) -> Option<(ByteOrder, Config)> {
     only(plausible(input).filter(|(_, c)| c.fault(false).is_none()))
 }
@@ -90,7 +90,9 @@ fn likely(input: &Input) -> Option<(ByteOrder, Config)> {
 /// Reads a checkpoint of version 0, 1 or 2. Only its header is needed: 45 bytes.
 ///
 /// # Errors
-/// Sizes that contradict each other or the file's length, to the byte.
+/// [`Fault::NotAModel`], [`Fault::Version`], [`Fault::Header`] for numbers that contradict each other, [`Fault::Ends`] and
+/// [`Fault::TooMany`] for a file that is not exactly as long as they say, [`Fault::More`] if the input is shorter than the
+/// header.
 pub fn read(input: &Input) -> Result<Model> {
     let mut c = Cursor::new(input, ByteOrder::Little);
     c.take(header_len(0), || "the header".into())?;
@@ -121,7 +123,9 @@ fn read_versioned(mut c: Cursor, version: u32) -> Result<Model> {
         let at = c.at;
         *field = c.u32(name)? as i32;
         if *field <= 0 {
-            return Err(c.fault(at, Fault::Header(format!("{name} is {field}, must be positive"))));
+            return Err(
+                c.fault(at, Fault::Header(format!("{name} must be a positive integer (found {field})")))
+            );
         }
     }
     let Some(mut config) = Config::from_fields(fields) else { unreachable!("every number is positive") };
@@ -133,7 +137,7 @@ fn read_versioned(mut c: Cursor, version: u32) -> Result<Model> {
     let flag = c.take(1, || "the shared_classifier flag".into())?[0];
     if flag > 1 {
         let why = format!(
-            "the shared_classifier flag is {flag}, must be 0 or 1 (a fork has the head size here, but with it the file would \
+            "the shared_classifier flag must be 0 or 1 (found {flag}; a fork has the head size here, but then the file would \
              have another length)"
         );
         return Err(c.fault(at, Fault::Header(why)));
@@ -142,13 +146,13 @@ fn read_versioned(mut c: Cursor, version: u32) -> Result<Model> {
     let at = c.at;
     let group = if version == 2 { c.u32("the group size")? } else { 0 };
     if version == 2 && !(1..=i32::MAX as u32).contains(&group) {
-        let why = format!("the group size is {}, must be positive", group as i32);
+        let why = format!("the group size must be a positive integer (found {})", group as i32);
         return Err(c.fault(at, Fault::Header(why)));
     }
     model(&c, config, Storage { version, group, fork })
 }
 
-/// Whether the header is the fork's. Nothing in it says so: it is, if so read it explains the file's length to the byte.
+/// Whether the header is that of the fork, which has no mark: it is if, read so, it gives exactly the file's length.
 fn is_fork(c: &Cursor, config: Config) -> bool {
     let len = u128::from(c.at.saturating_add(c.left()));
     let mut c = c.clone();
@@ -161,7 +165,7 @@ fn is_fork(c: &Cursor, config: Config) -> bool {
     sound && config.fault(true).is_none() && config.ungrouped(group).is_none() && config.len(storage) == len
 }
 
-/// Checks a header and makes a model of it. What stands in the padding is not looked at, as in `runq.c`.
+/// Checks a header and makes a model of it. As in `runq.c`, padding is ignored.
 fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
     let Storage { version, group, fork } = storage;
     if let Some((field, why)) = config.fault(fork) {
@@ -179,7 +183,7 @@ fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
         return Err(c.fault(0, Fault::Ends { what, end, len }));
     }
     if expected < u128::from(len) {
-        let what = "the length of the file, by its header,".to_string();
+        let what = "the length of the file".to_string();
         return Err(c.fault(expected as u64, Fault::TooMany { what, found: len, most: expected as u64 }));
     }
     let order = c.order;
@@ -191,7 +195,7 @@ fn model(c: &Cursor, config: Config, storage: Storage) -> Result<Model> {
         metadata: metadata(config),
         tensors,
         notes: fork
-            .then(|| "a fork's header, with the size of heads (as --for smollerlm makes it)".into())
+            .then(|| "the header is that of a fork, with the head size (as --for smollerlm writes it)".into())
             .into_iter()
             .collect(),
     })
@@ -210,7 +214,7 @@ fn metadata(c: Config) -> Metadata {
         ("attention.head_count_kv", c.kv_heads),
         ("rope.dimension_count", c.head),
     ] {
-        // The numbers were i32, or the magnitude of one.
+        // Header numbers fit an i32, as does the magnitude of a negative one.
         m.push(format!("llama.{key}"), Value::U32(number as u32));
     }
     if c.head * c.heads != c.dim {

@@ -17,7 +17,7 @@ mod vocabulary;
 
 const ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
 
-/// Grouped queries, and no two sizes alike.
+/// Sizes with grouped-query attention, all different.
 const SMALL: Config = Config {
     dim: 16,
     hidden: 24,
@@ -30,8 +30,8 @@ const SMALL: Config = Config {
     shared: true,
 };
 
-/// A checkpoint written down from the format's description, field by field, with running numbers for weights.
-/// Version 0's tables are running numbers too.
+/// A checkpoint, written field by field from the description of the format, with consecutive numbers as weights. The tables
+/// of version 0 are consecutive numbers too.
 fn checkpoint(c: Config, version: u32, group: u64, order: ByteOrder) -> Vec<u8> {
     let mut out = Vec::new();
     let number = |out: &mut Vec<u8>, n: u32| out.extend(order.le(n.to_le_bytes()));
@@ -55,7 +55,7 @@ fn checkpoint(c: Config, version: u32, group: u64, order: ByteOrder) -> Vec<u8> 
     let own = u64::from(!c.shared);
     let matrices = [(l, dim * dim), (l, kv * dim), (l, kv * dim), (l, dim * dim)];
     let forward = [(l, hidden * dim), (l, hidden * dim), (l, hidden * dim)];
-    // How many, how long, and whether version 2 quantizes them.
+    // The number of tensors, their sizes, and whether version 2 quantizes them.
     let mut stacks = Vec::new();
     if version == 0 {
         stacks.extend([(1, vocab * dim), (l, dim)]);
@@ -126,7 +126,7 @@ fn materialise(layout: &Layout, source: &[u8], model: &Model, order: ByteOrder) 
     out
 }
 
-/// The byte at which version 0's tables start, by counting, and their length.
+/// The offset of the tables of version 0, counted by hand, and their length.
 fn tables(c: Config) -> std::ops::Range<usize> {
     let kv = c.dim / c.heads * c.kv_heads;
     let layer = 2 * c.dim + 2 * c.dim * c.dim + 2 * kv * c.dim + 3 * c.hidden * c.dim;
@@ -147,7 +147,7 @@ fn small_files_are_read_and_written_back() {
         let model = read(&whole).unwrap();
         assert_eq!((model.format, model.order), (Format::Llama2c { version }, order));
         assert_eq!(model.tensors.len(), 2 + 27 + usize::from(!c.shared));
-        // The header is enough.
+        // Only the header is needed.
         let prefix = Input { bytes: &bytes[..256], ..whole };
         assert_eq!(sniff(&prefix), Some(Format::Llama2c { version }));
         assert_eq!(read(&prefix).as_ref(), Ok(&model));
@@ -157,7 +157,7 @@ fn small_files_are_read_and_written_back() {
             let mut plan = layout("out.bin", &model.metadata, &model.tensors, options).unwrap();
             assert_eq!(plan.tensors, model.tensors);
             if version == 0 {
-                // The small file's tables are no real ones.
+                // The tables of the test file are not real ones.
                 let (at, made) = plan.files[0].fixed.pop().unwrap();
                 assert_eq!((at as usize)..(at as usize + made.len()), tables(c));
                 let kept = bytes[tables(c)].to_vec();
@@ -166,7 +166,7 @@ fn small_files_are_read_and_written_back() {
             }
             let expected = checkpoint(c, version, 8, to);
             assert!(materialise(&plan, &bytes, &model, to) == expected, "{version} {order:?} {to:?}");
-            // The order in which tensors are given is kept, and changes no place.
+            // The order of the given tensors is kept, and does not change locations.
             let mut turned = model.tensors.clone();
             turned.reverse();
             let mut placed = layout("out.bin", &model.metadata, &turned, options).unwrap().tensors;
@@ -216,7 +216,7 @@ fn shapes_and_settings_have_ggufs_names() {
 }
 
 #[test]
-fn a_version_becomes_another() {
+fn versions_convert_to_each_other() {
     for (version, order, c, bytes) in small_files().into_iter().filter(|f| f.0 < 2) {
         let model = read_whole(&bytes).unwrap();
         let other = Options::new(1 - version, order);
@@ -244,7 +244,7 @@ fn cuts_and_flips_never_panic() {
             assert!(matches!(fault, Fault::Ends { .. }), "{end}: {fault}");
             assert_eq!(format.is_some(), version > 0 && end >= 8);
             assert_eq!(miss.is_some(), version == 0 && end >= 28);
-            // Of a prefix, more is asked for, or the header does.
+            // A prefix is enough if it holds the header; otherwise more is asked for.
             if let Err(e) = read(&Input { name: "", bytes: &bytes[..end], len: bytes.len() as u64 }) {
                 assert!(matches!(e.fault, Fault::More(n) if n <= 41 && n > end as u64), "{e}");
             }
@@ -282,7 +282,7 @@ fn the_largest_numbers_overflow_nothing() {
         }
         bytes.push(0);
         bytes.extend(1u32.to_le_bytes());
-        // An odd head; then the length.
+        // An odd head size, then a wrong length.
         assert!(matches!(read_whole(&bytes).unwrap_err().fault, Fault::Header(_)));
         bytes[8..12].copy_from_slice(&(i32::MAX - 1).to_le_bytes());
         assert!(matches!(read_whole(&bytes).unwrap_err().fault, Fault::Ends { end: u64::MAX, .. }));
@@ -346,7 +346,7 @@ proptest! {
 #[test]
 fn groups_round_half_to_even() {
     let mut codes = [0; 6];
-    // The scale is 2: halves are exact.
+    // The scale is 2, so multiples of a half are exact.
     assert_eq!(quantize_group(&[254.0, 1.0, 3.0, -1.0, -5.0, 0.0], &mut codes), 2.0);
     assert_eq!(codes, [127, 0, 2, 0, -2, 0]);
     assert_eq!(quantize_group(&[0.0, -0.0], &mut codes[..2]), 0.0);

@@ -1,12 +1,13 @@
-//! tokenizer.bin: a SentencePiece vocabulary beside a checkpoint.
+//! tokenizer.bin: the SentencePiece vocabulary of a checkpoint.
 //!
 //! Layout: u32 length of the longest token, then for each token f32 score, u32 length, bytes. The number of
-//! tokens is the checkpoint's. Against the SentencePiece model, U+2581 is a space, and tokens 1 and 2 (begin
-//! and end) stand between newlines. `run.c` has built in that they are 1 and 2, that byte `b` is token 3 + `b`,
-//! and that there is a token " ".
+//! tokens is in the checkpoint. Unlike in the SentencePiece model, U+2581 is a space, and tokens 1 and 2 (begin
+//! and end of text) are between newlines. It is hard-coded in `run.c` that these are 1 and 2, that byte `b` is token
+//! 3 + `b`, and that there is a token " ".
 //!
-//! Two older kinds are about. One has bytes as characters (U+0000 to U+00FF) instead of "<0xNN>": it is read.
-//! The oldest has neither longest length nor scores: it is refused, as nothing can be tokenized with it.
+//! There are two older kinds. One has bytes as characters (U+0000 to U+00FF) instead of "<0xNN>": it is read.
+//! The oldest has neither the longest length nor scores: it is refused, as no text can be tokenized with it.
+//!
 //! Source: `tokenizer.py` and `run.c` of karpathy/llama2.c, and published files.
 
 use crate::container::Cursor;
@@ -14,9 +15,9 @@ use crate::error::{Error, Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
 use crate::model::{ByteOrder, Format, Input, Model};
 
-/// Longer files are something else: 250,000 tokens take 4 MB.
+/// The longest file, in bytes: 250,000 tokens take 4 MB.
 const MAX_FILE: u64 = 64 << 20;
-/// Longer tokens are something else; the limit also tells the byte order, which has the number in its low half.
+/// The longest token, in bytes. The limit also shows the byte order: in the wrong one the length would be above it.
 const MAX_TOKEN: u32 = u16::MAX as u32;
 /// The id of byte 0.
 const FIRST_BYTE: usize = 3;
@@ -37,7 +38,7 @@ const UNKNOWN_TYPE: i32 = 2;
 const CONTROL: i32 = 3;
 const BYTE: i32 = 6;
 
-/// The byte order, if the file begins with a length that can be a token's.
+/// The byte order, if the file begins with a length that a token can have.
 fn order(input: &Input) -> Option<ByteOrder> {
     let word = *input.bytes.first_chunk()?;
     [ByteOrder::Little, ByteOrder::Big]
@@ -45,7 +46,7 @@ fn order(input: &Input) -> Option<ByteOrder> {
         .find(|order| (1..=MAX_TOKEN).contains(&u32::from_le_bytes(order.le(word))))
 }
 
-/// Whether this is the oldest kind: it begins with the tokens "<unk>" and "\n<s>\n" and their lengths.
+/// Whether this is the oldest kind, which begins with the tokens "<unk>" and "\n<s>\n" and their lengths.
 fn is_oldest(input: &Input) -> bool {
     [ByteOrder::Little, ByteOrder::Big].into_iter().any(|order| {
         let five = order.le(5u32.to_le_bytes());
@@ -58,7 +59,7 @@ fn oldest(input: &Input) -> Error {
     Error::of(input.name, Fault::NotAModel(why.into()))
 }
 
-/// The rest of the file, token by token, with the byte at which each starts.
+/// The rest of the file, token by token, with their offsets.
 struct Entries<'a> {
     c: Cursor<'a>,
     longest: u32,
@@ -95,10 +96,11 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// Whether the file parses as a tokenizer to its last byte. Empty tokens are let through, for [`read`] to name.
+/// Whether the file can be parsed as a tokenizer to its last byte. Empty tokens are accepted here, so that [`read`] can
+/// report them.
 ///
 /// # Errors
-/// [`Fault::More`] if `input` is a prefix that parses as far as it goes; [`Fault::NotAModel`] for the oldest kind.
+/// [`Fault::More`] if `input` is a prefix without faults; [`Fault::NotAModel`] for the oldest kind.
 pub fn looks_like(input: &Input) -> Result<bool> {
     if is_oldest(input) {
         return Err(oldest(input));
@@ -125,10 +127,11 @@ pub fn looks_like(input: &Input) -> Result<bool> {
     Ok(n >= 3)
 }
 
-/// Reads a tokenizer.bin; the order is told by the first length. It needs the whole file.
+/// Reads a tokenizer.bin. The byte order follows from the first length. The whole file is needed.
 ///
 /// # Errors
-/// Lengths that do not lead exactly to the end of the file, and empty tokens, on which `run.c` fails too.
+/// [`Fault::More`] if `input` is a prefix; [`Fault::NotAModel`], [`Fault::TooMany`] and [`Fault::Ends`] for lengths that do not
+/// lead exactly to the end of the file, [`Fault::Text`] for empty tokens, on which `run.c` fails too.
 pub fn read(input: &Input) -> Result<Model> {
     if is_oldest(input) {
         return Err(oldest(input));
@@ -189,7 +192,7 @@ pub fn read(input: &Input) -> Result<Model> {
     Ok(Model { format, order, alignment: 1, metadata, tensors: Vec::new(), notes: Vec::new() })
 }
 
-/// Whether the 256 tokens from [`FIRST_BYTE`] on are each the byte's.
+/// Whether the 256 tokens from [`FIRST_BYTE`] on are those of the bytes, by `is`.
 fn has_bytes(tokens: &[impl AsRef<[u8]>], is: impl Fn(u8, &[u8]) -> bool) -> bool {
     let Some(bytes) = tokens.get(FIRST_BYTE..FIRST_BYTE + 256) else { return false };
     (0..=255).zip(bytes).all(|(byte, token)| is(byte, token.as_ref()))
@@ -227,11 +230,11 @@ fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Writes the vocabulary of a GGUF as tokenizer.bin. `name` is the target's, for messages.
+/// Writes the vocabulary of a GGUF as tokenizer.bin. `name` is the target's, for errors.
 ///
 /// # Errors
-/// [`Fault::Unsupported`] for another kind of tokenizer than SentencePiece's, for tokens that `run.c` cannot
-/// read and where it would look for others; [`Fault::Metadata`] for a key that is missing or makes no sense.
+/// [`Fault::Unsupported`] for another kind of tokenizer than SentencePiece, for tokens that `run.c` cannot read, and if
+/// special tokens are not where `run.c` expects them; [`Fault::Metadata`] for a key that is missing or malformed.
 pub fn write(name: &str, metadata: &Metadata, order: ByteOrder) -> Result<Vec<u8>> {
     let tokens = tokens(name, metadata)?;
     let longest = tokens.iter().map(|(_, token)| token.len()).max().unwrap_or(0) as u32; // at most MAX_TOKEN
@@ -244,7 +247,7 @@ pub fn write(name: &str, metadata: &Metadata, order: ByteOrder) -> Result<Vec<u8
     Ok(out)
 }
 
-/// The tokens of such a file: scores and texts.
+/// The scores and texts of the tokens of such a file.
 ///
 /// # Errors
 /// Those of [`write`].
@@ -269,12 +272,13 @@ fn checked(metadata: &Metadata) -> std::result::Result<Vec<(f32, Vec<u8>)>, Faul
         }
         None => return Err(bad(MODEL, "is missing or not text: the model has no tokenizer to write")),
     }
-    let array =
-        |key| metadata.get(key).and_then(Value::as_array).ok_or_else(|| bad(key, "is missing, or no array"));
+    let array = |key| {
+        metadata.get(key).and_then(Value::as_array).ok_or_else(|| bad(key, "is missing or not an array"))
+    };
     let scores: Option<Vec<f32>> = array(SCORES)?.values().map(|v| v.as_f64().map(|v| v as f32)).collect();
     let scores = scores.ok_or_else(|| bad(SCORES, "must be floats"))?;
     if let Some(id) = scores.iter().position(|s| !s.is_finite()) {
-        return no(format!("the score of token {id} is {}, by which nothing can be merged", scores[id]));
+        return no(format!("the score of token {id} must be finite (found {})", scores[id]));
     }
     let list = array(TOKENS)?;
     if list.kind() != Kind::String || list.len() != scores.len() {
@@ -290,7 +294,7 @@ fn checked(metadata: &Metadata) -> std::result::Result<Vec<(f32, Vec<u8>)>, Faul
         .strings()
         .enumerate()
         .map(|(id, token)| match id {
-            // Wrapping what is wrapped already would change it at every pass.
+            // Those that are between newlines already stay so: else each conversion would add some.
             1 | 2 if unwrap(token) == token => [b"\n", token, b"\n"].concat(),
             1 | 2 => token.to_vec(),
             _ => replace(token, SPACE.as_bytes(), b" "),
@@ -316,7 +320,7 @@ fn checked(metadata: &Metadata) -> std::result::Result<Vec<(f32, Vec<u8>)>, Faul
     Ok(scores.into_iter().zip(tokens).collect())
 }
 
-/// Adds a tokenizer's keys to a model's.
+/// Adds the keys of a tokenizer to those of a model.
 ///
 /// # Errors
 /// [`Fault::Unsupported`] if it has another number of tokens than the model's vocabulary.

@@ -1,5 +1,5 @@
-//! The writer of checkpoints: what the format cannot say is refused, since every reader of it has the rest
-//! hard-coded and would go wrong without a word.
+//! The writer of checkpoints. A model that the format cannot describe is refused: its readers have everything else
+//! hard-coded, and would silently compute something wrong.
 
 use std::collections::HashMap;
 
@@ -11,38 +11,39 @@ use crate::error::{Error, Fault, Result};
 use crate::metadata::{Metadata, Value};
 use crate::model::{ByteOrder, Encoding, Tensor};
 
-/// What a checkpoint's writer is free to choose.
+/// What the caller of [`layout`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
     /// 0 for `run.c` and its ports, 2 for `runq.c`; 1 has no known reader of its own.
     pub version: u32,
-    /// The order of every number in the file: that of the machine that will run it.
+    /// The byte order of every number in the file: that of the machine that will run it.
     pub order: ByteOrder,
-    /// Version 2 with an eighth number in its header, the length of a head: what the fork for Windows 95 and old Macs
-    /// reads, and nothing else. Source: `run-smol.c` of Daviljoe193/smollerlm-for-windows95.
+    /// Version 2 with an eighth number in its header, the head size, which only the fork for Windows 95 and old Macs reads.
+    /// Source: `run-smol.c` of Daviljoe193/smollerlm-for-windows95.
     pub fork: bool,
 }
 
 impl Options {
-    /// A version of llama2.c's own.
+    /// A version of llama2.c itself, not of the fork.
     pub fn new(version: u32, order: ByteOrder) -> Self {
         Self { version, order, fork: false }
     }
 }
 
-/// The most that is made of rotary tables: a million positions of heads of 128.
+/// The most bytes of rotary tables that are written: those of a million positions with a head size of 128.
 const MAX_TABLES: u64 = 512 << 20;
 
 type Checked<T> = std::result::Result<T, Fault>;
 
-/// Lays out a checkpoint. Tensors have GGUF's names and come in any order; versions 0 and 1 take f32 only,
-/// version 2 int8 groups of one size for matrices and f32 for norms. `name` is the target's, for messages.
+/// Lays out a checkpoint. Tensors have the names of GGUF and are given in any order. Versions 0 and 1 hold f32 only, version
+/// 2 int8 groups of one size for matrices and f32 for norms. `name` is the target's, for errors.
 ///
-/// Version 2 takes any group size that divides each tensor, so that files of others can be copied; see
-/// [`super::group_size`] for one that works.
+/// Version 2 accepts any group size that divides each tensor, so that the files of other programs can be copied;
+/// [`super::group_size`] gives one that `runq.c` reads correctly.
 ///
 /// # Errors
-/// [`Fault::Unsupported`] for everything that llama2.c's readers would get wrong.
+/// [`Fault::Unsupported`] for everything that the readers of llama2.c would get wrong, [`Fault::Metadata`] for keys that are
+/// missing or contradict the tensors, [`Fault::Shape`], [`Fault::Duplicate`] and [`Fault::Version`].
 pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Options) -> Result<Layout> {
     lay_out(metadata, tensors, options).map_err(|fault| Error::of(name, fault))
 }
@@ -56,8 +57,8 @@ fn lay_out(metadata: &Metadata, tensors: &[Tensor], options: Options) -> Checked
     let by_name = index(tensors)?;
     let config = config(metadata, tensors, &by_name, options)?;
     check_heads(metadata, config)?;
-    if let Some(t) = tensors.iter().find(|t| !has_place(&t.name, config.layers)) {
-        return Err(no_place(&t.name));
+    if let Some(t) = tensors.iter().find(|t| !is_known(&t.name, config.layers)) {
+        return Err(unknown_tensor(&t.name));
     }
     let group = tensors.iter().find_map(|t| match t.encoding {
         Encoding::Int8Groups { size } => Some((size, t.name.as_str())),
@@ -108,10 +109,10 @@ fn index(tensors: &[Tensor]) -> Checked<HashMap<&str, usize>> {
 }
 
 fn missing(key: &str) -> Fault {
-    Fault::Metadata { key: key.into(), why: "is missing, and llama2.c cannot do without".into() }
+    Fault::Metadata { key: key.into(), why: "is missing, but required by llama2.c".into() }
 }
 
-/// A number that is one for all layers.
+/// A number that must be the same for all layers.
 fn number(metadata: &Metadata, key: &str) -> Checked<Option<u64>> {
     match metadata.get(key) {
         None => Ok(None),
@@ -119,31 +120,32 @@ fn number(metadata: &Metadata, key: &str) -> Checked<Option<u64>> {
             Err(Fault::Unsupported(format!("{key} differs between layers; llama2.c has one number for all")))
         }
         Some(v) => v.as_u64().map(Some).ok_or_else(|| {
-            let why = format!("must be a number that is not negative, is {v:?}");
+            let why = format!("must be a non-negative integer (found {v:?})");
             Fault::Metadata { key: key.into(), why }
         }),
     }
 }
 
-/// That it is a Llama.
+/// Checks that the architecture is Llama.
 pub(super) fn check_architecture(metadata: &Metadata) -> Checked<()> {
     let architecture = metadata.get("general.architecture").ok_or_else(|| missing("general.architecture"))?;
     if architecture.as_str() != Some("llama") {
         let name = architecture.as_str().unwrap_or("not text");
-        let why = format!("the architecture is {name:?}; llama2.c runs only \"llama\". Write a GGUF instead");
+        let why =
+            format!("the architecture is {name:?}; llama2.c supports only \"llama\". Write a GGUF instead");
         return Err(Fault::Unsupported(why));
     }
     Ok(())
 }
 
-/// What `run.c` has hard-coded besides the sizes.
+/// Checks what `run.c` has hard-coded besides the sizes.
 fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
     check_architecture(metadata)?;
     let float = |key: &str| match metadata.get(key) {
         None => Ok(None),
         Some(v) => match v.as_f64() {
             Some(v) => Ok(Some((v, v as f32))),
-            None => Err(Fault::Metadata { key: key.into(), why: format!("must be a float, is {v:?}") }),
+            None => Err(Fault::Metadata { key: key.into(), why: format!("must be a float (found {v:?})") }),
         },
     };
     let close = |a: f32, b: f32| (a - b).abs() <= b * 2.0 * f32::EPSILON;
@@ -158,7 +160,7 @@ fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
         let why = format!("{key} is {shown}; llama2.c has 10000 built in. Write a GGUF instead");
         return Err(Fault::Unsupported(why));
     }
-    // Without a type, llama.cpp takes the factor for a linear one; factors of 0 and 1 are none.
+    // Without a type, llama.cpp treats the factor as a linear one; factors of 0 and 1 scale nothing.
     let kind = metadata.get("llama.rope.scaling.type").map(|v| v.as_str().unwrap_or("not text"));
     let scales = |key| Ok(float(key)?.is_some_and(|(_, f)| f != 0.0 && f != 1.0));
     let scaled = match kind {
@@ -168,18 +170,19 @@ fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
     };
     if scaled {
         let kind = kind.unwrap_or("linear");
-        let why =
-            format!("the rotary embedding is scaled ({kind}), which llama2.c cannot. Write a GGUF instead");
+        let why = format!(
+            "the rotary embedding is scaled ({kind}), which llama2.c does not support. Write a GGUF instead"
+        );
         return Err(Fault::Unsupported(why));
     }
     if number(metadata, "llama.expert_count")?.is_some_and(|n| n > 0) {
-        let why = "the model has experts, which llama2.c does not know. Write a GGUF instead";
+        let why = "the model has experts, which llama2.c does not support. Write a GGUF instead";
         return Err(Fault::Unsupported(why.into()));
     }
     Ok(())
 }
 
-/// The header's numbers, from metadata and the tensors that are there.
+/// The numbers of the header, from the metadata and the tensors.
 fn config(
     metadata: &Metadata,
     tensors: &[Tensor],
@@ -213,7 +216,7 @@ fn config(
         seq: need("llama.context_length")?,
         shared: !by_name.contains_key("output.weight"),
     };
-    // A larger number would be a fine i32 in version 0, but nobody could tell the file's byte order.
+    // In version 0, a larger number would fit an i32, but would not show the byte order of the file.
     let limit = if version == 0 { PLAUSIBLE } else { 1 << 31 };
     for (n, field) in config.numbers().into_iter().zip(FIELDS) {
         if !(1..limit).contains(&n) {
@@ -222,7 +225,7 @@ fn config(
         }
     }
     if !(1..1 << 31).contains(&config.head) {
-        return Err(Fault::Unsupported(format!("heads of {} elements are not for llama2.c", config.head)));
+        return Err(Fault::Unsupported(format!("llama2.c does not support a head size of {}", config.head)));
     }
     match config.fault(options.fork) {
         Some((_, why)) => Err(Fault::Unsupported(format!("{why}, as llama2.c needs it"))),
@@ -230,7 +233,7 @@ fn config(
     }
 }
 
-/// llama2.c's heads are dim / n_heads long (in the fork, as long as its header says), and rotated as a whole.
+/// Checks the head size, which in llama2.c is dim / n_heads (in the fork, that of the header), all of it rotated.
 fn check_heads(metadata: &Metadata, config: Config) -> Checked<()> {
     for key in ["llama.attention.key_length", "llama.attention.value_length", "llama.rope.dimension_count"] {
         if let Some(n) = number(metadata, key)?.filter(|&n| n != config.head) {
@@ -243,7 +246,7 @@ fn check_heads(metadata: &Metadata, config: Config) -> Checked<()> {
 }
 
 /// Whether a tensor of this name is in a checkpoint of so many layers.
-fn has_place(name: &str, layers: u64) -> bool {
+fn is_known(name: &str, layers: u64) -> bool {
     let Some(stem) = name.strip_suffix(".weight") else { return false };
     if ["token_embd", "output_norm", "output"].contains(&stem) {
         return true;
@@ -253,22 +256,22 @@ fn has_place(name: &str, layers: u64) -> bool {
     number.is_some() && LAYER.contains(&kind)
 }
 
-fn no_place(name: &str) -> Fault {
+fn unknown_tensor(name: &str) -> Fault {
     let has = |part: &str| name.contains(part);
     let why = if name.ends_with(".bias") {
-        "it knows no biases"
+        "it has no biases"
     } else if has("rope_freqs") {
-        "it knows no scaling of the rotary embedding"
+        "it does not scale the rotary embedding"
     } else if has("attn_q_norm") || has("attn_k_norm") {
-        "it knows no norms of queries and keys"
+        "it has no norms of queries and keys"
     } else if has("_exps") || has("_shexp") || has("ffn_gate_inp") {
-        "it knows no experts"
+        "it has no experts"
     } else if has("attn_qkv") {
-        "it has queries, keys and values apart; split the tensor first"
+        "its queries, keys and values are separate tensors; split this one first"
     } else {
-        "it has just the tensors of a plain llama, of as many layers as the metadata say"
+        "it has only the tensors of a plain Llama with the number of layers of the metadata"
     };
-    Fault::Unsupported(format!("llama2.c has no place for tensor {name}: {why}. Write a GGUF instead"))
+    Fault::Unsupported(format!("llama2.c cannot hold tensor {name}: {why}. Write a GGUF instead"))
 }
 
 fn wrong_encoding(t: &Tensor, version: u32, group: Option<(u32, &str)>) -> Fault {
@@ -313,9 +316,9 @@ fn header(config: Config, storage: Storage, order: ByteOrder) -> Vec<u8> {
     out
 }
 
-/// Version 0's cosines and sines, each [position][pair]: `precompute_freqs_cis` of `model.py`. Its readers skip
-/// them. Functions are taken in double precision and rounded, and are the same code on every
-/// machine, whatever its library's are like in the last place.
+/// The cosines and sines of version 0, each `[position][pair]`: `precompute_freqs_cis` of `model.py`. Its readers skip
+/// them. They are computed in double precision by the same code on every machine, since those of C libraries differ in the
+/// last digit, and rounded.
 fn tables(config: Config, order: ByteOrder) -> Checked<Vec<u8>> {
     let (seq, head) = (config.seq, config.head);
     let bytes = u128::from(seq) * u128::from(head) * 4;

@@ -1,5 +1,5 @@
-//! JSON objects, entry by entry: no tree is built, so that memory stays within a few times the text, keys that
-//! appear twice are seen, and every fault has its byte.
+//! JSON objects, entry by entry. No tree is built, so that memory stays within a few times the text, duplicate keys are
+//! seen, and every fault has an offset.
 
 use serde::Deserializer as _;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Fault, Result};
 
-/// JSON text and where it lies.
+/// JSON text and where it is in a file.
 pub(super) struct Text<'a> {
     /// The file's name.
     pub file: &'a str,
     /// The text.
     pub text: &'a str,
-    /// Its first byte's offset in the file.
+    /// The offset of its first byte in the file.
     pub start: u64,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Text<'a> {
         Error::at(self.file, self.start + at as u64, fault)
     }
 
-    /// What serde has to say about a part of the text, with the byte in place of line and column.
+    /// The error of `serde_json` in a part of the text, with the offset instead of line and column.
     pub fn bad(&self, part: &str, e: &serde_json::Error) -> Error {
         let why = e.to_string();
         let place = format!(" at line {} column {}", e.line(), e.column());
@@ -50,7 +50,7 @@ impl<'a> Text<'a> {
         serde_json::from_str(part).map_err(|e| self.bad(part, &e))
     }
 
-    /// Calls `f` with each key and value of the object that a part of the text is, until it fails.
+    /// Calls `f` with each key and value of an object, until it fails. `part` is the text of the object.
     pub fn entries(&self, part: &'a str, f: impl FnMut(&'a str, &'a str) -> Result<()>) -> Result<()> {
         let mut visitor = Entries { f, fault: None };
         let mut json = serde_json::Deserializer::from_str(part);

@@ -4,10 +4,11 @@
 //! `{"__metadata__": {"key": "text"}, "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}`;
 //! offsets count from the end of the header, and the tensors fill the rest of the file without a gap.
 //! Models of several files have a `model.safetensors.index.json` beside them that names each tensor's file.
-//! Source: the format's description and the `safetensors` crate, which reads each tensor's entry here. Names
-//! that appear twice, which the crate lets pass, are refused.
 //!
-//! Metadata that is more than text, as a GGUF's, is filed under one key: see [`typed`].
+//! Source: the format's description and the `safetensors` crate, which parses each tensor's data type here. Duplicate
+//! names, which the crate accepts, are refused.
+//!
+//! Metadata with types, as a GGUF has, is kept under one key: see [`typed`].
 
 mod json;
 mod read;
@@ -19,17 +20,17 @@ pub use read::{looks_like, read};
 pub use shards::{check_index, index, join, read_index};
 pub use write::{Options, layout};
 
-/// The longest header that the `safetensors` crate reads.
+/// The longest header, in bytes, that the `safetensors` crate reads.
 const MAX_HEADER: u64 = 100_000_000;
 /// The header's key that is not a tensor.
 const METADATA: &str = "__metadata__";
-/// The metadata key under which typed metadata is filed.
+/// The metadata key under which typed metadata is kept.
 const TYPED: &str = "gguf.metadata";
-/// The metadata key that says who wrote the tensors; transformers wants it to be [`PYTORCH`].
+/// The metadata key of the framework that wrote the tensors, which transformers requires to be [`PYTORCH`].
 const FORMAT: &str = "format";
 /// A value of [`FORMAT`].
 const PYTORCH: &str = "pt";
-/// Far more metadata keys than any model has; a hostile header could hold millions.
+/// The most metadata keys: far more than any model has. A hostile header could hold millions.
 const MAX_KEYS: usize = 1 << 16;
 
 #[cfg(test)]

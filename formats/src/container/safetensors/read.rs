@@ -12,23 +12,24 @@ use crate::error::{Fault, Result};
 use crate::metadata::{Metadata, Value};
 use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, elements};
 
-/// Longest entry of one tensor: what bounds its number of dimensions.
+/// The longest entry of a tensor, in bytes. It limits the number of dimensions.
 const MAX_ENTRY: usize = 1 << 20;
 
-/// Whether the file starts like a safetensors file: a length that can be the header's, then a brace. A file
-/// that ends before its header does is one too: reading it tells what is missing.
+/// Whether the file starts as a safetensors file does: with a length that can be the header's, then a brace. That holds
+/// for a truncated file too: reading it tells what is missing.
 pub fn looks_like(input: &Input) -> bool {
     let Some((len, rest)) = input.bytes.split_first_chunk::<8>() else { return false };
     (2..=MAX_HEADER).contains(&u64::from_le_bytes(*len)) && rest.first() == Some(&b'{')
 }
 
-/// Reads one file. The tensors come in the order of their data; text metadata comes as strings, typed metadata
-/// as it was before it was filed here.
+/// Reads one file. Tensors are in the order of their data. Text metadata is read as strings, typed metadata as it was
+/// when it was written.
 ///
 /// # Errors
-/// Everything that the `safetensors` crate refuses; names that appear twice, empty metadata keys, more than 65,536
-/// of them, entries of over 1 MiB, and a header that does not begin with its brace. [`Fault::More`] if `input` is
-/// a prefix that ends before the tensor data.
+/// [`Fault::More`] if `input` is a prefix that ends before the tensor data. Else what the `safetensors` crate refuses, and
+/// duplicate names, empty metadata keys, more than 65,536 of them, entries of over 1 MiB and a header that does not begin
+/// with its brace: [`Fault::Header`], [`Fault::TooMany`], [`Fault::Ends`], [`Fault::Duplicate`], [`Fault::Offset`],
+/// [`Fault::Shape`], [`Fault::TensorType`], [`Fault::Text`], [`Fault::Metadata`].
 pub fn read(input: &Input) -> Result<Model> {
     let mut c = Cursor::new(input, ByteOrder::Little);
     let len = c.u64("the header's length")?;
@@ -54,14 +55,14 @@ pub fn read(input: &Input) -> Result<Model> {
         Ok(())
     })?;
 
-    // By name, and by place among equals: two of a name are neighbours, the second later in the file.
+    // By name, and by position among equals: duplicates are neighbours, the second one later in the file.
     entries.sort_unstable_by(|(a_key, a), (b_key, b)| {
         a.name.cmp(&b.name).then(a_key.as_ptr().cmp(&b_key.as_ptr()))
     });
     if let Some([_, (key, t)]) = entries.windows(2).find(|pair| pair[0].1.name == pair[1].1.name) {
         return Err(text.fault(key, Fault::Duplicate { what: "tensor", name: t.name.clone() }));
     }
-    // The stretches of data follow each other; those of no bytes stand before the one that starts with them.
+    // The data of tensors is contiguous; tensors of no bytes come before the one that starts at the same offset.
     entries.sort_by_key(|(_, t)| (t.location.offset, t.location.len));
     let start = 8 + len;
     let mut expected = 0u64;
@@ -95,8 +96,7 @@ pub fn read(input: &Input) -> Result<Model> {
     })
 }
 
-/// A tensor's entry. The crate's own struct has `usize` here, which a 32-bit host cannot read the header of a
-/// 5 GB file into.
+/// A tensor's entry. The crate's own struct has `usize` here, too small on a 32-bit host for the header of a 5 GB file.
 #[derive(serde::Deserialize)]
 struct Entry {
     dtype: Dtype,
@@ -104,7 +104,7 @@ struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// A tensor from its entry; the place's offset is still relative to the data.
+/// A tensor from its entry. The offset is still relative to the end of the header.
 fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
     if entry.len() > MAX_ENTRY {
         let what = format!("the length of the entry of tensor {name}");
@@ -137,7 +137,7 @@ fn tensor(text: &Text, name: String, entry: &str) -> Result<Tensor> {
     Ok(Tensor { name, shape, encoding: Encoding::Blocks(dtype), location })
 }
 
-/// The fault of an entry whose only flaw, as far as can be told, is its type.
+/// The fault of an entry that could not be parsed because of an unknown type.
 fn unknown_type(text: &Text, name: &str, entry: &str) -> Option<crate::Error> {
     #[derive(serde::Deserialize)]
     struct Typed {
@@ -152,7 +152,7 @@ fn unknown_type(text: &Text, name: &str, entry: &str) -> Option<crate::Error> {
     Some(text.fault(entry, Fault::TensorType { tensor: name.to_string(), id, why }))
 }
 
-/// The value of `__metadata__`. Files of 2023 have a null there.
+/// The value of `__metadata__`, which is null in some files of 2023.
 fn strings(text: &Text, value: &str) -> Result<Metadata> {
     let mut metadata = Metadata::new();
     if value == "null" {
@@ -187,7 +187,7 @@ fn strings(text: &Text, value: &str) -> Result<Metadata> {
         Ok(())
     })?;
     let Some(mut typed) = from_gguf else { return Ok(metadata) };
-    // The format was written for the sake of other readers. Whatever else is there, somebody has added.
+    // The format key was written for other readers. Other keys were added by other programs, and are kept.
     metadata.remove(FORMAT);
     let keys: HashSet<String> = typed.iter().map(|(key, _)| key.to_string()).collect();
     for (key, value) in metadata.iter().filter(|(key, _)| !keys.contains(*key)) {

@@ -11,11 +11,12 @@ use crate::error::{Error, Fault, Result};
 use crate::metadata::Metadata;
 use crate::model::{ByteOrder, Format, Model};
 
-/// The names of a model's files, sorted, from the bytes of its index. They lie in the index's own folder: a
-/// name that could lead elsewhere is refused.
+/// The names of a model's files, sorted, from the bytes of its index. They are in the folder of the index: a name that
+/// could lead out of it is refused.
 ///
 /// # Errors
-/// A bad index: [`Fault::Header`], [`Fault::Duplicate`] for a tensor that is named twice.
+/// [`Fault::Header`] for an index that is malformed or names such a file, [`Fault::Duplicate`] for a tensor that is named
+/// twice.
 pub fn read_index(name: &str, json: &[u8]) -> Result<Vec<String>> {
     let map = weight_map(name, json)?;
     let files: BTreeSet<String> = map.into_values().collect();
@@ -25,11 +26,11 @@ pub fn read_index(name: &str, json: &[u8]) -> Result<Vec<String>> {
     Ok(files.into_iter().collect())
 }
 
-/// Checks that each tensor of the index is in the file that it names, and that the files have no others.
-/// `shards` are the files with their names, of which the last path component counts.
+/// Checks that each tensor of the index is in the file that the index names, and that the files have no other tensors.
+/// `shards` are the files with their names, of which only the last path component is compared.
 ///
 /// # Errors
-/// [`Fault::Split`] with the first tensor that is not where it should be.
+/// Those of [`read_index`], and [`Fault::Split`] with the first tensor that is in another file or in none.
 pub fn check_index(name: &str, json: &[u8], shards: &[(String, Model)]) -> Result<()> {
     let map = weight_map(name, json)?;
     let mut seen: HashSet<(&str, &str)> = HashSet::new();
@@ -41,7 +42,7 @@ pub fn check_index(name: &str, json: &[u8], shards: &[(String, Model)]) -> Resul
                     seen.insert((file, &t.name));
                     continue;
                 }
-                Some(named) => format!("tensor {} is here, but {name} says that it is in {named}", t.name),
+                Some(named) => format!("tensor {} is in this file, but by {name} it is in {named}", t.name),
                 None => format!("tensor {} is not in {name}", t.name),
             };
             return Err(Error::at(path, t.location.offset, Fault::Split(why)));
@@ -55,7 +56,7 @@ pub fn check_index(name: &str, json: &[u8], shards: &[(String, Model)]) -> Resul
     }
 }
 
-/// Each tensor's file.
+/// The file of each tensor.
 fn weight_map(name: &str, json: &[u8]) -> Result<HashMap<String, String>> {
     const KEY: &str = "weight_map";
     let text = Text::new(name, json, 0)?;
@@ -85,8 +86,8 @@ fn weight_map(name: &str, json: &[u8]) -> Result<HashMap<String, String>> {
     Ok(map)
 }
 
-/// Makes one model of several files, given with their names in order. Of a metadata key that several have, the
-/// first value counts.
+/// Joins several files, given with their names in order, to one model. Of a metadata key that several files have, the
+/// first value is kept.
 ///
 /// # Errors
 /// [`Fault::Duplicate`] for a tensor that is in two files, [`Fault::Split`] for a file of another format.
@@ -126,7 +127,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     Ok(whole)
 }
 
-/// The bytes of `model.safetensors.index.json` for a layout whose files get these names, in order.
+/// The bytes of `model.safetensors.index.json` for a layout whose files have these names, in order.
 pub fn index(layout: &Layout, names: &[String]) -> Vec<u8> {
     let total_size: u64 = layout.tensors.iter().map(|t| t.location.len).sum();
     let weight_map: BTreeMap<&str, &str> = layout

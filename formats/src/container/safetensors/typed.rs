@@ -1,7 +1,7 @@
-//! Typed metadata as JSON, for containers that know only text, and nothing lost but a NaN's payload: an array of
-//! `[key, kind, value]` in order.
+//! Typed metadata as JSON, for containers whose metadata is text: an array of `[key, kind, value]` in order. Nothing is
+//! lost but the payload of a NaN.
 //!
-//! * Integers and bools are JSON's own; finite floats are numbers that give the same float back, the others the
+//! * Integers and bools are those of JSON. Finite floats are numbers that parse to the same float; the others are the
 //!   strings "NaN", "inf" and "-inf".
 //! * Strings are strings, or arrays of bytes where they are not UTF-8.
 //! * Arrays are `[kind, [value, ...]]`. A byte of an array of bools that is neither 0 nor 1 is a number.
@@ -32,7 +32,7 @@ fn encode(value: &Value) -> Json {
         Value::U64(v) => (*v).into(),
         Value::I64(v) => (*v).into(),
         Value::F32(v) => {
-            // The fewest digits that mean this f32, unless the way back over f64 would round twice.
+            // The fewest digits that mean this f32, unless parsing them as f64 and rounding gives another.
             let short = v.to_string().parse::<f64>().ok().filter(|d| *d as f32 == *v);
             float(short.unwrap_or_else(|| f64::from(*v)))
         }
@@ -72,10 +72,10 @@ const NAN: &str = "NaN";
 const INFINITE: &str = "inf";
 const MINUS_INFINITE: &str = "-inf";
 
-/// Metadata from what [`to_json`] makes.
+/// Metadata from the text of what [`to_json`] gives.
 ///
 /// # Errors
-/// What is wrong: another structure, a number out of its kind's range, a key that is empty or appears twice.
+/// A text: another structure, a number out of the range of its kind, an empty or duplicate key.
 pub fn from_json(json: &Json) -> Result<Metadata, String> {
     json.deserialize_seq(Entries).map_err(|e| e.to_string())
 }
@@ -162,7 +162,7 @@ impl One {
             Kind::I32 => v.try_into().ok().map(Value::I32),
             Kind::U64 => v.try_into().ok().map(Value::U64),
             Kind::I64 => v.try_into().ok().map(Value::I64),
-            // Other writers of JSON leave the point of a whole number out.
+            // Other writers of JSON write floats that are integers without a point.
             Kind::F32 => Some(Value::F32(v as f32)),
             Kind::F64 => Some(Value::F64(v as f64)),
             Kind::Bool | Kind::String | Kind::Array => None,

@@ -1,5 +1,5 @@
-//! The writer. Tensors stand in a file as the `safetensors` crate would order them, largest numbers first, so
-//! that readers which map the file find every number at a multiple of its size.
+//! The writer. Tensors are in the order of the `safetensors` crate, those with the largest numbers first, so that in a
+//! memory-mapped file every number is aligned.
 
 use std::collections::HashSet;
 
@@ -14,21 +14,22 @@ use crate::error::{Error, Fault, Result};
 use crate::metadata::Metadata;
 use crate::model::{Encoding, Location, Tensor, elements};
 
-/// What a writer of safetensors is free to choose.
+/// What the caller of [`layout`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Options {
-    /// How many tensors go into which file, in the order given.
+    /// How tensors are divided among files, in the order given.
     pub split: Split,
 }
 
-/// Lays out one file, or several that need an [`super::index`] beside them. `name` is the target's and
-/// `shard_names` gives that of file `no` (from 0) of `count`, both for messages.
+/// Lays out one file, or several, which need an [`super::index`] beside them. `name` is the target's and `shard_names`
+/// gives that of file `no` (from 0) of `count`; both are for errors.
 ///
-/// Metadata of strings is written into every file. Other metadata goes into the first file, as JSON under one
-/// key; the others say that theirs is empty.
+/// Metadata that is all strings is written to every file. Other metadata is written to the first file, as JSON under one
+/// key; in the others that JSON is empty.
 ///
 /// # Errors
-/// What [`super::read`] would refuse, and tensor types that safetensors does not have.
+/// What [`super::read`] would refuse: [`Fault::Text`], [`Fault::Duplicate`], [`Fault::Shape`], [`Fault::TooMany`]; and
+/// [`Fault::Unsupported`] for tensor types that safetensors does not have.
 pub fn layout(
     name: &str,
     metadata: &Metadata,
@@ -44,7 +45,7 @@ pub fn layout(
     let mut total = 0u64;
     for t in tensors {
         if t.name == METADATA {
-            let problem = "what safetensors calls its metadata".into();
+            let problem = "reserved for the metadata".into();
             return Err(bad(Fault::Text { what: format!("tensor name {METADATA:?}"), problem }));
         }
         if !names.insert(t.name.as_str()) {
@@ -73,7 +74,7 @@ pub fn layout(
     Ok(Layout { files, tensors: placed })
 }
 
-/// A tensor's type and the bytes of its data, if safetensors can hold it.
+/// A tensor's type and the length of its data in bytes, if safetensors can hold it.
 fn stored(t: &Tensor) -> std::result::Result<(Dtype, u64), Fault> {
     let dtype = match t.encoding {
         Encoding::Blocks(dtype) => dtype.info().safetensors.map(|name| (dtype, name)),
@@ -95,7 +96,7 @@ fn stored(t: &Tensor) -> std::result::Result<(Dtype, u64), Fault> {
     Ok((id, len))
 }
 
-/// Lays out file `i` and places its tensors.
+/// Lays out file `i` and sets the locations of its tensors.
 fn file(
     i: usize,
     settings: &str,
@@ -121,7 +122,7 @@ fn file(
         offset = end;
     }
     header.push('}');
-    // The data starts at a multiple of the largest number's size.
+    // The data starts at a multiple of the size of the largest numbers.
     while header.len() % 8 != 0 {
         header.push(' ');
     }
@@ -154,13 +155,22 @@ impl Settings {
         if metadata.iter().any(|(key, _)| key.is_empty()) {
             return Err(Fault::Text { what: "a metadata key".into(), problem: "empty".into() });
         }
-        // A key that reads as typed metadata must not pass as text.
+        // As JSON, texts are no shorter: a header that is too long is refused before it is made.
+        let least: usize = metadata.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+        if least as u64 > MAX_HEADER {
+            let what = "the header's length".into();
+            return Err(Fault::TooMany { what, found: least as u64, most: MAX_HEADER });
+        }
+        // Text under the key of typed metadata would be read as that.
         let texts: Option<Vec<(&str, &str)>> = metadata
             .iter()
             .map(|(key, value)| Some((key, value.as_str().filter(|_| key != TYPED)?)))
             .collect();
         Ok(match texts {
-            Some(texts) => Self { first: entry(&texts), others: entry(&texts) },
+            Some(texts) => {
+                let first = entry(&texts);
+                Self { others: first.clone(), first }
+            }
             None => {
                 let typed = typed::to_json(metadata).to_string();
                 let with = |typed| entry(&[(FORMAT, PYTORCH), (TYPED, typed)]);

@@ -1,4 +1,4 @@
-//! Published tokenizers, which lie beside the project where its developers work.
+//! Published tokenizers.
 
 use std::path::PathBuf;
 
@@ -6,27 +6,28 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A folder with copies of these files under other names; `None`, said, if one is not there.
-fn copies(files: &[(&str, &str)]) -> Option<TempDir> {
-    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tokenizers");
+/// A folder with copies of these files under other names. They are in the folder of published files, which is beside
+/// the repository or where `GGUFKIT_SHARED` says.
+fn copies(files: &[(&str, &str)]) -> TempDir {
+    let folder = std::env::var_os("GGUFKIT_SHARED").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
     let dir = tempfile::tempdir().unwrap();
     for (from, to) in files {
-        let from = data.join(from);
-        if !from.is_file() {
-            println!("skipped: no {}", from.display());
-            return None;
-        }
-        fs::write(dir.path().join(to), fs::read(from).unwrap()).unwrap();
+        let from = folder.join("data/tokenizers").join(from);
+        let why = "see CONTRIBUTING.md, or set GGUFKIT_SHARED";
+        let bytes = fs::read(&from).unwrap_or_else(|e| panic!("{}: {e}: {why}", from.display()));
+        fs::write(dir.path().join(to), bytes).unwrap();
     }
-    Some(dir)
+    dir
 }
 
 #[test]
-fn llama2_both_ways() {
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_llama2_both_ways() {
     // Phi-3 has Llama 2's pieces, and more behind them.
     let (model, json) =
         ([("llama2.model", "tokenizer.model")], [("phi-3-mini/tokenizer.json", "tokenizer.json")]);
-    let Some((model, json)) = copies(&model).zip(copies(&json)) else { return };
+    let (model, json) = (copies(&model), copies(&json));
     let (model, json) = (vocab(&model, "llama", 32000), vocab(&json, "llama", 32064));
     assert!(strings(&model.metadata, "ggml.tokens") == strings(&json.metadata, "ggml.tokens")[..32000]);
     let (types_of_model, types_of_json) = (types(&model.metadata), types(&json.metadata));
@@ -40,17 +41,19 @@ fn llama2_both_ways() {
 }
 
 #[test]
-fn spaces_that_were_tidied_up_are_found() {
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_spaces_that_were_tidied_up_are_found() {
     // In this copy the no-break spaces of three merges have become spaces.
-    let Some(dir) = copies(&[("llama2/tokenizer.json", "tokenizer.json")]) else { return };
+    let dir = copies(&[("llama2/tokenizer.json", "tokenizer.json")]);
     assert!(fails(&dir, 32000).contains("merge 18917 is not a pair"));
 }
 
 #[test]
-fn phi3_has_added_tokens_and_padding() {
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_phi3_has_added_tokens_and_padding() {
     let files = ["tokenizer.json", "tokenizer_config.json"];
     let files = files.map(|name| (format!("phi-3-mini/{name}"), name));
-    let Some(dir) = copies(&files.each_ref().map(|(from, to)| (from.as_str(), *to))) else { return };
+    let dir = copies(&files.each_ref().map(|(from, to)| (from.as_str(), *to)));
     let v = vocab(&dir, "llama", 32064);
     let tokens = strings(&v.metadata, "ggml.tokens");
     assert_eq!(
@@ -65,13 +68,14 @@ fn phi3_has_added_tokens_and_padding() {
 }
 
 #[test]
-fn byte_level_tokenizers_are_recognised() {
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_byte_level_tokenizers_are_recognised() {
     for (file, rows, tokens, merges, pre) in [
         ("gpt2/tokenizer.json", 50257, 50257, 50000, "gpt-2"),
         ("falcon-tokenizer/tokenizer.json", 65024, 65024, 64784, "falcon"),
         ("gpt-neox-20b/20B_tokenizer.json", 50432, 50277, 50009, "olmo"),
     ] {
-        let Some(dir) = copies(&[(file, "tokenizer.json")]) else { return };
+        let dir = copies(&[(file, "tokenizer.json")]);
         let v = vocab(&dir, "llama", rows);
         assert_eq!(v.metadata.text("tokenizer.ggml.pre"), Some(pre));
         let unused = types(&v.metadata).iter().filter(|t| **t == 5).count();
@@ -81,10 +85,10 @@ fn byte_level_tokenizers_are_recognised() {
 }
 
 #[test]
-fn gpt2_both_ways() {
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_gpt2_both_ways() {
     let files = [("gpt2/vocab.json", "vocab.json"), ("gpt2/merges.txt", "merges.txt")];
-    let both = copies(&files).zip(copies(&[("gpt2/tokenizer.json", "tokenizer.json")]));
-    let Some((parts, whole)) = both else { return };
+    let (parts, whole) = (copies(&files), copies(&[("gpt2/tokenizer.json", "tokenizer.json")]));
     put(parts.path(), &[("tokenizer_config.json", json!({"tokenizer_class": "GPT2Tokenizer"}))]);
     let (parts, whole) = (vocab(&parts, "llama", 50257), vocab(&whole, "llama", 50257));
     for key in ["ggml.tokens", "ggml.merges"] {
@@ -94,9 +98,10 @@ fn gpt2_both_ways() {
 }
 
 #[test]
-fn qwen2_of_its_parts() {
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn published_qwen2_of_its_parts() {
     let files = [("qwen2/vocab.json", "vocab.json"), ("qwen2/merges.txt", "merges.txt")];
-    let Some(dir) = copies(&files) else { return };
+    let dir = copies(&files);
     let added = json!({"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645});
     put(dir.path(), &[("added_tokens.json", added)]);
     let v = vocab(&dir, "qwen2", 151936);
@@ -108,8 +113,9 @@ fn qwen2_of_its_parts() {
 }
 
 #[test]
-fn damaged_real_files_never_panic() {
-    let Some(dir) = copies(&[("llama2.model", "tokenizer.model")]) else { return };
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
+fn damaged_published_files_never_panic() {
+    let dir = copies(&[("llama2.model", "tokenizer.model")]);
     let path = dir.path().join("tokenizer.model");
     let whole = fs::read(&path).unwrap();
     let places = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);

@@ -26,7 +26,7 @@ fn options(order: ByteOrder, split: Split) -> Options {
     Options { order, split }
 }
 
-/// A file with these tensors; `with` stands for "bitnet" as architecture, and must be as long.
+/// A file with these tensors. `with` replaces "bitnet" as architecture, and must have the same length.
 fn file(with: &str) -> Vec<u8> {
     let layout =
         layout("x", &settings("bitnet"), &tensors(), options(ByteOrder::Little, Split::None)).unwrap();
@@ -40,7 +40,7 @@ fn find(bytes: &[u8], what: &[u8]) -> usize {
     bytes.windows(what.len()).position(|w| w == what).expect("it is there")
 }
 
-/// Where the number of a tensor's type stands, behind its name, two dimensions and their count.
+/// The offset of the number of a tensor's type: after its name, the number of dimensions and two dimensions.
 fn type_at(bytes: &[u8], name: &str) -> usize {
     find(bytes, &[&(name.len() as u64).to_le_bytes()[..], name.as_bytes()].concat()) + 8 + name.len() + 4 + 16
 }
@@ -64,7 +64,7 @@ fn it_is_written_and_read_under_its_architectures() {
 }
 
 #[test]
-fn elsewhere_its_number_is_a_removed_types() {
+fn in_other_models_its_number_is_a_removed_type() {
     let e = read(&Input::whole("x", &file("bitnex"))).unwrap_err();
     assert!(e.to_string().contains("tensor one has type 36: iq4_nl_4_4, removed") && e.at.is_some(), "{e}");
     assert!(e.to_string().contains("bitnet.cpp uses the number for i2_s"), "{e}");
@@ -78,7 +78,7 @@ fn elsewhere_its_number_is_a_removed_types() {
 }
 
 #[test]
-fn bitnet_cpps_other_types_are_named_and_refused() {
+fn other_types_of_bitnet_cpp_are_refused_by_name() {
     let sound = file("bitnet");
     for (id, name) in BITNET_CPP.into_iter().filter(|t| t.1 != "i2_s") {
         let mut bytes = sound.clone();
@@ -91,7 +91,7 @@ fn bitnet_cpps_other_types_are_named_and_refused() {
 }
 
 #[test]
-fn shapes_that_it_cannot_have_are_refused() {
+fn impossible_shapes_are_refused() {
     let m = settings("bitnet");
     for shape in [&[3u64, 64][..], &[129], &[], &[1 << 40, 1 << 40]] {
         let wrong = [ternary("a", shape)];
@@ -115,7 +115,7 @@ fn shapes_that_it_cannot_have_are_refused() {
 }
 
 #[test]
-fn parts_say_no_architecture_and_are_read_with_the_first() {
+fn later_parts_get_the_architecture_of_the_first() {
     let m = settings("bitnet-25");
     let parts = layout("x", &m, &tensors(), options(ByteOrder::Little, Split::Tensors(1))).unwrap();
     let files = materialise(&parts);
@@ -136,7 +136,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_file_with_a_flaw_is_a_model_or_an_error(at in 0usize..400, with: u8, cut in 0usize..1000) {
+    fn damaged_files_never_panic(at in 0usize..400, with: u8, cut in 0usize..1000) {
         let mut bytes = file("bitnet");
         let at = at % bytes.len();
         bytes[at] ^= with;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Heads that are longer than dim / n_heads, where `heads` does not even divide `dim`.
+/// A head size above dim / n_heads, with a number of heads that does not divide dim.
 const WIDE: Config = Config {
     dim: 64,
     hidden: 96,
@@ -40,7 +40,7 @@ fn fork(order: ByteOrder) -> Options {
 }
 
 #[test]
-fn the_header_has_the_size_of_heads_and_is_recognised_by_the_length() {
+fn the_fork_is_recognised_by_the_length_of_the_file() {
     for order in ORDERS {
         for shared in [true, false] {
             let (metadata, tensors) = model(Config { shared, ..WIDE });
@@ -69,9 +69,9 @@ fn the_header_has_the_size_of_heads_and_is_recognised_by_the_length() {
 }
 
 #[test]
-fn what_is_not_the_forks_is_refused() {
+fn headers_that_are_not_the_forks_are_refused() {
     let (metadata, tensors) = model(WIDE);
-    // llama2.c's own version 2 has no place for such heads.
+    // Version 2 of llama2.c itself cannot hold such heads.
     let why = layout("x", &metadata, &tensors, Options::new(2, ByteOrder::Little)).unwrap_err().to_string();
     assert!(why.contains("n_heads is 6, which does not divide dim 64"), "{why}");
     let options = Options { fork: true, ..Options::new(1, ByteOrder::Little) };
@@ -80,13 +80,13 @@ fn what_is_not_the_forks_is_refused() {
     let whole = layout("x", &metadata, &tensors, fork(ByteOrder::Little)).unwrap();
     let mut bytes = whole.files[0].fixed[0].1.clone();
     bytes.resize(whole.files[0].len as usize, 1);
-    // A byte more or less, or any number of the header changed: an error, and never a crash.
+    // One byte more or less, or any changed number of the header, is an error.
     assert!(read(&Input::whole("x", &bytes[..bytes.len() - 1])).is_err());
     for at in 0..45 {
         for flip in [1, 0x80, 0xff] {
             let mut damaged = bytes.clone();
             damaged[at] ^= flip;
-            // Of all numbers the context's length alone changes nothing, and the sign of what says shared.
+            // Only the context length and the flag of tied embeddings do not change the length of the file.
             let read = read(&Input::whole("x", &damaged));
             assert!(read.is_err() || (32..36).contains(&at), "byte {at}");
         }

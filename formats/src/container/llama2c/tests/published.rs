@@ -1,16 +1,10 @@
-//! Files that others have made, where they are at hand.
+//! Files that others have made.
 
 use super::*;
 use crate::container::{self, gguf};
 
-/// A file of the shared test data, or a message that it is not there.
-fn shared(name: &str) -> Option<Vec<u8>> {
-    let path = format!("{}/{name}", concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data"));
-    let bytes = std::fs::read(path).ok();
-    if bytes.is_none() {
-        println!("skipped: no {name}");
-    }
-    bytes
+fn file(name: &str) -> Vec<u8> {
+    crate::published::read(&format!("data/{name}"))
 }
 
 /// Little- to big-endian by the rules of the format, without our reader.
@@ -56,9 +50,10 @@ fn swapped_tokenizer(b: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
 fn version_0() {
     for name in ["stories260K/stories260K.bin", "llama2xs/llama2xs.bin"] {
-        let Some(bytes) = shared(name) else { continue };
+        let bytes = file(name);
         let input = Input::whole(name, &bytes);
         assert_eq!(container::sniff(&input), Ok(Format::Llama2c { version: 0 }));
         let model = container::read(&input).unwrap();
@@ -90,9 +85,10 @@ fn version_0() {
 }
 
 #[test]
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
 fn version_2() {
     let name = "stories260K/stories260K-q8.bin";
-    let Some(bytes) = shared(name) else { return };
+    let bytes = file(name);
     let model = container::read(&Input::whole(name, &bytes)).unwrap();
     assert_eq!(model.format, Format::Llama2c { version: 2 });
     assert!(model.tensors.iter().filter(|t| t.shape.len() == 2).all(|t| t.encoding.name() == "int8/8"));
@@ -101,7 +97,7 @@ fn version_2() {
         let plan = layout(name, &model.metadata, &model.tensors, options).unwrap();
         assert!(materialise(&plan, &bytes, &model, order) == expected);
     }
-    let Some(source) = shared("stories260K/stories260K.bin") else { return };
+    let source = file("stories260K/stories260K.bin");
     // The codes and scales are those of llama2.c's export, to the last bit.
     let floats = read_whole(&source).unwrap();
     for (q, f) in model.tensors.iter().zip(&floats.tensors).filter(|(q, _)| q.shape.len() == 2) {
@@ -119,11 +115,10 @@ fn version_2() {
 }
 
 #[test]
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
 fn the_same_model_as_a_gguf() {
     let files = ["stories260K.bin", "stories260K-f32-v3.gguf", "tok512.bin"];
-    let [Some(bin), Some(other), Some(tok)] = files.map(|f| shared(&format!("stories260K/{f}"))) else {
-        return;
-    };
+    let [bin, other, tok] = files.map(|f| file(&format!("stories260K/{f}")));
     let mut model = read_whole(&bin).unwrap();
     tokenizer::attach(&mut model, &tokenizer::read(&Input::whole("", &tok)).unwrap()).unwrap();
     let gguf = gguf::read(&Input::whole("", &other)).unwrap();
@@ -150,9 +145,10 @@ fn tables_of(plan: &Layout) -> std::ops::Range<usize> {
 }
 
 #[test]
+#[ignore = "needs published files (see CONTRIBUTING.md)"]
 fn vocabularies() {
     for name in ["stories260K/tok512.bin", "tokenizers/tokenizer.bin"] {
-        let Some(bytes) = shared(name) else { continue };
+        let bytes = file(name);
         let input = Input::whole(name, &bytes);
         assert_eq!(container::sniff(&input), Ok(Format::Llama2cTokenizer));
         let prefix = Input { bytes: &bytes[..4096], ..input };
@@ -164,13 +160,10 @@ fn vocabularies() {
         let again = container::read(&Input::whole(name, &big)).unwrap();
         assert_eq!((again.order, &again.metadata), (ByteOrder::Big, &model.metadata));
     }
-    if let Some(oldest) = shared("tokenizers/tokenizer.v0-304713.bin") {
-        let e = container::sniff(&Input::whole("", &oldest)).unwrap_err();
-        assert!(e.to_string().contains("without scores"), "{e}");
-    }
-    let files = ["tokenizer.v1-432717.bin", "tokenizer.bin"].map(|f| shared(&format!("tokenizers/{f}")));
-    if let [Some(old), Some(new)] = files {
-        let model = container::read(&Input::whole("", &old)).unwrap();
-        assert!(tokenizer::write("", &model.metadata, ByteOrder::Little).unwrap() == new);
-    }
+    let oldest = file("tokenizers/tokenizer.v0-304713.bin");
+    let e = container::sniff(&Input::whole("", &oldest)).unwrap_err();
+    assert!(e.to_string().contains("without scores"), "{e}");
+    let [old, new] = ["tokenizer.v1-432717.bin", "tokenizer.bin"].map(|f| file(&format!("tokenizers/{f}")));
+    let model = container::read(&Input::whole("", &old)).unwrap();
+    assert!(tokenizer::write("", &model.metadata, ByteOrder::Little).unwrap() == new);
 }

@@ -17,7 +17,7 @@ fn extra(name: &str) -> Tensor {
 }
 
 #[test]
-fn settings_that_are_built_into_llama2c() {
+fn settings_hard_coded_in_llama2c_are_checked() {
     for (key, value, part) in [
         ("general.architecture", Value::text("qwen2"), "\"qwen2\""),
         ("llama.rope.freq_base", Value::F32(500000.0), "500000"),
@@ -34,7 +34,7 @@ fn settings_that_are_built_into_llama2c() {
         ("llama.attention.head_count_kv", Value::U32(3), "n_kv_heads is 3"),
         ("llama.attention.head_count", Value::U32(16), "pairs"),
         ("llama.context_length", Value::U64(1 << 31), "seq_len is 2147483648"),
-        ("llama.context_length", Value::text("many"), "must be a number"),
+        ("llama.context_length", Value::text("many"), "must be a non-negative integer"),
         ("llama.context_length", Value::U32(0), "seq_len is 0"),
         ("llama.feed_forward_length", Value::U32(32), "has shape [24, 16]"),
         ("llama.block_count", Value::U32(2), "blk.2."),
@@ -56,7 +56,7 @@ fn settings_that_are_built_into_llama2c() {
         m.metadata.remove(key);
         assert!(refuse(&m, 0).contains("is missing"), "{key}");
     }
-    // What says the same as nothing.
+    // Settings that equal the defaults are accepted.
     let mut m = model();
     m.metadata.set("llama.rope.scaling.type", Value::text("none"));
     m.metadata.set("llama.attention.layer_norm_rms_epsilon", Value::F64(1e-5));
@@ -71,13 +71,13 @@ fn settings_that_are_built_into_llama2c() {
 }
 
 #[test]
-fn tensors_without_a_place() {
+fn unknown_tensors_are_refused() {
     for (name, part) in [
         ("blk.0.attn_q.bias", "biases"),
         ("rope_freqs.weight", "rotary"),
         ("blk.1.attn_q_norm.weight", "norms of queries"),
         ("blk.1.ffn_gate_exps.weight", "experts"),
-        ("blk.0.attn_qkv.weight", "apart"),
+        ("blk.0.attn_qkv.weight", "separate tensors"),
         ("blk.3.attn_norm.weight", "metadata"),
         ("blk.00.attn_norm.weight", "metadata"),
         ("blk.attn_norm.weight", "metadata"),
@@ -124,7 +124,7 @@ fn encodings_that_the_version_does_not_have() {
 }
 
 #[test]
-fn tables_of_endless_contexts() {
+fn huge_rotary_tables_are_refused() {
     let mut m = model();
     m.metadata.set("llama.context_length", Value::U32(1 << 24));
     assert!(refuse(&m, 0).contains("16777215"));
@@ -138,14 +138,14 @@ fn tables_of_endless_contexts() {
 fn headers_that_contradict_themselves() {
     let bytes = checkpoint(SMALL, 2, 8, ByteOrder::Big);
     for (at, value, part) in [
-        (8usize, 0u32, "dim is 0"),
-        (12, u32::MAX, "hidden_dim is -1"),
+        (8usize, 0u32, "dim must be a positive integer (found 0)"),
+        (12, u32::MAX, "hidden_dim must be a positive integer (found -1)"),
         (20, 3, "n_heads is 3"),
         (24, 3, "n_kv_heads is 3"),
         (20, 16, "pairs"),
-        (28, 1 << 31, "vocab_size is -2147483648"),
-        (37, 0, "group size is 0"),
-        (37, u32::MAX, "group size is -1"),
+        (28, 1 << 31, "vocab_size must be a positive integer (found -2147483648)"),
+        (37, 0, "group size must be a positive integer (found 0)"),
+        (37, u32::MAX, "group size must be a positive integer (found -1)"),
         (37, 5, "5, which does not divide"),
     ] {
         let mut bytes = bytes.clone();
@@ -170,7 +170,7 @@ fn headers_that_contradict_themselves() {
 }
 
 #[test]
-fn near_misses_say_what_is_missing() {
+fn near_misses_are_explained() {
     let mut bytes = checkpoint(SMALL, 0, 0, ByteOrder::Big);
     let whole = bytes.len();
     bytes.truncate(whole - 100);

@@ -25,8 +25,8 @@ fn the_image_is_version_0_without_its_header() {
     let found = expansion("x", &model.metadata, &model.tensors).unwrap();
     assert_eq!(found.layout.files[0].len, 2 << 20);
     let image = materialise(&found.layout, &source, &model, ByteOrder::Little);
-    // The tables are computed anew.
-    // A long context is kept behind the weights.
+    // The tables are computed again.
+    // The KV cache of a long context is after the weights.
     let long = self::model(Config { seq: 32_000, ..SMALL });
     let found_long = expansion("x", &long.metadata, &long.tensors).unwrap();
     assert_eq!(found_long.layout.files[0].len, 8 << 20);
@@ -59,13 +59,13 @@ fn the_vocabulary_is_sorted_by_bytes() {
 }
 
 #[test]
-fn what_would_not_run_is_refused() {
+fn models_that_would_not_run_are_refused() {
     let why = |c| {
         let model = model(c);
         expansion("x", &model.metadata, &model.tensors).map(|_| ()).unwrap_err().to_string()
     };
-    assert!(why(Config { shared: false, ..SMALL }).contains("only models whose classifier is the embedding"));
-    assert!(why(Config { seq: 32_768, ..SMALL }).contains("seq_len is 32768, at most 32767"));
+    assert!(why(Config { shared: false, ..SMALL }).contains("only models with tied embeddings"));
+    assert!(why(Config { seq: 32_768, ..SMALL }).contains("seq_len is 32768, expected at most 32767"));
     let wide = Config { dim: 256, head: 64, seq: 8000, ..SMALL };
     assert!(why(wide).contains("more than the 16 MiB"));
 }

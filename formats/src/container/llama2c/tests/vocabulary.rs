@@ -3,7 +3,7 @@
 use super::*;
 use tokenizer::{attach, looks_like, write};
 
-/// As many tokens as llama2.c asks for, and a few.
+/// The tokens that llama2.c requires, and a few more.
 fn entries() -> Vec<(f32, Vec<u8>)> {
     let special = ["<unk>", "\n<s>\n", "\n</s>\n"].map(|t| t.as_bytes().to_vec());
     let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>").into_bytes());
@@ -68,7 +68,7 @@ fn bytes_as_characters_become_byte_tokens() {
     let expected = read_file(&file(&entries(), ByteOrder::Little)).unwrap();
     for old in [raw, characters] {
         assert_eq!(read_file(&file(&old, ByteOrder::Little)).unwrap(), expected);
-        // One that is none, and they are taken as they are.
+        // If one is not a byte token, all are taken as they are.
         let mut odd = old;
         odd[40].1 = b"word".to_vec();
         let m = read_file(&file(&odd, ByteOrder::Little)).unwrap();
@@ -97,7 +97,7 @@ fn files_that_run_c_fails_on() {
 }
 
 #[test]
-fn the_oldest_kind_is_named() {
+fn the_oldest_kind_is_refused_by_name() {
     for order in ORDERS {
         let mut bytes = Vec::new();
         for (_, text) in entries() {
@@ -124,7 +124,7 @@ fn prefixes_cuts_and_flips() {
             assert_eq!(looks_like(&Input { len: 65 << 20, ..prefix }), Ok(false));
         }
         for end in 0..bytes.len() {
-            // A cut between two tokens cannot be told.
+            // A cut between two tokens cannot be detected.
             let input = Input::whole("", &bytes[..end]);
             let _ = (looks_like(&input), tokenizer::read(&input));
         }
@@ -181,7 +181,7 @@ fn begin_and_end_may_have_other_names() {
 }
 
 #[test]
-fn a_tokenizer_joins_its_model_only() {
+fn a_tokenizer_must_match_the_vocabulary() {
     let t = read_file(&file(&entries(), ByteOrder::Little)).unwrap();
     let mut m = read_whole(&checkpoint(SMALL, 1, 0, ByteOrder::Little)).unwrap();
     let keys = m.metadata.len();

@@ -31,7 +31,7 @@ fn a_file_is_read_in_the_order_of_its_data() {
 }
 
 #[test]
-fn a_prefix_says_what_it_needs() {
+fn a_prefix_asks_for_more_bytes() {
     let bytes = file(GOOD, 16);
     let need = 8 + GOOD.len();
     let part = |n: usize| Input { name: "f", bytes: &bytes[..n], len: bytes.len() as u64 };
@@ -41,7 +41,7 @@ fn a_prefix_says_what_it_needs() {
 }
 
 #[test]
-fn lengths_that_cannot_be() {
+fn impossible_lengths_are_refused() {
     let short = read(&Input::whole("f", &[0; 7])).unwrap_err().fault;
     assert!(matches!(short, Fault::Ends { end: 8, len: 7, .. }));
     let long = [&100_000_001u64.to_le_bytes()[..], b"{"].concat();
@@ -50,7 +50,7 @@ fn lengths_that_cannot_be() {
     let huge = read(&Input::whole("f", &[0xFF; 20])).unwrap_err().fault;
     assert!(matches!(huge, Fault::TooMany { found: u64::MAX, .. }));
 
-    // Cut off within its header, it is still taken for what it is.
+    // Truncated within its header, it is still recognised.
     let mut cut = file(GOOD, 16);
     cut.truncate(80);
     assert!(looks_like(&Input::whole("f", &cut)));
@@ -63,7 +63,7 @@ fn lengths_that_cannot_be() {
 }
 
 #[test]
-fn bad_json_has_its_byte() {
+fn json_errors_have_an_offset() {
     let at = |header: &str| {
         let e = fault(header, 0);
         assert!(matches!(e.fault, Fault::Header(_)), "{e}");
@@ -87,7 +87,7 @@ fn bad_json_has_its_byte() {
 }
 
 #[test]
-fn names_appear_once() {
+fn duplicate_names_are_refused() {
     let entry = r#"{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
     let header = format!(r#"{{"a":{entry},"b":{entry},"\u0061":{entry}}}"#);
     let e = fault(&header, 1);
@@ -103,7 +103,7 @@ fn names_appear_once() {
 }
 
 #[test]
-fn types_are_known() {
+fn unknown_types_are_refused() {
     let e = fault(r#"{"a":{"dtype":"F3","shape":[0],"data_offsets":[0,0]}}"#, 0);
     let Fault::TensorType { tensor, id, why } = &e.fault else { panic!("{e}") };
     assert_eq!((tensor.as_str(), id.as_str(), e.at), ("a", "F3", Some(13)));
@@ -133,7 +133,7 @@ fn data_fits_the_shape() {
 }
 
 #[test]
-fn data_has_neither_holes_nor_overlaps_nor_more() {
+fn data_is_contiguous() {
     let two = |from: u64, to: u64| {
         format!(
             r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":[0,4]}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}}}"#,
@@ -171,7 +171,7 @@ fn metadata_is_text() {
     }
 }
 
-/// Whoever reads it, a damaged file is refused or a valid one; and what we accept the `safetensors` crate does.
+/// Damaged files are refused or valid, and files that are accepted here are accepted by the `safetensors` crate.
 #[test]
 fn every_cut_and_every_flipped_bit() {
     let whole = file(GOOD, 16);
@@ -198,6 +198,6 @@ fn every_cut_and_every_flipped_bit() {
             (Err(e), Err(_)) => assert!(e.at.is_some()),
         }
     }
-    // A name that became the other's, and the like.
+    // For example, if one name became equal to another.
     assert!(stricter < 10, "{stricter}");
 }

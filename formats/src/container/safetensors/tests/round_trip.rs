@@ -15,7 +15,7 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
     let types: Vec<_> = TYPES.iter().filter(|t| t.safetensors.is_some()).collect();
     (prop::sample::select(types), ".{0,20}", prop::collection::vec(0u64..4, 0..4)).prop_map(
         |(info, name, mut shape)| {
-            // The last dimension takes whole bytes.
+            // Rows are whole bytes.
             if info.weights > 1 {
                 shape.push(info.weights as u64);
             }
@@ -44,7 +44,7 @@ fn any_split() -> impl Strategy<Value = Split> {
     prop_oneof![Just(Split::None), (1usize..4).prop_map(Split::Tensors), (0u64..64).prop_map(Split::Bytes)]
 }
 
-/// In the order of the layout, which files do not keep.
+/// Tensors in the order of the layout, which differs from that in files.
 fn by_name(tensors: &[Tensor]) -> Vec<Tensor> {
     let mut tensors = tensors.to_vec();
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -53,7 +53,7 @@ fn by_name(tensors: &[Tensor]) -> Vec<Tensor> {
 
 proptest! {
     #[test]
-    fn files_give_the_model_back(
+    fn files_round_trip(
         metadata in prop_oneof![any_metadata(), text_metadata()],
         tensors in any_tensors(),
         split in any_split(),
@@ -87,12 +87,12 @@ proptest! {
                 let data: Vec<u8> = (0..t.location.len as usize).map(|j| (index + j) as u8).collect();
                 prop_assert_eq!(view.data(), data);
             }
-            // The crate, given the same, writes the same, but for the order of metadata.
+            // The crate writes the same file, except for the order of metadata.
             if metadata.is_empty() {
                 let views = own.iter().map(|(_, t)| (t.name.clone(), theirs.tensor(&t.name).unwrap()));
                 prop_assert_eq!(&safetensors::serialize(views, None).unwrap(), bytes);
             }
-            // Numbers stand at multiples of their size.
+            // Numbers are aligned.
             for (_, t) in own {
                 let Encoding::Blocks(dtype) = t.encoding else { unreachable!() };
                 let info = dtype.info();
@@ -109,14 +109,14 @@ fn fault(metadata: &Metadata, tensors: &[Tensor]) -> Fault {
 }
 
 #[test]
-fn what_the_format_cannot_hold_is_refused() {
+fn models_that_the_format_cannot_hold_are_refused() {
     let none = Metadata::new();
     let mut groups = tensor("g", DType::F32, &[64]);
     groups.encoding = Encoding::Int8Groups { size: 64 };
     for (t, text) in [
         (tensor("q", DType::Q4_0, &[32]), "cannot hold q4_0 (tensor q)"),
         (groups, "cannot hold int8/64 (tensor g)"),
-        (tensor("__metadata__", DType::F32, &[1]), "what safetensors calls its metadata"),
+        (tensor("__metadata__", DType::F32, &[1]), "reserved for the metadata"),
         (tensor("odd", DType::F4, &[3]), "not whole bytes"),
         (tensor("big", DType::F32, &[1 << 40, 1 << 40]), "overflows"),
         (tensor("big", DType::F64, &[1 << 60]), "overflow"),
@@ -135,7 +135,7 @@ fn what_the_format_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_key_that_would_be_taken_for_typed_metadata_comes_back_as_it_was() {
+fn a_text_under_the_key_of_typed_metadata_survives() {
     let mut m = Metadata::new();
     m.set("format", Value::text("np"));
     m.set("gguf.metadata", Value::text("[]"));
@@ -144,7 +144,7 @@ fn a_key_that_would_be_taken_for_typed_metadata_comes_back_as_it_was() {
 }
 
 #[test]
-fn typed_metadata_is_filed_under_one_key() {
+fn typed_metadata_is_under_one_key() {
     let mut m = Metadata::new();
     m.set("general.architecture", Value::text("llama"));
     m.set("llama.block_count", Value::U32(2));
@@ -169,7 +169,7 @@ fn typed_metadata_is_filed_under_one_key() {
 }
 
 #[test]
-fn keys_that_others_add_beside_typed_metadata_are_kept() {
+fn keys_added_by_other_programs_are_kept() {
     let header =
         r#"{"__metadata__":{"format":"pt","gguf.metadata":"[[\"a\",\"u8\",1]]","a":"no","b":"yes"}}"#;
     let model = read(&Input::whole("f", &super::file(header, 0))).unwrap();

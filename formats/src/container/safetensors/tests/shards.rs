@@ -55,7 +55,7 @@ fn the_index_names_the_files() {
 }
 
 #[test]
-fn tensors_are_where_the_index_says() {
+fn tensors_are_in_the_files_of_the_index() {
     let (json, shards) = split_model();
     let text = String::from_utf8(json).unwrap();
     let check = |text: &str, shards: &[(String, Model)]| {
@@ -64,7 +64,7 @@ fn tensors_are_where_the_index_says() {
         e.to_string()
     };
     let moved = text.replace(r#""b": "model-00002"#, r#""b": "model-00001"#);
-    assert!(check(&moved, &shards).contains("tensor b is here, but index says"));
+    assert!(check(&moved, &shards).contains("tensor b is in this file, but by index it is in"));
     assert!(check(&text.replace(r#""b""#, r#""d""#), &shards).contains("tensor b is not in index"));
     assert!(check(&text, &shards[..1]).contains("tensor b is not in model-00002-of-00002.safetensors"));
     let more = text.replace("\"a\": ", "\"0\": \"x.safetensors\", \"a\": ");
@@ -72,7 +72,7 @@ fn tensors_are_where_the_index_says() {
 }
 
 #[test]
-fn an_index_stays_in_its_folder() {
+fn an_index_cannot_name_files_elsewhere() {
     for file in [
         "../x.safetensors",
         "/x.safetensors",
@@ -91,7 +91,7 @@ fn an_index_stays_in_its_folder() {
 }
 
 #[test]
-fn a_bad_index_is_refused() {
+fn malformed_indexes_are_refused() {
     for (json, text) in [
         (r#"{"weight_map":{"t":"a.safetensors","t":"b.safetensors"}}"#, r#"tensor "t" appears twice"#),
         (r#"{"weight_map":{},"weight_map":{}}"#, "appears twice"),

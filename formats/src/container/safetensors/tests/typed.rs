@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::container::safetensors::typed::{from_json, from_text, to_json};
 use crate::metadata::{Array, KINDS, Kind, Metadata, Value};
 
-/// A scalar or string of a kind, out of any bits.
+/// A scalar or string of a kind, from any bits.
 fn value(kind: Kind, bits: u64, text: Vec<u8>) -> Value {
     match kind {
         Kind::String => Value::String(text),
@@ -41,7 +41,7 @@ pub(super) fn any_metadata() -> impl Strategy<Value = Metadata> {
     })
 }
 
-/// The bits of all values, NaNs as one: `==` would take no NaN for itself and 0 for -0.
+/// The bits of all values, with one bit pattern for all NaNs. `==` would not do: NaN != NaN, and 0 == -0.
 pub(super) fn bits(m: &Metadata) -> Vec<(String, Kind, Vec<u8>)> {
     let bits = |v: &Value| match v {
         Value::F32(x) if x.is_nan() => f32::NAN.to_le_bytes().to_vec(),
@@ -66,7 +66,7 @@ proptest! {
     }
 
     #[test]
-    fn every_f32_is_short_and_exact(b in any::<u32>()) {
+    fn f32_values_round_trip_in_few_digits(b in any::<u32>()) {
         let x = f32::from_bits(b);
         prop_assume!(x.is_finite());
         let mut m = Metadata::new();
@@ -77,14 +77,14 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_refused_or_metadata(text in r#"(\[|\]|,|"a"|"u8"|"array"|"str"|"f32"|0|-1|1e99|true|null|\{\}){0,12}"#) {
+    fn any_text_never_panics(text in r#"(\[|\]|,|"a"|"u8"|"array"|"str"|"f32"|0|-1|1e99|true|null|\{\}){0,12}"#) {
         let _ = from_text(&text);
         let _ = from_text(&format!(r#"[["k",{text}]]"#));
     }
 }
 
 #[test]
-fn the_form_is_stable() {
+fn the_json_form_is_stable() {
     let mut m = Metadata::new();
     m.set("a", Value::U64(u64::MAX));
     m.set("b", Value::I64(i64::MIN));
@@ -107,7 +107,7 @@ fn the_form_is_stable() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn models_that_are_too_large_are_refused() {
     for (kind, value, why) in [
         ("u8", json!(256), "kind u8"),
         ("u8", json!(-1), "kind u8"),

@@ -1,0 +1,23 @@
+//! The perplexity of a model on a text, by llama.cpp's protocol: `cargo run --release --example perplexity -- MODEL
+//! TEXT`.
+
+use ggufkit::evaluate::{Cut, Evaluation, Reference, cut};
+use ggufkit::runner::{KvType, Network, Options as RunOptions};
+use ggufkit::tokenizer::{Text, Tokenizer};
+use ggufkit::{Options, Result, open};
+
+fn main() -> Result<()> {
+    let [model, text] =
+        std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("usage: perplexity MODEL TEXT");
+    let source = open(model.as_ref(), &Options::default())?;
+    let text = Text::read(text.as_ref(), &Tokenizer::of(&source)?)?;
+    let chunks = cut(&text.tokens, text.first, Cut { context: 256, chunks: None, stride: None })?;
+    let network = Network::new(&source, RunOptions::default())?;
+    let kv = KvType::F16;
+    let evaluation =
+        Evaluation { models: vec![(&network, kv)], reference: Reference::None, kv, batch: 512, record: None };
+    let found = evaluation.run(&chunks, |_| ())?;
+    let summary = found.models[0].summary().expect("a text of several chunks");
+    println!("perplexity {:.4}", summary.perplexity.value);
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! The tests from end to end, as one binary: each module does what users do, with the program or the library, on files
+//! that are in the tree or made here.
+
+mod common;
+
+mod bitnet;
+mod calibrate;
+mod cli;
+mod eval;
+mod fit;
+mod golden;
+mod gptq;
+mod hostile;
+mod hub;
+mod imatrix;
+mod machines;
+mod nvfp4;
+mod plans;
+mod robustness;
+mod run;
+mod structure;
+mod types;

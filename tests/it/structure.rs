@@ -1,0 +1,128 @@
+//! The structure of the source: modules import in one direction, and only some of them know architectures by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The Rust files under a folder, with paths relative to it. Test modules are left out.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            if ["tests", "testing", "snapshots"].contains(&&*name) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                // Unit tests are the last thing in a file.
+                let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(&text);
+                let code = code.split("#[cfg(test)]\npub(crate) mod ").next().unwrap_or(code);
+                let lines = code.lines().map(|l| l.split("//").next().unwrap_or(l));
+                found.push((path.strip_prefix(folder).unwrap().into(), lines.collect::<Vec<_>>().join("\n")));
+            }
+        }
+    }
+    assert!(found.len() > 50, "there is source in {}", folder.display());
+    found
+}
+
+/// The first names of all paths that begin with `crate::`, those in braces too.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let word = |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => {
+                found.insert(word(rest));
+            }
+            Some(list) => {
+                let (mut depth, mut first) = (1, true);
+                for (i, c) in list.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' => depth -= 1,
+                        ',' if depth == 1 => first = true,
+                        c if first && !c.is_whitespace() => {
+                            found.insert(word(&list[i..]));
+                            first = false;
+                        }
+                        _ => {}
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Which modules at the top of the library import which.
+fn edges() -> BTreeMap<String, BTreeSet<String>> {
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, code) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let first = path.iter().next().unwrap().to_string_lossy();
+        let module = first.trim_end_matches(".rs").to_string();
+        if ["lib", "main", "cli"].contains(&&*module) {
+            continue; // the library's list of modules, and the binary
+        }
+        edges.entry(module).or_default().extend(imports(&code));
+    }
+    let modules: BTreeSet<String> = edges.keys().cloned().collect();
+    for (module, to) in &mut edges {
+        to.retain(|m| modules.contains(m) && m != module);
+    }
+    edges
+}
+
+#[test]
+fn modules_import_in_one_direction() {
+    let mut edges = edges();
+    assert!(edges["pipeline"].contains("plan") && edges["plan"].contains("scheme"), "imports are found");
+    // Modules that import nothing that is left are taken away, until none are.
+    loop {
+        let leaves: Vec<String> =
+            edges.iter().filter(|(_, to)| to.is_empty()).map(|(m, _)| m.clone()).collect();
+        if leaves.is_empty() {
+            break;
+        }
+        for leaf in &leaves {
+            edges.remove(leaf);
+            for to in edges.values_mut() {
+                to.remove(leaf);
+            }
+        }
+    }
+    assert!(edges.is_empty(), "these import each other in circles: {edges:#?}");
+}
+
+/// Architectures are known by name where they are described (`arch`) and where checkpoints say theirs (`checkpoint`).
+/// Elsewhere a name may stand as data of a row (`machine/list.rs`) or as the default of a format that has only one.
+#[test]
+fn only_some_modules_compare_names_of_architectures() {
+    let names = ["llama", "mistral", "qwen2", "qwen3", "qwen3moe", "bitnet", "bitnet-25", "bitnet-b1.58"];
+    let mut found = Vec::new();
+    for (path, code) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = path.to_string_lossy().replace('\\', "/");
+        // "llama" is a kind of vocabulary too, which the tokenizer reads.
+        if text.starts_with("arch/") || text.starts_with("checkpoint/") || text == "tokenizer/read.rs" {
+            continue;
+        }
+        for line in code.lines() {
+            let named = names.iter().any(|n| line.contains(&format!("\"{n}\"")));
+            let compares = line.contains("==")
+                || line.contains("!=")
+                || line.contains("=>")
+                || line.contains("matches!");
+            if named && compares {
+                found.push(format!("{text}: {}", line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
