@@ -15,7 +15,7 @@ pub struct Blk<'a> {
 
 impl<'a> Blk<'a> {
     /// Takes a tensor's name apart. `None` for tensors outside of layers, and for names with a prefix
-    /// (`enc.blk.0.…`). The number is decimal without leading zeros, so that [`Blk::to_string`] gives the name back.
+    /// (`enc.blk.0.…`). The number is decimal without leading zeros, so that the `Display` form is the name.
     pub fn parse(name: &'a str) -> Option<Self> {
         let (number, part) = name.strip_prefix("blk.")?.split_once('.')?;
         let canonical = number == "0" || number.starts_with(|c: char| ('1'..='9').contains(&c));

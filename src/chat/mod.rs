@@ -2,7 +2,7 @@
 //!
 //! Templates are Jinja programs that were written for Hugging Face's transformers. They can use what they find there:
 //! Python's methods of strings, lists and dictionaries, `raise_exception`, `strftime_now`, JSON as Python writes it
-//! ([`python`]), and blocks that trim the whitespace of their line. A template may come from an untrusted file: it has
+//! (`python`), and blocks that trim the whitespace of their line. A template may come from an untrusted file: it has
 //! no access to anything, and is stopped after 20 million steps. The memory of its strings is not limited, since the
 //! template engine cannot do that.
 

@@ -404,8 +404,7 @@ pub(super) fn refuse_overwriting_source<'a>(
     for path in paths {
         let Ok(real) = path.canonicalize() else { continue };
         if own.iter().any(|p| p.canonicalize().is_ok_and(|p| p == real)) {
-            return Err(Error::usage(format!("{} is an input and would be overwritten", path.display()))
-                .or("write to another name"));
+            return Err(Error::WouldOverwrite { path: path.clone() });
         }
     }
     Ok(())

@@ -45,7 +45,7 @@ impl Sampler {
     /// Chooses a token by the logits of the whole vocabulary.
     ///
     /// # Errors
-    /// Those of [`peak`]: no logits, or logits that are not finite.
+    /// [`Error::Refused`](crate::Error::Refused) for no logits, or logits that are not finite.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
         let (max, first) = peak(logits)?;
         let Settings { temperature, .. } = self.settings;

@@ -46,13 +46,9 @@ pub(crate) fn apply(source: &mut Source) -> Result<()> {
         }
         let mut factors = vec![0.0; n as usize];
         source.stored_fetch(s, 0..n)?.decode(&s.name, source.model.order, &mut factors)?;
-        if let Some(&value) = factors.iter().find(|x| !x.is_finite()) {
-            return Err(Error::NotFinite {
-                tensor: t.name.clone(),
-                weight: None,
-                row: None,
-                value: Some(value),
-            });
+        if let Some(i) = factors.iter().position(|x| !x.is_finite()) {
+            let (tensor, value) = (s.name.clone(), Some(factors[i]));
+            return Err(Error::NotFinite { tensor, weight: Some(i as u64), row: None, value });
         }
         let view = View { stored: t.clone(), rows: RowOrder::Same, values: Values::Scaled { factors } };
         source.views.resize_with(source.model.tensors.len(), || None);
