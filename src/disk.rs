@@ -1,4 +1,4 @@
-//! Files: mapped or read in pieces on the way in; on the way out without a name until they are whole.
+//! Files: inputs are mapped into memory or read in pieces; outputs have no name until they are complete.
 
 #![allow(unsafe_code)]
 
@@ -12,9 +12,9 @@ use formats::model::Input;
 
 use crate::error::{Error, Result};
 
-/// A file that is read.
+/// An input file.
 pub struct InFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its length in bytes when it was opened.
     pub len: u64,
@@ -22,7 +22,7 @@ pub struct InFile {
     bytes: Bytes,
 }
 
-/// A map outlives its file's descriptor, so that a model may have more parts than a process open files.
+/// A memory map outlives its file's descriptor, so a model may have more shards than a process may have open files.
 enum Bytes {
     Mapped(memmap2::Mmap),
     File(File),
@@ -32,21 +32,17 @@ impl InFile {
     /// Opens a regular file; `map` maps it into memory where the address space allows.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Io`] if it cannot be opened; [`Error::NotAFile`]; [`Error::LfsPointer`].
     pub fn open(path: &Path, map: bool) -> Result<Self> {
         let bad = |e| Error::io(path, "open", e);
         let meta = fs::metadata(path).map_err(bad)?;
         if !meta.is_file() {
-            return Err(Error::refused(format!("{} is not a regular file", path.display())));
+            return Err(Error::NotAFile { path: path.to_path_buf() });
         }
         let file = File::open(path).map_err(bad)?;
         let len = meta.len();
         if is_pointer(&file, len) {
-            return Err(Error::refused(format!(
-                "{} is a pointer of Git LFS: the file itself was not downloaded",
-                path.display()
-            ))
-            .or("run `git lfs pull` in the folder, or download the file from the hub"));
+            return Err(Error::LfsPointer { path: path.to_path_buf() });
         }
         let map = if map && len > 0 && isize::try_from(len).is_ok() {
             // SAFETY: the map is only read, through `&[u8]`, whose bytes must stay as they are. That cannot be enforced here:
@@ -64,15 +60,16 @@ impl InFile {
         Ok(Self { path: path.to_path_buf(), len, name: path.display().to_string(), bytes })
     }
 
-    /// The file's name in messages.
+    /// Its path, as text for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Parses the file: gives `parse` as much of its start as it asks for.
+    /// Parses the file: calls `parse` with the start of the file, and with more of it for as long as that gives
+    /// [`Fault::More`].
     ///
     /// # Errors
-    /// The parser's, or the system's.
+    /// [`Error::Format`] with the error of `parse`; [`Error::Io`] if the file cannot be read.
     pub fn parse<T>(&self, parse: impl Fn(&Input) -> formats::Result<T>) -> Result<T> {
         let mut want = 1 << 20;
         loop {
@@ -90,10 +87,11 @@ impl InFile {
         }
     }
 
-    /// The bytes of a stretch of the file, borrowed where it is mapped.
+    /// The `len` bytes at `offset`, borrowed where the file is mapped.
     ///
     /// # Errors
-    /// The system's, or that the file has become shorter.
+    /// [`Error::Io`] if the file cannot be read, or has become shorter; [`Error::Refused`] for more bytes than this
+    /// machine can address.
     pub fn read(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
         let shrunk = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file has shrunk");
         let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
@@ -105,7 +103,7 @@ impl InFile {
             }
             Bytes::File(file) => {
                 let len = usize::try_from(len).map_err(|_| {
-                    Error::refused(format!("{}: {len} bytes are too many for this machine", self.name))
+                    Error::refused(format!("{}: cannot read {len} bytes at once on this machine", self.name))
                 })?;
                 let mut buffer = vec![0; len];
                 read_exact_at(file, &mut buffer, offset).map_err(|e| Error::io(&self.path, "read", e))?;
@@ -114,7 +112,7 @@ impl InFile {
         }
     }
 
-    /// Tells the system that a stretch of a mapped file is wanted soon.
+    /// Advises the operating system that `len` bytes at `offset` of a mapped file will be read soon.
     pub fn will_read(&self, offset: u64, len: u64) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.bytes
@@ -128,7 +126,7 @@ impl InFile {
     }
 }
 
-/// Whether a file is what a clone has in place of a large file if Git LFS is not installed.
+/// Whether a file is a Git LFS pointer, which a clone has in place of a large file where Git LFS is not installed.
 fn is_pointer(file: &File, len: u64) -> bool {
     const START: &[u8] = b"version https://git-lfs.github.com/spec/";
     let mut start = [0; START.len()];
@@ -167,52 +165,52 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()
     Ok(())
 }
 
-/// A file without a name, for what does not fit into memory; gone when it is dropped.
+/// A temporary file without a name, for what does not fit into memory. It is deleted when dropped.
 pub struct Scratch {
     folder: PathBuf,
     file: File,
 }
 
 impl Scratch {
-    /// Begins one in a folder.
+    /// Creates one in a folder.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Io`] if it cannot be created.
     pub fn new(folder: &Path) -> Result<Self> {
         let file = tempfile::tempfile_in(folder).map_err(|e| Error::io(folder, "create", e))?;
         Ok(Self { folder: folder.to_path_buf(), file })
     }
 
-    /// Reads bytes at an offset.
+    /// Fills `bytes` from a byte offset.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Io`] if they cannot be read.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         read_exact_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.folder, "read", e))
     }
 
-    /// Writes bytes at an offset.
+    /// Writes bytes at a byte offset.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Io`] if they cannot be written.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.folder, "write", e))
     }
 }
 
-/// A file that is being written. It gets its name when [`finish`] is called; dropped before, it leaves nothing.
+/// An output file that is being written. It gets its name when [`finish`] is called; dropped before, it leaves nothing.
 pub struct NewFile {
     target: PathBuf,
     file: File,
-    /// Where it lies until then, on systems that have no nameless files.
+    /// Its path until then, on systems that have no files without a name.
     temporary: Option<PathBuf>,
 }
 
 impl NewFile {
-    /// Begins a file of `len` bytes (all zero) for `target`, on the target's own file system.
+    /// Creates a file of `len` bytes (all zero) for `target`, on the target's own file system, and reserves its space.
     ///
     /// # Errors
-    /// The system's: no such folder, no permission, no space.
+    /// [`Error::Io`] without a folder, permission or space; [`Error::NotWritable`]; [`Error::Busy`].
     pub fn create(target: &Path, len: u64) -> Result<Self> {
         let target = real_target(target)?;
         let bad = |e| Error::io(&target, "create", e);
@@ -227,11 +225,9 @@ impl NewFile {
                     .truncate(false)
                     .open(&path)
                     .map_err(bad)?;
-                // The name is the same for every run, so that what an interrupted run left is used up by the
-                // next; the lock keeps two runs that go on at once apart.
-                file.try_lock().map_err(|_| {
-                    Error::refused(format!("another process is writing {}", target.display()))
-                })?;
+                // The name is the same for every run, so that a file that an interrupted run left is reused by the
+                // next; the lock keeps concurrent runs apart.
+                file.try_lock().map_err(|_| Error::Busy { path: target.clone() })?;
                 file.set_len(0).map_err(bad)?;
                 (file, Some(path))
             }
@@ -241,10 +237,10 @@ impl NewFile {
         Ok(new)
     }
 
-    /// Writes bytes at an offset.
+    /// Writes bytes at a byte offset.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Io`] if they cannot be written.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.target, "write", e))
     }
@@ -258,20 +254,20 @@ impl Drop for NewFile {
     }
 }
 
-/// Writes a file in one piece; it appears whole or not at all.
+/// Writes a file that appears complete or not at all.
 ///
 /// # Errors
-/// The system's.
+/// Those of [`NewFile::create`] and [`finish`].
 pub fn write_whole(target: &Path, bytes: &[u8]) -> Result<()> {
     let file = NewFile::create(target, bytes.len() as u64)?;
     file.write(0, bytes)?;
     finish(vec![file])
 }
 
-/// Makes files appear under their names, in the order given, after all of them are safely on the disk.
+/// Gives files their names, in the order given, after all of them have been synced to disk.
 ///
 /// # Errors
-/// The system's. Files that have got their names by then keep them.
+/// [`Error::Io`] if a file cannot be synced or renamed. Files that have been renamed by then stay.
 pub fn finish(files: Vec<NewFile>) -> Result<()> {
     for f in &files {
         f.file.sync_all().map_err(|e| Error::io(&f.target, "write", e))?;
@@ -281,7 +277,7 @@ pub fn finish(files: Vec<NewFile>) -> Result<()> {
         let from = match f.temporary.take() {
             Some(path) => path,
             None => {
-                // Runs that go on at once must not take each other's.
+                // Concurrent runs must not use the same name.
                 let path = partial(&f.target, &format!(".{}", std::process::id()));
                 give_name(&f.file, &path).map_err(bad)?;
                 path
@@ -297,7 +293,7 @@ pub fn finish(files: Vec<NewFile>) -> Result<()> {
     Ok(())
 }
 
-/// Where a target's file lies: behind symbolic links, which are kept.
+/// The path of the file to replace: what a symbolic link leads to, so that the link is kept.
 fn real_target(target: &Path) -> Result<PathBuf> {
     let path = match fs::symlink_metadata(target) {
         Ok(meta) if meta.is_symlink() => {
@@ -309,38 +305,37 @@ fn real_target(target: &Path) -> Result<PathBuf> {
         ["/dev", "/proc", "/sys"].iter().any(|s| f.starts_with(s)) && !f.starts_with("/dev/shm")
     });
     if system || fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
-        return Err(Error::refused(format!("{} is not a place for a regular file", target.display()))
-            .or("a model is written at many places at once, so it cannot go to a device or a pipe"));
+        return Err(Error::NotWritable { path: target.to_path_buf() });
     }
     Ok(path)
 }
 
-/// Refuses to write over a file that is read in the same run.
+/// Refuses to overwrite an input of the same run.
 ///
 /// # Errors
-/// [`Error::Usage`] if `out` is one of the files in `read`, whatever the path that leads to it.
+/// [`Error::WouldOverwrite`] if `out` is one of the files in `read`, whatever the path that leads to it.
 pub fn refuse_overwriting<'a>(out: &Path, read: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     let real = |p: &Path| std::fs::canonicalize(p).ok();
     let own = real(out);
     match read.into_iter().find(|p| own.is_some() && real(p) == own || *p == out) {
-        Some(path) => {
-            Err(Error::usage(format!("{} is read in this run", path.display())).or("write to another file"))
-        }
+        Some(path) => Err(Error::WouldOverwrite { path: path.to_path_buf() }),
         None => Ok(()),
     }
 }
 
-/// The folder that a path lies in.
+/// The folder of a path; `.` for a bare file name.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// The path of a file that is not complete yet, beside its target.
 fn partial(target: &Path, run: &str) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     folder(target).join(format!(".{name}{run}.ggufkit-partial"))
 }
 
-/// A file without a name in `folder`, readable as any new file; `None` where the system has no such thing.
+/// A file without a name in `folder` (`O_TMPFILE`), with the permissions of any new file; `None` where the system has
+/// no such files.
 #[cfg(target_os = "linux")]
 fn nameless(folder: &Path) -> Option<io::Result<File>> {
     use rustix::fs::{Mode, OFlags};
@@ -360,6 +355,7 @@ fn nameless(_: &Path) -> Option<io::Result<File>> {
     None
 }
 
+/// Links a file without a name to a path.
 #[cfg(target_os = "linux")]
 fn give_name(file: &File, path: &Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD};
@@ -367,7 +363,7 @@ fn give_name(file: &File, path: &Path) -> io::Result<()> {
     let from = format!("/proc/self/fd/{}", file.as_raw_fd());
     let link = || rustix::fs::linkat(CWD, &from, CWD, path, AtFlags::SYMLINK_FOLLOW);
     match link() {
-        // Left by a run that was killed between naming and renaming.
+        // Left by a run that was killed between linking and renaming.
         Err(rustix::io::Errno::EXIST) => {
             fs::remove_file(path)?;
             Ok(link()?)
@@ -381,13 +377,13 @@ fn give_name(_: &File, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Reserves the space, so that a full disk is known before the work.
+/// Sets a file's length and reserves its space, so that a full disk is an error before the work.
 fn allocate(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if len > 0 {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
-        // Not every file system can reserve; elsewhere a full disk is found while writing.
+        // Not every file system can reserve space; on others a full disk is an error while writing.
         if let Err(Errno::NOSPC) = fallocate(file, FallocateFlags::empty(), 0, len) {
             return Err(Errno::NOSPC.into());
         }
@@ -395,7 +391,7 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
-/// Bytes that a new file in the target's folder may take, where the system tells.
+/// Free bytes on the file system of the target's folder, where the operating system tells.
 pub fn free_space(target: &Path) -> Option<u64> {
     #[cfg(unix)]
     {

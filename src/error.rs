@@ -1,12 +1,10 @@
-//! What can go wrong in a stage, and the way out where there is one.
+//! The errors of the library: what is wrong, where, and what can be done about it.
 
+mod hint;
 mod too_little_memory;
 
-use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
-
-use crate::text;
 
 pub use too_little_memory::TooLittleMemory;
 
@@ -14,55 +12,260 @@ pub use too_little_memory::TooLittleMemory;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A failed stage.
+///
+/// Errors that a caller may want to act on are variants with their context; [`Error::Refused`] and [`Error::Usage`] are
+/// the rest, with their text. [`Error::hint`] says what a user can do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A file is not what its format wants, or a format cannot hold the model.
-    #[error(transparent)]
-    Format(#[from] formats::Error),
-    /// A file of statistics is not what its format wants, or not of the model.
-    #[error(transparent)]
-    Statistics(Box<calibration::Error>), // with two files' names and sizes it is large, and results are everywhere
-    /// The system refused.
-    #[error("{path}: cannot {what}: {source}")]
-    Io {
+    /// An architecture that is not supported: a class in config.json's `architectures`, or a GGUF's
+    /// `general.architecture`.
+    #[error("{}: architecture {name:?} is not supported", file.display())]
+    UnknownArchitecture {
+        /// The file that names it.
+        file: PathBuf,
+        /// The architecture's name.
+        name: String,
+        /// The supported names, separated by commas.
+        known: String,
+    },
+    /// A setting of config.json, or of a GGUF's metadata, that is missing, invalid or not supported.
+    #[error("{}: {why}", file.display())]
+    InvalidConfig {
+        /// The file.
+        file: PathBuf,
+        /// The setting, what was expected and what was found.
+        why: String,
+    },
+    /// A checkpoint that is quantized by a method that is not supported.
+    #[error("{}: {why}", file.display())]
+    UnsupportedQuantization {
+        /// The config.json.
+        file: PathBuf,
+        /// The method, and what is not supported of it.
+        why: String,
+    },
+    /// A model that lacks tensors.
+    #[error("{}: tensor {} missing", file.display(), several(names, "is", "are"))]
+    MissingTensors {
         /// The file or folder.
-        path: PathBuf,
-        /// "open", "read", "write", ...
-        what: &'static str,
-        /// The system's words.
-        source: io::Error,
+        file: PathBuf,
+        /// The tensors' names, at least one.
+        names: Vec<String>,
     },
-    /// Something that this tool will not do.
-    #[error("{why}")]
-    Refused {
-        /// The reason.
-        why: String,
-        /// The way out.
-        hint: Option<String>,
+    /// Tensors that are not part of the model's architecture.
+    #[error("{}: tensor {} not part of the architecture {architecture}", file.display(), several(names, "is", "are"))]
+    UnexpectedTensors {
+        /// The file or folder.
+        file: PathBuf,
+        /// The tensors' names, at least one.
+        names: Vec<String>,
+        /// The architecture's name in GGUF or its class in transformers.
+        architecture: String,
     },
-    /// Options that contradict each other or the files.
-    #[error("{why}")]
-    Usage {
-        /// The reason.
-        why: String,
-        /// The way out.
-        hint: Option<String>,
+    /// A tensor whose shape contradicts the model's settings.
+    #[error("tensor {tensor}: expected shape {expected:?}, found {found:?}")]
+    WrongShape {
+        /// The tensor's name.
+        tensor: String,
+        /// The shape that the settings ask for, outermost dimension first.
+        expected: Vec<u64>,
+        /// The shape in the file.
+        found: Vec<u64>,
     },
-    /// A check found something. What it found has been reported.
-    #[error("{0}")]
-    Failed(String),
-    /// A weight is NaN or infinite.
-    #[error("tensor {tensor}: weight {index} (row {row}) is {}", .value.map_or("NaN or infinite".into(), |x| x.to_string()))]
+    /// A tensor type that cannot be used in this way.
+    #[error("tensor {tensor}: type {dtype} cannot be {operation}")]
+    UnsupportedType {
+        /// The tensor's name.
+        tensor: String,
+        /// The type's name.
+        dtype: String,
+        /// "decoded", "encoded", ...
+        operation: &'static str,
+    },
+    /// A weight is NaN or infinite, or the scale of a tensor.
+    #[error("tensor {tensor}: {} is {}", which(*weight, *row), value.map_or("NaN or infinite".into(), |x| x.to_string()))]
     NotFinite {
         /// The tensor's name.
         tensor: String,
-        /// The weight's index in the tensor, rows one after another; the first of its block if `value` is not known.
-        index: u64,
-        /// The row that it is in.
-        row: u64,
-        /// The weight; `None` if only its block's scale was looked at.
+        /// The index of the weight in the tensor, row by row; `None` for the scale of the whole tensor. The first weight of
+        /// its block if `value` is not known.
+        weight: Option<u64>,
+        /// The row of the weight, if the tensor has rows.
+        row: Option<u64>,
+        /// The number; `None` if only the scale of the weight's block was looked at.
         value: Option<f32>,
     },
+    /// A two-bit code of a ternary tensor that stands for no weight.
+    #[error("tensor {tensor}: weight {weight} has the code 3; ternary codes are 0, 1 and 2")]
+    InvalidCode {
+        /// The tensor's name.
+        tensor: String,
+        /// The index of the weight in the tensor, row by row.
+        weight: u64,
+    },
+    /// Settings without weights, where weights are needed.
+    #[error("{}: has settings but no weights", path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A model without a tokenizer, where one is needed.
+    #[error("{}has no tokenizer (tokenizer.ggml.model)", path.as_ref().map_or("the model ".into(), |p| format!("{}: ", p.display())))]
+    NoTokenizer {
+        /// The model, where its path is known.
+        path: Option<PathBuf>,
+    },
+    /// A kind of tokenizer that is not supported.
+    #[error("tokenizer kind {name:?} is not supported")]
+    UnknownTokenizer {
+        /// The value of `tokenizer.ggml.model`.
+        name: String,
+        /// The supported kinds, separated by commas.
+        known: &'static str,
+    },
+    /// A pre-tokenizer that is not known: a name in a GGUF, or the splitting rules of a tokenizer.json.
+    #[error("{what}")]
+    UnknownPreTokenizer {
+        /// The name, or the file and its rules.
+        what: String,
+        /// What to do about it, with the known names.
+        hint: String,
+    },
+    /// A vocabulary in a GGUF that is damaged or incomplete.
+    #[error("{why}")]
+    InvalidVocabulary {
+        /// The key, what was expected and what was found.
+        why: String,
+    },
+    /// A tokenizer with ids for which the token embedding has no rows.
+    #[error("{file}: token id {id} is out of range: the token embedding has {rows} rows")]
+    VocabularyMismatch {
+        /// The tokenizer's file.
+        file: String,
+        /// The largest id.
+        id: u32,
+        /// Rows of the token embedding.
+        rows: usize,
+    },
+    /// A model without a chat template, where one is needed.
+    #[error("the model has no chat template (tokenizer.chat_template)")]
+    NoChatTemplate,
+    /// A chat template that is damaged, refuses the messages or does not end.
+    #[error("{why}")]
+    ChatTemplate {
+        /// What is wrong, with the line where that is known.
+        why: String,
+    },
+    /// A token id outside of the vocabulary.
+    #[error("token {token} is out of range: the vocabulary has {vocabulary} tokens")]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// The size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// More tokens than the KV cache has room for.
+    #[error("{tokens} tokens do not fit into a context of {context}")]
+    ContextFull {
+        /// Tokens of the sequence, with those that were to be added.
+        tokens: usize,
+        /// The capacity of the KV cache.
+        context: usize,
+    },
+    /// A folder without a model.
+    #[error("{}: no .safetensors file in this folder", folder.display())]
+    NoModel {
+        /// The folder.
+        folder: PathBuf,
+        /// Whether it is a model's folder in the hub's cache, which has checkpoints in `snapshots/`.
+        hub_cache: bool,
+    },
+    /// One part of a split model whose name is not that of a part, so that the others cannot be found.
+    #[error("{file}: is part {part} of {count} of a split model, but is not named like one")]
+    SplitPart {
+        /// The file.
+        file: String,
+        /// The part's number, counted from 1.
+        part: u64,
+        /// The number of parts.
+        count: u64,
+    },
+    /// A path to read that is a folder, a device or a pipe.
+    #[error("{}: is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A Git LFS pointer in place of the file.
+    #[error("{}: is a Git LFS pointer; the file itself was not downloaded", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A path to write that is a folder, a device or a pipe.
+    #[error("{}: cannot write a regular file here", path.display())]
+    NotWritable {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file that another process is writing.
+    #[error("{}: another process is writing this file", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not enough free space for a result.
+    #[error("{}: not enough space: {} needed, {} free", path.display(), crate::text::bytes(*need), crate::text::bytes(*free))]
+    NoSpace {
+        /// The first file of the result.
+        path: PathBuf,
+        /// Bytes of the result.
+        need: u64,
+        /// Bytes that are free on its file system.
+        free: u64,
+    },
+    /// An output path that is one of the inputs. Wrong usage.
+    #[error("{}: is an input of this run and cannot be its output", path.display())]
+    WouldOverwrite {
+        /// The input.
+        path: PathBuf,
+    },
+    /// A file that does not follow its format, or a format that cannot hold the model.
+    #[error(transparent)]
+    Format(#[from] formats::Error),
+    /// A file of activation statistics that does not follow its format, or does not belong to the model.
+    #[error(transparent)]
+    Statistics(Box<calibration::Error>), // boxed: it holds two files' names and sizes, and every result has its size
+    /// A file operation that failed.
+    #[error("{}: cannot {what}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// "open", "read", "write", "create", ...
+        what: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// Anything else that is wrong with the input or not supported.
+    #[error("{why}")]
+    Refused {
+        /// What is wrong.
+        why: String,
+        /// What the user can do about it.
+        hint: Option<String>,
+    },
+    /// Wrong usage: options that contradict each other or the files.
+    #[error("{why}")]
+    Usage {
+        /// What is wrong.
+        why: String,
+        /// What the user can do about it.
+        hint: Option<String>,
+    },
+    /// A check that found a problem, which has been reported.
+    #[error("{0}")]
+    Failed(String),
     /// An activation overflowed while the model was run on a text.
     #[error("the inputs of {matrix} are not finite on this text")]
     InputsNotFinite {
@@ -80,16 +283,6 @@ pub enum Error {
         value: f32,
         /// The name of the type.
         encoding: String,
-    },
-    /// The disk has too little free space for the output.
-    #[error("{}: {} needed, {} free", .path.display(), text::bytes(*.need), text::bytes(*.free))]
-    NoSpace {
-        /// The first output file.
-        path: PathBuf,
-        /// Bytes of all output files together.
-        need: u64,
-        /// Bytes that are free.
-        free: u64,
     },
     /// A text that does not fill the chunks that are needed of it.
     #[error("{name} has {found} tokens: a context of {context} tokens needs at least {need}")]
@@ -112,14 +305,6 @@ pub enum Error {
         context: u64,
         /// The model's context length.
         limit: u64,
-    },
-    /// A text was tokenized with another model's vocabulary.
-    #[error("token {token} is not in the vocabulary of {vocab} tokens")]
-    UnknownToken {
-        /// The token's number.
-        token: u32,
-        /// Tokens of the vocabulary.
-        vocab: usize,
     },
     /// No file of any choice of types is as small as was asked for.
     #[error("{asked} is too little: the smallest possible is {smallest}")]
@@ -172,100 +357,57 @@ pub enum Error {
     },
 }
 
+/// The first of several names, how many follow, and the verb for them: "a is", "a and 2 more are".
+fn several(names: &[String], one: &str, more: &str) -> String {
+    match names {
+        [] => format!("(unnamed) {one}"),
+        [name] => format!("{name} {one}"),
+        [name, rest @ ..] => format!("{name} and {} more {more}", rest.len()),
+    }
+}
+
 impl Error {
-    /// An error of the system at a path.
+    /// A failed file operation (`what`: "open", "read", ...) on a path.
     pub fn io(path: &Path, what: &'static str, source: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), what, source }
     }
 
-    /// Something that this tool will not do.
+    /// [`Error::Refused`] without a hint.
     pub fn refused(why: impl Into<String>) -> Self {
         Self::Refused { why: why.into(), hint: None }
     }
 
-    /// Wrong usage.
+    /// [`Error::Usage`] without a hint.
     pub fn usage(why: impl Into<String>) -> Self {
         Self::Usage { why: why.into(), hint: None }
     }
 
-    /// The same with a way out.
+    /// Adds a hint to [`Error::Refused`] or [`Error::Usage`]. The other variants have their own.
     #[must_use]
-    pub fn or(mut self, way_out: impl Into<String>) -> Self {
+    pub fn or(mut self, text: impl Into<String>) -> Self {
         if let Self::Refused { hint, .. } | Self::Usage { hint, .. } = &mut self {
-            *hint = Some(way_out.into());
+            *hint = Some(text.into());
         }
         self
     }
 
-    /// What the reader can do about it.
-    pub fn hint(&self) -> Option<Cow<'_, str>> {
-        self.hint_with_values().map(Cow::Owned).or_else(|| self.fixed_hint().map(Cow::Borrowed))
-    }
-
-    /// Hints with values of the error in them.
-    fn hint_with_values(&self) -> Option<String> {
-        match self {
-            Self::OutOfRange { tensor, .. } => {
-                Some(format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(tensor)))
-            }
-            Self::ContextTooLong { limit, .. } => Some(format!("use --context {limit} or less")),
-            Self::TextTooShort { option, .. } => {
-                Some(format!("give a longer text or a shorter context ({option})"))
-            }
-            Self::BudgetTooSmall { smaller, .. } => {
-                Some(format!("ask for more, use {smaller}, or take a smaller model"))
-            }
-            Self::TooLittleMemory(e) => Some(e.hint()),
-            _ => None,
-        }
-    }
-
-    fn fixed_hint(&self) -> Option<&str> {
-        match self {
-            Self::NotFinite { .. } => {
-                Some("ask whoever made the checkpoint; ggufkit verify lists every such tensor")
-            }
-            Self::InputsNotFinite { .. } => Some(
-                "the model overflows on this text; ggufkit verify MODEL lists weights that are NaN or infinite",
-            ),
-            Self::NoSpace { .. } => Some("free some space or write to another disk; nothing was changed"),
-            Self::UnknownToken { .. } => Some("does the tokenizer belong to this model?"),
-            Self::UnknownSensitivity { .. } => {
-                Some("measure this very model: ggufkit sensitivity MODEL TEXT -o FILE")
-            }
-            Self::NoTypeLeft { .. } => {
-                Some("allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE")
-            }
-            Self::OtherState { .. } => Some(
-                "the model, the plan, the text or the method has changed: name another folder, or remove this one",
-            ),
-            Self::DamagedState { .. } => Some("remove the state folder and start again"),
-            Self::OtherVocabulary { .. } => Some("compare models that share a tokenizer"),
-            Self::Refused { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
-            Self::Io { source, what, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => Some("free some space or write to another disk"),
-                io::ErrorKind::PermissionDenied => Some("check the permissions of the file and its folder"),
-                io::ErrorKind::ReadOnlyFilesystem => Some("write to another folder"),
-                io::ErrorKind::NotFound if *what == "create" => Some("check the path; folders are not made"),
-                io::ErrorKind::NotFound => Some("check the path"),
-                _ => None,
-            },
-            Self::Statistics(e) => match fault(e) {
-                Some(calibration::Fault::Mismatch { .. } | calibration::Fault::Unlike { .. }) => {
-                    Some("an imatrix belongs to one model, or to others of the same shape and names")
-                }
-                Some(calibration::Fault::NotAnImatrix(_)) => {
-                    Some("`ggufkit calibrate MODEL TEXT -o FILE` makes one, as llama-imatrix does")
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The process's exit status: 2 for wrong usage, 1 for the rest.
+    /// The process's exit status: 2 for wrong usage, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage { .. } | Self::ContextTooLong { .. }) { 2 } else { 1 }
+        let usage =
+            matches!(self, Self::Usage { .. } | Self::WouldOverwrite { .. } | Self::ContextTooLong { .. });
+        if usage { 2 } else { 1 }
+    }
+}
+
+/// The operation of [`Error::UnsupportedType`] for weights of a checkpoint.
+pub(crate) const FROM_CHECKPOINT: &str = "read as a checkpoint's weights";
+
+/// Which number of a tensor an error is about.
+fn which(weight: Option<u64>, row: Option<u64>) -> String {
+    match (weight, row) {
+        (Some(weight), Some(row)) => format!("weight {weight} (row {row})"),
+        (Some(weight), None) => format!("weight {weight}"),
+        (None, _) => "its scale".into(),
     }
 }
 
@@ -275,9 +417,23 @@ impl From<calibration::Error> for Error {
     }
 }
 
-fn fault(e: &calibration::Error) -> Option<&calibration::Fault> {
-    match e {
-        calibration::Error::Statistics { fault, .. } => Some(fault),
-        calibration::Error::Format(_) => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_place_and_hints_the_way_on() {
+        let names = ["a.weight".to_string(), "b.weight".into(), "c.weight".into()];
+        let missing = |n: usize| Error::MissingTensors { file: "m".into(), names: names[..n].to_vec() };
+        assert_eq!(missing(1).to_string(), "m: tensor a.weight is missing");
+        assert_eq!(missing(3).to_string(), "m: tensor a.weight and 2 more are missing");
+        let scale = Error::NotFinite { tensor: "t".into(), weight: None, row: None, value: Some(f32::NAN) };
+        assert_eq!(scale.to_string(), "tensor t: its scale is NaN");
+        let part = Error::SplitPart { file: "x.gguf".into(), part: 2, count: 3 };
+        assert!(part.hint().unwrap().contains("NAME-00002-of-00003.gguf"), "{:?}", part.hint());
+        let overwrite = Error::WouldOverwrite { path: "x".into() };
+        assert_eq!((overwrite.exit_code(), missing(1).exit_code()), (2, 1));
+        assert_eq!(Error::usage("x").or("y").hint().as_deref(), Some("y"));
+        assert_eq!(Error::Busy { path: "x".into() }.or("ignored").hint(), None);
     }
 }

@@ -118,29 +118,29 @@ impl ModelShape {
         let count =
             usize::try_from(layers).ok().filter(|&n| n <= 1 << 16).ok_or_else(|| missing("block_count"))?;
         let hidden = number("embedding_length")?;
-        let most = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
+        let max_of = |x: &[u64]| x.iter().copied().max().unwrap_or(0);
         let heads = need("attention.head_count", count)?;
         let kv = match metadata.get(&key("attention.head_count_kv")) {
             Some(_) => need("attention.head_count_kv", count)?,
             None => heads.clone(),
         };
-        let usual = hidden / most(&heads).max(1);
-        let length = |name: &str| all(name, 1).map_or(usual, |x| x[0]);
+        let default = hidden / max_of(&heads).max(1);
+        let length = |name: &str| all(name, 1).map_or(default, |x| x[0]);
         let (key_length, value_length) = (length("attention.key_length"), length("attention.value_length"));
         let too_large = || Error::refused("the model's dimensions in the metadata are implausibly large");
         let of_layer = key_length.checked_add(value_length).ok_or_else(too_large)?;
         let heads_of_all: u64 =
             kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
         let kv_per_token = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
-        let feed_forward = most(&all("feed_forward_length", count).unwrap_or_default());
+        let feed_forward = max_of(&all("feed_forward_length", count).unwrap_or_default());
         let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);
         let shape = Self {
             layers,
             hidden,
             feed_forward,
-            query_width: most(&heads).checked_mul(key_length).ok_or_else(too_large)?,
+            query_width: max_of(&heads).checked_mul(key_length).ok_or_else(too_large)?,
             kv_per_token,
-            widest_layer_kv: most(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
+            widest_layer_kv: max_of(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
             head_dims: [key_length, value_length],
             vocab,
             merges: array("tokenizer.ggml.merges"),
@@ -226,9 +226,9 @@ impl Memory {
                 (cache(tokens), layer.max(logits) + products, process)
             }
             Runtime::Ggufkit => {
-                let vectors = 3 * hidden + 3 * query_width + widest_layer_kv + 2 * feed_forward;
+                let widths = 3 * hidden + 3 * query_width + widest_layer_kv + 2 * feed_forward;
                 let products = feed_forward.max(query_width) * 2;
-                let compute = batch * 4 * vectors + batch * products + vocab * 4;
+                let compute = batch * 4 * widths + batch * products + vocab * 4;
                 (cache(context.next_multiple_of(16)), compute, GGUFKIT)
             }
         };

@@ -1,4 +1,4 @@
-//! A path becomes a model with open files behind it, whatever its format: the front door of every command.
+//! Opening a model: a path becomes a [`Source`], whatever the format.
 
 use std::path::{Path, PathBuf};
 
@@ -13,24 +13,29 @@ use crate::source::{Source, scales};
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Read in pieces instead of mapping.
+    /// Read files in pieces instead of mapping them into memory.
     pub no_mmap: bool,
     /// The tokenizer.bin of a llama2.c checkpoint.
     pub tokenizer: Option<PathBuf>,
     /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised.
     pub pre_tokenizer: Option<String>,
-    /// Leave the tensors of a Hugging Face checkpoint under its names and in its order.
+    /// Leave the tensors of a Hugging Face checkpoint under their own names and in their own row order.
     pub as_filed: bool,
 }
 
-/// The ending of the index of sharded safetensors.
+/// The ending of the name of a sharded safetensors checkpoint's index.
 const INDEX: &str = "safetensors.index.json";
 
-/// Opens a GGUF or safetensors file (any part of a split opens all), a folder of safetensors or its index, a
+/// The longest index that is read, in bytes.
+const MAX_INDEX: u64 = 256 << 20;
+
+/// Opens a GGUF or safetensors file (any part of a split model opens all), a folder of safetensors or its index, a
 /// llama2.c checkpoint or tokenizer.
 ///
 /// # Errors
-/// The system's, or whatever is wrong with the files.
+/// [`Error::Io`] for files that cannot be read; [`Error::Format`] for files that do not follow their format;
+/// [`Error::NoModel`], [`Error::SplitPart`], [`Error::NotAFile`], [`Error::LfsPointer`]; those of
+/// [`checkpoint::translate`] for Hugging Face checkpoints.
 pub fn open(path: &Path, options: &Options) -> Result<Source> {
     let map = !options.no_mmap;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -42,7 +47,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
         open_file(path, map)?
     };
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    // Safetensors that were made of a GGUF say what they are themselves.
+    // Safetensors that were made of a GGUF have its metadata and names in themselves.
     let is_checkpoint = source.model.format == Format::Safetensors
         && source.model.metadata.get("general.architecture").is_none()
         && folder.join(checkpoint::CONFIG).is_file();
@@ -78,12 +83,7 @@ fn open_file(path: &Path, map: bool) -> Result<Source> {
                 let (files, shards) = open_all(path.parent(), &names, map, gguf::read)?;
                 Ok(Source::new(path, gguf::join(shards)?, files))
             }
-            (Some((no, count)), _) => {
-                let why =
-                    format!("{} is part {} of a split of {count}, by its contents", file.name(), no + 1);
-                let wanted = container::part_stem("NAME", no as usize, count as usize);
-                Err(Error::refused(why).or(format!("name it {wanted}.gguf, beside the other parts")))
-            }
+            (Some((no, count)), _) => Err(Error::SplitPart { file: file.name().into(), part: no + 1, count }),
         },
         Format::Safetensors => match part {
             Some((stem, _, count)) if count > 1 => {
@@ -117,17 +117,17 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
         return Ok(checkpoint::settings_only(path));
     }
     if names.is_empty() {
-        let hint = match path.join("snapshots").is_dir() {
-            true => "this is a hub's cache: name the folder in snapshots/ that has config.json",
-            false => "name the file itself if it is a GGUF or a llama2.c checkpoint",
-        };
-        return Err(Error::refused(format!("{}: no .safetensors in this folder", path.display())).or(hint));
+        let hub_cache = path.join("snapshots").is_dir();
+        return Err(Error::NoModel { folder: path.to_path_buf(), hub_cache });
     }
-    // Where a hub offers the weights a second time (consolidated.safetensors), this is the file that its
-    // own library reads.
+    // Some checkpoints have the weights a second time (consolidated.safetensors); this is the file that transformers
+    // reads.
     let mut note = None;
     if names.len() > 1 && names.iter().any(|n| n == "model.safetensors") {
-        note = Some(format!("{} other .safetensors beside model.safetensors are not read", names.len() - 1));
+        note = Some(format!(
+            "{} other .safetensors files beside model.safetensors are not read",
+            names.len() - 1
+        ));
         names = vec!["model.safetensors".into()];
     }
     let (files, shards) = open_all(Some(path), &names, map, safetensors::read)?;
@@ -138,8 +138,11 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
 
 fn open_index(index: &Path, map: bool) -> Result<Source> {
     let file = InFile::open(index, map)?;
-    if file.len > 256 << 20 {
-        return Err(Error::refused(format!("{}: an index of {} bytes", file.name(), file.len)));
+    if file.len > MAX_INDEX {
+        let (name, len) = (file.name(), file.len);
+        return Err(Error::refused(format!(
+            "{name}: an index must have at most {MAX_INDEX} bytes (found {len})"
+        )));
     }
     let json = file.read(0, file.len)?;
     let names = safetensors::read_index(file.name(), &json)?;
@@ -150,7 +153,7 @@ fn open_index(index: &Path, map: bool) -> Result<Source> {
     Ok(source)
 }
 
-/// Models with the names of their files.
+/// The shards of a model: their files' names, and what each holds.
 type Shards = Vec<(String, Model)>;
 
 fn part_names(stem: &str, count: usize, ending: &str) -> Vec<String> {
@@ -172,7 +175,7 @@ fn open_all(
     Ok((files, shards))
 }
 
-/// A file that is nothing known may be a checkpoint that was cut off.
+/// Explains a file of no known format that looks like a truncated llama2.c checkpoint.
 fn explain(error: Error, file: &InFile) -> Error {
     if let Error::Format(formats::Error { fault: formats::Fault::NotAModel(_), .. }) = &error
         && let Ok(Some(near)) = file.parse(|input| Ok(llama2c::near_miss(input)))

@@ -85,7 +85,7 @@ pub(crate) fn measure_error(t: &Tensor, first: u64, x: &[f32], y: &[f32]) -> Res
 
 /// The error for weight `index` of a tensor with rows of `cols`, which is NaN or infinite.
 pub(crate) fn not_finite(name: &str, index: u64, cols: u64, value: f32) -> Error {
-    Error::NotFinite { tensor: name.into(), index, row: index / cols, value: Some(value) }
+    Error::NotFinite { tensor: name.into(), weight: Some(index), row: Some(index / cols), value: Some(value) }
 }
 
 /// Σ(x − y)² and Σx², without looking for weights that are not finite.

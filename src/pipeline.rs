@@ -28,7 +28,6 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::{KvType, Network, Options as RunOptions};
 use crate::scheme;
 use crate::source::Source;
-
 use crate::tokenizer::{Text, Tokenizer};
 
 /// A conversion: the input, the options, and the output.
@@ -244,9 +243,9 @@ impl Order {
         read.extend(self.check.iter().map(|c| &*c.text));
         // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let known = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
+        let sensitivity = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
         read.extend(request.sensitivity.as_deref());
-        let (allocation, plan) = request.choose(source, options, &known, &read)?;
+        let (allocation, plan) = request.choose(source, options, &sensitivity, &read)?;
         Ok((plan, allocation))
     }
 
@@ -299,10 +298,11 @@ impl Prepared<'_> {
             generate: 0,
             sensitivity: None,
         };
-        let tick = |done, of| watcher.chunks(done, of);
+        let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
         let pool = self.order.limits.pool()?;
-        let found = pool.install(|| compare((&reference, &self.source), &models, text, &settings, tick))?;
+        let found =
+            pool.install(|| compare((&reference, &self.source), &models, text, &settings, on_chunk))?;
         watcher.finished();
         Ok(Some(found))
     }
@@ -312,8 +312,8 @@ impl Prepared<'_> {
 /// the layout.
 ///
 /// # Errors
-/// [`Error::NoSpace`] if the disk has too little free space; [`Error::Refused`] for a type that can only be copied;
-/// [`Error::Io`] if a file cannot be written; those of [`quantize`].
+/// [`Error::NoSpace`] if the disk has too little free space; [`Error::UnsupportedType`] for a type that can be copied but not encoded; [`Error::Io`] if a
+/// file cannot be written; those of [`quantize`].
 pub fn write(
     source: &Source,
     plan: &Plan,
@@ -322,15 +322,12 @@ pub fn write(
     watcher: &dyn Watcher,
 ) -> Result<Vec<Outcome>> {
     source.need_weights()?;
-    for (step, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
+    for (_, t) in plan.decisions.iter().zip(&plan.layout.tensors).filter(|(s, t)| s.from != t.encoding) {
         if let Encoding::Blocks(dtype) = t.encoding
             && kernels::codec(dtype).is_none()
         {
-            let (name, from) = (&t.name, step.from.name());
-            let to = dtype.name();
-            let why =
-                format!("tensor {name}: cannot convert {from} to {to}: {to} can only be copied, not encoded");
-            return Err(Error::refused(why));
+            let (tensor, dtype) = (t.name.clone(), dtype.name().into());
+            return Err(Error::UnsupportedType { tensor, dtype, operation: "encoded, only copied" });
         }
     }
     if let Some(folder) = &plan.folder {

@@ -193,10 +193,10 @@ fn ranges(
 ) -> impl Iterator<Item = Range<u64>> + use<> {
     let t = &plan.layout.tensors[tensor];
     let from = &source.model.tensors[plan.decisions[tensor].source];
-    let most = (target / 10).max(1);
+    let weights = (target / 10).max(1);
     let whole = from.encoding.unit().max(1) * t.encoding.unit().max(1);
-    let unit = if t.cols() <= most { t.cols().max(1) } else { whole };
-    let (step, end) = ((most / unit).max(1) * unit, t.elements());
+    let unit = if t.cols() <= weights { t.cols().max(1) } else { whole };
+    let (step, end) = ((weights / unit).max(1) * unit, t.elements());
     (0..end).step_by(step as usize).map(move |a| a..(a + step).min(end))
 }
 
@@ -206,13 +206,13 @@ fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
     let mut factors = vec![1.0; plan.layout.tensors.len()];
     for scale in &plan.scales {
         let (i, t) = (plan.decisions[scale.weight].source, &plan.layout.tensors[scale.weight]);
-        let most = |range: Range<u64>| -> Result<u32> {
+        let peak = |range: Range<u64>| -> Result<u32> {
             let mut x = vec![0.0; (range.end - range.start) as usize];
             source.fetch(i, range)?.decode(&t.name, source.model.order, &mut x)?;
             // The bits of magnitudes sort like the magnitudes, with NaN above all.
             Ok(x.iter().map(|x: &f32| x.abs().to_bits()).max().unwrap_or(0))
         };
-        let found = ranges(source, plan, scale.weight, target).par_bridge().map(most);
+        let found = ranges(source, plan, scale.weight, target).par_bridge().map(peak);
         let found = found.try_reduce(|| 0, |a, b| Ok(a.max(b)))?;
         let factor = scales::factor(f32::from_bits(found));
         (factors[scale.weight], factors[scale.scale]) = (factor, factor);
@@ -289,8 +289,8 @@ fn run(
                 let at = (range.start / info.bytes as u64 + block as u64) * info.weights as u64;
                 return Err(Error::NotFinite {
                     tensor: t.name.clone(),
-                    index: at,
-                    row: at / t.cols(),
+                    weight: Some(at),
+                    row: Some(at / t.cols()),
                     value: None,
                 });
             }

@@ -54,6 +54,11 @@ const SMALL: usize = 1 << 14;
 /// assert_eq!((x.tokens(), x.cols()), (2, 3));
 /// assert_eq!(x.floats()[3..], [4.0, 5.0, 6.0]);
 /// ```
+/// Sizes cannot be changed without the numbers:
+/// ```compile_fail,E0616
+/// let mut x = kernels::activations::Activations::default();
+/// x.stride = 0;
+/// ```
 #[derive(Default)]
 pub struct Activations {
     // Kernels read the buffers below through pointers, so their sizes are a promise. `set` alone changes them; while it

@@ -1,4 +1,5 @@
-//! Error feedback and descent ([`calibration::feedback`]), compiled for each instruction set.
+//! Error feedback and coordinate descent for quantization, compiled for each instruction set. What is computed, and the
+//! shapes of all slices, are told in [`calibration::feedback`]; so are the panics.
 
 use calibration::feedback::{self, Levels, Panel};
 use formats::block::grid::{Grid, Parts};
@@ -6,7 +7,7 @@ use formats::block::grid::{Grid, Parts};
 use super::isa::per_isa;
 
 per_isa! {
-    /// [`feedback::feed_back`].
+    /// [`feedback::feed_back`] on a set: chooses codes column by column, each with the errors of those before it in mind.
     pub fn feed_back(
         targets: &[f32],
         wanted: &mut [f32],
@@ -21,7 +22,7 @@ per_isa! {
 }
 
 per_isa! {
-    /// [`feedback::descend`].
+    /// [`feedback::descend`] on a set: changes one code after the other where that lessens the error; whether any changed.
     pub fn descend(
         grid: &dyn Grid,
         levels: Levels<'_>,

@@ -2,7 +2,7 @@
 //!
 //! Both sides are packed into strips (the scheme of Goto and van de Geijn, "Anatomy of high-performance matrix
 //! multiplication", 2008): eight rows of A side by side, sixteen columns of B, so that a strip of each gives a tile of
-//! C that stays in registers. An element of C is summed over k in order, [`DEPTH`] products at a time, so its bits
+//! C that stays in registers. An element of C is summed over k in order, 384 products at a time, so its bits
 //! depend on nothing but its row, its column, and the order of calls.
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};

@@ -10,27 +10,27 @@ use std::sync::OnceLock;
 /// by whoever holds the set's value, and kernels are safe functions.
 ///
 /// A value cannot be named:
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// let isa = kernels::Isa::Avx512;
 /// ```
 /// nor be put together, since the field is private and so is its type:
-/// ```compile_fail
+/// ```compile_fail,E0423
 /// let isa = kernels::Isa(kernels::Set::Avx512);
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let isa = kernels::Isa { 0: unreachable!() };
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0616
 /// fn change(isa: &mut kernels::Isa) { isa.0 = unreachable!(); }
 /// ```
 /// and nothing makes one out of nothing, or of numbers and names:
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// let isa = kernels::Isa::default();
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// let isa: kernels::Isa = "avx512".parse().unwrap();
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// let isa: kernels::Isa = 2u8.into();
 /// ```
 /// ```

@@ -71,7 +71,7 @@ pub use isa::Isa;
 use isa::Set;
 pub use weights::integer;
 
-use formats::block::{Block, DType, Encode, Visitor, decode_blocks, encode_blocks};
+use formats::block::{Block, DType, Encode, Visitor};
 
 /// Decodes and encodes rows of a type, little-endian.
 pub trait Codec: Sync + Send {
@@ -133,9 +133,8 @@ pub fn codec_for(dtype: DType, isa: Isa) -> Option<Box<dyn Codec>> {
 
 /// A type's conversions, compiled for a set.
 struct Compiled {
-    /// SAFETY of both: the processor has the set that they are compiled for.
-    decode: unsafe fn(&[u8], &mut [f32]),
-    encode: unsafe fn(&[f32], &Encode<'_>, &mut [u8]),
+    decode: Decoder,
+    encode: Encoder,
     /// The set, or one that includes it: the proof.
     _isa: Isa,
 }
@@ -157,64 +156,99 @@ impl Visitor for Build {
     type Out = Box<dyn Codec>;
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Box<dyn Codec> {
         let (decode, encode) = match self.0.set() {
-            Set::Portable => portable::<W, B, T>(),
+            Set::Portable => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => x86::avx2::<W, B, T>(),
+            Set::Avx2 => (avx2::decoder::<W, B, T>(), avx2::encoder::<W, B, T>()),
+            // Where there is AVX-512 there is AVX2, whose encoders are taken for types of many weights to a block: their
+            // short rows of lanes fill 256 bits, and in 512 the search takes a tenth longer (measured: 616 and 556
+            // million weights a second for Q8_0, 550 and 460 for Q4_0).
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 | Set::Vnni | Set::Amx => x86::avx512::<W, B, T>(),
+            Set::Avx512 | Set::Vnni | Set::Amx => {
+                // A constant, so that those that are not taken are not compiled.
+                let encoder =
+                    if const { W > 1 } { avx2::encoder::<W, B, T>() } else { avx512::encoder::<W, B, T>() };
+                (avx512::decoder::<W, B, T>(), encoder)
+            }
             // The target guarantees what the bodies need.
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => portable::<W, B, T>(),
+            Set::Neon => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
         };
         Box::new(Compiled { decode, encode, _isa: self.0 })
     }
 }
 
-/// The two functions of a codec.
-type Both = (unsafe fn(&[u8], &mut [f32]), unsafe fn(&[f32], &Encode<'_>, &mut [u8]));
+/// [`Codec::decode`], compiled for a set.
+///
+/// # Safety
+/// The processor has the set.
+type Decoder = unsafe fn(&[u8], &mut [f32]);
+/// [`Codec::encode`] likewise.
+///
+/// # Safety
+/// The processor has the set.
+type Encoder = unsafe fn(&[f32], &Encode<'_>, &mut [u8]);
 
-fn portable<const W: usize, const B: usize, T: Block<W, B>>() -> Both {
-    (decode_blocks::<W, B, T>, encode_blocks::<W, B, T>)
-}
+/// Defines a module of decoders and encoders, compiled with some features. The compiler makes a unit of what is in a
+/// module, and encoders are most of this crate: so types are dealt out among five, about evenly by what they take to compile,
+/// and as many cores have something to do.
+macro_rules! codecs {
+    ($name:ident $(, $features:literal)?) => {
+        mod $name {
+            use super::{Block, Decoder, Encoder};
+            codecs!(@unit a $(, $features)?);
+            codecs!(@unit b $(, $features)?);
+            codecs!(@unit c $(, $features)?);
+            codecs!(@unit d $(, $features)?);
+            codecs!(@unit e $(, $features)?);
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Block, Both, Encode, decode_blocks, encode_blocks};
+            // Constants, so that a type is compiled in one unit only.
 
-    macro_rules! set {
-        ($decode:ident $encode:ident $features:literal) => {
-            #[target_feature(enable = $features)]
-            fn $decode<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
+            pub fn decoder<const W: usize, const B: usize, T: Block<W, B>>() -> Decoder {
+                match const { B / 8 % 5 } {
+                    0 => a::decode::<W, B, T>,
+                    1 => b::decode::<W, B, T>,
+                    2 => c::decode::<W, B, T>,
+                    3 => d::decode::<W, B, T>,
+                    _ => e::decode::<W, B, T>,
+                }
+            }
+
+            pub fn encoder<const W: usize, const B: usize, T: Block<W, B>>() -> Encoder {
+                match const { B / 8 % 5 } {
+                    0 => a::encode::<W, B, T>,
+                    1 => b::encode::<W, B, T>,
+                    2 => c::encode::<W, B, T>,
+                    3 => d::encode::<W, B, T>,
+                    _ => e::encode::<W, B, T>,
+                }
+            }
+        }
+    };
+    (@unit $module:ident $(, $features:literal)?) => {
+        mod $module {
+            use formats::block::{Block, Encode, decode_blocks, encode_blocks};
+
+            $(#[target_feature(enable = $features)])?
+            pub fn decode<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
                 decode_blocks::<W, B, T>(bytes, out);
             }
 
-            #[target_feature(enable = $features)]
-            fn $encode<const W: usize, const B: usize, T: Block<W, B>>(
+            $(#[target_feature(enable = $features)])?
+            pub fn encode<const W: usize, const B: usize, T: Block<W, B>>(
                 x: &[f32],
                 how: &Encode<'_>,
                 bytes: &mut [u8],
             ) {
                 encode_blocks::<W, B, T>(x, how, bytes);
             }
-        };
-    }
-    set!(decode_avx2 encode_avx2 "avx2,f16c");
-    set!(decode_avx512 encode_avx512 "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
-
-    pub fn avx2<const W: usize, const B: usize, T: Block<W, B>>() -> Both {
-        (decode_avx2::<W, B, T>, encode_avx2::<W, B, T>)
-    }
-
-    /// A processor with AVX-512 has AVX2, whose encoders are taken for types of many weights to a block: their short rows
-    /// of lanes fill 256 bits, and in 512 the search takes a tenth longer (measured: 616 and 556 million weights a second
-    /// for Q8_0, 550 and 460 for Q4_0).
-    pub fn avx512<const W: usize, const B: usize, T: Block<W, B>>() -> Both {
-        // A constant, so that the encoders that are not taken are not compiled.
-        let encode =
-            if const { W == 1 } { encode_avx512::<W, B, T> as _ } else { encode_avx2::<W, B, T> as _ };
-        (decode_avx512::<W, B, T>, encode)
-    }
+        }
+    };
 }
+codecs!(portable);
+#[cfg(target_arch = "x86_64")]
+codecs!(avx2, "avx2,f16c");
+#[cfg(target_arch = "x86_64")]
+codecs!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
 
 #[cfg(test)]
 mod tests;

@@ -174,12 +174,12 @@ impl Choices {
             found.fixed -= t.location.len.next_multiple_of(align);
             found.fixed_tensors -= t.location.len;
         }
-        let known = |d: &&DType| found.types.iter().any(|t| t.contains(d));
+        let usable = |d: &&DType| found.types.iter().any(|t| t.contains(d));
         if space.explicit
             && !found.types.is_empty()
-            && let Some(unknown) = space.types.iter().find(|d| !known(d))
+            && let Some(unusable) = space.types.iter().find(|d| !usable(d))
         {
-            let name = unknown.name();
+            let name = unusable.name();
             let why = format!(
                 "--types {name}: no tensor can get it: its error was not measured, or no row is a multiple of its block size"
             );

@@ -83,7 +83,7 @@ impl Request {
         if shape.context > 0 && context > shape.context {
             return Err(Error::ContextTooLong { context, limit: shape.context });
         }
-        let kinds: Vec<KvType> = match self.kv {
+        let kv_types: Vec<KvType> = match self.kv {
             Some(kv) if !shape.supports(kv) => {
                 let [key, value] = shape.head_dims;
                 let why = format!(
@@ -95,7 +95,7 @@ impl Request {
             None => [KvType::F16, KvType::Q8_0].into_iter().filter(|k| shape.supports(*k)).collect(),
         };
         let run = |kv| self.runtimes.iter().map(move |&runtime| RunConfig { runtime, context, kv });
-        Ok(Goal::Ram { ram, reserve: self.reserve, runs: kinds.into_iter().flat_map(run).collect() })
+        Ok(Goal::Ram { ram, reserve: self.reserve, runs: kv_types.into_iter().flat_map(run).collect() })
     }
 
     /// The model's sensitivity: read from the file, measured and written to it, or estimated without one. `inputs.0` is
@@ -148,13 +148,13 @@ impl Request {
         &self,
         source: &Source,
         options: &mut PlanOptions,
-        known: &Sensitivity,
+        sensitivity: &Sensitivity,
         read: &[&Path],
     ) -> Result<(Allocation, Plan)> {
         let mut goal = self.goal(source)?;
         if let (Goal::Ram { runs, .. }, None) = (&mut goal, self.kv) {
             // A cache type can only be chosen if its cost is known.
-            runs.retain(|r| r.kv == KvType::F16 || known.cache(r.kv).is_some());
+            runs.retain(|r| r.kv == KvType::F16 || sensitivity.cache(r.kv).is_some());
         }
         let mut types = self.types.clone().unwrap_or_else(default_types);
         if let Some(machine) = options.machine {
@@ -164,14 +164,10 @@ impl Request {
                 return Err(Error::usage(why).or("leave out --types"));
             }
         }
-        let space = SearchSpace {
-            types: &types,
-            explicit: self.types.is_some(),
-            sensitivity: known,
-            prices: &self.prices,
-        };
+        let space =
+            SearchSpace { types: &types, explicit: self.types.is_some(), sensitivity, prices: &self.prices };
         let choices = Choices::find(source, options, space)?;
-        let (allocation, plan) = allocate(source, options, choices, &goal, known)?;
+        let (allocation, plan) = allocate(source, options, choices, &goal, sensitivity)?;
         if let Some(path) = &self.write_recipe {
             disk::refuse_overwriting(path, source.paths().chain(read.iter().copied()))?;
             disk::write_whole(path, recipe::print(&allocation.scheme).as_bytes())?;

@@ -19,7 +19,7 @@ impl Choices {
     /// that lists the layers.
     pub fn scheme(&self, found: &Solution) -> Scheme {
         let mut weights: Vec<(DType, u64)> = Vec::new();
-        let mut kinds: Vec<LayerTypes> = Vec::new();
+        let mut parts: Vec<LayerTypes> = Vec::new();
         let mut single: Vec<(&str, DType)> = Vec::new();
         for (i, (name, dtype)) in self.types_of(found).enumerate() {
             let info = dtype.info();
@@ -32,14 +32,14 @@ impl Choices {
                 single.push((name, dtype));
                 continue;
             };
-            let kind = match kinds.iter().position(|k| k.0 == part) {
+            let at = match parts.iter().position(|k| k.0 == part) {
                 Some(k) => k,
                 None => {
-                    kinds.push((part, Vec::new()));
-                    kinds.len() - 1
+                    parts.push((part, Vec::new()));
+                    parts.len() - 1
                 }
             };
-            let of = &mut kinds[kind].1;
+            let of = &mut parts[at].1;
             match of.iter_mut().find(|t| t.0 == dtype) {
                 Some(t) => t.1.push(layer),
                 None => of.push((dtype, vec![layer])),
@@ -51,18 +51,18 @@ impl Choices {
         for (name, dtype) in single {
             rules.push(exact(name, dtype));
         }
-        for (part, types) in kinds {
+        for (part, types) in parts {
             let part = regex::escape(part);
             // The most frequent type comes last, as the rule for all remaining layers.
-            let most = (0..types.len()).max_by_key(|&i| types[i].1.len()).unwrap_or(0);
+            let main = (0..types.len()).max_by_key(|&i| types[i].1.len()).unwrap_or(0);
             for (i, (dtype, layers)) in types.iter().enumerate() {
-                if i != most {
+                if i != main {
                     let all: Vec<String> = layers.iter().map(u64::to_string).collect();
                     let all = if let [one] = &all[..] { one.clone() } else { format!("({})", all.join("|")) };
                     rules.push(rule(&format!(r"^blk\.{all}\.{part}$"), *dtype));
                 }
             }
-            rules.push(rule(&format!(r"^blk\.\d+\.{part}$"), types[most].0));
+            rules.push(rule(&format!(r"^blk\.\d+\.{part}$"), types[main].0));
         }
         Scheme { name: NAME.into(), aliases: Vec::new(), base, file_type: None, rules }
     }

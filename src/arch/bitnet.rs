@@ -1,5 +1,5 @@
-//! BitNet b1.58 as in Microsoft's 2B-4T: ternary projections, squared ReLU, and a norm before either output
-//! projection. llama.cpp's own "bitnet" computes SiLU, so the files bear the name that bitnet.cpp gave its graph.
+//! BitNet b1.58 as in Microsoft's 2B-4T model: ternary projections, squared ReLU, and sub-norms. GGUF files have
+//! bitnet.cpp's name for it, since llama.cpp's own "bitnet" computes SiLU.
 
 use super::layers::{DECODER, SUB_NORMS};
 use super::{Arch, Class, Rotary};
@@ -20,9 +20,9 @@ pub(super) const BITNET: Arch = Arch {
     classes: &[CLASS, Class { name: "BitnetForCausalLM", ..CLASS }],
     rotary: Rotary::Halves,
     activation: &["relu2"],
-    int8: true,
-    names_head: false,
-    names_sizes: true,
+    int8_activations: true,
+    writes_head_length: false,
+    writes_vocab_size: true,
     any_bias: false,
     note: Some(
         "bitnet-b1.58 runs in bitnet.cpp and ik_llama.cpp; llama.cpp refuses it (its own bitnet computes SiLU)",

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The name of a layer's tensor, taken apart: `blk.3.attn_q.weight` is layer 3, part `attn_q.weight`.
 ///
-/// Source: the table of tensor names in GGUF's `docs/gguf.md`.
+/// Source: the table of tensor names in ggml's `docs/gguf.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blk<'a> {
     /// The layer, counted from 0.

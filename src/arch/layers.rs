@@ -1,8 +1,9 @@
-//! The tensors that architectures are put together from.
+//! Groups of tensors, of which architectures are composed.
 
 use super::{Dim, Heads, Presence, Rule};
 
-/// A table of rules: Hugging Face's name, GGUF's, the shape, whose heads the rows are, and when it must be there.
+/// A table of tensors: Hugging Face's name, GGUF's name, the shape, the heads that RoPE rotates, and when it is
+/// required.
 macro_rules! rules {
     ($($hub:literal => $gguf:literal [$($dim:ident),*] $heads:ident $presence:ident;)*) => {
         &[$(Rule {
@@ -15,7 +16,7 @@ macro_rules! rules {
     };
 }
 
-/// What a decoder with root-mean-square norms, rotary embeddings and a gated feed-forward layer has at least.
+/// The tensors of a decoder with RMS norms, rotary embeddings and a gated feed-forward network.
 pub const DECODER: &[Rule] = rules! {
     "model.embed_tokens.weight" => "token_embd.weight" [Vocab, Hidden] None Always;
     "model.layers.{}.input_layernorm.weight" => "blk.{}.attn_norm.weight" [Hidden] None Always;
@@ -31,14 +32,14 @@ pub const DECODER: &[Rule] = rules! {
     "lm_head.weight" => "output.weight" [Vocab, Hidden] None Untied;
 };
 
-/// Biases on queries, keys and values.
+/// Biases of the query, key and value projections.
 pub const BIASES: &[Rule] = rules! {
     "model.layers.{}.self_attn.q_proj.bias" => "blk.{}.attn_q.bias" [Queries] Query Always;
     "model.layers.{}.self_attn.k_proj.bias" => "blk.{}.attn_k.bias" [Keys] Key Always;
     "model.layers.{}.self_attn.v_proj.bias" => "blk.{}.attn_v.bias" [Keys] None Always;
 };
 
-/// Biases that a model may have anywhere (`attention_bias`, `mlp_bias`).
+/// Optional biases of all projections (`attention_bias`, `mlp_bias`).
 pub const OPTIONAL_BIASES: &[Rule] = rules! {
     "model.layers.{}.self_attn.q_proj.bias" => "blk.{}.attn_q.bias" [Queries] Query Optional;
     "model.layers.{}.self_attn.k_proj.bias" => "blk.{}.attn_k.bias" [Keys] Key Optional;
@@ -49,13 +50,13 @@ pub const OPTIONAL_BIASES: &[Rule] = rules! {
     "model.layers.{}.mlp.down_proj.bias" => "blk.{}.ffn_down.bias" [Hidden] None Optional;
 };
 
-/// Norms on the heads of queries and keys.
+/// RMS norms of query and key heads.
 pub const HEAD_NORMS: &[Rule] = rules! {
     "model.layers.{}.self_attn.q_norm.weight" => "blk.{}.attn_q_norm.weight" [Head] None Always;
     "model.layers.{}.self_attn.k_norm.weight" => "blk.{}.attn_k_norm.weight" [Head] None Always;
 };
 
-/// Norms before either output projection.
+/// Sub-norms: RMS norms before the attention output projection and before the down projection.
 pub const SUB_NORMS: &[Rule] = rules! {
     "model.layers.{}.self_attn.attn_sub_norm.weight" => "blk.{}.attn_sub_norm.weight" [Hidden] None Always;
     "model.layers.{}.mlp.ffn_sub_norm.weight" => "blk.{}.ffn_sub_norm.weight" [Intermediate] None Always;

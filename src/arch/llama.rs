@@ -1,4 +1,4 @@
-//! Llama 1 to 3.x, and what took its layout over: Mistral, TinyLlama, SmolLM, CodeLlama, the 1.58-bit Llamas.
+//! Llama 1 to 3.x, and models with its architecture: Mistral, TinyLlama, SmolLM, CodeLlama, the 1.58-bit Llamas.
 
 use super::layers::{DECODER, OPTIONAL_BIASES};
 use super::{Arch, Class, Rotary};
@@ -30,9 +30,9 @@ pub(super) const LLAMA: Arch = Arch {
     ],
     rotary: Rotary::Pairs,
     activation: &["silu", "swish"],
-    int8: false,
-    names_head: true,
-    names_sizes: true,
+    int8_activations: false,
+    writes_head_length: true,
+    writes_vocab_size: true,
     any_bias: true,
     note: None,
     tensors: &[DECODER, OPTIONAL_BIASES],

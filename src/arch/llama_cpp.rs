@@ -9,8 +9,8 @@ const EXPERTS: &[&str] = &["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 pub const NOT_LOADED: &[&str] = &["bitnet-b1.58", "bitnet-25"];
 
 /// The matrices of a layer, in groups, whose products llama.cpp multiplies by a scale of the whole tensor
-/// (`blk.N.attn_q.scale`) in this architecture's graph. `None` for architectures whose graphs are not known to do so: the
-/// loader takes such scales in for all, but some graphs do not use them.
+/// (`blk.N.attn_q.scale`) in this architecture's graph. `None` for architectures whose graphs are not known to do so:
+/// the loader takes such scales in for all, but some graphs do not use them.
 pub fn scaled_matrices(architecture: &str) -> Option<&'static [&'static [&'static str]]> {
     match architecture {
         "llama" => Some(&[ATTENTION, DENSE, EXPERTS]),
@@ -21,8 +21,8 @@ pub fn scaled_matrices(architecture: &str) -> Option<&'static [&'static [&'stati
     }
 }
 
-/// Whether llama-quantize takes a model for one of the kind of Llama 2 70B (`LLM_TYPE_70B`), for which its recipes have
-/// rules of their own. `gqa` is the number of query heads that share a key/value head.
+/// Whether llama.cpp classes a model as `LLM_TYPE_70B` (Llama 2 70B and models of its size), for which llama-quantize
+/// has special rules. `gqa` is the number of query heads that share a key/value head.
 pub fn is_70b(architecture: &str, layers: u64, gqa: u64) -> bool {
     match architecture {
         "llama" => layers == 80 && gqa != 1,

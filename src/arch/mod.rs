@@ -1,5 +1,6 @@
-//! Architectures: one constant value each, which says how Hugging Face and GGUF call its tensors, what shapes they
-//! have and how their rows are ordered. Converting either way, and planning without weights, read that one value.
+//! Architectures: one constant value each, with the names of its tensors in Hugging Face checkpoints and in GGUF, their
+//! shapes and the order of their rows. Converting in either direction, and planning without weights, read that one
+//! value.
 
 mod bitnet;
 mod blk;
@@ -13,34 +14,36 @@ pub mod rope;
 pub use blk::Blk;
 pub use config::Config;
 
-/// A family of models that one program runs.
+/// An architecture: a family of models with the same computation and tensor names.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Arch {
     /// `general.architecture` in a GGUF.
     pub name: &'static str,
-    /// Hugging Face's classes whose checkpoints it reads; the first is the one that is written.
+    /// The classes of transformers whose checkpoints are read; the first is the one that is written.
     pub classes: &'static [Class],
-    /// How a rotary embedding pairs the dimensions of a head in GGUF's files.
+    /// How rotary embeddings (RoPE) pair the dimensions of a head in GGUF files.
     pub rotary: Rotary,
-    /// The activation that the runtime computes in the feed-forward layer, as config.json calls it.
+    /// The accepted names in config.json of the activation in the feed-forward network (`hidden_act`).
     pub activation: &'static [&'static str],
-    /// Whether models are trained with 8-bit codes, one scale for a token, for what projections are multiplied with.
-    pub int8: bool,
-    /// Whether GGUF files of this architecture name the size of a head even where it is hidden size / heads.
-    pub names_head: bool,
-    /// Whether they repeat the vocabulary's size and the rotary dimensions.
-    pub names_sizes: bool,
-    /// Whether llama.cpp's loader takes a bias beside every matrix of a layer. Others refuse files with tensors that
-    /// they do not ask for.
+    /// Whether models are trained with 8-bit activations, with one scale for each token.
+    pub int8_activations: bool,
+    /// Whether GGUF files have the length of a head (`attention.key_length`) even where it is hidden size / heads.
+    pub writes_head_length: bool,
+    /// Whether GGUF files have `vocab_size` and `rope.dimension_count`.
+    pub writes_vocab_size: bool,
+    /// Whether llama.cpp's loader accepts a bias for every matrix of a layer. Otherwise it refuses files with further
+    /// biases.
     pub any_bias: bool,
-    /// What to tell whoever makes a GGUF of it about the programs that run it.
+    /// A note for users about the programs that run GGUF files of it.
     pub note: Option<&'static str>,
-    /// Every tensor that a checkpoint may have, in groups; `{}` stands for the layer.
+    /// Every tensor that a checkpoint may have, in groups. `{}` in a name is the number of the layer.
     pub tensors: &'static [&'static [Rule]],
 }
 
-/// A class of Hugging Face's transformers, with what its configuration says where config.json is silent.
+/// A class of Hugging Face's transformers, with its defaults for settings that config.json does not have.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Class {
     /// The name in `architectures`.
     pub name: &'static str,
@@ -52,53 +55,58 @@ pub struct Class {
     pub epsilon: f64,
     /// `rope_theta`.
     pub theta: f64,
-    /// `num_key_value_heads`, where that is not the number of heads.
+    /// `num_key_value_heads`, if its default is not the number of attention heads.
     pub kv_heads: Option<u64>,
-    /// `head_dim`, where that is not hidden size / heads.
+    /// `head_dim`, if its default is not hidden size / heads.
     pub head: Option<u64>,
-    /// Whether `sliding_window` counts without `use_sliding_window`.
+    /// Whether `sliding_window` has effect without `use_sliding_window`.
     pub sliding_window: bool,
 }
 
-/// Which dimensions of a head a rotary embedding turns together.
+/// Which dimensions of a head rotary embeddings (RoPE) rotate as a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Rotary {
-    /// Neighbours (0, 1), (2, 3), ...: llama2.c, and llama in GGUF. Hugging Face's rows are reordered.
+    /// Neighbours (0, 1), (2, 3), ...: llama2.c, and llama in GGUF (llama.cpp's `LLAMA_ROPE_TYPE_NORM`). The rows of a
+    /// Hugging Face checkpoint are reordered for it.
     Pairs,
-    /// The first half with the second: (0, n/2), (1, n/2 + 1), ...: Hugging Face, and GGUF's "NEOX" kind.
+    /// The first half with the second: (0, n/2), (1, n/2 + 1), ...: Hugging Face, and llama.cpp's
+    /// `LLAMA_ROPE_TYPE_NEOX`.
     Halves,
 }
 
-/// A tensor of an architecture.
+/// A tensor of an architecture, in every layer or once.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Rule {
-    /// Hugging Face's name, with `{}` for the layer.
+    /// Its name in Hugging Face checkpoints, with `{}` for the layer.
     pub hub: &'static str,
-    /// GGUF's.
+    /// Its name in GGUF, with `{}` for the layer.
     pub gguf: &'static str,
-    /// Outermost dimension first.
+    /// Its shape, outermost dimension first.
     pub shape: &'static [Dim],
-    /// Which of its rows a rotary embedding turns.
+    /// The attention heads whose rows RoPE rotates, if any.
     pub heads: Heads,
-    /// Whether it must be there.
+    /// When it is required.
     pub presence: Presence,
 }
 
-/// A dimension, by its name in the configuration.
+/// A dimension of a tensor, by the settings that it follows from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Dim {
     Vocab,
     Hidden,
     Intermediate,
-    /// Heads × size of a head.
+    /// Attention heads × length of a head.
     Queries,
-    /// Key/value heads × size of a head.
+    /// Key/value heads × length of a head.
     Keys,
     Head,
 }
 
-/// The heads that a tensor's rows belong to, where their order matters.
+/// The heads that a tensor's rows belong to, if RoPE rotates them, so that their order depends on [`Rotary`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Heads {
@@ -107,51 +115,52 @@ pub enum Heads {
     Key,
 }
 
-/// When a tensor must be there.
+/// When a tensor is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Presence {
     /// In every checkpoint.
     Always,
-    /// Unless the embedding serves as output.
+    /// Unless embeddings are tied.
     Untied,
-    /// Where the model was trained with it.
+    /// Never: some models have it.
     Optional,
 }
 
-/// Every architecture.
+/// All supported architectures.
 pub static ARCHS: &[&Arch] = &[&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &bitnet::BITNET];
 
-/// The architecture with this GGUF name.
+/// The architecture with this name in GGUF (`general.architecture`).
 pub fn by_name(name: &str) -> Option<&'static Arch> {
     ARCHS.iter().find(|a| a.name == name).copied()
 }
 
-/// The architecture, and the class, with this name in Hugging Face's transformers.
+/// The class of transformers with this name, and its architecture.
 pub fn by_class(name: &str) -> Option<(&'static Arch, &'static Class)> {
     ARCHS.iter().find_map(|&arch| Some((arch, arch.classes.iter().find(|c| c.name == name)?)))
 }
 
-/// The names of all classes, for messages.
+/// The names of all supported classes, for messages.
 pub fn class_names() -> String {
     let names = ARCHS.iter().flat_map(|a| a.classes).map(|c| c.name);
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// A tensor that a configuration asks for.
+/// A tensor that a model with certain settings has.
 #[derive(Debug, Clone)]
 pub struct Expected {
-    /// Hugging Face's name.
+    /// Its name in Hugging Face checkpoints.
     pub hub: String,
-    /// GGUF's.
+    /// Its name in GGUF.
     pub gguf: String,
-    /// Outermost dimension first.
+    /// Its shape, outermost dimension first.
     pub shape: Vec<u64>,
     /// The rule that it comes from.
     pub rule: &'static Rule,
 }
 
 impl Arch {
-    /// Every tensor that a model with this configuration may have: the layers in order, then the others.
+    /// Every tensor that a model with these settings may have: the layers in order, then the others.
     pub fn expected(&self, config: &Config) -> Vec<Expected> {
         let one = |rule: &'static Rule, layer: &str| Expected {
             hub: rule.hub.replace("{}", layer),

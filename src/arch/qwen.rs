@@ -1,4 +1,5 @@
-//! Qwen2 (and 2.5, 1.5), which has biases on queries, keys and values, and Qwen3, which has norms on queries and keys.
+//! Qwen2 (and 2.5, 1.5), with biases of the query, key and value projections, and Qwen3, with norms of query and key
+//! heads.
 
 use super::layers::{BIASES, DECODER, HEAD_NORMS};
 use super::{Arch, Class, Rotary};
@@ -19,9 +20,9 @@ pub(super) const QWEN2: Arch = Arch {
     classes: &[CLASS],
     rotary: Rotary::Halves,
     activation: &["silu", "swish"],
-    int8: false,
-    names_head: false,
-    names_sizes: false,
+    int8_activations: false,
+    writes_head_length: false,
+    writes_vocab_size: false,
     any_bias: false,
     note: None,
     tensors: &[DECODER, BIASES],
@@ -30,7 +31,7 @@ pub(super) const QWEN2: Arch = Arch {
 pub(super) const QWEN3: Arch = Arch {
     name: "qwen3",
     classes: &[Class { name: "Qwen3ForCausalLM", model_type: "qwen3", head: Some(128), ..CLASS }],
-    names_head: true,
+    writes_head_length: true,
     tensors: &[DECODER, HEAD_NORMS],
     ..QWEN2
 };

@@ -1,20 +1,22 @@
-//! Rotary scaling: how a model was stretched to longer contexts than it was first trained on.
+//! RoPE scaling: how the rotary position embeddings of a model are scaled for longer contexts than it was first trained
+//! on.
 
 use formats::metadata::{Metadata, Value};
 use serde_json::{Value as Json, json};
 
-/// The kinds that GGUF's runtimes compute for the architectures here.
+/// The kinds of RoPE scaling that GGUF runtimes compute for the architectures here.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Scaling {
-    /// None, or "default".
+    /// No scaling ("default").
     None,
     /// Positions divided by a factor.
     Linear {
         /// The factor.
         factor: f64,
     },
-    /// Llama 3.1's: low frequencies divided by a factor, high ones kept, a ramp between. GGUF has no keys for it, but
-    /// a tensor of divisors, `rope_freqs.weight`.
+    /// Llama 3.1's: low frequencies are divided by a factor, high ones are kept, and those between are interpolated.
+    /// GGUF has no keys for it, but a tensor of divisors, `rope_freqs.weight`.
     Llama3 {
         /// The divisor of low frequencies.
         factor: f64,
@@ -31,7 +33,7 @@ pub enum Scaling {
         factor: f64,
         /// The context that the model was first trained on, in tokens.
         original: u64,
-        /// What config.json says besides, under GGUF's names.
+        /// The optional settings, in this order: extrapolation factor, attention factor, beta fast, beta slow.
         rest: [Option<f64>; 4],
     },
 }
@@ -44,27 +46,30 @@ const YARN: [(&[&str], &str); 4] = [
     (&["beta_slow"], "yarn_beta_slow"),
 ];
 
-/// A longer context than any model is trained on.
+/// The longest context that is accepted as the original one, in tokens.
 const MOST_ORIGINAL: f64 = (1u64 << 31) as f64;
 
 impl Scaling {
     /// Reads `rope_scaling` or `rope_parameters`; `context` is the model's.
     ///
     /// # Errors
-    /// Kinds that the runtimes would not compute, and missing numbers.
+    /// Kinds that are not supported, and numbers that are missing or out of range.
     pub fn from_hub(json: &Json, context: u64) -> Result<Self, String> {
         let text = |key: &str| json.get(key).and_then(Json::as_str);
-        // GGUF has them as f32, where a larger number would be infinite and a smaller one zero.
+        // GGUF stores f32, in which a larger number would be infinite and a smaller one zero.
         let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|&x| (x as f32).is_finite());
-        let positive =
-            |key: &str| number(key).filter(|&x| x as f32 > 0.0).ok_or(format!("rope scaling without {key}"));
+        let positive = |key: &str| {
+            number(key)
+                .filter(|&x| x as f32 > 0.0)
+                .ok_or(format!("RoPE scaling: {key} is missing or not a positive number"))
+        };
         let original =
             number("original_max_position_embeddings").filter(|n| (1.0..=MOST_ORIGINAL).contains(n));
         let original = original.map(|n| n as u64);
         if let Some(odd) =
             ["rope_type", "type"].iter().find_map(|k| json.get(k).filter(|v| !v.is_string() && !v.is_null()))
         {
-            return Err(format!("rope scaling of type {odd}, which is not supported for it"));
+            return Err(format!("RoPE scaling: type {odd} is not supported"));
         }
         let kind = text("rope_type").or(text("type")).unwrap_or("default").to_ascii_lowercase();
         Ok(match kind.as_str() {
@@ -74,10 +79,11 @@ impl Scaling {
                 let (low, high) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
                 if high <= low {
                     return Err(format!(
-                        "rope scaling with high_freq_factor {high} up to low_freq_factor {low}"
+                        "RoPE scaling: high_freq_factor {high} must be greater than low_freq_factor {low}"
                     ));
                 }
-                let original = original.ok_or("rope scaling without original_max_position_embeddings")?;
+                let original =
+                    original.ok_or("RoPE scaling: original_max_position_embeddings is missing or invalid")?;
                 Self::Llama3 { factor: positive("factor")?, low, high, original }
             }
             "yarn" => Self::Yarn {
@@ -85,7 +91,7 @@ impl Scaling {
                 original: original.unwrap_or(context),
                 rest: YARN.map(|(names, _)| names.iter().find_map(|name| number(name))),
             },
-            other => return Err(format!("rope scaling of type {other:?}, which is not supported for it")),
+            other => return Err(format!("RoPE scaling: type {other:?} is not supported")),
         })
     }
 
@@ -108,8 +114,8 @@ impl Scaling {
                     }
                 }
                 if let [_, Some(attention), ..] = rest {
-                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it computes the factor that is
-                    // usual, and multiplies it by this.
+                    // llama.cpp reads yarn_attn_factor for Grok only. For all others it multiplies YaRN's default
+                    // factor by this one.
                     let usual = 1.0 + 0.1 * factor.max(1.0).ln();
                     set("attn_factor", Value::F32((attention / usual) as f32));
                 }
@@ -120,7 +126,7 @@ impl Scaling {
     /// From GGUF's keys and, for Llama 3's kind, the divisors of `rope_freqs.weight`.
     ///
     /// # Errors
-    /// A kind, or divisors, that nothing here would have written.
+    /// Kinds that are not supported, missing keys, and divisors that are not those of known Llama 3 settings.
     pub fn from_gguf(
         metadata: &Metadata,
         arch: &str,
@@ -131,28 +137,29 @@ impl Scaling {
         let float = |key: &str| get(key).and_then(Value::as_f64).map(shortest);
         if let Some(freqs) = freqs {
             return Self::from_freqs(freqs, theta).ok_or_else(|| {
-                "rope_freqs.weight has divisors that no known settings of Llama 3's scaling give".into()
+                "rope_freqs.weight does not match Llama 3's RoPE scaling with any of the known settings"
+                    .into()
             });
         }
         match get("type").and_then(Value::as_str).unwrap_or("none") {
             "none" => Ok(Self::None),
-            "linear" => match float("factor").ok_or("linear rope scaling without a factor")? {
+            "linear" => match float("factor").ok_or("RoPE scaling: rope.scaling.factor is missing")? {
                 1.0 => Ok(Self::None),
                 factor => Ok(Self::Linear { factor }),
             },
             "yarn" => Ok(Self::Yarn {
-                factor: float("factor").ok_or("yarn rope scaling without a factor")?,
+                factor: float("factor").ok_or("RoPE scaling: rope.scaling.factor is missing")?,
                 original: get("original_context_length")
                     .and_then(Value::as_u64)
-                    .ok_or("yarn rope scaling without the original context")?,
+                    .ok_or("RoPE scaling: rope.scaling.original_context_length is missing")?,
                 rest: YARN.map(|(_, key)| float(key)),
             }),
-            other => Err(format!("rope scaling of type {other:?}")),
+            other => Err(format!("RoPE scaling: type {other:?} is not supported")),
         }
     }
 
-    /// The settings that give these divisors. They cannot be computed back in general, so those of published models
-    /// are tried: everything but the factor, which is the largest divisor, is the same in most of them.
+    /// The settings whose divisors these are. There is no formula for that, so the settings of published models are
+    /// tried: the factor is the largest divisor, and all else is the same in most of them.
     fn from_freqs(freqs: &[f32], theta: f64) -> Option<Self> {
         let factor = freqs.iter().copied().fold(1.0, f32::max);
         let same = |s: &Self| s.freqs(theta, freqs.len() * 2).is_some_and(|f| f == freqs);
@@ -163,7 +170,7 @@ impl Scaling {
                     .map(|(low, high)| Self::Llama3 { factor: shortest(factor.into()), low, high, original })
             })
             .filter(same)
-            // Several fit where all wavelengths of a small head are long: 8192 is what most models have.
+            // Several fit if all wavelengths of a small head are long: prefer 8192, which most models have.
             .max_by_key(|s| matches!(s, Self::Llama3 { original: 8192, .. }))
     }
 
@@ -195,9 +202,9 @@ impl Scaling {
         }
     }
 
-    /// The divisors of a head's frequencies, `head / 2` of them, for Llama 3's kind. In the arithmetic of the
-    /// published conversions (frequencies in f32, the ramp on them in f32 with constants of f64's division), so that
-    /// the bits are theirs.
+    /// The divisors of a head's `head / 2` frequencies, for Llama 3's kind. They are computed in the arithmetic of
+    /// convert_hf_to_gguf.py (frequencies and interpolation in f32, with constants divided in f64), so that they have
+    /// the same bits.
     pub fn freqs(self, theta: f64, head: usize) -> Option<Vec<f32>> {
         let Self::Llama3 { factor, low, high, original } = self else { return None };
         let original = original as f64;
@@ -220,8 +227,8 @@ impl Scaling {
 }
 
 impl Scaling {
-    /// The angles by which a position turns the pairs of a head, per position, and what the turned vectors are
-    /// multiplied by. `divisors` are those of `rope_freqs.weight`, where there are any.
+    /// The angle in radians by which each position rotates each of the `head / 2` pairs of a head, and the factor of
+    /// cosines and sines (YaRN's attention factor). `divisors` are those of `rope_freqs.weight`, where there are any.
     pub fn angles(self, theta: f64, head: usize, divisors: Option<&[f32]>) -> (Vec<f64>, f64) {
         let plain = |i: usize| theta.powf(-((2 * i) as f64) / head as f64);
         let all = 0..head / 2;
@@ -230,7 +237,7 @@ impl Scaling {
             (None, Self::Linear { factor }) => (all.map(|i| plain(i) / factor).collect(), 1.0),
             (None, Self::Yarn { factor, original, rest }) => {
                 let [extrapolation, attention, fast, slow] = rest;
-                // The dimension that turns so many times in the original context.
+                // The dimension that makes so many full turns in the original context.
                 let dimension = |turns: f64| {
                     let length = original as f64 / (turns * 2.0 * std::f64::consts::PI);
                     head as f64 * length.ln() / (2.0 * theta.ln())
@@ -250,7 +257,7 @@ impl Scaling {
     }
 }
 
-/// The shortest decimal that is the same f32, as f64: 1e-5 comes back as what was in config.json.
+/// The f64 with the shortest decimal that is the same f32, so that 1e-5 is written as it was in config.json.
 pub(crate) fn shortest(x: f64) -> f64 {
     let short = x as f32;
     if f64::from(short) == x { short.to_string().parse().unwrap_or(x) } else { x }
@@ -283,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn both_dialects_and_the_way_back() {
+    fn both_dialects_round_trip() {
         for (json, wanted) in [
             (json!({"rope_type": "default"}), Scaling::None),
             (json!({"type": "linear", "rope_type": null, "factor": 4.0}), Scaling::Linear { factor: 4.0 }),

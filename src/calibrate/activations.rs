@@ -57,7 +57,7 @@ impl<'a> Activations<'a> {
     ) -> Result<Self> {
         let vocab = network.vocab();
         if let Some(&token) = chunks.iter().flatten().find(|&&t| t as usize >= vocab) {
-            return Err(Error::UnknownToken { token, vocab });
+            return Err(Error::UnknownToken { token, vocabulary: vocab });
         }
         let context = chunks.first().map_or(0, Vec::len);
         let tokens = context * chunks.len();

@@ -166,7 +166,7 @@ pub fn search(
             .collect()
     };
     let ones = vec![1f32; n];
-    let usual = cost(&ones);
+    let baseline = cost(&ones);
     let mut best: (f64, Option<Vec<f32>>) = (0.995 * matrices.len() as f64, None);
     for step in 1..=20 {
         // Both forms of AWQ's code: from inputs alone, and from inputs and weights.
@@ -180,13 +180,13 @@ pub fn search(
                 s.max(1e-4) as f32
             })
             .collect();
-        let (least, most) = s.iter().fold((f32::MAX, 0f32), |(a, b), s| (a.min(*s), b.max(*s)));
-        let middle = (least * most).sqrt();
+        let (smallest, largest) = s.iter().fold((f32::MAX, 0f32), |(a, b), s| (a.min(*s), b.max(*s)));
+        let middle = (smallest * largest).sqrt();
         s.iter_mut().for_each(|s| *s = (*s / middle).clamp(1.0 / 256.0, 256.0));
         if matches!(producer(tap), Producer::Rows(_)) {
             s.iter_mut().for_each(|s| *s = s.log2().round().exp2());
         }
-        let total = cost(&s).iter().zip(&usual).map(|(a, b)| if *b > 0.0 { a / b } else { 1.0 }).sum();
+        let total = cost(&s).iter().zip(&baseline).map(|(a, b)| if *b > 0.0 { a / b } else { 1.0 }).sum();
         if total < best.0 {
             best = (total, Some(s));
         }

@@ -66,7 +66,7 @@ impl Chooser<'_> {
         if !target.tensor_scale {
             return self.choose_blocks(stats, target, weights, importance);
         }
-        let factor = scales::factor(weights.iter().fold(0f32, |most, x| most.max(x.abs())));
+        let factor = scales::factor(weights.iter().fold(0f32, |peak, x| peak.max(x.abs())));
         let divided: Vec<f32> = weights.iter().map(|x| x / factor).collect();
         let (mut best, baseline) = self.choose_blocks(stats, target, &divided, importance);
         best.values.iter_mut().for_each(|x| *x *= factor);
@@ -100,7 +100,7 @@ impl Chooser<'_> {
         if let Some(hessian) = hessian {
             let (targets, share) = held_out_loss.target(weights, gram, hessian);
             let name = if awq_scaled { "awq+gptq" } else { "gptq" };
-            let made = match Fit::new(isa, hessian, dtype, &targets, how) {
+            let encoded = match Fit::new(isa, hessian, dtype, &targets, how) {
                 Some(mut fitted) => {
                     fitted.feed_back();
                     fitted.descend(self.sweeps, 2);
@@ -108,7 +108,7 @@ impl Chooser<'_> {
                 }
                 None => gptq::feed_back_blocks(isa, hessian, dtype, &targets, how),
             };
-            offer(made, name, share);
+            offer(encoded, name, share);
         }
         if hessian.is_none() || self.try_all {
             // On other text, neither importance nor the type's default objective is always better.

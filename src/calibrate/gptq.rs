@@ -221,9 +221,9 @@ pub fn feed_back_blocks(
     for first in (0..n).step_by(info.weights) {
         let width = info.weights;
         // The errors so far times U's columns, which are R's columns times the inverse of R's diagonal block.
-        let mut wanted = vec![0f32; rows * width];
+        let mut corrected = vec![0f32; rows * width];
         let (a, b) = (View::rows(&errors, n), View::rows(r, n).from(0, first));
-        gemm(isa, Part::Whole, (rows, width, first), 1.0, a, b, &mut wanted, width);
+        gemm(isa, Part::Whole, (rows, width, first), 1.0, a, b, &mut corrected, width);
         // The cost of an error after later blocks have compensated for it: the diagonal of the block's R·Rᵀ.
         let importance: Vec<f32> = (first..first + width)
             .map(|i| r[i * n + i..i * n + first + width].iter().map(|x| x * x).sum())
@@ -233,22 +233,22 @@ pub fn feed_back_blocks(
             .par_chunks_exact_mut(per)
             .zip(values.par_chunks_exact_mut(n))
             .zip(targets.par_chunks_exact(n))
-            .zip(wanted.par_chunks_exact_mut(width))
+            .zip(corrected.par_chunks_exact_mut(width))
             .zip(errors.par_chunks_exact_mut(n))
-            .for_each(|((((bytes, values), targets), wanted), errors)| {
+            .for_each(|((((bytes, values), targets), corrected), errors)| {
                 // x·R_bb = e·R_b, from the first column to the last.
                 for k in 0..width {
                     let row = first + k;
-                    let x = wanted[k] / r[row * n + row];
-                    wanted[k] = x;
+                    let x = corrected[k] / r[row * n + row];
+                    corrected[k] = x;
                     let factor = &r[row * n + row + 1..row * n + first + width];
-                    wanted[k + 1..].iter_mut().zip(factor).for_each(|(w, f)| *w -= x * f);
+                    corrected[k + 1..].iter_mut().zip(factor).for_each(|(w, f)| *w -= x * f);
                 }
                 let targets = &targets[first..first + width];
-                wanted.iter_mut().zip(targets).for_each(|(w, t)| *w += t);
+                corrected.iter_mut().zip(targets).for_each(|(w, t)| *w += t);
                 let at = first / info.weights * info.bytes;
                 let block = &mut bytes[at..at + info.bytes];
-                codec.encode(wanted, &how, block);
+                codec.encode(corrected, &how, block);
                 let values = &mut values[first..first + width];
                 codec.decode(block, values);
                 errors[first..first + width]
@@ -327,9 +327,9 @@ impl<'a> Fit<'a> {
             let width = PANEL.min(n - first);
             let columns = &order[first..first + width];
             // The errors so far times U's columns, which are R's columns divided by their diagonal entries.
-            let mut wanted = vec![0f32; self.rows * width];
+            let mut corrected = vec![0f32; self.rows * width];
             let (a, b) = (View::rows(&errors, n), View::rows(r, n).from(0, first));
-            gemm(self.isa, Part::Whole, (self.rows, width, first), 1.0, a, b, &mut wanted, width);
+            gemm(self.isa, Part::Whole, (self.rows, width, first), 1.0, a, b, &mut corrected, width);
             let inverse: Vec<f32> = (first..first + width).map(|k| 1.0 / r[k * n + k]).collect();
             let mut unit = vec![0f32; width * width];
             for i in 0..width {
@@ -342,9 +342,9 @@ impl<'a> Fit<'a> {
                 .par_chunks_exact_mut(blocks)
                 .zip(self.values.par_chunks_exact_mut(n))
                 .zip(self.targets.par_chunks_exact(n))
-                .zip(wanted.par_chunks_exact_mut(width))
+                .zip(corrected.par_chunks_exact_mut(width))
                 .zip(errors.par_chunks_exact_mut(n))
-                .for_each(|((((parts, values), targets), wanted), errors)| {
+                .for_each(|((((parts, values), targets), corrected), errors)| {
                     let mut buffers = [[0f32; PANEL]; 3];
                     let [target, steps, offsets] = &mut buffers;
                     let mut codes = [0u8; PANEL];
@@ -352,14 +352,14 @@ impl<'a> Fit<'a> {
                         let part = &parts[c / shape.weights];
                         let g = c % shape.weights / group;
                         target[k] = targets[c];
-                        wanted[k] = targets[c] + wanted[k] * inverse[k];
+                        corrected[k] = targets[c] + corrected[k] * inverse[k];
                         steps[k] = grid.step(part.d, part.scales[g]);
                         offsets[k] = grid.offset(part.m, part.mins[g]);
                     }
                     feedback::feed_back(
                         isa,
                         &target[..width],
-                        wanted,
+                        corrected,
                         &unit,
                         width,
                         &steps[..width],

@@ -62,8 +62,8 @@ impl Layer<'_> {
             Producer::Norm(part) => (name(part, "weight"), None),
             Producer::Rows(part) => {
                 let bias = name(part, "bias");
-                let there = self.plan.layout.tensors.iter().any(|t| t.name == bias);
-                (name(part, "weight"), there.then_some(bias))
+                let exists = self.plan.layout.tensors.iter().any(|t| t.name == bias);
+                (name(part, "weight"), exists.then_some(bias))
             }
         }
     }
@@ -72,8 +72,8 @@ impl Layer<'_> {
     /// from the source.
     fn current_bytes(&self, name: &str, finished: &[QuantizedTensor]) -> (usize, DType, Vec<u8>) {
         let BlockTensor { tensor, dtype, .. } = self.blocks(name).expect("scales() has found it");
-        if let Some(made) = finished.iter().find(|m| m.tensor == tensor) {
-            return (tensor, dtype, made.bytes.clone());
+        if let Some(earlier) = finished.iter().find(|m| m.tensor == tensor) {
+            return (tensor, dtype, earlier.bytes.clone());
         }
         let weights = self.network.weights_of(self.layer, name);
         let mut bytes = vec![0u8; dtype.bytes_for(weights.len() as u64).expect("whole blocks") as usize];
@@ -104,7 +104,7 @@ impl Layer<'_> {
             let row = bytes.len() / s.len();
             bytes.par_chunks_exact_mut(row).zip(&s).for_each(|(row, s)| awq::divide(dtype, row, *s));
             match finished.iter_mut().find(|m| m.tensor == tensor) {
-                Some(made) => made.bytes = bytes,
+                Some(earlier) => earlier.bytes = bytes,
                 None => finished.push(QuantizedTensor { tensor, bytes, outcome: Outcome::default() }),
             }
         }

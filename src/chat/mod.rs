@@ -1,10 +1,10 @@
-//! Chats as texts: the template that a model's file carries, rendered with its messages.
+//! Chat templates: a model's own template, rendered with the messages of a chat.
 //!
-//! Templates are programs in Jinja that were written for Hugging Face's transformers, and what they may use is what
-//! is there: Python's methods of texts, lists and dictionaries, `raise_exception`, `strftime_now`, JSON as Python
-//! writes it ([`python`]), and blocks that take their line's whitespace with them. A template comes with a file from
-//! anywhere: it has no access to anything, and is stopped when it goes on for too long. Steps are counted, and not the
-//! memory that they take: the engine has no limit for texts that double themselves.
+//! Templates are Jinja programs that were written for Hugging Face's transformers. They can use what they find there:
+//! Python's methods of strings, lists and dictionaries, `raise_exception`, `strftime_now`, JSON as Python writes it
+//! ([`python`]), and blocks that trim the whitespace of their line. A template may come from an untrusted file: it has
+//! no access to anything, and is stopped after 20 million steps. The memory of its strings is not limited, since the
+//! template engine cannot do that.
 
 mod python;
 #[cfg(test)]
@@ -22,29 +22,30 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// Steps that a template may take: thousands for each message are usual, a hundred million take seconds.
+/// Steps that a template may take. Thousands for each message are usual; a hundred million take seconds.
 const FUEL: u64 = 20_000_000;
 
-/// Stands in a message where a control token's text is cut; Unicode has it for such uses, and no text has it.
+/// Marks where the text of a control token is split in a message. It is a noncharacter, which Unicode reserves for
+/// internal use.
 const CUT: char = '\u{FDD0}';
 
-/// What somebody said.
+/// A message of a chat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// Who: `system`, `user`, `assistant`.
+    /// Who wrote it: `system`, `user` or `assistant`.
     pub role: String,
-    /// What.
+    /// Its text.
     pub content: String,
 }
 
 impl Message {
-    /// What somebody said.
+    /// A message with a role and a text.
     pub fn new(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 }
 
-/// A chat template, ready to render.
+/// A parsed chat template.
 pub struct Template(Environment<'static>);
 
 impl fmt::Debug for Template {
@@ -54,10 +55,10 @@ impl fmt::Debug for Template {
 }
 
 impl Template {
-    /// Reads a template. `now` is what it is told of the time, in seconds since 1970.
+    /// Parses a template. `now` is the time for `strftime_now`, in seconds since 1970 (UTC).
     ///
     /// # Errors
-    /// What is wrong with it, and in which line.
+    /// [`Error::ChatTemplate`], with the line.
     pub fn new(text: &str, now: u64) -> Result<Self> {
         let mut env = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -69,7 +70,7 @@ impl Template {
         env.add_test("iterable", python::is_iterable);
         env.add_function("raise_exception", python::raise);
         env.add_function("strftime_now", move |format: &str| python::strftime(format, now));
-        // transformers marks with this what a model says, for training; it prints its contents.
+        // {% generation %} marks the model's text for training in transformers; it prints its contents.
         let marks = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is valid");
         let text = marks.replace_all(text, |m: &regex::Captures| {
             let word = if m.get(2).is_some() { "endif" } else { "if true" };
@@ -79,24 +80,20 @@ impl Template {
         Ok(Self(env))
     }
 
-    /// The template of a tokenizer's file.
+    /// The template of a tokenizer.
     ///
     /// # Errors
-    /// There is none; what is wrong with it.
+    /// [`Error::NoChatTemplate`]; [`Error::ChatTemplate`], with the line.
     pub fn of(tokenizer: &Tokenizer, now: u64) -> Result<Self> {
-        let text = tokenizer.chat_template().ok_or_else(|| {
-            Error::refused("the model has no chat template (tokenizer.chat_template)")
-                .or("leave --chat out to go on with a text, or set one with `ggufkit edit --set-file \
-                 tokenizer.chat_template:str=FILE`")
-        })?;
+        let text = tokenizer.chat_template().ok_or(Error::NoChatTemplate)?;
         Self::new(text, now)
     }
 
-    /// The text of a chat, as far as the answer if `answer` is set. `begin` and `end` are the tokens that begin and
-    /// end texts.
+    /// The text of a chat; with `answer`, up to the start of the assistant's answer (`add_generation_prompt`). `begin`
+    /// and `end` are the texts of BOS and EOS.
     ///
     /// # Errors
-    /// The template refuses the messages, does something that cannot be done, or does not come to an end.
+    /// [`Error::ChatTemplate`] if the template refuses the messages, fails, or takes too many steps.
     pub fn render(&self, messages: &[Message], answer: bool, begin: &str, end: &str) -> Result<String> {
         let template = self.0.get_template("chat template").map_err(|e| explain(&e))?;
         let rendered = template.render(context! {
@@ -104,16 +101,16 @@ impl Template {
             add_generation_prompt => answer,
             bos_token => begin,
             eos_token => end,
-            // There and nothing, as transformers has it: templates tell apart what is not there.
+            // Defined as none, as in transformers: templates test whether they are defined.
             tools => (),
             documents => (),
         });
         rendered.map_err(|e| explain(&e))
     }
 
-    /// The tokens of a chat, as far as the answer. Control tokens come from the template alone: written in a message,
-    /// they are text like any other, which is cut in two where it would be one. The begin comes once if texts begin
-    /// with one, whether the template writes it or not.
+    /// The tokens of a chat up to the start of the answer. Control tokens come from the template alone: one that is
+    /// written in a message is encoded as ordinary text. BOS comes once if the vocabulary adds it, whether the template
+    /// writes it or not.
     ///
     /// # Errors
     /// Those of [`Self::render`].
@@ -133,11 +130,11 @@ impl Template {
     }
 }
 
-/// A message in which no control token is found, as [`CUT`] stands in them.
+/// A message in which no control token is found, because [`CUT`] splits their texts.
 fn harmless(tokenizer: &Tokenizer, content: &str) -> String {
     let mut text = content.replace(CUT, "");
     let control = |id: u32| tokenizer.piece(id, false).is_empty() && !tokenizer.piece(id, true).is_empty();
-    // Behind a token that is cut there may be another, which it hid.
+    // A token that was split may have hidden another one.
     loop {
         let ids = text.split(CUT).flat_map(|part| tokenizer.encode(part, false, true)).collect::<Vec<_>>();
         let found = ids.into_iter().filter(|&id| control(id)).map(|id| tokenizer.token(id));
@@ -145,23 +142,23 @@ fn harmless(tokenizer: &Tokenizer, content: &str) -> String {
         let mut chars = token.chars();
         let first: String = chars.by_ref().take(1).collect();
         let rest = chars.as_str();
-        // One character cannot be cut, and is left out.
+        // A single character cannot be split, and is left out.
         let cut = if rest.is_empty() { CUT.to_string() } else { format!("{first}{CUT}{rest}") };
         text = text.replace(&*token, &cut);
     }
 }
 
-/// The engine's errors in this program's words.
+/// The template engine's errors as [`Error::ChatTemplate`].
 fn explain(e: &minijinja::Error) -> Error {
     let mut causes = std::iter::successors(Some(e as &dyn std::error::Error), |e| e.source());
     let why = if let Some(raised) = causes.find_map(|e| e.downcast_ref::<python::Raised>()) {
         format!("the chat template refuses these messages: {raised}")
     } else if e.kind() == ErrorKind::OutOfFuel {
-        "the chat template does not come to an end".into()
+        format!("the chat template does not end within {FUEL} steps")
     } else {
         let line = e.line().map(|line| format!(", line {line}")).unwrap_or_default();
         let detail = e.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         format!("the chat template{line}: {}{detail}", e.kind())
     };
-    Error::refused(why).or("leave --chat out to go on with a text that is written as the model expects it")
+    Error::ChatTemplate { why }
 }

@@ -1,4 +1,4 @@
-//! What chat templates know from Python.
+//! The functions, filters and tests that chat templates have from Python.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 
-/// What a template says when it refuses its messages.
+/// The message with which a template refuses its input.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Raised(String);
@@ -39,36 +39,36 @@ pub fn to_json(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Re
     let ascii = ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false);
     let sort = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
-    let mut tree = serde_json::to_value(value).map_err(failed("not to be written as JSON"))?;
+    let mut tree = serde_json::to_value(value).map_err(failed("cannot be written as JSON"))?;
     if sort {
         tree.sort_all_objects();
     }
     let mut out = Vec::new();
     let style = Style { indent, comma, colon, ascii, level: 0, filled: false };
     tree.serialize(&mut Serializer::with_formatter(&mut out, style))
-        .map_err(failed("not to be written as JSON"))?;
+        .map_err(failed("cannot be written as JSON"))?;
     Ok(Value::from_safe_string(String::from_utf8_lossy(&out).into_owned()))
 }
 
 /// `from_json`: a value from JSON.
 pub fn from_json(text: &str) -> Result<Value, Error> {
-    let tree: serde_json::Value = serde_json::from_str(text).map_err(failed("no JSON"))?;
+    let tree: serde_json::Value = serde_json::from_str(text).map_err(failed("is not JSON"))?;
     Ok(Value::from(Serde(tree)))
 }
 
-/// `is iterable`, which nothing (`none`) is to Python, and is to the engine.
+/// `is iterable`, which `none` is not in Python, but is in the template engine.
 pub fn is_iterable(value: &Value) -> bool {
     !value.is_none() && (value.as_str().is_some() || value.try_iter().is_ok())
 }
 
-/// How Python lays JSON out.
+/// The layout of Python's `json.dumps`.
 struct Style {
     indent: Option<String>,
     comma: String,
     colon: String,
     ascii: bool,
     level: usize,
-    /// The innermost list or object has something in it.
+    /// The innermost list or object is not empty.
     filled: bool,
 }
 
@@ -173,7 +173,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// `strftime_now(format)`: a moment in UTC, given in seconds since 1970, in English.
+/// `strftime_now(format)`: the time `now`, in seconds since 1970, in UTC and English.
 pub fn strftime(format: &str, now: u64) -> Result<String, Error> {
     let (days, second) = (now / 86_400, now % 86_400);
     let (hour, minute) = (second / 3600, second / 60 % 60);
@@ -218,7 +218,7 @@ pub fn strftime(format: &str, now: u64) -> Result<String, Error> {
             Some('z') => "+0000".into(),
             Some('%') => "%".into(),
             other => {
-                let mut why = "strftime_now does not know %".to_string();
+                let mut why = "strftime_now does not support %".to_string();
                 let _ = write!(why, "{}", other.map(String::from).unwrap_or_default());
                 return Err(Error::new(ErrorKind::InvalidOperation, why));
             }
@@ -228,8 +228,8 @@ pub fn strftime(format: &str, now: u64) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Year, month and day of a day since 1970 (the calendar repeats after 146,097 days; years begin in March here, so
-/// that the leap day is the last).
+/// Year, month and day of a number of days since 1970. The calendar repeats after 146,097 days; years begin in March
+/// here, so that the leap day is the last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468; // since 1 March of year 0
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);

@@ -1,33 +1,33 @@
-//! Ternary weights as Hugging Face's transformers stores them (its `integrations/bitnet`): which of the forms a
-//! checkpoint has, and by what its codes are multiplied.
+//! Ternary weights (BitNet) in Hugging Face checkpoints: in which form they are stored, and whether the stored scales
+//! multiply or divide. Source: transformers' `integrations/bitnet`.
 
 use regex::Regex;
 use serde_json::Value as Json;
 
-/// The form of a checkpoint's projections, by its `quantization_config`.
+/// The form of a checkpoint's projection matrices, by its `quantization_config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Floats that mean what they are.
+    /// Floats that are the weights.
     Plain,
-    /// BitNet: two-bit codes with a scale, or master weights, whichever a tensor is.
+    /// BitNet: each tensor is two-bit codes with a scale, or master weights (floats that are rounded to three values).
     Ternary(Scale),
 }
 
-/// What a stored scale is.
+/// The meaning of a stored scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// The weights' magnitude (`AutoBitLinear`).
+    /// The magnitude of the weights (`AutoBitLinear`).
     Magnitude,
-    /// One over it (`BitLinear`).
+    /// One over the magnitude (`BitLinear`).
     Inverse,
-    /// `BitLinear` by default, since the settings name no class: the numbers may say otherwise.
+    /// Not given: `BitLinear` by default, but the values of the scales decide.
     Unsaid,
 }
 
 /// Reads `quantization_config`.
 ///
 /// # Errors
-/// A method that is not read here, in words.
+/// A quantization method, or an option of it, that is not supported.
 pub fn form(config: &Json) -> Result<Form, String> {
     let quantized = &config["quantization_config"];
     if quantized.is_null() {
@@ -35,42 +35,40 @@ pub fn form(config: &Json) -> Result<Form, String> {
     }
     let method = quantized["quant_method"].as_str().or(quantized["quant_algo"].as_str()).unwrap_or("unnamed");
     if method != "bitnet" {
-        return Err(format!("its weights are quantized by {method:?}, which is not read yet"));
+        return Err(format!("weights quantized by {method:?} are not supported"));
     }
     if quantized["use_rms_norm"].as_bool() == Some(true) {
-        return Err(
-            "its linear layers have norms of their own (use_rms_norm), which runtimes do not compute".into(),
-        );
+        return Err("linear layers with RMS norms (use_rms_norm) are not supported by GGUF runtimes".into());
     }
     Ok(Form::Ternary(match quantized["linear_class"].as_str() {
         Some("autobitlinear") => Scale::Magnitude,
         Some("bitlinear") => Scale::Inverse,
         Some(other) => {
-            return Err(format!("its linear_class is {other:?}; known are bitlinear and autobitlinear"));
+            return Err(format!("linear_class must be bitlinear or autobitlinear (found {other:?})"));
         }
-        // What the first release of the 2B-4T model says.
+        // The first release of the 2B-4T model.
         None if quantized["offline_quantization"].as_bool() == Some(true) => Scale::Magnitude,
         None => Scale::Unsaid,
     }))
 }
 
-/// Whether `quantization_config` leaves out the module of a tensor: its weights are floats that mean what they are.
+/// Whether `quantization_config` excludes the module of a tensor, so that its weights are plain floats.
 pub fn left_out(config: &Json, tensor: &str) -> bool {
     let module = tensor.strip_suffix(".weight").unwrap_or(tensor);
     let list = config["quantization_config"]["modules_to_not_convert"].as_array();
-    // As in transformers: the end of a name, or a pattern for its beginning up to a dot.
+    // As in transformers: an entry is the end of a name, or a pattern for its beginning up to a dot.
     let begins = |name: &str| Regex::new(&format!("^(?:{name})(?:\\.|$)")).is_ok_and(|r| r.is_match(module));
     let names = list.into_iter().flatten().filter_map(Json::as_str).filter(|name| !name.is_empty());
     names.into_iter().any(|name| module.ends_with(name) || begins(name))
 }
 
-/// Magnitudes of trained weights lie below this, and one over them above.
+/// Magnitudes of trained weights are below this, and their inverses above.
 const UNIT: f32 = 1.0;
-/// A scale this far on the wrong side of one is a contradiction, not a model with large weights.
+/// A magnitude above this contradicts the settings: no model has such large weights.
 const FAR: f32 = 8.0;
 
-/// Whether codes are divided by the stored scales, and what to tell the user. The settings decide; where they are
-/// silent, or the numbers contradict them, the numbers are looked at.
+/// Whether codes are divided by the stored scales, and a note for the user. The settings decide. If they do not say,
+/// the values of the scales do; if the values contradict them, the note says so.
 pub fn divide(scale: Scale, stored: &[f32]) -> (bool, Option<String>) {
     let mut sorted = stored.to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -78,7 +76,7 @@ pub fn divide(scale: Scale, stored: &[f32]) -> (bool, Option<String>) {
     match scale {
         Scale::Unsaid if median < UNIT => {
             let note = format!(
-                "config.json does not say whether scales multiply or divide; they are about {median:.3}, so they multiply"
+                "config.json does not say whether scales multiply or divide; their median is {median:.3}, so they multiply"
             );
             (false, Some(note))
         }
@@ -89,7 +87,7 @@ pub fn divide(scale: Scale, stored: &[f32]) -> (bool, Option<String>) {
             let note = (magnitude > FAR).then(|| {
                 let (does, would) = if divides { ("divide", "multiply") } else { ("multiply", "divide") };
                 format!(
-                    "config.json says that scales {does}, which makes weights of {magnitude:.1}; check whether they {would}"
+                    "by config.json scales {does}, which gives weights of magnitude {magnitude:.1}; check whether they {would}"
                 )
             });
             (divides, note)

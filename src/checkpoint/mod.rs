@@ -1,5 +1,5 @@
-//! Checkpoints as Hugging Face's hub has them: a folder with config.json, safetensors and a tokenizer. Read, they
-//! become a model under GGUF's names, in GGUF's order of rows; written, a model gets their names and order back.
+//! Hugging Face checkpoints: a folder with config.json, safetensors and a tokenizer. Reading gives a model with GGUF's
+//! tensor names and row order; writing gives a model Hugging Face's names and row order.
 
 mod bitnet;
 pub mod card;
@@ -20,13 +20,13 @@ use crate::source::view::RowOrder;
 pub use read::{CONFIG, Vocabulary, settings_only, translate};
 pub use write::export;
 
-/// The longest settings file that is read: tokenizers, which are longer, are read elsewhere.
+/// The longest settings file that is read, in bytes. Tokenizer files, which are longer, are read by [`vocab`].
 const MOST_JSON: u64 = 16 << 20;
 
-/// Reads a JSON file, if it is there.
+/// Reads a JSON file; `None` if there is no such file.
 ///
 /// # Errors
-/// The system's; what is no JSON, with the line.
+/// [`Error::Io`] if it cannot be read; [`Error::InvalidConfig`] if it is too long or not JSON, with the line.
 pub fn read_json(path: &Path) -> Result<Option<Json>> {
     let len = match std::fs::metadata(path) {
         Ok(m) => m.len(),
@@ -34,17 +34,18 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
         Err(e) => return Err(Error::io(path, "read", e)),
     };
     if len > MOST_JSON {
-        return Err(Error::refused(format!("{}: {len} bytes are too many for settings", path.display())));
+        let why = format!("a settings file must have at most {MOST_JSON} bytes (found {len})");
+        return Err(Error::InvalidConfig { file: path.to_path_buf(), why });
     }
     let file = InFile::open(path, false)?;
     let text = file.read(0, file.len)?;
     // Some editors put a byte order mark first.
     let json = serde_json::from_slice(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text))
-        .map_err(|e| Error::refused(format!("{}: is no JSON: {e}", path.display())))?;
+        .map_err(|e| Error::InvalidConfig { file: path.to_path_buf(), why: format!("is not JSON: {e}") })?;
     Ok(Some(json))
 }
 
-/// The order of a tensor's rows in GGUF, from Hugging Face's. Vectors have elements for rows.
+/// How Hugging Face's rows of a tensor are reordered for GGUF. Each element of a vector is a row.
 fn rows(arch: &Arch, config: &Config, rule: &Rule) -> RowOrder {
     match (arch.rotary, rule.heads) {
         (Rotary::Halves, _) | (_, Heads::None) => RowOrder::Same,
@@ -52,22 +53,16 @@ fn rows(arch: &Arch, config: &Config, rule: &Rule) -> RowOrder {
     }
 }
 
-/// The setting that says whether a checkpoint has this optional tensor, a bias: without it, transformers leaves the
-/// tensor unread.
+/// The setting of config.json that says whether a checkpoint has this bias (by its Hugging Face name): without it,
+/// transformers does not read the tensor.
 fn bias_switch(name: &str) -> &'static str {
     if name.contains(".mlp.") { "mlp_bias" } else { "attention_bias" }
 }
 
-/// A tensor's shape, if it is another than the settings ask for, in words.
-fn misshapen(t: &Tensor, wanted: &[u64], config: &Config) -> Option<String> {
-    if t.shape == wanted {
-        return None;
+/// Checks that a tensor has the shape that the settings ask for.
+fn check_shape(t: &Tensor, expected: &[u64]) -> Result<()> {
+    if t.shape == expected {
+        return Ok(());
     }
-    let why = match t.shape.first().zip(wanted.first()) {
-        Some((rows, vocab)) if *vocab == config.vocab && t.shape[1..] == wanted[1..] => {
-            format!("it has {rows} rows, and the vocabulary (vocab_size) is {vocab}")
-        }
-        _ => format!("the settings ask for {wanted:?}"),
-    };
-    Some(format!("tensor {} has shape {:?}; {why}", t.name, t.shape))
+    Err(Error::WrongShape { tensor: t.name.clone(), expected: expected.to_vec(), found: t.shape.clone() })
 }

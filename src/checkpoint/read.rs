@@ -1,4 +1,4 @@
-//! Reading: the tensors of a folder under GGUF's names, and everything else of it as GGUF's metadata.
+//! Reading a checkpoint: its tensors under GGUF's names, and its settings, model card and tokenizer as GGUF's metadata.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,17 +10,17 @@ use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use serde_json::Value as Json;
 
 use super::bitnet::{self, Form};
-use super::{bias_switch, card, misshapen, read_json, rows, vocab};
+use super::{bias_switch, card, check_shape, read_json, rows, vocab};
 use crate::arch::{Config, Expected, Presence};
-use crate::error::{Error, Result};
+use crate::error::{Error, FROM_CHECKPOINT, Result};
 use crate::scheme::is_integer;
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Hub, Source};
 
-/// The file that makes a folder a checkpoint.
+/// The file with the settings, which every checkpoint has.
 pub const CONFIG: &str = "config.json";
 
-/// Files that belong to a checkpoint besides its weights and settings, as hubs name them.
+/// Files that belong to a checkpoint besides its weights and settings.
 const COMPANIONS: [&str; 11] = [
     "generation_config.json",
     "tokenizer.model",
@@ -35,35 +35,36 @@ const COMPANIONS: [&str; 11] = [
     "LICENSE",
 ];
 
-/// Tensors that old checkpoints carry and no runtime reads: tables that follow from the settings.
+/// Endings of tensors that old checkpoints have and no runtime reads: tables that are computed from the settings.
 const IGNORED: [&str; 3] = [".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias"];
 
 /// Where a checkpoint's vocabulary comes from.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Vocabulary<'a> {
     /// From the tokenizer files of the folder.
     Folder {
         /// The pre-tokenizer's name in GGUF, where the checkpoint's own is not recognised.
         pre_tokenizer: Option<&'a str>,
     },
-    /// From elsewhere: whoever opens the model adds it afterwards.
+    /// From elsewhere: the caller adds it afterwards.
     Elsewhere,
 }
 
-/// Makes a model with GGUF's names, row order and metadata of safetensors as they are filed in `folder`; without
-/// any files, of the settings alone.
+/// Gives the safetensors of the checkpoint in `folder` GGUF's names, row order and metadata. A source without weights
+/// gets tensors from the settings alone.
 ///
 /// # Errors
-/// Settings that cannot be, an unknown architecture, tensors that are missing, misshapen or left over, a tokenizer
-/// that does not fit.
+/// [`Error::InvalidConfig`], [`Error::UnknownArchitecture`] and [`Error::UnsupportedQuantization`] for config.json;
+/// [`Error::MissingTensors`], [`Error::UnexpectedTensors`], [`Error::WrongShape`], [`Error::UnsupportedType`] for the
+/// weights; those of [`vocab::read`] for the tokenizer; [`Error::Io`] for files that cannot be read.
 pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) -> Result<Source> {
     let path = folder.join(CONFIG);
     let json =
-        read_json(&path)?.ok_or_else(|| Error::refused(format!("{}: no such file", path.display())))?;
-    let wrong = |why: String| Error::refused(format!("{}: {why}", path.display()));
-    let config = Config::from_hub(&json).map_err(wrong)?;
-    let form = bitnet::form(&json)
-        .map_err(|why| wrong(why).or("start from the original weights, in bf16, f16 or f32"))?;
+        read_json(&path)?.ok_or_else(|| Error::io(&path, "open", std::io::ErrorKind::NotFound.into()))?;
+    let config = Config::from_hub(&json).map_err(|e| e.in_file(&path))?;
+    let form =
+        bitnet::form(&json).map_err(|why| Error::UnsupportedQuantization { file: path.clone(), why })?;
     let expected = config.arch.expected(&config);
     source.model.notes.extend(config.notes.iter().cloned());
     let (tensors, views) = match source.weightless {
@@ -85,7 +86,7 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
 
 type Tensors = (Vec<Tensor>, Vec<Option<View>>);
 
-/// The stored tensors, renamed and in order.
+/// The stored tensors under GGUF's names, and the views that put their rows into GGUF's order.
 fn tensors(
     source: &mut Source,
     config: &Config,
@@ -103,13 +104,13 @@ fn tensors(
         }
     };
     source.model.notes.extend(note);
-    let (mut tensors, mut views, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tensors, mut views, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
     let mut output = None;
     for t in &stored {
         let Some(e) = by_name.get(t.name.as_str()) else {
             let scale = form != Form::Plain && scales.contains_key(t.name.as_str());
             if !scale && !IGNORED.iter().any(|ending| t.name.ends_with(ending)) {
-                left.push(t.name.as_str());
+                unexpected.push(t.name.clone());
             }
             continue;
         };
@@ -122,20 +123,16 @@ fn tensors(
         let (tensor, view) = match form {
             Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();
-                ternary(t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
+                ternary(&source.path, t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
             }
-            _ => plain(t, e, order, config)?,
+            _ => plain(t, e, order)?,
         };
         tensors.push(tensor);
         views.push(view);
     }
-    if let Some(first) = left.first() {
-        let (arch, more) = (config.arch.name, more(left.len()));
-        let have = if left.len() > 1 { "have" } else { "has" };
-        return Err(Error::refused(format!(
-            "tensor {first}{more} {have} no place in the architecture {arch}"
-        ))
-        .or("does config.json name the right architecture, and do all files belong to one model?"));
+    if !unexpected.is_empty() {
+        let (file, architecture) = (source.path.clone(), config.arch.name.into());
+        return Err(Error::UnexpectedTensors { file, names: unexpected, architecture });
     }
     let present: std::collections::HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     let needed = |e: &&Expected| match e.rule.presence {
@@ -145,69 +142,72 @@ fn tensors(
     };
     let missing: Vec<_> =
         expected.iter().filter(needed).filter(|e| !present.contains(e.gguf.as_str())).collect();
-    if let Some(first) = missing.first() {
-        let are = if missing.len() > 1 { "are" } else { "is" };
-        let why = format!("tensor {}{} {are} missing", first.hub, more(missing.len()));
-        return Err(Error::refused(why).or("is a file of the model missing, or config.json another model's?"));
+    if !missing.is_empty() {
+        let names = missing.iter().map(|e| e.hub.clone()).collect();
+        return Err(Error::MissingTensors { file: source.path.clone(), names });
     }
     if let Some(name) = output {
         source.model.notes.push(format!(
-            "{name} is left out: config.json says that the embedding serves as output (tie_word_embeddings)"
+            "{name} is left out: config.json says that embeddings are tied (tie_word_embeddings)"
         ));
     }
     Ok((tensors, views))
 }
 
-fn more(count: usize) -> String {
-    if count > 1 { format!(" and {} more", count - 1) } else { String::new() }
-}
-
 /// A tensor of floats.
-fn plain(t: &Tensor, e: &Expected, rows: RowOrder, config: &Config) -> Result<(Tensor, Option<View>)> {
-    if let Some(why) = misshapen(t, &e.shape, config) {
-        return Err(Error::refused(why).or("does config.json belong to these weights?"));
-    }
+fn plain(t: &Tensor, e: &Expected, rows: RowOrder) -> Result<(Tensor, Option<View>)> {
+    check_shape(t, &e.shape)?;
     if !is_float(t.encoding) {
-        let why = format!("tensor {} is {}, and config.json says nothing of it", t.name, t.encoding.name());
-        return Err(Error::refused(why).or("start from the original weights, in bf16, f16 or f32"));
+        return Err(unsupported(t));
     }
     let tensor = Tensor { name: e.gguf.clone(), ..t.clone() };
     let view = (rows != RowOrder::Same).then(|| View { stored: t.clone(), rows, values: Values::Stored });
     Ok((tensor, view))
 }
 
-/// Whether a tensor's numbers are weights as they stand.
+fn unsupported(t: &Tensor) -> Error {
+    let dtype = t.encoding.name();
+    Error::UnsupportedType { tensor: t.name.clone(), dtype, operation: FROM_CHECKPOINT }
+}
+
+/// Whether a tensor has floats, which need no scale to be weights.
 fn is_float(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::Blocks(d) if kernels::codec(d).is_some() && !is_integer(d))
 }
 
-/// A projection of a ternary model: two-bit codes under a magnitude, or master weights.
-fn ternary(t: &Tensor, e: &Expected, rows: RowOrder, scale: Option<f32>) -> Result<(Tensor, Option<View>)> {
+/// A projection of a ternary model: two-bit codes with a scale, or floats to be rounded to three values (master
+/// weights). `file` is the checkpoint, for messages.
+fn ternary(
+    file: &Path,
+    t: &Tensor,
+    e: &Expected,
+    rows: RowOrder,
+    scale: Option<f32>,
+) -> Result<(Tensor, Option<View>)> {
     let packed = t.encoding == Encoding::Blocks(DType::U8);
     let mut wanted = e.shape.clone();
     if packed {
         wanted[0] /= 4;
     }
     if t.shape != wanted || packed && !e.shape[0].is_multiple_of(4) {
-        let why = format!("tensor {} has shape {:?}; the settings ask for {wanted:?}", t.name, t.shape);
-        return Err(Error::refused(why));
+        return Err(Error::WrongShape { tensor: t.name.clone(), expected: wanted, found: t.shape.clone() });
     }
     let values = match (packed, scale) {
         (true, Some(scale)) if scale.is_finite() && scale > 0.0 => Values::Packed { scale },
         (true, Some(scale)) => {
-            return Err(Error::refused(format!("tensor {}_scale makes weights of {scale}", t.name)));
+            let why = format!("tensor {}_scale must give a positive, finite scale (found {scale})", t.name);
+            return Err(Error::refused(why));
         }
         (true, None) => {
-            return Err(Error::refused(format!("tensor {}_scale is missing", t.name))
-                .or("is a file of the model missing?"));
+            let names = vec![format!("{}_scale", t.name)];
+            return Err(Error::MissingTensors { file: file.to_path_buf(), names });
         }
         (false, _) if is_float(t.encoding) => Values::Master { scale: OnceLock::new() },
         (false, _) => {
-            let why = format!("tensor {} is {}, which no ternary model has", t.name, t.encoding.name());
-            return Err(Error::refused(why));
+            return Err(unsupported(t));
         }
     };
-    // A magnitude that is a bf16 is exact in one; others, and those of master weights, are f32s.
+    // Weights whose scale is exact in bf16 are bf16; others, and those of master weights, are f32.
     let dtype = match values {
         Values::Packed { scale } if scale.to_bits() & 0xffff == 0 => DType::BF16,
         _ => DType::F32,
@@ -234,7 +234,7 @@ fn scales<'a>(source: &Source, stored: &'a [Tensor]) -> Result<HashMap<&'a str, 
     Ok(scales)
 }
 
-/// The tensors that the settings ask for, in the type that they name.
+/// The tensors that the settings ask for, in the type that config.json names, without weights.
 fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tensors> {
     let dtype = match json["dtype"].as_str().or(json["torch_dtype"].as_str()) {
         Some("float16") => DType::F16,
@@ -248,7 +248,7 @@ fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tenso
     };
     let mut tensors = Vec::new();
     for e in expected.iter().filter(wanted) {
-        let too_large = || Error::refused(format!("tensor {} would have shape {:?}", e.hub, e.shape));
+        let too_large = || Error::refused(format!("tensor {}: shape {:?} is too large", e.hub, e.shape));
         let n = formats::model::elements(&e.shape).ok_or_else(too_large)?;
         let len = dtype.bytes_for(n).ok_or_else(too_large)?;
         let location = Location { file: 0, offset: 0, len };
@@ -259,7 +259,7 @@ fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tenso
     Ok((tensors, views))
 }
 
-/// The divisors of Llama 3's rotary scaling, which runtimes take from a tensor.
+/// The tensor `rope_freqs.weight`: the divisors of Llama 3's RoPE scaling.
 fn rope_freqs(config: &Config) -> Option<(Tensor, View)> {
     let freqs = config.scaling.freqs(config.theta, config.head as usize)?;
     let len = 4 * freqs.len() as u64;
@@ -272,7 +272,7 @@ fn rope_freqs(config: &Config) -> Option<(Tensor, View)> {
     Some((tensor.clone(), View { stored: tensor, rows: RowOrder::Same, values: Values::Fixed(freqs) }))
 }
 
-/// GGUF's metadata: architecture, model card, settings, vocabulary.
+/// GGUF's metadata: architecture, model card, settings and vocabulary, in this order.
 fn metadata(
     folder: &Path,
     config: &Config,
@@ -304,7 +304,7 @@ fn metadata(
         None => {
             let mut none = Metadata::new();
             none.set("tokenizer.ggml.model", Value::text("no_vocab"));
-            // Readers that would count the tokens need it in every architecture.
+            // Readers that would otherwise count the tokens need it, whatever the architecture.
             none.set(
                 &format!("{arch}.vocab_size"),
                 Value::U32(u32::try_from(config.vocab).unwrap_or(u32::MAX)),
@@ -312,7 +312,7 @@ fn metadata(
             keys.push(none);
             if let Vocabulary::Folder { .. } = vocabulary {
                 source.model.notes.push(
-                    "no tokenizer files in the folder: a GGUF of it has no vocabulary, and runs on numbers only"
+                    "no tokenizer files in the folder: a GGUF of it has no vocabulary, so programs can only give it token ids"
                         .into(),
                 );
             }
@@ -325,7 +325,7 @@ fn metadata(
     Ok(metadata)
 }
 
-/// A folder of settings without weights, as a source.
+/// A source without weights, for a folder that has settings only.
 pub fn settings_only(folder: &Path) -> Source {
     let model = Model {
         format: Format::Safetensors,

@@ -1,4 +1,4 @@
-//! Writing: any model of a known architecture as a checkpoint that Hugging Face's transformers loads.
+//! Writing a model of a supported architecture as a checkpoint that Hugging Face's transformers loads.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,26 +7,29 @@ use formats::metadata::{Array, Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
-use super::{bias_switch, misshapen, rows};
+use super::{bias_switch, check_shape, rows};
+use crate::arch::config::ConfigError;
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
 
-/// The longest divisors' tensor that is read: for heads of 2,048.
+/// The largest `rope_freqs.weight` that is read, in elements: for attention heads of 2048.
 const MOST_FREQS: u64 = 1024;
 
-/// Gives a model Hugging Face's names and order of rows.
+/// Gives a model Hugging Face's names and row order, and the files of a checkpoint besides the weights.
 ///
 /// # Errors
-/// An architecture without known names, or tensors that are missing, left over or misshapen for it.
+/// [`Error::Refused`] for an architecture or settings that are not supported; [`Error::MissingTensors`],
+/// [`Error::UnexpectedTensors`] and [`Error::WrongShape`]; [`Error::Io`] for files that cannot be read.
 pub fn export(mut source: Source) -> Result<Source> {
-    let path = source.path.display().to_string();
+    let path = source.path.clone();
     let config = match &source.hub {
         Some(hub) => hub.config.clone(),
         None => {
-            let refused = |why: String| {
-                Error::refused(format!("{path}: cannot become a Hugging Face checkpoint: {why}"))
+            let refused = |why: ConfigError| {
+                let path = path.display();
+                Error::refused(format!("{path}: cannot be written as a Hugging Face checkpoint: {why}"))
                     .or("write one .safetensors file instead of a folder: it keeps GGUF's names and metadata")
             };
             read_config(&source)?.map_err(refused)?
@@ -34,7 +37,7 @@ pub fn export(mut source: Source) -> Result<Source> {
     };
     let expected = config.arch.expected(&config);
     let by_name: HashMap<&str, &Expected> = expected.iter().map(|e| (e.gguf.as_str(), e)).collect();
-    // Weights are seen with theirs.
+    // Weights are read multiplied by their scales.
     let scales: HashSet<usize> = scales::pairs(&source.model).into_iter().map(|(_, scale)| scale).collect();
     let tensors = std::mem::take(&mut source.model.tensors);
     let mut views = std::mem::take(&mut source.views);
@@ -42,17 +45,16 @@ pub fn export(mut source: Source) -> Result<Source> {
     let mut seen = HashSet::new();
     for (i, (t, view)) in tensors.into_iter().zip(views).enumerate() {
         if t.name == "rope_freqs.weight" {
-            continue; // config.json says it
+            continue; // config.json has the RoPE scaling
         }
         if scales.contains(&i) {
             continue;
         }
         let e = *by_name.get(t.name.as_str()).ok_or_else(|| {
-            Error::refused(format!("tensor {} has no name in Hugging Face's {}", t.name, config.class.name))
+            let (file, names) = (path.clone(), vec![t.name.clone()]);
+            Error::UnexpectedTensors { file, names, architecture: config.class.name.into() }
         })?;
-        if let Some(why) = misshapen(&t, &e.shape, &config) {
-            return Err(Error::refused(why));
-        }
+        check_shape(&t, &e.shape)?;
         let back = match rows(config.arch, &config, e.rule) {
             RowOrder::Interleave { head } => RowOrder::Separate { head },
             order => order,
@@ -64,11 +66,11 @@ pub fn export(mut source: Source) -> Result<Source> {
     }
     let needed = |e: &&Expected| e.rule.presence == Presence::Always && !seen.contains(e.gguf.as_str());
     if let Some(e) = expected.iter().find(needed) {
-        return Err(Error::refused(format!("tensor {} is missing", e.gguf)));
+        return Err(Error::MissingTensors { file: path, names: vec![e.gguf.clone()] });
     }
     if source.hub.is_none() && has_vocabulary(&source.model.metadata) {
         source.model.notes.push(
-            "the vocabulary is not written: put the tokenizer files of the original model into the folder"
+            "the vocabulary is not written: copy the tokenizer files of the original model into the folder"
                 .into(),
         );
     }
@@ -79,14 +81,14 @@ pub fn export(mut source: Source) -> Result<Source> {
     Ok(source)
 }
 
-/// The tensor under its other name, with the view that puts its rows back.
+/// The tensor under its Hugging Face name, with the view that puts its rows into Hugging Face's order.
 fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor, Option<View>) {
     let mut tensor = Tensor { name: name.into(), ..t.clone() };
     let view = match view {
         Some(view) => Some(View { rows: back.after(view.rows), ..view }),
         None => match t.encoding {
-            // Groups of llama2.c's may cross rows, bitnet.cpp's scale is that of all rows, and no other format has
-            // them.
+            // llama2.c's groups may span rows, bitnet.cpp's scale is that of the whole tensor, and safetensors has no
+            // such types: the weights are written as f32.
             Encoding::Int8Groups { .. } | Encoding::I2S => {
                 tensor.encoding = Encoding::Blocks(DType::F32);
                 tensor.location.len = 4 * tensor.elements();
@@ -100,10 +102,10 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
 }
 
 /// The settings of a GGUF or a llama2.c checkpoint.
-fn read_config(source: &Source) -> Result<std::result::Result<Config, String>> {
+fn read_config(source: &Source) -> Result<std::result::Result<Config, ConfigError>> {
     let find = |name: &str| source.model.tensors.iter().position(|t| t.name == name);
     let Some(embedding) = find("token_embd.weight") else {
-        return Ok(Err("it has no token_embd.weight".into()));
+        return Ok(Err("there is no token_embd.weight".into()));
     };
     let vocab = source.model.tensors[embedding].rows();
     let freqs = match find("rope_freqs.weight") {
@@ -113,20 +115,20 @@ fn read_config(source: &Source) -> Result<std::result::Result<Config, String>> {
             source.fetch(i, 0..n)?.decode("rope_freqs.weight", source.model.order, &mut x)?;
             Some(x)
         }
-        Some(_) => return Ok(Err("its rope_freqs.weight is too long".into())),
+        Some(_) => return Ok(Err(format!("rope_freqs.weight has more than {MOST_FREQS} elements").into())),
         None => None,
     };
     let tied = find("output.weight").is_none();
     Ok(Config::from_gguf(&source.model.metadata, vocab, tied, freqs.as_deref()))
 }
 
-/// Settings, and what goes along unchanged.
+/// config.json, and the files that are copied or made besides the weights.
 fn files(source: &Source, config: &Config) -> Result<Export> {
     let mut files = Vec::new();
     if let Some(hub) = &source.hub {
         let mut json = hub.json.clone();
         if let Some(map) = json.as_object_mut() {
-            map.remove("quantization_config"); // the weights are written as what they mean
+            map.remove("quantization_config"); // the weights are written dequantized
         }
         for path in &hub.companions {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;

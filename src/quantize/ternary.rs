@@ -71,11 +71,11 @@ pub fn write_scales(
 ) -> Result<u64> {
     let mut found = vec![0f32; plan.decisions.len()];
     for (tensor, magnitude) in bands.filter(|band| band.1 != 0.0) {
-        let known = &mut found[tensor];
-        if *known != 0.0 && *known != magnitude {
-            return Err(two_magnitudes(&plan.layout.tensors[tensor].name, [*known, magnitude]));
+        let scale = &mut found[tensor];
+        if *scale != 0.0 && *scale != magnitude {
+            return Err(two_magnitudes(&plan.layout.tensors[tensor].name, [*scale, magnitude]));
         }
-        *known = magnitude;
+        *scale = magnitude;
     }
     let mut written = 0;
     let packed =

@@ -104,9 +104,9 @@ pub fn table(s: &Statistics) -> String {
 
 /// A row for every role (name within the layer), over all layers.
 pub fn by_kind(s: &Statistics) -> String {
-    let mut kinds: BTreeMap<String, Vec<Summary>> = BTreeMap::new();
+    let mut roles: BTreeMap<String, Vec<Summary>> = BTreeMap::new();
     for (name, figures) in s.summaries() {
-        kinds.entry(parts(&name).1.to_string()).or_default().push(figures);
+        roles.entry(parts(&name).1.to_string()).or_default().push(figures);
     }
     let mut table = Table::new(&[
         "inputs of",
@@ -117,19 +117,19 @@ pub fn by_kind(s: &Statistics) -> String {
         "entropy ratio",
         "largest mean square",
     ]);
-    for (kind, all) in kinds {
-        let least = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(f64::INFINITY, f64::min);
-        let most = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(0.0, f64::max);
-        let (low, high) = (least(&|f| f.entropy_ratio), most(&|f| f.entropy_ratio));
+    for (role, all) in roles {
+        let min = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(f64::INFINITY, f64::min);
+        let max = |of: &dyn Fn(&Summary) -> f64| all.iter().map(of).fold(0.0, f64::max);
+        let (low, high) = (min(&|f| f.entropy_ratio), max(&|f| f.entropy_ratio));
         let ratio = if all.len() == 1 { format!("{low:.3}") } else { format!("{low:.3} to {high:.3}") };
         table.row([
-            kind,
+            role,
             all.len().to_string(),
             count(all.iter().map(|f| f.fewest).min().unwrap_or(0)),
             count(all.iter().map(|f| f.columns as u64).max().unwrap_or(0)),
-            percent(least(&|f| f.active)),
+            percent(min(&|f| f.active)),
             ratio,
-            figure(most(&|f| f.max)),
+            figure(max(&|f| f.max)),
         ]);
     }
     table.to_string()

@@ -78,7 +78,7 @@ pub fn type_map(c: &Comparison, candidate: usize) -> String {
     let rows = roles.len().max(single.len());
     let mut svg = Svg::new(WIDTH, 26.0 + rows as f64 * height + 24.0);
     svg.text("heading", (2.0, 14.0), Anchor::Start, &shorten(&m.name, 60));
-    let place = |name: &str| all.iter().position(|t| *t == name).unwrap_or(0);
+    let rank = |name: &str| all.iter().position(|t| *t == name).unwrap_or(0);
     let top = |row: usize| 24.0 + row as f64 * height;
     for (row, role) in roles.iter().enumerate() {
         svg.text("label", (left - 8.0, top(row) + 13.0), Anchor::End, &shorten(role, 24));
@@ -86,12 +86,12 @@ pub fn type_map(c: &Comparison, candidate: usize) -> String {
             let Some(layer) = t.layer else { continue };
             let at = (left + f64::from(layer) * width, top(row));
             let size = ((width - 1.0).max(0.5), height - 1.0);
-            svg.tile(&colour(place(&t.dtype), all.len()), at, size, &format!("{}: {}", t.name, t.dtype));
+            svg.tile(&colour(rank(&t.dtype), all.len()), at, size, &format!("{}: {}", t.name, t.dtype));
         }
     }
     for (row, t) in single.iter().enumerate() {
         let title = format!("{}: {}", t.name, t.dtype);
-        svg.tile(&colour(place(&t.dtype), all.len()), (right + 14.0, top(row)), (17.0, height - 1.0), &title);
+        svg.tile(&colour(rank(&t.dtype), all.len()), (right + 14.0, top(row)), (17.0, height - 1.0), &title);
         svg.text("label", (right + 36.0, top(row) + 13.0), Anchor::Start, &shorten(&t.role, 16));
     }
     let every = (layers / 16).max(1);
@@ -115,8 +115,8 @@ pub fn sensitivities(c: &Comparison) -> String {
     if roles.is_empty() {
         return String::new();
     }
-    let most = s.matrices.iter().map(|b| b.kld).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let least = s.matrices.iter().map(|b| b.kld).filter(|k| *k > 0.0).fold(most, f64::min);
+    let max = s.matrices.iter().map(|b| b.kld).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let min = s.matrices.iter().map(|b| b.kld).filter(|k| *k > 0.0).fold(max, f64::min);
     let columns = roles.len().min(3);
     let (step_x, step_y) = ((WIDTH - 84.0) / columns as f64, 150.0);
     let rows = roles.len().div_ceil(columns);
@@ -125,7 +125,7 @@ pub fn sensitivities(c: &Comparison) -> String {
         let (column, row) = (n % columns, n / columns);
         let (left, top) = (84.0 + column as f64 * step_x, row as f64 * step_y + 22.0);
         let area = Area { left, top, right: left + step_x - 20.0, bottom: top + 100.0 };
-        let y = Scale::log(least / 2.0, most * 1.2, area.bottom, area.top);
+        let y = Scale::log(min / 2.0, max * 1.2, area.bottom, area.top);
         let of: Vec<_> = s.matrices.iter().filter(|b| b.role == *role).collect();
         let layers = of.iter().filter_map(|b| b.layer).max().map_or(1, |n| n as usize + 1);
         let x = Scale::linear(-0.5, layers as f64 - 0.5, area.left, area.right);
@@ -160,11 +160,11 @@ pub fn sensitivities(c: &Comparison) -> String {
 
 /// Measured against predicted KL divergence. Empty if nothing was predicted.
 pub fn predicted(c: &Comparison) -> String {
-    let known = |(i, m): (usize, &Candidate)| {
+    let point = |(i, m): (usize, &Candidate)| {
         let (p, k) = (m.predicted_kld?, m.kld()?.mean.value);
         (p > 0.0 && k > 0.0 && k.is_finite()).then(|| (i, m.name.clone(), p, k))
     };
-    let points: Vec<_> = c.candidates.iter().enumerate().filter_map(known).collect();
+    let points: Vec<_> = c.candidates.iter().enumerate().filter_map(point).collect();
     if points.is_empty() {
         return String::new();
     }

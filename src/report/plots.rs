@@ -335,7 +335,7 @@ pub fn histograms(c: &Comparison) -> String {
     let low = filled().fold(f64::INFINITY, f64::min).floor();
     let high = (filled().fold(f64::NEG_INFINITY, f64::max) + width).ceil();
     let of = |m: &Candidate| m.histogram.iter().map(|b| b.1).sum::<u64>().max(1) as f64;
-    let most =
+    let max_share =
         shown.iter().flat_map(|(_, m)| m.histogram.iter().map(|b| b.1 as f64 / of(m))).fold(0.0, f64::max);
 
     let columns = shown.len().min(2);
@@ -347,7 +347,7 @@ pub fn histograms(c: &Comparison) -> String {
         let (left, top) = (56.0 + column as f64 * step_x, row as f64 * step_y + 22.0);
         let area = Area { left, top, right: left + step_x - 34.0, bottom: top + 116.0 };
         let x = Scale::linear(low, high, area.left, area.right);
-        let y = Scale::linear(0.0, most * 1.08, area.bottom, area.top);
+        let y = Scale::linear(0.0, max_share * 1.08, area.bottom, area.top);
         let ticks: Vec<_> =
             Scale::linear(low, high, 0.0, 1.0).ticks(7).into_iter().filter(|t| t.fract() == 0.0).collect();
         let power = |v: f64| tick_label(10f64.powi(v as i32));

@@ -7,16 +7,16 @@ use crate::text::Table;
 /// A row for each role and probe, all layers together: the mean relative output error, the sum of the KL divergences, and the
 /// matrix with the largest one.
 pub fn table(s: &Sensitivity) -> String {
-    let mut kinds: Vec<Role> = Vec::new();
+    let mut roles: Vec<Role> = Vec::new();
     for m in &s.matrices {
-        if !kinds.contains(&role(&m.name)) {
-            kinds.push(role(&m.name));
+        if !roles.contains(&role(&m.name)) {
+            roles.push(role(&m.name));
         }
     }
     let mut table =
         Table::new(&["matrices", "number", "weights", "probe", "error", "KL divergence", "largest"]);
-    for kind in kinds {
-        let of: Vec<_> = s.matrices.iter().filter(|m| role(&m.name) == kind).collect();
+    for this in roles {
+        let of: Vec<_> = s.matrices.iter().filter(|m| role(&m.name) == this).collect();
         let weights: u64 = of.iter().map(|m| m.shape.iter().product::<u64>()).sum();
         for probe in 0..of.iter().map(|m| m.probes.len()).max().unwrap_or(0) {
             let probes: Vec<_> = of.iter().filter_map(|m| Some((*m, m.probes.get(probe)?))).collect();
@@ -24,21 +24,21 @@ pub fn table(s: &Sensitivity) -> String {
             types.dedup();
             let error = probes.iter().map(|p| p.1.error).sum::<f64>() / probes.len().max(1) as f64;
             let kld: f64 = probes.iter().map(|p| p.1.kld).sum();
-            let most = probes.iter().max_by(|a, b| a.1.kld.total_cmp(&b.1.kld)).map_or("", |p| &p.0.name);
+            let largest = probes.iter().max_by(|a, b| a.1.kld.total_cmp(&b.1.kld)).map_or("", |p| &p.0.name);
             table.row([
-                kind.name().to_string(),
+                this.name().to_string(),
                 probes.len().to_string(),
                 crate::text::count(weights),
                 types.join(", "),
                 format!("{:.4} %", 100.0 * error),
                 format!("{kld:.6}"),
-                most.to_string(),
+                largest.to_string(),
             ]);
         }
     }
     let mut text = table.to_string();
-    for (kind, kld) in &s.cache {
-        text += &format!("KV cache as {}: {kld:.6}\n", kind.name());
+    for (kv, kld) in &s.cache {
+        text += &format!("KV cache as {}: {kld:.6}\n", kv.name());
     }
     text
 }

@@ -1,4 +1,4 @@
-//! Speed: of prompts, of generating, and of memory beside them.
+//! Measures speed: tokens per second of prompts and of generation, and the memory bandwidth to compare them with.
 
 use std::time::Instant;
 
@@ -10,22 +10,22 @@ use super::{KvType, Network, Run, State, forward};
 use crate::error::Result;
 use kernels::float;
 
-/// What to time.
+/// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// Tokens of a prompt.
     pub prompt: usize,
     /// Tokens that are generated.
     pub generate: usize,
-    /// How often.
+    /// How often each measurement is repeated.
     pub repeats: usize,
-    /// Tokens of a prompt that are taken in at a time.
+    /// Tokens of a prompt that are processed at a time.
     pub batch: usize,
-    /// How keys and values are kept.
+    /// The type of the KV cache.
     pub kv: KvType,
 }
 
-/// The median of several measurements and how far they lie apart.
+/// The median, the smallest and the largest of several measurements.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Spread {
     /// The median.
@@ -37,7 +37,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one number; otherwise not a number.
+    /// The spread of at least one number; NaN for none.
     pub fn of(mut x: Vec<f64>) -> Self {
         x.sort_by(f64::total_cmp);
         let at = |i: usize| x.get(i).copied().unwrap_or(f64::NAN);
@@ -49,32 +49,33 @@ impl Spread {
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
-    /// Tokens a second of the prompt.
+    /// Tokens per second of the prompt.
     pub prompt_tokens_per_second: Option<Spread>,
     /// Seconds from the prompt to the first new token.
     pub seconds_to_first_token: Option<Spread>,
-    /// Tokens a second of generating.
+    /// Tokens per second of generation.
     pub generate_tokens_per_second: Option<Spread>,
-    /// Bytes of weights that were read a second in generating.
+    /// Bytes of weights read per second during generation.
     pub weight_bytes_per_second: Option<Spread>,
-    /// Bytes a second that the same threads read of the same weights when they do nothing else.
+    /// Bytes per second at which the same threads read the same weights without computing.
     pub read_bytes_per_second: Spread,
-    /// Bytes of weights for a token.
+    /// Bytes of weights that are read for each token.
     pub weight_bytes: u64,
-    /// Most bytes of memory that were this process's own, where the system tells.
+    /// The process's anonymous memory in bytes after the measurement, where the operating system tells (Linux:
+    /// `RssAnon`).
     pub peak_own_bytes: Option<u64>,
-    /// Most bytes of memory that were resident, mapped files included, where the system tells.
+    /// Peak of the resident memory in bytes, mapped files included, where the operating system tells (Linux: `VmHWM`).
     pub peak_resident_bytes: Option<u64>,
 }
 
-/// Times prompts, generating and plain reading, in turn.
+/// Measures prompts, generation and plain reading of the weights, in turn; `tick` is called after each.
 ///
 /// # Errors
-/// Those of the runner.
+/// Those of [`State::new`] and [`forward`].
 pub fn measure(network: &Network, plan: Plan, tick: impl Fn()) -> Result<Measured> {
     let mut state = State::new(network, plan.kv, 1, plan.prompt.max(1) + plan.generate)?;
     let vocab = network.vocab() as u64;
-    // Any tokens will do; the same ones each time.
+    // Arbitrary tokens, the same each time.
     let token = |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % vocab;
     let prompt: Vec<u32> = (0..plan.prompt).map(|i| token(i) as u32).collect();
     let (mut prompts, mut firsts, mut generated, mut reads) = (vec![], vec![], vec![], vec![]);
@@ -115,7 +116,7 @@ pub fn measure(network: &Network, plan: Plan, tick: impl Fn()) -> Result<Measure
     })
 }
 
-/// Takes a prompt in, and gives the logits behind it.
+/// Processes a prompt in batches of `batch` tokens, and gives the logits after its last token.
 ///
 /// # Errors
 /// Those of [`forward`].
@@ -129,7 +130,7 @@ pub fn take_in(network: &Network, state: &mut State, tokens: &[u32], batch: usiz
     Ok(logits)
 }
 
-/// Bytes a second at which the weights can be read.
+/// Bytes per second at which the weights are read without computing.
 fn read(network: &Network) -> f64 {
     let start = Instant::now();
     let matrices: Vec<&[u8]> = network.matrices().map(|m| m.stored()).collect();
@@ -142,7 +143,7 @@ fn read(network: &Network) -> f64 {
     network.bytes_per_token() as f64 / start.elapsed().as_secs_f64()
 }
 
-/// A number of kilobytes that Linux tells of the process.
+/// A value of Linux' `/proc/self/status`, in bytes.
 fn status(key: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;

@@ -1,5 +1,6 @@
-//! The computation of a decoder with root-mean-square norms, rotary embeddings and a gated feed-forward layer, in
-//! reading order (arXiv 2302.13971, section 2.2; 2505.09388 for the norms of heads; 2504.12285 for the sub-norms).
+//! The computation of a decoder with RMS norms, rotary embeddings (RoPE), grouped-query attention and a gated
+//! feed-forward network, in reading order (arXiv 2302.13971, section 2.2; 2505.09388 for norms of attention heads;
+//! 2504.12285 for BitNet's sub-norms).
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
@@ -11,23 +12,23 @@ use crate::error::{Error, Result};
 use kernels::attention::KvHead;
 use kernels::{Aligned, float};
 
-/// Tokens that follow what a sequence has.
+/// New tokens of a sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
-    /// The sequence.
+    /// The index of the sequence in the [`State`].
     pub sequence: usize,
-    /// The tokens.
+    /// The tokens that follow those in the KV cache.
     pub tokens: &'a [u32],
 }
 
-/// Takes tokens in, and gives the logits behind some of them: `[wanted.len(), vocab]`. `wanted` counts through the
-/// tokens of all runs, in ascending order.
+/// Processes tokens, appends their keys and values to the KV cache, and gives the logits of the tokens in `wanted`, of
+/// shape `[wanted.len(), vocab]`. `wanted` has ascending indices into the tokens of all runs, one run after the other.
 ///
 /// # Errors
-/// Tokens that the vocabulary does not have; more of them than there is room for. The state is then as it was.
+/// [`Error::UnknownToken`]; [`Error::ContextFull`]. The state is then unchanged.
 ///
 /// # Panics
-/// If a sequence is not there, or comes twice, or `wanted` names tokens that are not there.
+/// If a sequence does not exist or comes twice, or an index in `wanted` is out of range.
 pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usize]) -> Result<Vec<f32>> {
     let (config, isa) = (&network.config, network.isa);
     let (hidden, head) = (config.hidden as usize, config.head as usize);
@@ -67,7 +68,7 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
         });
         attend(network, state, runs, n, &q, &k, &v, &mut mixed);
         if n + 1 == network.layers.len() {
-            // What is left is between a token and its logits.
+            // All that follows concerns the wanted tokens only.
             pick(&mut x, wanted, hidden);
             pick(&mut mixed, wanted, queries);
             count = wanted.len();
@@ -106,20 +107,19 @@ pub fn forward(network: &Network, state: &mut State, runs: &[Run], wanted: &[usi
 
 fn check(network: &Network, state: &State, runs: &[Run], tokens: &[u32]) -> Result<()> {
     if let Some(t) = tokens.iter().find(|&&t| t as usize >= network.vocab()) {
-        let why = format!("token {t} is beyond the vocabulary of {}", network.vocab());
-        return Err(Error::refused(why).or("does the tokenizer belong to this model?"));
+        return Err(Error::UnknownToken { token: *t, vocabulary: network.vocab() });
     }
     for (i, run) in runs.iter().enumerate() {
         assert!(runs[..i].iter().all(|r| r.sequence != run.sequence));
-        let (len, most) = (state.len(run.sequence) + run.tokens.len(), state.capacity);
-        if len > most {
-            return Err(Error::refused(format!("{len} tokens are more than a context of {most} holds")));
+        let (tokens, context) = (state.len(run.sequence) + run.tokens.len(), state.capacity);
+        if tokens > context {
+            return Err(Error::ContextFull { tokens, context });
         }
     }
     Ok(())
 }
 
-/// Keeps the rows that are wanted.
+/// Keeps the wanted rows, of `len` numbers each.
 fn pick(rows: &mut Vec<f32>, wanted: &[usize], len: usize) {
     for (to, &from) in wanted.iter().enumerate() {
         rows.copy_within(from * len..(from + 1) * len, to * len);
@@ -127,7 +127,7 @@ fn pick(rows: &mut Vec<f32>, wanted: &[usize], len: usize) {
     rows.truncate(wanted.len() * len);
 }
 
-/// For every token the cosines, then the sines, of its position's angles.
+/// The RoPE table: for every token the cosines, then the sines, of its position's angles; `[tokens, head]`.
 pub(super) fn rope_table(network: &Network, state: &State, runs: &[Run]) -> Vec<f32> {
     let (angles, size) = &network.angles;
     let mut all = Vec::new();
@@ -142,10 +142,10 @@ pub(super) fn rope_table(network: &Network, state: &State, runs: &[Run]) -> Vec<
     all
 }
 
-/// Numbers below which one thread does all.
+/// Below this many numbers, one thread does all the work.
 const SMALL: usize = 1 << 14;
 
-/// Does something to the part of each of `count` tokens.
+/// Calls `f` with each token's index and its part of `all`, which has equal parts for `count` tokens.
 pub(super) fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
     let len = all.len() / count.max(1);
     if all.len() < SMALL {
@@ -171,7 +171,7 @@ pub(super) fn add(isa: kernels::Isa, x: &mut [f32], y: &[f32], hidden: usize) {
     each(x.len() / hidden, x, |t, x| float::add(isa, x, &y[t * hidden..][..hidden]));
 }
 
-/// Products of matrices with the same vectors, their scales, and their biases.
+/// Multiplies matrices with the same vectors, then applies their scales and biases.
 fn apply<'m, 'a: 'm, const N: usize>(
     isa: kernels::Isa,
     multiply: impl FnOnce(Vec<(&'m super::linear::Matrix<'a>, &mut [f32])>),
@@ -192,7 +192,7 @@ pub(super) fn add_bias(isa: kernels::Isa, out: &mut [f32], bias: &[f32]) {
     each(out.len() / bias.len(), out, |_, x| float::add(isa, x, bias));
 }
 
-/// The norm of heads, where there is one, and the rotation.
+/// Applies the RMS norm of attention heads, where there is one, and RoPE to all heads of a token.
 pub(super) fn apply_rope(network: &Network, weight: Option<&[f32]>, rope: &[f32], heads: &mut [f32]) {
     for head in heads.chunks_exact_mut(rope.len()) {
         if let Some(weight) = weight {
@@ -203,7 +203,8 @@ pub(super) fn apply_rope(network: &Network, weight: Option<&[f32]>, rope: &[f32]
     }
 }
 
-/// Keeps the tokens' keys and values, and attends with their queries.
+/// Appends the tokens' keys and values to the KV cache, and computes attention for their queries: `out` is
+/// `[tokens, heads × head]`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn attend(
     network: &Network,
@@ -219,7 +220,7 @@ pub(super) fn attend(
     let (dim, heads, kv_heads) = (config.head as usize, config.heads as usize, config.kv_heads as usize);
     let group = heads / kv_heads;
     let scale = 1.0 / (dim as f32).sqrt();
-    // A task for each head that keys have, of each run: the heads of queries that share it go together.
+    // A task for each key/value head of each run, with all query heads that share it (grouped-query attention).
     struct Task<'a> {
         head: &'a mut KvHead,
         index: usize,
@@ -234,8 +235,8 @@ pub(super) fn attend(
         first += run.tokens.len();
     }
     let mut tasks = Vec::new();
-    for (sequence, place) in state.sequences.iter_mut().zip(first_of) {
-        let Some((first, count)) = place else { continue };
+    for (sequence, range) in state.sequences.iter_mut().zip(first_of) {
+        let Some((first, count)) = range else { continue };
         for (index, head) in sequence.heads[layer].iter_mut().enumerate() {
             tasks.push(Task { head, index, first, count, start: sequence.len });
         }

@@ -1,5 +1,5 @@
-//! A model one layer at a time, over as many tokens as one likes, with the weights of the layer as floats that a
-//! caller may change: for what is measured at the inputs of matrices, and for matrices that are made one after another.
+//! Runs a model one layer at a time over any number of tokens, with the layer's weights as floats that the caller may
+//! change: for measuring the inputs of matrices, and for quantizing matrices one after another.
 
 use formats::block::DType;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -16,16 +16,16 @@ use kernels::attention::{KvHead, KvType};
 use kernels::gemm::{View, product};
 use kernels::{Isa, float};
 
-/// The places in a layer where matrices take their inputs, in order.
+/// The inputs of matrices in a layer, in the order of the computation. Matrices with the same input share a tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tap {
-    /// Queries, keys and values.
+    /// The input of the query, key and value projections.
     Attention,
-    /// The attention's output.
+    /// The input of the attention's output projection.
     Output,
-    /// Gate and up.
+    /// The input of the gate and up projections.
     FeedForward,
-    /// Down.
+    /// The input of the down projection.
     Down,
 }
 
@@ -33,7 +33,7 @@ impl Tap {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Attention, Self::Output, Self::FeedForward, Self::Down];
 
-    /// The matrices that take their input there, by their names in a layer.
+    /// The names of the matrices with this input: the part of `blk.N.part.weight`.
     pub fn matrices(self) -> &'static [&'static str] {
         match self {
             Self::Attention => &["attn_q", "attn_k", "attn_v"],
@@ -44,7 +44,7 @@ impl Tap {
     }
 }
 
-/// A matrix as floats.
+/// A decoded matrix, with its scale and bias.
 #[derive(Debug, Clone)]
 pub struct Dense {
     /// Its tensor's name.
@@ -65,7 +65,7 @@ impl Dense {
         let mut weights = vec![0f32; m.rows * m.cols];
         weights.par_chunks_exact_mut(m.cols).enumerate().for_each(|(r, out)| m.decode(r, out));
         let mut scale = linear.scale;
-        // Plans see these with their scales, which do not stay beside what is made of them.
+        // Plans read NVFP4 weights multiplied by their scales, and do not keep the scales for matrices of other types.
         if m.dtype == DType::NVFP4
             && let Some(scale) = scale.take()
         {
@@ -74,8 +74,8 @@ impl Dense {
         Self { name: m.name.clone(), rows: m.rows, cols: m.cols, weights, scale, bias: linear.bias.clone() }
     }
 
-    /// Adds what the weights' products lack, `[rows]`, to the bias, which is made where there is none. Gives it as it is
-    /// now.
+    /// Adds a correction of the products, `[rows]`, to the bias, which is created where there is none. Gives the new
+    /// bias.
     pub fn add_bias(&mut self, more: &[f32]) -> &[f32] {
         let (bias, scale) =
             (self.bias.get_or_insert_with(|| vec![0.0; more.len()]), self.scale.unwrap_or(1.0));
@@ -83,7 +83,7 @@ impl Dense {
         bias
     }
 
-    /// The products with inputs `[tokens, cols]`: `[tokens, rows]`.
+    /// The products with inputs `[tokens, cols]`, with scale and bias: `[tokens, rows]`.
     pub fn apply(&self, isa: Isa, x: &[f32]) -> Vec<f32> {
         let tokens = x.len() / self.cols;
         let (a, b) = (View::rows(x, self.cols), View::rows(&self.weights, self.cols).transposed());
@@ -98,7 +98,7 @@ impl Dense {
     }
 }
 
-/// The matrices of a tap as floats, in the order of [`Tap::matrices`].
+/// The decoded matrices of a tap, in the order of [`Tap::matrices`].
 pub fn dense(network: &Network, layer: usize, tap: Tap) -> Vec<Dense> {
     linears(&network.layers[layer], tap).into_iter().map(Dense::new).collect()
 }
@@ -113,12 +113,12 @@ fn linears<'n, 'a>(layer: &'n Layer<'a>, tap: Tap) -> Vec<&'n Linear<'a>> {
 }
 
 impl Network<'_> {
-    /// Columns of the matrices of a tap.
+    /// The number of columns of the matrices of a tap.
     pub fn width(&self, tap: Tap) -> usize {
         linears(&self.layers[0], tap)[0].matrix.cols
     }
 
-    /// Whether a second norm stands before a tap's matrices.
+    /// Whether a tap's input comes from a sub-norm (BitNet's second norms).
     pub fn has_sub_norm(&self, layer: usize, tap: Tap) -> bool {
         let layer = &self.layers[layer];
         match tap {
@@ -128,10 +128,11 @@ impl Network<'_> {
         }
     }
 
-    /// The numbers of a tensor that makes a tap's input: a norm's weight, or a matrix or bias of values or of up.
+    /// The weights of the tensor `name` of layer `layer`, one of those that compute a tap's input: the weight of a
+    /// norm, or the weight or bias of the value or the up projection.
     ///
     /// # Panics
-    /// If it is none of these.
+    /// If it is another tensor.
     pub fn weights_of(&self, layer: usize, name: &str) -> Vec<f32> {
         let l = &self.layers[layer];
         let part = Blk::parse(name).filter(|blk| blk.layer == layer as u64).map_or(name, |blk| blk.part);
@@ -147,15 +148,15 @@ impl Network<'_> {
         }
     }
 
-    /// Layers.
+    /// The number of layers.
     pub fn depth(&self) -> usize {
         self.layers.len()
     }
 
-    /// The vectors of tokens before the first layer, `[tokens, hidden]`.
+    /// The hidden states of tokens before the first layer (their embeddings), `[tokens, hidden]`.
     ///
     /// # Panics
-    /// If the vocabulary does not have them.
+    /// If a token is out of range.
     pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
         let hidden = self.embedding.cols;
         let mut x = vec![0f32; tokens.len() * hidden];
@@ -163,7 +164,7 @@ impl Network<'_> {
         x
     }
 
-    /// Rows of the output matrix, where it is one of its own: its name and `[rows, hidden]` of it.
+    /// Decoded rows of the output matrix, `[rows, hidden]`, with its name; `None` if embeddings are tied.
     pub fn output_rows(&self, rows: std::ops::Range<usize>) -> Option<(&str, Vec<f32>)> {
         let matrix = self.output.as_ref()?;
         let mut out = vec![0f32; rows.len() * matrix.cols];
@@ -173,45 +174,45 @@ impl Network<'_> {
         Some((&matrix.name, out))
     }
 
-    /// Name and shape of the embedding, where it does not serve as the output matrix too.
+    /// Name and shape of the token embedding; `None` if embeddings are tied.
     pub fn embedding_shape(&self) -> Option<(&str, [u64; 2])> {
         self.output.as_ref()?;
         let e = &self.embedding;
         Some((&e.name, [e.rows as u64, e.cols as u64]))
     }
 
-    /// The matrix that gives the logits.
+    /// The output matrix, which gives the logits: the token embedding if embeddings are tied.
     pub fn logits_matrix(&self) -> &Matrix<'_> {
         self.output.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// A matrix of blocks `[rows, cols]`, little-endian, whose products are of floats.
+    /// A matrix `[rows, cols]` of little-endian blocks that is multiplied in floats.
     ///
     /// # Panics
-    /// If the type cannot be decoded, or the bytes are no whole rows.
+    /// If the type cannot be decoded, or the bytes are not those of `rows` rows.
     pub fn exact<'m>(&self, name: &str, dtype: DType, bytes: Vec<u8>, shape: (usize, usize)) -> Matrix<'m> {
         Matrix::new(name.into(), dtype, bytes.into(), RowOrder::Same, shape, Precision::Exact, self.isa)
     }
 
-    /// The products of a matrix with vectors `[tokens, cols]`: `[tokens, rows]`.
+    /// The products of a matrix with inputs `[tokens, cols]`: `[tokens, rows]`.
     pub fn logits(&self, matrix: &Matrix, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; x.len() / matrix.cols * matrix.rows];
         multiply(&mut Inputs::default(), x, vec![(matrix, &mut out[..])]);
         out
     }
 
-    /// What queries, keys and values are made of.
+    /// The input of [`Tap::Attention`] for hidden states `[tokens, hidden]`: their RMS norm.
     pub fn attention_input(&self, layer: usize, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; x.len()];
         norm(self.isa, x, &self.layers[layer].attn_norm, self.config.epsilon as f32, &mut out);
         out
     }
 
-    /// What the attention's output matrix takes, for texts of `lens` tokens that do not see each other, with keys and values
-    /// kept as `kind`.
+    /// The input of [`Tap::Output`]: attention over independent texts of `lens` tokens, with a KV cache of type `kind`.
+    /// `input` is the input of [`Tap::Attention`] for all of them, `qkv` the decoded query, key and value projections.
     ///
     /// # Errors
-    /// None that a caller who gives no tokens can make.
+    /// None at present.
     pub fn mix(
         &self,
         layer: usize,
@@ -252,14 +253,14 @@ impl Network<'_> {
         Ok(mixed)
     }
 
-    /// What gate and up are given.
+    /// The input of [`Tap::FeedForward`] for hidden states `[tokens, hidden]`: their RMS norm.
     pub fn feed_forward_input(&self, layer: usize, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; x.len()];
         norm(self.isa, x, &self.layers[layer].ffn_norm, self.config.epsilon as f32, &mut out);
         out
     }
 
-    /// What the down matrix takes.
+    /// The input of [`Tap::Down`]: the activation of the gate projection times the up projection.
     pub fn gated(&self, layer: usize, input: &[f32], matrices: &[Dense]) -> Vec<f32> {
         let [gate, up] = matrices else { panic!("gate and up") };
         let isa = self.isa;
@@ -273,12 +274,12 @@ impl Network<'_> {
         out
     }
 
-    /// Adds a matrix's products with `input` to the vectors of tokens.
+    /// Adds a matrix's products with `input` to hidden states `[tokens, hidden]`.
     pub fn add(&self, x: &mut [f32], matrix: &Dense, input: &[f32]) {
         add(self.isa, x, &matrix.apply(self.isa, input), matrix.rows);
     }
 
-    /// The vectors behind the last layer as the output matrix takes them.
+    /// The input of the output matrix for hidden states after the last layer: their RMS norm.
     pub fn output_input(&self, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; x.len()];
         norm(self.isa, x, &self.output_norm, self.config.epsilon as f32, &mut out);

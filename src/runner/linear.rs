@@ -1,4 +1,4 @@
-//! Matrices as they are stored, and their products with the vectors of one or many tokens.
+//! Matrices as they are stored, and their products with the activations of one or many tokens.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,24 +12,24 @@ use kernels::tile::float::Floats;
 use kernels::tile::{Panel, ROWS, TileKernel};
 use kernels::{self, Codec, Isa, dot, tile};
 
-/// A matrix `[rows, cols]` whose rows are multiplied with vectors of `cols` numbers.
+/// A matrix `[rows, cols]`, whose rows are multiplied with vectors of `cols` activations.
 pub struct Matrix<'a> {
-    /// Its tensor's name.
+    /// The tensor's name.
     pub name: String,
     /// Rows.
     pub rows: usize,
     /// Columns.
     pub cols: usize,
-    /// How weights are packed.
+    /// The type of the packed weights.
     pub dtype: DType,
-    /// What all weights are multiplied by, and so the products.
+    /// A factor of all weights, and so of the products.
     scale: f32,
     bytes: Cow<'a, [u8]>,
     order: RowOrder,
     row_bytes: usize,
     codec: Box<dyn Codec>,
     form: Form,
-    /// What the type's codes are counted from.
+    /// The code of the type that stands for zero.
     offset: i32,
     product: Product,
     isa: Isa,
@@ -37,30 +37,30 @@ pub struct Matrix<'a> {
 
 /// How rows are multiplied.
 enum Product {
-    /// As integers.
+    /// Weights and activations as integers.
     Integer { dot: dot::DotKernel, kernel: TileKernel },
-    /// As the floats that are stored.
+    /// As floats, straight from stored floats.
     Float(dot::FloatDotKernel),
     /// As floats, after decoding.
     Decoded,
 }
 
-/// How activations are held for a matrix.
+/// How activations are represented for a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// As floats.
     Exact,
-    /// As 8-bit codes where weights are packed, under a scale for each block.
+    /// As 8-bit codes with a scale for each block, where weights are packed; otherwise as floats.
     Blocks,
-    /// As 8-bit codes whatever the weights are, under one scale for a token.
+    /// As 8-bit codes with one scale for each token, whatever the weights are.
     Token,
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix of whole rows of blocks, little-endian, in which row r is the one that `order` names.
+    /// A matrix of `rows` rows of little-endian blocks. Row r is the stored row `order.source(r)`.
     ///
     /// # Panics
-    /// If the type cannot be decoded, or the bytes are no whole rows.
+    /// If the type cannot be decoded, or the bytes are not those of `rows` rows.
     pub fn new(
         name: String,
         dtype: DType,
@@ -90,7 +90,7 @@ impl<'a> Matrix<'a> {
         Self { name, rows, cols, dtype, scale, bytes, order, row_bytes, codec, form, offset, product, isa }
     }
 
-    /// The same with all weights multiplied by a number.
+    /// The matrix with all weights multiplied by a number.
     pub fn times(mut self, scale: f32) -> Self {
         self.scale *= scale;
         self
@@ -102,7 +102,7 @@ impl<'a> Matrix<'a> {
         &self.bytes[row * self.row_bytes..][..self.row_bytes]
     }
 
-    /// The weights of a row.
+    /// Decodes a row into `out`, `[cols]`.
     pub fn decode(&self, row: usize, out: &mut [f32]) {
         self.codec.decode(self.row(row), out);
         if self.scale != 1.0 {
@@ -110,36 +110,36 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// All rows, as they are stored.
+    /// The bytes of all rows, as they are stored.
     pub fn stored(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Bytes of all rows.
+    /// The number of bytes of all rows.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes that are in memory of this process, rather than in a mapped file.
+    /// The number of bytes in the memory of this process, rather than in a mapped file.
     pub fn owned(&self) -> usize {
         if let Cow::Owned(b) = &self.bytes { b.len() } else { 0 }
     }
 }
 
-/// Activations in the forms that matrices want them in; kept from one product to the next for their memory.
+/// Activations in the forms that matrices need; kept from one product to the next to reuse their memory.
 #[derive(Default)]
 pub struct Inputs(Vec<((Form, i32), Activations)>);
 
-/// Fewer tokens are multiplied one by one.
+/// Fewer tokens than this are multiplied one by one, without unpacking panels.
 const FEW: usize = 5;
-/// Work below which starting threads takes longer: weights times tokens.
+/// Work (weights × tokens) below which one thread is faster than several.
 const SMALL: usize = 1 << 17;
-/// Bytes of weights that a thread takes at a time where rows are multiplied one by one.
+/// Bytes of weights of a task where rows are multiplied one by one.
 const BAND: usize = 128 << 10;
-/// Rows that a thread takes at a time where they are multiplied in panels.
+/// Rows of a task where they are multiplied in panels.
 const BLOCK: usize = 4 * ROWS;
 
-/// Rows of a matrix, and where their products with each token go.
+/// A task: some rows of a matrix, and the output for each token.
 struct Task<'a, 'm> {
     matrix: &'a Matrix<'m>,
     input: usize,
@@ -147,10 +147,10 @@ struct Task<'a, 'm> {
     out: Vec<&'a mut [f32]>,
 }
 
-/// Multiplies matrices with the same vectors `x`, `[tokens, cols]`; each result is `[tokens, rows]`.
+/// Multiplies matrices with the same activations `x`, `[tokens, cols]`; each output is `[tokens, rows]`.
 ///
 /// # Panics
-/// If sizes do not fit.
+/// If the matrices differ in their number of columns, or an output has another size.
 pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>) {
     let Some(cols) = jobs.first().map(|(m, _)| m.cols) else { return };
     let tokens = x.len() / cols;
@@ -193,7 +193,7 @@ pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>
     }
 }
 
-/// What a thread keeps for unpacking.
+/// A thread's memory for unpacking.
 #[derive(Default)]
 struct Scratch {
     row: Vec<f32>,
@@ -244,7 +244,8 @@ fn in_panels(mut task: Task, x: &Activations) {
                 scratch.rows.resize(ROWS * matrix.cols, 0.0);
                 let n = rows_of(p).len();
                 for (r, out) in rows_of(p).zip(scratch.rows.chunks_exact_mut(matrix.cols)) {
-                    // Products are what is multiplied, as where rows are multiplied one by one.
+                    // Without the matrix' scale: products are multiplied by it, as where rows are multiplied one by
+                    // one.
                     matrix.codec.decode(matrix.row(r), out);
                 }
                 let rows = scratch.rows.chunks_exact(matrix.cols).take(n);

@@ -1,9 +1,9 @@
-//! The runner: computes a model's logits on the CPU, from any file that can be read, with the weights as they are
+//! The runner computes a model's logits on the CPU, from any file that can be read, with the weights as they are
 //! stored.
 //!
-//! [`Network`] is a model's weights under their roles, [`State`] what a run remembers (keys and values of the tokens
-//! so far), [`forward`] the whole computation in reading order. Products of weights and activations are in
-//! [`linear`]. Equal input gives equal logits on any number of threads and on every instruction set.
+//! [`Network`] has a model's weights by their roles, [`State`] is the KV cache, and [`forward`] is the whole
+//! computation in reading order. Products of weights and activations are in [`linear`]. Equal input gives equal logits
+//! on any number of threads and on every instruction set.
 
 pub mod bench;
 mod forward;

@@ -1,4 +1,4 @@
-//! A model's weights under their roles.
+//! A model's weights by their roles.
 
 use std::borrow::Cow;
 
@@ -18,33 +18,35 @@ use kernels::Isa;
 /// How a network computes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Multiply with activations as floats, rather than as 8-bit codes.
+    /// Keep activations as floats, rather than as 8-bit codes.
     pub exact: bool,
-    /// The instructions to use; those of [`Isa::current`] if not given.
+    /// The instruction set to use; [`Isa::current`] if not given.
     pub isa: Option<Isa>,
 }
 
-/// A model that can be run.
+/// A model that is ready to run.
 pub struct Network<'a> {
     /// Its settings.
     pub config: Config,
-    /// The instructions that it uses.
+    /// The instruction set that it uses.
     pub isa: Isa,
     pub(super) embedding: Matrix<'a>,
-    /// `None` where the embedding serves.
+    /// `None` if embeddings are tied.
     pub(super) output: Option<Matrix<'a>>,
     pub(super) output_norm: Vec<f32>,
     pub(super) layers: Vec<Layer<'a>>,
-    /// The angles by which a position rope the pairs of a head, and what turned vectors are multiplied by.
+    /// RoPE: the angle of each pair of dimensions of a head per position, and the factor of cosines and sines.
     pub(super) angles: (Vec<f64>, f64),
+    /// Whether RoPE pairs the halves of a head, rather than neighbours.
     pub(super) halves: bool,
+    /// Whether the activation is squared ReLU, rather than SiLU.
     pub(super) relu2: bool,
 }
 
-/// A matrix with the scale that its products are multiplied by, and the bias that is added to them then.
+/// A matrix with the scale that its products are multiplied by, and the bias that is then added.
 pub(super) struct Linear<'a> {
     pub matrix: Matrix<'a>,
-    /// A tensor's own scale beside its blocks', as NVFP4 has it.
+    /// The scale of the whole tensor besides its blocks' scales (NVFP4).
     pub scale: Option<f32>,
     pub bias: Option<Vec<f32>>,
 }
@@ -66,37 +68,40 @@ pub(super) struct Layer<'a> {
 }
 
 impl<'a> Network<'a> {
-    /// Finds the weights of an open model. They stay where they are, unless their form in the file is not the one
-    /// that is computed with (big-endian numbers, two-bit codes of a checkpoint or of bitnet.cpp's).
+    /// Finds the weights of an open model. They are used where they are (memory-mapped, or read), unless the kernels
+    /// need another form: big-endian numbers are byte-swapped, and two-bit codes of a checkpoint or of bitnet.cpp are
+    /// repacked.
     ///
     /// # Errors
-    /// No weights; an architecture that nothing here computes; missing tensors, or such whose shape does not fit the
-    /// settings; types that cannot be decoded.
+    /// [`Error::NoWeights`]; [`Error::UnknownArchitecture`] and [`Error::InvalidConfig`]; [`Error::MissingTensors`],
+    /// [`Error::WrongShape`], [`Error::UnsupportedType`]; [`Error::NotFinite`] and [`Error::InvalidCode`] for ternary
+    /// tensors; [`Error::Io`] if the file cannot be read.
     pub fn new(source: &'a Source, options: Options) -> Result<Self> {
         source.need_weights()?;
         let find = Finder { source, isa: options.isa.unwrap_or_else(Isa::current) };
         let embedding = find.index("token_embd.weight").ok_or_else(|| {
-            Error::refused(format!(
-                "{}: no token_embd.weight: not a model that can be run",
-                source.path.display()
-            ))
+            let names = vec!["token_embd.weight".into()];
+            Error::MissingTensors { file: source.path.clone(), names }
         })?;
         let vocab = source.model.tensors[embedding].rows();
         let tied = find.index("output.weight").is_none();
         let config = Config::from_gguf(&source.model.metadata, vocab, tied, None)
-            .map_err(|why| Error::refused(format!("{}: cannot be run: {why}", source.path.display())))?;
+            .map_err(|e| e.in_file(&source.path))?;
+        let invalid = |why: String| Error::InvalidConfig { file: source.path.clone(), why };
         let arch = config.arch;
         let (hidden, inner) = (config.hidden, config.intermediate);
         let (queries, keys) = (config.heads * config.head, config.kv_heads * config.head);
         if vocab == 0 {
-            return Err(Error::refused(format!("{}: an empty vocabulary", source.path.display())));
+            return Err(invalid("token_embd.weight has no rows".into()));
         }
         if !config.heads.is_multiple_of(config.kv_heads) {
             let (heads, kv) = (config.heads, config.kv_heads);
-            return Err(Error::refused(format!("{kv} key/value heads do not divide {heads} heads")));
+            let why =
+                format!("attention.head_count {heads} is not a multiple of attention.head_count_kv {kv}");
+            return Err(invalid(why));
         }
         let outer = if options.exact { Precision::Exact } else { Precision::Blocks };
-        let inside = if arch.int8 && !options.exact { Precision::Token } else { outer };
+        let inside = if arch.int8_activations && !options.exact { Precision::Token } else { outer };
         let layer = |i: u64| -> Result<Layer<'a>> {
             let name = |part: &str| Blk { layer: i, part }.to_string();
             let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {
@@ -139,12 +144,12 @@ impl<'a> Network<'a> {
         })
     }
 
-    /// Tokens of the vocabulary: the length of a token's logits.
+    /// The size of the vocabulary, which is the number of logits of a token.
     pub fn vocab(&self) -> usize {
         self.embedding.rows
     }
 
-    /// Every matrix that a token is multiplied with.
+    /// All matrices that a token is multiplied with, the output matrix last.
     pub fn matrices(&self) -> impl Iterator<Item = &Matrix<'a>> {
         self.layers
             .iter()
@@ -159,7 +164,7 @@ impl<'a> Network<'a> {
     }
 }
 
-/// Looks tensors up.
+/// Looks tensors up by name.
 struct Finder<'a> {
     source: &'a Source,
     isa: Isa,
@@ -170,16 +175,14 @@ impl<'a> Finder<'a> {
         self.source.model.tensors.iter().position(|t| t.name == name)
     }
 
-    /// The tensor, with the shape that it must have.
+    /// The index of the tensor, which must have this shape.
     fn tensor(&self, name: &str, shape: &[u64]) -> Result<usize> {
-        let path = self.source.path.display();
-        let i = self.index(name).ok_or_else(|| Error::refused(format!("{path}: no tensor {name}")))?;
+        let missing = || Error::MissingTensors { file: self.source.path.clone(), names: vec![name.into()] };
+        let i = self.index(name).ok_or_else(missing)?;
         let t = &self.source.model.tensors[i];
         if t.shape != shape {
-            return Err(Error::refused(format!(
-                "{path}: tensor {name} is {:?}, and the settings ask for {shape:?}",
-                t.shape
-            )));
+            let (tensor, found) = (name.into(), t.shape.clone());
+            return Err(Error::WrongShape { tensor, expected: shape.to_vec(), found });
         }
         Ok(i)
     }
@@ -195,7 +198,8 @@ impl<'a> Finder<'a> {
         Ok(out)
     }
 
-    /// A matrix; with `apart` without the scale of its own that stands beside it, which the caller multiplies by.
+    /// A matrix. With `apart`, its tensor scale (NVFP4) is not part of the weights: the caller multiplies products by
+    /// it.
     fn matrix(
         &self,
         name: &str,
@@ -208,7 +212,7 @@ impl<'a> Finder<'a> {
         let source = self.source;
         let size = |n: u64| {
             usize::try_from(n)
-                .map_err(|_| Error::refused(format!("tensor {name} is too large for this machine")))
+                .map_err(|_| Error::refused(format!("tensor {name}: is too large for this machine")))
         };
         let shape = (size(rows)?, size(cols)?);
         let view = source.views.get(i).and_then(Option::as_ref);
@@ -229,11 +233,14 @@ impl<'a> Finder<'a> {
             Encoding::Int8Groups { .. } | Encoding::I2S => None,
         }) {
             if kernels::codec(dtype).is_none() {
-                let why = format!("tensor {name}: {} cannot be computed with", dtype.name());
-                return Err(Error::refused(why));
+                let (tensor, dtype) = (name.into(), dtype.name().into());
+                return Err(Error::UnsupportedType { tensor, dtype, operation: "decoded, only copied" });
             }
             if dtype.bytes_for(cols).is_none() {
-                let why = format!("tensor {name}: rows of {cols} are no whole blocks of {}", dtype.name());
+                let (block, dtype) = (dtype.info().weights, dtype.name());
+                let why = format!(
+                    "tensor {name}: columns must be a multiple of {block} for {dtype} (found {cols})"
+                );
                 return Err(Error::refused(why));
             }
             let mut bytes = source.stored_read(t, 0..t.location.len)?;
@@ -243,12 +250,12 @@ impl<'a> Finder<'a> {
             }
             return Ok(Matrix::new(name.into(), dtype, bytes, order, shape, precision, self.isa));
         }
-        // Numbers that are stored in no type of rows: kept as floats.
+        // A form that no kernel takes: decoded to floats.
         let mut bytes = vec![0u8; shape.0 * shape.1 * 4];
         bytes.par_chunks_mut(shape.1 * 4).enumerate().try_for_each(|(r, out)| -> Result<()> {
             let mut row = vec![0f32; shape.1];
             let at = r as u64 * cols;
-            // A group of codes may begin in the row before; the source knows how to cut.
+            // A group of codes may begin in the row before; the source handles that.
             source.fetch(i, at..at + cols)?.decode(name, source.model.order, &mut row)?;
             for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
                 *out = x.to_le_bytes();

@@ -1,24 +1,23 @@
-//! Choosing the next token.
+//! Sampling: choosing the next token by its logits.
 //!
-//! The most probable tokens are kept, by their number, by their share of the probability, by their ratio to the most
-//! probable one, in this order; then the temperature is applied and one of them is drawn. That is the order of
-//! llama.cpp's default chain; shares are those at temperature 1. Everything is computed in double precision by the
-//! crate's own functions, so that a seed gives the same tokens on every machine.
+//! Top-k, top-p and min-p filters are applied in this order; then the temperature, and one of the tokens that are left
+//! is drawn. That is the order of llama.cpp's default chain; the filters see probabilities at temperature 1. Everything
+//! is computed in double precision by the crate's own functions, so that a seed gives the same tokens on every machine.
 
 use crate::error::Result;
 use crate::random::Random;
 use crate::score::math::{exp, ln, peak};
 
-/// How to choose. The defaults are llama.cpp's.
+/// Sampling parameters. The defaults are llama.cpp's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// What logits are divided by; at 0 the largest logit wins, and the first of several.
+    /// Sampling temperature, which logits are divided by. 0 is greedy: the largest logit, and the first of equals.
     pub temperature: f64,
-    /// Keep so many of the most probable tokens; 0 keeps all.
+    /// Top-k: keep this many of the most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the most probable tokens that together have this probability, and one in any case.
+    /// Top-p: keep the most probable tokens that together have this probability, and at least one.
     pub top_p: f64,
-    /// Keep tokens at least so probable as this times the most probable one.
+    /// Min-p: keep tokens whose probability is at least this times that of the most probable token.
     pub min_p: f64,
 }
 
@@ -28,25 +27,25 @@ impl Default for Settings {
     }
 }
 
-/// Chooses one token after the other.
+/// Chooses one token after the other, with random numbers from a seed.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     settings: Settings,
     random: Random,
-    /// Tokens with their logits: kept to save the allocation.
+    /// Tokens with their logits; a field to reuse the memory.
     kept: Vec<(u32, f32)>,
 }
 
 impl Sampler {
-    /// Choices that the same seed repeats for the same logits.
+    /// A sampler. The same seed gives the same tokens for the same logits.
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self { settings, random: Random::new(seed), kept: Vec::new() }
     }
 
-    /// A token, by the logits of all.
+    /// Chooses a token by the logits of the whole vocabulary.
     ///
     /// # Errors
-    /// No logits, or such that are infinite or undefined.
+    /// Those of [`peak`]: no logits, or logits that are not finite.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
         let (max, first) = peak(logits)?;
         let Settings { temperature, .. } = self.settings;
@@ -63,17 +62,17 @@ impl Sampler {
                 return Ok(id);
             }
         }
-        // Rounding may leave a rest that no token takes.
+        // Rounding errors may leave `left` positive after the last token.
         Ok(self.kept.iter().rev().find(|&&(_, l)| weight(l) > 0.0).map_or(first as u32, |&(id, _)| id))
     }
 
-    /// Leaves the tokens to draw from, most probable first.
+    /// Applies the filters: `kept` are the tokens to draw from, most probable first.
     fn keep(&mut self, logits: &[f32], max: f64) {
         let Settings { top_k, top_p, min_p, .. } = self.settings;
         let kept = &mut self.kept;
         kept.clear();
         kept.extend((0..).zip(logits.iter().copied()));
-        // No two are equal in this order, so that it does not depend on how it is made.
+        // A total order without equals, so the result does not depend on the sorting algorithm.
         let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if (1..kept.len()).contains(&top_k) {
             kept.select_nth_unstable_by(top_k - 1, order);
@@ -90,7 +89,7 @@ impl Sampler {
             });
             kept.truncate(at.map_or(kept.len(), |at| at + 1));
         }
-        // Smaller numbers exclude nothing that could ever be drawn, and have no logarithm here.
+        // Smaller values exclude no token that could ever be drawn, and `ln` takes normal numbers only.
         if min_p >= f64::MIN_POSITIVE {
             let least = max + ln(min_p);
             let n = kept.partition_point(|&(_, l)| f64::from(l) >= least);
@@ -150,7 +149,7 @@ mod tests {
         assert_eq!(drawn(Settings { top_p: 0.0, ..ALL }, &p), [1]);
         assert_eq!(drawn(Settings { min_p: 0.24, ..ALL }, &p), [0, 1, 3, 4]);
         assert_eq!(drawn(Settings { min_p: 1.0, ..ALL }, &p), [1]);
-        // Shares are of what the filter before has left (0.4 of 0.65 is 0.62), at temperature 1.
+        // Top-p sees the probabilities of the tokens that top-k left (0.4 of 0.65 is 0.62), at temperature 1.
         let both = Settings { top_k: 2, top_p: 0.61, temperature: 100.0, ..ALL };
         assert_eq!(drawn(both, &p), [1]);
         assert_eq!(drawn(Settings { temperature: 1e-300, ..ALL }, &p), [1]);
@@ -206,7 +205,7 @@ mod tests {
             let mut sampler = Sampler::new(Settings { top_k, ..ALL }, 0);
             sampler.keep(&logits, 5.0);
             let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-            all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap()); // stable: equal ones by their place
+            all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap()); // stable: equal logits in the order of ids
             all.truncate(top_k);
             prop_assert_eq!(&sampler.kept, &all);
         }

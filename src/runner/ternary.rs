@@ -1,4 +1,4 @@
-//! bitnet.cpp's I2_S as a type of blocks that the kernels know.
+//! Repacks bitnet.cpp's I2_S into a block type that the kernels support.
 
 use formats::block::{DType, i2_s};
 use formats::model::Tensor;
@@ -8,14 +8,14 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use crate::error::{Error, Result};
 use crate::source::{Source, Stored};
 
-/// 1 as a half, little-endian: the scale of every block. That of the tensor is an f32, which no half may hold.
+/// 1.0 as little-endian f16, the scale of every block. The tensor's own scale is an f32, which f16 may not hold exactly.
 const ONE: [u8; 2] = [0x00, 0x3C];
 
-/// Blocks with the same codes under scales of 1, and the tensor's scale. TQ2_0 has the same four weights in a byte, in
-/// the other order; rows that its 256 weights do not divide are Q2_0.
+/// Blocks with the same weights and block scales of 1: their type, their bytes, and the scale of the tensor. TQ2_0 has
+/// the same four weights in a byte, in the reverse order; rows that are not a multiple of 256 weights become Q2_0.
 ///
 /// # Errors
-/// The system's; codes that mean nothing; a scale that is no number.
+/// [`Error::Io`] if the file cannot be read; [`Error::InvalidCode`]; [`Error::NotFinite`] for the scale.
 pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
     let Stored::Ternary { codes, scale, .. } = source.stored_fetch(t, 0..t.elements())? else {
         unreachable!("{} is {}", t.name, t.encoding.name());
@@ -23,11 +23,10 @@ pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
     let scale = source.model.order.le::<4>(scale[..4].try_into().expect("four bytes"));
     let scale = f32::from_le_bytes(scale);
     if !scale.is_finite() {
-        return Err(Error::refused(format!("tensor {}: a scale of {scale}", t.name)));
+        return Err(Error::NotFinite { tensor: t.name.clone(), weight: None, row: None, value: Some(scale) });
     }
-    if let Some(at) = i2_s::first_invalid(&codes) {
-        return Err(Error::refused(format!("tensor {}: weight {at} has no value", t.name))
-            .or("a two-bit code of 3 means nothing; the file is damaged"));
+    if let Some(weight) = i2_s::first_invalid(&codes) {
+        return Err(Error::InvalidCode { tensor: t.name.clone(), weight: weight as u64 });
     }
     let dtype = if t.cols().is_multiple_of(256) { DType::TQ2_0 } else { DType::Q2_0 };
     let mut bytes = vec![0; dtype.bytes_for(t.elements()).expect("rows are whole blocks") as usize];
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_refused() {
+    fn invalid_codes_and_scales_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut codes = [0x55; 64];
         for scale in [f32::NAN, f32::INFINITY] {
@@ -115,6 +114,6 @@ mod tests {
         codes[33] = 0x5D;
         let source = made(folder.path(), 256, &codes, 1.0);
         let e = repack(&source, &source.model.tensors[0]).unwrap_err().to_string();
-        assert!(e.contains("weight 193 has no value"), "{e}");
+        assert!(e.contains("weight 193 has the code 3"), "{e}");
     }
 }

@@ -139,14 +139,14 @@ impl Reader {
         if !(scale.is_finite() && min_log_prob.is_finite() && scale >= 0.0 && log_prob(0) <= 1e-3) {
             return Err(wrong(format!("invalid scale {scale} or lowest log-probability {min_log_prob}")));
         }
-        let mut most = 0;
+        let mut max_step = 0;
         for (out, step) in out.iter_mut().zip(bytes[8..].as_chunks::<2>().0) {
             let step = u16::from_le_bytes(*step);
-            most = most.max(step);
+            max_step = max_step.max(step);
             *out = log_prob(step);
         }
-        if log_prob(most) > 1e-3 {
-            return Err(wrong(format!("a log-probability is above 0: {}", log_prob(most))));
+        if log_prob(max_step) > 1e-3 {
+            return Err(wrong(format!("a log-probability is above 0: {}", log_prob(max_step))));
         }
         self.next += 1;
         let target = self.head.tokens[chunk * self.head.context + position + 1];

@@ -49,10 +49,10 @@ pub fn covariance_of_means(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> O
 /// # Panics
 /// If the sample is empty.
 pub fn quantile(sorted: &[f64], fraction: f64) -> f64 {
-    let place = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
-    let below = place as usize;
+    let index = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let below = index as usize;
     let above = (below + 1).min(sorted.len() - 1);
-    let part = place - below as f64;
+    let part = index - below as f64;
     (1.0 - part) * sorted[below] + part * sorted[above]
 }
 

@@ -149,7 +149,7 @@ impl Measurement<'_> {
             match variant.what {
                 Change::None => {}
                 Change::Matrix(matrix, probe) => found.matrices.push(((matrix, probe), sum * per)),
-                Change::Cache(kind) => found.caches.push((kind, (sum * per).max(0.0))),
+                Change::Cache(kv) => found.caches.push((kv, (sum * per).max(0.0))),
             }
         }
         found.matrices.extend(outputs.iter().zip(own).map(|(output, sum)| (output.of, sum * per)));

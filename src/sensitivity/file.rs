@@ -55,7 +55,7 @@ pub fn print(s: &Sensitivity) -> String {
     let file = File {
         format: FORMAT.into(),
         origin: From { texts, hash, context, chunks },
-        cache: s.cache.iter().map(|(kind, kld)| (kind.name().to_string(), *kld)).collect(),
+        cache: s.cache.iter().map(|(kv, kld)| (kv.name().to_string(), *kld)).collect(),
         matrices: s.matrices.iter().map(entry).collect(),
     };
     let text = serde_json::to_string_pretty(&file).expect("numbers and texts can be written");

@@ -95,7 +95,7 @@ pub fn measure(
     assert!(!settings.probes.is_empty());
     let vocab = network.vocab();
     if let Some(&token) = chunks.tokens.iter().flatten().find(|&&t| t as usize >= vocab) {
-        return Err(Error::UnknownToken { token, vocab });
+        return Err(Error::UnknownToken { token, vocabulary: vocab });
     }
     let mut m =
         Measurement { network, chunks, settings, scratch, found: Vec::new(), variants: Vec::new(), held: 0 };
@@ -193,9 +193,9 @@ impl Measurement<'_> {
         let (network, tokens) = (self.network, self.tokens());
         let at = |first: usize, count: usize| Ok(network.embed(&tokens[first..first + count]));
         self.add_variant(Change::None, at)?;
-        for kind in [KvType::F16, KvType::Q8_0] {
-            if kind != KvType::Q8_0 || network.config.head.is_multiple_of(32) {
-                self.add_variant(Change::Cache(kind), at)?;
+        for kv in [KvType::F16, KvType::Q8_0] {
+            if kv != KvType::Q8_0 || network.config.head.is_multiple_of(32) {
+                self.add_variant(Change::Cache(kv), at)?;
             }
         }
         let Some((name, shape)) = network.embedding_shape() else { return Ok(()) };
@@ -214,25 +214,25 @@ impl Measurement<'_> {
         // The error of a token's row counts as often as the token occurs.
         let square = |x: &[f32], t: u32| counts[&t] * x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         let all: f64 = rows.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
-        let made = |dtype| -> (f64, Vec<f32>) {
+        let quantize = |dtype| -> (f64, Vec<f32>) {
             let (_, values) = encode_rows(network.isa, dtype, &rows, n, &how);
             let off: Vec<f32> = rows.iter().zip(&values).map(|(a, b)| a - b).collect();
             let sum: f64 = off.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
             (sum / all.max(f64::MIN_POSITIVE), values)
         };
-        let errors = finite_errors(self.types(shape[1]), |t| made(t).0);
+        let errors = finite_errors(self.types(shape[1]), |t| quantize(t).0);
         let mut probes = Vec::new();
         for dtype in self.probes(shape[1]) {
-            let (p, (error, values)) = (probes.len(), made(dtype));
+            let (p, (error, values)) = (probes.len(), quantize(dtype));
             if !error.is_finite() {
                 continue;
             }
             probes.push(Probe { dtype, error, kld: 0.0 });
-            let place = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
+            let offset = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
             let from = |first: usize, count: usize| {
                 Ok(tokens[first..first + count]
                     .iter()
-                    .flat_map(|t| &values[place(t)..][..n])
+                    .flat_map(|t| &values[offset(t)..][..n])
                     .copied()
                     .collect())
             };
@@ -308,9 +308,9 @@ impl Measurement<'_> {
     pub fn advance(&mut self, variant: usize, layer: usize, weights: &Layer) -> Result<()> {
         for (first, lens) in self.batches() {
             let variant = &mut self.variants[variant];
-            let kind = if let Change::Cache(kind) = variant.what { kind } else { KvType::F32 };
+            let kv = if let Change::Cache(kv) = variant.what { kv } else { KvType::F32 };
             let x = variant.x.read(first, lens.iter().sum())?;
-            variant.x.write(first, &run_layer(self.network, layer, &lens, x, weights, kind, |_, _| {})?)?;
+            variant.x.write(first, &run_layer(self.network, layer, &lens, x, weights, kv, |_, _| {})?)?;
         }
         Ok(())
     }
@@ -335,19 +335,20 @@ pub(super) fn finite_errors(types: Vec<DType>, error: impl Fn(DType) -> f64) -> 
     types.into_iter().map(|t| (t, error(t))).filter(|e| e.1.is_finite()).collect()
 }
 
-/// Takes vectors through a layer, and shows the inputs of its taps.
+/// Runs hidden states `x`, `[tokens, hidden]`, of chunks with lengths `lens` through a layer. `visit` is given the inputs at
+/// each tap.
 fn run_layer(
     network: &Network,
     layer: usize,
     lens: &[usize],
     mut x: Vec<f32>,
     weights: &Layer,
-    kind: KvType,
+    kv: KvType,
     mut visit: impl FnMut(Tap, &[f32]),
 ) -> Result<Vec<f32>> {
     let input = network.attention_input(layer, &x);
     visit(Tap::Attention, &input);
-    let mixed = network.mix(layer, lens, &input, &weights[0], kind)?;
+    let mixed = network.mix(layer, lens, &input, &weights[0], kv)?;
     visit(Tap::Output, &mixed);
     network.add(&mut x, &weights[1][0], &mixed);
     let input = network.feed_forward_input(layer, &x);
@@ -421,7 +422,7 @@ impl<'a> OutputError<'a> {
 fn rounding(x: &[f32], group: usize) -> Vec<f32> {
     let mut lost = vec![0f32; x.len()];
     for (lost, x) in lost.chunks_mut(group).zip(x.chunks(group)) {
-        let scale = x.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0;
+        let scale = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 127.0;
         if scale > 0.0 {
             lost.iter_mut().zip(x).for_each(|(l, x)| *l = x - scale * (x / scale).round());
         }

@@ -133,8 +133,8 @@ impl Sensitivity {
     /// The predicted KL divergence of a model with these types, in nats per token; `None` if a type's error is not known.
     /// Tensors without an entry, such as norms, count as exact.
     pub fn predict<'a>(&self, types: impl IntoIterator<Item = (&'a str, DType)>) -> Option<f64> {
-        let known = types.into_iter().filter_map(|(name, dtype)| Some((self.matrix(name)?, dtype)));
-        known.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
+        let matrices = types.into_iter().filter_map(|(name, dtype)| Some((self.matrix(name)?, dtype)));
+        matrices.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
     }
 
     /// How it was obtained, in words.

@@ -1,4 +1,4 @@
-//! What a source knows of the Hugging Face checkpoint that it was read from, or that is to be written.
+//! The parts of a Hugging Face checkpoint besides its weights: of one that was read, or is to be written.
 
 use std::path::PathBuf;
 
@@ -14,21 +14,21 @@ pub struct Hub {
     pub config: Config,
     /// config.json.
     pub json: Json,
-    /// Small files that belong to the checkpoint whatever becomes of the weights: tokenizer, model card.
+    /// Small files that are copied along with the weights: tokenizer, model card, license.
     pub companions: Vec<PathBuf>,
 }
 
 /// The files of a checkpoint besides its weights.
 #[derive(Debug)]
 pub struct Export {
-    /// config.json, but for the type of the weights, which the plan knows.
+    /// config.json without the type of the weights, which the plan decides.
     pub config: Json,
-    /// Names and bytes of the others.
+    /// Names and contents of the other files.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
 impl Export {
-    /// config.json for weights that are mostly of this type.
+    /// The text of config.json for weights that are mostly of this type.
     pub fn config_json(&self, dtype: DType) -> Vec<u8> {
         let mut config = self.config.clone();
         let name = match dtype {

@@ -1,4 +1,5 @@
-//! A model with open files behind it, under one vocabulary whatever the format; [`crate::open()`] makes one of a path.
+//! A model with its open files: GGUF's tensor names and metadata keys whatever the format. [`crate::open()`] makes one
+//! of a path.
 
 mod hub;
 pub mod scales;
@@ -20,25 +21,26 @@ pub use view::View;
 
 /// A model and its open files.
 pub struct Source {
-    /// What was asked for.
+    /// The path that was opened.
     pub path: PathBuf,
-    /// What the files say.
+    /// Metadata and tensors.
     pub model: Model,
-    /// The files, in the order that tensors' places refer to.
+    /// The files with the weights; a tensor's location has an index into these.
     pub files: Vec<InFile>,
     /// Files that were read besides: an index, a tokenizer, settings.
     pub beside: Vec<PathBuf>,
-    /// One for each tensor, or none at all where every tensor is what is stored.
+    /// A view for each tensor that is not used as it is stored. As long as the list of tensors, or empty if there is
+    /// none.
     pub views: Vec<Option<View>>,
-    /// Whether there are settings only: tensors have shapes, and no bytes anywhere.
+    /// Whether there are settings only: tensors have shapes, but no bytes.
     pub weightless: bool,
-    /// What the checkpoint says, where the source is one of Hugging Face's.
+    /// What the checkpoint says, where the source is a Hugging Face checkpoint.
     pub hub: Option<Hub>,
-    /// What is written besides the weights, where the result is to be such a checkpoint.
+    /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
     pub export: Option<Export>,
 }
 
-/// How many matrices are stacked in a tensor; one in what is none.
+/// The number of matrices in a tensor: the product of all dimensions but the last two (experts are stacked), else 1.
 pub fn stacked(t: &Tensor) -> u64 {
     t.shape[..t.shape.len().saturating_sub(2)].iter().product()
 }
@@ -57,16 +59,15 @@ impl Source {
         }
     }
 
-    /// Refuses settings without weights, where weights are what it is about.
+    /// Refuses a source that has settings only.
     ///
     /// # Errors
-    /// There are none.
+    /// [`Error::NoWeights`].
     pub fn need_weights(&self) -> Result<()> {
         if !self.weightless {
             return Ok(());
         }
-        Err(Error::refused(format!("{}: has settings but no weights", self.path.display()))
-            .or("without them only --dry-run works; weights are read from .safetensors"))
+        Err(Error::NoWeights { path: self.path.clone() })
     }
 
     /// The paths of all files that were read.
@@ -79,12 +80,12 @@ impl Source {
         self.files.iter().map(|f| f.len).sum()
     }
 
-    /// The view of tensor `i`, if it is not simply what is stored.
+    /// The view of tensor `i`; `None` if it is used as it is stored.
     fn view(&self, i: usize) -> Option<&View> {
         self.views.get(i).and_then(Option::as_ref)
     }
 
-    /// What the stored form of tensor `i` is called.
+    /// The name of the stored type of tensor `i`, for reports.
     pub fn stored_as(&self, i: usize) -> String {
         self.view(i).map_or_else(|| self.model.tensors[i].encoding.name(), View::name)
     }
@@ -92,24 +93,25 @@ impl Source {
     /// Bytes `range` of tensor `i`, in the byte order of the source.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Io`] if the file cannot be read; [`Error::NotFinite`] and [`Error::InvalidCode`] for computed weights.
     pub fn read(&self, i: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let t = &self.model.tensors[i];
         self.view(i).map_or_else(|| self.stored_read(t, range.clone()), |v| v.read(self, t, range.clone()))
     }
 
-    /// What is needed to decode the elements `range` of tensor `i`, which start and end with a block.
+    /// The stored bytes from which the elements `range` of tensor `i` can be decoded. The range starts and ends at the
+    /// boundary of a block.
     ///
     /// # Errors
-    /// The system's, or that nobody can decode the type.
+    /// [`Error::Io`] if the file cannot be read; [`Error::UnsupportedType`] where a view decodes a type that cannot be.
     pub fn fetch(&self, i: usize, range: Range<u64>) -> Result<Stored<'_>> {
         let t = &self.model.tensors[i];
         self.view(i).map_or_else(|| self.stored_fetch(t, range.clone()), |v| v.fetch(self, t, range.clone()))
     }
 
-    /// Advises that bytes `range` of tensor `i` will be read soon.
+    /// Advises the operating system that bytes `range` of tensor `i` will be read soon.
     pub fn will_read(&self, i: usize, range: Range<u64>) {
-        // Rows that are put in order stay near their place; what is computed from other bytes is small.
+        // Reordered rows stay near their offset; what is computed from other bytes is small.
         let t = self.view(i).map_or(&self.model.tensors[i], |v| &v.stored);
         let (start, end) = (range.start.min(t.location.len), range.end.min(t.location.len));
         if let Some(file) = self.files.get(t.location.file) {
@@ -117,7 +119,7 @@ impl Source {
         }
     }
 
-    /// Advises that elements `range` of tensor `i` will be fetched soon.
+    /// Advises the operating system that elements `range` of tensor `i` will be fetched soon.
     pub fn will_fetch(&self, i: usize, range: Range<u64>) {
         let of = |n| match self.model.tensors[i].encoding {
             Encoding::Blocks(dtype) => dtype.bytes_for(n).unwrap_or(0),
@@ -127,12 +129,12 @@ impl Source {
         self.will_read(i, of(range.start)..of(range.end));
     }
 
-    /// Bytes of a tensor as a file has it.
+    /// Bytes `range` of a tensor as a file has it, whatever its view.
     pub(crate) fn stored_read(&self, t: &Tensor, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         self.files[t.location.file].read(t.location.offset + range.start, range.end - range.start)
     }
 
-    /// Elements of a tensor as a file has it.
+    /// Elements `range` of a tensor as a file has it, whatever its view.
     pub(crate) fn stored_fetch(&self, t: &Tensor, range: Range<u64>) -> Result<Stored<'_>> {
         Ok(match t.encoding {
             Encoding::Blocks(dtype) => {

@@ -1,4 +1,4 @@
-//! Stretches of a tensor's stored bytes, and their numbers.
+//! Ranges of a tensor's stored bytes, and their decoding.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,20 @@ use formats::model::ByteOrder;
 
 use crate::error::{Error, Result};
 
-/// A run of a tensor's elements as stored, in the byte order of the source.
+/// A range of a tensor's elements as stored, in the byte order of the source.
+#[non_exhaustive]
 pub enum Stored<'a> {
     /// Whole blocks.
     Blocks(DType, Cow<'a, [u8]>),
-    /// llama2.c's int8 groups: codes, and the scales of the groups that they touch.
+    /// llama2.c's int8 groups: codes, and the scales of the groups that they belong to.
     Groups {
-        /// One for each element.
+        /// One i8 for each element.
         codes: Cow<'a, [u8]>,
-        /// f32 each.
+        /// One f32 for each group.
         scales: Cow<'a, [u8]>,
-        /// Elements under one scale.
+        /// Elements of a group.
         size: usize,
-        /// Elements of the first group that come before the run.
+        /// Elements of the first group before the range.
         skip: usize,
     },
     /// bitnet.cpp's I2_S: codes, and the scale of the whole tensor.
@@ -28,7 +29,7 @@ pub enum Stored<'a> {
         codes: Cow<'a, [u8]>,
         /// One f32.
         scale: Cow<'a, [u8]>,
-        /// Elements of the first block that come before the run.
+        /// Elements of the first block before the range.
         skip: usize,
     },
     /// Numbers that were computed from what is stored.
@@ -38,7 +39,7 @@ pub enum Stored<'a> {
 impl Stored<'_> {
     /// The stored bytes, codes before scales, with every number little-endian.
     pub fn little_endian(&self, order: ByteOrder) -> Cow<'_, [u8]> {
-        let turned = |dtype: DType, bytes: &[u8]| {
+        let to_little = |dtype: DType, bytes: &[u8]| {
             let mut bytes = bytes.to_vec();
             if order == ByteOrder::Big {
                 dtype.swap(&mut bytes);
@@ -47,26 +48,27 @@ impl Stored<'_> {
         };
         match self {
             Self::Blocks(_, bytes) if order == ByteOrder::Little => Cow::Borrowed(bytes),
-            Self::Blocks(dtype, bytes) => Cow::Owned(turned(*dtype, bytes)),
+            Self::Blocks(dtype, bytes) => Cow::Owned(to_little(*dtype, bytes)),
             Self::Groups { codes, scales, .. } => {
-                Cow::Owned([codes.to_vec(), turned(DType::F32, scales)].concat())
+                Cow::Owned([codes.to_vec(), to_little(DType::F32, scales)].concat())
             }
             Self::Ternary { codes, scale, .. } => {
-                Cow::Owned([codes.to_vec(), turned(DType::F32, scale)].concat())
+                Cow::Owned([codes.to_vec(), to_little(DType::F32, scale)].concat())
             }
             Self::Computed(x) => Cow::Owned(x.iter().flat_map(|x| x.to_le_bytes()).collect()),
         }
     }
 
-    /// Decodes into `out`, one f32 for each element.
+    /// Decodes into `out`, one f32 for each element. `name` is the tensor's, for messages.
     ///
     /// # Errors
-    /// The type can be copied but not decoded.
+    /// [`Error::UnsupportedType`] for a type that can be copied but not decoded.
     pub fn decode(&self, name: &str, order: ByteOrder, out: &mut [f32]) -> Result<()> {
         match self {
             Self::Blocks(dtype, _) => {
                 let codec = kernels::codec(*dtype).ok_or_else(|| {
-                    Error::refused(format!("tensor {name}: {} can be copied but not decoded", dtype.name()))
+                    let (tensor, dtype) = (name.into(), dtype.name().into());
+                    Error::UnsupportedType { tensor, dtype, operation: "decoded, only copied" }
                 })?;
                 codec.decode(&self.little_endian(order), out);
             }

@@ -1,5 +1,5 @@
-//! Tensors that are stored in another way than the model has them: rows in another order, ternary weights in two
-//! bits or as the floats that they are trained from, numbers that follow from the settings.
+//! Views: tensors that are computed from what is stored while they are read. Rows in another order, ternary weights
+//! from two-bit codes or from the floats that they are trained as, numbers that follow from the settings.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,18 +11,19 @@ use formats::model::{Encoding, Tensor};
 use super::{Source, Stored};
 use crate::error::{Error, Result};
 
-/// How a tensor of the model comes out of what a file has.
+/// How a tensor of the model is computed from a tensor in a file.
 #[derive(Debug)]
 pub struct View {
     /// The tensor in the file.
     pub stored: Tensor,
-    /// Where its rows go.
+    /// The order of its rows.
     pub rows: RowOrder,
-    /// What its numbers are.
+    /// How its numbers are computed.
     pub values: Values,
 }
 
-/// The order of rows. Those of a head follow each other in either.
+/// The order of rows. It changes within attention heads only: rotary embeddings (RoPE) pair the dimensions of a head as
+/// halves in Hugging Face's files, and as neighbours in GGUF's files of some architectures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowOrder {
     /// As stored.
@@ -32,7 +33,7 @@ pub enum RowOrder {
         /// Rows of a head, an even number.
         head: u64,
     },
-    /// Within each `head` rows, even ones come before odd ones: the inverse.
+    /// Within each `head` rows, even rows come before odd ones: the inverse of [`RowOrder::Interleave`].
     Separate {
         /// Rows of a head, an even number.
         head: u64,
@@ -40,7 +41,7 @@ pub enum RowOrder {
 }
 
 impl RowOrder {
-    /// The stored row that is row `row` of the tensor.
+    /// The index of the stored row that becomes row `row` of the tensor.
     pub fn source(self, row: u64) -> u64 {
         match self {
             Self::Same => row,
@@ -55,10 +56,10 @@ impl RowOrder {
         }
     }
 
-    /// This order applied to rows that stand in another already.
+    /// This order applied after another.
     ///
     /// # Panics
-    /// If both change something and are no inverses: nothing asks for that.
+    /// If both change the order and are not inverses, which no caller asks for.
     pub fn after(self, first: Self) -> Self {
         match (first, self) {
             (other, Self::Same) | (Self::Same, other) => other,
@@ -68,45 +69,47 @@ impl RowOrder {
             {
                 Self::Same
             }
-            _ => unreachable!("rows are put in order once"),
+            _ => unreachable!("rows are reordered once"),
         }
     }
 }
 
-/// What the numbers of a tensor are.
+/// How the numbers of a tensor are computed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Values {
-    /// Those that are stored, in the stored encoding.
+    /// The stored numbers, in the stored type.
     Stored,
-    /// Those that are stored, as f32.
+    /// The stored numbers as f32.
     Decoded,
-    /// Those that are stored, multiplied: by one number, or each of the stacked matrices by its own. The stored bytes
-    /// are what is copied, since the numbers stand in a tensor that is copied too.
+    /// The stored numbers, multiplied by one number, or each of the stacked matrices by its own. Copies have the stored
+    /// bytes, since the factors are in a tensor that is copied too.
     Scaled {
-        /// The numbers.
+        /// One factor, or one for each matrix.
         factors: Vec<f32>,
     },
-    /// Hugging Face's packed BitNet form: byte (r, c) of `[rows / 4, cols]` has rows r, r + rows/4, r + rows/2 and
-    /// r + 3 rows/4 from its lowest two bits up, each as the weight's sign plus one.
+    /// Hugging Face's packed BitNet weights (transformers' `integrations/bitnet`): byte (r, c) of `[rows / 4, cols]`
+    /// has the weights of rows r, r + rows/4, r + rows/2 and r + 3 rows/4 in column c, from the lowest two bits up,
+    /// each as the weight's sign plus one.
     Packed {
-        /// The magnitude of every weight that is not zero.
+        /// The magnitude of all weights that are not zero.
         scale: f32,
     },
-    /// BitNet's master weights: what the model computes with is their sign, or zero, times the mean magnitude
-    /// (arXiv 2402.17764, the `absmean` function).
+    /// BitNet's master weights: floats that the model rounds to -1, 0 or 1 times their mean magnitude (arXiv
+    /// 2402.17764, the `absmean` function).
     Master {
         /// The magnitude, computed when it is first asked for.
         scale: OnceLock<f32>,
     },
-    /// Numbers that no file has.
+    /// Numbers that are in no file.
     Fixed(Vec<f32>),
 }
 
-/// Elements that are looked at in one go.
+/// Elements that are read at a time to find the magnitude of master weights.
 const BAND: u64 = 1 << 20;
 
 impl View {
-    /// What the tensor's stored form is called in reports.
+    /// The name of the stored type, for reports.
     pub fn name(&self) -> String {
         match &self.values {
             Values::Stored | Values::Decoded | Values::Scaled { .. } => self.stored.encoding.name(),
@@ -144,13 +147,11 @@ impl View {
         let (first, last) = (range.start / size, range.end.div_ceil(size));
         let x = self.numbers(source, t, first..last)?;
         if let Some(i) = x.iter().position(|x| !x.is_finite()) {
-            let n = first + i as u64;
-            return Err(Error::refused(format!("tensor {}: weight {n} has no value", t.name)).or(match self
-                .values
-            {
-                Values::Packed { .. } => "a two-bit code of 3 means nothing; the file is damaged",
-                _ => "the number is infinite or undefined; is the file damaged?",
-            }));
+            let (tensor, weight) = (t.name.clone(), first + i as u64);
+            return Err(match self.values {
+                Values::Packed { .. } => Error::InvalidCode { tensor, weight },
+                _ => Error::NotFinite { tensor, weight: Some(weight), row: None, value: Some(x[i]) },
+            });
         }
         let order = source.model.order;
         let mut bytes = Vec::with_capacity(x.len() * size as usize);
@@ -175,7 +176,7 @@ impl View {
         }
     }
 
-    /// Elements `range` of the tensor `t`; not a number where a code means nothing.
+    /// Elements `range` of the tensor `t`; NaN for the invalid two-bit code 3.
     fn numbers(&self, source: &Source, t: &Tensor, range: Range<u64>) -> Result<Vec<f32>> {
         let mut out = vec![0f32; (range.end - range.start) as usize];
         if let Values::Fixed(x) = &self.values {
@@ -194,7 +195,7 @@ impl View {
         Ok(out)
     }
 
-    /// Numbers of stored row `row`, from column `skip` on.
+    /// Elements of stored row `row`, from column `skip` on.
     fn part_of_row(&self, source: &Source, t: &Tensor, row: u64, skip: u64, out: &mut [f32]) -> Result<()> {
         let (cols, n) = (t.cols(), out.len() as u64);
         let stored = |out: &mut [f32]| {
@@ -229,23 +230,23 @@ impl View {
                     }
                 };
                 for x in out {
-                    // The sign of -0.0 would be lost in every packed type; NaN stays NaN, and is refused later.
+                    // + 0.0: no packed type has a -0.0. NaN stays NaN, and is refused later.
                     *x = (*x / scale).round_ties_even().clamp(-1.0, 1.0) * scale + 0.0;
                 }
             }
-            Values::Fixed(_) => unreachable!("numbers that no file has have no rows in one"),
+            Values::Fixed(_) => unreachable!("numbers that are in no file have no stored rows"),
         }
         Ok(())
     }
 }
 
-/// Bytes of a row; of an element where the tensor is a vector, whose elements then are what is put in order.
+/// Bytes of a row; of an element where the tensor is a vector, whose elements are then reordered like rows.
 fn row_bytes(t: &Tensor) -> u64 {
     let Encoding::Blocks(dtype) = t.encoding else { return 0 };
     dtype.bytes_for(if t.shape.len() < 2 { 1 } else { t.cols() }).unwrap_or(0)
 }
 
-/// The magnitude that master weights are rounded to: their mean, unless they are ternary already.
+/// The magnitude that master weights are rounded to: their mean magnitude, unless they are ternary already.
 fn magnitude(source: &Source, stored: &Tensor) -> Result<f32> {
     let (mut sum, mut least, mut most) = (0f64, f32::INFINITY, 0f32);
     let total = stored.elements();

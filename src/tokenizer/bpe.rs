@@ -1,7 +1,7 @@
-//! Byte-level byte-pair encoding: a text is cut into words, and in a word neighbours are joined in the order of
-//! the list of merges, the leftmost of equals first.
+//! Byte-level byte-pair encoding: a text is split into words, and in each word neighbouring symbols are merged in the
+//! order of the list of merges, the leftmost of equals first.
 //!
-//! Tokens are written in an alphabet of 256 printable characters, one for each byte, or (Gemma 4) as they are.
+//! Tokens are written in the byte alphabet (256 printable characters, one for each byte) or, in Gemma 4, as plain text.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -12,38 +12,41 @@ use super::spm::SPACE;
 use super::tokens::Tokens;
 use crate::error::{Error, Result};
 
-/// A character that is in no merge and no token.
+/// The symbol of a character that is in no merge and no token.
 const NONE: u32 = u32::MAX;
 
-/// The merges, and the way from bytes to what they join.
+/// The merges, and the symbols of bytes or characters.
 ///
-/// Symbols are ids; texts that are in merges, but no tokens, have numbers above them.
+/// A symbol is a token's id, or a number above all ids for a text that is in merges but not a token.
 pub struct Merger {
     splitter: Splitter,
-    /// A pair's place in the list, and what it makes.
+    /// Pairs of symbols, with the merge's rank in the list and the symbol that it makes.
     merges: HashMap<(u32, u32), (u32, u32)>,
-    /// A word that is a token is not merged.
+    /// A word that is a token is not built up by merges.
     ignore_merges: bool,
     tokens: u32,
     alphabet: Alphabet,
 }
 
-/// What a word is made of at first.
+/// The symbols that a word has before merging.
 enum Alphabet {
-    /// Bytes, as characters, with their symbols.
+    /// Bytes, each with its character of the byte alphabet and its symbol.
     Bytes { chars: [char; 256], symbols: [u32; 256] },
-    /// Characters, those among them that have a number but are no token, and tokens for the bytes of the rest.
+    /// Characters: symbols of those that are in merges but are not tokens, and the tokens of bytes for all others.
     Raw { others: HashMap<char, u32>, bytes: [Option<u32>; 256] },
 }
 
 impl Merger {
-    /// `merges` are pairs with a space between them; such as have none are passed over, as llama.cpp does it.
+    /// `merges` are pairs of texts with a space between them; entries without a space are ignored, as in llama.cpp.
     ///
     /// # Errors
-    /// A pre-tokenizer that is not known.
+    /// [`Error::UnknownPreTokenizer`]; [`Error::InvalidVocabulary`] for more than 2^32 tokens and merges.
     pub fn new<'a>(tokens: &Tokens, merges: impl Iterator<Item = &'a [u8]>, pre: &str) -> Result<Self> {
         let (splitter, row) = (Splitter::named(pre)?, table::find(pre));
-        let too_many = || Error::refused("the vocabulary has more tokens and merges than ids can number");
+        let too_many = || {
+            let why = "the vocabulary must have fewer than 2^32 tokens and merges".into();
+            Error::InvalidVocabulary { why }
+        };
         let count = u32::try_from(tokens.len()).map_err(|_| too_many())?;
         let mut others: HashMap<Vec<u8>, u32> = HashMap::new();
         let mut next = count;
@@ -74,7 +77,7 @@ impl Merger {
                 let mut chars = str::from_utf8(&text).ok()?.chars();
                 chars.next().filter(|_| chars.next().is_none()).map(|c| (c, symbol))
             });
-            // Only the names of bytes: a character of one byte is no token, or it would be one already.
+            // Only `<0xNN>` tokens are ever used: a character of one byte that is a token has that symbol already.
             Alphabet::Raw { others: others.collect(), bytes: tokens.bytes() }
         } else {
             let chars = byte_chars();
@@ -158,7 +161,7 @@ impl Merger {
         }
     }
 
-    /// Joins what can be joined.
+    /// Applies the merges, lowest rank first.
     fn merge(&self, Scratch { symbols, queue }: &mut Scratch) {
         let offer = |symbols: &[Symbol], queue: &mut BinaryHeap<Pair>, left: usize, right: usize| {
             let pair = (symbols[left].symbol, symbols[right].symbol);
@@ -170,7 +173,7 @@ impl Merger {
             offer(symbols, queue, right - 1, right);
         }
         while let Some(Reverse((_, left, right, pair, joined))) = queue.pop() {
-            // Either may have been joined to another since.
+            // Either symbol may have been merged with another since.
             if symbols[left].next != Some(right) || (symbols[left].symbol, symbols[right].symbol) != pair {
                 continue;
             }
@@ -189,12 +192,12 @@ impl Merger {
         }
     }
 
-    /// Appends what stands for bytes that make no token.
+    /// Appends the tokens of single bytes, for a symbol that is not a token.
     fn bytes(&self, tokens: &Tokens, bytes: &[u8], out: &mut Vec<u32>) {
         for &b in bytes {
             match &self.alphabet {
                 Alphabet::Bytes { chars, .. } => {
-                    // The bytes of the character, of which those of ASCII can be tokens.
+                    // The UTF-8 bytes of the character, of which ASCII ones can be tokens.
                     let mut text = [0; 4];
                     let text = chars[usize::from(b)].encode_utf8(&mut text);
                     out.extend(text.bytes().filter_map(|b| tokens.id(&[b])));
@@ -205,14 +208,14 @@ impl Merger {
     }
 }
 
-/// What merging works in, kept from word to word.
+/// Memory for merging, reused from word to word.
 #[derive(Default)]
 struct Scratch {
     symbols: Vec<Symbol>,
     queue: BinaryHeap<Pair>,
 }
 
-/// A piece of the word; empty once it is joined to the one before it.
+/// A symbol of the word; empty once it is merged into the one before it.
 #[derive(Clone, Copy)]
 struct Symbol {
     symbol: u32,
@@ -222,11 +225,11 @@ struct Symbol {
     next: Option<usize>,
 }
 
-/// Rank, places, symbols, and what they make.
+/// Rank, indices of both symbols, the symbols themselves, and the symbol that they make.
 type Pair = Reverse<(u32, usize, usize, (u32, u32), u32)>;
 
-/// The alphabet of bytes: printable characters of Latin-1 stand for themselves, the other bytes for the
-/// characters from U+0100 on in their order. Source: GPT-2's encoder.
+/// The byte alphabet: printable characters of Latin-1 stand for themselves, the other bytes for the characters from
+/// U+0100 on, in their order. Source: GPT-2's encoder.
 pub fn byte_chars() -> [char; 256] {
     let mut others = '\u{100}'..;
     std::array::from_fn(|b| match b {
@@ -235,7 +238,7 @@ pub fn byte_chars() -> [char; 256] {
     })
 }
 
-/// The byte that a character of the alphabet stands for.
+/// The byte that a character of the byte alphabet stands for.
 pub fn byte_of(c: char) -> Option<u8> {
     let byte = match u32::from(c) {
         n @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => n,

@@ -1,4 +1,4 @@
-//! Ids to bytes, and bytes that come in pieces to text.
+//! Token ids to bytes, and bytes that arrive in pieces to text.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,8 @@ use super::spm::SPACE;
 use super::{Scheme, Tokenizer};
 
 impl Tokenizer {
-    /// The bytes that a token stands for, which need not be whole characters. Control tokens and the unknown one
-    /// are their text with `special`, and nothing without. Nothing for ids that are not there, and for tokens
-    /// that are not in use.
+    /// The bytes of a token, which need not be whole characters. Control tokens and the unknown token give their text
+    /// with `special`, and nothing without. Ids that are out of range and unused tokens give nothing.
     pub fn piece(&self, id: u32, special: bool) -> Cow<'_, [u8]> {
         let Some(is) = self.tokens.attributes.get(id as usize) else { return Cow::default() };
         let text = self.tokens.text(id);
@@ -29,8 +28,8 @@ impl Tokenizer {
         hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).map_or(Cow::default(), |b| vec![b].into())
     }
 
-    /// The bytes of a text's tokens, one after the other, without control tokens. If the vocabulary puts a space
-    /// before a text, it is taken off.
+    /// The bytes of a text's tokens, without control tokens. If the vocabulary puts a space before a text, it is
+    /// removed.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut at_start = self.rules.space_prefix;
@@ -49,7 +48,7 @@ impl Tokenizer {
     }
 }
 
-/// The bytes that a text in the alphabet of bytes stands for; other characters stand for themselves.
+/// The bytes of a text in the byte alphabet; other characters stand for themselves.
 fn from_alphabet(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
@@ -64,7 +63,7 @@ fn from_alphabet(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Text with spaces for U+2581.
+/// The text with spaces in place of U+2581.
 fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     let mut space = [0; 4];
     let space = SPACE.encode_utf8(&mut space).as_bytes();
@@ -88,19 +87,19 @@ fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// Makes text of bytes that come in pieces, such as those of [`Tokenizer::piece`]: a character is given when all
-/// its bytes are there. [`Tokenizer::stream`] starts one for a whole text; the default goes on with a text, and
-/// takes no space off.
+/// Decodes UTF-8 that arrives in pieces, such as those of [`Tokenizer::piece`]: a character is given when all its bytes
+/// are there. [`Tokenizer::stream`] makes one for the start of a text, which removes the space that the vocabulary puts
+/// there; the default continues a text.
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
-    /// The beginning of a character.
+    /// The first bytes of a character.
     held: Vec<u8>,
-    /// A space that comes next was put there by the vocabulary.
+    /// Nothing was given yet, and a leading space was added by the vocabulary.
     at_start: bool,
 }
 
 impl Stream {
-    /// Takes bytes and gives the characters that they complete; U+FFFD for bytes that cannot be UTF-8.
+    /// Adds bytes, and gives the characters that they complete; U+FFFD for invalid UTF-8.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         let skip = usize::from(self.at_start && bytes.starts_with(b" "));
         self.at_start &= bytes.is_empty();
@@ -129,7 +128,7 @@ impl Stream {
         text
     }
 
-    /// What is left at the end of a text: U+FFFD for a character that is not whole.
+    /// What is left at the end of a text: U+FFFD for an incomplete character.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.held).into_owned()
     }

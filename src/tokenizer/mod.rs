@@ -1,11 +1,10 @@
-//! Text to ids and back, by the vocabulary that a GGUF carries.
+//! Text to token ids and back, by the vocabulary in a GGUF's metadata (`tokenizer.*`).
 //!
-//! Everything comes from the file's own `tokenizer.*` keys. A vocabulary is one of three kinds: SentencePiece's
-//! byte-pair encoding (`spm`), byte-level byte-pair encoding (`bpe`, whose words `pre` finds) or a unigram
-//! model (`unigram`). Around all of them, texts are cut at the tokens that stand for themselves (`special`).
-//! Ids are those that llama.cpp gives for the same file, including its views where the models' own tokenizers
-//! differ; where it would stop the process (a vocabulary without a token for a byte, say), the text goes on.
-//! Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and SentencePiece.
+//! A vocabulary is one of three kinds: SentencePiece's byte-pair encoding (`spm`), byte-level byte-pair encoding
+//! (`bpe`, after the pre-tokenizer `pre` has split the text into words) or a unigram model (`unigram`). Before that, a
+//! text is split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the
+//! models' own tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte,
+//! say), that part of the text gets no ids. Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and SentencePiece.
 
 mod bpe;
 mod decode;
@@ -30,20 +29,20 @@ use special::{Fragment, Roles, Specials};
 pub use text::Text;
 use tokens::Tokens;
 
-/// How the text between special tokens is cut.
+/// How the text between special tokens is encoded.
 enum Scheme {
     SentencePiece(Box<spm::Merger>),
     ByteLevel(Box<bpe::Merger>),
     Unigram(Box<unigram::Viterbi>),
 }
 
-/// What a file says about texts, besides the tokens; where it says nothing, the default of its kind.
+/// What is added to texts: what the file says, or else the default of its kind of vocabulary.
 struct Rules {
     add_bos: bool,
     add_eos: bool,
-    /// A space goes before a text, and before what follows a special token.
+    /// A space is put before a text, and before text that follows a special token.
     space_prefix: bool,
-    /// Tokens have U+2581 for a space.
+    /// Tokens have U+2581 in place of spaces.
     escaped_spaces: bool,
 }
 
@@ -61,16 +60,18 @@ impl Tokenizer {
     /// The tokenizer of a GGUF's metadata.
     ///
     /// # Errors
-    /// No or unknown `tokenizer.ggml.model` or `tokenizer.ggml.pre`, with those that are known; missing arrays,
-    /// arrays of another kind or with fewer values than there are tokens; scores that are not numbers; a
-    /// unigram model with a table of normalizations or with tokens of more than 4096 bytes.
+    /// [`Error::NoTokenizer`](crate::Error::NoTokenizer), [`Error::UnknownTokenizer`](crate::Error::UnknownTokenizer),
+    /// [`Error::UnknownPreTokenizer`](crate::Error::UnknownPreTokenizer);
+    /// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for missing arrays, arrays of the wrong type or
+    /// with fewer values than there are tokens, scores that are not numbers, and unigram models with a table of
+    /// normalizations or with tokens of more than 4096 bytes.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self> {
         read::read(metadata)
     }
 
-    /// The ids of a text. With `bos_eos`, the begin and the end are added if the vocabulary has them added to a
-    /// text. With `special`, control tokens that are written in the text are recognised; without, they are text
-    /// like any other, as what a user types must be.
+    /// The ids of a text. With `bos_eos`, BOS and EOS are added if the vocabulary asks for it. With `special`, control
+    /// tokens that are written in the text are recognised; without, they are encoded like other text, which is right
+    /// for what a user types.
     pub fn encode(&self, text: &str, bos_eos: bool, special: bool) -> Vec<u32> {
         let mut out = Vec::new();
         out.extend(self.roles.bos.filter(|_| bos_eos && self.rules.add_bos));
@@ -105,22 +106,22 @@ impl Tokenizer {
         self.tokens.len()
     }
 
-    /// Whether there are no tokens; there always are.
+    /// Always false: a vocabulary has tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The token that begins a text.
+    /// The token at the beginning of a text (BOS).
     pub fn bos(&self) -> Option<u32> {
         self.roles.bos
     }
 
-    /// The token that ends a text.
+    /// The token at the end of a text (EOS).
     pub fn eos(&self) -> Option<u32> {
         self.roles.eos
     }
 
-    /// The token that ends a turn of a chat.
+    /// The token at the end of a turn of a chat (EOT).
     pub fn eot(&self) -> Option<u32> {
         self.roles.eot
     }
@@ -135,31 +136,31 @@ impl Tokenizer {
         self.rules.add_eos
     }
 
-    /// Whether a model that gives this token has said all: the end of the text or of the turn, and tokens that
-    /// are known by their text to mean it.
+    /// Whether generation ends with this token: the end of the text or of the turn, and tokens that llama.cpp knows by
+    /// their text to be ends.
     pub fn is_end(&self, id: u32) -> bool {
         self.roles.ends.contains(&id)
     }
 
-    /// The text of a token as the file has it, with U+2581 or the alphabet of bytes; bytes that are not UTF-8 are
-    /// replaced. Empty for an id that is not there.
+    /// The text of a token as the file has it, with U+2581 for spaces or in the byte alphabet; invalid UTF-8 is
+    /// replaced. Empty for an id that is out of range.
     pub fn token(&self, id: u32) -> Cow<'_, str> {
         String::from_utf8_lossy(self.tokens.text(id))
     }
 
-    /// The template that makes one text of a chat (`tokenizer.chat_template`).
+    /// The chat template (`tokenizer.chat_template`).
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
 
-    /// Whether two vocabularies give every id the same meaning: the same kind and the same tokens in the same
-    /// order. How texts are cut may differ.
+    /// Whether two vocabularies give every id the same meaning: the same kind and the same tokens in the same order.
+    /// How texts are split may differ.
     pub fn same_vocabulary(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.scheme) == std::mem::discriminant(&other.scheme)
             && self.tokens.same_as(&other.tokens)
     }
 
-    /// A number that is the same on every host for vocabularies that are the same to [`Self::same_vocabulary`].
+    /// A hash that is equal for vocabularies that are the same by [`Self::same_vocabulary`], on every machine.
     pub fn fingerprint(&self) -> u64 {
         let kind = match &self.scheme {
             Scheme::SentencePiece(_) => 0,

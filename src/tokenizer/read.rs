@@ -1,4 +1,4 @@
-//! A tokenizer from a GGUF's metadata.
+//! Reading a tokenizer from a GGUF's metadata.
 
 use formats::metadata::{Array, Kind, Metadata, Value};
 
@@ -12,15 +12,15 @@ use crate::error::{Error, Result};
 pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     let file = Keys(metadata);
     let Some(model) = metadata.get(&key("model")) else {
-        return Err(Error::refused("the model has no tokenizer: tokenizer.ggml.model is missing"));
+        return Err(Error::NoTokenizer { path: None });
     };
-    let model = model.as_str().ok_or_else(|| Error::refused("tokenizer.ggml.model is not a text"))?;
+    let model = model.as_str().ok_or_else(|| file.wrong("model", "a string"))?;
     let gemma4 = model == "gemma4";
     let pre =
         if gemma4 { "gemma4" } else { file.text("pre")?.filter(|p| !p.is_empty()).unwrap_or("default") };
     let mut tokens = file.tokens()?;
 
-    // What holds where the file says nothing: begin, end and unknown token, and what is put around a text.
+    // Defaults where the file says nothing: the ids of BOS, EOS and the unknown token, and what is added to a text.
     let byte_level = gemma4 || model == "gpt2";
     let row = table::find(pre);
     let bos = row.map_or(Bos::IfAsked, |row| row.bos);
@@ -32,8 +32,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         }
         "gemma4" => ([None; 3], true, false, false),
         _ => {
-            let why = format!("tokenizer.ggml.model is {model:?}, which is not known");
-            return Err(Error::refused(why).or("the kinds that are known are llama, gpt2, gemma4 and t5"));
+            return Err(Error::UnknownTokenizer { name: model.into(), known: "llama, gpt2, gemma4, t5" });
         }
     };
     let rules = Rules {
@@ -44,13 +43,12 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     };
     let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);
 
-    // A unigram model takes the tokens as the file has them, before any is known by its text.
+    // A unigram model uses the attributes in the file, before `Roles::find` changes those of tokens that are known by
+    // their text.
     let unigram = if model == "t5" {
         if file.array("precompiled_charsmap")?.is_some_and(|map| !map.is_empty()) {
-            return Err(Error::refused(
-                "the tokenizer replaces characters by a table (tokenizer.ggml.precompiled_charsmap), which is \
-                 not known here",
-            ));
+            let why = "tables of normalizations (tokenizer.ggml.precompiled_charsmap) are not supported";
+            return Err(Error::InvalidVocabulary { why: why.into() });
         }
         let unknown = file.id("unknown").or(ids[2]).filter(|id| (*id as usize) < tokens.len());
         Some(unigram::Viterbi::new(&tokens, unknown, merge_spaces)?)
@@ -63,7 +61,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         None if byte_level => {
             let merges = file.array("merges")?.ok_or_else(|| file.missing("merges"))?;
             if merges.kind() != Kind::String {
-                return Err(file.wrong("merges", "texts"));
+                return Err(file.wrong("merges", "an array of strings"));
             }
             Scheme::ByteLevel(Box::new(bpe::Merger::new(&tokens, merges.strings(), pre)?))
         }
@@ -84,16 +82,17 @@ struct Keys<'a>(&'a Metadata);
 
 impl<'a> Keys<'a> {
     fn missing(&self, name: &str) -> Error {
-        Error::refused(format!("{} is missing", key(name)))
+        Error::InvalidVocabulary { why: format!("{} is missing", key(name)) }
     }
 
-    fn wrong(&self, name: &str, what: &str) -> Error {
-        Error::refused(format!("{} does not have {what}", key(name)))
+    /// A value of the wrong type.
+    fn wrong(&self, name: &str, expected: &str) -> Error {
+        Error::InvalidVocabulary { why: format!("{} must be {expected}", key(name)) }
     }
 
     fn text(&self, name: &str) -> Result<Option<&'a str>> {
         let Some(value) = self.0.get(&key(name)) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| self.wrong(name, "a text"))
+        value.as_str().map(Some).ok_or_else(|| self.wrong(name, "a string"))
     }
 
     fn flag(&self, name: &str) -> Result<Option<bool>> {
@@ -104,7 +103,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The id of a part, which may be out of range; llama.cpp passes over such.
+    /// The id of a token with a role (`bos`, `eos`, ...). It may be out of range; llama.cpp ignores such ids.
     fn id(&self, part: &str) -> Option<u32> {
         let id = self.0.get(&key(&format!("{part}_token_id")))?.as_u64()?;
         u32::try_from(id).ok()
@@ -120,7 +119,8 @@ impl<'a> Keys<'a> {
         let Some(array) = self.array(name)? else { return Ok(None) };
         if array.len() < tokens {
             let found = array.len();
-            return Err(Error::refused(format!("{} has {found} values for {tokens} tokens", key(name))));
+            let why = format!("{} must have {tokens} values, one for each token (found {found})", key(name));
+            return Err(Error::InvalidVocabulary { why });
         }
         Ok(Some(array))
     }
@@ -128,16 +128,17 @@ impl<'a> Keys<'a> {
     fn tokens(&self) -> Result<Tokens> {
         let array = self.array("tokens")?.ok_or_else(|| self.missing("tokens"))?;
         if array.kind() != Kind::String {
-            return Err(self.wrong("tokens", "texts"));
+            return Err(self.wrong("tokens", "an array of strings"));
         }
         if array.is_empty() {
-            return Err(Error::refused("the tokenizer has no tokens"));
+            return Err(Error::InvalidVocabulary { why: format!("{} is empty", key("tokens")) });
         }
         let n = array.len();
         if u32::try_from(n).is_err() {
-            return Err(Error::refused(format!("{n} tokens are more than ids can number")));
+            let why = format!("{} must have fewer than 2^32 values (found {n})", key("tokens"));
+            return Err(Error::InvalidVocabulary { why });
         }
-        // An empty text would be found everywhere; llama.cpp calls it so, too.
+        // An empty text would be found everywhere; llama.cpp gives it this name, too.
         let texts = array.strings().enumerate().map(|(i, text)| match text {
             [] => format!("[EMPTY_{i}]").into_bytes().into(),
             text => text.into(),
@@ -150,7 +151,8 @@ impl<'a> Keys<'a> {
         let normal = Attributes { normal: true, ..Attributes::default() };
         let attributes = match self.array_for("token_type", n)? {
             Some(array) => {
-                let kind = |v: Value| v.as_i128().ok_or_else(|| self.wrong("token_type", "whole numbers"));
+                let kind =
+                    |v: Value| v.as_i128().ok_or_else(|| self.wrong("token_type", "an array of integers"));
                 let of = |v| Ok(Attributes::of_type(kind(v)?));
                 array.values().take(n).map(of).collect::<Result<_>>()?
             }
@@ -162,9 +164,9 @@ impl<'a> Keys<'a> {
     fn score(&self, value: &Value) -> Result<f32> {
         let score = value.as_f64().or_else(|| value.as_i128().map(|v| v as f64));
         match score {
-            // Minus zero is zero, also to an order that tells them apart.
+            // + 0.0 makes -0.0 positive: `total_cmp` tells them apart.
             Some(score) if !score.is_nan() => Ok(score as f32 + 0.0),
-            _ => Err(self.wrong("scores", "numbers only")),
+            _ => Err(self.wrong("scores", "an array of numbers")),
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Tokens that stand for themselves in a text, and tokens that play a part.
+//! Special tokens, which are looked for in a text before anything else, and the roles of tokens (BOS, EOS, EOT, ...).
 //!
-//! Files say which tokens begin and end a text, but not all that end a chat's turn, and not which tokens take the
-//! whitespace beside them; llama.cpp knows such by their text, by the pre-tokenizer and by the model's name.
-//! Where several tokens could be the one that it looks for, the first in the order of its lists is taken.
+//! Files say which tokens are BOS and EOS, but not all tokens that end a chat's turn, and not which tokens strip the
+//! whitespace beside them; llama.cpp knows those by their text, by the pre-tokenizer and by the model's name. Where
+//! several tokens could have a role, the first in the order of its lists is taken. Source: llama-vocab.cpp.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::tokens::{Attributes, Tokens};
 use super::trie::Trie;
 
-/// Tokens that end a turn.
+/// Texts of tokens that end a turn (EOT).
 const END_OF_TURN: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -24,10 +24,10 @@ const END_OF_TURN: &[&str] = &[
     "<end_of_utterance>",
 ];
 
-/// Tokens that end a message, besides those that end a turn.
+/// The text of the token that ends a message (EOM).
 const END_OF_MESSAGE: &str = "<|eom_id|>";
 
-/// Further tokens after which nothing comes.
+/// Texts of further tokens that end generation.
 const ENDS: &[&str] = &[
     "<|return|>",
     "<|call|>",
@@ -42,8 +42,7 @@ const ENDS: &[&str] = &[
     "[e~[",
 ];
 
-/// Tokens for filling in the middle of a text, by their part: the name in a file, whether it ends a text, and the
-/// texts by which it is known.
+/// Fill-in-the-middle tokens: the name of the role in a file, whether the token ends generation, and its known texts.
 const FILL_IN: &[(&str, bool, &[&str])] = &[
     (
         "fim_pre",
@@ -92,25 +91,25 @@ const FILL_IN: &[(&str, bool, &[&str])] = &[
     ("fim_sep", true, &["<|file_sep|>"]),
 ];
 
-/// Former names of parts.
+/// Former names of roles.
 const FORMER: &[(&str, &str)] = &[("fim_pre", "prefix"), ("fim_suf", "suffix"), ("fim_mid", "middle")];
 
-/// Tokens of gpt-oss that are always seen.
+/// Control tokens of gpt-oss that are always printed.
 const SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
-/// Which tokens play a part.
+/// The tokens with a role.
 pub struct Roles {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub eot: Option<u32>,
     pub unknown: Option<u32>,
-    /// All that end what a model says.
+    /// All tokens that end generation.
     pub ends: BTreeSet<u32>,
 }
 
 impl Roles {
-    /// Finds the roles, and makes control tokens of those that are known by their text. `given` has the id that the
-    /// file gives a part, such as "eot"; `bos`, `eos` and `unknown` are what holds if it gives none.
+    /// Finds the roles, and marks tokens that are known by their text as control tokens. `given` gives the id that the
+    /// file has for a role, such as "eot"; `bos`, `eos` and `unknown` are the defaults.
     pub fn find(
         tokens: &mut Tokens,
         given: impl Fn(&str) -> Option<u32>,
@@ -148,9 +147,9 @@ impl Roles {
         let end = |text: &str| tokens.id(text.as_bytes()).filter(|id| ends.contains(id));
         let has = |text| end(text).is_some();
         let calls = has("<|call|>") || has("<|calls|>");
-        // gpt-oss and Solar end an answer otherwise, and a part of it with this.
+        // gpt-oss and Solar end a part of an answer with this, and the answer with another token.
         let part = end("<|end|>").filter(|_| calls && (has("<|return|>") || has("<|flush|>")));
-        // Where something else ends a text, this is what it looks like in HTML.
+        // Where other tokens end a text, this is the HTML tag.
         let tag = end("</s>").filter(|_| has("<|tool_response>") || has("<|plamo:eos|>"));
         for (id, is) in [(part, user_defined), (tag, Attributes { normal: true, ..Attributes::default() })] {
             if let Some(id) = id {
@@ -162,7 +161,7 @@ impl Roles {
     }
 }
 
-/// A part of a text.
+/// A part of a text: a special token, or the text between them.
 #[derive(Debug, PartialEq)]
 pub enum Fragment<'t> {
     Token(u32),
@@ -170,18 +169,18 @@ pub enum Fragment<'t> {
     Text(&'t str),
 }
 
-/// The tokens that are looked for in a text before anything else, and how they begin.
+/// The special tokens, indexed by how they begin.
 pub struct Specials {
     /// Longest first, then by id.
     all: Vec<Special>,
-    /// The first [`START`] bytes of each, with a number of `starts`.
+    /// The first [`START`] bytes of each token, with an index into `starts`.
     trie: Trie,
-    /// Which of `all` begin so.
+    /// Indices into `all` of the tokens that begin so.
     starts: Vec<Vec<usize>>,
     first_bytes: [bool; 256],
 }
 
-/// By so many bytes tokens are told to be in a text, so that the time for it does not grow with their length.
+/// Bytes by which tokens are looked up, so that the time does not grow with their length.
 const START: usize = 16;
 
 struct Special {
@@ -191,8 +190,8 @@ struct Special {
 }
 
 impl Specials {
-    /// Control tokens, the unknown one and those that a user defined. `name`, `arch` and `pre` are the model's name,
-    /// its architecture and its pre-tokenizer, as the file has them: they tell which tokens take whitespace.
+    /// Control tokens, the unknown token and user-defined tokens. `name`, `arch` and `pre` are the model's name, its
+    /// architecture and its pre-tokenizer in the file: by these llama.cpp knows which tokens strip whitespace.
     pub fn new(tokens: &Tokens, name: &str, arch: &str, pre: &str) -> Self {
         let special = |is: &Attributes| is.control || is.user_defined || is.unknown;
         let name = name.to_ascii_lowercase();
@@ -210,7 +209,7 @@ impl Specials {
 
         let mut all = Vec::new();
         for ((id, text), is) in tokens.iter().zip(&tokens.attributes).filter(|(_, is)| special(is)) {
-            // No text has what is not UTF-8.
+            // A token that is not UTF-8 is in no text.
             let Ok(text) = str::from_utf8(text) else { continue };
             let mut is = *is;
             is.lstrip |= mask == Some(text);
@@ -236,10 +235,10 @@ impl Specials {
         Self { all, trie, starts, first_bytes }
     }
 
-    /// Cuts a text at its special tokens: wherever the longest of them is, then in what is left the next one. Control
-    /// tokens and the unknown one are only seen with `special`.
+    /// Splits a text at its special tokens: at the longest of them first, then the rest at the next one. Control tokens
+    /// and the unknown token are only recognised with `special`.
     pub fn partition<'t>(&self, text: &'t str, special: bool) -> Vec<Fragment<'t>> {
-        // Texts have few of the hundreds that there can be: those that may be there are found in one pass.
+        // A text has few of the hundreds of special tokens: candidates are found in one pass.
         let mut present: BTreeSet<usize> = BTreeSet::new();
         let mut seen = vec![false; self.starts.len()];
         for (at, _) in text.bytes().enumerate().filter(|(_, b)| self.first_bytes[usize::from(*b)]) {

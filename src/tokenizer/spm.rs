@@ -1,9 +1,9 @@
-//! SentencePiece's byte-pair encoding: of all neighbours that make a token, those whose token has the highest
-//! score are joined first, the leftmost of equals.
+//! SentencePiece's byte-pair encoding: of all neighbouring symbols that make a token, those whose token has the highest
+//! score are merged first, the leftmost of equals.
 //!
-//! A text is not merged as a whole. Where no token has the two characters at a place side by side, nothing is
-//! ever joined across that place, so the parts between such places are merged on their own, which changes no id;
-//! they are mostly words, and words come again.
+//! A text is not merged as a whole. Between two characters that are side by side in no token, nothing is ever merged,
+//! so the text is split there and the parts are merged on their own, which changes no id. Parts are mostly words, which
+//! repeat.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -17,14 +17,14 @@ pub const SPACE: char = '\u{2581}';
 /// What merging needs besides the tokens.
 pub struct Merger {
     neighbours: Neighbours,
-    /// For each byte the token for it, where a character has none.
+    /// The token of each byte, for characters that are not tokens.
     bytes: [Option<u32>; 256],
-    /// Where its bytes have none either.
+    /// For characters whose bytes are not tokens either.
     unknown: Option<u32>,
 }
 
 impl Merger {
-    /// `unknown` stands for characters that neither are tokens nor have bytes that are.
+    /// `unknown` is the token of characters that are not tokens and whose bytes are not.
     pub fn new(tokens: &Tokens, unknown: Option<u32>) -> Self {
         Self { neighbours: Neighbours::new(tokens), bytes: tokens.bytes(), unknown }
     }
@@ -76,7 +76,7 @@ impl Merger {
             offer(symbols, queue, right - 1, right);
         }
         while let Some(Pair { left: Reverse(left), right, len, .. }) = queue.pop() {
-            // A symbol that was joined to another since has no length, and one that grew makes another sum.
+            // A symbol that was merged into another since has length 0, and one that grew changes the sum.
             if symbols[left].len == 0
                 || symbols[right].len == 0
                 || symbols[left].len + symbols[right].len != len
@@ -111,14 +111,14 @@ impl Merger {
     }
 }
 
-/// What merging works in, kept from part to part.
+/// Memory for merging, reused from part to part.
 #[derive(Default)]
 struct Scratch {
     symbols: Vec<Symbol>,
     queue: BinaryHeap<Pair>,
 }
 
-/// A piece of the part, by bytes; without length once it is joined to the one before it.
+/// A symbol of the part, as a range of bytes; of length 0 once it is merged into the one before it.
 struct Symbol {
     start: usize,
     len: usize,
@@ -155,9 +155,9 @@ impl PartialEq for Pair {
 
 impl Eq for Pair {}
 
-/// Which characters stand side by side in a token.
+/// The pairs of characters that are side by side in any token.
 struct Neighbours {
-    /// For ASCII, with [`SPACE`] in the place of the space that a text no longer has.
+    /// Pairs of ASCII characters, where [`SPACE`] has the index of the space.
     ascii: Box<[[bool; 128]; 128]>,
     others: HashSet<(char, char)>,
 }
@@ -168,7 +168,7 @@ impl Neighbours {
         for (_, text) in tokens.iter() {
             let Ok(text) = std::str::from_utf8(text) else { continue };
             for (a, b) in text.chars().zip(text.chars().skip(1)) {
-                match Self::place(a, b) {
+                match Self::ascii(a, b) {
                     Some((a, b)) => all.ascii[a][b] = true,
                     None => _ = all.others.insert((a, b)),
                 }
@@ -177,20 +177,21 @@ impl Neighbours {
         all
     }
 
-    fn place(a: char, b: char) -> Option<(usize, usize)> {
-        let place = |c: char| match c {
+    /// The indices of a pair in the table for ASCII.
+    fn ascii(a: char, b: char) -> Option<(usize, usize)> {
+        let index = |c: char| match c {
             SPACE => Some(usize::from(b' ')),
             c => c.is_ascii().then_some(c as usize),
         };
-        place(a).zip(place(b))
+        index(a).zip(index(b))
     }
 
-    /// The bytes up to the first place where no token goes on.
+    /// Bytes up to the first pair of characters that is in no token.
     fn part(&self, text: &str) -> usize {
         let mut chars = text.char_indices();
         let Some((_, mut before)) = chars.next() else { return 0 };
         for (at, c) in chars {
-            let joined = match Self::place(before, c) {
+            let joined = match Self::ascii(before, c) {
                 Some((a, b)) => self.ascii[a][b],
                 None => self.others.contains(&(before, c)),
             };

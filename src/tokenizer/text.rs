@@ -1,4 +1,4 @@
-//! A text file in a model's tokens, and the tokenizer that an open model brings.
+//! A text as a model's tokens, and the tokenizer of an open model.
 
 use std::path::Path;
 
@@ -6,36 +6,36 @@ use super::Tokenizer;
 use crate::error::{Error, Result};
 use crate::source::Source;
 
-/// A text in a model's tokens.
+/// A text as a model's tokens.
 pub struct Text {
-    /// All of them.
+    /// All tokens, with BOS if the vocabulary adds it.
     pub tokens: Vec<u32>,
-    /// What begins a text.
+    /// BOS, if the vocabulary adds it to texts.
     pub first: Option<u32>,
 }
 
 impl Text {
-    /// Reads a file, which need not be valid UTF-8 everywhere.
+    /// Reads a text file; invalid UTF-8 is replaced.
     ///
     /// # Errors
-    /// The system's; a vocabulary that ends every text with a token, over which nothing is scored.
+    /// [`Error::Io`] if the file cannot be read; those of [`Text::new`].
     pub fn read(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
         Self::new(&String::from_utf8_lossy(&bytes), tokenizer)
     }
 
-    /// A text.
+    /// Encodes a text.
     ///
     /// # Errors
-    /// A vocabulary that ends every text with a token.
+    /// [`Error::Refused`] for a vocabulary that adds EOS to texts.
     pub fn new(text: &str, tokenizer: &Tokenizer) -> Result<Self> {
         if tokenizer.add_eos() {
             return Err(Error::refused(
-                "the vocabulary ends every text with a token, so chunks cannot be scored",
+                "the vocabulary adds EOS to every text (tokenizer.ggml.add_eos_token), so chunks cannot be scored",
             )
             .or("set tokenizer.ggml.add_eos_token to false with `ggufkit edit`"));
         }
-        // llama-perplexity ends a file's text before its last line break; one token among thousands.
+        // llama-perplexity leaves out the last line break of a file.
         let text = text.strip_suffix('\n').unwrap_or(text);
         Ok(Self {
             tokens: tokenizer.encode(text, true, false),
@@ -48,14 +48,11 @@ impl Tokenizer {
     /// The tokenizer of an open model.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the model has none, or what [`Tokenizer::from_metadata`] finds wrong with it.
+    /// [`Error::NoTokenizer`]; those of [`Tokenizer::from_metadata`].
     pub fn of(source: &Source) -> Result<Self> {
         let metadata = &source.model.metadata;
         if metadata.get("tokenizer.ggml.model").is_none() {
-            let why = format!("{}: has no tokenizer", source.path.display());
-            return Err(
-                Error::refused(why).or("for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE")
-            );
+            return Err(Error::NoTokenizer { path: Some(source.path.clone()) });
         }
         Self::from_metadata(metadata)
     }

@@ -1,9 +1,8 @@
-//! The tokens themselves: their texts, scores and kinds, and the way from a text to its id.
+//! The tokens of a vocabulary: texts, scores and attributes, and the id of a text.
 
 use std::collections::HashMap;
 
-/// What a token is, from `tokenizer.ggml.token_type` and what llama.cpp makes of texts that it knows. Several may
-/// hold at once.
+/// The attributes of a token, from `tokenizer.ggml.token_type` and from texts that llama.cpp knows. Several may be set.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Attributes {
     pub normal: bool,
@@ -12,14 +11,14 @@ pub struct Attributes {
     pub user_defined: bool,
     pub byte: bool,
     pub unused: bool,
-    /// Whitespace before it belongs to it.
+    /// Whitespace before it in a text is dropped.
     pub lstrip: bool,
-    /// Whitespace after it belongs to it.
+    /// Whitespace after it in a text is dropped.
     pub rstrip: bool,
 }
 
 impl Attributes {
-    /// Those of a value of `tokenizer.ggml.token_type`.
+    /// The attribute of a value of `tokenizer.ggml.token_type`; none for unknown values.
     pub fn of_type(kind: i128) -> Self {
         let none = Self::default();
         match kind {
@@ -34,7 +33,7 @@ impl Attributes {
     }
 }
 
-/// All tokens of a vocabulary. Texts are bytes, since files need not have UTF-8; such tokens match no text.
+/// All tokens of a vocabulary. Their texts are bytes: those that are not UTF-8 match no text.
 pub struct Tokens {
     texts: Vec<Box<[u8]>>,
     /// One for each token; finite or infinite, never NaN, and never minus zero.
@@ -46,7 +45,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Tokens with as many scores and attributes. Of tokens with one text, the last is the one that is found.
+    /// `scores` and `attributes` are as long as `texts`. Of several tokens with the same text, the last is found.
     pub fn new(texts: Vec<Box<[u8]>>, scores: Vec<f32>, attributes: Vec<Attributes>) -> Self {
         debug_assert!(texts.len() == scores.len() && texts.len() == attributes.len());
         let ids = texts.iter().cloned().zip(0..).collect();
@@ -58,23 +57,23 @@ impl Tokens {
         self.texts.len()
     }
 
-    /// The text of a token, or nothing for an id that is not there.
+    /// The text of a token; empty for an id that is out of range.
     pub fn text(&self, id: u32) -> &[u8] {
         self.texts.get(id as usize).map_or(&[], |t| t)
     }
 
-    /// Ids with texts, in order.
+    /// Ids and texts, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
         (0..).zip(self.texts.iter().map(|t| &**t))
     }
 
     /// The token with this text.
     pub fn id(&self, text: &[u8]) -> Option<u32> {
-        // The length first: the texts that are asked for can be as long as the input.
+        // The length first: texts to look up can be as long as the input, and would have to be hashed.
         if text.len() > self.longest { None } else { self.ids.get(text).copied() }
     }
 
-    /// For each byte the token that stands for it where no other fits: `<0xNN>`, or the byte itself.
+    /// The token of each byte: `<0xNN>`, or else the byte itself.
     pub fn bytes(&self) -> [Option<u32>; 256] {
         std::array::from_fn(|b| {
             let b = b as u8;

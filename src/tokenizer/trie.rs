@@ -1,8 +1,8 @@
-//! Byte strings by their beginnings.
+//! A trie: byte strings by their prefixes.
 
 use std::collections::HashMap;
 
-/// A set of byte strings with a number each. A node for each byte at most, all in one table.
+/// A map from byte strings to numbers, with at most one node for each byte.
 #[derive(Default)]
 pub struct Trie {
     children: HashMap<(u32, u8), u32>,
@@ -23,14 +23,14 @@ impl Trie {
         for &b in key {
             node = *self.children.entry((node, b)).or_insert_with(|| {
                 self.values.push(None);
-                // There are not more nodes than bytes in a file's metadata, of which one array is read at a time.
+                // Nodes are at most as many as the bytes of all tokens, which an array of a file's metadata holds.
                 u32::try_from(self.values.len() - 1).unwrap_or(Self::ROOT)
             });
         }
         self.values[node as usize] = Some(value);
     }
 
-    /// The strings that `text` begins with, shortest first, as lengths and numbers.
+    /// The strings that are prefixes of `text`, shortest first: their lengths and numbers.
     pub fn prefixes<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = (usize, u32)> + 't {
         let mut node = Self::ROOT;
         let steps = text.iter().map_while(move |&b| {

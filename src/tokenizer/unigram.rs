@@ -1,24 +1,25 @@
-//! A unigram model: of all ways to cut a text into tokens, the one whose scores (log-probabilities) have the
-//! highest sum, by Viterbi's algorithm.
+//! A unigram model: of all segmentations of a text into tokens, the one whose scores (log-probabilities) have the
+//! highest sum, found by Viterbi's algorithm. Source: SentencePiece's unigram_model.cc, and llama.cpp's
+//! llama-vocab.cpp.
 //!
-//! Characters without a token of their own cost ten more than the least likely token. They become bytes if the
-//! vocabulary has all 256 of them, as SentencePiece has it, and else the unknown token, once for a run of them.
+//! Characters without a token have the score of the least likely token minus ten. They become byte tokens if the
+//! vocabulary has all 256 of them, as in SentencePiece, and else the unknown token, once for a run of such characters.
 
 use super::spm::SPACE;
 use super::tokens::Tokens;
 use super::trie::Trie;
 use crate::error::{Error, Result};
 
-/// What a character without a token costs more than the least likely token.
+/// How much lower than the least score the score of a character without a token is.
 const PENALTY: f32 = 10.0;
 
-/// Longer tokens are nobody's, and the time for a text grows with them.
+/// The longest token that is accepted, in bytes: the time for a text grows with it.
 const LONGEST: usize = 4096;
 
 /// The model.
 pub struct Viterbi {
     tokens: Trie,
-    /// By id; tokens that a user defined count as certain.
+    /// Log-probabilities by id; those of user-defined tokens are 0.
     scores: Vec<f64>,
     unknown: Option<u32>,
     unknown_score: f64,
@@ -26,7 +27,7 @@ pub struct Viterbi {
     merge_spaces: bool,
 }
 
-/// The best way to a place: the sum of the scores, the last token (none if it is unknown) and where it starts.
+/// The best segmentation up to an offset: the sum of scores, the last token (`None` if unknown) and its start.
 #[derive(Clone, Copy)]
 struct Best {
     score: f64,
@@ -35,14 +36,15 @@ struct Best {
 }
 
 impl Viterbi {
-    /// `merge_spaces` makes one space of several and drops those at the end.
+    /// With `merge_spaces`, several spaces become one and those at the end are dropped.
     ///
     /// # Errors
-    /// A token that is longer than any should be.
+    /// [`Error::InvalidVocabulary`] for a token of more than 4096 bytes.
     pub fn new(tokens: &Tokens, unknown: Option<u32>, merge_spaces: bool) -> Result<Self> {
         if let Some((id, text)) = tokens.iter().find(|(_, text)| text.len() > LONGEST) {
             let n = text.len();
-            return Err(Error::refused(format!("token {id} has {n} bytes; {LONGEST} are most")));
+            let why = format!("token {id} must have at most {LONGEST} bytes (found {n})");
+            return Err(Error::InvalidVocabulary { why });
         }
         let mut trie = Trie::new();
         let mut scores = Vec::with_capacity(tokens.len());
@@ -71,7 +73,7 @@ impl Viterbi {
     pub fn encode(&self, text: &str, prefix: bool, out: &mut Vec<u32>) {
         let text = self.normalized(text, prefix);
         let n = text.len();
-        // As a place that nothing leads to: the whole text up to it is unknown.
+        // Offsets that no token ends at: the whole text before them is unknown.
         let mut best = vec![Best { score: f64::MIN, token: None, start: 0 }; n + 1];
         best[0].score = 0.0;
         let offer = |best: &mut [Best], start: usize, end: usize, score: f64, token: Option<u32>| {

@@ -225,8 +225,8 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(&["--show", &dir.path("none.gguf")], 1, &["none.gguf", "hint: check the path"]);
     says(&[&model, &text, "-o", dir.0.path().to_str().unwrap()], 1, &["is a folder", "hint: name a file"]);
     says(&[&model, &text, "-o", &dir.path("no/such.gguf")], 1, &["hint: check the path"]);
-    says(&[&model, &text, "-o", &model], 2, &["tiny.gguf is read in this run", "hint"]);
-    says(&[&model, &short, "-o", &short], 2, &["short.txt is read in this run"]);
+    says(&[&model, &text, "-o", &model], 2, &["tiny.gguf: is an input of this run", "hint"]);
+    says(&[&model, &short, "-o", &short], 2, &["short.txt: is an input of this run"]);
 
     // Files of another model, or of none, are known before the work.
     let (other, few) = (dir.path("other.gguf"), ["--context", "64", "--chunks", "1"]);
@@ -235,7 +235,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(&[&model, &text, "-o", &out, "--merge", &text], 1, &["calibration.txt: not an imatrix"]);
     #[cfg(target_os = "linux")]
     {
-        says(&[&model, &text, "-o", "/dev/full"], 1, &["/dev/full is not a place for a regular file"]);
+        says(&[&model, &text, "-o", "/dev/full"], 1, &["/dev/full: cannot write a regular file here"]);
         let full = program()
             .args(["calibrate", "--show", &other])
             .stdout(std::fs::File::create("/dev/full").unwrap())

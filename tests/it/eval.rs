@@ -138,7 +138,10 @@ fn what_is_wrong_is_said() {
     says(&["eval", &f16, &text, "--context", "100000"], "needs at least");
     says(&["eval", &f16, &dir.path("nothing.txt")], "nothing.txt");
     says(&["eval", &demo("tiny.bin"), &text], "--tokenizer FILE");
-    says(&["logits", &f16, "--ids", "1,5000", &dir.path("x.safetensors")], "beyond the vocabulary");
+    says(
+        &["logits", &f16, "--ids", "1,5000", &dir.path("x.safetensors")],
+        "out of range: the vocabulary has",
+    );
     says(&["bench", &demo("heldout.txt")], "heldout.txt");
     let cut = dir.path("cut.gguf");
     std::fs::write(&cut, &std::fs::read(&f16).unwrap()[..3_000_000]).unwrap();

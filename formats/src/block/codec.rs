@@ -41,9 +41,10 @@ pub enum CodecError {
 
 struct Decoder<'a>(&'a [u8], &'a mut [f32]);
 
+// Not inlined: one function of all types would take the compiler minutes.
 impl Visitor for Decoder<'_> {
     type Out = ();
-    #[inline]
+    #[inline(never)]
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) {
         decode_blocks::<W, B, T>(self.0, self.1);
     }
@@ -53,7 +54,7 @@ struct Encoder<'a>(&'a [f32], &'a Encode<'a>, &'a mut [u8]);
 
 impl Visitor for Encoder<'_> {
     type Out = ();
-    #[inline]
+    #[inline(never)]
     fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) {
         encode_blocks::<W, B, T>(self.0, self.1, self.2);
     }

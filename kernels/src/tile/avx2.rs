@@ -24,6 +24,8 @@ pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]
     }
 }
 
+// By itself, so that its sums have all registers.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f32; ROWS]; TEAM]) {
     let groups = panel.cols / panel.group;
@@ -102,6 +104,7 @@ pub fn nested(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROW
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn nested_team(panel: &Panel, x: &Activations, token: usize, half: usize, out: &mut [[f32; ROWS]; TEAM]) {
     let blocks = panel.cols / 256;

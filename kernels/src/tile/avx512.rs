@@ -24,6 +24,8 @@ pub fn tile(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]
     }
 }
 
+// By itself, so that its sums have all registers.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 fn team(panel: &Panel, x: &Activations, token: usize, out: &mut [[f32; ROWS]; TEAM]) {
     let groups = panel.cols / panel.group;

@@ -68,7 +68,14 @@ fn tile_body<U: Unit>(unit: U, panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]
     assert!(tokens <= TOKENS, "{tokens} vectors are more than {TOKENS}");
     let mut t = 0;
     while t + TEAM <= tokens {
-        team::<U, TEAM>(unit, panel, &x[t * panel.cols..], &mut out[t..]);
+        if U::MANY {
+            team::<U, TEAM>(unit, panel, &x[t * panel.cols..], &mut out[t..]);
+        } else {
+            // Sixteen registers are room for half as many.
+            for t in [t, t + TEAM / 2] {
+                team::<U, { TEAM / 2 }>(unit, panel, &x[t * panel.cols..], &mut out[t..]);
+            }
+        }
         t += TEAM;
     }
     while t < tokens {

@@ -12,10 +12,14 @@ use super::{Panel, ROWS, nested};
 /// Takes over what block `b` of the rows has beside codes, but for the integer scales, which are given.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn integers<const B: usize, T: Parts<B>>(rows: &[&[u8]], b: usize, panel: &mut Panel) -> [__m256i; ROWS] {
+fn integers<const B: usize, T: Parts<B>>(
+    rows: &[&[[u8; B]]],
+    b: usize,
+    panel: &mut Panel,
+) -> [__m256i; ROWS] {
     let mut scales = [_mm256_setzero_si256(); ROWS];
     for (r, row) in rows.iter().enumerate() {
-        let block = &row.as_chunks::<B>().0[b];
+        let block = &row[b];
         // SAFETY: this function has the features that `Parts` asks for.
         unsafe {
             scales[r] = T::scales16(block);
@@ -46,11 +50,24 @@ const fn lift<const B: usize, T: Parts<B>>() -> i32 {
     if T::SIGNS { 128 } else { T::OFFSET }
 }
 
+/// The blocks of rows, which are found once, since that takes a division.
+fn blocks_of<'a, 'r, const B: usize>(
+    rows: &[&'r [u8]],
+    all: &'a mut [&'r [[u8; B]]; ROWS],
+) -> &'a [&'r [[u8; B]]] {
+    for (blocks, row) in all.iter_mut().zip(rows) {
+        *blocks = row.as_chunks::<B>().0;
+    }
+    &all[..rows.len()]
+}
+
 /// Unpacks rows into codes above zero, with their scales beside them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
     nested::room::<B, T>(rows, panel, nested::Form::Codes(T::GROUP, lift::<B, T>()));
     nested::clear(rows.len(), panel);
+    let mut found = [&[][..]; ROWS];
+    let rows = blocks_of(rows, &mut found);
     let (lift, groups) = (lift::<B, T>(), 256 / T::GROUP);
     let mut all = [_mm512_setzero_si512(); ROWS];
     for b in 0..panel.cols / 256 {
@@ -70,7 +87,7 @@ pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Pan
         for p in 0..4 {
             for (r, row) in rows.iter().enumerate() {
                 // SAFETY: this function has the features that `Parts` asks for.
-                let (codes, minus) = unsafe { T::part(&row.as_chunks::<B>().0[b], p) };
+                let (codes, minus) = unsafe { T::part(&row[b], p) };
                 all[r] = codes;
                 if T::SIGNS {
                     let codes = _mm512_mask_sub_epi8(codes, minus, _mm512_setzero_si512(), codes);
@@ -87,6 +104,8 @@ pub fn unpack_codes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Pan
 pub fn unpack_planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Panel) {
     nested::room::<B, T>(rows, panel, nested::Form::Planes);
     nested::clear(rows.len(), panel);
+    let mut found = [&[][..]; ROWS];
+    let rows = blocks_of(rows, &mut found);
     let offset = _mm512_set1_epi8(T::OFFSET as i8);
     let (low, high) = (_mm_cvtsi32_si128(T::LOW as i32), _mm_cvtsi32_si128(8 - T::LOW as i32));
     let bytes = _mm512_set1_epi16(255);
@@ -97,7 +116,7 @@ pub fn unpack_planes<const B: usize, T: Parts<B>>(rows: &[&[u8]], panel: &mut Pa
         for p in 0..4 {
             for (r, row) in rows.iter().enumerate() {
                 // SAFETY: this function has the features that `Parts` asks for.
-                let (codes, minus) = unsafe { T::part(&row.as_chunks::<B>().0[b], p) };
+                let (codes, minus) = unsafe { T::part(&row[b], p) };
                 let mut codes = _mm512_sub_epi8(codes, offset);
                 let scale = _mm512_permutexvar_epi16(places(p), _mm512_castsi256_si512(scales[r]));
                 let mut size = scale;

@@ -1,8 +1,8 @@
-//! What a checkpoint's folder says about authorship and sampling, as GGUF's `general.*` settings: the model card
-//! (`README.md`), `generation_config.json`, the name in `config.json` and the folder's own name.
+//! Authorship, license and sampling parameters of a checkpoint as GGUF's `general.*` keys, from the model card
+//! (`README.md`), `generation_config.json`, the name in `config.json` and the folder's name.
 //!
-//! Keys, kinds and order are those of llama.cpp's converter. Where that one stops at an odd card, this one leaves
-//! the odd value out and says so: nobody should have to mend a README to convert weights.
+//! Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py. Where that stops at an invalid
+//! card, this leaves the invalid value out with a note, so that nobody has to edit a README to convert weights.
 
 mod name;
 mod sampling;
@@ -20,50 +20,49 @@ use crate::text;
 use name::Id;
 use yaml::Node;
 
-/// How many base models and how many data sets are listed: each has keys of its own, and a header with a hundred
-/// thousand keys serves nobody.
+/// The largest number of base models, and of data sets, that are written: each has keys of its own.
 const SOURCES: usize = 1000;
 
-/// How many notes are worth reading.
+/// The largest number of notes.
 const NOTES: usize = 20;
 
-/// What is known besides the folder's texts.
+/// What is known of a checkpoint besides the files that are read here.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     /// The checkpoint's folder.
     pub folder: &'a Path,
     /// Its `config.json`.
     pub config: &'a serde_json::Value,
-    /// The weights of all tensors, or 0 if that is not known.
+    /// The number of weights, or 0 if that is not known.
     pub parameters: u64,
-    /// How the weights are shared out, in a mixture of experts.
+    /// How the weights are distributed, in a mixture of experts.
     pub experts: Option<Experts>,
 }
 
-/// The weights of a mixture of experts.
+/// The numbers of weights in a mixture of experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Experts {
     /// The number of experts in a layer.
     pub count: u64,
-    /// The weights outside of the experts.
+    /// Weights outside of the experts.
     pub shared: u64,
-    /// The weights of one expert, over all layers.
+    /// Weights of one expert, in all layers.
     pub each: u64,
 }
 
-/// What was found.
+/// The metadata that was found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Card {
-    /// The `general.*` settings in the order of the file, without the architecture, the file type and the
+    /// The `general.*` keys in the order in which they are written, without the architecture, the file type and the
     /// quantization version.
     pub metadata: Metadata,
-    /// What could not be used, and why.
+    /// Notes about values that could not be used.
     pub notes: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
 }
 
-/// Reads what a folder says about its model. Whatever cannot be read is left out with a note.
+/// Reads the metadata of a checkpoint's folder. Values that cannot be read are left out with a note.
 pub fn read(about: &About) -> Card {
     let mut card = Card::default();
     let front = card.front_matter(about.folder);
@@ -72,7 +71,7 @@ pub fn read(about: &About) -> Card {
     card.identity(&front, about);
     card.license(&front);
     for key in ["url", "doi", "uuid", "repo_url"] {
-        // The card's links lead to the model that is converted, not to the file that is made.
+        // The card's links lead to the model that is converted, not to the GGUF.
         let value = card.field(&front, &[key, &format!("model_{key}")]);
         card.set(&format!("source.{key}"), value);
     }
@@ -85,11 +84,11 @@ pub fn read(about: &About) -> Card {
 }
 
 impl Card {
-    /// Up to `limit` bytes of a file of the folder, and whether that is all of it. `None` if there is no such
+    /// Up to `limit` bytes of a file of the folder, and whether that is the whole file. `None` if there is no such
     /// file, or with a note if it cannot be read.
     fn load(&mut self, folder: &Path, name: &str, limit: usize) -> Option<(Vec<u8>, bool)> {
         let path = folder.join(name);
-        // Opening a pipe would wait for somebody to write.
+        // Opening a named pipe would block.
         if !path.is_file() {
             return None;
         }
@@ -108,7 +107,7 @@ impl Card {
         }
     }
 
-    /// Makes the notes fit for a terminal, for they cite what the files hold.
+    /// Limits the number of notes, and escapes control characters: notes quote the files.
     fn tidy(&mut self) {
         let more = self.notes.len().saturating_sub(NOTES);
         self.notes.truncate(NOTES);
@@ -120,7 +119,7 @@ impl Card {
         }
     }
 
-    /// The mapping at the head of the model card; `Null` if there is none.
+    /// The front matter of the model card, a YAML mapping; `Null` if there is none.
     fn front_matter(&mut self, folder: &Path) -> Node {
         const NAME: &str = "README.md";
         let Some((head, whole)) = self.load(folder, NAME, yaml::LIMIT) else { return Node::Null };
@@ -144,7 +143,7 @@ impl Card {
         }
     }
 
-    /// The first of these keys that has text.
+    /// The text of the first of these keys that has one.
     fn field(&mut self, node: &Node, keys: &[&str]) -> Option<String> {
         for key in keys {
             match node.get(key) {
@@ -157,7 +156,8 @@ impl Card {
         None
     }
 
-    /// Who made what: the card's words first, then what the names in `config.json` and of the folder say.
+    /// Sets name, author, version, organization and so on: from the card, or else from the names in `config.json` and
+    /// of the folder.
     fn identity(&mut self, front: &Node, about: &About) {
         let ids = [config_id(about.config), folder_id(about.folder)]
             .map(|id| id.map_or_else(Id::default, |id| Id::of(&id, about.parameters)));
@@ -188,7 +188,7 @@ impl Card {
         self.set("size_label", size.or_else(|| guess(|id| &id.size_label)).or_else(counted));
     }
 
-    /// The license, its name and where it can be read.
+    /// Sets the license, its name and its link.
     fn license(&mut self, front: &Node) {
         let license = match front.get("license") {
             Some(Node::List(items)) => {
@@ -253,7 +253,9 @@ impl Card {
             match item {
                 Node::Text(id) => sources.push(source(id, about.parameters)),
                 Node::Map(_) => sources.push(self.described(item)),
-                _ => self.notes.push(format!("README.md: {field} has an item that names nothing: left out")),
+                _ => self
+                    .notes
+                    .push(format!("README.md: an item of {field} is neither text nor a mapping: left out")),
             }
         }
         self.metadata.set(&format!("general.{key}.count"), Value::U32(sources.len() as u32));
@@ -264,7 +266,7 @@ impl Card {
         }
     }
 
-    /// A base model or data set that the card describes part by part.
+    /// The parts of a base model or data set that the card gives as a mapping.
     fn described(&mut self, node: &Node) -> Vec<(&'static str, String)> {
         const PARTS: [&str; 9] =
             ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
@@ -272,8 +274,8 @@ impl Card {
     }
 }
 
-/// The parts of a base model or data set that the card names by its id or address. Its size is taken to be that
-/// of the model.
+/// The parts of a base model or data set that the card gives as an id or a URL. Its number of weights is taken to be
+/// that of the model.
 fn source(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
     let is_url = ["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme));
     let on_hub = if is_url { hub_id(id) } else { Some(id) };
@@ -295,7 +297,7 @@ fn source(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-/// The `organization/name` of an address on the hub.
+/// The `organization/name` of a URL on the hub.
 fn hub_id(url: &str) -> Option<&str> {
     let id =
         ["http://huggingface.co/", "https://huggingface.co/"].iter().find_map(|h| url.strip_prefix(h))?;
@@ -303,19 +305,18 @@ fn hub_id(url: &str) -> Option<&str> {
     (!organization.is_empty() && !name.is_empty() && !name.contains('/')).then_some(id)
 }
 
-/// The name that `config.json` gives, unless it is a path on somebody's disk or says nothing.
+/// The name in `config.json`, unless it is a local path or has no letters.
 fn config_id(config: &serde_json::Value) -> Option<String> {
     let id = config.get("_name_or_path")?.as_str()?;
     let is_path = id.matches('/').count() > 1 || id.starts_with('/') || id.contains('\\');
     (!is_path && id.contains(char::is_alphanumeric)).then(|| id.to_string())
 }
 
-/// The name of the folder, or what it holds if it is a snapshot in the hub's cache: there the folder's own name
-/// is a hash, and the name is three levels up, as `models--organization--name/snapshots/hash`.
+/// The name of the folder. A snapshot in the hub's cache is `models--organization--name/snapshots/hash`, and has the
+/// name three levels up.
 fn folder_id(folder: &Path) -> Option<String> {
-    // A link's own name says more than that of the folder where it leads, so links are followed only where the
-    // path has no name at the end.
-    // The folder of a file that is named without one.
+    // A symbolic link's own name says more than that of its target, so links are followed only if the path has no last
+    // component. An empty path is the folder of a file that is given without one.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let path = match folder.file_name() {
         Some(_) => std::path::absolute(folder),

@@ -1,29 +1,28 @@
-//! What a model's name says: `mistralai/Mixtral-8x7B-Instruct-v0.1` has an organization, a base name, a size, a
-//! finetune and a version. The rules are those of llama.cpp's converter, whose file names and lists go by them.
+//! Parses a model's name: `mistralai/Mixtral-8x7B-Instruct-v0.1` has an organization, a base name, a size, a finetune
+//! and a version. The rules are those of llama.cpp's gguf-py (`metadata.py`).
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// The parts of a model's name, where they can be told.
+/// The parts of a model's name; `None` for parts that it does not have.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Id {
-    /// The name without the organization, as it was given.
+    /// The name without the organization.
     pub name: Option<String>,
     /// Who published it.
     pub organization: Option<String>,
-    /// What the model is called in all its sizes and versions.
+    /// The name that all sizes and versions have in common.
     pub basename: Option<String>,
-    /// What it was trained for after the base model.
+    /// What the base model was fine-tuned for.
     pub finetune: Option<String>,
     /// The version.
     pub version: Option<String>,
-    /// The number of weights as the name has it.
+    /// The number of weights as in the name, such as "8x7B".
     pub size_label: Option<String>,
 }
 
-/// What a part of a name was found to be. A part can be several of these: the 3 of `Llama-3` is a version and
-/// belongs to the base name.
+/// The kinds of a part of a name. A part can be several: the 3 of `Llama-3` is a version and belongs to the base name.
 #[derive(Debug, Default, Clone, Copy)]
 struct Roles {
     basename: bool,
@@ -39,7 +38,7 @@ impl Roles {
     }
 }
 
-/// A pattern for a whole part, ASCII only, in either case.
+/// A pattern for a whole part, ignoring the case of ASCII letters.
 fn pattern(pattern: &str) -> Regex {
     Regex::new(&format!("^(?i-u:{pattern})$")).expect("the pattern is constant")
 }
@@ -52,15 +51,15 @@ static FINETUNE: LazyLock<Regex> = LazyLock::new(|| pattern(r"chat|instruct|visi
 static NUMBERED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^(v\d+(\.\d+)*|\d.*)$").expect("constant"));
 
 impl Id {
-    /// Takes a name apart. `parameters`, unless 0, tells sizes from lengths of contexts: a "4k" in the name of a
-    /// model of four billion weights is not its size.
+    /// Parses a name. `parameters` (the number of weights, or 0) tells sizes from context lengths: a "4k" in the name
+    /// of a model of four billion weights is not its size.
     pub fn of(id: &str, parameters: u64) -> Self {
         if id.contains(' ') {
-            // A sentence rather than a name on the hub.
+            // Not a name on the hub.
             return Self { name: Some(id.to_string()), ..Self::default() };
         }
         let (organization, name) = id.split_once('/').map_or((None, id), |(o, n)| (Some(o), n));
-        // "./model" has a path, not an organization.
+        // "./model" is a path without an organization.
         let organization = organization.filter(|o| !o.is_empty() && !o.starts_with('.'));
 
         let mut parts: Vec<(String, Roles)> = name
@@ -104,7 +103,7 @@ impl Id {
         let size_label = (!sizes.is_empty()).then(|| sizes.join("-"));
         let finetune = join(|r| r.finetune);
         let version = join(|r| r.version && !r.basename);
-        // Without any other part, nothing says where the base name ends.
+        // Without any other part, it is unknown where the base name ends.
         let clear = size_label.is_some() || finetune.is_some() || version.is_some();
         Self {
             name: (!name.is_empty()).then(|| name.to_string()),
@@ -117,7 +116,7 @@ impl Id {
     }
 }
 
-/// One part of a name, spelled as in metadata, and what it is by itself.
+/// One part of a name as it is written to metadata, and its kinds.
 fn role(part: &str, first: bool, parameters: u64) -> (String, Roles) {
     let mut roles = Roles::default();
     let mut text = part.to_string();
@@ -128,7 +127,7 @@ fn role(part: &str, first: bool, parameters: u64) -> (String, Roles) {
         text.make_ascii_uppercase();
     } else if !first && SIZE.is_match(part) {
         text = spelled(part);
-        // Sizes of adapters and of mixtures differ from the number in the name, but not by that much.
+        // The sizes of adapters and mixtures of experts differ from the number in the name, but not by this much.
         let far = weights(&text).is_some_and(|weights| {
             parameters != 0 && (weights - parameters as f64).abs() > (u128::from(parameters) * 7 / 8) as f64
         });
@@ -144,7 +143,7 @@ fn role(part: &str, first: bool, parameters: u64) -> (String, Roles) {
     (text, roles)
 }
 
-/// A size in the usual spelling: "1_6b" is 1.6B, and bloom's "7b1" is 7.1B.
+/// Normalizes a size: "1_6b" is 1.6B, and bloom's "7b1" is 7.1B.
 fn spelled(size: &str) -> String {
     let mut size = size.replace('_', ".");
     if size.ends_with(|c: char| c.is_ascii_digit()) {
@@ -161,14 +160,14 @@ fn spelled(size: &str) -> String {
     size
 }
 
-/// The number of weights that a plain size such as 1.6B stands for; `None` for 8x7B, A14B and words.
+/// The number of weights of a plain size such as 1.6B; `None` for 8x7B, A14B and words.
 fn weights(size: &str) -> Option<f64> {
     let power = " KMBT".find(size.chars().last()?)?;
     let number: f64 = size[..size.len() - 1].parse().ok()?;
     Some(number * 1000f64.powi(power as i32))
 }
 
-/// A name for people: `janai-hq` is "Janai Hq". Words with capitals, versions and numbers stay as they are.
+/// A title from a name: `janai-hq` is "Janai Hq". Words with capitals, versions and numbers are unchanged.
 pub fn title(id: &str) -> String {
     let words = id.split(|c: char| c == '-' || c.is_whitespace()).filter(|word| !word.is_empty());
     let titled = words.map(|word| {

@@ -1,4 +1,4 @@
-//! The sampling that a model's makers recommend: `generation_config.json`.
+//! The recommended sampling parameters of a model: `generation_config.json`.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use super::Card;
 
 const NAME: &str = "generation_config.json";
 
-/// The longest file that is read; real ones have a few hundred bytes.
+/// The longest file that is read, in bytes; published ones have a few hundred.
 const LIMIT: usize = 1 << 20;
 
-/// Every setting: its key under `general.sampling`, its kind, and its names in the file.
+/// The parameters: the key under `general.sampling`, the value type, and the names in the file.
 const SETTINGS: [(&str, Kind, &[&str]); 12] = [
     ("sequence", Kind::String, &["sequence"]),
     ("top_k", Kind::I32, &["top_k"]),
@@ -28,21 +28,21 @@ const SETTINGS: [(&str, Kind, &[&str]); 12] = [
     ("mirostat_eta", Kind::F32, &["mirostat_eta"]),
 ];
 
-/// Adds the settings of the folder's generation config.
+/// Adds the parameters of the folder's generation config to the card.
 pub fn read(card: &mut Card, folder: &Path) {
     let Some((bytes, whole)) = card.load(folder, NAME, LIMIT) else { return };
     if !whole {
-        card.notes.push(format!("{NAME}: it is longer than {LIMIT} bytes: left out"));
+        card.notes.push(format!("{NAME}: longer than {LIMIT} bytes: left out"));
         return;
     }
     let config: Json = match serde_json::from_slice(&bytes) {
         Ok(config @ Json::Object(_)) => config,
         Ok(_) => {
-            card.notes.push(format!("{NAME}: it is not an object: left out"));
+            card.notes.push(format!("{NAME}: not a JSON object: left out"));
             return;
         }
         Err(fault) => {
-            card.notes.push(format!("{NAME}: it is not JSON: left out: {fault}"));
+            card.notes.push(format!("{NAME}: not JSON: left out: {fault}"));
             return;
         }
     };
@@ -63,7 +63,7 @@ pub fn read(card: &mut Card, folder: &Path) {
     }
 }
 
-/// A value of this kind, if the JSON has one.
+/// A metadata value of this type; `None` if the JSON value is of another.
 fn value(json: &Json, kind: Kind) -> Option<Value> {
     match kind {
         Kind::I32 => json.as_i64().and_then(|v| i32::try_from(v).ok()).map(Value::I32),

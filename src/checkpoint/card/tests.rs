@@ -209,7 +209,7 @@ fn odd_values_are_left_out_with_a_note() {
         ("license: {a: b}", "license is not text"),
         ("tags: [a, [b], ~]", "2 of tags are not text"),
         ("language: {a: b}", "language is not a list"),
-        ("base_model: [a/b, ~]", "an item that names nothing"),
+        ("base_model: [a/b, ~]", "is neither text nor a mapping"),
         ("datasets:\n- name: {a: b}", "name is not text"),
     ] {
         let card = card(front);
@@ -259,9 +259,9 @@ fn odd_sampling_is_left_out_with_a_note() {
         (r#"{"temperature": "hot"}"#, "temperature is not a number"),
         (r#"{"temperature": 1e300}"#, "temperature is not a number"),
         (r#"{"sequence": 1}"#, "sequence is not text"),
-        (r#"{"temperature": NaN}"#, "it is not JSON"),
-        ("[]", "it is not an object"),
-        ("", "it is not JSON"),
+        (r#"{"temperature": NaN}"#, "not JSON"),
+        ("[]", "not a JSON object"),
+        ("", "not JSON"),
     ] {
         let card = card_in("m", &[("generation_config.json", text.as_bytes())], &json!({}), 0);
         assert_eq!(card.notes.len(), 1, "{text}: {:?}", card.notes);

@@ -1,31 +1,31 @@
-//! The YAML at the head of a model card, with every scalar as it was written.
+//! Parses the YAML front matter of a model card, keeping every scalar as text.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
-/// The longest front matter that is read; real ones have a few KiB.
+/// The longest front matter that is read, in bytes; published ones have a few KiB.
 pub const LIMIT: usize = 1 << 20;
 
-/// How deep collections may nest: bounds the stack of whatever walks the nodes.
+/// The deepest nesting of collections, which bounds the recursion over nodes.
 const DEPTH: usize = 64;
 
-/// A value. Scalars stay text: nothing of a model card becomes a number, and guessing types would turn the
-/// language `no` into false and the version `1.10` into 1.1.
+/// A YAML value. Scalars are text: guessing types would turn the language `no` into false and the version `1.10` into
+/// 1.1.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
-    /// Nothing, `~` or `null`.
+    /// An empty value, `~` or `null`.
     Null,
     /// Any other scalar.
     Text(String),
     /// A sequence.
     List(Vec<Node>),
-    /// A mapping. Of keys that occur twice the last one counts.
+    /// A mapping. Of duplicate keys, the last counts.
     Map(Vec<(String, Node)>),
 }
 
 impl Node {
-    /// The value of a mapping's key.
+    /// The value of a key, if this is a mapping that has it.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Map(pairs) => pairs.iter().rfind(|(k, _)| k == key).map(|(_, v)| v),
@@ -33,7 +33,7 @@ impl Node {
         }
     }
 
-    /// What an alias to this node costs.
+    /// The size of a copy of this node, in bytes and nodes.
     fn size(&self) -> usize {
         1 + match self {
             Self::Null => 0,
@@ -45,12 +45,12 @@ impl Node {
 }
 
 /// The text between the `---` of a file's first line and the next `---`; `None` if there is no front matter.
-/// `whole` says that `head` is all of the file.
+/// `whole` says that `head` is the whole file.
 ///
 /// # Errors
 /// Front matter that does not end within `head`, or is not UTF-8.
 pub fn front_matter(head: &[u8], whole: bool) -> Result<Option<String>, String> {
-    // Byte order marks, blank lines and blanks after the dashes do not stop the hub from seeing front matter.
+    // The hub accepts byte order marks, blank lines before the front matter, and blanks after the dashes.
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let mut lines = head.split_inclusive(|&b| b == b'\n');
     let Some(first) = lines.next().filter(|line| line.trim_ascii_end() == b"---") else { return Ok(None) };
@@ -63,7 +63,7 @@ pub fn front_matter(head: &[u8], whole: bool) -> Result<Option<String>, String> 
         }
         end += line.len();
     }
-    // A card that is nothing but front matter may lack the last line.
+    // A card that has only front matter may lack the closing dashes.
     if !closed && !whole {
         return Err(format!("the front matter does not end within the first {LIMIT} bytes"));
     }
@@ -85,7 +85,7 @@ pub fn parse(text: &str) -> Result<Node, String> {
             Event::StreamEnd | Event::DocumentEnd => return Ok(Node::Null),
             event => {
                 let node = builder.node(event, 0)?;
-                // What follows must be YAML too: half a card is not what its author said.
+                // The rest must be valid, too.
                 while !matches!(builder.next()?, Event::DocumentEnd | Event::StreamEnd) {}
                 return Ok(node);
             }
@@ -93,7 +93,7 @@ pub fn parse(text: &str) -> Result<Node, String> {
     }
 }
 
-/// Makes nodes of events.
+/// Builds nodes from the parser's events.
 struct Builder<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Node>,
@@ -112,7 +112,7 @@ impl<'a> Builder<'a> {
 
     fn node(&mut self, event: Event<'a>, depth: usize) -> Result<Node, String> {
         if depth > DEPTH {
-            return Err(format!("it nests deeper than {DEPTH}"));
+            return Err(format!("nested deeper than {DEPTH} levels"));
         }
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
@@ -146,21 +146,21 @@ impl<'a> Builder<'a> {
                 (Node::Map(pairs), anchor)
             }
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).ok_or("an alias stands inside of what it names")?;
+                let node = self.anchors.get(&anchor).ok_or("an alias is inside of its own anchor")?;
                 // Aliases of aliases grow exponentially: count before copying.
                 self.aliased += node.size();
                 if self.aliased > LIMIT {
-                    return Err(format!("its aliases add up to more than {LIMIT} bytes"));
+                    return Err(format!("aliases add up to more than {LIMIT} bytes"));
                 }
                 (node.clone(), 0)
             }
-            other => return Err(format!("{other:?} stands where a value should")),
+            other => return Err(format!("expected a value, found {other:?}")),
         };
         if anchor != 0 {
             // The anchor's copy counts like an alias.
             self.aliased += node.size();
             if self.aliased > LIMIT {
-                return Err(format!("its anchors add up to more than {LIMIT} bytes"));
+                return Err(format!("anchors add up to more than {LIMIT} bytes"));
             }
             self.anchors.insert(anchor, node.clone());
         }

@@ -1,4 +1,4 @@
-//! The files of a checkpoint's folder, and faults in them with the byte where they are.
+//! The files of a checkpoint's folder, and errors in them with their byte offset.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use crate::disk::InFile;
 use crate::error::{Error, Result};
 
-/// Longer files are something else: the largest published tokenizer.json has 35 MB.
+/// The longest file that is read, in bytes. The largest published tokenizer.json has 35 MB.
 const MAX_FILE: u64 = 256 << 20;
 
-/// A folder, and what has been read of it.
+/// A folder, and the files that were read from it.
 pub struct Folder<'a> {
     path: &'a Path,
     /// The files that were read, each once.
@@ -30,7 +30,7 @@ impl<'a> Folder<'a> {
         self.path.join(name).is_file()
     }
 
-    /// The name of one of its files in messages.
+    /// The path of one of its files, for messages.
     pub fn name(&self, file: &str) -> String {
         self.path.join(file).display().to_string()
     }
@@ -72,7 +72,7 @@ impl<'a> Folder<'a> {
         Ok(Some(value))
     }
 
-    /// The names of the files with this ending in a folder inside, sorted.
+    /// The files with this ending in a subfolder, sorted, as paths relative to this folder.
     pub fn list(&self, folder: &str, ending: &str) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.path.join(folder))
             .into_iter()
@@ -86,22 +86,22 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// A fault at a byte of a file.
+/// An error at a byte offset of a file.
 pub fn wrong(file: &str, at: usize, what: impl Into<String>) -> Error {
     FormatError::at(file, at as u64, Fault::Unsupported(what.into())).into()
 }
 
-/// A fault of a file as a whole.
+/// An error of a file as a whole.
 pub fn unfit(file: &str, what: impl Into<String>) -> Error {
     FormatError::of(file, Fault::Unsupported(what.into())).into()
 }
 
-/// Parses JSON; a fault has its byte offset.
+/// Parses JSON; errors have their byte offset.
 pub fn parse<'de, T: Deserialize<'de>>(file: &str, text: &'de str) -> Result<T> {
     parse_at(file, text, 0)
 }
 
-/// Parses a part of a JSON file that was left as it is. `whole` is the text that `part` lies in.
+/// Parses a part of a JSON file that was not parsed with the rest. `whole` is the text of the file.
 pub fn parse_part<'de, T: Deserialize<'de>>(file: &str, whole: &str, part: &'de RawValue) -> Result<T> {
     let start = (part.get().as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
     parse_at(file, part.get(), start)

@@ -1,8 +1,8 @@
 //! tokenizer.json (the `tokenizers` crate's file), and vocab.json with merges.txt (GPT-2's).
 //!
-//! A tokenizer.json of the BPE kind is one of two: byte-level, where every byte stands for a printable
-//! character and merges are by rank ("gpt2" in a GGUF); or over characters with `<0xNN>` tokens for what is
-//! unknown, as SentencePiece models are turned into ("llama" in a GGUF).
+//! A BPE model in tokenizer.json is one of two kinds: byte-level, where every byte is written as a printable character
+//! ("gpt2" in a GGUF); or over characters, with `<0xNN>` tokens for unknown ones, as converted SentencePiece models are
+//! ("llama" in a GGUF).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 /// The name of the file.
 pub const FILE: &str = "tokenizer.json";
 
-/// What matters of a tokenizer.json.
+/// The parts of a tokenizer.json that are used.
 pub struct Json {
-    /// The file in messages.
+    /// The path of the file, for messages.
     pub name: String,
     pub added: Vec<Added>,
     pub normalizer: Value,
@@ -34,7 +34,7 @@ pub struct Json {
     pub merges: Vec<String>,
 }
 
-/// The file's own structure. Values that must be understood later stay as they are.
+/// The file's structure. Values that are interpreted later stay JSON.
 #[derive(Deserialize)]
 struct Root<'a> {
     #[serde(default)]
@@ -77,7 +77,7 @@ struct Model<'a> {
     end_of_word_suffix: Option<String>,
 }
 
-/// A vocabulary's object, in the order of the file, with keys that appear twice.
+/// The object of tokens and ids, in the order of the file, with duplicate keys.
 struct Vocab(Vec<(String, u32)>);
 
 impl<'de> Deserialize<'de> for Vocab {
@@ -109,8 +109,8 @@ enum Merge {
 }
 
 impl Merge {
-    /// The merge as llama.cpp reads it: two tokens with a space between them; `None` if it is no pair. Spaces
-    /// inside a token become U+0120, which stands for a space in byte-level vocabularies.
+    /// The merge as llama.cpp reads it: two tokens with a space between them; `None` if it is not a pair. Spaces inside
+    /// a token become U+0120, the space of the byte alphabet.
     fn text(self) -> Option<String> {
         let (a, b) = match &self {
             Self::Text(text) => text.split_once(' ').filter(|(_, b)| !b.contains(' '))?,
@@ -121,11 +121,12 @@ impl Merge {
     }
 }
 
-/// Reads tokenizer.json; `None` if there is none. Without `whole`, the model in it stays unread: its added tokens
-/// and its post-processor tell something about a tokenizer.model too, whatever kind its own model is.
+/// Reads tokenizer.json; `None` if there is none. Without `whole`, its model is not read: beside a tokenizer.model,
+/// only its added tokens and post-processor are needed, whatever kind its own model is.
 ///
 /// # Errors
-/// What is no JSON or no tokenizer, with the byte; models other than BPE; merges that are no pairs.
+/// [`Error::Format`] for invalid JSON, with the byte offset, and for merges that are not pairs; [`Error::Refused`] for
+/// models other than BPE.
 pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
     let Some(text) = folder.text(FILE)? else { return Ok(None) };
     let name = folder.name(FILE);
@@ -155,12 +156,12 @@ impl Json {
         let model: Model = parse_part(name, text, model)?;
         match model.kind.as_deref() {
             Some("BPE") => {}
-            // Early files do not say. Only BPE has merges.
+            // Early files have no type. Only BPE has merges.
             None if model.merges.is_some() => {}
             kind => {
-                let kind = kind.unwrap_or("of no kind");
-                return Err(Error::refused(format!("{name}: the model is {kind}; only BPE is known"))
-                    .or("a SentencePiece model can be read if its tokenizer.model lies beside it"));
+                let kind = kind.unwrap_or("without a type");
+                return Err(Error::refused(format!("{name}: the model is {kind}; only BPE is supported"))
+                    .or("a SentencePiece model can be read from a tokenizer.model in the same folder"));
             }
         }
         for (what, affix) in [
@@ -168,7 +169,10 @@ impl Json {
             ("end_of_word_suffix", model.end_of_word_suffix),
         ] {
             if let Some(affix) = affix.filter(|a| !a.is_empty()) {
-                return Err(unfit(name, format!("the model's {what} is {affix:?}; llama.cpp knows none")));
+                return Err(unfit(
+                    name,
+                    format!("the model's {what} is {affix:?}, which llama.cpp does not support"),
+                ));
             }
         }
         let missing = |what| unfit(name, format!("the model has no {what}"));
@@ -188,18 +192,18 @@ impl Json {
         Ok(())
     }
 
-    /// Whether this is a SentencePiece model in another form, which llama.cpp runs as "llama".
+    /// Whether this is a converted SentencePiece model, which llama.cpp runs as "llama".
     pub fn is_sentencepiece(&self) -> bool {
         let decoder = self.decoder.get("type").and_then(Value::as_str);
         self.byte_fallback == Some(true) && decoder == Some("Sequence")
     }
 
-    /// The tokens of a SentencePiece model: bytes and control tokens known by their look, and for scores the
-    /// ranks of the merges. `named` are the tokens that tokenizer_config.json gives a role.
+    /// The tokens of a converted SentencePiece model. Byte and control tokens are known by their text; scores are the
+    /// negative ranks of the merges. `named` are the tokens that tokenizer_config.json gives a role.
     ///
-    /// llama.cpp merges what has the highest score, tokenizer.json what has the lowest rank. With the equal scores
-    /// that convert_hf_to_gguf.py writes, it merges from left to right instead, and two lines of English in three
-    /// get other tokens than the model was trained with; with these scores none does.
+    /// llama.cpp merges the pair with the highest score first, tokenizer.json the one with the lowest rank. With the
+    /// equal scores that convert_hf_to_gguf.py writes, it merges from left to right instead, and two lines of English
+    /// in three get other tokens than the model was trained with; with these scores none does.
     pub fn sentencepiece_tokens(&self, named: &[String], mut tokens: Tokens) -> Result<Tokens> {
         self.fill(&mut tokens, ADDED_SCORE)?;
         let count = self.vocab.len() as u32; // not more than rows: ids are distinct
@@ -214,7 +218,7 @@ impl Json {
         }
         for (text, id) in &self.vocab {
             if let Some(token) = tokens.get(*id).filter(|token| token.kind == Type::Normal) {
-                // What no merge makes comes last.
+                // Tokens that no merge makes come last.
                 let rank = ranks.get(text).copied().unwrap_or(self.merges.len());
                 tokens.set(*id, Token { score: 0.0 - rank as f32, ..token.clone() });
             }
@@ -235,7 +239,7 @@ impl Json {
         Ok(tokens)
     }
 
-    /// The tokens of a byte-level vocabulary; `more` are added tokens that are written elsewhere.
+    /// The tokens of a byte-level vocabulary; `more` are added tokens from other files.
     pub fn byte_level_tokens(&self, more: Vec<Added>, mut tokens: Tokens) -> Result<Tokens> {
         self.fill(&mut tokens, 0.0)?;
         let known: std::collections::HashSet<&str> = self
@@ -252,7 +256,7 @@ impl Json {
         Ok(tokens)
     }
 
-    /// The vocabulary, and the added tokens over it.
+    /// Sets the vocabulary's tokens, then the added tokens.
     fn fill(&self, tokens: &mut Tokens, score: f32) -> Result<()> {
         let ids = self.vocab.iter().map(|v| v.1).chain(self.added.iter().map(|a| a.id));
         if let Some(last) = ids.max().filter(|&id| !tokens.fits(id)) {
@@ -300,10 +304,10 @@ fn is_byte(text: &[u8]) -> bool {
     matches!(text, [b'<', b'0', b'x', a, b, b'>'] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }
 
-/// vocab.json and the added tokens of other files.
+/// The tokens of vocab.json, and added tokens from other files.
 pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) -> Result<Tokens> {
     const FILE: &str = "vocab.json";
-    let text = folder.text(FILE)?.ok_or_else(|| unfit(&folder.name(FILE), "there is no such file"))?;
+    let text = folder.text(FILE)?.ok_or_else(|| unfit(&folder.name(FILE), "the file is missing"))?;
     let name = folder.name(FILE);
     let vocab: Vocab = parse(&name, &text)?;
     fill(&name, &vocab.0, 0.0, &mut tokens)?;
@@ -322,10 +326,10 @@ pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) ->
     Ok(tokens)
 }
 
-/// merges.txt: two tokens a line, after a line with the version. Empty if there is no such file.
+/// The merges of merges.txt: two tokens a line, after a line with the version. Empty if there is no such file.
 ///
 /// # Errors
-/// Lines that are no pairs, with their byte.
+/// [`Error::Format`] for lines that are not pairs, with the byte offset.
 pub fn merges_txt(folder: &mut Folder) -> Result<Vec<String>> {
     const FILE: &str = "merges.txt";
     let Some(text) = folder.text(FILE)? else { return Ok(Vec::new()) };

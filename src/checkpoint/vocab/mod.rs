@@ -1,10 +1,9 @@
 //! The tokenizer of a Hugging Face checkpoint as a GGUF's `tokenizer.*` keys.
 //!
-//! A folder holds its tokenizer in one of three ways: tokenizer.model (`sentencepiece`), tokenizer.json, or
-//! vocab.json with merges.txt (`json`). Whichever it is, tokens are put into rows (`tokens`), roles are looked
-//! for in the files around it (`special`), and for byte-level tokenizers the rules by which a text is split get
-//! their name (`pre`). Keys, kinds and their order are those of llama.cpp's convert_hf_to_gguf.py, so that its
-//! runtime and its tools see what they expect.
+//! A folder has its tokenizer in one of three forms: tokenizer.model (`sentencepiece`), tokenizer.json, or vocab.json
+//! with merges.txt (`json`). From any of them, tokens are assigned to rows of the embedding (`tokens`), the roles of
+//! special tokens are found in further files (`special`), and the pre-tokenizer of a byte-level tokenizer is recognised
+//! (`pre`). Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py.
 
 mod files;
 mod json;
@@ -28,29 +27,29 @@ use files::{Folder, unfit};
 use special::Special;
 use tokens::{Token, Tokens, added_tokens_decoder, added_tokens_json};
 
-/// What the caller knows besides the tokenizer's files.
+/// What is needed besides the tokenizer's files.
 pub struct Wanted<'a> {
     /// The architecture's GGUF name ("llama", "qwen2", "qwen3", "bitnet-b1.58").
     pub arch: &'a str,
-    /// Rows of the token embedding (config's vocab_size): missing ids are padded up to it.
+    /// Rows of the token embedding (config.json's vocab_size): ids without a token are padded.
     pub rows: u64,
     /// config.json, parsed.
     pub config: &'a serde_json::Value,
-    /// The pre-tokenizer's name by the user's wish (--pre-tokenizer NAME), which overrides recognition.
+    /// The pre-tokenizer's name if the user gives one (--pre-tokenizer NAME); otherwise it is recognised.
     pub pre: Option<&'a str>,
 }
 
-/// A tokenizer in a GGUF's terms.
+/// A tokenizer as GGUF's metadata.
 pub struct Vocabulary {
-    /// `tokenizer.*` keys in the order in which convert_hf_to_gguf.py writes them, of the same kinds.
+    /// The `tokenizer.*` keys, in the order and with the value types of convert_hf_to_gguf.py.
     pub metadata: Metadata,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
 }
 
-/// How the tokens are written.
+/// The form of the tokenizer, which decides what is written.
 enum Source {
     SentencePiece,
     ByteFallback,
@@ -60,9 +59,9 @@ enum Source {
 /// Reads the tokenizer in a checkpoint's folder; `Ok(None)` if it has no tokenizer files at all.
 ///
 /// # Errors
-/// Files that are damaged, with the file and where it makes sense the byte; kinds of tokenizers that llama.cpp
-/// does not run or that are not known here; more tokens than the embedding has rows; a pre-tokenizer without a
-/// name.
+/// [`Error::Format`] for damaged files, with the byte offset where possible; [`Error::VocabularyMismatch`] for more
+/// tokens than the embedding has rows; [`Error::UnknownPreTokenizer`]; [`Error::Refused`] for kinds of tokenizers that
+/// are not supported and missing files; [`Error::Io`] for files that cannot be read.
 pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let path = folder;
     let mut folder = Folder::new(path);
@@ -70,7 +69,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let has_json = folder.has(json::FILE);
     if !has_model && !has_json && !folder.has("vocab.json") {
         if folder.has("tekken.json") {
-            let why = format!("{}: tekken.json without a tokenizer.json is not known", path.display());
+            let why = format!("{}: tekken.json without a tokenizer.json is not supported", path.display());
             return Err(
                 Error::refused(why).or("take the tokenizer.json from the model's Hugging Face folder")
             );
@@ -94,18 +93,18 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
         byte_level(&mut folder, wanted, config, json.as_ref(), &listed, tokens, &mut notes)?
     };
     if wanted.pre.is_some() && !matches!(source, Source::ByteLevel { .. }) {
-        notes.push("--pre-tokenizer is of no use: only byte-level tokenizers have one".into());
+        notes.push("--pre-tokenizer is ignored: only byte-level tokenizers have a pre-tokenizer".into());
     }
     let special =
         Special::find(&mut folder, json.as_ref(), config, wanted.config, &listed, &tokens, &mut notes)?;
     let padding = tokens.rows() - tokens.len();
     if padding > 0 {
         let rows = tokens.rows();
-        notes.push(format!("{padding} of the embedding's {rows} rows have no token; they are padded"));
+        notes.push(format!("{padding} of the embedding's {rows} rows have no token: they are padded"));
     }
 
     let mut metadata = Metadata::new();
-    // convert_hf_to_gguf.py asks for this with this architecture only.
+    // convert_hf_to_gguf.py writes this for this architecture only.
     let prefix = config.and_then(|c| c.get("add_prefix_space")).and_then(serde_json::Value::as_bool);
     if let Some(prefix) = prefix.filter(|_| wanted.arch == "llama") {
         metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
@@ -117,7 +116,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
         && table::find(pre).is_some_and(|row| row.bos == table::Bos::Usual)
         && metadata.get(ADD_BOS).is_none()
     {
-        // What tokenizer.json does not put before a text, llama.cpp must not either.
+        // tokenizer.json does not add BOS to a text, and llama.cpp would by this name.
         metadata.set(ADD_BOS, Value::Bool(false));
     }
     template::write(&mut folder, config, &mut metadata)?;
@@ -129,7 +128,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
-/// The tokens, the name of the pre-tokenizer and the merges of a byte-level tokenizer.
+/// Reads the tokens, the pre-tokenizer's name and the merges of a byte-level tokenizer.
 fn byte_level(
     folder: &mut Folder,
     wanted: &Wanted,
@@ -140,14 +139,17 @@ fn byte_level(
     notes: &mut Vec<String>,
 ) -> Result<(Source, Tokens)> {
     if let Some(name) = wanted.pre.filter(|name| table::find(name).is_none()) {
-        notes.push(format!("{name:?} is no pre-tokenizer that is known here; llama.cpp must know it"));
+        notes.push(format!("pre-tokenizer {name:?} is not known here: it works only if llama.cpp knows it"));
     }
     let by_class = || {
         let class = config.and_then(|c| c.get("tokenizer_class")).or_else(|| wanted.config.get("model_type"));
         let class = class.and_then(serde_json::Value::as_str).unwrap_or(wanted.arch);
         table::find_by_class(class).map(|row| row.name).ok_or_else(|| {
-            Error::refused(format!("the rules of {class:?} are not known, and there is no tokenizer.json"))
-                .or("save the tokenizer with a tokenizer.json, or name its rules with --pre-tokenizer NAME")
+            Error::UnknownPreTokenizer {
+                what: format!("the pre-tokenizer of {class:?} is not known, and there is no tokenizer.json"),
+                hint: "save the tokenizer with a tokenizer.json, or name its pre-tokenizer with --pre-tokenizer NAME"
+                    .into(),
+            }
         })
     };
     let pre = match (wanted.pre, json) {
@@ -175,7 +177,7 @@ fn byte_level(
     Ok((Source::ByteLevel { pre: pre.to_string(), merges }, tokens))
 }
 
-/// Writes the tokens with what belongs to them.
+/// Writes the tokens, with their scores, types and merges.
 fn write_tokens(source: &Source, tokens: Vec<Token>, metadata: &mut Metadata) {
     let (model, pre) = match source {
         Source::SentencePiece | Source::ByteFallback => ("llama", "default"),
@@ -200,10 +202,10 @@ fn array(kind: Kind, values: &[Value]) -> Value {
     Value::Array(Array::new(kind, values).expect("all values are of the kind"))
 }
 
-/// What convert_hf_to_gguf.py tells by the size of a Llama's vocabulary.
+/// Settings that convert_hf_to_gguf.py derives from the size of a Llama's vocabulary.
 fn by_size(rows: u64, metadata: &mut Metadata) {
     match rows {
-        // CodeLlama: the tokens for filling in the middle. convert_hf_to_gguf.py means to write all four; the
+        // CodeLlama: the fill-in-the-middle tokens. convert_hf_to_gguf.py means to write all four; the
         // first three under names that its writer no longer has.
         32016 => {
             for (role, id) in [("fim_pre", 32007), ("fim_suf", 32008), ("fim_mid", 32009), ("eot", 32010)] {

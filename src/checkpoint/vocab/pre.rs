@@ -1,8 +1,8 @@
-//! The name under which llama.cpp knows how a byte-level tokenizer splits a text before it merges.
+//! Recognises the pre-tokenizer of a tokenizer.json: the name under which llama.cpp knows its splitting rules.
 //!
-//! convert_hf_to_gguf.py finds the name by encoding a text and comparing the ids with those of known models, so
-//! a model with an added token is unknown to it. Here the rules themselves are compared: tokenizer.json says
-//! what is split off, and [`table`] has what llama.cpp splits off for each name.
+//! convert_hf_to_gguf.py finds the name by encoding a text and comparing the ids with those of known models, so a model
+//! with an added token is unknown to it. Here the rules themselves are compared: the normalizer and the patterns in
+//! tokenizer.json with those of each name in [`table`].
 
 use serde_json::{Value, json};
 
@@ -10,10 +10,10 @@ use crate::checkpoint::vocab::json::Json;
 use crate::error::{Error, Result};
 use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, TABLE};
 
-/// The name of a tokenizer.json's rules. `config` is its tokenizer_config.json.
+/// The name of the pre-tokenizer of a tokenizer.json. `config` is its tokenizer_config.json.
 ///
 /// # Errors
-/// Rules that no name stands for, with the rules.
+/// [`Error::UnknownPreTokenizer`], with the rules.
 pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
     let clean = config.and_then(|c| c.get("clean_up_tokenization_spaces")).and_then(Value::as_bool);
     let found = normalizer(&json.normalizer).zip(splits(&json.pre_tokenizer)).and_then(|(nfc, splits)| {
@@ -29,18 +29,15 @@ pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
     });
     found.map(|row| row.name).ok_or_else(|| {
         let rules = json!({"normalizer": json.normalizer, "pre_tokenizer": json.pre_tokenizer});
-        Error::refused(format!(
-            "{}: the pre-tokenizer is none of those that llama.cpp knows: {rules}",
-            json.name
-        ))
-        .or(format!(
-            "name the one that splits alike with --pre-tokenizer NAME: {}",
-            table::names(|_| true).join(", ")
-        ))
+        let known = table::names(|_| true).join(", ");
+        Error::UnknownPreTokenizer {
+            what: format!("{}: llama.cpp has no pre-tokenizer with these rules: {rules}", json.name),
+            hint: format!("name one that splits in the same way with --pre-tokenizer NAME: {known}"),
+        }
     })
 }
 
-/// A pattern of the table is the whole one, or with … at its end the beginning of a long one.
+/// Whether a pattern is that of the table, which may end in … for any that begin like it.
 fn same(known: &str, found: &str) -> bool {
     match known.strip_suffix('\u{2026}') {
         Some(start) => found.starts_with(start),
@@ -48,8 +45,8 @@ fn same(known: &str, found: &str) -> bool {
     }
 }
 
-/// Whether texts are put into Unicode's form C; `None` if more is done to them. llama.cpp does neither, but what
-/// is typed is in form C nearly always.
+/// Whether texts are normalized to Unicode's form C (NFC); `None` if more is done to them. llama.cpp does not
+/// normalize, but nearly all texts are in form C.
 fn normalizer(value: &Value) -> Option<bool> {
     match value.get("type").and_then(Value::as_str) {
         None if value.is_null() => Some(false),
@@ -62,8 +59,8 @@ fn normalizer(value: &Value) -> Option<bool> {
     }
 }
 
-/// The patterns that are split off one after the other; `None` if that is not all that is done, or if the result
-/// is not turned into the alphabet of bytes.
+/// The patterns by which a text is split, one after the other; `None` for pre-tokenizers that do something else, or do
+/// not end in the byte alphabet.
 fn splits(value: &Value) -> Option<Vec<String>> {
     let (mut splits, mut byte_level) = (Vec::new(), false);
     collect(value, &mut splits, &mut byte_level)?;
@@ -80,7 +77,7 @@ fn collect(step: &Value, splits: &mut Vec<String>, byte_level: &mut bool) -> Opt
         }
         "ByteLevel" => {
             *byte_level = true;
-            // A space before the text: llama.cpp puts none there.
+            // llama.cpp puts no space before the text.
             if flag("add_prefix_space", true)? {
                 return None;
             }
@@ -95,15 +92,15 @@ fn collect(step: &Value, splits: &mut Vec<String>, byte_level: &mut bool) -> Opt
         },
         "Split" => {
             let pattern = step.get("pattern")?.get("Regex")?.as_str()?;
-            // Files made from tiktoken's vocabularies throw away what does not match, which is nothing: the last
-            // alternatives match any space, and the others match the rest.
+            // Files made from tiktoken's vocabularies drop text that does not match. There is none: the last
+            // alternatives match any whitespace, and the others everything else.
             let whole = pattern.ends_with("|\\s+");
             match (step.get("behavior")?.as_str()?, flag("invert", false)?) {
                 ("Isolated", _) => {}
                 ("Removed", true) if whole => {}
                 _ => return None,
             }
-            // Some files have the line ends themselves in a set, others escapes.
+            // Some files have line ends as characters, others as escapes.
             splits.push(pattern.replace('\r', "\\r").replace('\n', "\\n"));
         }
         _ => return None,

@@ -1,7 +1,7 @@
-//! tokenizer.model: a SentencePiece model (BPE or unigram), a protocol buffer.
+//! Reads tokenizer.model: a SentencePiece model (BPE or unigram), which is a protocol buffer.
 //!
-//! Of its fields (sentencepiece_model.proto) these matter: 1, repeated: a piece with 1: text, 2: score as f32,
-//! 3: type; 2: how it was trained, with 3: the algorithm. All others are skipped by their length.
+//! Fields that are read (sentencepiece_model.proto): 1, repeated: a piece, with 1: text, 2: score (f32), 3: type; 2:
+//! the trainer's settings, with 3: the algorithm. All others are skipped.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ use crate::error::Result;
 /// The name of the file.
 pub const FILE: &str = "tokenizer.model";
 
-/// Reads the vocabulary: the pieces, then added_tokens.json, then tokenizer_config.json's added tokens, each
-/// over what was there. Ids without a row in the embedding are left out, with a note.
+/// Reads the vocabulary: the pieces, then added_tokens.json, then tokenizer_config.json's added tokens, where later
+/// ones replace earlier ones. Ids without a row in the embedding are left out, with a note.
 pub fn read(
     folder: &mut Folder,
     config: Option<&serde_json::Value>,
@@ -30,7 +30,7 @@ pub fn read(
     let (rows, found) = (tokens.rows(), pieces.len());
     if found > rows {
         notes.push(format!(
-            "{name}: {found} pieces, but the embedding has {rows} rows: the last ones are left out"
+            "{name}: {found} pieces, but the embedding has {rows} rows: the last pieces are left out"
         ));
     }
     for (id, token) in pieces.into_iter().take(rows).enumerate() {
@@ -80,18 +80,21 @@ fn pieces(name: &str, bytes: &[u8]) -> Result<Vec<Token>> {
                 let mut fields = Fields::new(name, trainer, start);
                 while let Some((number, value, at)) = fields.next()? {
                     if let (3, Field::Number(algorithm @ 3..)) = (number, value) {
-                        let what =
-                            format!("SentencePiece algorithm {algorithm}; only unigram and BPE are known");
+                        let what = format!(
+                            "SentencePiece algorithm {algorithm} is not supported; only unigram and BPE are"
+                        );
                         return Err(wrong(name, at, what));
                     }
                 }
             }
-            (1 | 2, _) => return Err(wrong(name, at, "no SentencePiece model: a field has the wrong type")),
+            (1 | 2, _) => {
+                return Err(wrong(name, at, "not a SentencePiece model: a field has the wrong type"));
+            }
             _ => {}
         }
     }
     if tokens.is_empty() {
-        return Err(unfit(name, "no SentencePiece model: it has no pieces"));
+        return Err(unfit(name, "not a SentencePiece model: it has no pieces"));
     }
     Ok(tokens)
 }
@@ -117,23 +120,25 @@ fn piece_of(name: &str, piece: &[u8], start: usize) -> Result<Token> {
                     3 => Type::Control,
                     5 => Type::Unused,
                     6 => Type::Byte,
-                    _ => return Err(wrong(name, at, format!("piece type {kind}, known are 1 to 6"))),
+                    _ => return Err(wrong(name, at, format!("piece type must be 1 to 6 (found {kind})"))),
                 }
             }
-            (1..=3, _) => return Err(wrong(name, at, "no SentencePiece model: a field has the wrong type")),
+            (1..=3, _) => {
+                return Err(wrong(name, at, "not a SentencePiece model: a field has the wrong type"));
+            }
             _ => {}
         }
     }
     Ok(token)
 }
 
-/// The value of a field. Bytes come with their place in the file.
+/// The value of a field. Bytes come with their offset in the file.
 #[derive(Clone, Copy)]
 enum Field<'a> {
     Number(u64),
     Word([u8; 4]),
     Bytes(&'a [u8], usize),
-    /// Eight bytes: in no field that matters.
+    /// Eight bytes, which no field that is read has.
     Other,
 }
 
@@ -152,7 +157,7 @@ impl<'a> Fields<'a> {
         Self { name, bytes, at: 0, start }
     }
 
-    /// The next field: its number, its value and its place in the file.
+    /// The next field: its number, its value and its byte offset in the file.
     fn next(&mut self) -> Result<Option<(u64, Field<'a>, usize)>> {
         if self.at == self.bytes.len() {
             return Ok(None);
@@ -173,7 +178,7 @@ impl<'a> Fields<'a> {
             5 => Field::Word(self.take(4)?.try_into().expect("four bytes were taken")),
             kind => {
                 let what =
-                    format!("no SentencePiece model: wire type {kind} (truncated or damaged download?)");
+                    format!("not a SentencePiece model: wire type {kind} (truncated or damaged download?)");
                 return Err(wrong(self.name, at, what));
             }
         };
@@ -181,13 +186,13 @@ impl<'a> Fields<'a> {
             return Err(wrong(
                 self.name,
                 at,
-                "no SentencePiece model: field 0 (truncated or damaged download?)",
+                "not a SentencePiece model: field 0 (truncated or damaged download?)",
             ));
         }
         Ok(Some((tag >> 3, value, at)))
     }
 
-    /// Seven bits a byte, the lowest first.
+    /// A varint: seven bits a byte, the lowest first.
     fn number(&mut self) -> Result<u64> {
         let at = self.at;
         let mut number = 0u64;
@@ -202,7 +207,7 @@ impl<'a> Fields<'a> {
                 return Ok(number);
             }
         }
-        Err(wrong(self.name, self.start + at, "no SentencePiece model: a number of more than 64 bits"))
+        Err(wrong(self.name, self.start + at, "not a SentencePiece model: a number of more than 64 bits"))
     }
 
     fn take(&mut self, n: u64) -> Result<&'a [u8]> {
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_have_their_byte() {
+    fn errors_have_their_byte_offset() {
         let file = model(&[piece("<unk>", 0.0, 2), piece("a", -1.0, 1)]);
         let error = |bytes: &[u8]| pieces("m", bytes).unwrap_err().to_string();
         assert!(
@@ -255,7 +260,7 @@ mod tests {
         assert!(error(&[0xff; 12]).contains("64 bits"));
         assert!(error(&model(&[piece("a", 0.0, 1), piece("a", 0.0, 1)])).contains("twice"));
         assert!(error(&model(&[piece("", 0.0, 1)])).contains("no text"));
-        assert!(error(&model(&[piece("a", 0.0, 7)])).contains("piece type 7"));
+        assert!(error(&model(&[piece("a", 0.0, 7)])).contains("found 7"));
         // A length of 2^60 must not be allocated.
         assert!(error(&[0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]).contains("ends at"));
     }

@@ -1,10 +1,9 @@
-//! Which tokens have a role (begin, end, padding, ...), and which of them stand around every text.
+//! The tokens with a role (BOS, EOS, padding, ...), and which of them are added to every text.
 //!
-//! The order in which the files are asked is convert_hf_to_gguf.py's: tokenizer.json's post-processor says what
-//! is put around a text; tokenizer_config.json names the tokens, whose ids are tokenizer.json's; config.json has
-//! ids. What none of them says about the begin and the end is looked for in three more places, since llama.cpp
-//! would take token 11 for both: tokenizer_config.json's own list of ids, special_tokens_map.json and
-//! generation_config.json.
+//! Files are read in convert_hf_to_gguf.py's order: tokenizer.json's post-processor says what is added to a text;
+//! tokenizer_config.json names the tokens, whose ids are in tokenizer.json; config.json has ids. If none of them has
+//! BOS or EOS, three more files are tried, since llama.cpp would take token 11 for both: tokenizer_config.json's own
+//! list of ids, special_tokens_map.json and generation_config.json.
 
 use formats::metadata::{Metadata, Value as Meta};
 use serde_json::Value;
@@ -14,8 +13,8 @@ use crate::checkpoint::vocab::json::Json;
 use crate::checkpoint::vocab::tokens::{Added, Tokens};
 use crate::error::Result;
 
-/// The roles in the order in which they are looked for, with the names of their keys in a GGUF. `cls` is only a
-/// name under which the begin may be found.
+/// The roles in the order in which they are looked for, with their keys in a GGUF. `cls` has none: it is only another
+/// name for BOS.
 const ROLES: [(&str, &str); 9] = [
     ("bos", "bos_token_id"),
     ("eos", "eos_token_id"),
@@ -27,26 +26,26 @@ const ROLES: [(&str, &str); 9] = [
     ("eot", "eot_token_id"),
     ("eom", "eom_token_id"),
 ];
-/// How many of the roles are always looked for; the others when a post-processor has shown that they are there.
+/// The number of roles that are always looked for; the others only if a post-processor shows that they exist.
 const USUAL: usize = 7;
 
-/// What was found, in the order in which it is written.
+/// The roles that were found, in the order in which they are written.
 #[derive(Debug, Default, PartialEq)]
 pub struct Special {
     ids: Vec<(&'static str, u32)>,
     add: Vec<(&'static str, bool)>,
 }
 
-/// A tokenizer_config.json's names of tokens, as the post-processor corrects them.
+/// The texts of tokens with a role: tokenizer_config.json's, as corrected by the post-processor.
 struct Names<'a> {
     config: Option<&'a Value>,
-    /// Names that replace the config's.
+    /// Texts that replace the config's.
     changed: Vec<(&'static str, Option<String>)>,
     roles: usize,
 }
 
 impl Names<'_> {
-    /// The token with this role. It is a string, or an object whose `content` is the token.
+    /// The text of the token with this role.
     fn get(&self, role: &str) -> Option<String> {
         match self.changed.iter().rev().find(|(r, _)| *r == role) {
             Some((_, name)) => name.clone(),
@@ -59,12 +58,13 @@ impl Names<'_> {
     }
 }
 
+/// The token of a role in tokenizer_config.json: a string, or an object whose `content` is the token.
 fn name_of(config: &Value, role: &str) -> Option<String> {
     let entry = config.get(format!("{role}_token"))?;
     entry.as_str().or_else(|| entry.get("content")?.as_str()).filter(|n| !n.is_empty()).map(str::to_string)
 }
 
-/// All that tokenizer_config.json names, in any role.
+/// The texts of all tokens with any role in tokenizer_config.json.
 pub fn named(config: Option<&Value>) -> Vec<String> {
     let Some(config) = config else { return Vec::new() };
     let roles = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];
@@ -79,10 +79,10 @@ pub fn named(config: Option<&Value>) -> Vec<String> {
 }
 
 impl Special {
-    /// Looks for the roles. `listed` are the added tokens of tokenizer_config.json.
+    /// Finds the roles. `listed` are the added tokens of tokenizer_config.json.
     ///
     /// # Errors
-    /// Negative ids; files that are no JSON.
+    /// [`Error::Format`](crate::Error::Format) for negative ids and invalid JSON.
     pub fn find(
         folder: &mut Folder,
         json: Option<&Json>,
@@ -135,8 +135,8 @@ impl Special {
         Ok(special)
     }
 
-    /// Reads what a post-processor of tokenizer.json puts around a text. Templates are understood as far as
-    /// convert_hf_to_gguf.py does: a token at the start, one at the end, one or two between a pair's texts.
+    /// Reads which tokens tokenizer.json's post-processor adds to a text. Templates are understood as far as
+    /// convert_hf_to_gguf.py does: a token at the start, one at the end, one or two between the texts of a pair.
     fn post_processor(&mut self, post: &Value, names: &mut Names) {
         let known = names.config.is_some();
         let mut bos = names.get("bos");
@@ -200,7 +200,7 @@ impl Special {
                     }
                     if let Some(last) = &last {
                         if known && Some(last) != eos.as_ref() {
-                            // The template's last token ends a text; what was named so ends a turn.
+                            // The template's last token is EOS; the token that was named EOS ends a turn (EOT).
                             if names.roles < ROLES.len() {
                                 names.set(ROLES[names.roles].0, eos.clone());
                                 names.roles += 1;
@@ -241,7 +241,7 @@ impl Special {
     fn set(&mut self, role: &'static str, id: u32, tokens: &Tokens, notes: &mut Vec<String>) {
         if !tokens.fits(id) {
             let rows = tokens.rows();
-            let note = format!("{role} should be token {id}, but there are {rows} tokens: left out");
+            let note = format!("{role} is token {id}, but the embedding has {rows} rows: left out");
             if !notes.contains(&note) {
                 notes.push(note);
             }
@@ -250,7 +250,7 @@ impl Special {
         }
     }
 
-    /// Writes the keys.
+    /// Writes the roles' keys.
     pub fn write(&self, metadata: &mut Metadata) {
         for (role, id) in &self.ids {
             if let Some((_, key)) = ROLES.iter().find(|(r, key)| r == role && !key.is_empty()) {
@@ -268,7 +268,7 @@ fn part(entry: &Value, kind: &str) -> Option<String> {
     entry.get(kind)?.get("id")?.as_str().filter(|id| !id.is_empty()).map(str::to_string)
 }
 
-/// Whether a template for pairs puts a separator between its texts; `None` if it says nothing about that.
+/// Whether a template for pairs puts a separator between the two texts; `None` if the template is not understood.
 fn separator(
     pair: &[Value],
     first: &Option<String>,
@@ -293,16 +293,16 @@ fn separator(
     Some(one || two)
 }
 
-/// An id in a JSON file; what is no integer says nothing.
+/// An id in a JSON file; `None` for values that are not integers.
 fn id(file: &str, key: &str, value: Option<&Value>) -> Result<Option<u32>> {
     let Some(number) = value.filter(|v| v.is_i64() || v.is_u64()) else { return Ok(None) };
     match number.as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) => Ok(Some(id)),
-        None => Err(unfit(file, format!("{key} is {number}"))),
+        None => Err(unfit(file, format!("{key} must be a token id (found {number})"))),
     }
 }
 
-/// A role's id in the files that convert_hf_to_gguf.py does not ask, or in config.json's list of several.
+/// A role's id in the files that convert_hf_to_gguf.py does not read, or in config.json's list of several ids.
 fn elsewhere(
     folder: &mut Folder,
     role: &str,
@@ -320,7 +320,7 @@ fn elsewhere(
     let generation = folder.object("generation_config.json")?;
     for (file, json) in [("generation_config.json", generation.as_ref()), ("config.json", Some(config))] {
         let Some(value) = json.and_then(|json| json.get(&key)) else { continue };
-        // Several tokens may end a text. The first is the one that training put there.
+        // Several tokens may end a text; the first is the one that training used.
         if let Some(id) = id(file, &key, value.get(0).or(Some(value)))? {
             return Ok(Some(id));
         }

@@ -1,4 +1,4 @@
-//! Chat templates: tokenizer_config.json's, or those in files of their own.
+//! Reads chat templates: tokenizer_config.json's, or those in separate files.
 
 use formats::metadata::{Array, Metadata, Value as Meta};
 use serde_json::Value;
@@ -6,13 +6,13 @@ use serde_json::Value;
 use crate::checkpoint::vocab::files::Folder;
 use crate::error::Result;
 
-/// The folder of templates beside chat_template.jinja.
+/// The folder of further templates beside chat_template.jinja.
 const MORE: &str = "additional_chat_templates";
 
-/// Writes the templates: a single one, or several with names, of which `default` is the plain key's.
+/// Writes the templates to the metadata: a single one, or several with names, where `default` gets the plain key.
 ///
 /// # Errors
-/// Files that are no text or no JSON.
+/// [`Error::Format`](crate::Error::Format) for files that are not UTF-8 or not JSON.
 pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadata) -> Result<()> {
     let own = config.and_then(|c| c.get("chat_template"));
     let templates = match own {
@@ -39,7 +39,8 @@ pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadat
     Ok(())
 }
 
-/// An entry of a list of templates. Its name becomes part of a key: what is neither letter nor digit is `_`.
+/// The name and text of an entry in a list of templates. The name becomes part of a key: characters other than letters
+/// and digits become `_`.
 fn named(entry: &Value) -> Option<(String, String)> {
     let name = key_part(entry.get("name")?.as_str()?);
     let template = entry.get("template")?.as_str()?.to_string();

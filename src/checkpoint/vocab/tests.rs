@@ -219,7 +219,7 @@ fn ids_by_precedence() {
     put(dir.path(), &[("special_tokens_map.json", json!({"bos_token": {"content": "<|end|>"}}))]);
     assert_eq!(ids(json!({"bos_token_id": null})), [Some(3), Some(1), None]);
     let error = read_as(dir.path(), "llama", 4, &json!({"bos_token_id": -1})).err().unwrap();
-    assert!(error.to_string().contains("bos_token_id is -1"));
+    assert!(error.to_string().contains("bos_token_id must be a token id (found -1)"));
     let v = read_as(dir.path(), "llama", 4, &json!({"sep_token_id": 4})).unwrap().unwrap();
     assert!(v.notes[0].contains("sep"), "{:?}", v.notes);
 }

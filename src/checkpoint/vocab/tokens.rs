@@ -1,4 +1,4 @@
-//! The list of tokens: text, score and type of every id.
+//! The tokens of a vocabulary: text, score and type of every id.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 use crate::checkpoint::vocab::files::{Folder, unfit};
 use crate::error::{Error, Result};
 
-/// More rows than any published model has (the largest vocabulary has a million); the limit keeps a damaged
-/// config.json from asking for all memory.
+/// The largest supported vocabulary (the largest published one has a million tokens). The limit keeps a damaged
+/// config.json from using all memory.
 const MAX_ROWS: u64 = 1 << 22;
 
-/// llama.cpp's types of tokens; the numbers are those of `tokenizer.ggml.token_type`.
+/// The type of a token, with its number in `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Type {
@@ -23,12 +23,12 @@ pub enum Type {
     Byte = 6,
 }
 
-/// The score of added tokens, and of all tokens where the source has no scores, as convert_hf_to_gguf.py has it.
+/// The score of added tokens, as in convert_hf_to_gguf.py.
 pub const ADDED_SCORE: f32 = -1000.0;
 /// The score of ids without a token.
 const PADDING_SCORE: f32 = -10000.0;
 
-/// One id.
+/// A token of a vocabulary.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     pub text: Vec<u8>,
@@ -45,13 +45,14 @@ pub struct Added {
 }
 
 impl Added {
-    /// Its type: control tokens are not part of any text. Some that ought to be are not marked as special by
-    /// their makers (deepseek-coder, command-r, gemma) and are known by their look.
+    /// Its type. Control tokens are those marked as special, and some that are not marked (deepseek-coder, command-r,
+    /// gemma) but look like it.
     pub fn kind(&self) -> Type {
         if self.special || looks_special(&self.text) { Type::Control } else { Type::UserDefined }
     }
 
-    /// Its text as llama.cpp wants it: user-defined tokens are looked for in the text as it was given.
+    /// The token as llama.cpp expects it: user-defined tokens have plain spaces, since they are looked for in the
+    /// original text.
     pub fn token(&self) -> Token {
         let kind = self.kind();
         let text =
@@ -68,27 +69,30 @@ fn looks_special(text: &str) -> bool {
         || between("<unused", ">")
 }
 
-/// Tokens by id, as many as the embedding has rows.
+/// Tokens by id, at most as many as the embedding has rows.
 pub struct Tokens {
     rows: usize,
     list: HashMap<u32, Token>,
 }
 
 impl Tokens {
-    /// No tokens for `rows` rows.
+    /// An empty vocabulary for an embedding of `rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for no rows, or more than 4,194,304.
     pub fn new(rows: u64) -> Result<Self> {
         if rows == 0 || rows > MAX_ROWS {
-            return Err(Error::refused(format!("a vocabulary of {rows} tokens makes no sense")));
+            return Err(Error::refused(format!("vocab_size must be from 1 to {MAX_ROWS} (found {rows})")));
         }
         Ok(Self { rows: rows as usize, list: HashMap::new() })
     }
 
-    /// The rows of the embedding.
+    /// The number of rows of the embedding.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How many ids have a token.
+    /// The number of ids with a token.
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -103,7 +107,7 @@ impl Tokens {
         self.list.get(&id)
     }
 
-    /// Gives an id its token. False, and nothing done, if it has no row.
+    /// Sets the token of an id. False, and nothing changes, if the id has no row.
     pub fn set(&mut self, id: u32, token: Token) -> bool {
         let fits = self.fits(id);
         if fits {
@@ -112,7 +116,7 @@ impl Tokens {
         fits
     }
 
-    /// All rows in order; ids without a token are filled up, so that there are as many as the embedding has rows.
+    /// All tokens in the order of ids, as many as the embedding has rows; ids without a token get `[PADn]`.
     pub fn into_list(mut self) -> Vec<Token> {
         (0..self.rows as u32)
             .map(|id| {
@@ -126,13 +130,9 @@ impl Tokens {
     }
 }
 
-/// The error of a vocabulary that has an id beyond the embedding.
+/// The error of a vocabulary that has an id without a row in the embedding.
 pub fn too_many(file: &str, id: u32, rows: usize) -> Error {
-    let most = u64::from(id) + 1;
-    Error::refused(format!(
-        "{file}: the tokenizer has an id {id}, so at least {most} tokens, but the embedding has {rows} rows"
-    ))
-    .or("the tokenizer's files and the weights are of different models; take them from one checkpoint")
+    Error::VocabularyMismatch { file: file.into(), id, rows }
 }
 
 /// The tokens of tokenizer_config.json's `added_tokens_decoder`, in the order of the file.
@@ -145,7 +145,10 @@ pub fn added_tokens_decoder(folder: &Folder, config: Option<&Value>) -> Result<V
         let id = key.parse().ok();
         let text = value.get("content").and_then(Value::as_str);
         let (Some(id), Some(text)) = (id, text) else {
-            return Err(unfit(&file, format!("added_tokens_decoder has no id and content in {key:?}")));
+            return Err(unfit(
+                &file,
+                format!("added_tokens_decoder: {key:?} must be an id with a \"content\""),
+            ));
         };
         let special = value.get("special").and_then(Value::as_bool).unwrap_or(false);
         Ok(Added { id, text: text.to_string(), special })
@@ -160,7 +163,7 @@ pub fn added_tokens_json(folder: &mut Folder) -> Result<Vec<Added>> {
     let file = folder.name(FILE);
     let one = |(text, id): (&String, &Value)| match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) => Ok(Added { id, text: text.clone(), special: false }),
-        None => Err(unfit(&file, format!("{text:?} has {id} for an id"))),
+        None => Err(unfit(&file, format!("{text:?} must have a token id (found {id})"))),
     };
     json.as_object().into_iter().flatten().map(one).collect()
 }

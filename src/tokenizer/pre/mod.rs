@@ -1,8 +1,8 @@
 //! How a byte-level tokenizer splits a text into words before it merges, by the name in `tokenizer.ggml.pre`.
 //!
-//! The patterns are those of [`table`], in the syntax of `regex`, which has no look-ahead. There is one that nearly every
-//! tokenizer has: `\s+(?!\S)|\s+`, whitespace but for the last character if a word follows. `\s+` finds it, and the
-//! character that is too much is given back ([`Tail`]).
+//! The patterns are those of [`table`], in the syntax of `regex`, which has no look-ahead. There is one that nearly
+//! every tokenizer has: `\s+(?!\S)|\s+`, whitespace but for the last character if a word follows. `\s+` finds it, and
+//! the character that is too much is given back ([`Tail`]).
 
 pub(crate) mod table;
 
@@ -11,8 +11,7 @@ use regex::Regex;
 use crate::error::{Error, Result};
 use table::THREES;
 
-/// How a text is cut into words, one pattern after the other: each cuts what the one before it left whole and what
-/// it found.
+/// Splits a text into words, one pattern after the other: each splits what the one before it matched and what it left.
 pub struct Splitter(Vec<Step>);
 
 enum Step {
@@ -20,14 +19,15 @@ enum Step {
     Threes,
 }
 
-/// What of whitespace that `\s+` found is a word of its own.
+/// What part of whitespace that `\s+` matched is a word of its own.
 #[derive(Clone, Copy, PartialEq)]
 enum Tail {
     /// All: the pattern has no `\s+` at its end.
     All,
-    /// All but the last character, unless nothing follows. Matches that end with one of these are not of `\s+`.
+    /// All but the last character, unless nothing follows. Matches that end with one of these characters are whole:
+    /// another alternative than `\s+` matched them.
     ButLast(&'static [char]),
-    /// The same in parts of 512, 256, ... characters.
+    /// The same in words of 512, 256, ... characters.
     Halving,
 }
 
@@ -35,14 +35,18 @@ impl Splitter {
     /// The splitter with this name.
     ///
     /// # Errors
-    /// A name that is not known, with those that are.
+    /// [`Error::UnknownPreTokenizer`], with the supported names.
     pub fn named(name: &str) -> Result<Self> {
         let patterns = table::find(name).and_then(|row| row.splits).ok_or_else(|| {
             let known = table::names(|row| row.splits.is_some()).join(", ");
-            Error::refused(format!("the pre-tokenizer {name:?} is not known"))
-                .or(format!("tokenizer.ggml.pre can be one of {known}"))
+            Error::UnknownPreTokenizer {
+                what: format!("pre-tokenizer {name:?} is not supported"),
+                hint: format!("tokenizer.ggml.pre can be one of {known}"),
+            }
         })?;
-        let steps = patterns.iter().map(|pattern| step(pattern).map_err(|e| Error::refused(e.to_string())));
+        let steps = patterns
+            .iter()
+            .map(|pattern| step(pattern).map_err(|e| Error::refused(format!("pre-tokenizer {name:?}: {e}"))));
         Ok(Self(steps.collect::<Result<_>>()?))
     }
 
@@ -65,8 +69,8 @@ fn step(pattern: &str) -> std::result::Result<Step, regex::Error> {
     } else {
         (pattern, Tail::All)
     };
-    // The letters of 's and the like are ASCII's: Unicode has more that fold to s. Possessive repetitions are
-    // written as greedy ones: no pattern gives back what they take.
+    // (?i:'s) ignores the case of ASCII letters only: in Unicode, more letters fold to s. Possessive repetitions become
+    // greedy ones: no pattern has to give back what they matched.
     let head = head.replace("(?i:", "(?i-u:").replace("]?+", "]?").replace("]++", "]+");
     let whole = if tail == Tail::All { head } else { format!(r"{head}|\s+") };
     Ok(Step::Pattern { regex: Regex::new(&whole)?, tail })
@@ -85,7 +89,7 @@ fn split<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str)) {
     }
 }
 
-/// What a pattern finds, and what lies between.
+/// Gives what a pattern matches, and what lies between matches.
 fn found<'t>(regex: &Regex, tail: Tail, text: &'t str, give: &mut dyn FnMut(&'t str)) {
     let mut rest = text;
     while let Some(found) = regex.find(rest).filter(|m| !m.is_empty()) {
@@ -109,7 +113,7 @@ fn found<'t>(regex: &Regex, tail: Tail, text: &'t str, give: &mut dyn FnMut(&'t 
                     (len, left) = (len - part.len(), left - size);
                 }
                 if !all && !alone {
-                    // The last one may be the beginning of a word.
+                    // The last character may be the beginning of a word.
                     continue;
                 }
             }
@@ -122,8 +126,8 @@ fn found<'t>(regex: &Regex, tail: Tail, text: &'t str, give: &mut dyn FnMut(&'t 
     give(rest);
 }
 
-/// Numbers in groups of three, the first of one to three characters. What stands before a number stays with its
-/// first group, as in llama.cpp: the pattern that follows parts them, but sees that something follows whitespace.
+/// Splits numbers into groups of three digits from the right. The text before a number stays with its first group, as
+/// in llama.cpp: the next pattern splits them, and has to see that something follows whitespace.
 fn threes<'t>(text: &'t str, give: &mut dyn FnMut(&'t str)) {
     let mut rest = text;
     while let Some(start) = rest.find(char::is_numeric) {

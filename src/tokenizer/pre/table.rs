@@ -142,7 +142,7 @@ const DEEPSEEK_CJK_SPLIT: &str = r"[[一-龥ࠀ-一가-\x{D7FF}]&&\S]+";
 
 /// Every pre-tokenizer. Names with the same patterns are several rows where llama.cpp treats them differently, or where
 /// something else in the files tells them apart.
-pub const TABLE: &[PreTokenizer] = &[
+pub static TABLE: &[PreTokenizer] = &[
     // With NFC these are GPT-NeoX's vocabulary and its relatives, for which convert_hf_to_gguf.py says olmo or mpt.
     PreTokenizer {
         aliases: &[
@@ -213,7 +213,8 @@ pub const TABLE: &[PreTokenizer] = &[
         ..row("tekken", &[TEKKEN_SPLIT])
     },
     PreTokenizer { ignore_merges: true, ..named("granite-embed-multi-97m", &[GRANITE]) },
-    // Single digits, then GPT-2's pattern. command-r has NFC; neither it nor smollm cleans up spaces, and starcoder does.
+    // Single digits, then GPT-2's pattern. command-r has NFC; neither it nor smollm cleans up spaces, and starcoder
+    // does.
     PreTokenizer {
         only: Conditions { nfc: Some(true), ..ANY },
         classes: &["CohereTokenizer"],
@@ -385,7 +386,7 @@ mod tests {
     use crate::tokenizer::pre::Splitter;
 
     #[test]
-    fn every_name_stands_once_and_its_patterns_compile() {
+    fn every_name_is_unique_and_its_patterns_compile() {
         let all = names(|_| true);
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
         let mut classes: Vec<_> = TABLE.iter().flat_map(|row| row.classes).collect();

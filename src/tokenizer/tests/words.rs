@@ -52,7 +52,7 @@ fn other_names() {
 #[test]
 fn names_that_are_not_known_are_told() {
     let error = Splitter::named("llama-4o").err().unwrap();
-    assert_eq!(error.to_string(), "the pre-tokenizer \"llama-4o\" is not known");
+    assert_eq!(error.to_string(), "pre-tokenizer \"llama-4o\" is not supported");
     let hint = error.hint().unwrap();
     assert!(hint.contains(" llama-bpe, ") && hint.contains(" starcoder, "), "{hint}");
     // Every name that it gives can be had.

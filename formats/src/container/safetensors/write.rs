@@ -155,13 +155,22 @@ impl Settings {
         if metadata.iter().any(|(key, _)| key.is_empty()) {
             return Err(Fault::Text { what: "a metadata key".into(), problem: "empty".into() });
         }
+        // As JSON, texts are no shorter: a header that is too long is refused before it is made.
+        let least: usize = metadata.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+        if least as u64 > MAX_HEADER {
+            let what = "the header's length".into();
+            return Err(Fault::TooMany { what, found: least as u64, most: MAX_HEADER });
+        }
         // Text under the key of typed metadata would be read as that.
         let texts: Option<Vec<(&str, &str)>> = metadata
             .iter()
             .map(|(key, value)| Some((key, value.as_str().filter(|_| key != TYPED)?)))
             .collect();
         Ok(match texts {
-            Some(texts) => Self { first: entry(&texts), others: entry(&texts) },
+            Some(texts) => {
+                let first = entry(&texts);
+                Self { others: first.clone(), first }
+            }
             None => {
                 let typed = typed::to_json(metadata).to_string();
                 let with = |typed| entry(&[(FORMAT, PYTORCH), (TYPED, typed)]);

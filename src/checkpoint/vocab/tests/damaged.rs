@@ -15,13 +15,13 @@ fn changed(change: impl FnOnce(&mut Value)) -> String {
 fn too_many_tokens() {
     let dir = folder(false, &[("tokenizer.json", byte_level())]);
     let error = fails(&dir, 3);
-    assert!(error.contains("at least 4 tokens") && error.contains("3 rows"), "{error}");
+    assert!(error.contains("token id 3 ") && error.contains("3 rows"), "{error}");
     let error = changed(|f| f["model"]["vocab"]["far"] = json!(4_000_000_000u32));
-    assert!(error.contains("4000000001 tokens"), "{error}");
+    assert!(error.contains("token id 4000000000 is out of range"), "{error}");
     let error = changed(|f| f["added_tokens"][0]["id"] = json!(u32::MAX));
-    assert!(error.contains("4294967296 tokens"), "{error}");
+    assert!(error.contains("token id 4294967295 is out of range"), "{error}");
     for rows in [0, u64::MAX] {
-        assert!(fails(&dir, rows).contains("makes no sense"));
+        assert!(fails(&dir, rows).contains("vocab_size must be from 1 to"));
     }
 }
 
@@ -58,9 +58,9 @@ fn merges_that_are_no_pairs() {
 fn other_kinds_of_models() {
     for kind in ["WordPiece", "WordLevel", "Unigram"] {
         let error = changed(|f| f["model"]["type"] = json!(kind));
-        assert!(error.contains(&format!("the model is {kind}; only BPE is known")), "{error}");
+        assert!(error.contains(&format!("the model is {kind}; only BPE is supported")), "{error}");
     }
-    assert!(changed(|f| f["model"] = json!({})).contains("of no kind"));
+    assert!(changed(|f| f["model"] = json!({})).contains("without a type"));
     assert!(changed(|f| f["model"]["end_of_word_suffix"] = json!("</w>")).contains("</w>"));
     // Beside a tokenizer.model it does not matter.
     let mut file = byte_level();

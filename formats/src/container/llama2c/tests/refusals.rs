@@ -34,7 +34,7 @@ fn settings_hard_coded_in_llama2c_are_checked() {
         ("llama.attention.head_count_kv", Value::U32(3), "n_kv_heads is 3"),
         ("llama.attention.head_count", Value::U32(16), "pairs"),
         ("llama.context_length", Value::U64(1 << 31), "seq_len is 2147483648"),
-        ("llama.context_length", Value::text("many"), "must be a number"),
+        ("llama.context_length", Value::text("many"), "must be a non-negative integer"),
         ("llama.context_length", Value::U32(0), "seq_len is 0"),
         ("llama.feed_forward_length", Value::U32(32), "has shape [24, 16]"),
         ("llama.block_count", Value::U32(2), "blk.2."),
@@ -77,7 +77,7 @@ fn unknown_tensors_are_refused() {
         ("rope_freqs.weight", "rotary"),
         ("blk.1.attn_q_norm.weight", "norms of queries"),
         ("blk.1.ffn_gate_exps.weight", "experts"),
-        ("blk.0.attn_qkv.weight", "apart"),
+        ("blk.0.attn_qkv.weight", "separate tensors"),
         ("blk.3.attn_norm.weight", "metadata"),
         ("blk.00.attn_norm.weight", "metadata"),
         ("blk.attn_norm.weight", "metadata"),
@@ -138,14 +138,14 @@ fn huge_rotary_tables_are_refused() {
 fn headers_that_contradict_themselves() {
     let bytes = checkpoint(SMALL, 2, 8, ByteOrder::Big);
     for (at, value, part) in [
-        (8usize, 0u32, "dim is 0"),
-        (12, u32::MAX, "hidden_dim is -1"),
+        (8usize, 0u32, "dim must be a positive integer (found 0)"),
+        (12, u32::MAX, "hidden_dim must be a positive integer (found -1)"),
         (20, 3, "n_heads is 3"),
         (24, 3, "n_kv_heads is 3"),
         (20, 16, "pairs"),
-        (28, 1 << 31, "vocab_size is -2147483648"),
-        (37, 0, "group size is 0"),
-        (37, u32::MAX, "group size is -1"),
+        (28, 1 << 31, "vocab_size must be a positive integer (found -2147483648)"),
+        (37, 0, "group size must be a positive integer (found 0)"),
+        (37, u32::MAX, "group size must be a positive integer (found -1)"),
         (37, 5, "5, which does not divide"),
     ] {
         let mut bytes = bytes.clone();

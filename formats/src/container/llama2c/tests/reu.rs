@@ -64,8 +64,8 @@ fn models_that_would_not_run_are_refused() {
         let model = model(c);
         expansion("x", &model.metadata, &model.tensors).map(|_| ()).unwrap_err().to_string()
     };
-    assert!(why(Config { shared: false, ..SMALL }).contains("only models whose classifier is the embedding"));
-    assert!(why(Config { seq: 32_768, ..SMALL }).contains("seq_len is 32768, at most 32767"));
+    assert!(why(Config { shared: false, ..SMALL }).contains("only models with tied embeddings"));
+    assert!(why(Config { seq: 32_768, ..SMALL }).contains("seq_len is 32768, expected at most 32767"));
     let wide = Config { dim: 256, head: 64, seq: 8000, ..SMALL };
     assert!(why(wide).contains("more than the 16 MiB"));
 }

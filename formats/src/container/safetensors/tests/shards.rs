@@ -64,7 +64,7 @@ fn tensors_are_in_the_files_of_the_index() {
         e.to_string()
     };
     let moved = text.replace(r#""b": "model-00002"#, r#""b": "model-00001"#);
-    assert!(check(&moved, &shards).contains("tensor b is here, but index says"));
+    assert!(check(&moved, &shards).contains("tensor b is in this file, but by index it is in"));
     assert!(check(&text.replace(r#""b""#, r#""d""#), &shards).contains("tensor b is not in index"));
     assert!(check(&text, &shards[..1]).contains("tensor b is not in model-00002-of-00002.safetensors"));
     let more = text.replace("\"a\": ", "\"0\": \"x.safetensors\", \"a\": ");

@@ -1,0 +1,120 @@
+//! What a user can do about each error.
+
+use std::borrow::Cow;
+use std::io;
+
+use super::{Error, FROM_CHECKPOINT};
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        const ORIGINAL: &str = "start from the original weights, in bf16, f16 or f32";
+        const DAMAGED: &str = "the file is damaged; download or convert it again";
+        let text = match self {
+            Self::Refused { hint, .. } | Self::Usage { hint, .. } => return hint.as_deref().map(Cow::from),
+            Self::UnknownArchitecture { known, .. } => return Some(format!("supported: {known}").into()),
+            Self::UnknownTokenizer { known, .. } => return Some(format!("supported: {known}").into()),
+            Self::UnknownPreTokenizer { hint, .. } => hint,
+            Self::SplitPart { part, count, .. } => {
+                let stem =
+                    formats::container::part_stem("NAME", part.saturating_sub(1) as usize, *count as usize);
+                return Some(format!("name it {stem}.gguf, in the folder of the other parts").into());
+            }
+            Self::UnsupportedQuantization { .. } => ORIGINAL,
+            Self::MissingTensors { .. } => {
+                "check that no file of the model is missing, and that config.json belongs to these weights"
+            }
+            Self::UnexpectedTensors { .. } => {
+                "check that config.json names the right architecture, and that all files belong to one model"
+            }
+            Self::WrongShape { .. } => "check that the settings (config.json) belong to these weights",
+            Self::UnsupportedType { operation, .. } if *operation == FROM_CHECKPOINT => ORIGINAL,
+            Self::NotFinite { .. } => {
+                "ask whoever made the checkpoint; ggufkit verify lists every such tensor"
+            }
+            Self::InvalidCode { .. } => DAMAGED,
+            Self::NoWeights { .. } => {
+                "without weights only --dry-run works; weights are read from .safetensors files"
+            }
+            Self::NoTokenizer { .. } => "for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE",
+            Self::VocabularyMismatch { .. } => {
+                "the tokenizer's files and the weights belong to different models; take both from one checkpoint"
+            }
+            Self::NoChatTemplate => {
+                "leave out --chat to continue a text, or set a template with `ggufkit edit --set-file \
+                 tokenizer.chat_template:str=FILE`"
+            }
+            Self::ChatTemplate { .. } => {
+                "leave out --chat to continue a text that is written in the model's own chat format"
+            }
+            Self::UnknownToken { .. } => "check that the tokenizer belongs to this model",
+            Self::NoModel { hub_cache: true, .. } => {
+                "this is the hub's cache: name the folder in snapshots/ that has a config.json"
+            }
+            Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",
+            Self::LfsPointer { .. } => "run `git lfs pull` in its folder, or download the file from the hub",
+            Self::NotWritable { .. } => {
+                "name a regular file: a model is written at many offsets, which devices and pipes do not allow"
+            }
+            Self::NoSpace { .. } => "free some space or write to another disk; nothing was changed",
+            Self::WouldOverwrite { .. } => "write to another file",
+            Self::OutOfRange { tensor, .. } => {
+                return Some(
+                    format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(tensor)).into(),
+                );
+            }
+            Self::ContextTooLong { limit, .. } => {
+                return Some(format!("use --context {limit} or less").into());
+            }
+            Self::TextTooShort { option, .. } => {
+                return Some(format!("give a longer text or a shorter context ({option})").into());
+            }
+            Self::BudgetTooSmall { smaller, .. } => {
+                return Some(format!("ask for more, use {smaller}, or take a smaller model").into());
+            }
+            Self::TooLittleMemory(e) => return Some(e.hint().into()),
+            Self::InputsNotFinite { .. } => {
+                "the model overflows on this text; ggufkit verify MODEL lists weights that are NaN or infinite"
+            }
+            Self::UnknownSensitivity { .. } => {
+                "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE"
+            }
+            Self::NoTypeLeft { .. } => {
+                "allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"
+            }
+            Self::OtherState { .. } => {
+                "the model, the plan, the text or the method has changed: name another folder, or remove this one"
+            }
+            Self::DamagedState { .. } => "remove the state folder and start again",
+            Self::OtherVocabulary { .. } => "compare models that share a tokenizer",
+            Self::Io { source, what, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => "free some space or write to another disk",
+                io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+                io::ErrorKind::ReadOnlyFilesystem => "write to another folder",
+                io::ErrorKind::NotFound if *what == "create" => {
+                    "check the path; missing folders are not created"
+                }
+                io::ErrorKind::NotFound => "check the path",
+                _ => return None,
+            },
+            Self::Statistics(e) => match fault(e) {
+                Some(calibration::Fault::Mismatch { .. } | calibration::Fault::Unlike { .. }) => {
+                    "an imatrix belongs to one model, or to others with the same tensor names and shapes"
+                }
+                Some(calibration::Fault::NotAnImatrix(_)) => {
+                    "`ggufkit calibrate MODEL TEXT -o FILE` makes one, as does llama-imatrix"
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(text.into())
+    }
+}
+
+fn fault(e: &calibration::Error) -> Option<&calibration::Fault> {
+    match e {
+        calibration::Error::Statistics { fault, .. } => Some(fault),
+        calibration::Error::Format(_) => None,
+    }
+}
