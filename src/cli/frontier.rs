@@ -101,7 +101,7 @@ impl Frontier {
             name,
             bytes,
             bits: 8.0 * tensors as f64 / choices.weights.max(1) as f64,
-            kld,
+            kld: kld.max(0.0) + 0.0, // not −0
             memory: other_memory.map(|other| other + tensors),
         };
         let points: Vec<Size> = all
@@ -131,8 +131,9 @@ impl Frontier {
         let scheme_rows: Vec<Vec<String>> = schemes
             .iter()
             .map(|s| {
-                let share =
-                    s.best.map_or(String::new(), |l| format!("{:.2}", l / s.size.kld.max(f64::MIN_POSITIVE)));
+                // A scheme that loses nothing cannot be beaten.
+                let best = s.best.filter(|_| s.size.kld > 0.0);
+                let share = best.map_or(String::new(), |best| format!("{:.2}", best / s.size.kld));
                 [vec![s.size.name.clone()], row(&s.size), vec![share]].concat()
             })
             .collect();

@@ -252,6 +252,8 @@ fn the_frontier_is_below_every_scheme() {
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("<svg") && page.contains("q4_k_m"));
     let text = ok(&["frontier", &model, "--rows", "5"]);
+    // Schemes that lose nothing (f32) have a KL divergence of 0, and no share of it.
+    assert!(!text.contains("-0.0") && text.lines().all(|line| line.chars().count() < 140), "{text}");
     assert!(text.contains("iq4_xs") && text.contains("best at this size"), "{text}");
 }
 
