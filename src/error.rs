@@ -285,7 +285,7 @@ pub enum Error {
         encoding: String,
     },
     /// A text that does not fill the chunks that are needed of it.
-    #[error("{name} has {found} tokens: a context of {context} tokens needs at least {need}")]
+    #[error("{name}: has {found} tokens, but a context of {context} needs at least {need}")]
     TextTooShort {
         /// The text's name.
         name: String,

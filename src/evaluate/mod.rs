@@ -60,7 +60,7 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
     let need = if cut.stride.is_some() { context } else { 2 * context };
     if len < need {
         return Err(Error::TextTooShort {
-            name: "the text".into(),
+            name: "text".into(),
             found: len,
             context,
             need,
