@@ -17,6 +17,13 @@ fn tree(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// Writes `x` times `scale`, as many as `out` has.
+pub fn scaled(out: &mut [f32], x: &[f32], scale: f32) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x * scale;
+    }
+}
+
 per_isa! {
     /// Root mean square norm: x / sqrt(mean(x²) + epsilon) · weight (arXiv 1910.07467), for one vector. The shortest of the
     /// three slices says how many results there are.

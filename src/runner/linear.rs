@@ -10,7 +10,7 @@ use crate::source::view::RowOrder;
 use kernels::activations::{Activations, Form, TOKENS};
 use kernels::tile::float::Floats;
 use kernels::tile::{Panel, ROWS, TileKernel};
-use kernels::{self, Codec, Isa, dot, tile};
+use kernels::{self, Codec, Isa, dot, float, tile};
 
 /// A matrix `[rows, cols]`, whose rows are multiplied with vectors of `cols` activations.
 pub struct Matrix<'a> {
@@ -268,7 +268,7 @@ fn in_panels(mut task: Task, x: &Activations) {
                 for (out, sums) in task.out[token..].iter_mut().zip(&sums) {
                     let out = &mut out[p * ROWS..];
                     let n = out.len().min(ROWS);
-                    out[..n].iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * matrix.scale);
+                    float::scaled(&mut out[..n], sums, matrix.scale);
                 }
             }
         }

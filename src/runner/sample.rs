@@ -6,6 +6,7 @@
 
 use crate::error::Result;
 use crate::random::Random;
+use crate::score::ScoreError;
 use crate::score::math::{exp, ln, peak};
 
 /// Sampling parameters. The defaults are llama.cpp's.
@@ -47,7 +48,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::Refused`](crate::Error::Refused) for no logits, or logits that are not finite.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
-        let (max, first) = peak(logits)?;
+        let (max, first) = peak(logits).map_err(ScoreError::from)?;
         let Settings { temperature, .. } = self.settings;
         if temperature <= 0.0 {
             return Ok(first as u32);

@@ -25,11 +25,12 @@
 pub mod bootstrap;
 pub mod histogram;
 pub mod logits_file;
-pub(crate) mod math;
 pub mod stats;
 pub mod summary;
 
 use std::ops::Range;
+
+pub(crate) use kernels::logits as math;
 
 pub use bootstrap::{Interval, Ratio, ratio_interval};
 pub use summary::{Scores, Summary};
@@ -60,6 +61,15 @@ pub struct Pair {
     pub same_top: bool,
     /// Δp: the model's probability of the text's token minus the reference's.
     pub dp: f64,
+}
+
+impl From<math::RowError> for ScoreError {
+    fn from(e: math::RowError) -> Self {
+        match e {
+            math::RowError::NotFinite { at, value } => Self::NotFinite { at, value },
+            math::RowError::Empty => Self::Empty,
+        }
+    }
 }
 
 /// Logits that cannot be scored.

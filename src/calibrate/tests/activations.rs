@@ -173,5 +173,5 @@ fn tokens_that_are_not_there_are_said() {
     let (_folder, scratch) = scratch(1 << 30);
     let error =
         Activations::new(&network, &[vec![1, 511], vec![512, 1]], 1, &scratch).err().unwrap().to_string();
-    assert!(error.contains("token 512") && error.contains("vocabulary of 512"), "{error}");
+    assert!(error.contains("token 512") && error.contains("the vocabulary has 512 tokens"), "{error}");
 }

@@ -4,7 +4,19 @@
 
 use std::f64::consts::{LN_2, LOG2_E, SQRT_2};
 
-use super::ScoreError;
+/// A row that has no largest value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RowError {
+    /// A value is NaN or infinite.
+    NotFinite {
+        /// Its index.
+        at: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The row is empty.
+    Empty,
+}
 
 /// The number of partial sums of a row. They are added up in order, so changing the number changes results.
 const LANES: usize = 8;
@@ -95,8 +107,8 @@ pub fn ln(x: f64) -> f64 {
 /// The largest value of a row and its first index.
 ///
 /// # Errors
-/// [`ScoreError::Empty`] for an empty row; [`ScoreError::NotFinite`] for a row with NaN or an infinity.
-pub fn peak(row: &[f32]) -> Result<(f32, usize), ScoreError> {
+/// [`RowError::Empty`] for an empty row; [`RowError::NotFinite`] for a row with NaN or an infinity.
+pub fn peak(row: &[f32]) -> Result<(f32, usize), RowError> {
     const WIDTH: usize = 16;
     let (mut max, mut wrong) = ([f32::NEG_INFINITY; WIDTH], [false; WIDTH]);
     let (blocks, rest) = row.as_chunks::<WIDTH>();
@@ -112,10 +124,10 @@ pub fn peak(row: &[f32]) -> Result<(f32, usize), ScoreError> {
     }
     if wrong.contains(&true) {
         let at = row.iter().position(|x| !x.is_finite()).unwrap_or_default();
-        return Err(ScoreError::NotFinite { at, value: row[at] });
+        return Err(RowError::NotFinite { at, value: row[at] });
     }
     let max = max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    let at = row.iter().position(|&x| x == max).ok_or(ScoreError::Empty)?;
+    let at = row.iter().position(|&x| x == max).ok_or(RowError::Empty)?;
     Ok((max, at))
 }
 
@@ -212,8 +224,8 @@ mod tests {
         let mut row = vec![0.0; 40];
         row[33] = f32::NEG_INFINITY;
         row[37] = f32::NAN;
-        assert_eq!(peak(&row), Err(ScoreError::NotFinite { at: 33, value: f32::NEG_INFINITY }));
-        assert_eq!(peak(&[]), Err(ScoreError::Empty));
+        assert_eq!(peak(&row), Err(RowError::NotFinite { at: 33, value: f32::NEG_INFINITY }));
+        assert_eq!(peak(&[]), Err(RowError::Empty));
     }
 
     proptest! {
