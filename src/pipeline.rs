@@ -54,7 +54,7 @@ pub struct Order {
     pub check: Option<Check>,
     /// Threads and memory.
     pub limits: Limits,
-    /// Whether to stop before anything is measured or written.
+    /// Whether to stop before anything is measured or a model is written. A recipe that was asked for is written.
     pub dry_run: bool,
 }
 
@@ -149,8 +149,11 @@ pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
 /// other; [`Error::Refused`] for an output that is not possible for this model; those of [`importance::importance`],
 /// [`Request::sensitivity`], [`Request::choose`] and [`plan::plan`].
 pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
+    order.refuse_contradictions()?;
     let mut source = crate::open(&order.input, &order.open)?;
     let mut options = order.plan.clone();
+    options.rounding.method = order.method.and_then(|m| m.name());
+    options.rounding.bias = order.method.is_some_and(|m| m.bias_correction);
     if let (Some(machine), None, None) = (options.machine, &options.scheme, &order.fit)
         && (order.quantize || !can_keep(machine, &source))
     {
@@ -169,6 +172,8 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
         source = checkpoint::export(source)?;
     }
+    // What would make the check impossible is found before the work rather than after it.
+    let check_text = if order.dry_run { None } else { order.check_text(&source)? };
     let (mut plan, allocation) = match &order.fit {
         Some(request) => {
             let (plan, allocation) =
@@ -184,11 +189,43 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     });
     let notes = sequential.as_ref().map_or_else(Vec::new, |s| s.notes(&plan));
     plan.notes.extend(notes);
-    let check_text = if order.dry_run { None } else { order.check_text(&source)? };
     Ok(Prepared { order, source, plan, allocation, sequential, check_text })
 }
 
 impl Order {
+    /// Refuses what cannot be meant.
+    fn refuse_contradictions(&self) -> Result<()> {
+        let set = match &self.importance {
+            Some(ImportanceSource::Calibration(set)) => Some(set),
+            _ => None,
+        };
+        if self.method.is_some() && set.is_none() {
+            return Err(Error::usage("this --method needs a calibration set")
+                .or("add --calibration TEXT, or --calibration builtin"));
+        }
+        if set.is_some_and(|set| set.chunks == Some(0)) {
+            return Err(Error::usage("--calibration-chunks must be a positive integer (found 0)"));
+        }
+        if self.method.is_none() && self.state.is_some() {
+            return Err(Error::usage("--state needs a method that works layer by layer")
+                .or("add --method gptq, or leave out --state"));
+        }
+        if self.fit.is_some() && (self.plan.scheme.is_some() || self.plan.pure) {
+            return Err(Error::usage(
+                "--fit, --size and --bits-per-weight choose the types themselves and cannot be combined with --type, \
+                 --recipe or --pure",
+            )
+            .or("leave out --type, --recipe and --pure; --tensor still sets single tensors"));
+        }
+        if let Some(align) = self.plan.align.filter(|align| !align.is_power_of_two()) {
+            return Err(Error::usage(format!("--align must be a power of two (found {align})")));
+        }
+        if self.check.is_some() && self.plan.machine.is_some_and(|m| m.container() == Container::Expansion) {
+            return Err(Error::usage("--check cannot run the three-file output of this --for"));
+        }
+        Ok(())
+    }
+
     /// The tokenized calibration set, if there is one.
     fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
         let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };

@@ -17,8 +17,12 @@ fn tree(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Writes `x` times `scale`, as many as `out` has.
+/// Writes the first numbers of `x`, times `scale`.
+///
+/// # Panics
+/// If `x` has fewer numbers than `out`.
 pub fn scaled(out: &mut [f32], x: &[f32], scale: f32) {
+    assert!(x.len() >= out.len());
     for (out, x) in out.iter_mut().zip(x) {
         *out = x * scale;
     }

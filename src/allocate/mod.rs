@@ -270,6 +270,13 @@ impl Choices {
     /// [`Error::BudgetTooSmall`] and [`Error::TooLittleMemory`] if even the smallest types do not fit; those of
     /// [`Choices::memory_overhead`].
     pub fn fit(&self, goal: &Goal, sensitivity: &Sensitivity) -> Result<Allocation> {
+        let mut found = self.best_for(goal, sensitivity)?;
+        (found.goal, found.cost_origin) = (goal.clone(), sensitivity.summary());
+        Ok(found)
+    }
+
+    /// The same, but for what the choice was made for.
+    fn best_for(&self, goal: &Goal, sensitivity: &Sensitivity) -> Result<Allocation> {
         match goal {
             Goal::Size(size) => self.best_within(*size, None, 0.0).ok_or_else(|| {
                 let smallest = self.smallest();
@@ -406,7 +413,6 @@ pub fn allocate(
     const ROUNDS: usize = 8;
     for round in 0..ROUNDS {
         let mut allocation = choices.fit(goal, sensitivity)?;
-        (allocation.goal, allocation.cost_origin) = (goal.clone(), sensitivity.summary());
         options.scheme = Some(allocation.scheme.clone().into());
         let plan = plan::plan(source, options)?;
         let tensor = |name: &str| plan.layout.tensors.iter().find(|t| t.name == name);

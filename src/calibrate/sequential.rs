@@ -36,6 +36,19 @@ pub struct Method {
     pub bias_correction: bool,
 }
 
+impl Method {
+    /// What the command line and metadata call it: "awq", "gptq", "awq+gptq" or "auto"; `None` for bias correction alone.
+    pub fn name(&self) -> Option<&'static str> {
+        match (self.feedback, self.column_scales != ColumnScales::None, self.also_unscaled) {
+            (false, false, _) => None,
+            (false, true, _) => Some("awq"),
+            (true, false, _) => Some("gptq"),
+            (true, true, false) => Some("awq+gptq"),
+            (true, true, true) => Some("auto"),
+        }
+    }
+}
+
 /// AWQ's column scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnScales {

@@ -276,26 +276,10 @@ impl Common {
     /// [`Error::Usage`] for options that contradict each other, and errors of reading the recipe.
     fn order(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<Order> {
         let fit = budget.map(SizeBudget::request).transpose()?.flatten();
-        if fit.is_some() && (scheme.is_some() || self.recipe.is_some() || self.pure) {
-            return Err(Error::usage(
-                "--fit, --size and --bits-per-weight choose the types themselves and cannot be combined with --type, \
-                 --recipe or --pure",
-            )
-            .or("leave out --type, --recipe and --pure; --tensor still sets single tensors"));
-        }
-        if let Some(align) = self.align
-            && !align.is_power_of_two()
-        {
-            return Err(Error::usage(format!("--align must be a power of two (found {align})")));
-        }
         let scheme = match &self.recipe {
             Some(path) => Some(Arc::new(recipe::read(path)?)),
             None => scheme,
         };
-        if self.check.check.is_some() && self.machine.is_some_and(|m| m.container() == Container::Expansion) {
-            return Err(Error::usage("--check cannot run the three-file output of this --for"));
-        }
-        self.rounding.check()?;
         Ok(Order {
             input: self.input.input.clone(),
             open: self.input.options(false),

@@ -73,10 +73,10 @@ impl Watcher for Progress {
     fn layers(&self, done: usize, of: usize) {
         let mut state = self.state();
         let (start, first) = *state.start.get_or_insert_with(|| (Instant::now(), done));
-        let left = match done - first {
+        let left = match done.saturating_sub(first) {
             0 => String::new(),
             n => {
-                let left = start.elapsed().mul_f64((of - done) as f64 / n as f64);
+                let left = start.elapsed().mul_f64(of.saturating_sub(done) as f64 / n as f64);
                 format!(", {} left", HumanDuration(left))
             }
         };

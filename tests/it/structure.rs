@@ -18,16 +18,25 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                // Unit tests are the last thing in a file.
-                let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(&text);
-                let code = code.split("#[cfg(test)]\npub(crate) mod ").next().unwrap_or(code);
-                let lines = code.lines().map(|l| l.split("//").next().unwrap_or(l));
+                let lines = without_tests(&text).lines().map(|l| l.split("//").next().unwrap_or(l));
                 found.push((path.strip_prefix(folder).unwrap().into(), lines.collect::<Vec<_>>().join("\n")));
             }
         }
     }
     assert!(found.len() > 50, "there is source in {}", folder.display());
     found
+}
+
+/// Source without its unit tests, which are the last thing in a file; `mod tests;` names another file.
+fn without_tests(text: &str) -> &str {
+    for mark in
+        ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(crate) mod tests {", "#[cfg(test)]\npub mod tests {"]
+    {
+        if let Some((code, _)) = text.split_once(mark) {
+            return code;
+        }
+    }
+    text
 }
 
 /// The first names of all paths that begin with `crate::`, those in braces too.
@@ -80,10 +89,45 @@ fn edges() -> BTreeMap<String, BTreeSet<String>> {
     edges
 }
 
+/// The layer of each module in the table of docs/design.md.
+fn layers() -> BTreeMap<String, usize> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design.md")).unwrap();
+    let mut layers = BTreeMap::new();
+    for row in text.lines() {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        if let Some(layer) = cells.get(1).and_then(|cell| cell.parse().ok()) {
+            for module in cells[2].split(", ").map(|m| m.trim_matches('`')) {
+                layers.insert(module.to_string(), layer);
+            }
+        }
+    }
+    layers
+}
+
+#[test]
+fn modules_import_from_layers_below_their_own() {
+    let (edges, layers) = (edges(), layers());
+    // Imports behind `mod tests;` at the top of a file are seen too.
+    assert!(edges["pipeline"].contains("plan") && edges["plan"].contains("machine"), "imports are found");
+    assert!(
+        edges["plan"].contains("source") && edges["sensitivity"].contains("calibrate"),
+        "imports are found"
+    );
+    let modules: Vec<&String> = edges.keys().filter(|m| !layers.contains_key(*m)).collect();
+    assert!(modules.is_empty(), "without a layer in docs/design.md: {modules:?}");
+    for (module, imports) in &edges {
+        for import in imports {
+            assert!(
+                layers[import] < layers[module],
+                "{module} imports {import}, which is not in a layer below"
+            );
+        }
+    }
+}
+
 #[test]
 fn modules_import_in_one_direction() {
     let mut edges = edges();
-    assert!(edges["pipeline"].contains("plan") && edges["plan"].contains("scheme"), "imports are found");
     // Modules that import nothing that is left are taken away, until none are.
     loop {
         let leaves: Vec<String> =

@@ -90,10 +90,9 @@ fn planes_are_the_products_of_pairs() {
     use crate::isa::Set;
     use crate::weights::{Nested, with_nested};
 
-    if !Isa::all().iter().any(|isa| isa.set() == Set::Avx512) {
-        return;
-    }
-    for info in TYPES {
+    // Once on processors with AVX-512; as the other sets, it can be compared only where it is.
+    let wide = Isa::all().into_iter().filter(|isa| isa.set() == Set::Avx512).flat_map(|_| TYPES);
+    for info in wide {
         let packed: Vec<Vec<u8>> = (0..5).map(|i| rows(info.dtype, 768, i)[i as usize % 4].clone()).collect();
         let packed: Vec<&[u8]> = packed.iter().map(|r| &r[..]).collect();
         let (mut pairs, mut planes) = (Panel::default(), Panel::default());

@@ -9,7 +9,6 @@ use ggufkit::calibrate::gptq::Regularization;
 use ggufkit::calibrate::sequential::{self, ColumnScales};
 use ggufkit::pipeline::{CalibrationSet, ImportanceSource};
 use ggufkit::plan::rounding;
-use ggufkit::{Error, Result};
 
 /// How weights are rounded.
 #[derive(Debug, Args)]
@@ -113,25 +112,6 @@ impl Rounding {
         })
     }
 
-    /// Checks for options that contradict each other.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] with the first contradiction.
-    pub fn check(&self) -> Result<()> {
-        if self.method != Method::Search && self.calibration.is_none() {
-            return Err(Error::usage("this --method needs a calibration set")
-                .or("add --calibration TEXT, or --calibration builtin"));
-        }
-        if self.calibration_chunks == Some(0) {
-            return Err(Error::usage("--calibration-chunks must be a positive integer (found 0)"));
-        }
-        if self.layer_by_layer().is_none() && self.state.is_some() {
-            return Err(Error::usage("--state needs a method that works layer by layer")
-                .or("add --method gptq, or leave out --state"));
-        }
-        Ok(())
-    }
-
     /// The folder for finished layers.
     pub fn state(&self) -> Option<PathBuf> {
         self.state.clone()
@@ -168,14 +148,9 @@ impl Rounding {
                 Minimised::Prior => Objective::Prior,
             }),
             effort: self.effort,
-            method: match self.method {
-                Method::Search => None,
-                Method::Awq => Some("awq"),
-                Method::Gptq => Some("gptq"),
-                Method::AwqGptq => Some("awq+gptq"),
-                Method::Auto => Some("auto"),
-            },
-            bias: self.bias_correction,
+            // The pipeline fills these in from the method.
+            method: None,
+            bias: false,
         }
     }
 }
