@@ -10,7 +10,7 @@ use ggufkit::evaluate::Cut;
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::machine::Machine;
 use ggufkit::pipeline::{self, Check, Order};
-use ggufkit::plan::{Choice, Container, Plan, PlanOptions};
+use ggufkit::plan::{Choice, Plan, PlanOptions};
 use ggufkit::report::compare::table;
 use ggufkit::resources::Limits;
 use ggufkit::scheme::{self, Scheme, choice, recipe};
