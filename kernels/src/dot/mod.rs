@@ -187,7 +187,7 @@ fn portable_nested<const B: usize, T: Nested<B>>(row: &[u8], x: &Activations, to
 /// What multiplies rows of f32, f16 or bf16 with vectors of floats, on a set.
 #[derive(Clone, Copy)]
 pub struct FloatDotKernel {
-    run: fn(Isa, &[u8], &[f32]) -> f32,
+    run: FloatDot,
     /// Bytes of a weight.
     width: usize,
     isa: Isa,
@@ -206,9 +206,12 @@ impl FloatDotKernel {
     }
 }
 
+/// A dot product that is compiled for each instruction set.
+type FloatDot = fn(Isa, &[u8], &[f32]) -> f32;
+
 /// The dot product of floats, with the weights of a row as they are stored: f32, f16 or bf16; `None` for other types.
 pub fn float(dtype: DType, isa: Isa) -> Option<FloatDotKernel> {
-    let (run, width): (fn(Isa, &[u8], &[f32]) -> f32, _) = match dtype {
+    let (run, width): (FloatDot, _) = match dtype {
         DType::F32 => (dot_f32, 4),
         DType::F16 => (dot_f16, 2),
         DType::BF16 => (dot_bf16, 2),

@@ -86,6 +86,7 @@ fn floats() {
 /// Planes are for the matrix unit, but are made without it: upper · 2^low + lower is the product of code and scale.
 #[cfg(target_arch = "x86_64")]
 #[test]
+#[allow(clippy::undocumented_unsafe_blocks)] // it has a comment, which is not seen through the macro
 fn planes_are_the_products_of_pairs() {
     use crate::isa::Set;
     use crate::weights::{Nested, with_nested};
