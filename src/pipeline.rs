@@ -308,7 +308,7 @@ impl Prepared<'_> {
     /// Quantizes and writes. Gives the outcome of each tensor, and the time it took.
     ///
     /// # Errors
-    /// Those of [`write`].
+    /// Those of [`write()`].
     pub fn write(&self, watcher: &dyn Watcher) -> Result<(Vec<Outcome>, Duration)> {
         let start = Instant::now();
         let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.order.limits, watcher)?;
