@@ -11,8 +11,8 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor, value::MapA
 use super::Choice;
 use super::role::Role;
 use super::rule::{Condition, Layers, Rule};
-use super::{self as scheme, Scheme};
 use crate::error::{Error, Result};
+use crate::scheme::{self, Scheme};
 
 /// The file of built-in schemes.
 #[derive(serde::Deserialize)]
