@@ -25,7 +25,7 @@ use crate::outcome::Outcome;
 use crate::plan::{self, Container, Plan, PlanOptions};
 use crate::quantize::quantize;
 use crate::resources::{Limits, Watcher};
-use crate::runner::{KvType, Network, Options as RunOptions};
+use crate::runner::{Network, Options as RunOptions};
 use crate::scheme;
 use crate::source::Source;
 use crate::tokenizer::{Text, Tokenizer};
@@ -325,16 +325,7 @@ impl Prepared<'_> {
         };
         let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
         let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.order.open)?)];
-        let settings = Settings {
-            text: check.text.display().to_string(),
-            cut: check.cut,
-            exact: false,
-            kv: KvType::F16,
-            batch: 512,
-            floor: true,
-            generate: 0,
-            sensitivity: None,
-        };
+        let settings = Settings::new(check.text.display().to_string(), check.cut);
         let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
         let pool = self.order.limits.pool()?;

@@ -18,7 +18,6 @@ use ggufkit::outcome::Outcome;
 use ggufkit::pipeline;
 use ggufkit::plan::{self, Plan, PlanOptions};
 use ggufkit::report::compare;
-use ggufkit::runner::KvType;
 use ggufkit::scheme::{self, Role, role};
 use ggufkit::source::Source;
 use ggufkit::text::{self, Table};
@@ -99,16 +98,7 @@ impl Demo {
         let open =
             |m: &Made| Ok((m.scheme.to_string(), ggufkit::open(&m.plan.paths[0], &Options::default())?));
         let models = made.iter().filter(|m| m.packed()).map(open).collect::<Result<Vec<_>>>()?;
-        let settings = Settings {
-            text: "heldout.txt".into(),
-            cut: Cut { context: 256, chunks: None, stride: None },
-            exact: false,
-            kv: KvType::F16,
-            batch: 512,
-            floor: true,
-            generate: 0,
-            sensitivity: None,
-        };
+        let settings = Settings::new("heldout.txt", Cut { context: 256, chunks: None, stride: None });
         let pool = self.resources.limits().pool()?;
         pool.install(|| side_by_side(source, &models, TEXT, &settings))
     }

@@ -7,23 +7,18 @@ use clap::Args;
 use formats::model::Encoding;
 use serde_json::json;
 
-use super::args::Input;
-use super::args::{Types, types};
+use super::args::{Input, Types, types};
 use super::print;
 use ggufkit::Result;
-use ggufkit::allocate;
-use ggufkit::allocate::default_context;
-use ggufkit::allocate::{Choices, SearchSpace};
-use ggufkit::disk::refuse_overwriting;
-use ggufkit::disk::{self, NewFile};
+use ggufkit::allocate::{self, Choices, SearchSpace, default_context};
+use ggufkit::disk::{self, NewFile, refuse_overwriting};
 use ggufkit::memory::{RunConfig, Runtime};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::report::html::page;
 use ggufkit::report::plans::{Point, frontier};
 use ggufkit::runner::KvType;
 use ggufkit::scheme;
-use ggufkit::sensitivity;
-use ggufkit::sensitivity::{Sensitivity, quick};
+use ggufkit::sensitivity::{self, Sensitivity, quick};
 use ggufkit::source::Source;
 use ggufkit::text::{self, Table};
 

@@ -11,7 +11,6 @@ use super::args::{Input, Running};
 use ggufkit::chat::{Message, Template};
 use ggufkit::runner::sample::{Sampler, Settings};
 use ggufkit::runner::{Network, Options, Run as Tokens, State, forward};
-use ggufkit::source::Source;
 use ggufkit::text::visible;
 use ggufkit::tokenizer::{Stream, Tokenizer};
 use ggufkit::{Error, Result};
@@ -95,7 +94,7 @@ impl Run {
     pub fn run(self) -> Result<()> {
         let prompt = self.prompt()?;
         let source = self.input.open()?;
-        let tokenizer = tokenizer(&source)?;
+        let tokenizer = Tokenizer::of(&source)?;
         self.running.pool()?.install(|| {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
             if tokenizer.len() > network.vocab() {
@@ -238,21 +237,6 @@ impl Run {
             out: Out { terminal: std::io::stdout().is_terminal(), closed: false },
         })
     }
-}
-
-/// The tokenizer of a model.
-///
-/// # Errors
-/// [`Error::Refused`] if the model has none, and errors of reading it.
-fn tokenizer(source: &Source) -> Result<Tokenizer> {
-    if source.model.metadata.get("tokenizer.ggml.model").is_none() {
-        let why = format!("{}: the model has no tokenizer", source.path.display());
-        return Err(Error::refused(why).or(
-            "for a llama2.c checkpoint, add --tokenizer tokenizer.bin; a GGUF contains its tokenizer, and a checkpoint \
-             folder has tokenizer files next to the weights",
-        ));
-    }
-    Tokenizer::from_metadata(&source.model.metadata)
 }
 
 /// Seconds since 1970.

@@ -36,7 +36,10 @@ impl Error {
             Self::NoWeights { .. } => {
                 "without weights only --dry-run works; weights are read from .safetensors files"
             }
-            Self::NoTokenizer { .. } => "for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE",
+            Self::NoTokenizer { .. } => {
+                "for a llama2.c checkpoint, add --tokenizer tokenizer.bin; a GGUF contains its tokenizer, and a checkpoint folder \
+                 has tokenizer files next to the weights"
+            }
             Self::VocabularyMismatch { .. } => {
                 "the tokenizer's files and the weights belong to different models; take both from one checkpoint"
             }

@@ -40,6 +40,23 @@ pub struct Settings {
     pub sensitivity: Option<Sensitivity>,
 }
 
+impl Settings {
+    /// How `quantize --check` and the demo compare: activations and the KV cache as llama.cpp has them, with the noise floor
+    /// and without measuring the speed of generating.
+    pub fn new(text: impl Into<String>, cut: Cut) -> Self {
+        Self {
+            text: text.into(),
+            cut,
+            exact: false,
+            kv: KvType::F16,
+            batch: 512,
+            floor: true,
+            generate: 0,
+            sensitivity: None,
+        }
+    }
+}
+
 /// Compares open models with a reference. `on_chunk` is given the number of finished chunks and of all.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use super::{
     Model, PlanOptions, Result, Source, Tensor, Value, gguf, llama2c, safetensors,
 };
 use crate::checkpoint;
+use crate::disk;
 use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::scheme;
@@ -400,12 +401,8 @@ pub(super) fn refuse_overwriting_source<'a>(
     source: &Source,
     paths: impl Iterator<Item = &'a PathBuf>,
 ) -> Result<()> {
-    let own: Vec<_> = source.files.iter().map(|f| &f.path).chain(&source.beside).collect();
     for path in paths {
-        let Ok(real) = path.canonicalize() else { continue };
-        if own.iter().any(|p| p.canonicalize().is_ok_and(|p| p == real)) {
-            return Err(Error::WouldOverwrite { path: path.clone() });
-        }
+        disk::refuse_overwriting(path, source.paths())?;
     }
     Ok(())
 }

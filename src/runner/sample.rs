@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::random::Random;
 use crate::score::ScoreError;
-use crate::score::math::{exp, ln, peak};
+use kernels::logits::{exp, ln, peak};
 
 /// Sampling parameters. The defaults are llama.cpp's.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,9 +9,9 @@
 use serde::Serialize;
 
 use super::Scores;
-use super::math::exp;
 use super::stats::{quantile, sorted};
 use crate::random::Random;
+use kernels::logits::exp;
 
 /// The fewest chunks for which an interval is computed. With fewer, the intervals would cover far less than 95 %.
 pub const FEWEST: usize = 5;

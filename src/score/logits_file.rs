@@ -20,10 +20,10 @@ use std::path::Path;
 
 use formats::{Error as FileError, Fault};
 
-use super::math::{ln, peak, sum_exp};
 use super::{ScoreError, scored};
 use crate::disk::{InFile, NewFile, finish};
 use crate::error::{Error, Result};
+use kernels::logits::{ln, peak, sum_exp};
 
 /// Steps of a range: 16 bits.
 const STEPS: f32 = 65535.0;

@@ -30,7 +30,7 @@ pub mod summary;
 
 use std::ops::Range;
 
-pub(crate) use kernels::logits as math;
+use kernels::logits;
 
 pub use bootstrap::{Interval, Ratio, ratio_interval};
 pub use summary::{Scores, Summary};
@@ -63,11 +63,11 @@ pub struct Pair {
     pub dp: f64,
 }
 
-impl From<math::RowError> for ScoreError {
-    fn from(e: math::RowError) -> Self {
+impl From<logits::RowError> for ScoreError {
+    fn from(e: logits::RowError) -> Self {
         match e {
-            math::RowError::NotFinite { at, value } => Self::NotFinite { at, value },
-            math::RowError::Empty => Self::Empty,
+            logits::RowError::NotFinite { at, value } => Self::NotFinite { at, value },
+            logits::RowError::Empty => Self::Empty,
         }
     }
 }
@@ -124,8 +124,8 @@ impl From<ScoreError> for crate::Error {
 /// [`ScoreError::NotFinite`] or [`ScoreError::Empty`] for such logits; [`ScoreError::OutOfVocabulary`] for the target.
 pub fn alone(logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     let logit = at(logits, target)?;
-    let (max, _) = math::peak(logits)?;
-    let nll = math::ln(math::sum_exp(logits, max)) + (f64::from(max) - logit);
+    let (max, _) = logits::peak(logits)?;
+    let nll = logits::ln(logits::sum_exp(logits, max)) + (f64::from(max) - logit);
     Ok(TokenScore { nll, pair: None })
 }
 
@@ -136,9 +136,9 @@ pub fn alone(logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
 pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     same_length(reference, logits)?;
     let (p_target, q_target) = (at(reference, target)?, at(logits, target)?);
-    let ((p_max, p_top), (q_max, q_top)) = (math::peak(reference)?, math::peak(logits)?);
-    let sums = math::pair_sums(reference, p_max, logits, q_max);
-    let (p_log, q_log) = (math::ln(sums.p), math::ln(sums.q));
+    let ((p_max, p_top), (q_max, q_top)) = (logits::peak(reference)?, logits::peak(logits)?);
+    let sums = logits::pair_sums(reference, p_max, logits, q_max);
+    let (p_log, q_log) = (logits::ln(sums.p), logits::ln(sums.q));
     let nll = q_log + (f64::from(q_max) - q_target);
     let pair = Pair {
         nll: p_log + (f64::from(p_max) - p_target),
@@ -146,7 +146,7 @@ pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Resul
         same_top: p_top == q_top,
         dp: 0.0,
     };
-    Ok(TokenScore { nll, pair: Some(Pair { dp: math::exp(-nll) - math::exp(-pair.nll), ..pair }) })
+    Ok(TokenScore { nll, pair: Some(Pair { dp: logits::exp(-nll) - logits::exp(-pair.nll), ..pair }) })
 }
 
 /// The score of a model compared with a reference's log-probabilities from a [`logits_file`]. Tokens at or below
@@ -157,14 +157,14 @@ pub fn against_logits(reference: &[f32], logits: &[f32], target: usize) -> Resul
 pub fn against_file(log_probs: &[f32], logits: &[f32], target: usize) -> Result<TokenScore, ScoreError> {
     same_length(log_probs, logits)?;
     let (p_target, q_target) = (at(log_probs, target)?, at(logits, target)?);
-    let ((_, p_top), (q_max, q_top)) = (math::peak(log_probs)?, math::peak(logits)?);
-    let log_sum = f64::from(q_max) + math::ln(math::sum_exp(logits, q_max));
+    let ((_, p_top), (q_max, q_top)) = (logits::peak(log_probs)?, logits::peak(logits)?);
+    let log_sum = f64::from(q_max) + logits::ln(logits::sum_exp(logits, q_max));
     let nll = log_sum - q_target;
     let pair = Pair {
         nll: -p_target,
-        kld: math::cross_above(log_probs, logits_file::FLOOR, logits, log_sum),
+        kld: logits::cross_above(log_probs, logits_file::FLOOR, logits, log_sum),
         same_top: p_top == q_top,
-        dp: math::exp(-nll) - math::exp(p_target),
+        dp: logits::exp(-nll) - logits::exp(p_target),
     };
     Ok(TokenScore { nll, pair: Some(pair) })
 }

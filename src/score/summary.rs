@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::math::exp;
 use super::stats::{Estimate, covariance_of_means, quantile, sorted};
 use super::{Pair, TokenScore};
+use kernels::logits::exp;
 
 /// The token scores of a text by chunk. The bootstrap draws whole chunks, since tokens of one chunk are not independent.
 #[derive(Debug, Clone, Default, PartialEq)]
