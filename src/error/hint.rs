@@ -37,7 +37,7 @@ impl Error {
                 "without weights only --dry-run works; weights are read from .safetensors files"
             }
             Self::NoTokenizer { .. } => {
-                "for a llama2.c checkpoint, add --tokenizer tokenizer.bin; a GGUF contains its tokenizer, and a checkpoint folder \
+                "for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE; a GGUF contains its tokenizer, and a checkpoint folder \
                  has tokenizer files next to the weights"
             }
             Self::VocabularyMismatch { .. } => {
