@@ -47,6 +47,15 @@ pub struct Change {
 
 /// The most sums that are followed from one class to the next.
 const SUMS: usize = 1 << 16;
+/// The number of classes up to which so many are followed: more than the matrices of any model whose experts are stacked.
+const CLASSES: usize = 1024;
+
+/// The most sums that are followed where this many classes are left to choose in. The greedy solution is at most one item
+/// away from the bound, which matters the less the more classes there are; so beyond [`CLASSES`] all sums together are
+/// limited, and with them time and memory.
+fn most_sums(classes: usize) -> usize {
+    if classes <= CLASSES { SUMS } else { SUMS / 32 * CLASSES / classes + 1 }
+}
 
 /// The undominated items of a class, by size: each has a smaller loss than all that are not larger.
 fn undominated(items: &[Item]) -> Vec<usize> {
@@ -234,10 +243,11 @@ impl<'a> Search<'a> {
         // Of earlier sums, only how each was made is kept.
         let mut ways: Vec<Vec<(u32, u16)>> = Vec::new();
         let mut exact = true;
+        let limit = most_sums(free.len());
         for (class, items) in &free {
             rest -= self.least[*class];
             let reach = most + self.price * self.budget as f64 - rest;
-            let (next, all) = self.extend(&sums, *class, items, reach);
+            let (next, all) = self.extend(&sums, *class, items, (reach, limit));
             exact &= all;
             ways.push(next.iter().map(|s| (s.before, s.item)).collect());
             sums = next;
@@ -258,40 +268,65 @@ impl<'a> Search<'a> {
     }
 
     /// Every sum with every item of a class added, without those that cannot lead to a better solution: `loss + price · bytes`
-    /// must be at most `reach`, and no smaller sum may have less loss. Also returns false if sums were dropped because there
-    /// were too many.
-    fn extend(&self, sums: &[Sum], class: usize, items: &[usize], reach: f64) -> (Vec<Sum>, bool) {
-        let mut all = Vec::with_capacity(sums.len() * items.len());
+    /// must be at most the first of `limits`, and no smaller sum may have less loss. At most as many as the second; returns
+    /// false if sums were dropped because there were more.
+    fn extend(&self, sums: &[Sum], class: usize, items: &[usize], limits: (f64, usize)) -> (Vec<Sum>, bool) {
+        let (reach, limit) = limits;
+        // The sums are in the order of their sizes, and stay so with an item added: all are merged, item by item.
+        let (mut kept, mut merged): (Vec<Sum>, Vec<Sum>) = (Vec::new(), Vec::new());
         for &i in items {
             let item = self.classes[class][i];
-            for (before, s) in sums.iter().enumerate() {
+            let mut extended = sums.iter().enumerate().filter_map(|(before, s)| {
                 let (bytes, loss) = (s.bytes + item.bytes, s.loss + item.loss);
-                if bytes <= self.budget && loss + self.price * bytes as f64 <= reach {
-                    all.push(Sum { bytes, loss, before: before as u32, item: i as u16 });
+                (bytes <= self.budget && loss + self.price * bytes as f64 <= reach).then_some(Sum {
+                    bytes,
+                    loss,
+                    before: before as u32,
+                    item: i as u16,
+                })
+            });
+            let mut others = kept.iter().copied();
+            let (mut a, mut b) = (others.next(), extended.next());
+            merged.clear();
+            while let Some(s) = match (a, b) {
+                (Some(x), Some(y)) if comes_before(&y, &x) => {
+                    b = extended.next();
+                    Some(y)
+                }
+                (Some(x), _) => {
+                    a = others.next();
+                    Some(x)
+                }
+                (None, Some(y)) => {
+                    b = extended.next();
+                    Some(y)
+                }
+                (None, None) => None,
+            } {
+                if merged.last().is_none_or(|last| s.loss < last.loss) {
+                    merged.push(s);
                 }
             }
+            std::mem::swap(&mut kept, &mut merged);
         }
-        all.sort_unstable_by(|a, b| {
-            a.bytes.cmp(&b.bytes).then(a.loss.total_cmp(&b.loss)).then(a.before.cmp(&b.before))
-        });
-        let mut kept: Vec<Sum> = Vec::new();
-        for s in all {
-            if kept.last().is_none_or(|last| s.loss < last.loss) {
-                kept.push(s);
-            }
-        }
-        if kept.len() <= SUMS {
+        if kept.len() <= limit {
             return (kept, true);
         }
         // Those with the smallest priced loss.
         let value = |s: &Sum| s.loss + self.price * s.bytes as f64;
         let mut values: Vec<f64> = kept.iter().map(value).collect();
-        let (_, &mut most, _) = values.select_nth_unstable_by(SUMS - 1, f64::total_cmp);
+        let (_, &mut most, _) = values.select_nth_unstable_by(limit - 1, f64::total_cmp);
         kept.retain(|s| value(s) <= most);
         // If many have the same, only their number limits them.
-        kept.truncate(SUMS);
+        kept.truncate(limit);
         (kept, false)
     }
+}
+
+/// The order of sums: by size; of equal ones, the one with less loss first.
+fn comes_before(a: &Sum, b: &Sum) -> bool {
+    let order = a.bytes.cmp(&b.bytes).then(a.loss.total_cmp(&b.loss)).then(a.before.cmp(&b.before));
+    order.is_lt()
 }
 
 fn priced(item: Item, price: f64) -> f64 {
@@ -417,15 +452,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn large_problems_are_solved() {
-        // Like a large model: 225 tensors of a few shapes, 20 types.
+    /// Tensors of a few shapes, like those of a large model, with 20 types.
+    fn model(tensors: usize) -> Vec<Vec<Item>> {
         let mut seed = 1u64;
         let mut random = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 11) as f64 / (1u64 << 53) as f64
         };
-        let classes: Vec<Vec<Item>> = (0..225)
+        (0..tensors)
             .map(|c| {
                 let weights = [16_777_216u64, 45_088_768, 45_088_768, 131_072_000][c % 4];
                 let scale = random() + 0.1;
@@ -440,13 +474,35 @@ mod tests {
                     })
                     .collect()
             })
-            .collect();
+            .collect()
+    }
+
+    #[test]
+    fn large_problems_are_solved() {
+        let classes = model(225);
         let (least, most) = (smallest(&classes), 4 * smallest(&classes));
         for part in 1..8 {
             let budget = least + (most - least) * part / 8;
             let found = solve(&classes, budget).unwrap();
             assert!(found.bytes <= budget);
             assert!(found.loss <= found.bound * (1.0 + 1e-4), "{} {}", found.loss, found.bound);
+        }
+    }
+
+    #[test]
+    fn with_many_classes_fewer_sums_are_followed() {
+        assert_eq!((most_sums(1), most_sums(CLASSES)), (SUMS, SUMS));
+        assert!(
+            (CLASSES + 1..1 << 20)
+                .step_by(999)
+                .all(|n| most_sums(n) >= 1 && most_sums(n) * n <= SUMS * CLASSES / 16)
+        );
+        let classes = model(20_000);
+        let least = smallest(&classes);
+        for budget in [least + least / 3, 2 * least] {
+            let found = solve(&classes, budget).unwrap();
+            assert!(found.bytes <= budget);
+            assert!(found.loss <= found.bound * (1.0 + 1e-6), "{} {}", found.loss, found.bound);
         }
     }
 }

@@ -5,6 +5,8 @@ mod request;
 mod scheme;
 mod too_little;
 
+use std::collections::HashMap;
+
 use calibration::budget::{self, Change, Item, Solution};
 use formats::block::DType;
 use formats::metadata::{Metadata, Value};
@@ -15,7 +17,7 @@ use crate::memory::{self, Memory, ModelShape, RunConfig};
 use crate::plan::{self, Container, Plan, PlanOptions};
 
 use crate::scheme::{Scheme, needs_importance};
-use crate::sensitivity::Sensitivity;
+use crate::sensitivity::{Matrix, Sensitivity};
 use crate::source::Source;
 use crate::text;
 
@@ -157,12 +159,13 @@ impl Choices {
                 .find(|t| t.name == "token_embd.weight")
                 .map_or(0, Tensor::rows),
         };
+        let known = space.sensitivity.by_name();
         for (step, t) in start.decisions.iter().zip(&start.layout.tensors) {
             if step.rule != NAME {
                 if let Encoding::Blocks(dtype) = t.encoding {
                     if step.from != t.encoding {
-                        found.fixed_loss +=
-                            space.sensitivity.predict([(t.name.as_str(), dtype)]).unwrap_or(0.0);
+                        let loss = known.get(t.name.as_str()).and_then(|m| m.loss(dtype));
+                        found.fixed_loss += loss.unwrap_or(0.0);
                     }
                     if step.rule.starts_with("--") {
                         found.user_types.push((t.name.clone(), dtype));
@@ -170,7 +173,9 @@ impl Choices {
                 }
                 continue;
             }
-            found.add(t, step.from, options, space, align)?;
+            let matrix = known.get(t.name.as_str()).filter(|m| m.shape == t.shape);
+            let matrix = matrix.ok_or_else(|| Error::UnknownSensitivity { tensor: t.name.clone() })?;
+            found.add(t, matrix, step.from, options, space, align)?;
             found.fixed -= t.location.len.next_multiple_of(align);
             found.fixed_tensors -= t.location.len;
         }
@@ -194,13 +199,12 @@ impl Choices {
     fn add(
         &mut self,
         t: &Tensor,
+        known: &Matrix,
         from: Encoding,
         options: &PlanOptions,
         space: SearchSpace,
         align: u64,
     ) -> Result<()> {
-        let known = space.sensitivity.matrix(&t.name).filter(|m| m.shape == t.shape);
-        let known = known.ok_or_else(|| Error::UnknownSensitivity { tensor: t.name.clone() })?;
         let rows = t.elements() / t.cols().max(1);
         let lacks_importance = |d: DType| !options.importance && !space.explicit && needs_importance(d, None);
         let own = match from {
@@ -415,9 +419,10 @@ pub fn allocate(
         let mut allocation = choices.fit(goal, sensitivity)?;
         options.scheme = Some(allocation.scheme.clone().into());
         let plan = plan::plan(source, options)?;
-        let tensor = |name: &str| plan.layout.tensors.iter().find(|t| t.name == name);
+        let encodings: HashMap<&str, Encoding> =
+            plan.layout.tensors.iter().map(|t| (t.name.as_str(), t.encoding)).collect();
         for (name, dtype) in &allocation.types {
-            if tensor(name).is_none_or(|t| t.encoding != Encoding::Blocks(*dtype)) {
+            if encodings.get(name.as_str()) != Some(&Encoding::Blocks(*dtype)) {
                 return Err(Error::refused(format!("tensor {name}: cannot be stored as {}", dtype.name())));
             }
         }

@@ -14,6 +14,7 @@ pub mod quick;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use calibration::Statistics;
@@ -120,7 +121,13 @@ impl Matrix {
 }
 
 impl Sensitivity {
-    /// The matrix of a tensor.
+    /// All matrices by the names of their tensors.
+    pub fn by_name(&self) -> HashMap<&str, &Matrix> {
+        // Of two with one name, the first counts, as in `matrix`.
+        self.matrices.iter().rev().map(|m| (m.name.as_str(), m)).collect()
+    }
+
+    /// The matrix of a tensor. [`Sensitivity::by_name`] finds many faster.
     pub fn matrix(&self, name: &str) -> Option<&Matrix> {
         self.matrices.iter().find(|m| m.name == name)
     }
@@ -133,7 +140,8 @@ impl Sensitivity {
     /// The predicted KL divergence of a model with these types, in nats per token; `None` if a type's error is not known.
     /// Tensors without an entry, such as norms, count as exact.
     pub fn predict<'a>(&self, types: impl IntoIterator<Item = (&'a str, DType)>) -> Option<f64> {
-        let matrices = types.into_iter().filter_map(|(name, dtype)| Some((self.matrix(name)?, dtype)));
+        let all = self.by_name();
+        let matrices = types.into_iter().filter_map(|(name, dtype)| Some((*all.get(name)?, dtype)));
         matrices.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
     }
 
