@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use formats::Fault;
@@ -71,15 +72,24 @@ impl InFile {
     /// # Errors
     /// [`Error::Format`] with the error of `parse`; [`Error::Io`] if the file cannot be read.
     pub fn parse<T>(&self, parse: impl Fn(&Input) -> formats::Result<T>) -> Result<T> {
-        let mut want = 1 << 20;
+        self.parse_range(0..self.len, parse)
+    }
+
+    /// Parses a range of the file as if it were a file: offsets count from its start.
+    ///
+    /// # Errors
+    /// Those of [`InFile::parse`].
+    pub fn parse_range<T>(
+        &self,
+        range: Range<u64>,
+        parse: impl Fn(&Input) -> formats::Result<T>,
+    ) -> Result<T> {
+        let len = range.end - range.start;
+        let mut want = if matches!(self.bytes, Bytes::Mapped(_)) { len } else { 1 << 20 };
         loop {
-            let bytes = self.read(0, want.min(self.len))?;
-            let whole = match &self.bytes {
-                Bytes::Mapped(map) => &map[..],
-                Bytes::File(_) => &bytes[..],
-            };
-            match parse(&Input { name: &self.name, bytes: whole, len: self.len }) {
-                Err(formats::Error { fault: Fault::More(n), .. }) if (whole.len() as u64) < self.len => {
+            let bytes = self.read(range.start, want.min(len))?;
+            match parse(&Input { name: &self.name, bytes: &bytes, len }) {
+                Err(formats::Error { fault: Fault::More(n), .. }) if (bytes.len() as u64) < len => {
                     want = n.max(2 * want);
                 }
                 other => return Ok(other?),

@@ -63,6 +63,18 @@ pub enum Error {
         /// The architecture's name in GGUF or its class in transformers.
         architecture: String,
     },
+    /// Tensors that the computation of the model's architecture does not read, so that it would be that of another model.
+    #[error("{}: tensor {} no part of the architecture {architecture} with {layers} layers", file.display(), several(names, "is", "are"))]
+    UnreadTensors {
+        /// The file.
+        file: PathBuf,
+        /// The tensors' names, at least one.
+        names: Vec<String>,
+        /// The architecture's name in GGUF.
+        architecture: String,
+        /// The number of layers that the metadata states.
+        layers: u64,
+    },
     /// A tensor whose shape contradicts the model's settings.
     #[error("tensor {tensor}: expected shape {expected:?}, found {found:?}")]
     WrongShape {

@@ -4,7 +4,7 @@
 //! the same bytes, but the system may drop them. [docs/fitting.md](../docs/fitting.md) compares the figures with
 //! measurements.
 
-use formats::metadata::{Metadata, Value};
+use formats::metadata::{Metadata, Value, WrongValue};
 
 use crate::error::{Error, Result};
 use crate::runner::KvType;
@@ -87,7 +87,8 @@ impl ModelShape {
     /// [`Error::Refused`] if a key is missing, a value is implausibly large, or the model has something other than a KV cache
     /// (state-space layers, latent attention).
     pub fn read(metadata: &Metadata, vocab: u64) -> Result<Self> {
-        let arch = metadata.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
+        let wrong = |e: WrongValue| Error::refused(format!("{e}, so the model's memory cannot be computed"));
+        let arch = metadata.read_text("general.architecture").map_err(wrong)?.unwrap_or_default();
         let key = |name: &str| format!("{arch}.{name}");
         for other in ["ssm.state_size", "attention.kv_lora_rank", "wkv.head_size"] {
             if metadata.get(&key(other)).is_some() {
@@ -98,21 +99,25 @@ impl ModelShape {
                 return Err(Error::refused(why).or("give a file size instead: --size"));
             }
         }
-        let all = |name: &str, layers: usize| -> Option<Vec<u64>> {
-            let value = metadata.get(&key(name))?;
-            let all: Vec<u64> = match value.as_array() {
-                Some(array) => array.values().map(|v| v.as_u64()).collect::<Option<_>>()?,
-                None => vec![value.as_u64()?; layers],
+        // A value for each layer, or one for all.
+        let all = |name: &str, layers: usize| -> Result<Option<Vec<u64>>> {
+            let expected = format!("an integer, or an array of {layers}, that is not negative");
+            let convert = |value: &Value| {
+                let all: Vec<u64> = match value.as_array() {
+                    Some(array) => array.values().map(|v| v.as_u64()).collect::<Option<_>>()?,
+                    None => vec![value.as_u64()?; layers],
+                };
+                (all.len() == layers).then_some(all)
             };
-            (all.len() == layers).then_some(all)
+            metadata.read(&key(name), &expected, convert).map_err(wrong)
         };
         let missing = |name: &str| {
             Error::refused(format!(
-                "{}: missing or invalid, so the model's memory cannot be computed",
+                "{}: missing or too large, so the model's memory cannot be computed",
                 key(name)
             ))
         };
-        let need = |name: &str, layers| all(name, layers).ok_or_else(|| missing(name));
+        let need = |name: &str, layers| all(name, layers)?.ok_or_else(|| missing(name));
         let number = |name: &str| Ok::<_, Error>(need(name, 1)?[0]);
         let layers = number("block_count")?;
         let count =
@@ -125,15 +130,15 @@ impl ModelShape {
             None => heads.clone(),
         };
         let default = hidden / max_of(&heads).max(1);
-        let length = |name: &str| all(name, 1).map_or(default, |x| x[0]);
-        let (key_length, value_length) = (length("attention.key_length"), length("attention.value_length"));
+        let length = |name: &str| Ok::<_, Error>(all(name, 1)?.map_or(default, |x| x[0]));
+        let (key_length, value_length) = (length("attention.key_length")?, length("attention.value_length")?);
         let too_large = || Error::refused("the model's dimensions in the metadata are implausibly large");
         let of_layer = key_length.checked_add(value_length).ok_or_else(too_large)?;
         let heads_of_all: u64 =
             kv.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
         let kv_per_token = heads_of_all.checked_mul(of_layer).ok_or_else(too_large)?;
-        let feed_forward = max_of(&all("feed_forward_length", count).unwrap_or_default());
-        let array = |name: &str| metadata.get(name).and_then(Value::as_array).map_or(0, |a| a.len() as u64);
+        let feed_forward = max_of(&all("feed_forward_length", count)?.unwrap_or_default());
+        let merges = metadata.read_array("tokenizer.ggml.merges").map_err(wrong)?;
         let shape = Self {
             layers,
             hidden,
@@ -143,8 +148,8 @@ impl ModelShape {
             widest_layer_kv: max_of(&kv).checked_mul(of_layer).ok_or_else(too_large)?,
             head_dims: [key_length, value_length],
             vocab,
-            merges: array("tokenizer.ggml.merges"),
-            context: all("context_length", 1).map_or(0, |x| x[0]),
+            merges: merges.map_or(0, |a| a.len() as u64),
+            context: all("context_length", 1)?.map_or(0, |x| x[0]),
         };
         let limit = 1 << 40;
         let lengths = [
@@ -310,6 +315,9 @@ mod tests {
             ("llama.attention.key_length", Value::U64(u64::MAX)),
             ("llama.block_count", Value::U64(1 << 40)),
             ("llama.attention.head_count", Value::text("many")),
+            ("llama.attention.key_length", Value::F32(128.0)),
+            ("llama.context_length", Value::text("4096")),
+            ("general.architecture", Value::U32(1)),
             ("llama.ssm.state_size", Value::U32(16)),
             ("general.architecture", Value::text("other")),
         ] {

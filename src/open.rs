@@ -1,5 +1,7 @@
 //! Opening a model: a path becomes a [`Source`], whatever the format.
 
+mod pieces;
+
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, safetensors};
@@ -8,7 +10,7 @@ use formats::model::{Format, Input, Model};
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::InFile;
 use crate::error::{Error, Result};
-use crate::source::{Source, scales};
+use crate::source::{Source, foreign, scales};
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +61,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
         source = checkpoint::translate(source, folder, vocabulary)?;
     }
     if matches!(source.model.format, Format::Gguf { .. }) {
+        foreign::apply(&mut source);
         scales::apply(&mut source)?;
     }
     if let Some(path) = &options.tokenizer {
@@ -73,26 +76,35 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
 /// A file, with the other parts if it is one of several.
 fn open_file(path: &Path, map: bool) -> Result<Source> {
     let file = InFile::open(path, map)?;
-    let model = file.parse(container::read).map_err(|e| explain(e, &file))?;
+    let model = file.parse(container::read).map_err(|e| match pieces::explain(path, &e) {
+        Some(piece) => piece,
+        None => explain(e, &file),
+    })?;
     let part = path.file_stem().and_then(|s| s.to_str()).and_then(container::parse_part_stem);
     match model.format {
-        Format::Gguf { .. } => match (gguf::split_of(&model.metadata), part) {
-            (None, _) => Ok(Source::new(path, model, vec![file])),
-            (Some((_, count)), Some((stem, _, named))) if count == named as u64 => {
-                let names = part_names(stem, named, "gguf");
-                let (files, shards) = open_all(path.parent(), &names, map, gguf::read)?;
-                Ok(Source::new(path, gguf::join(shards)?, files))
+        Format::Gguf { .. } => {
+            let split =
+                gguf::split_of(&model.metadata).map_err(|e| formats::Error::of(file.name(), e.into()))?;
+            let Some((no, count)) = split else { return Ok(Source::new(path, model, vec![file])) };
+            if no == 0
+                && let Some(model) = pieces::glued(&file, &model, count)?
+            {
+                return Ok(Source::new(path, model, vec![file]));
             }
-            (Some((no, count)), _) => Err(Error::SplitPart { file: file.name().into(), part: no + 1, count }),
-        },
+            let Some((stem, _, named)) = part.filter(|part| part.2 as u64 == count) else {
+                return Err(Error::SplitPart { file: file.name().into(), part: no.saturating_add(1), count });
+            };
+            let (files, shards) = open_all(path.parent(), part_names(stem, named, "gguf"), map, gguf::read)?;
+            Ok(Source::new(path, gguf::join(shards)?, files))
+        }
         Format::Safetensors => match part {
             Some((stem, _, count)) if count > 1 => {
                 let index = path.with_file_name(format!("{stem}.{INDEX}"));
                 if index.is_file() {
                     return open_index(&index, map);
                 }
-                let (files, shards) =
-                    open_all(path.parent(), &part_names(stem, count, "safetensors"), map, safetensors::read)?;
+                let names = part_names(stem, count, "safetensors");
+                let (files, shards) = open_all(path.parent(), names, map, safetensors::read)?;
                 Ok(Source::new(path, safetensors::join(shards)?, files))
             }
             _ => Ok(Source::new(path, model, vec![file])),
@@ -105,7 +117,7 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
     let index = path.join(format!("model.{INDEX}"));
     // Where both are, transformers reads the single file.
     if index.is_file() && !path.join("model.safetensors").is_file() {
-        return open_index(&index, map);
+        return Ok(Source { path: path.to_path_buf(), ..open_index(&index, map)? });
     }
     let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
     let mut names: Vec<String> = entries
@@ -130,7 +142,7 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
         ));
         names = vec!["model.safetensors".into()];
     }
-    let (files, shards) = open_all(Some(path), &names, map, safetensors::read)?;
+    let (files, shards) = open_all(Some(path), names, map, safetensors::read)?;
     let mut source = Source::new(path, safetensors::join(shards)?, files);
     source.model.notes.extend(note);
     Ok(source)
@@ -146,7 +158,7 @@ fn open_index(index: &Path, map: bool) -> Result<Source> {
     }
     let json = file.read(0, file.len)?;
     let names = safetensors::read_index(file.name(), &json)?;
-    let (files, shards) = open_all(index.parent(), &names, map, safetensors::read)?;
+    let (files, shards) = open_all(index.parent(), names, map, safetensors::read)?;
     safetensors::check_index(file.name(), &json, &shards)?;
     let mut source = Source::new(index, safetensors::join(shards)?, files);
     source.beside.push(index.to_path_buf());
@@ -156,13 +168,14 @@ fn open_index(index: &Path, map: bool) -> Result<Source> {
 /// The shards of a model: their files' names, and what each holds.
 type Shards = Vec<(String, Model)>;
 
-fn part_names(stem: &str, count: usize, ending: &str) -> Vec<String> {
-    (0..count).map(|no| format!("{}.{ending}", container::part_stem(stem, no, count))).collect()
+/// The names of all parts, one after another: a file's name can promise more than fit into memory.
+fn part_names(stem: &str, count: usize, ending: &str) -> impl Iterator<Item = String> {
+    (0..count).map(move |no| format!("{}.{ending}", container::part_stem(stem, no, count)))
 }
 
 fn open_all(
     folder: Option<&Path>,
-    names: &[String],
+    names: impl IntoIterator<Item = String>,
     map: bool,
     read: fn(&Input) -> formats::Result<Model>,
 ) -> Result<(Vec<InFile>, Shards)> {

@@ -393,5 +393,6 @@ fn encode(
             Ok((vec![(first, buffer), (after, scales)], outcome))
         }
         Encoding::I2S => unreachable!("ternary::encode packs these"),
+        Encoding::Foreign(_) => unreachable!("no container holds these"),
     }
 }

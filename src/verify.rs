@@ -179,6 +179,7 @@ fn first_not_finite(source: &Source, i: usize) -> Result<Option<u64>> {
             Encoding::Int8Groups { size } => ((start - t.elements()) / 4 + block as u64) * u64::from(size),
             // The scale applies to all weights, so the first one is given.
             Encoding::I2S => 0,
+            Encoding::Foreign(_) => unreachable!("{} has a view with the blocks of a type", t.name),
         }));
     }
     Ok(None)

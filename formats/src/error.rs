@@ -148,3 +148,9 @@ pub enum Fault {
     #[error("{0}")]
     Unsupported(String),
 }
+
+impl From<crate::metadata::WrongValue> for Fault {
+    fn from(e: crate::metadata::WrongValue) -> Self {
+        Self::Metadata { key: e.key, why: format!("must be {} (found {})", e.expected, e.found) }
+    }
+}

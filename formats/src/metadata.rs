@@ -59,6 +59,18 @@ impl Kind {
     }
 }
 
+/// A metadata value of another type, or out of the range, than its key has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("metadata key {key} must be {expected} (found {found})")]
+pub struct WrongValue {
+    /// The key.
+    pub key: String,
+    /// What its value must be, with its article: "a string".
+    pub expected: String,
+    /// The value's type, and the value unless it is an array.
+    pub found: String,
+}
+
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
@@ -142,6 +154,25 @@ impl Value {
             Self::U64(v) => v.to_le_bytes().to_vec(),
             Self::I64(v) => v.to_le_bytes().to_vec(),
             Self::F64(v) => v.to_le_bytes().to_vec(),
+        }
+    }
+
+    /// The value's type, and the value itself unless it is an array, for messages. Long texts are cut.
+    pub fn describe(&self) -> String {
+        const MOST: usize = 40;
+        let kind = self.kind().name();
+        match self {
+            Self::String(s) => {
+                let text = String::from_utf8_lossy(&s[..s.len().min(4 * MOST)]);
+                let cut: String = text.chars().take(MOST).collect();
+                let more = if cut.len() < s.len() { "…" } else { "" };
+                format!("{kind} {cut:?}{more}")
+            }
+            Self::Array(a) => format!("an array of {} {}", a.len(), a.kind().name()),
+            Self::Bool(v) => format!("{kind} {v}"),
+            Self::F32(v) => format!("{kind} {v}"),
+            Self::F64(v) => format!("{kind} {v}"),
+            other => format!("{kind} {}", other.as_i128().unwrap_or_default()),
         }
     }
 
@@ -314,7 +345,64 @@ impl Metadata {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
     }
 
-    /// The text of a key that has a string.
+    /// The value of a key that may be missing, as `convert` makes it; `expected` says what that takes. A value that it does
+    /// not take is an error rather than a missing one: what reads a setting goes through here.
+    ///
+    /// # Errors
+    /// [`WrongValue`] if there is a value for which `convert` gives `None`.
+    pub fn read<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, WrongValue> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let wrong = || WrongValue { key: key.into(), expected: expected.into(), found: value.describe() };
+        convert(value).map(Some).ok_or_else(wrong)
+    }
+
+    /// A text that may be missing.
+    ///
+    /// # Errors
+    /// [`WrongValue`] for another type, or bytes that are not UTF-8.
+    pub fn read_text(&self, key: &str) -> Result<Option<&str>, WrongValue> {
+        self.read(key, "a string of UTF-8", Value::as_str)
+    }
+
+    /// An integer that may be missing, of any integer type.
+    ///
+    /// # Errors
+    /// [`WrongValue`] for another type, or a negative number.
+    pub fn read_count(&self, key: &str) -> Result<Option<u64>, WrongValue> {
+        self.read(key, "an integer that is not negative", Value::as_u64)
+    }
+
+    /// A finite number that may be missing, of either float type.
+    ///
+    /// # Errors
+    /// [`WrongValue`] for another type, NaN and infinity.
+    pub fn read_float(&self, key: &str) -> Result<Option<f64>, WrongValue> {
+        self.read(key, "a finite float", |v| v.as_f64().filter(|x| x.is_finite()))
+    }
+
+    /// A positive finite number that may be missing, of either float type.
+    ///
+    /// # Errors
+    /// [`WrongValue`] for another type, NaN, infinity, zero and negative numbers.
+    pub fn read_positive(&self, key: &str) -> Result<Option<f64>, WrongValue> {
+        self.read(key, "a positive float", |v| v.as_f64().filter(|&x| x > 0.0 && (x as f32).is_finite()))
+    }
+
+    /// An array that may be missing.
+    ///
+    /// # Errors
+    /// [`WrongValue`] for a value that is none.
+    pub fn read_array(&self, key: &str) -> Result<Option<&Array>, WrongValue> {
+        self.read(key, "an array", Value::as_array)
+    }
+
+    /// The text of a key that has a string; `None` for another type too, for names in messages and reports.
+    /// [`Metadata::read_text`] tells the two apart.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
@@ -370,6 +458,41 @@ mod tests {
         assert_eq!(array.strings().count(), 0);
         assert!(Array::new(Kind::U16, &numbers).is_none());
         assert!(Array::new(Kind::Array, &[]).is_none());
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_not_a_missing_one() {
+        let mut m = Metadata::new();
+        m.set("text", Value::text(&"x".repeat(50)));
+        m.set("bytes", Value::String(vec![0xFF]));
+        m.set("count", Value::I32(7));
+        m.set("float", Value::F32(0.5));
+        m.set("odd", Value::F64(f64::INFINITY));
+        m.set("less", Value::I16(-1));
+        m.set("list", Value::Array(Array::of_strings(["a"])));
+        assert_eq!(
+            (m.read_text("none"), m.read_count("none"), m.read_float("none")),
+            (Ok(None), Ok(None), Ok(None))
+        );
+        assert_eq!((m.read_count("count"), m.read_float("float")), (Ok(Some(7)), Ok(Some(0.5))));
+        assert_eq!(m.read_array("list").map(|a| a.map(Array::len)), Ok(Some(1)));
+        for key in ["bytes", "count", "float", "odd", "list"] {
+            assert!(m.read_text(key).is_err(), "{key}");
+        }
+        for key in ["text", "float", "less", "list"] {
+            assert!(m.read_count(key).is_err(), "{key}");
+        }
+        for key in ["text", "count", "odd", "list"] {
+            assert!(m.read_float(key).is_err() && m.read_positive(key).is_err(), "{key}");
+        }
+        for (key, says) in [
+            ("float", "metadata key float must be an array (found f32 0.5)"),
+            ("less", "metadata key less must be an array (found i16 -1)"),
+        ] {
+            assert_eq!(m.read_array(key).unwrap_err().to_string(), says);
+        }
+        let long = m.read_count("text").unwrap_err().to_string();
+        assert!(long.contains(&format!("str \"{}\"…", "x".repeat(40))), "{long}");
     }
 
     #[test]

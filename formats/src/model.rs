@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::block::{DType, i2_s};
+use crate::block::{DType, Foreign, i2_s};
 use crate::metadata::Metadata;
 
 /// The order of the bytes of a number.
@@ -76,6 +76,8 @@ pub enum Encoding {
     /// bitnet.cpp's ternary weights (I2_S): two bits each in rows of whole blocks, then one f32 scale for the whole tensor
     /// and 28 bytes of zeros; see [`i2_s`].
     I2S,
+    /// A layout that holds the values of one of ggml's types. It is read, never written.
+    Foreign(Foreign),
 }
 
 impl Encoding {
@@ -89,6 +91,7 @@ impl Encoding {
                     .then(|| elements.checked_add(groups.checked_mul(4)?))?
             }
             Self::I2S => i2_s::tensor_bytes(elements),
+            Self::Foreign(f) => f.bytes_for(elements),
         }
     }
 
@@ -98,6 +101,7 @@ impl Encoding {
             Self::Blocks(t) => t.info().weights as u64,
             Self::Int8Groups { size } => size.into(),
             Self::I2S => i2_s::WEIGHTS as u64,
+            Self::Foreign(f) => f.weights() as u64,
         }
     }
 
@@ -107,6 +111,7 @@ impl Encoding {
             Self::Blocks(t) => t.name().to_string(),
             Self::Int8Groups { size } => format!("int8/{size}"),
             Self::I2S => "i2_s".into(),
+            Self::Foreign(f) => f.name().into(),
         }
     }
 
@@ -160,6 +165,7 @@ impl Tensor {
                 let (scale, end) = (codes + 4, codes + i2_s::TAIL);
                 vec![(0..codes, DType::U8), (codes..scale, DType::F32), (scale..end, DType::U8)]
             }
+            Encoding::Foreign(_) => vec![(0..self.location.len, DType::U8)],
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use formats::metadata::{Metadata, Value};
+use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Map, Value as Json, json};
 
 use super::rope::{Scaling, shortest};
@@ -41,6 +41,12 @@ impl ConfigError {
 impl From<String> for ConfigError {
     fn from(why: String) -> Self {
         Self::Invalid(why)
+    }
+}
+
+impl From<WrongValue> for ConfigError {
+    fn from(e: WrongValue) -> Self {
+        Self::Invalid(e.to_string())
     }
 }
 
@@ -260,22 +266,18 @@ impl Config {
         tied: bool,
         freqs: Option<&[f32]>,
     ) -> Result<Self, ConfigError> {
-        let name = metadata.text("general.architecture").ok_or("has no general.architecture")?;
+        let name = metadata.read_text("general.architecture")?.ok_or("has no general.architecture")?;
         let arch = by_name(name).ok_or_else(|| {
             let known: Vec<_> = super::ARCHS.iter().map(|a| a.name).collect();
             ConfigError::UnknownArchitecture { name: name.into(), known: known.join(", ") }
         })?;
         let class = &arch.classes[0];
-        let get = |key: &str| metadata.get(&format!("{name}.{key}"));
-        let optional = |key: &str| match get(key) {
-            None => Ok(None),
-            Some(v) => match v.as_u64() {
-                Some(n @ 1..=MOST) => Ok(Some(n)),
-                _ => Err(format!("{name}.{key} must be a positive integer of at most {MOST}")),
-            },
-        };
-        let count = |key: &str| optional(key)?.ok_or_else(|| format!("has no {name}.{key}"));
-        let float = |key: &str| get(key).and_then(Value::as_f64).map(shortest);
+        let key = |key: &str| format!("{name}.{key}");
+        let positive = format!("a positive integer of at most {MOST}");
+        let optional =
+            |k: &str| metadata.read(&key(k), &positive, |v| v.as_u64().filter(|n| (1..=MOST).contains(n)));
+        let count = |k: &str| optional(k)?.ok_or_else(|| ConfigError::Invalid(format!("has no {}", key(k))));
+        let float = |k: &str| Ok::<_, ConfigError>(metadata.read_positive(&key(k))?.map(shortest));
         let (layers, hidden, heads) =
             (count("block_count")?, count("embedding_length")?, count("attention.head_count")?);
         let head_given = optional("attention.key_length")?;
@@ -295,10 +297,10 @@ impl Config {
             .into());
         }
         // Some converters write a zero for models without experts.
-        if get("expert_count").is_some_and(|v| v.as_u64() != Some(0)) {
+        if metadata.read_count(&key("expert_count"))?.is_some_and(|n| n > 0) {
             return Err("mixtures of experts (expert_count) are not supported".into());
         }
-        let theta = float("rope.freq_base").unwrap_or(10000.0);
+        let theta = float("rope.freq_base")?.unwrap_or(10000.0);
         Ok(Self {
             arch,
             class,
@@ -311,7 +313,7 @@ impl Config {
             head_given: head_given.is_some(),
             vocab,
             context: optional("context_length")?.unwrap_or(class.context),
-            epsilon: float("attention.layer_norm_rms_epsilon")
+            epsilon: float("attention.layer_norm_rms_epsilon")?
                 .ok_or_else(|| format!("has no {name}.attention.layer_norm_rms_epsilon"))?,
             theta,
             scaling: Scaling::from_gguf(metadata, name, theta, freqs)?,
@@ -385,115 +387,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn llama() -> Json {
-        json!({
-            "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 768,
-            "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 512,
-            "hidden_act": "silu", "rms_norm_eps": 1e-5,
-        })
-    }
-
-    #[test]
-    fn both_dialects_mean_the_same() {
-        let mut old = llama();
-        old["rope_theta"] = json!(500000.0);
-        old["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
-        let mut new = llama();
-        new["rope_parameters"] = json!({"rope_theta": 500000.0, "rope_type": "linear", "factor": 2.0});
-        let (old, new) = (Config::from_hub(&old).unwrap(), Config::from_hub(&new).unwrap());
-        assert_eq!(old.metadata(), new.metadata());
-        assert_eq!(old.metadata().get("llama.rope.freq_base"), Some(&Value::F32(500000.0)));
-        assert_eq!(old.metadata().get("llama.attention.key_length"), Some(&Value::U32(32)));
-        assert_eq!(old.context, 2048, "the default of the class");
-    }
-
-    #[test]
-    fn a_scaling_that_was_added_counts() {
-        // As a model card says how to stretch the model, in a file that transformers 5 wrote.
-        let mut json = llama();
-        json["rope_parameters"] = json!({"rope_theta": 500000.0, "rope_type": "default"});
-        json["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
-        let config = Config::from_hub(&json).unwrap();
-        assert_eq!((config.theta, config.scaling), (500000.0, Scaling::Linear { factor: 2.0 }));
-        json["rope_scaling"] = json!({});
-        assert_eq!(Config::from_hub(&json).unwrap().scaling, Scaling::None);
-    }
-
-    #[test]
-    fn there_and_back() {
-        let config = Config::from_hub(&llama()).unwrap();
-        let mut metadata = config.metadata();
-        metadata.set("general.architecture", Value::text("llama"));
-        let back = Config::from_gguf(&metadata, 512, false, None).unwrap();
-        assert_eq!(back.metadata(), config.metadata());
-        let again = Config::from_hub(&back.to_hub("bfloat16", Some(1), None)).unwrap();
-        assert_eq!(again.metadata(), config.metadata());
-        assert_eq!(again.epsilon, 1e-5);
-    }
-
-    #[test]
-    fn odd_values_are_errors_or_settings() {
-        let odd = [
-            json!(null),
-            json!(0),
-            json!(-1),
-            json!(3),
-            json!(u64::MAX),
-            json!(1e300),
-            json!(1e-300),
-            json!("x"),
-            json!([]),
-            json!({}),
-            json!(true),
-            json!([null]),
-            json!({"rope_type": "llama3", "factor": -1}),
-        ];
-        let mut keys: Vec<String> = llama().as_object().unwrap().keys().cloned().collect();
-        keys.extend(
-            ["head_dim", "rope_theta", "rope_scaling", "rope_parameters", "sliding_window"].map(String::from),
-        );
-        for key in keys {
-            for value in &odd {
-                let mut json = llama();
-                json[&key] = value.clone();
-                if let Ok(config) = Config::from_hub(&json) {
-                    config.metadata();
-                    config.scaling.freqs(config.theta, config.head as usize);
-                    for e in config.arch.expected(&config) {
-                        assert!(formats::model::elements(&e.shape).is_some(), "{key}: {value}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn invalid_settings_are_named() {
-        let with = |key: &str, value: Json| {
-            let mut json = llama();
-            json[key] = value;
-            Config::from_hub(&json).unwrap_err().to_string()
-        };
-        assert!(with("architectures", json!([])).contains("no class name"));
-        assert!(with("architectures", json!(["FooForCausalLM"])).contains("supported: LlamaForCausalLM"));
-        assert!(with("num_hidden_layers", json!(-1)).contains("num_hidden_layers"));
-        assert!(with("num_hidden_layers", json!(4_000_000_000u64)).contains("num_hidden_layers"));
-        assert!(with("num_attention_heads", json!(7)).contains("not a multiple"));
-        assert!(with("num_key_value_heads", json!(3)).contains("not a multiple"));
-        assert!(with("hidden_act", json!("gelu")).contains("silu"));
-        assert!(with("vocab_size", Json::Null).contains("vocab_size is missing"));
-        assert!(with("rope_scaling", json!({"type": "longrope"})).contains("longrope"));
-        assert!(with("rope_theta", json!("much")).contains("rope_theta"));
-        assert!(with("rope_scaling", json!("linear")).contains("rope_scaling"));
-        let layers = json!({"full_attention": {"rope_type": "linear", "factor": 2.0}});
-        assert!(with("rope_parameters", layers).contains("between layers"));
-        let part = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
-        assert!(with("rope_parameters", part).contains("partial_rotary_factor"));
-        for json in [json!(null), json!([]), json!({"architectures": "x"}), json!(7)] {
-            assert!(Config::from_hub(&json).is_err());
-        }
-    }
-}
+mod tests;

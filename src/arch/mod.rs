@@ -5,6 +5,7 @@
 mod bitnet;
 mod blk;
 pub mod config;
+mod idle;
 mod layers;
 mod llama;
 pub mod llama_cpp;
@@ -13,6 +14,7 @@ pub mod rope;
 
 pub use blk::Blk;
 pub use config::Config;
+pub use idle::{is_idle, rotated};
 
 /// An architecture: a family of models with the same computation and tensor names.
 #[derive(Debug)]

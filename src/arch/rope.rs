@@ -1,7 +1,7 @@
 //! RoPE scaling: how the rotary position embeddings of a model are scaled for longer contexts than it was first trained
 //! on.
 
-use formats::metadata::{Metadata, Value};
+use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Value as Json, json};
 
 /// The kinds of RoPE scaling that GGUF runtimes compute for the architectures here.
@@ -116,45 +116,71 @@ impl Scaling {
                 if let [_, Some(attention), ..] = rest {
                     // llama.cpp reads yarn_attn_factor for Grok only. For all others it multiplies YaRN's default
                     // factor by this one.
-                    let usual = 1.0 + 0.1 * factor.max(1.0).ln();
-                    set("attn_factor", Value::F32((attention / usual) as f32));
+                    set("attn_factor", Value::F32((attention / usual_attention(factor)) as f32));
                 }
             }
         }
     }
 
-    /// From GGUF's keys and, for Llama 3's kind, the divisors of `rope_freqs.weight`.
+    /// From GGUF's keys and, for Llama 3's kind, the divisors of `rope_freqs.weight`. As in llama.cpp
+    /// (`load_hparams` in `llama-model.cpp`), a factor without a type is a linear one, the key of 2023 counts where the
+    /// newer one is missing, and a factor of 0 scales nothing.
     ///
     /// # Errors
-    /// Kinds that are not supported, missing keys, and divisors that are not those of known Llama 3 settings.
+    /// Kinds that are not supported, values of a wrong type or out of range, missing keys, and divisors that are not those
+    /// of known Llama 3 settings.
     pub fn from_gguf(
         metadata: &Metadata,
         arch: &str,
         theta: f64,
         freqs: Option<&[f32]>,
     ) -> Result<Self, String> {
-        let get = |key: &str| metadata.get(&format!("{arch}.rope.scaling.{key}"));
-        let float = |key: &str| get(key).and_then(Value::as_f64).map(shortest);
-        if let Some(freqs) = freqs {
-            return Self::from_freqs(freqs, theta).ok_or_else(|| {
+        let key = |key: &str| format!("{arch}.rope.scaling.{key}");
+        let text = |e: WrongValue| e.to_string();
+        let float =
+            |name: &str| Ok::<_, String>(metadata.read_float(&key(name)).map_err(text)?.map(shortest));
+        let kind = metadata.read_text(&key("type")).map_err(text)?;
+        let factor = |key: &str| {
+            metadata.read(key, "a float that is not negative", |v| {
+                v.as_f64().filter(|&x| x >= 0.0 && (x as f32).is_finite())
+            })
+        };
+        let newer = factor(&key("factor")).map_err(text)?;
+        let older = factor(&format!("{arch}.rope.scale_linear")).map_err(text)?;
+        let factor = newer.or(older).map(shortest).filter(|&x| x != 0.0);
+        let scaling = match (kind.unwrap_or("linear"), factor) {
+            ("none", _) | ("linear", None | Some(1.0)) => Self::None,
+            ("linear", Some(factor)) => Self::Linear { factor },
+            ("yarn", factor) => {
+                let factor = factor.ok_or("RoPE scaling: rope.scaling.factor is missing")?;
+                let original = metadata
+                    .read(&key("original_context_length"), "a positive integer", |v| {
+                        v.as_u64().filter(|&n| n > 0)
+                    })
+                    .map_err(text)?
+                    .ok_or("RoPE scaling: rope.scaling.original_context_length is missing")?;
+                let mut rest = [None; 4];
+                for (value, (_, name)) in rest.iter_mut().zip(YARN) {
+                    *value = float(name)?;
+                }
+                // What llama.cpp multiplies YaRN's default factor by.
+                if let (None, Some(attention)) = (rest[1], float("attn_factor")?) {
+                    rest[1] = Some(attention * usual_attention(factor)).filter(|_| attention != 1.0);
+                }
+                Self::Yarn { factor, original, rest }
+            }
+            (other, _) => return Err(format!("RoPE scaling: type {other:?} is not supported")),
+        };
+        match (freqs, scaling) {
+            (None, scaling) => Ok(scaling),
+            (Some(freqs), Self::None) => Self::from_freqs(freqs, theta).ok_or_else(|| {
                 "rope_freqs.weight does not match Llama 3's RoPE scaling with any of the known settings"
                     .into()
-            });
-        }
-        match get("type").and_then(Value::as_str).unwrap_or("none") {
-            "none" => Ok(Self::None),
-            "linear" => match float("factor").ok_or("RoPE scaling: rope.scaling.factor is missing")? {
-                1.0 => Ok(Self::None),
-                factor => Ok(Self::Linear { factor }),
-            },
-            "yarn" => Ok(Self::Yarn {
-                factor: float("factor").ok_or("RoPE scaling: rope.scaling.factor is missing")?,
-                original: get("original_context_length")
-                    .and_then(Value::as_u64)
-                    .ok_or("RoPE scaling: rope.scaling.original_context_length is missing")?,
-                rest: YARN.map(|(_, key)| float(key)),
             }),
-            other => Err(format!("RoPE scaling: type {other:?} is not supported")),
+            (Some(_), _) => Err(format!(
+                "rope_freqs.weight and the scaling in {} are both there, which no checkpoint can say",
+                key("type")
+            )),
         }
     }
 
@@ -233,6 +259,9 @@ impl Scaling {
         let plain = |i: usize| theta.powf(-((2 * i) as f64) / head as f64);
         let all = 0..head / 2;
         match (divisors, self) {
+            (Some(d), Self::Linear { factor }) => {
+                (all.map(|i| plain(i) / f64::from(d[i]) / factor).collect(), 1.0)
+            }
             (Some(d), _) => (all.map(|i| plain(i) / f64::from(d[i])).collect(), 1.0),
             (None, Self::Linear { factor }) => (all.map(|i| plain(i) / factor).collect(), 1.0),
             (None, Self::Yarn { factor, original, rest }) => {
@@ -249,12 +278,16 @@ impl Scaling {
                     let keep = (1.0 - ramp) * extrapolation.unwrap_or(1.0);
                     plain(i) / factor * (1.0 - keep) + plain(i) * keep
                 };
-                let usual = 1.0 + 0.1 * factor.max(1.0).ln();
-                (all.map(angle).collect(), attention.unwrap_or(usual))
+                (all.map(angle).collect(), attention.unwrap_or(usual_attention(factor)))
             }
             (None, _) => (all.map(plain).collect(), 1.0),
         }
     }
+}
+
+/// YaRN's default factor of cosines and sines.
+fn usual_attention(factor: f64) -> f64 {
+    1.0 + 0.1 * factor.max(1.0).ln()
 }
 
 /// The f64 with the shortest decimal that is the same f32, so that 1e-5 is written as it was in config.json.
@@ -287,6 +320,64 @@ mod tests {
         Scaling::from_hub(&json, 4096).unwrap().metadata("qwen2", &mut metadata);
         let factor = metadata.get("qwen2.rope.scaling.attn_factor").and_then(Value::as_f64).unwrap();
         assert!((factor * (1.0 + 0.1 * 4f64.ln()) - 1.5).abs() < 1e-6, "{factor}");
+    }
+
+    #[test]
+    fn the_keys_of_a_gguf_mean_what_they_mean_in_llama_cpp() {
+        let read = |keys: &[(&str, Value)]| {
+            let mut m = Metadata::new();
+            keys.iter().for_each(|(k, v)| m.set(&format!("x.rope.{k}"), v.clone()));
+            Scaling::from_gguf(&m, "x", 10000.0, None)
+        };
+        let (f, text) = (Value::F32, Value::text);
+        let linear = Ok(Scaling::Linear { factor: 4.0 });
+        let old = ("scale_linear", f(4.0));
+        for keys in [
+            &[("scaling.factor", f(4.0))][..],
+            &[old.clone()],
+            &[("scaling.type", text("linear")), ("scaling.factor", f(4.0)), ("scale_linear", f(2.0))],
+            &[("scaling.type", text("linear")), old.clone()],
+        ] {
+            assert_eq!(read(keys), linear, "{keys:?}");
+        }
+        for keys in [
+            &[][..],
+            &[("scaling.type", text("none")), ("scaling.factor", f(4.0))],
+            &[("scaling.type", text("linear"))],
+            &[("scaling.factor", f(0.0))],
+            &[("scale_linear", f(1.0))],
+        ] {
+            assert_eq!(read(keys), Ok(Scaling::None), "{keys:?}");
+        }
+        for keys in [
+            &[("scaling.type", Value::U32(1))][..],
+            &[("scaling.factor", text("4"))],
+            &[("scaling.factor", f(-4.0))],
+            &[("scaling.factor", f(f32::NAN))],
+            &[("scale_linear", Value::U32(4))],
+            &[
+                ("scaling.type", text("yarn")),
+                ("scaling.factor", f(4.0)),
+                ("scaling.original_context_length", f(8.0)),
+            ],
+        ] {
+            let why = read(keys).unwrap_err();
+            assert!(why.contains("metadata key x.rope.") && why.contains(" must be "), "{why}");
+        }
+        let yarn = [
+            ("scaling.type", text("yarn")),
+            ("scaling.factor", f(4.0)),
+            ("scaling.original_context_length", Value::U32(8)),
+            ("scaling.attn_factor", f(0.5)),
+        ];
+        let Ok(Scaling::Yarn { rest: [None, Some(attention), None, None], .. }) = read(&yarn) else {
+            panic!()
+        };
+        assert!((attention - 0.5 * (1.0 + 0.1 * 4f64.ln())).abs() < 1e-9);
+        // The two ways to scale do not exclude each other.
+        let (angles, _) = Scaling::Linear { factor: 2.0 }.angles(10000.0, 4, Some(&[1.0, 8.0]));
+        let (plain, _) = Scaling::None.angles(10000.0, 4, None);
+        assert_eq!(angles, [plain[0] / 2.0, plain[1] / 16.0]);
     }
 
     #[test]

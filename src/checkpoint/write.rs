@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{bias_switch, check_shape, rows};
 use crate::arch::config::ConfigError;
-use crate::arch::{Config, Expected, Presence};
+use crate::arch::{Config, Expected, Presence, is_idle};
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
@@ -23,6 +23,7 @@ const MOST_FREQS: u64 = 1024;
 /// [`Error::Refused`] for an architecture or settings that are not supported; [`Error::MissingTensors`],
 /// [`Error::UnexpectedTensors`] and [`Error::WrongShape`]; [`Error::Io`] for files that cannot be read.
 pub fn export(mut source: Source) -> Result<Source> {
+    source.refuse_rotated("written as a checkpoint")?;
     let path = source.path.clone();
     let config = match &source.hub {
         Some(hub) => hub.config.clone(),
@@ -47,7 +48,7 @@ pub fn export(mut source: Source) -> Result<Source> {
         if t.name == "rope_freqs.weight" {
             continue; // config.json has the RoPE scaling
         }
-        if scales.contains(&i) {
+        if scales.contains(&i) || is_idle(&t.name) {
             continue;
         }
         let e = *by_name.get(t.name.as_str()).ok_or_else(|| {
@@ -94,6 +95,7 @@ fn renamed(t: Tensor, view: Option<View>, name: &str, back: RowOrder) -> (Tensor
                 tensor.location.len = 4 * tensor.elements();
                 Some(View { stored: t, rows: back, values: Values::Decoded })
             }
+            Encoding::Foreign(_) => unreachable!("{} has a view with the blocks of a type", t.name),
             Encoding::Blocks(_) if back == RowOrder::Same => None,
             Encoding::Blocks(_) => Some(View { stored: t, rows: back, values: Values::Stored }),
         },

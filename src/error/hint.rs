@@ -27,6 +27,10 @@ impl Error {
             Self::UnexpectedTensors { .. } => {
                 "check that config.json names the right architecture, and that all files belong to one model"
             }
+            Self::UnreadTensors { .. } => {
+                "the figures would be those of another model: run it in a program that knows this variant; quantize, convert \
+                 to GGUF and verify work on any tensors"
+            }
             Self::WrongShape { .. } => "check that the settings (config.json) belong to these weights",
             Self::UnsupportedType { operation, .. } if *operation == FROM_CHECKPOINT => ORIGINAL,
             Self::NotFinite { .. } => {

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use formats::block::DType;
+use formats::container::parse_part_stem;
 use formats::model::Encoding;
 
 use super::comparison::{self, Candidate, Comparison, MatrixCost, SensitivitySummary, Setting, TensorError};
 use crate::arch::Blk;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Cut, Evaluation, Reference};
 use crate::runner::bench::{Plan, measure};
@@ -238,8 +240,57 @@ pub fn name_of(path: &Path, of: &Path) -> String {
     rest.filter(|r| !r.is_empty()).map_or(name.clone(), str::to_string)
 }
 
-/// A model's name in tables: the last part of its path, without `.gguf`.
+/// A model's name in tables: the name of its file without `.gguf` or the number of a part, or of its folder where the file
+/// has the name that all checkpoints' files have.
 pub fn short_name(path: &Path) -> String {
+    // `.` and `..` have no name of their own.
+    let real = if path.file_name().is_none() { std::fs::canonicalize(path).ok() } else { None };
+    let path = real.as_deref().unwrap_or(path);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    name.strip_suffix(".gguf").unwrap_or(&name).to_string()
+    let whole = |stem: &str| parse_part_stem(stem).map_or(stem, |(stem, ..)| stem).to_string();
+    let ends = |ending: &str| name.strip_suffix(ending).map(whole);
+    if let Some(stem) = ends(".gguf") {
+        return stem;
+    }
+    let shard = ends(".safetensors.index.json").or_else(|| {
+        let stem = name.strip_suffix(".safetensors")?;
+        parse_part_stem(stem).map(|(stem, ..)| stem.to_string())
+    });
+    match shard {
+        Some(stem) if stem != "model" => stem,
+        Some(_) => {
+            let folder = std::fs::canonicalize(disk::folder(path)).ok();
+            let folder =
+                folder.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+            folder.unwrap_or_else(|| name.into_owned())
+        }
+        None => name.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_by_what_is_theirs_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("Tiny-1B");
+        std::fs::create_dir(&folder).unwrap();
+        for (path, name) in [
+            ("a/m-Q4_0.gguf", "m-Q4_0"),
+            ("a/m-00002-of-00003.gguf", "m"),
+            ("a/tiny.safetensors", "tiny.safetensors"),
+            ("a/tiny.safetensors.index.json", "tiny"),
+            ("a/tiny-00001-of-00002.safetensors", "tiny"),
+            ("a/Tiny", "Tiny"),
+            ("a/tiny.bin", "tiny.bin"),
+        ] {
+            assert_eq!(short_name(Path::new(path)), name, "{path}");
+        }
+        for name in ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "."] {
+            assert_eq!(short_name(&folder.join(name)), "Tiny-1B", "{name}");
+        }
+        assert_eq!(name_of(Path::new("m-Q4_0.gguf"), &folder.join("../m.gguf")), "Q4_0");
+    }
 }

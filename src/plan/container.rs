@@ -11,7 +11,8 @@ use crate::disk;
 use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::scheme;
-use formats::block::TYPES;
+use crate::source::view::Values;
+use formats::block::{TYPES, i2_s};
 use formats::container::{parse_part_stem, part_stem};
 
 /// Whether an output path is a folder: an existing one, or a name that ends in `/`.
@@ -208,6 +209,18 @@ pub(super) fn gguf_metadata(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let model = &source.model;
+    if let Some(why) = tensors.iter().find_map(gguf::beyond_ggml) {
+        notes.push(format!(
+            "{why}: llama.cpp and what is built on it do not load the GGUF; programs that such models are made for do"
+        ));
+    }
+    // Under bitnet.cpp's own architectures, the architecture's note says so.
+    let architecture = metadata.text("general.architecture").unwrap_or_default();
+    if tensors.iter().any(|t| t.encoding == Encoding::I2S) && !i2_s::ARCHITECTURES.contains(&architecture) {
+        notes.push(
+            "i2_s is bitnet.cpp's type: llama.cpp does not load the GGUF; tq2_0 holds the same weights for it".into(),
+        );
+    }
     let by_user = |key: &str| options.edits.iter().any(|e| matches!(e, Edit::Set(k, _) if k == key));
     if let Some(align) = options.align {
         if by_user(gguf::ALIGNMENT_KEY) {
@@ -217,7 +230,9 @@ pub(super) fn gguf_metadata(
         metadata.set(gguf::ALIGNMENT_KEY, Value::U32(align));
     }
     let from_gguf = matches!(model.format, Format::Gguf { .. });
-    let changed = decisions.iter().zip(tensors).any(|(s, t)| s.from != t.encoding);
+    // Layouts of other programs become those of ggml even in a copy.
+    let repacked = source.views.iter().flatten().any(|v| matches!(v.values, Values::Repacked(_)));
+    let changed = repacked || decisions.iter().zip(tensors).any(|(s, t)| s.from != t.encoding);
     if from_gguf && !changed && options.scheme.is_none() {
         return Ok(()); // a plain copy stays identical byte by byte
     }
@@ -414,6 +429,7 @@ pub(super) fn refuse_quantized(tensors: &[Tensor]) -> Result<()> {
     let decodable = match t.encoding {
         Encoding::Blocks(d) => kernels::codec(d).is_some(),
         Encoding::Int8Groups { .. } | Encoding::I2S => true,
+        Encoding::Foreign(_) => false,
     };
     let e =
         Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));

@@ -1,6 +1,7 @@
 //! Decides each tensor's new type by applying the rules in order.
 
 use formats::block::DType;
+use formats::container::gguf;
 use formats::metadata::Metadata;
 use formats::model::{Encoding, Location, Tensor};
 
@@ -18,11 +19,15 @@ const EXEMPT: &str = "never quantized";
 /// The rule for tensors that keep their type because no scheme is given.
 const KEPT: &str = "kept";
 
+/// The rule for tensors that no scheme is for: those of image models, which programs of their own read.
+const WIDE: &str = "more than four dimensions";
+
 /// Applies the rules in this order: `--tensor`, `--embedding-type` and `--output-type`, vectors and exempt tensors, the
 /// scheme.
 ///
 /// # Errors
-/// [`Error::Usage`] if a `--tensor` pattern matches no tensor; [`Error::Refused`] if the rows of an I2_S tensor do not fit.
+/// [`Error::Usage`] if a `--tensor` pattern matches no tensor; [`Error::Refused`] if the rows of an I2_S tensor do not fit;
+/// [`Error::InvalidConfig`] for settings of a wrong type.
 pub(super) fn decisions(
     source: &Source,
     options: &PlanOptions,
@@ -31,7 +36,8 @@ pub(super) fn decisions(
 ) -> Result<Vec<(Decision, Tensor)>> {
     let model = &source.model;
     let main = container::main_type(&model.tensors);
-    let inputs = RuleInputs::new(model, metadata, options.importance);
+    let inputs = RuleInputs::new(model, metadata, options.importance)
+        .map_err(|e| Error::InvalidConfig { file: source.path.clone(), why: e.to_string() })?;
     let mut used = vec![false; options.tensors.len()];
     let mut out = Vec::with_capacity(model.tensors.len());
     for (i, t) in model.tensors.iter().enumerate() {
@@ -129,6 +135,7 @@ fn choose(
     match &options.scheme {
         None => (Choice::Keep, KEPT.into()),
         _ if is_vector(t) => (Choice::Keep, VECTOR.into()),
+        _ if t.shape.len() > gguf::GGML_DIMS => (Choice::Keep, WIDE.into()),
         _ if subject.role == Role::Exempt => (Choice::Keep, EXEMPT.into()),
         _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
         Some(s) if options.pure => (Choice::To(s.base), "pure".into()),
@@ -243,8 +250,7 @@ mod tests {
             ("model.layers.9.mlp.down_proj.weight", &[256, 768]),
             ("model.layers.9.self_attn.q_proj.weight", &[256, 256]),
         ];
-        // I2_S is for bitnet.cpp's architectures only.
-        for s in scheme::all().iter().filter(|s| s.name != scheme::I2_S) {
+        for s in scheme::all() {
             let options = || PlanOptions { scheme: scheme::find(&s.name), ..PlanOptions::default() };
             // Only tensors with llama.cpp's names get scales of the whole tensor.
             let mut ours = chosen(SOME, options());

@@ -20,13 +20,15 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// Applies the change.
+    /// Applies the change. Gives a note if a key that is set or removed is not there, which is what a misspelt one looks
+    /// like.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a key does not exist, if the new name already exists, or if a value does not parse;
-    /// [`Error::Io`] if the file cannot be read.
-    pub fn apply(&self, metadata: &mut Metadata) -> Result<()> {
+    /// [`Error::Usage`] if a key that is to be renamed does not exist, if the new name already exists, or if a value does
+    /// not parse; [`Error::Io`] if the file cannot be read.
+    pub fn apply(&self, metadata: &mut Metadata) -> Result<Option<String>> {
         let usage = |why: String| Error::usage(why);
+        let mut note = None;
         match self {
             Self::Set(key, _) if key.starts_with("split.") => {
                 return Err(usage(format!(
@@ -36,6 +38,7 @@ impl Edit {
             Self::Set(key, text) => {
                 let value =
                     parse_value(text, metadata.get(key)).map_err(|e| usage(format!("--set {key}: {e}")))?;
+                note = added("--set", key, &value, metadata);
                 metadata.set(key, value);
             }
             Self::SetFile(key, path) => {
@@ -44,11 +47,10 @@ impl Edit {
                     None => (key.as_str(), None),
                 };
                 let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-                let value = file_value(bytes, kind, metadata.get(key));
-                metadata.set(
-                    key,
-                    value.map_err(|e| usage(format!("--set-file {key}: {}: {e}", path.display())))?,
-                );
+                let value = file_value(bytes, kind, metadata.get(key))
+                    .map_err(|e| usage(format!("--set-file {key}: {}: {e}", path.display())))?;
+                note = added("--set-file", key, &value, metadata);
+                metadata.set(key, value);
             }
             Self::Rename(key, to) => {
                 if !metadata.rename(key, to) {
@@ -58,11 +60,50 @@ impl Edit {
                 }
             }
             Self::Remove(key) => {
-                metadata.remove(key).ok_or_else(|| usage(format!("--remove {key}: no such key")))?;
+                if metadata.remove(key).is_none() {
+                    note = Some(format!("--remove {key}: there is no such key{}", similar(key, metadata)));
+                }
             }
         }
-        Ok(())
+        Ok(note)
     }
+}
+
+/// A note on a key that is new.
+fn added(option: &str, key: &str, value: &Value, metadata: &Metadata) -> Option<String> {
+    if metadata.get(key).is_some() {
+        return None;
+    }
+    let kind = match value {
+        Value::Array(a) => format!("[{}]", a.kind().name()),
+        other => other.kind().name().to_string(),
+    };
+    Some(format!("{option} {key}: the key is new, with a value of type {kind}{}", similar(key, metadata)))
+}
+
+/// A question that names the key of the model that differs from `key` in a letter or two, if there is one.
+fn similar(key: &str, metadata: &Metadata) -> String {
+    let near = metadata.iter().map(|(own, _)| (letters_apart(key, own), own)).min();
+    near.filter(|n| n.0 <= 2).map_or(String::new(), |(_, own)| format!(" (is {own} meant?)"))
+}
+
+/// The least number of letters to insert, remove or replace that makes one text of the other (Levenshtein's distance);
+/// 3 stands for more than two.
+fn letters_apart(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > 2 || a.len() > 256 {
+        return 3;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()].min(3)
 }
 
 /// Splits "KEY=VALUE".
@@ -197,15 +238,41 @@ mod tests {
         let mut m = Metadata::new();
         m.set("a", Value::U32(1));
         m.set("b", Value::U32(1));
-        Edit::Set("a".into(), "2".into()).apply(&mut m).unwrap();
+        assert_eq!(Edit::Set("a".into(), "2".into()).apply(&mut m).unwrap(), None);
         assert_eq!(m.get("a"), Some(&Value::U32(2)));
         for bad in [
             Edit::Rename("a".into(), "b".into()),
             Edit::Rename("x".into(), "y".into()),
-            Edit::Remove("x".into()),
             Edit::Set("a".into(), "-1".into()),
         ] {
             assert!(matches!(bad.apply(&mut m), Err(Error::Usage { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_that_are_not_there_are_named() {
+        let mut m = Metadata::new();
+        m.set("general.name", Value::text("x"));
+        m.set("tokenizer.chat_template", Value::text(""));
+        let mut said = |edit: Edit| edit.apply(&mut m).unwrap().unwrap_or_default();
+        let set = |key: &str| Edit::Set(key.into(), "7".into());
+        assert_eq!(said(set("general.name")), "");
+        assert_eq!(said(set("general.size")), "--set general.size: the key is new, with a value of type u32");
+        assert!(said(set("tokenizer.chat_tempalte")).ends_with("(is tokenizer.chat_template meant?)"));
+        assert_eq!(
+            said(Edit::Remove("general.names".into())),
+            "--remove general.names: there is no such key (is general.name meant?)"
+        );
+        assert_eq!(said(Edit::Remove("general.name".into())), "");
+        for (a, b, n) in [
+            ("", "", 0),
+            ("ab", "ab", 0),
+            ("ab", "b", 1),
+            ("ab", "ba", 2),
+            ("abc", "xyz", 3),
+            ("a", "abcd", 3),
+        ] {
+            assert_eq!(letters_apart(a, b), n, "{a} {b}");
         }
     }
 }

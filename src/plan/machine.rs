@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use formats::block::DType;
+use formats::container::gguf;
 use formats::metadata::Value;
 use formats::model::Encoding;
 
 use super::Plan;
 use crate::arch::llama_cpp;
 use crate::error::{Error, Result};
-use crate::machine::{Limit, Machine, Types};
+use crate::machine::{Limit, Machine, Reads, Types};
 use crate::scheme;
 use crate::text;
 
@@ -28,7 +29,7 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
             Encoding::Blocks(DType::F32) if t.shape.len() < 2 => true,
             Encoding::Blocks(dtype) => machine.takes(dtype),
             Encoding::I2S => machine.scheme == scheme::I2_S,
-            Encoding::Int8Groups { .. } => true,
+            Encoding::Int8Groups { .. } | Encoding::Foreign(_) => true,
         };
         if !usable {
             let mut usable: Vec<&str> = match machine.types {
@@ -41,6 +42,12 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
             return Err(refuses(machine, format!("tensor {} is {}", t.name, t.encoding.name()))
                 .or(format!("use one of these types: {}", usable.join(", "))));
         }
+    }
+    if machine.reads == Reads::Gguf
+        && let Some(why) = plan.layout.tensors.iter().find_map(gguf::beyond_ggml)
+    {
+        return Err(refuses(machine, why)
+            .or("leave out --for: the programs that such models are made for read the GGUF"));
     }
     for limit in machine.limits {
         check_limit(machine, *limit, plan)?;

@@ -1,6 +1,7 @@
 //! The second stage: decides each tensor's new type and its place in the output files. All sizes are known here, before
 //! the first weight is read.
 
+mod beside;
 pub(crate) mod bias;
 mod container;
 mod decide;
@@ -25,6 +26,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
+use crate::arch::rotated;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::scheme::{Scheme, is_integer};
@@ -150,7 +152,14 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         .or("edit config.json in the output folder, or set the value in a GGUF and convert that"));
     }
     for edit in &options.edits {
-        edit.apply(&mut metadata)?;
+        notes.extend(edit.apply(&mut metadata)?);
+    }
+    if target == Container::Gguf {
+        notes.extend(rotated(&metadata).map(|key| {
+            format!("the weights are stored rotated ({key}): only PrismML's programs compute with them")
+        }));
+    } else {
+        source.refuse_rotated("converted")?;
     }
 
     let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
@@ -191,6 +200,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         container::place(source, options, target, order, &metadata, &tensors, &mut notes)?;
     container::copy_rotary_tables(source, order, &mut layout)?;
     container::refuse_overwriting_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
+    notes.extend(beside::note(&paths, source.paths()));
     if target == Container::Safetensors {
         container::refuse_old_index(&paths, &extra)?;
     }

@@ -20,7 +20,7 @@ pub fn is_ternary(encoding: Encoding) -> bool {
     match encoding {
         Encoding::Blocks(dtype) => dtype.info().family == Family::Ternary,
         Encoding::I2S => true,
-        Encoding::Int8Groups { .. } => false,
+        Encoding::Int8Groups { .. } | Encoding::Foreign(_) => false,
     }
 }
 

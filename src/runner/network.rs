@@ -1,6 +1,8 @@
 //! A model's weights by their roles.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 use formats::block::DType;
 use formats::model::{ByteOrder, Encoding};
@@ -9,10 +11,10 @@ use rayon::slice::ParallelSliceMut;
 
 use super::linear::{Matrix, Precision};
 use super::ternary;
-use crate::arch::{Blk, Config, Rotary};
+use crate::arch::{Blk, Config, Rotary, is_idle};
 use crate::error::{Error, Result};
-use crate::source::Source;
 use crate::source::view::{RowOrder, Values};
+use crate::source::{Source, scales};
 use kernels::Isa;
 
 /// How a network computes.
@@ -74,11 +76,13 @@ impl<'a> Network<'a> {
     ///
     /// # Errors
     /// [`Error::NoWeights`]; [`Error::UnknownArchitecture`] and [`Error::InvalidConfig`]; [`Error::MissingTensors`],
-    /// [`Error::WrongShape`], [`Error::UnsupportedType`]; [`Error::NotFinite`] and [`Error::InvalidCode`] for ternary
+    /// [`Error::UnreadTensors`], [`Error::WrongShape`], [`Error::UnsupportedType`]; [`Error::Refused`] for weights that
+    /// are stored rotated; [`Error::NotFinite`] and [`Error::InvalidCode`] for ternary
     /// tensors; [`Error::Io`] if the file cannot be read.
     pub fn new(source: &'a Source, options: Options) -> Result<Self> {
         source.need_weights()?;
-        let find = Finder { source, isa: options.isa.unwrap_or_else(Isa::current) };
+        source.refuse_rotated("run")?;
+        let find = Finder::new(source, options.isa.unwrap_or_else(Isa::current));
         let embedding = find.index("token_embd.weight").ok_or_else(|| {
             let names = vec!["token_embd.weight".into()];
             Error::MissingTensors { file: source.path.clone(), names }
@@ -127,15 +131,21 @@ impl<'a> Network<'a> {
         };
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         let divisors = find.optional("rope_freqs.weight", config.head / 2)?;
+        if let Some(x) = divisors.iter().flatten().find(|&&x| !(x > 0.0 && x.is_finite())) {
+            return Err(invalid(format!("rope_freqs.weight must have positive numbers (found {x})")));
+        }
+        let embedding = find.matrix("token_embd.weight", vocab, hidden, outer, false)?;
+        let output = match tied {
+            true => None,
+            false => Some(find.matrix("output.weight", vocab, hidden, outer, false)?),
+        };
+        let output_norm = find.vector("output_norm.weight", hidden)?;
+        find.refuse_unread(&config)?;
         Ok(Self {
             isa: find.isa,
-            embedding: find.matrix("token_embd.weight", vocab, hidden, outer, false)?,
-            output: if tied {
-                None
-            } else {
-                Some(find.matrix("output.weight", vocab, hidden, outer, false)?)
-            },
-            output_norm: find.vector("output_norm.weight", hidden)?,
+            embedding,
+            output,
+            output_norm,
             layers,
             angles: config.scaling.angles(config.theta, config.head as usize, divisors.as_deref()),
             halves: arch.rotary == Rotary::Halves,
@@ -164,15 +174,48 @@ impl<'a> Network<'a> {
     }
 }
 
-/// Looks tensors up by name.
+/// Looks tensors up by name, and keeps account of which were asked for.
 struct Finder<'a> {
     source: &'a Source,
     isa: Isa,
+    indices: HashMap<&'a str, usize>,
+    /// For each tensor, whether it is part of the network.
+    read: RefCell<Vec<bool>>,
 }
 
 impl<'a> Finder<'a> {
+    fn new(source: &'a Source, isa: Isa) -> Self {
+        let tensors = &source.model.tensors;
+        let indices = tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+        let mut read = vec![false; tensors.len()];
+        // Views multiply by these.
+        scales::pairs(&source.model).into_iter().for_each(|(_, scale)| read[scale] = true);
+        Self { source, isa, indices, read: RefCell::new(read) }
+    }
+
     fn index(&self, name: &str) -> Option<usize> {
-        self.source.model.tensors.iter().position(|t| t.name == name)
+        let i = *self.indices.get(name)?;
+        self.read.borrow_mut()[i] = true;
+        Some(i)
+    }
+
+    /// Refuses a model with tensors that nobody asked for: it is a variant of the architecture that computes something
+    /// else, or has more layers than it says.
+    fn refuse_unread(&self, config: &Config) -> Result<()> {
+        let read = self.read.borrow();
+        let left = self
+            .source
+            .model
+            .tensors
+            .iter()
+            .zip(read.iter())
+            .filter(|(t, read)| !**read && !is_idle(&t.name));
+        let names: Vec<String> = left.map(|(t, _)| t.name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (file, architecture) = (self.source.path.clone(), config.arch.name.into());
+        Err(Error::UnreadTensors { file, names, architecture, layers: config.layers })
     }
 
     /// The index of the tensor, which must have this shape.
@@ -222,6 +265,15 @@ impl<'a> Finder<'a> {
             Some(v) if matches!(v.values, Values::Scaled { .. }) && apart => (Some(&v.stored), v.rows),
             Some(_) => (None, RowOrder::Same),
         };
+        if let (Some(Values::Repacked(layout)), RowOrder::Same) = (view.map(|v| &v.values), order) {
+            let t = &source.model.tensors[i];
+            let mut bytes = source.read(i, 0..t.location.len)?.into_owned();
+            if source.model.order == ByteOrder::Big {
+                layout.dtype().swap(&mut bytes);
+            }
+            let bytes = Cow::Owned(bytes);
+            return Ok(Matrix::new(name.into(), layout.dtype(), bytes, order, shape, precision, self.isa));
+        }
         if let Some(t) = stored.filter(|t| t.encoding == Encoding::I2S) {
             let (dtype, bytes, scale) = ternary::repack(source, t)?;
             let bytes = Cow::Owned(bytes);
@@ -230,7 +282,7 @@ impl<'a> Finder<'a> {
         }
         if let Some((t, dtype)) = stored.and_then(|t| match t.encoding {
             Encoding::Blocks(dtype) => Some((t, dtype)),
-            Encoding::Int8Groups { .. } | Encoding::I2S => None,
+            Encoding::Int8Groups { .. } | Encoding::I2S | Encoding::Foreign(_) => None,
         }) {
             if kernels::codec(dtype).is_none() {
                 let (tensor, dtype) = (name.into(), dtype.name().into());

@@ -1,7 +1,7 @@
 //! The facts about a model that rules depend on. They come from the metadata, or from tensor names and shapes if it is
 //! missing.
 
-use formats::metadata::{Metadata, Value};
+use formats::metadata::{Metadata, Value, WrongValue};
 use formats::model::{Model, Tensor};
 
 use super::role::{Role, layer, role_in};
@@ -33,28 +33,33 @@ fn is_stacked(t: &Tensor) -> bool {
 
 impl RuleInputs {
     /// Gathers the facts. `metadata` is the model's, with the user's changes applied.
-    pub fn new(model: &Model, metadata: &Metadata, importance: bool) -> Self {
-        let arch = metadata.text("general.architecture").unwrap_or_default().to_string();
+    ///
+    /// # Errors
+    /// [`WrongValue`] for a value of another type than its key has.
+    pub fn new(model: &Model, metadata: &Metadata, importance: bool) -> Result<Self, WrongValue> {
+        let arch = metadata.read_text("general.architecture")?.unwrap_or_default().to_string();
         let roles: Vec<Role> = model.tensors.iter().map(|t| role_in(&t.name, &arch)).collect();
-        let number = |key: &str| first_number(metadata.get(&format!("{arch}.{key}"))?);
+        let number = |key: &str| {
+            metadata.read(&format!("{arch}.{key}"), "an integer, or an array of them", first_number)
+        };
         let named = model.tensors.iter().filter_map(|t| layer(&t.name)).max();
         let facts = Facts {
-            layers: number("block_count").or(named.map(|n| n.saturating_add(1))).unwrap_or(0),
-            gqa: match number("attention.head_count") {
-                Some(heads) => match number("attention.head_count_kv") {
+            layers: number("block_count")?.or(named.map(|n| n.saturating_add(1))).unwrap_or(0),
+            gqa: match number("attention.head_count")? {
+                Some(heads) => match number("attention.head_count_kv")? {
                     Some(0) => 0,
                     Some(keys) => heads / keys,
                     None => 1,
                 },
                 None => gqa_by_shape(&model.tensors, &roles),
             },
-            experts: number("expert_count").unwrap_or_else(|| experts_by_name(&model.tensors, &roles)),
+            experts: number("expert_count")?.unwrap_or_else(|| experts_by_name(&model.tensors, &roles)),
             tied: !roles.contains(&Role::Output),
             importance,
             arch,
         };
         let tensors = positions(&model.tensors, &roles, &facts);
-        Self { facts, tensors }
+        Ok(Self { facts, tensors })
     }
 
     /// The role of tensor `i`; a tied embedding counts as output matrix.
@@ -170,7 +175,7 @@ pub(crate) mod tests {
     }
 
     fn inputs(m: &Model) -> RuleInputs {
-        RuleInputs::new(m, &m.metadata, false)
+        RuleInputs::new(m, &m.metadata, false).unwrap()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A model with its open files: GGUF's tensor names and metadata keys whatever the format. [`crate::open()`] makes one
 //! of a path.
 
+pub(crate) mod foreign;
 mod hub;
 pub mod scales;
 mod stored;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use formats::block::i2_s;
 use formats::model::{Encoding, Model, Tensor};
 
+use crate::arch::rotated;
 use crate::disk::InFile;
 use crate::error::{Error, Result};
 pub use hub::{Export, Hub};
@@ -70,6 +72,19 @@ impl Source {
         Err(Error::NoWeights { path: self.path.clone() })
     }
 
+    /// Refuses a model whose weights are stored rotated. `done` is what cannot be done with it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn refuse_rotated(&self, done: &str) -> Result<()> {
+        let Some(key) = rotated(&self.model.metadata) else { return Ok(()) };
+        let file = self.path.display();
+        Err(Error::refused(format!(
+            "{file}: the weights are stored rotated ({key}) and mean nothing without that rotation, so the model cannot be {done}"
+        ))
+        .or("use PrismML's fork of llama.cpp, or start from the model's original checkpoint"))
+    }
+
     /// The paths of all files that were read.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|f| &*f.path).chain(self.beside.iter().map(|p| &**p))
@@ -125,6 +140,7 @@ impl Source {
             Encoding::Blocks(dtype) => dtype.bytes_for(n).unwrap_or(0),
             Encoding::Int8Groups { .. } => n,
             Encoding::I2S => n / 4,
+            Encoding::Foreign(f) => f.bytes_for(n).unwrap_or(0),
         };
         self.will_read(i, of(range.start)..of(range.end));
     }
@@ -163,6 +179,7 @@ impl Source {
                     skip: (range.start % block) as usize,
                 }
             }
+            Encoding::Foreign(_) => unreachable!("{} has a view with the blocks of a type", t.name),
         })
     }
 }

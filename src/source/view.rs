@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use formats::block::DType;
+use formats::block::{DType, Foreign};
 use formats::model::{Encoding, Tensor};
 
 use super::{Source, Stored};
@@ -88,6 +88,8 @@ pub enum Values {
         /// One factor, or one for each matrix.
         factors: Vec<f32>,
     },
+    /// The blocks that a layout of another program holds, in the byte order of the source.
+    Repacked(Foreign),
     /// Hugging Face's packed BitNet weights (transformers' `integrations/bitnet`): byte (r, c) of `[rows / 4, cols]`
     /// has the weights of rows r, r + rows/4, r + rows/2 and r + 3 rows/4 in column c, from the lowest two bits up,
     /// each as the weight's sign plus one.
@@ -112,7 +114,9 @@ impl View {
     /// The name of the stored type, for reports.
     pub fn name(&self) -> String {
         match &self.values {
-            Values::Stored | Values::Decoded | Values::Scaled { .. } => self.stored.encoding.name(),
+            Values::Stored | Values::Decoded | Values::Scaled { .. } | Values::Repacked(_) => {
+                self.stored.encoding.name()
+            }
             Values::Packed { .. } => "2-bit".into(),
             Values::Master { .. } => format!("{} master", self.stored.encoding.name()),
             Values::Fixed(_) => "settings".into(),
@@ -126,10 +130,14 @@ impl View {
         t: &Tensor,
         range: Range<u64>,
     ) -> Result<Cow<'a, [u8]>> {
-        if let Values::Stored | Values::Scaled { .. } = self.values {
+        if let Values::Stored | Values::Scaled { .. } | Values::Repacked(_) = self.values {
+            let blocks = |range: Range<u64>| match self.values {
+                Values::Repacked(layout) => self.repacked(source, t, layout, range),
+                _ => source.stored_read(&self.stored, range),
+            };
             let row = row_bytes(t);
             if self.rows == RowOrder::Same || row == 0 {
-                return source.stored_read(&self.stored, range);
+                return blocks(range);
             }
             let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
             let mut at = range.start;
@@ -137,7 +145,7 @@ impl View {
                 let (n, skip) = (at / row, at % row);
                 let take = (row - skip).min(range.end - at);
                 let from = self.rows.source(n) * row + skip;
-                bytes.extend_from_slice(&source.stored_read(&self.stored, from..from + take)?);
+                bytes.extend_from_slice(&blocks(from..from + take)?);
                 at += take;
             }
             return Ok(Cow::Owned(bytes));
@@ -165,10 +173,33 @@ impl View {
         Ok(Cow::Owned(bytes[skip..skip + (range.end - range.start) as usize].to_vec()))
     }
 
+    /// Bytes `range` of the blocks that a layout of another program holds: the rows that it stores together are unpacked
+    /// together.
+    fn repacked<'a>(
+        &self,
+        source: &Source,
+        t: &Tensor,
+        layout: Foreign,
+        range: Range<u64>,
+    ) -> Result<Cow<'a, [u8]>> {
+        let row = layout.dtype().bytes_for(t.cols()).expect("rows are whole blocks");
+        if row == 0 || range.is_empty() {
+            return Ok(Cow::Owned(Vec::new()));
+        }
+        let together = layout.rows() as u64;
+        let group = row * together;
+        let (first, last) = (range.start / group, range.end.div_ceil(group));
+        let stored = layout.bytes_for(t.cols() * together).expect("rows are whole blocks");
+        let bytes = source.stored_read(&self.stored, first * stored..last * stored)?;
+        let unpacked = layout.unpack(t.cols() as usize, &bytes);
+        let skip = (range.start - first * group) as usize;
+        Ok(Cow::Owned(unpacked[skip..skip + (range.end - range.start) as usize].to_vec()))
+    }
+
     /// Elements `range` of the tensor `t`, for decoding.
     pub(super) fn fetch<'a>(&self, source: &'a Source, t: &Tensor, range: Range<u64>) -> Result<Stored<'a>> {
         match (&self.values, t.encoding) {
-            (Values::Stored, Encoding::Blocks(dtype)) => {
+            (Values::Stored | Values::Repacked(_), Encoding::Blocks(dtype)) => {
                 let bytes = |n| dtype.bytes_for(n).expect("ranges start and end with a block");
                 Ok(Stored::Blocks(dtype, self.read(source, t, bytes(range.start)..bytes(range.end))?))
             }
@@ -234,6 +265,7 @@ impl View {
                     *x = (*x / scale).round_ties_even().clamp(-1.0, 1.0) * scale + 0.0;
                 }
             }
+            Values::Repacked(_) => unreachable!("blocks are read as stored ones are"),
             Values::Fixed(_) => unreachable!("numbers that are in no file have no stored rows"),
         }
         Ok(())

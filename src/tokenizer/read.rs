@@ -18,6 +18,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     let gemma4 = model == "gemma4";
     let pre =
         if gemma4 { "gemma4" } else { file.text("pre")?.filter(|p| !p.is_empty()).unwrap_or("default") };
+    file.check_ids()?;
     let mut tokens = file.tokens()?;
 
     // Defaults where the file says nothing: the ids of BOS, EOS and the unknown token, and what is added to a text.
@@ -69,7 +70,9 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     };
     let [name, arch] = ["general.name", "general.architecture"].map(|k| metadata.text(k).unwrap_or_default());
     let specials = Specials::new(&tokens, name, arch, pre);
-    let chat_template = metadata.text("tokenizer.chat_template").map(str::to_string);
+    let template = metadata.read_text("tokenizer.chat_template");
+    let template = template.map_err(|e| Error::InvalidVocabulary { why: e.to_string() })?;
+    let chat_template = template.map(str::to_string);
     Ok(Tokenizer { tokens, scheme, rules, roles, specials, chat_template })
 }
 
@@ -101,6 +104,18 @@ impl<'a> Keys<'a> {
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
             Some(_) => Err(self.wrong(name, "true or false")),
         }
+    }
+
+    /// Checks that all ids of tokens with a role are integers.
+    fn check_ids(&self) -> Result<()> {
+        let id = |key: &str| key.strip_prefix("tokenizer.ggml.")?.strip_suffix("_token_id").map(|_| ());
+        for (key, value) in self.0.iter().filter(|(key, _)| id(key).is_some()) {
+            if value.as_i128().is_none() {
+                let why = format!("metadata key {key} must be an integer (found {})", value.describe());
+                return Err(Error::InvalidVocabulary { why });
+            }
+        }
+        Ok(())
     }
 
     /// The id of a token with a role (`bos`, `eos`, ...). It may be out of range; llama.cpp ignores such ids.

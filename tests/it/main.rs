@@ -8,6 +8,7 @@ mod calibrate;
 mod cli;
 mod eval;
 mod fit;
+mod gguf;
 mod golden;
 mod gptq;
 mod hostile;

@@ -18,11 +18,11 @@ pub const BYTES: usize = 32;
 /// Bytes after the codes of a tensor: four of the scale, and zeros.
 pub const TAIL: u64 = 32;
 
-/// The type's number in GGUF, if the architecture is one of [`ARCHITECTURES`]. In other files it was the number of a type
-/// that has been removed from ggml.
+/// The type's number in GGUF. It was that of a type that has been removed from ggml, whose tensors have another length.
 pub const GGUF: u32 = 36;
 
-/// The values of `general.architecture` in the files of bitnet.cpp.
+/// The values of `general.architecture` that only bitnet.cpp's files have. Its files of other models, as of Llama 3 with 1.58
+/// bits, have those models' architectures.
 pub const ARCHITECTURES: [&str; 3] = ["bitnet-b1.58", "bitnet-25", "bitnet"];
 
 /// Bytes of the codes of so many weights; `None` if they are not whole blocks.

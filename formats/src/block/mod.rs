@@ -13,6 +13,7 @@ mod batch;
 mod binary;
 mod codec;
 mod float;
+mod foreign;
 mod fp4;
 pub mod grid;
 mod groups;
@@ -32,6 +33,7 @@ mod types;
 
 pub use codec::CodecError;
 pub use float::{f16_to_f32, f32_to_f16};
+pub use foreign::{FOREIGN, Foreign};
 pub use fp4::{half_power, half_ue4m3};
 pub use how::{Effort, Encode, Objective, Prior};
 pub use types::{BITNET_CPP, DType, Family, Field, Info, Number, REMOVED, Section, TYPES};

@@ -443,7 +443,8 @@ types! {
     }
 }
 
-/// GGUF numbers whose types were taken out of ggml, with their former names.
+/// GGUF numbers whose types were taken out of ggml, with their former names. Of some, [`FOREIGN`](super::FOREIGN) has the
+/// layout.
 pub const REMOVED: [(u32, &str); 8] = [
     (4, "q4_2"),
     (5, "q4_3"),

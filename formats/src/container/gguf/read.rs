@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_LEN, MAX_NAME, split};
-use crate::block::{BITNET_CPP, DType, REMOVED, i2_s};
+use super::numbers::{Info, Numbers};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_LEN, MOST_DIMS, MOST_NAME};
 use crate::container::Cursor;
 use crate::error::{Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
-use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, elements};
+use crate::model::{ByteOrder, Format, Input, Location, Model, Tensor, elements};
 
 /// Reads one GGUF file: version 1, 2 or 3, either byte order.
 ///
 /// # Errors
 /// [`Fault::More`] if `input` is a prefix that ends before the tensor data. Else what ggml's reader refuses is refused
-/// here too, except for version 1 and for a key that is there twice with the same value (which is kept once, with a
-/// note): [`Fault::NotAModel`], [`Fault::Version`], [`Fault::Ends`], [`Fault::TooMany`], [`Fault::Text`],
+/// here too, except for version 1, a key that is there twice with the same value (which is kept once, with a note), longer
+/// names, more dimensions, and types of other programs: [`Fault::NotAModel`], [`Fault::Version`], [`Fault::Ends`], [`Fault::TooMany`], [`Fault::Text`],
 /// [`Fault::ValueType`], [`Fault::NestedArray`], [`Fault::Duplicate`], [`Fault::Alignment`], [`Fault::Metadata`],
 /// [`Fault::TensorType`], [`Fault::Shape`], [`Fault::Offset`].
 pub fn read(input: &Input) -> Result<Model> {
@@ -66,66 +66,64 @@ pub fn read(input: &Input) -> Result<Model> {
         }
     };
 
-    let types = Types::of(&metadata);
-    let mut tensors = Vec::new();
+    let mut infos = Vec::new();
     let mut names = HashSet::new();
-    let mut infos = Vec::new(); // where each tensor info starts
-    let mut expected = 0u64;
     for _ in 0..n_tensors {
-        let at = r.c.at;
-        let tensor = r.tensor(types)?;
-        if !names.insert(tensor.name.clone()) {
-            return Err(r.c.fault(at, Fault::Duplicate { what: "tensor", name: tensor.name }));
+        let info = r.info()?;
+        if !names.insert(info.name.clone()) {
+            return Err(r.c.fault(info.at, Fault::Duplicate { what: "tensor", name: info.name }));
         }
+        infos.push(info);
+    }
+    let start = r.c.at.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    let numbers = Numbers::of(&metadata, &infos, alignment, input.len.saturating_sub(start));
+    let mut tensors = Vec::with_capacity(infos.len());
+    let mut expected = 0u64;
+    for info in &infos {
+        let tensor = r.tensor(info, &numbers)?;
         let Location { offset, len, .. } = tensor.location;
         if offset != expected {
-            return Err(r.c.fault(at, Fault::Offset { tensor: tensor.name, found: offset, expected }));
+            return Err(r.c.fault(info.at, Fault::Offset { tensor: tensor.name, found: offset, expected }));
         }
         expected = expected
             .checked_add(len)
             .and_then(|end| end.checked_next_multiple_of(alignment))
-            .filter(|&end| end < 1 << 63)
+            .filter(|&end| end < 1 << 62)
             .ok_or_else(|| {
                 let why = "the sizes of the tensors overflow".into();
-                r.c.fault(at, Fault::Shape { tensor: tensor.name.clone(), shape: tensor.shape.clone(), why })
+                r.c.fault(
+                    info.at,
+                    Fault::Shape { tensor: tensor.name.clone(), shape: tensor.shape.clone(), why },
+                )
             })?;
-        infos.push(at);
         tensors.push(tensor);
     }
 
     // Offsets count from the start of the data, which is aligned in the file.
-    let start = r.c.at.next_multiple_of(alignment);
-    for (tensor, at) in tensors.iter_mut().zip(infos) {
+    for (tensor, info) in tensors.iter_mut().zip(&infos) {
         tensor.location.offset += start;
         let end = tensor.location.offset + tensor.location.len;
         if end > input.len && tensor.location.len > 0 {
             let what = format!("tensor {}", tensor.name);
-            return Err(r.c.fault(at, Fault::Ends { what, end, len: input.len }));
+            return Err(r.c.fault(info.at, Fault::Ends { what, end, len: input.len }));
         }
+    }
+    let end = start.saturating_add(expected);
+    if input.len > end && !tensors.is_empty() {
+        r.notes.push(behind(input, end));
     }
     Ok(Model { format: Format::Gguf { version }, order, alignment, metadata, tensors, notes: r.notes })
 }
 
-/// Whose numbers of tensor types a file uses: bitnet.cpp has types of its own under some of ggml's.
-#[derive(Debug, Clone, Copy)]
-struct Types {
-    /// The numbers that bitnet.cpp uses are those of its own types.
-    bitnet: bool,
-    /// The number of I2_S is.
-    i2_s: bool,
-}
-
-impl Types {
-    fn of(metadata: &Metadata) -> Self {
-        let architecture = metadata.text("general.architecture");
-        Self {
-            bitnet: architecture.is_some_and(|a| a.starts_with("bitnet")),
-            // Only the first part of a split has the architecture; `join` checks it.
-            i2_s: match architecture {
-                Some(a) => i2_s::ARCHITECTURES.contains(&a),
-                None => split::split_of(metadata).is_some_and(|(no, _)| no > 0),
-            },
-        }
+/// A note on the bytes behind the last tensor, which nothing in a GGUF speaks of.
+fn behind(input: &Input, end: u64) -> String {
+    let bytes = input.len - end;
+    let start = usize::try_from(end).ok().and_then(|end| input.bytes.get(end..));
+    match start.is_some_and(|b| b.starts_with(b"GGUF")) {
+        true => format!(
+            "another GGUF begins at byte {end}, behind the last tensor: its {bytes} bytes are not read (two files glued to one?)"
+        ),
+        false => format!("{bytes} bytes behind the last tensor, from byte {end} on, are not read"),
     }
 }
 
@@ -238,20 +236,21 @@ impl Reader<'_> {
         Ok(Array::from_encoded(kind, found as usize, bytes))
     }
 
-    /// A tensor info. The offset is still relative to the start of the tensor data.
-    fn tensor(&mut self, types: Types) -> Result<Tensor> {
+    /// A tensor info.
+    fn info(&mut self) -> Result<Info> {
         let at = self.c.at;
         let name = self.name("a tensor's name")?;
-        if name.len() > MAX_NAME {
-            let what = format!("the length of tensor name {name:?}");
-            return Err(self.c.fault(at, Fault::TooMany { what, found: name.len() as u64, most: 63 }));
+        if name.len() > MOST_NAME {
+            let what = "the length of a tensor's name".into();
+            let fault = Fault::TooMany { what, found: name.len() as u64, most: MOST_NAME as u64 };
+            return Err(self.c.fault(at, fault));
         }
         let what = format!("the shape of tensor {name}");
         let dims_at = self.c.at;
         let n_dims = self.c.u32(&what)?;
-        if n_dims as usize > MAX_DIMS {
+        if n_dims as usize > MOST_DIMS {
             let what = format!("the number of dimensions of tensor {name}");
-            let fault = Fault::TooMany { what, found: n_dims.into(), most: MAX_DIMS as u64 };
+            let fault = Fault::TooMany { what, found: n_dims.into(), most: MOST_DIMS as u64 };
             return Err(self.c.fault(dims_at, fault));
         }
         // The file has the fastest dimension first.
@@ -259,39 +258,26 @@ impl Reader<'_> {
         shape.reverse();
         let id_at = self.c.at;
         let id = self.c.u32(&format!("the type of tensor {name}"))?;
-        let encoding = match DType::from_gguf(id).filter(|_| !(types.bitnet && id == 39)) {
-            Some(dtype) => Encoding::Blocks(dtype),
-            None if types.i2_s && id == i2_s::GGUF => Encoding::I2S,
-            None => {
-                let (tensor, why) = (name.clone(), unknown_type(id, types.bitnet));
-                return Err(self.c.fault(id_at, Fault::TensorType { tensor, id: id.to_string(), why }));
-            }
+        let offset = self.c.u64(&format!("the offset of tensor {name}"))?;
+        Ok(Info { at, dims_at, id_at, name, shape, id, offset })
+    }
+
+    /// The tensor of a tensor info. Its offset is still relative to the start of the tensor data.
+    fn tensor(&self, info: &Info, numbers: &Numbers) -> Result<Tensor> {
+        let Info { name, shape, id, offset, .. } = info;
+        let encoding = numbers.encoding(info).map_err(|why| {
+            self.c.fault(info.id_at, Fault::TensorType { tensor: name.clone(), id: id.to_string(), why })
+        })?;
+        let wrong = |why: String| {
+            self.c.fault(info.dims_at, Fault::Shape { tensor: name.clone(), shape: shape.clone(), why })
         };
-        let wrong = |why: String| Fault::Shape { tensor: name.clone(), shape: shape.clone(), why };
-        let n = elements(&shape)
-            .ok_or_else(|| self.c.fault(dims_at, wrong("the number of elements overflows".into())))?;
+        let n = elements(shape).ok_or_else(|| wrong("the number of elements overflows".into()))?;
         let block = encoding.unit();
         if shape.last().copied().unwrap_or(1) % block != 0 {
-            let why = format!("a row of {} is not a multiple of {block} weights", encoding.name());
-            return Err(self.c.fault(dims_at, wrong(why)));
+            return Err(wrong(format!("a row of {} is not a multiple of {block} weights", encoding.name())));
         }
-        let len =
-            encoding.bytes(n).ok_or_else(|| self.c.fault(dims_at, wrong("its size overflows".into())))?;
-        let offset = self.c.u64(&format!("the offset of tensor {name}"))?;
-        let location = Location { file: 0, offset, len };
-        Ok(Tensor { name, shape, encoding, location })
-    }
-}
-
-fn unknown_type(id: u32, bitnet: bool) -> String {
-    let named = |list: &[(u32, &'static str)]| list.iter().find(|t| t.0 == id).map(|t| t.1);
-    match (named(&BITNET_CPP), named(&REMOVED)) {
-        (Some(own), _) if bitnet => format!("bitnet.cpp's {own}, whose layout is not supported"),
-        (Some(own), Some(old)) => format!("{old}, removed from ggml (bitnet.cpp uses the number for {own})"),
-        (_, Some(old)) => format!("{old}, removed from ggml"),
-        _ if (97..400).contains(&id) => {
-            "unknown to ggml; ik_llama.cpp has types of its own in this range".into()
-        }
-        _ => "unknown".into(),
+        let len = encoding.bytes(n).ok_or_else(|| wrong("its size overflows".into()))?;
+        let location = Location { file: 0, offset: *offset, len };
+        Ok(Tensor { name: name.clone(), shape: shape.clone(), encoding, location })
     }
 }

@@ -3,10 +3,9 @@
 
 use std::ops::Range;
 
-use crate::block::i2_s;
 use crate::error::{Error, Fault, Result};
-use crate::metadata::{Metadata, Value};
-use crate::model::{Encoding, Model, Tensor};
+use crate::metadata::{Metadata, Value, WrongValue};
+use crate::model::{Model, Tensor};
 
 const NO: &str = "split.no";
 const COUNT: &str = "split.count";
@@ -60,31 +59,36 @@ pub(super) fn annotate(
 }
 
 /// The number of this part (from 0) and the number of parts, if the file is part of a split.
-pub fn split_of(metadata: &Metadata) -> Option<(u64, u64)> {
-    let count = metadata.get(COUNT)?.as_u64()?;
-    (count > 1).then_some((metadata.get(NO)?.as_u64()?, count))
+///
+/// # Errors
+/// [`WrongValue`] for numbers that are none.
+pub fn split_of(metadata: &Metadata) -> std::result::Result<Option<(u64, u64)>, WrongValue> {
+    let (no, count) = (metadata.read_count(NO)?, metadata.read_count(COUNT)?);
+    Ok(no.zip(count).filter(|&(_, count)| count > 1))
 }
 
 /// Joins the parts of a split, given in order with their names, to one model. The three keys of the split are removed.
 ///
 /// # Errors
 /// [`Fault::Split`] if they are not all parts of one model in order, [`Fault::Duplicate`] for a tensor that is in two of
-/// them, [`Fault::TensorType`] for I2_S in a model that is not bitnet.cpp's.
+/// them, [`Fault::Metadata`] for keys of the split that are no numbers.
 pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     let count = shards.len();
+    let first = shards.first().map(|s| s.0.clone()).unwrap_or_default();
     let mut names = std::collections::HashSet::new();
     let mut whole: Option<Model> = None;
     let mut declared = None;
     for (i, (name, mut shard)) in shards.into_iter().enumerate() {
         let bad = |why: String| Error::of(&name, Fault::Split(why));
-        if split_of(&shard.metadata) != Some((i as u64, count as u64)) {
-            let is = match split_of(&shard.metadata) {
+        let own = split_of(&shard.metadata).map_err(|e| Error::of(&name, e.into()))?;
+        if own != Some((i as u64, count as u64)) {
+            let is = match own {
                 Some((no, of)) => format!("is part {} of {of}", no + 1),
                 None => "is not part of a split".into(),
             };
             return Err(bad(format!("{is}, expected part {} of {count}", i + 1)));
         }
-        let total = shard.metadata.get(TENSORS).and_then(Value::as_u64);
+        let total = shard.metadata.read_count(TENSORS).map_err(|e| Error::of(&name, e.into()))?;
         if *declared.get_or_insert(total) != total {
             return Err(bad(
                 "its number of tensors of the whole model differs from the one in the first part".into(),
@@ -107,14 +111,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
                 return Err(bad("its byte order differs from that of the first part".into()));
             }
             Some(w) => {
-                let own = |a: &str| i2_s::ARCHITECTURES.contains(&a);
-                if let Some(t) = shard.tensors.iter().find(|t| t.encoding == Encoding::I2S)
-                    && !w.metadata.text("general.architecture").is_some_and(own)
-                {
-                    let (tensor, id) = (t.name.clone(), i2_s::GGUF.to_string());
-                    let why = "bitnet.cpp's i2_s, but the first part has another architecture".into();
-                    return Err(Error::of(&name, Fault::TensorType { tensor, id, why }));
-                }
+                w.notes.extend(shard.notes.iter().map(|note| format!("{name}: {note}")));
                 w.tensors.append(&mut shard.tensors);
             }
         }
@@ -122,8 +119,11 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     let whole = whole.ok_or_else(|| Error::of("", Fault::Split("no files".into())))?;
     match declared.flatten() {
         Some(n) if n != whole.tensors.len() as u64 => {
-            let why = format!("the split should have {n} tensors, its parts have {}", whole.tensors.len());
-            Err(Error::of("", Fault::Split(why)))
+            let found = whole.tensors.len();
+            let why = format!(
+                "the split should have {n} tensors, its {count} parts have {found} (one of another split among them?)"
+            );
+            Err(Error::of(&first, Fault::Split(why)))
         }
         _ => Ok(whole),
     }

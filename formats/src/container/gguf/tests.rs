@@ -1,4 +1,6 @@
+mod foreign;
 mod i2_s;
+mod wide;
 
 use proptest::prelude::*;
 
@@ -150,6 +152,18 @@ fn splits_round_trip() {
         swapped.swap(0, 1);
         assert!(matches!(join(swapped).unwrap_err().fault, Fault::Split(_)));
         assert!(matches!(join(read_all().skip(1).collect()).unwrap_err().fault, Fault::Split(_)));
+
+        // A part with fewer tensors than it should have: the error names the split, by its first part.
+        let mut short: Vec<_> = read_all().collect();
+        short.iter_mut().enumerate().for_each(|(i, part)| part.0 = format!("part {i}"));
+        short[1].1.tensors.clear();
+        let e = join(short).unwrap_err().to_string();
+        assert!(e.starts_with("part 0: the split should have "), "{e}");
+        // A count of the wrong type is no missing one.
+        let mut odd: Vec<_> = read_all().collect();
+        odd[0].1.metadata.set("split.count", Value::text("2"));
+        let e = join(odd).unwrap_err().to_string();
+        assert!(e.contains("split.count: must be an integer"), "{e}");
     }
 }
 
@@ -174,7 +188,7 @@ fn faults_are_reported() {
         b
     };
     let u32_kv = |key: &[u8], v: u32| kv(key, 4, &v.to_le_bytes());
-    let name64 = "x".repeat(64);
+    let long = "x".repeat(65536);
     type Is = fn(&Fault) -> bool;
     let cases: [(&str, Vec<u8>, Is); 21] = [
         ("magic", b"GGML\x03\0\0\0".to_vec(), |f| matches!(f, Fault::NotAModel(_))),
@@ -197,8 +211,8 @@ fn faults_are_reported() {
             matches!(f, Fault::Alignment(24))
         }),
         ("alignment 0", file(&[u32_kv(b"general.alignment", 0)], &[]), |f| matches!(f, Fault::Alignment(0))),
-        ("name", file(&[], &[info(&name64, &[1], 0, 0)]), |f| matches!(f, Fault::TooMany { .. })),
-        ("dims", file(&[], &[info("a", &[1; 5], 0, 0)]), |f| matches!(f, Fault::TooMany { .. })),
+        ("name", file(&[], &[info(&long, &[1], 0, 0)]), |f| matches!(f, Fault::TooMany { .. })),
+        ("dims", file(&[], &[info("a", &[1; 65], 0, 0)]), |f| matches!(f, Fault::TooMany { .. })),
         ("overflow", file(&[], &[info("a", &[1 << 32, 1 << 32], 0, 0)]), |f| {
             matches!(f, Fault::Shape { .. })
         }),
@@ -236,9 +250,9 @@ fn the_writer_refuses_what_the_reader_refuses() {
         layout("x", m, t, Options { order: ByteOrder::Little, split: Split::None }).map(|_| ())
     };
     for t in [
-        tensor(&"x".repeat(64), &[1], DType::F32),
+        tensor(&"x".repeat(65536), &[1], DType::F32),
         tensor("", &[1], DType::F32),
-        tensor("a", &[1; 5], DType::F32),
+        tensor("a", &[1; 65], DType::F32),
         tensor("a", &[31], DType::Q4_0),
         tensor("a", &[64, 31], DType::Q4_0),
         tensor("a", &[1], DType::U8),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME, split};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MOST_DIMS, MOST_NAME, split};
 use crate::block::i2_s;
 use crate::container::{Layout, OutFile};
 use crate::error::{Error, Fault, Result};
@@ -24,7 +24,8 @@ pub struct Options {
 /// # Errors
 /// What [`super::read`] would refuse: [`Fault::Metadata`] for an alignment that is not a power of two of type u32,
 /// [`Fault::Text`] for the length of a key or a name, [`Fault::Duplicate`], [`Fault::Shape`], [`Fault::Unsupported`] for a
-/// type that GGUF does not have, or I2_S in a model that is not bitnet.cpp's, and [`Fault::Split`] for too many parts.
+/// type that GGUF does not have, and [`Fault::Split`] for too many parts. Names and shapes that only ggml does not read are
+/// written: [`super::beyond_ggml`].
 pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Options) -> Result<Layout> {
     let bad = |fault| Error::of(name, fault);
     let alignment = match metadata.get(ALIGNMENT_KEY) {
@@ -41,7 +42,6 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
             return Err(bad(Fault::Text { what: "a metadata key".into(), problem }));
         }
     }
-    check_i2_s(metadata, tensors).map_err(bad)?;
     let mut names = HashSet::new();
     let mut placed = Vec::with_capacity(tensors.len());
     let mut total = 0u64;
@@ -76,12 +76,12 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
 /// The bytes of a tensor's data, if GGUF can hold it.
 fn stored_bytes(t: &Tensor) -> std::result::Result<u64, Fault> {
     let wrong = |why: String| Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why };
-    if t.name.is_empty() || t.name.len() > MAX_NAME {
-        let what = format!("the name of tensor {:?}", t.name);
-        return Err(Fault::Text { what, problem: format!("{} bytes long, expected 1 to 63", t.name.len()) });
+    if t.name.is_empty() || t.name.len() > MOST_NAME {
+        let problem = format!("{} bytes long, expected 1 to {MOST_NAME}", t.name.len());
+        return Err(Fault::Text { what: "the name of a tensor".into(), problem });
     }
-    if t.shape.len() > MAX_DIMS {
-        return Err(wrong("GGUF has at most four dimensions".into()));
+    if t.shape.len() > MOST_DIMS {
+        return Err(wrong(format!("expected at most {MOST_DIMS} dimensions")));
     }
     let name = t.encoding.name();
     if type_id(t.encoding).is_none() {
@@ -100,23 +100,8 @@ fn type_id(encoding: Encoding) -> Option<u32> {
     match encoding {
         Encoding::Blocks(dtype) => dtype.info().gguf,
         Encoding::I2S => Some(i2_s::GGUF),
-        Encoding::Int8Groups { .. } => None,
+        Encoding::Int8Groups { .. } | Encoding::Foreign(_) => None,
     }
-}
-
-/// The number of I2_S means that type under bitnet.cpp's architectures only.
-fn check_i2_s(metadata: &Metadata, tensors: &[Tensor]) -> std::result::Result<(), Fault> {
-    let Some(t) = tensors.iter().find(|t| t.encoding == Encoding::I2S) else { return Ok(()) };
-    let architecture = metadata.text("general.architecture");
-    if architecture.is_some_and(|a| i2_s::ARCHITECTURES.contains(&a)) {
-        return Ok(());
-    }
-    Err(Fault::Unsupported(format!(
-        "i2_s (tensor {}) is a type of bitnet.cpp, whose architectures are {}; this model's is {:?}",
-        t.name,
-        i2_s::ARCHITECTURES.join(", "),
-        architecture.unwrap_or_default(),
-    )))
 }
 
 /// Lays out one file and sets the locations of its tensors.

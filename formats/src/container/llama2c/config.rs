@@ -70,7 +70,7 @@ impl Stack {
         let n = self.elements();
         match self.encoding(s) {
             Encoding::Int8Groups { size } => n + n / u128::from(size.max(1)) * 4,
-            Encoding::Blocks(_) | Encoding::I2S => n * 4,
+            Encoding::Blocks(_) | Encoding::I2S | Encoding::Foreign(_) => n * 4,
         }
     }
 }

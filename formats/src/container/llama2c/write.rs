@@ -62,7 +62,7 @@ fn lay_out(metadata: &Metadata, tensors: &[Tensor], options: Options) -> Checked
     }
     let group = tensors.iter().find_map(|t| match t.encoding {
         Encoding::Int8Groups { size } => Some((size, t.name.as_str())),
-        Encoding::Blocks(_) | Encoding::I2S => None,
+        Encoding::Blocks(_) | Encoding::I2S | Encoding::Foreign(_) => None,
     });
     let storage = Storage { version, group: group.map_or(1, |g| g.0), fork };
     if version == 2 && (storage.group == 0 || storage.group > i32::MAX as u32) {
@@ -141,12 +141,8 @@ pub(super) fn check_architecture(metadata: &Metadata) -> Checked<()> {
 /// Checks what `run.c` has hard-coded besides the sizes.
 fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
     check_architecture(metadata)?;
-    let float = |key: &str| match metadata.get(key) {
-        None => Ok(None),
-        Some(v) => match v.as_f64() {
-            Some(v) => Ok(Some((v, v as f32))),
-            None => Err(Fault::Metadata { key: key.into(), why: format!("must be a float (found {v:?})") }),
-        },
+    let float = |key: &str| -> Checked<Option<(f64, f32)>> {
+        Ok(metadata.read(key, "a float", Value::as_f64)?.map(|v| (v, v as f32)))
     };
     let close = |a: f32, b: f32| (a - b).abs() <= b * 2.0 * f32::EPSILON;
     let key = "llama.attention.layer_norm_rms_epsilon";
@@ -161,8 +157,8 @@ fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
         return Err(Fault::Unsupported(why));
     }
     // Without a type, llama.cpp treats the factor as a linear one; factors of 0 and 1 scale nothing.
-    let kind = metadata.get("llama.rope.scaling.type").map(|v| v.as_str().unwrap_or("not text"));
-    let scales = |key| Ok(float(key)?.is_some_and(|(_, f)| f != 0.0 && f != 1.0));
+    let kind = metadata.read_text("llama.rope.scaling.type")?;
+    let scales = |key| Ok::<_, Fault>(float(key)?.is_some_and(|(_, f)| f != 0.0 && f != 1.0));
     let scaled = match kind {
         Some("none") => false,
         Some(kind) if kind != "linear" => true,

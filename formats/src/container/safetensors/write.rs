@@ -78,7 +78,7 @@ pub fn layout(
 fn stored(t: &Tensor) -> std::result::Result<(Dtype, u64), Fault> {
     let dtype = match t.encoding {
         Encoding::Blocks(dtype) => dtype.info().safetensors.map(|name| (dtype, name)),
-        Encoding::Int8Groups { .. } | Encoding::I2S => None,
+        Encoding::Int8Groups { .. } | Encoding::I2S | Encoding::Foreign(_) => None,
     };
     let type_name = t.encoding.name();
     let unsupported = || {

@@ -63,18 +63,51 @@ fn it_is_written_and_read_under_its_architectures() {
     assert_eq!(file("bitnet")[type_at(&file("bitnet"), "one")], 36);
 }
 
+/// bitnet.cpp's files of other models have those models' architectures: the length of the tensors says what they are.
 #[test]
-fn in_other_models_its_number_is_a_removed_type() {
-    let e = read(&Input::whole("x", &file("bitnex"))).unwrap_err();
+fn in_other_models_it_is_recognised_by_its_length() {
+    let m = settings("bitnex");
+    for tensors in [tensors(), tensors()[..1].to_vec(), tensors()[2..3].to_vec()] {
+        let layout = layout("x", &m, &tensors, options(ByteOrder::Little, Split::None)).unwrap();
+        let bytes = materialise(&layout).remove(0);
+        assert_eq!(read(&Input::whole("x", &bytes)).unwrap(), model(&m, &layout, ByteOrder::Little, 32));
+    }
+    // The old meaning of the number: 18 bytes for 32 weights.
+    let plain = [tensor("one", &[3, 128], DType::IQ4_NL), tensor("norm", &[5], DType::F32)];
+    let layout = layout("x", &m, &plain, options(ByteOrder::Little, Split::None)).unwrap();
+    let mut bytes = materialise(&layout).remove(0);
+    let at = type_at(&bytes, "one");
+    bytes[at] = 36;
+    let e = read(&Input::whole("x", &bytes)).unwrap_err();
     assert!(e.to_string().contains("tensor one has type 36: iq4_nl_4_4, removed") && e.at.is_some(), "{e}");
     assert!(e.to_string().contains("bitnet.cpp uses the number for i2_s"), "{e}");
-    let mut none = Metadata::new();
-    for m in [&settings("llama"), &none] {
-        let e = layout("x", m, &tensors(), options(ByteOrder::Little, Split::None)).unwrap_err().to_string();
-        assert!(e.contains("i2_s (tensor one)") && e.contains("bitnet-b1.58"), "{e}");
+}
+
+/// TL2 has MXFP4's number, and a scale of the tensor in a tensor of its own.
+#[test]
+fn tl2_is_refused_by_name_in_any_architecture() {
+    for (architecture, scale, says) in [
+        ("llama", true, "type 39: bitnet.cpp's tl2"),
+        ("bitnet", true, "type 39: bitnet.cpp's tl2"),
+        ("llama", false, "has offset"),
+    ] {
+        // Of TL2's length, which is not MXFP4's.
+        let packed = tensor("blk.0.attn_q.weight", &[3, 1024], DType::Q2_K);
+        let name = if scale { "blk.0.attn_q.weight_scale" } else { "other" };
+        let tensors = [packed, tensor(name, &[1], DType::F32)];
+        let layout =
+            layout("x", &settings(architecture), &tensors, options(ByteOrder::Little, Split::None)).unwrap();
+        let mut bytes = materialise(&layout).remove(0);
+        let at = type_at(&bytes, "blk.0.attn_q.weight");
+        bytes[at] = 39;
+        let e = read(&Input::whole("x", &bytes)).unwrap_err().to_string();
+        assert!(e.contains(says), "{architecture}: {e}");
     }
-    none.set("general.architecture", Value::U32(1));
-    assert!(layout("x", &none, &tensors(), options(ByteOrder::Little, Split::None)).is_err());
+    // A real MXFP4 with such a tensor beside it stays one.
+    let tensors = [tensor("a", &[3, 64], DType::MXFP4), tensor("a_scale", &[1], DType::F32)];
+    let layout = layout("x", &settings("llama"), &tensors, options(ByteOrder::Little, Split::None)).unwrap();
+    let read = read(&Input::whole("x", &materialise(&layout).remove(0))).unwrap();
+    assert_eq!(read.tensors[0].encoding, Encoding::Blocks(DType::MXFP4));
 }
 
 #[test]
@@ -115,21 +148,13 @@ fn impossible_shapes_are_refused() {
 }
 
 #[test]
-fn later_parts_get_the_architecture_of_the_first() {
+fn later_parts_have_no_architecture() {
     let m = settings("bitnet-25");
     let parts = layout("x", &m, &tensors(), options(ByteOrder::Little, Split::Tensors(1))).unwrap();
     let files = materialise(&parts);
     let shards =
         || -> Vec<_> { files.iter().map(|b| ("x".into(), read(&Input::whole("x", b)).unwrap())).collect() };
     assert_eq!(join(shards()).unwrap(), model(&m, &parts, ByteOrder::Little, 32));
-    let mut others = shards();
-    others[0].1.metadata = {
-        let mut m = others[0].1.metadata.clone();
-        m.set("general.architecture", Value::text("llama"));
-        m
-    };
-    let e = join(others).unwrap_err();
-    assert!(matches!(&e.fault, Fault::TensorType { tensor, .. } if tensor == "two"), "{e}");
 }
 
 proptest! {

@@ -1,0 +1,42 @@
+//! What a GGUF may hold beside the tensors of its architecture: tensors without effect, and settings that change what the
+//! other tensors mean.
+
+use formats::metadata::Metadata;
+
+/// Endings of the names of tensors that follow from the settings, or that no program reads: buffers that PyTorch saves with
+/// the weights, and what early converters wrote (`LLM_TENSOR_ATTN_ROT_EMBD` in llama.cpp, which skips it too).
+const IDLE: &[&str] =
+    &["attn_rot_embd.weight", "attn_rot_embd", "rotary_emb.inv_freq", "attn.masked_bias", "position_ids"];
+
+/// Whether a tensor is known to change nothing.
+pub fn is_idle(name: &str) -> bool {
+    IDLE.iter()
+        .any(|ending| name.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
+
+/// Keys that say that weights are stored rotated, so that their inputs have to be rotated before every product
+/// (PrismML's Bonsai 2). No program but PrismML's does that.
+const ROTATED: &str = "prism.hadamard.";
+
+/// The first key that says that weights are not stored as the architecture multiplies them, if there is one: computed
+/// without what it stands for, the model's answers have no meaning.
+pub fn rotated(metadata: &Metadata) -> Option<&str> {
+    metadata.iter().map(|(key, _)| key).find(|key| key.starts_with(ROTATED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_tensors_are_known_by_whole_parts_of_their_names() {
+        for name in
+            ["blk.3.attn_rot_embd.weight", "blk.0.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"]
+        {
+            assert!(is_idle(name), "{name}");
+        }
+        for name in ["blk.0.attn_q_norm_in.weight", "blk.0.my_attn_rot_embd", "inv_freq", ""] {
+            assert!(!is_idle(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Files that were cut as bytes, or put together as bytes. Large models are published as raw pieces
+//! (`X.gguf.part1of2`, `X.gguf-split-a`), which belong together with `cat`; and parts of a split GGUF, each of which is a
+//! GGUF, are put together with `cat` though they do not belong together so.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use formats::Fault;
+use formats::container::gguf;
+use formats::model::Model;
+use regex::Regex;
+
+use crate::disk::{self, InFile};
+use crate::error::{Error, Result};
+
+/// What follows the name of the whole file in the name of a piece: a word, a number or letters, and perhaps a count.
+static PIECE: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"(?i)^(.*\.(?:gguf|safetensors|bin))[._-]?(part|split|chunk|piece)?[._-]?(\d{1,9}|[a-z]{1,3})(?:[._-]?of[._-]?(\d{1,9}))?$";
+    Regex::new(pattern).expect("the pattern is valid")
+});
+
+/// The name of a piece, taken apart.
+struct Piece {
+    /// The name of the whole file.
+    whole: String,
+    /// The word before the number, in lower case, and the stated count: equal in all pieces of a file.
+    style: (String, Option<u64>),
+    /// The order of pieces: numbers by value, letters by length and alphabet.
+    place: (u64, String),
+}
+
+impl Piece {
+    fn parse(name: &str) -> Option<Self> {
+        let found = PIECE.captures(name)?;
+        let text = |i: usize| found.get(i).map_or("", |m| m.as_str());
+        let place = match text(3).parse::<u64>() {
+            Ok(n) => (n, String::new()),
+            Err(_) => (text(3).len() as u64, text(3).to_string()),
+        };
+        let style = (text(2).to_lowercase(), text(4).parse().ok());
+        Some(Self { whole: text(1).to_string(), style, place })
+    }
+
+    /// Whether the name alone says that it is one of several pieces.
+    fn is_certain(&self) -> bool {
+        !self.style.0.is_empty() || self.style.1.is_some() || self.place.1.is_empty()
+    }
+}
+
+/// If a file that cannot be read is named like a raw piece of a larger one, the error that says so. `error` is what is wrong
+/// with the file.
+pub fn explain(path: &Path, error: &Error) -> Option<Error> {
+    let Error::Format(formats::Error { fault, .. }) = error else { return None };
+    let first = match fault {
+        Fault::Ends { end, .. } => Some(*end),
+        Fault::NotAModel(_) | Fault::Header(_) => None,
+        _ => return None,
+    };
+    let name = path.file_name()?.to_str()?;
+    let own = Piece::parse(name)?;
+    let entries = std::fs::read_dir(disk::folder(path)).ok()?;
+    let mut all: Vec<(Piece, String)> = entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter_map(|n| Some((Piece::parse(&n)?, n)))
+        .filter(|(p, _)| p.whole == own.whole && p.style == own.style && p.place.1.len() == own.place.1.len())
+        .collect();
+    all.sort_by(|a, b| a.0.place.cmp(&b.0.place));
+    if all.len() < 2 && !own.is_certain() {
+        return None;
+    }
+    let count = own.style.1.filter(|&n| n as usize >= all.len());
+    let whole = &own.whole;
+    let at = all.iter().position(|(_, n)| n == name)? + 1;
+    let of = count.map_or(String::new(), |n| format!(" of {n}"));
+    // The number in the name, where pieces are counted: files that are missing count too.
+    let no = if count.is_some() && own.place.1.is_empty() { own.place.0 } else { at as u64 };
+    let why = match first {
+        Some(_) => {
+            format!("{}: is the first{of} raw pieces of {whole}, which was cut as bytes", path.display())
+        }
+        None => format!(
+            "{}: is raw piece {no}{of} of {whole}, which was cut as bytes: a middle or last piece is not readable alone",
+            path.display()
+        ),
+    };
+    let bytes: u64 =
+        all.iter().filter_map(|(_, n)| Some(path.with_file_name(n).metadata().ok()?.len())).sum();
+    let missing = match (count, first) {
+        (Some(count), _) => (count as usize).saturating_sub(all.len()) > 0,
+        (None, Some(end)) => bytes < end,
+        (None, None) => all.len() < 2,
+    };
+    let names: Vec<String> = all.iter().map(|(_, n)| quoted(n)).collect();
+    let hint = match missing {
+        true => format!(
+            "get the missing pieces into the same folder first, then put all of them together with cat in their order, into {whole}"
+        ),
+        false => format!("put them together: cat {} > {}", names.join(" "), quoted(whole)),
+    };
+    Some(Error::refused(why).or(hint))
+}
+
+/// A name as a shell takes it.
+fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+=@%/".contains(c);
+    if name.chars().all(plain) { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+}
+
+/// The model in a file that holds the parts of a split GGUF one behind the other; `None` if it holds one part only.
+/// `first` is the first part, of `count`.
+///
+/// # Errors
+/// [`Error::Refused`] if parts are missing; those of [`gguf::read`] and [`gguf::join`].
+pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> {
+    let mut starts = vec![0u64];
+    let mut end = gguf::end(first);
+    while let Some(at) = end.filter(|at| at + 4 <= file.len) {
+        if file.read(at, 4)?[..] != *b"GGUF" {
+            break;
+        }
+        starts.push(at);
+        let model = file.parse_range(at..file.len, gguf::read)?;
+        end = gguf::end(&model).map(|n| at + n);
+    }
+    let [_, second, ..] = starts[..] else { return Ok(None) };
+    if starts.len() as u64 != count {
+        let (name, n) = (file.name(), starts.len());
+        return Err(Error::refused(format!(
+            "{name}: is {n} parts of a split of {count}, one behind the other (a GGUF begins again at byte {second}); \
+             it should have all {count}"
+        ))
+        .or("put all parts into one folder instead, under their own names, and name the first"));
+    }
+    let ends = starts[1..].iter().copied().chain([file.len]);
+    let parts = starts.iter().zip(ends).map(|(&at, end)| {
+        Ok((format!("{}, part at byte {at}", file.name()), file.parse_range(at..end, gguf::read)?))
+    });
+    let mut model = gguf::join(parts.collect::<Result<_>>()?)?;
+    for t in &mut model.tensors {
+        t.location.offset += starts[t.location.file];
+        t.location.file = 0;
+    }
+    model.notes.push(format!(
+        "the file is the {count} parts of a split, one behind the other (a GGUF begins again at byte {second}); they are read \
+         as one model, which other programs do not do: `ggufkit merge` writes it as one GGUF"
+    ));
+    Ok(Some(model))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_pieces_are_taken_apart() {
+        for (name, whole, certain) in [
+            ("m.Q8_0.gguf.part1of2", "m.Q8_0.gguf", true),
+            ("m.gguf.part-02-of-10", "m.gguf", true),
+            ("m.gguf-split-a", "m.gguf", true),
+            ("m.GGUF.001", "m.GGUF", true),
+            ("m.safetensors.partaa", "m.safetensors", true),
+            ("m.ggufab", "m.gguf", false),
+            ("m.gguf.bak", "m.gguf", false),
+        ] {
+            let piece = Piece::parse(name).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!((piece.whole.as_str(), piece.is_certain()), (whole, certain), "{name}");
+        }
+        for name in ["m.gguf", "m-00001-of-00002.gguf", "m.part1", "m.gguf.backup"] {
+            assert!(Piece::parse(name).is_none(), "{name}");
+        }
+        let order = |a: &str, b: &str| Piece::parse(a).unwrap().place < Piece::parse(b).unwrap().place;
+        assert!(order("m.gguf.part2of11", "m.gguf.part10of11") && order("m.ggufaz", "m.ggufba"));
+    }
+}
