@@ -76,7 +76,8 @@ pub fn explain(path: &Path, error: &Error) -> Option<Error> {
     let no = if count.is_some() && own.place.1.is_empty() { own.place.0 } else { at as u64 };
     let why = match first {
         Some(_) => {
-            format!("{}: is the first{of} raw pieces of {whole}, which was cut as bytes", path.display())
+            let all = count.map_or("the".to_string(), |n| n.to_string());
+            format!("{}: is the first of {all} raw pieces of {whole}, which was cut as bytes", path.display())
         }
         None => format!(
             "{}: is raw piece {no}{of} of {whole}, which was cut as bytes: a middle or last piece is not readable alone",
