@@ -3,10 +3,17 @@
 
 use formats::metadata::Metadata;
 
-/// Endings of the names of tensors that follow from the settings, or that no program reads: buffers that PyTorch saves with
-/// the weights, and what early converters wrote (`LLM_TENSOR_ATTN_ROT_EMBD` in llama.cpp, which skips it too).
-const IDLE: &[&str] =
-    &["attn_rot_embd.weight", "attn_rot_embd", "rotary_emb.inv_freq", "attn.masked_bias", "position_ids"];
+/// Endings of the names of tensors that follow from the settings, or that no program computes with: buffers that PyTorch
+/// saves with the weights, what early converters wrote (`LLM_TENSOR_ATTN_ROT_EMBD` in llama.cpp, which skips it too), and the
+/// scales that some GPUs quantize activations with for NVFP4 matrices (llama.cpp loads them wherever they are).
+const IDLE: &[&str] = &[
+    "attn_rot_embd.weight",
+    "attn_rot_embd",
+    "rotary_emb.inv_freq",
+    "attn.masked_bias",
+    "position_ids",
+    "input_scale",
+];
 
 /// Whether a tensor is known to change nothing.
 pub fn is_idle(name: &str) -> bool {
@@ -30,9 +37,12 @@ mod tests {
 
     #[test]
     fn idle_tensors_are_known_by_whole_parts_of_their_names() {
-        for name in
-            ["blk.3.attn_rot_embd.weight", "blk.0.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"]
-        {
+        for name in [
+            "blk.3.attn_rot_embd.weight",
+            "blk.0.self_attn.rotary_emb.inv_freq",
+            "rotary_emb.inv_freq",
+            "blk.2.ffn_down.input_scale",
+        ] {
             assert!(is_idle(name), "{name}");
         }
         for name in ["blk.0.attn_q_norm_in.weight", "blk.0.my_attn_rot_embd", "inv_freq", ""] {
