@@ -81,14 +81,23 @@ impl Rule {
     }
 }
 
-/// The rule as text without its type: "ffn_down, layers first 1/8, gqa >= 4".
+/// The most characters that are shown of a pattern: one for a size budget may list thousands of layers, and a plan
+/// shows the rule of every tensor.
+const MOST_SHOWN: usize = 100;
+
+/// The rule as text without its type: "ffn_down, layers first 1/8, gqa >= 4". Long patterns are cut.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mut parts = Vec::new();
         if !self.roles.is_empty() {
             parts.push(self.roles.iter().map(|r| r.name()).collect::<Vec<_>>().join(" or "));
         }
-        parts.extend(self.name.as_ref().map(|n| format!("name {n}")));
+        parts.extend(self.name.as_ref().map(|n| match n.as_str() {
+            long if long.len() > MOST_SHOWN => {
+                format!("name {}…", long.chars().take(MOST_SHOWN).collect::<String>())
+            }
+            name => format!("name {name}"),
+        }));
         let what = if self.count_tensors { "tensors" } else { "layers" };
         parts.extend(self.layers.map(|l| format!("{what} {l}")));
         parts.extend(self.when.iter().map(Condition::to_string));
@@ -468,6 +477,11 @@ mod tests {
             to: Choice::Keep,
         };
         assert_eq!(rule.to_string(), "attn_v or ffn_down, name blk, layers first 2, gqa == 1");
+        let long = Rule { name: Some(Regex::new(&"ö".repeat(400)).unwrap()), ..rule.clone() };
+        assert!(
+            long.to_string().chars().count() < 200 && long.to_string().contains("ö…, layers first 2"),
+            "{long}"
+        );
         assert!(rule.matches(&of("blk.1.attn_v.weight", Role::AttnV, Some((1, 9)))));
         assert!(
             rule.matches(&of("blk.1.attn_qkv.weight", Role::AttnQkv, Some((1, 9)))),
