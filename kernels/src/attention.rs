@@ -254,14 +254,16 @@ fn scores_body<U: Unit>(
         match keys {
             Store::F32(k) => block_keys.copy_from_slice(&k.as_chunks::<KEYS>().0[block * dim..][..dim]),
             Store::F16(k) => {
-                for (out, k) in block_keys.iter_mut().zip(&k.as_chunks::<KEYS>().0[block * dim..]) {
-                    unit.halves(k).store(out);
+                let k = &k.as_chunks::<KEYS>().0[block * dim..][..dim];
+                for d in 0..dim {
+                    unit.halves(&k[d]).store(&mut block_keys[d]);
                 }
             }
             Store::Q8_0 { codes, scales: stored } => {
                 group = GROUP;
-                for (out, k) in block_keys.iter_mut().zip(&codes.as_chunks::<KEYS>().0[block * dim..]) {
-                    unit.codes(k).store(out);
+                let codes = &codes.as_chunks::<KEYS>().0[block * dim..][..dim];
+                for d in 0..dim {
+                    unit.codes(&codes[d]).store(&mut block_keys[d]);
                 }
                 let groups = dim / GROUP;
                 scales.copy_from_slice(&stored.as_chunks::<KEYS>().0[block * groups..][..groups]);
@@ -273,15 +275,19 @@ fn scores_body<U: Unit>(
                 continue;
             }
             let mut sum = [unit.splat(0.0); TEAM];
-            for ((queries, keys), scale) in queries.chunks(group).zip(block_keys.chunks(group)).zip(&scales) {
+            // Indices, not iterators side by side: those are calls where the compiler splits the crate into units.
+            let mut start = 0;
+            while start < dim {
+                let end = dim.min(start + group);
                 let mut part = [unit.splat(0.0); TEAM];
-                for (q, k) in queries.iter().zip(keys) {
-                    let k = unit.load(k);
+                for d in start..end {
+                    let k = unit.load(&block_keys[d]);
                     for i in 0..TEAM {
-                        part[i] = k.fma(unit.splat(q[i]), part[i]);
+                        part[i] = k.fma(unit.splat(queries[d][i]), part[i]);
                     }
                 }
-                let scale = unit.load(scale);
+                let scale = unit.load(&scales[start / group]);
+                start = end;
                 for i in 0..TEAM {
                     sum[i] = part[i].fma(scale, sum[i]);
                 }

@@ -17,17 +17,6 @@ fn tree(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Writes the first numbers of `x`, times `scale`.
-///
-/// # Panics
-/// If `x` has fewer numbers than `out`.
-pub fn scaled(out: &mut [f32], x: &[f32], scale: f32) {
-    let x = &x[..out.len()];
-    for i in 0..out.len() {
-        out[i] = x[i] * scale;
-    }
-}
-
 per_isa! {
     /// Root mean square norm: x / sqrt(mean(x²) + epsilon) · weight (arXiv 1910.07467), for one vector. The shortest of the
     /// three slices says how many results there are.
@@ -47,8 +36,10 @@ fn rms_norm_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         lanes[i] = x.mul_add(*x, lanes[i]);
     }
     let scale = 1.0 / (tree(lanes) / x.len() as f32 + epsilon).sqrt();
-    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * w;
+    let n = out.len().min(x.len()).min(weight.len());
+    let (out, x, weight) = (&mut out[..n], &x[..n], &weight[..n]);
+    for i in 0..n {
+        out[i] = x[i] * scale * weight[i];
     }
 }
 
@@ -138,7 +129,14 @@ fn soft_max_body(x: &mut [f32], scale: f32) {
             most[i] = most[i].max(x[i]);
         }
     }
-    let most = rest.iter().chain(&most).fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+    let mut peak = f32::NEG_INFINITY;
+    for x in rest {
+        peak = peak.max(*x);
+    }
+    for x in most {
+        peak = peak.max(x);
+    }
+    let most = peak;
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = x.as_chunks_mut::<LANES>();
     for x in chunks {

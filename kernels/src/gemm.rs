@@ -209,10 +209,8 @@ fn tiles_body<U: Unit>(
             let width = WIDE.min(n - col);
             for r in 0..TALL.min(rows - row) {
                 let c = &mut c[(row + r) * stride + col..][..width];
-                if fresh {
-                    c.iter_mut().zip(&out[r]).for_each(|(c, x)| *c = alpha * x);
-                } else {
-                    c.iter_mut().zip(&out[r]).for_each(|(c, x)| *c += alpha * x);
+                for i in 0..width {
+                    c[i] = if fresh { alpha * out[r][i] } else { c[i] + alpha * out[r][i] };
                 }
             }
         }
@@ -229,10 +227,12 @@ fn tile<U: Unit, const N: usize>(
     out: &mut [[f32; WIDE]; TALL],
 ) {
     let mut sums = [unit.splat(0.0); N];
-    for (a, b) in tall.iter().zip(wide) {
-        let b = unit.load(b);
+    let depth = tall.len().min(wide.len());
+    let (tall, wide) = (&tall[..depth], &wide[..depth]);
+    for k in 0..depth {
+        let b = unit.load(&wide[k]);
         for r in 0..N {
-            sums[r] = b.fma(unit.splat(a[first + r]), sums[r]);
+            sums[r] = b.fma(unit.splat(tall[k][first + r]), sums[r]);
         }
     }
     for r in 0..N {

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use zerocopy::IntoBytes;
-
 use crate::disk::Scratch;
 use crate::error::Result;
 
@@ -40,7 +38,7 @@ impl ActivationBuffer {
             Storage::Memory(all) => Ok(all[first * self.width..][..count * self.width].to_vec()),
             Storage::File(file) => {
                 let mut x = vec![0f32; count * self.width];
-                file.read((first * self.width * 4) as u64, x.as_mut_bytes())?;
+                file.read((first * self.width * 4) as u64, bytemuck::cast_slice_mut(&mut x))?;
                 Ok(x)
             }
         }
@@ -53,7 +51,7 @@ impl ActivationBuffer {
     pub fn write(&mut self, first: usize, x: &[f32]) -> Result<()> {
         match &mut self.storage {
             Storage::Memory(all) => all[first * self.width..][..x.len()].copy_from_slice(x),
-            Storage::File(file) => file.write((first * self.width * 4) as u64, x.as_bytes())?,
+            Storage::File(file) => file.write((first * self.width * 4) as u64, bytemuck::cast_slice(x))?,
         }
         Ok(())
     }

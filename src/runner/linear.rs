@@ -10,7 +10,7 @@ use crate::source::view::RowOrder;
 use kernels::activations::{Activations, Form, TOKENS};
 use kernels::tile::float::Floats;
 use kernels::tile::{Panel, ROWS, TileKernel};
-use kernels::{self, Codec, Isa, dot, float, tile};
+use kernels::{self, Codec, Isa, dot, tile};
 
 /// A matrix `[rows, cols]`, whose rows are multiplied with vectors of `cols` activations.
 pub struct Matrix<'a> {
@@ -265,11 +265,7 @@ fn in_panels(mut task: Task, x: &Activations) {
                         tile::float::tile(matrix.isa, &scratch.floats[p], x, &mut sums);
                     }
                 }
-                for (out, sums) in task.out[token..].iter_mut().zip(&sums) {
-                    let out = &mut out[p * ROWS..];
-                    let n = out.len().min(ROWS);
-                    float::scaled(&mut out[..n], sums, matrix.scale);
-                }
+                tile::store(&mut task.out[token..], p * ROWS, &sums, matrix.scale);
             }
         }
     });

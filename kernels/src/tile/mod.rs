@@ -306,3 +306,17 @@ fn scales<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], pane
         }
     }
 }
+
+/// Writes the products of a panel, times `scale`: `sums[t][r]` to number `first + r` of vector t, as far as there are vectors
+/// and numbers.
+///
+/// # Panics
+/// If a vector has fewer than `first` numbers.
+pub fn store(out: &mut [&mut [f32]], first: usize, sums: &[[f32; ROWS]; TOKENS], scale: f32) {
+    for t in 0..out.len().min(TOKENS) {
+        let (out, sums) = (&mut out[t][first..], &sums[t]);
+        for r in 0..out.len().min(ROWS) {
+            out[r] = sums[r] * scale;
+        }
+    }
+}
