@@ -117,10 +117,12 @@ pub enum Error {
         weight: u64,
     },
     /// Settings without weights, where weights are needed.
-    #[error("{}: has settings but no weights", path.display())]
+    #[error("{}: has settings but no weights{}", path.display(), in_others(others))]
     NoWeights {
         /// The folder.
         path: PathBuf,
+        /// The names of its files with weights in formats that are not read from folders.
+        others: Vec<String>,
     },
     /// A model without a tokenizer, where one is needed.
     #[error("{}has no tokenizer (tokenizer.ggml.model)", path.as_ref().map_or("the model ".into(), |p| format!("{}: ", p.display())))]
@@ -186,10 +188,12 @@ pub enum Error {
         context: usize,
     },
     /// A folder without a model.
-    #[error("{}: no .safetensors file in this folder", folder.display())]
+    #[error("{}: no .safetensors file in this folder{}", folder.display(), in_others(others))]
     NoModel {
         /// The folder.
         folder: PathBuf,
+        /// The names of its files with weights in formats that are not read from folders.
+        others: Vec<String>,
         /// Whether it is a model's folder in the hub's cache, which has checkpoints in `snapshots/`.
         hub_cache: bool,
     },
@@ -375,6 +379,15 @@ fn several(names: &[String], one: &str, more: &str) -> String {
         [] => format!("(unnamed) {one}"),
         [name] => format!("{name} {one}"),
         [name, rest @ ..] => format!("{name} and {} more {more}", rest.len()),
+    }
+}
+
+/// Where a folder's weights are instead: ", only in pytorch_model.bin and 1 more".
+fn in_others(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [name] => format!(", only {name}"),
+        [name, rest @ ..] => format!(", only {name} and {} more", rest.len()),
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod pieces;
 
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, safetensors};
@@ -10,7 +12,7 @@ use formats::model::{Format, Input, Model};
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::InFile;
 use crate::error::{Error, Result};
-use crate::source::{Source, foreign, scales};
+use crate::source::{Source, foreign, other_weights, scales};
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,12 @@ pub struct Options {
 
 /// The ending of the name of a sharded safetensors checkpoint's index.
 const INDEX: &str = "safetensors.index.json";
+
+/// The ending of the names of safetensors files.
+const ENDING: &str = ".safetensors";
+
+/// The name of a checkpoint's file where it is the only one.
+const SINGLE: &str = "model.safetensors";
 
 /// The longest index that is read, in bytes.
 const MAX_INDEX: u64 = 256 << 20;
@@ -50,10 +58,15 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
     };
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     // Safetensors that were made of a GGUF have its metadata and names in themselves.
-    let is_checkpoint = source.model.format == Format::Safetensors
-        && source.model.metadata.get("general.architecture").is_none()
-        && folder.join(checkpoint::CONFIG).is_file();
-    if is_checkpoint && !options.as_filed {
+    let foreign_names = source.model.format == Format::Safetensors
+        && source.model.metadata.get("general.architecture").is_none();
+    if foreign_names {
+        source.foreign = checkpoint::recognise(&source.model.tensors, folder);
+        let note = source.foreign.as_ref().filter(|_| options.as_filed);
+        source.model.notes.extend(note.map(|foreign| format!("this {}", foreign.what)));
+    }
+    if foreign_names && folder.join(checkpoint::CONFIG).is_file() && !options.as_filed {
+        source.need_model(false)?;
         let vocabulary = match &options.tokenizer {
             Some(_) => Vocabulary::Elsewhere,
             None => Vocabulary::Folder { pre_tokenizer: options.pre_tokenizer.as_deref() },
@@ -114,38 +127,88 @@ fn open_file(path: &Path, map: bool) -> Result<Source> {
 }
 
 fn open_folder(path: &Path, map: bool) -> Result<Source> {
-    let index = path.join(format!("model.{INDEX}"));
-    // Where both are, transformers reads the single file.
-    if index.is_file() && !path.join("model.safetensors").is_file() {
-        return Ok(Source { path: path.to_path_buf(), ..open_index(&index, map)? });
-    }
     let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
     let mut names: Vec<String> = entries
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| n.ends_with(".safetensors"))
+        .filter(|n| n.ends_with(ENDING) && path.join(n).is_file())
         .collect();
     names.sort();
-    if names.is_empty() && path.join(checkpoint::CONFIG).is_file() {
-        return Ok(checkpoint::settings_only(path));
-    }
-    if names.is_empty() {
+    // macOS keeps attributes of NAME in ._NAME on disks of other systems.
+    let (hidden, mut names): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n.starts_with('.'));
+    let index = path.join(format!("model.{INDEX}"));
+    // Where both are, transformers reads the single file.
+    let mut source = if index.is_file() && !names.iter().any(|n| n == SINGLE) {
+        Source { path: path.to_path_buf(), ..open_index(&index, map)? }
+    } else if names.is_empty() {
+        if path.join(checkpoint::CONFIG).is_file() {
+            return Ok(checkpoint::settings_only(path));
+        }
         let hub_cache = path.join("snapshots").is_dir();
-        return Err(Error::NoModel { folder: path.to_path_buf(), hub_cache });
+        return Err(Error::NoModel { folder: path.to_path_buf(), others: other_weights(path), hub_cache });
+    } else {
+        let chosen = one_checkpoint(path, &names, SINGLE, ENDING)?;
+        let (mut files, mut shards) =
+            open_all(Some(path), chosen.as_ref().unwrap_or(&names), map, safetensors::read)?;
+        if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
+            let own: Vec<bool> = shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
+            let mut keep = own.iter();
+            files.retain(|_| *keep.next().expect("one for each file"));
+            let mut keep = own.iter();
+            shards.retain(|_| *keep.next().expect("one for each file"));
+        }
+        Source::new(path, safetensors::join(shards)?, files)
+    };
+    let read: HashSet<&OsStr> = source.files.iter().filter_map(|f| f.path.file_name()).collect();
+    names.extend(hidden);
+    names.retain(|n| !read.contains(OsStr::new(n)));
+    if let [first, rest @ ..] = &names[..] {
+        let others = if rest.is_empty() { format!("{first} is") } else { format!("{first} and {} more are", rest.len()) };
+        let (files, n) = (&source.files, source.files.len());
+        let own = files[0].path.file_name().unwrap_or_default().to_string_lossy();
+        let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+        source.model.notes.push(format!("{others} not read: the weights are in {own}{more}"));
     }
-    // Some checkpoints have the weights a second time (consolidated.safetensors); this is the file that transformers
-    // reads.
-    let mut note = None;
-    if names.len() > 1 && names.iter().any(|n| n == "model.safetensors") {
-        note = Some(format!(
-            "{} other .safetensors files beside model.safetensors are not read",
-            names.len() - 1
-        ));
-        names = vec!["model.safetensors".into()];
-    }
-    let (files, shards) = open_all(Some(path), names, map, safetensors::read)?;
-    let mut source = Source::new(path, safetensors::join(shards)?, files);
-    source.model.notes.extend(note);
     Ok(source)
+}
+
+/// Which of the files in a folder are the checkpoint, by their names, which have this ending; `None` if these do not say.
+/// `single` is the name of the only file, or with a number the beginning of the parts' names, in transformers. Some
+/// repositories have the weights a second time, under other names (`consolidated.safetensors`), or adapters beside them.
+///
+/// # Errors
+/// [`Error::Refused`] for two complete sets of parts, and for parts of which some are missing.
+fn one_checkpoint(folder: &Path, names: &[String], single: &str, ending: &str) -> Result<Option<Vec<String>>> {
+    if names.iter().any(|n| n == single) {
+        return Ok(Some(vec![single.into()])); // the file that transformers reads
+    }
+    let mut sets: BTreeMap<(&str, usize), HashSet<usize>> = BTreeMap::new();
+    for name in names {
+        let stem = name.strip_suffix(ending).unwrap_or(name);
+        if let Some((stem, no, count)) = container::parse_part_stem(stem) {
+            sets.entry((stem, count)).or_default().insert(no);
+        }
+    }
+    let whole: Vec<(&str, usize)> =
+        sets.iter().filter(|((_, count), parts)| parts.len() == *count).map(|(set, _)| *set).collect();
+    let files = |(stem, count): (&str, usize)| part_names(stem, count, ending.trim_start_matches('.'));
+    let usual = single.strip_suffix(ending).unwrap_or(single);
+    let usual: Vec<(&str, usize)> = whole.iter().filter(|(stem, _)| *stem == usual).copied().collect();
+    match (&whole[..], &usual[..], sets.first_key_value()) {
+        ([one], _, _) | (_, [one], _) => Ok(Some(files(*one))),
+        ([first, second, ..], _, _) => {
+            let (a, b) = (files(*first).swap_remove(0), files(*second).swap_remove(0));
+            Err(Error::refused(format!("{}: there are two models, of {a} and of {b}", folder.display()))
+                .or("name a part of the one that is meant"))
+        }
+        // A name without a number may be a whole model beside a part of another one.
+        ([], _, Some((set, parts))) if parts.len() == names.len() => {
+            let missing = (0..set.1).find(|no| !parts.contains(no)).unwrap_or(0);
+            let name = format!("{}{ending}", container::part_stem(set.0, missing, set.1));
+            Err(Error::refused(format!("{}: {name} is missing", folder.display()))
+                .or(format!("download the missing parts: the model has {}", set.1)))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn open_index(index: &Path, map: bool) -> Result<Source> {

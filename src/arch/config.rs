@@ -7,7 +7,9 @@ use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Map, Value as Json, json};
 
 use super::rope::{Scaling, shortest};
-use super::{Arch, Class, Dim, by_class, by_name, class_names};
+use super::class::class_of;
+use super::numbers::{MOST, Reader};
+use super::{Arch, Class, Dim, by_name};
 use crate::error::Error;
 
 /// Why settings cannot be used.
@@ -89,6 +91,8 @@ pub struct Config {
     pub scaling: Scaling,
     /// Whether embeddings are tied: the token embedding is the output matrix too.
     pub tied: bool,
+    /// Whether config.json names the class of the base model (`LlamaModel`), which has no output matrix.
+    pub base: bool,
     /// What GGUF runtimes will not compute as trained, for the user.
     pub notes: Vec<String>,
 }
@@ -98,8 +102,6 @@ pub struct Config {
 const MOST_LAYERS: u64 = 4096;
 /// The largest supported length of a head: longer than any, short enough for a table of its frequencies.
 const MOST_HEAD: u64 = 1 << 16;
-/// The largest supported dimension of a tensor.
-const MOST: u64 = 1 << 31;
 
 impl Config {
     /// Reads config.json.
@@ -108,10 +110,8 @@ impl Config {
     /// [`ConfigError::UnknownArchitecture`]; [`ConfigError::Invalid`] for missing or invalid numbers and for settings
     /// that GGUF runtimes do not support.
     pub fn from_hub(json: &Json) -> Result<Self, ConfigError> {
-        let name = json["architectures"].get(0).and_then(Json::as_str);
-        let name = name.ok_or("has no class name in \"architectures\"")?;
-        let (arch, class) = by_class(name)
-            .ok_or_else(|| ConfigError::UnknownArchitecture { name: name.into(), known: class_names() })?;
+        let mut notes = Vec::new();
+        let (arch, class, base) = class_of(json, &mut notes)?;
         let read = Reader(json);
         let (layers, hidden) = (read.count("num_hidden_layers")?, read.count("hidden_size")?);
         let heads = read.count("num_attention_heads")?;
@@ -140,7 +140,8 @@ impl Config {
             )
             .into());
         }
-        let context = read.optional("max_position_embeddings")?.unwrap_or(class.context);
+        let context = CONTEXT.iter().find_map(|key| read.optional(key).transpose());
+        let context = context.transpose()?.unwrap_or(class.context);
         // Two dialects: "rope_theta" and "rope_scaling" at the top, or both in "rope_parameters".
         // Where a file has both, transformers takes the first.
         let null = Json::Null;
@@ -148,7 +149,7 @@ impl Config {
         let mut theta = read.float("rope_theta")?;
         for key in ["rope_parameters", "rope_scaling"] {
             match &json[key] {
-                Json::Null => {}
+                Json::Null | Json::Bool(false) => {}
                 Json::Object(map) if map.values().any(Json::is_object) => {
                     let why =
                         format!("{key} differs between layers, which is not supported for {}", arch.name);
@@ -163,7 +164,6 @@ impl Config {
             }
         }
         let theta = theta.unwrap_or(class.theta);
-        let mut notes = Vec::new();
         let dynamic = rope["rope_type"] == "dynamic" || rope["type"] == "dynamic";
         let scaling = if dynamic {
             notes.push(
@@ -187,8 +187,8 @@ impl Config {
         }
         let window = match json.get("use_sliding_window").and_then(Json::as_bool) {
             Some(false) => None,
-            Some(true) => read.optional("sliding_window")?,
-            None if class.sliding_window => read.optional("sliding_window")?,
+            Some(true) => read.window()?,
+            None if class.sliding_window => read.window()?,
             None => None,
         };
         if let Some(window) = window.filter(|&w| w < context) {
@@ -213,6 +213,7 @@ impl Config {
             theta,
             scaling,
             tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
+            base,
             notes,
         })
     }
@@ -318,6 +319,7 @@ impl Config {
             theta,
             scaling: Scaling::from_gguf(metadata, name, theta, freqs)?,
             tied,
+            base: false,
             notes: Vec::new(),
         })
     }
@@ -355,36 +357,8 @@ impl Config {
     }
 }
 
-/// Reads the numbers of config.json.
-struct Reader<'a>(&'a Json);
-
-impl Reader<'_> {
-    /// A positive integer that may be missing or null.
-    fn optional(&self, key: &str) -> Result<Option<u64>, String> {
-        match self.0.get(key) {
-            None | Some(Json::Null) => Ok(None),
-            Some(v) => match v.as_u64() {
-                Some(n @ 1..=MOST) => Ok(Some(n)),
-                _ => Err(format!("{key} must be a positive integer of at most {MOST} (found {v})")),
-            },
-        }
-    }
-
-    fn count(&self, key: &str) -> Result<u64, String> {
-        self.optional(key)?.ok_or_else(|| format!("{key} is missing"))
-    }
-
-    /// A positive number that may be missing or null.
-    fn float(&self, key: &str) -> Result<Option<f64>, String> {
-        match self.0.get(key) {
-            None | Some(Json::Null) => Ok(None),
-            Some(v) => match v.as_f64().filter(|&x| x > 0.0 && (x as f32).is_finite() && x as f32 > 0.0) {
-                Some(x) => Ok(Some(x)),
-                None => Err(format!("{key} must be a positive number in the range of f32 (found {v})")),
-            },
-        }
-    }
-}
+/// The keys of the context length, the first one that is there counts: transformers' own, then those of older writers.
+const CONTEXT: [&str; 4] = ["max_position_embeddings", "max_sequence_length", "n_ctx", "n_positions"];
 
 #[cfg(test)]
 mod tests;

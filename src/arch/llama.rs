@@ -16,6 +16,7 @@ const CLASS: Class = Class {
 
 pub(super) const LLAMA: Arch = Arch {
     name: "llama",
+    aliases: &[],
     classes: &[
         CLASS,
         Class { name: "LLaMAForCausalLM", ..CLASS },
@@ -34,6 +35,6 @@ pub(super) const LLAMA: Arch = Arch {
     writes_head_length: true,
     writes_vocab_size: true,
     any_bias: true,
-    note: None,
+    programs: None,
     tensors: &[DECODER, OPTIONAL_BIASES],
 };

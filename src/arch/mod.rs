@@ -4,11 +4,13 @@
 
 mod bitnet;
 mod blk;
+mod class;
 pub mod config;
 mod idle;
 mod layers;
 mod llama;
 pub mod llama_cpp;
+mod numbers;
 mod qwen;
 pub mod rope;
 
@@ -22,6 +24,8 @@ pub use idle::{is_idle, rotated};
 pub struct Arch {
     /// `general.architecture` in a GGUF.
     pub name: &'static str,
+    /// Other values of `general.architecture` that mean the same model, with keys that begin with that name.
+    pub aliases: &'static [&'static str],
     /// The classes of transformers whose checkpoints are read; the first is the one that is written.
     pub classes: &'static [Class],
     /// How rotary embeddings (RoPE) pair the dimensions of a head in GGUF files.
@@ -37,10 +41,19 @@ pub struct Arch {
     /// Whether llama.cpp's loader accepts a bias for every matrix of a layer. Otherwise it refuses files with further
     /// biases.
     pub any_bias: bool,
-    /// A note for users about the programs that run GGUF files of it.
-    pub note: Option<&'static str>,
+    /// What users should know about the programs that run a GGUF of it; `None` if llama.cpp and its relatives do.
+    pub programs: Option<fn(&Made) -> String>,
     /// Every tensor that a checkpoint may have, in groups. `{}` in a name is the number of the layer.
     pub tensors: &'static [&'static [Rule]],
+}
+
+/// What decides which programs run a GGUF, besides its architecture.
+#[derive(Debug, Clone, Copy)]
+pub struct Made<'a> {
+    /// Whether it has an output matrix of its own, `output.weight`.
+    pub untied: bool,
+    /// The names of its tensors' types, each once.
+    pub types: &'a [String],
 }
 
 /// A class of Hugging Face's transformers, with its defaults for settings that config.json does not have.
@@ -132,14 +145,25 @@ pub enum Presence {
 /// All supported architectures.
 pub static ARCHS: &[&Arch] = &[&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &bitnet::BITNET];
 
-/// The architecture with this name in GGUF (`general.architecture`).
+/// The architecture with this name in GGUF (`general.architecture`), or with it as another name.
 pub fn by_name(name: &str) -> Option<&'static Arch> {
-    ARCHS.iter().find(|a| a.name == name).copied()
+    ARCHS.iter().find(|a| a.name == name || a.aliases.contains(&name)).copied()
 }
 
 /// The class of transformers with this name, and its architecture.
 pub fn by_class(name: &str) -> Option<(&'static Arch, &'static Class)> {
     ARCHS.iter().find_map(|&arch| Some((arch, arch.classes.iter().find(|c| c.name == name)?)))
+}
+
+/// The class of the base model with this name (`LlamaModel`), as the class that has an output matrix besides
+/// (`LlamaForCausalLM`), and its architecture.
+pub fn by_base_class(name: &str) -> Option<(&'static Arch, &'static Class)> {
+    by_class(&format!("{}ForCausalLM", name.strip_suffix("Model")?))
+}
+
+/// The class that transformers' `AutoModelForCausalLM` takes for this `model_type`, and its architecture.
+pub fn by_model_type(name: &str) -> Option<(&'static Arch, &'static Class)> {
+    ARCHS.iter().find_map(|&arch| Some((arch, arch.classes.iter().find(|c| c.model_type == name)?)))
 }
 
 /// The names of all supported classes, for messages.
@@ -186,7 +210,13 @@ mod tests {
     fn names_are_unique() {
         let mut classes = std::collections::HashSet::new();
         for arch in ARCHS {
-            assert!(std::ptr::eq(by_name(arch.name).unwrap(), *arch));
+            for name in [&[arch.name], arch.aliases].concat() {
+                assert!(std::ptr::eq(by_name(name).unwrap(), *arch), "{name}");
+            }
+            let base = arch.classes[0].name.replace("ForCausalLM", "Model");
+            assert!(std::ptr::eq(by_base_class(&base).unwrap().0, *arch), "{base}");
+            let class = by_model_type(arch.classes[0].model_type).unwrap().1;
+            assert!(std::ptr::eq(class, &arch.classes[0]), "{}", class.name);
             assert!(arch.classes.iter().all(|c| classes.insert(c.name)));
             let mut names = std::collections::HashSet::new();
             for rule in arch.tensors.iter().copied().flatten() {

@@ -17,6 +17,7 @@ const CLASS: Class = Class {
 
 pub(super) const QWEN2: Arch = Arch {
     name: "qwen2",
+    aliases: &[],
     classes: &[CLASS],
     rotary: Rotary::Halves,
     activation: &["silu", "swish"],
@@ -24,7 +25,7 @@ pub(super) const QWEN2: Arch = Arch {
     writes_head_length: false,
     writes_vocab_size: false,
     any_bias: false,
-    note: None,
+    programs: None,
     tensors: &[DECODER, BIASES],
 };
 

@@ -1,17 +1,8 @@
-//! Ternary weights (BitNet) in Hugging Face checkpoints: in which form they are stored, and whether the stored scales
+//! Ternary weights (BitNet) in Hugging Face checkpoints: which tensors are ternary, and whether the stored scales
 //! multiply or divide. Source: transformers' `integrations/bitnet`.
 
 use regex::Regex;
 use serde_json::Value as Json;
-
-/// The form of a checkpoint's projection matrices, by its `quantization_config`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Floats that are the weights.
-    Plain,
-    /// BitNet: each tensor is two-bit codes with a scale, or master weights (floats that are rounded to three values).
-    Ternary(Scale),
-}
 
 /// The meaning of a stored scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,23 +15,19 @@ pub enum Scale {
     Unsaid,
 }
 
-/// Reads `quantization_config`.
+/// What config.json says about the scales of a ternary model; `None` if its `quantization_config` is not BitNet's.
 ///
 /// # Errors
-/// A quantization method, or an option of it, that is not supported.
-pub fn form(config: &Json) -> Result<Form, String> {
+/// An option of the method that is not supported.
+pub fn scale(config: &Json) -> Result<Option<Scale>, String> {
     let quantized = &config["quantization_config"];
-    if quantized.is_null() {
-        return Ok(Form::Plain);
-    }
-    let method = quantized["quant_method"].as_str().or(quantized["quant_algo"].as_str()).unwrap_or("unnamed");
-    if method != "bitnet" {
-        return Err(format!("weights quantized by {method:?} are not supported"));
+    if quantized["quant_method"] != "bitnet" {
+        return Ok(None);
     }
     if quantized["use_rms_norm"].as_bool() == Some(true) {
         return Err("linear layers with RMS norms (use_rms_norm) are not supported by GGUF runtimes".into());
     }
-    Ok(Form::Ternary(match quantized["linear_class"].as_str() {
+    Ok(Some(match quantized["linear_class"].as_str() {
         Some("autobitlinear") => Scale::Magnitude,
         Some("bitlinear") => Scale::Inverse,
         Some(other) => {
@@ -102,21 +89,21 @@ mod tests {
 
     #[test]
     fn the_settings_decide() {
-        let of = |q: Json| form(&json!({ "quantization_config": q }));
-        assert_eq!(form(&json!({})), Ok(Form::Plain));
-        assert_eq!(of(json!({"quant_method": "bitnet"})), Ok(Form::Ternary(Scale::Unsaid)));
+        let of = |q: Json| scale(&json!({ "quantization_config": q }));
+        assert_eq!(scale(&json!({})), Ok(None));
+        for other in [json!({}), json!({"quant_method": "fp8"}), json!({"quant_algo": "FP8"})] {
+            assert_eq!(of(other.clone()), Ok(None), "{other}");
+        }
+        assert_eq!(of(json!({"quant_method": "bitnet"})), Ok(Some(Scale::Unsaid)));
         assert_eq!(
             of(json!({"quant_method": "bitnet", "offline_quantization": true})),
-            Ok(Form::Ternary(Scale::Magnitude))
+            Ok(Some(Scale::Magnitude))
         );
         assert_eq!(
             of(json!({"quant_method": "bitnet", "linear_class": "bitlinear"})),
-            Ok(Form::Ternary(Scale::Inverse))
+            Ok(Some(Scale::Inverse))
         );
         for bad in [
-            json!({"quant_method": "fp8"}),
-            json!({"quant_algo": "FP8"}),
-            json!({}),
             json!({"quant_method": "bitnet", "linear_class": "x"}),
             json!({"quant_method": "bitnet", "use_rms_norm": true}),
         ] {

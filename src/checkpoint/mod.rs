@@ -3,6 +3,10 @@
 
 mod bitnet;
 pub mod card;
+mod foreign;
+mod json;
+mod names;
+mod quantized;
 mod read;
 pub mod vocab;
 mod write;
@@ -17,13 +21,14 @@ use crate::disk::InFile;
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
 
+pub use foreign::{is_other, recognise};
 pub use read::{CONFIG, Vocabulary, settings_only, translate};
 pub use write::export;
 
 /// The longest settings file that is read, in bytes. Tokenizer files, which are longer, are read by [`vocab`].
 const MOST_JSON: u64 = 16 << 20;
 
-/// Reads a JSON file; `None` if there is no such file.
+/// Reads a JSON file; `None` if there is no such file. Its numbers may be NaN or infinite, as Python writes them.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::InvalidConfig`] if it is too long or not JSON, with the line.
@@ -39,8 +44,7 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
     }
     let file = InFile::open(path, false)?;
     let text = file.read(0, file.len)?;
-    // Some editors put a byte order mark first.
-    let json = serde_json::from_slice(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text))
+    let json = json::parse(&text)
         .map_err(|e| Error::InvalidConfig { file: path.to_path_buf(), why: format!("is not JSON: {e}") })?;
     Ok(Some(json))
 }

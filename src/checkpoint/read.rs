@@ -1,6 +1,6 @@
 //! Reading a checkpoint: its tensors under GGUF's names, and its settings, model card and tokenizer as GGUF's metadata.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -9,11 +9,11 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use serde_json::Value as Json;
 
-use super::bitnet::{self, Form};
-use super::{bias_switch, card, check_shape, read_json, rows, vocab};
+use super::names::Names;
+use super::quantized::{self, Form, is_float};
+use super::{bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
 use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, FROM_CHECKPOINT, Result};
-use crate::scheme::is_integer;
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Hub, Source};
 
@@ -34,9 +34,6 @@ const COMPANIONS: [&str; 11] = [
     "README.md",
     "LICENSE",
 ];
-
-/// Endings of tensors that old checkpoints have and no runtime reads: tables that are computed from the settings.
-const IGNORED: [&str; 3] = [".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias"];
 
 /// Where a checkpoint's vocabulary comes from.
 #[derive(Debug, Clone, Copy)]
@@ -60,17 +57,16 @@ pub enum Vocabulary<'a> {
 /// weights; those of [`vocab::read`] for the tokenizer; [`Error::Io`] for files that cannot be read.
 pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) -> Result<Source> {
     let path = folder.join(CONFIG);
-    let json =
+    let mut json =
         read_json(&path)?.ok_or_else(|| Error::io(&path, "open", std::io::ErrorKind::NotFound.into()))?;
-    let config = Config::from_hub(&json).map_err(|e| e.in_file(&path))?;
-    let form =
-        bitnet::form(&json).map_err(|why| Error::UnsupportedQuantization { file: path.clone(), why })?;
+    let mut config = Config::from_hub(&json).map_err(|e| e.in_file(&path))?;
     let expected = config.arch.expected(&config);
     source.model.notes.extend(config.notes.iter().cloned());
     let (tensors, views) = match source.weightless {
-        true => imagined(&config, &json, &expected)?,
-        false => tensors(&mut source, &config, &json, form, &expected)?,
+        true => imagined(&path, &config, &json, &expected)?,
+        false => tensors(&mut source, &mut config, &json, &expected, &path)?,
     };
+    complete(&mut json, &config);
     let weights = tensors.iter().map(Tensor::elements).sum();
     source.model.metadata = metadata(folder, &config, &json, weights, vocabulary, &mut source)?;
     (source.model.tensors, source.views) = (tensors, views);
@@ -84,74 +80,151 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
     Ok(source)
 }
 
+/// Writes into config.json what was found out beyond it, for checkpoints that are made of this one: the class that loads
+/// the tensors' names, and that there is no output matrix.
+fn complete(json: &mut Json, config: &Config) {
+    if config.base || !json.is_object() {
+        return;
+    }
+    if json["architectures"][0] != config.class.name {
+        json["architectures"] = serde_json::json!([config.class.name]);
+    }
+    if config.tied {
+        json["tie_word_embeddings"] = true.into();
+    }
+}
+
 type Tensors = (Vec<Tensor>, Vec<Option<View>>);
 
-/// The stored tensors under GGUF's names, and the views that put their rows into GGUF's order.
+/// The stored tensors under GGUF's names, and the views that put their rows into GGUF's order. Where the output matrix
+/// turns out to be the token embedding, or to be missing from a base model, `config` is tied afterwards. `file` is
+/// config.json, for messages.
 fn tensors(
     source: &mut Source,
-    config: &Config,
+    config: &mut Config,
     json: &Json,
-    form: Form,
     expected: &[Expected],
+    file: &Path,
 ) -> Result<Tensors> {
-    let by_name: HashMap<&str, &Expected> = expected.iter().map(|e| (e.hub.as_str(), e)).collect();
     let stored = std::mem::take(&mut source.model.tensors);
+    let names = Names::new(&stored, &source.model.metadata, expected);
+    source.model.notes.extend(names.notes.iter().cloned());
+    let (form, note) = quantized::form(file, json, &stored, &names)?;
+    source.model.notes.extend(note);
     let scales = scales(source, &stored)?;
     let (divide, note) = match form {
-        Form::Plain => (false, None),
+        Form::Plain | Form::Mlx => (false, None),
         Form::Ternary(scale) => {
             bitnet::divide(scale, &scales.values().filter(|s| s.is_finite()).copied().collect::<Vec<_>>())
         }
     };
     source.model.notes.extend(note);
-    let (mut tensors, mut views, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
-    let mut output = None;
-    for t in &stored {
-        let Some(e) = by_name.get(t.name.as_str()) else {
-            let scale = form != Form::Plain && scales.contains_key(t.name.as_str());
-            if !scale && !IGNORED.iter().any(|ending| t.name.ends_with(ending)) {
-                unexpected.push(t.name.clone());
-            }
-            continue;
-        };
-        if config.tied && e.rule.presence == Presence::Untied {
-            output = Some(&t.name);
-            continue;
-        }
+    let by_name: HashMap<&str, &Tensor> = stored.iter().map(|t| (t.name.as_str(), t)).collect();
+    let consumed = |t: &Tensor| match form {
+        Form::Plain => false,
+        Form::Ternary(_) => scales.contains_key(t.name.as_str()),
+        Form::Mlx => quantized::is_mlx_part(&t.name, &by_name),
+    };
+    let left_over = stored.iter().enumerate().filter(|(i, t)| {
+        names.place[*i].is_none() && names.idle.binary_search(i).is_err() && !consumed(t)
+    });
+    let left_over: Vec<String> = left_over.map(|(_, t)| t.name.clone()).collect();
+    if !left_over.is_empty() {
+        return Err(foreign::unexpected(source.path.clone(), left_over, config.arch.name));
+    }
+    let found = placed(&stored, &names, expected, config, &mut source.model.notes)?;
+    let present: HashSet<usize> = found.iter().map(|(_, e)| *e).collect();
+    let needed = |e: &Expected| match e.rule.presence {
+        Presence::Always => true,
+        Presence::Untied => !config.tied,
+        Presence::Optional => false,
+    };
+    let missing = expected.iter().enumerate().filter(|(i, e)| needed(e) && !present.contains(i));
+    let missing: Vec<String> = missing.map(|(_, e)| names.stored_name(&e.hub)).collect();
+    if !missing.is_empty() {
+        return Err(Error::MissingTensors { file: source.path.clone(), names: missing });
+    }
+    let (mut tensors, mut views) = (Vec::new(), Vec::new());
+    for (i, e) in found {
+        let (t, e) = (&stored[i], &expected[e]);
         let order = rows(config.arch, config, e.rule);
-        let floats = is_float(t.encoding) && bitnet::left_out(json, &t.name);
+        let floats = is_float(t.encoding) && bitnet::left_out(json, &e.hub);
         let (tensor, view) = match form {
             Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();
                 ternary(&source.path, t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
             }
+            Form::Mlx if !is_float(t.encoding) => quantized::affine(t, e, order, &by_name)?,
             _ => plain(t, e, order)?,
         };
         tensors.push(tensor);
         views.push(view);
     }
-    if !unexpected.is_empty() {
-        let (file, architecture) = (source.path.clone(), config.arch.name.into());
-        return Err(Error::UnexpectedTensors { file, names: unexpected, architecture });
-    }
-    let present: std::collections::HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
-    let needed = |e: &&Expected| match e.rule.presence {
-        Presence::Always => true,
-        Presence::Untied => !config.tied,
-        Presence::Optional => false,
-    };
-    let missing: Vec<_> =
-        expected.iter().filter(needed).filter(|e| !present.contains(e.gguf.as_str())).collect();
-    if !missing.is_empty() {
-        let names = missing.iter().map(|e| e.hub.clone()).collect();
-        return Err(Error::MissingTensors { file: source.path.clone(), names });
-    }
-    if let Some(name) = output {
-        source.model.notes.push(format!(
-            "{name} is left out: config.json says that embeddings are tied (tie_word_embeddings)"
-        ));
-    }
+    source.model.notes.extend(quantized::mlx_note(&views));
     Ok((tensors, views))
+}
+
+/// Pairs of a stored and an expected tensor, in the order of the stored ones. Decides which tensor is the token embedding,
+/// and which the output matrix, if there is one: the two may be one tensor, stored under either name.
+fn placed(
+    stored: &[Tensor],
+    names: &Names,
+    expected: &[Expected],
+    config: &mut Config,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(usize, usize)>> {
+    let mut of: HashMap<usize, usize> = HashMap::new();
+    for (i, e) in names.place.iter().enumerate().filter_map(|(i, e)| Some((i, (*e)?))) {
+        if let Some(first) = of.insert(e, i) {
+            let (a, b, hub) = (&stored[first].name, &stored[i].name, &expected[e].hub);
+            return Err(Error::refused(format!("tensors {a} and {b} are both {hub}, and only one can be"))
+                .or("save the checkpoint again without one of them"));
+        }
+    }
+    let position = |test: &dyn Fn(&Expected) -> bool| expected.iter().position(test);
+    let embedding = position(&|e| e.gguf == "token_embd.weight").expect("every model has an embedding");
+    let output = position(&|e| e.rule.presence == Presence::Untied).expect("a model may have an output matrix");
+    let head = &expected[output].hub;
+    let mut one = false;
+    for &(e, kept) in &names.aliases {
+        match names.place[kept] {
+            Some(place) if [e, place] == [output, embedding] || [e, place] == [embedding, output] => one = true,
+            _ => {
+                of.entry(e).or_insert(kept);
+            }
+        }
+    }
+    let aliased = one && !config.tied;
+    config.tied |= one;
+    match (of.get(&embedding).copied(), of.get(&output).copied()) {
+        (None, Some(i)) if config.tied => {
+            of.remove(&output);
+            of.insert(embedding, i);
+            let name = &stored[i].name;
+            notes.push(format!("{name} is the token embedding too: embeddings are tied, and it is stored once"));
+        }
+        (Some(_), Some(i)) if config.tied => {
+            of.remove(&output);
+            let name = &stored[i].name;
+            notes.push(format!(
+                "{name} is left out: config.json says that embeddings are tied (tie_word_embeddings)"
+            ));
+        }
+        (Some(_), None) if aliased => notes.push(format!(
+            "embeddings are tied: the file says that {head} is the token embedding, whatever config.json says"
+        )),
+        (Some(_), None) if !config.tied && (config.base || names.is_base()) => {
+            config.tied = true;
+            notes.push(format!(
+                "there is no output matrix ({head}), as in a base or embedding model: programs that generate text use the \
+                 token embedding in its place"
+            ));
+        }
+        _ => {}
+    }
+    let mut found: Vec<(usize, usize)> = of.into_iter().map(|(e, i)| (i, e)).collect();
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// A tensor of floats.
@@ -168,11 +241,6 @@ fn plain(t: &Tensor, e: &Expected, rows: RowOrder) -> Result<(Tensor, Option<Vie
 fn unsupported(t: &Tensor) -> Error {
     let dtype = t.encoding.name();
     Error::UnsupportedType { tensor: t.name.clone(), dtype, operation: FROM_CHECKPOINT }
-}
-
-/// Whether a tensor has floats, which need no scale to be weights.
-fn is_float(encoding: Encoding) -> bool {
-    matches!(encoding, Encoding::Blocks(d) if kernels::codec(d).is_some() && !is_integer(d))
 }
 
 /// A projection of a ternary model: two-bit codes with a scale, or floats to be rounded to three values (master
@@ -235,8 +303,18 @@ fn scales<'a>(source: &Source, stored: &'a [Tensor]) -> Result<HashMap<&'a str, 
 }
 
 /// The tensors that the settings ask for, in the type that config.json names, without weights.
-fn imagined(config: &Config, json: &Json, expected: &[Expected]) -> Result<Tensors> {
-    let dtype = match json["dtype"].as_str().or(json["torch_dtype"].as_str()) {
+///
+/// # Errors
+/// [`Error::UnsupportedQuantization`] for weights that config.json says are quantized by a method that is not supported.
+fn imagined(file: &Path, config: &Config, json: &Json, expected: &[Expected]) -> Result<Tensors> {
+    if bitnet::scale(json).is_ok_and(|scale| scale.is_none())
+        && let Some(method) = quantized::said(json).filter(|method| method != quantized::MLX)
+    {
+        let why = format!("weights quantized by {method:?} are not supported");
+        return Err(Error::UnsupportedQuantization { file: file.to_path_buf(), why });
+    }
+    let dtype = json["dtype"].as_str().or(json["torch_dtype"].as_str());
+    let dtype = match dtype.map(|name| name.strip_prefix("torch.").unwrap_or(name)) {
         Some("float16") => DType::F16,
         Some("bfloat16") => DType::BF16,
         _ => DType::F32,
@@ -321,7 +399,6 @@ fn metadata(
     for (key, value) in keys.iter().flat_map(Metadata::iter) {
         metadata.set(key, value.clone());
     }
-    source.model.notes.extend(config.arch.note.map(String::from));
     Ok(metadata)
 }
 

@@ -7,7 +7,7 @@ use formats::metadata::{Array, Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
-use super::{bias_switch, check_shape, rows};
+use super::{bias_switch, check_shape, quantized, rows};
 use crate::arch::config::ConfigError;
 use crate::arch::{Config, Expected, Presence, is_idle};
 use crate::error::{Error, Result};
@@ -20,10 +20,11 @@ const MOST_FREQS: u64 = 1024;
 /// Gives a model Hugging Face's names and row order, and the files of a checkpoint besides the weights.
 ///
 /// # Errors
-/// [`Error::Refused`] for an architecture or settings that are not supported; [`Error::MissingTensors`],
+/// [`Error::Refused`] for an architecture or settings that are not supported, and for weights that are no model; [`Error::MissingTensors`],
 /// [`Error::UnexpectedTensors`] and [`Error::WrongShape`]; [`Error::Io`] for files that cannot be read.
 pub fn export(mut source: Source) -> Result<Source> {
     source.refuse_rotated("written as a checkpoint")?;
+    source.need_model(false)?;
     let path = source.path.clone();
     let config = match &source.hub {
         Some(hub) => hub.config.clone(),
@@ -129,9 +130,7 @@ fn files(source: &Source, config: &Config) -> Result<Export> {
     let mut files = Vec::new();
     if let Some(hub) = &source.hub {
         let mut json = hub.json.clone();
-        if let Some(map) = json.as_object_mut() {
-            map.remove("quantization_config"); // the weights are written dequantized
-        }
+        quantized::forget(&mut json); // the weights are written dequantized
         for path in &hub.companions {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
             files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));

@@ -157,6 +157,9 @@ struct Common {
     /// Allow ternary types for weights that are not ternary, which destroys most models
     #[arg(long)]
     force: bool,
+    /// Replace the checkpoint in a folder; a single file is always replaced
+    #[arg(long)]
+    overwrite: bool,
     /// Target program or machine: sets the format, byte order, version and types that it reads, and refuses what it
     /// cannot run (docs/vintage.md)
     #[arg(long = "for", value_name = "MACHINE", value_parser = machines())]
@@ -294,6 +297,7 @@ impl Common {
                 strict: self.strict,
                 allow_requantize: self.allow_requantize,
                 force: self.force,
+                overwrite: self.overwrite,
                 importance: false,
                 order: self.endian.map(Into::into),
                 align: self.align,

@@ -21,11 +21,16 @@ impl Error {
                 return Some(format!("name it {stem}.gguf, in the folder of the other parts").into());
             }
             Self::UnsupportedQuantization { .. } => ORIGINAL,
+            Self::MissingTensors { names, .. } if matches!(&names[..], [name] if name.ends_with("lm_head.weight")) => {
+                "check that no file of the model is missing; if the token embedding is its output matrix too, write \
+                 \"tie_word_embeddings\": true into config.json"
+            }
             Self::MissingTensors { .. } => {
                 "check that no file of the model is missing, and that config.json belongs to these weights"
             }
             Self::UnexpectedTensors { .. } => {
-                "check that config.json names the right architecture, and that all files belong to one model"
+                "ggufkit inspect --tensors lists what is there; if only other programs use these tensors, save the model again \
+                 without them (transformers' from_pretrained and save_pretrained leave them out)"
             }
             Self::UnreadTensors { .. } => {
                 "the figures would be those of another model: run it in a program that knows this variant; quantize, convert \
@@ -37,6 +42,9 @@ impl Error {
                 "ask whoever made the checkpoint; ggufkit verify lists every such tensor"
             }
             Self::InvalidCode { .. } => DAMAGED,
+            Self::NoWeights { others, .. } | Self::NoModel { others, hub_cache: false, .. } if !others.is_empty() => {
+                return Some(others_hint(others));
+            }
             Self::NoWeights { .. } => {
                 "without weights only --dry-run works; weights are read from .safetensors files"
             }
@@ -117,6 +125,24 @@ impl Error {
         };
         Some(text.into())
     }
+}
+
+/// What to do with weights in formats that are not read from folders; at least one name.
+fn others_hint(names: &[String]) -> Cow<'static, str> {
+    let first = |endings: &[&str]| names.iter().find(|n| endings.iter().any(|e| n.ends_with(e)));
+    if let Some(name) = first(&[".gguf"]) {
+        return format!("name the GGUF itself: {name}").into();
+    }
+    if first(&[".incomplete"]).is_some() {
+        return "the download is not complete: let the program that made these files finish".into();
+    }
+    if first(&[".bin", ".pth", ".pt", ".ckpt"]).is_some() {
+        return "these are PyTorch's files; write them as safetensors with transformers: \
+                AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), or let \
+                https://huggingface.co/spaces/safetensors/convert do it; a llama2.c checkpoint is named itself"
+            .into();
+    }
+    "weights are read from safetensors, GGUF and llama2.c files; take the model's .safetensors".into()
 }
 
 fn fault(e: &calibration::Error) -> Option<&calibration::Fault> {

@@ -209,10 +209,15 @@ pub const MACHINES: &[Machine] = &[
     // Its fork of llama.cpp dates from 2024 and uses type numbers to which llama.cpp later gave other meanings.
     Machine {
         name: "bitnet.cpp",
-        description: "bitnet.cpp (and ik_llama.cpp), for models of 1.58 bits",
+        description: "bitnet.cpp, for models of 1.58 bits",
         scheme: "i2_s",
         types: BITNET,
-        limits: &[Limit::OneFile, Limit::Architectures(&["bitnet-b1.58", "bitnet-25", "bitnet", "llama"])],
+        // Its graph of BitNet b1.58 multiplies with the token embedding even if there is an output matrix.
+        limits: &[
+            Limit::OneFile,
+            Limit::TiedEmbeddingsOf(&["bitnet-b1.58", "bitnet-25", "bitnet"]),
+            Limit::Architectures(&["bitnet-b1.58", "bitnet-25", "bitnet", "llama"]),
+        ],
         run_hint: "python run_inference.py -m {model} -p \"Hello\" -cnv",
         ..PLAIN
     },

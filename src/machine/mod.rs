@@ -74,6 +74,8 @@ pub enum Limit {
     Elements,
     /// Embeddings must be tied: the output matrix is the token embedding.
     TiedEmbeddings,
+    /// The same for models of these architectures.
+    TiedEmbeddingsOf(&'static [&'static str]),
     /// Row lengths must be a multiple of this.
     Multiple(u64),
     /// Only a note: the program generates this many tokens by default, and the model's context may be shorter.

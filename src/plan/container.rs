@@ -6,6 +6,7 @@ use super::{
     ByteOrder, Choice, Container, DType, Decision, Encoding, Error, Format, Layout, Location, Metadata,
     Model, PlanOptions, Result, Source, Tensor, Value, gguf, llama2c, safetensors,
 };
+use crate::arch::{self, Made};
 use crate::checkpoint;
 use crate::disk;
 use crate::machine::{Machine, Reads};
@@ -266,6 +267,14 @@ pub(super) fn gguf_metadata(
         && !by_user("general.file_type")
     {
         metadata.set("general.file_type", Value::U32(file_type));
+    }
+    let arch = metadata.text("general.architecture").and_then(arch::by_name);
+    if let Some(programs) = arch.and_then(|arch| arch.programs) {
+        let mut types: Vec<String> = tensors.iter().map(|t| t.encoding.name()).collect();
+        types.sort();
+        types.dedup();
+        let untied = tensors.iter().any(|t| t.name == "output.weight");
+        notes.push(programs(&Made { untied, types: &types }));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::Plan;
 use crate::arch::llama_cpp;
 use crate::error::{Error, Result};
 use crate::machine::{Limit, Machine, Reads, Types};
-use crate::scheme;
+use crate::scheme::{self, Container};
 use crate::text;
 
 /// Checks a plan against the limits of a machine, and adds notes to the plan.
@@ -170,10 +170,18 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
                 _ => Ok(()),
             }
         }
+        Limit::TiedEmbeddingsOf(all) => {
+            match plan.metadata.text("general.architecture").is_some_and(|own| all.contains(&own)) {
+                true => check_limit(machine, Limit::TiedEmbeddings, plan),
+                false => Ok(()),
+            }
+        }
         Limit::TiedEmbeddings if tensor("output.weight").is_some() => {
-            Err(refuses(machine, "the model has untied embeddings (a separate output.weight)".into()).or(
-                "use a model with tied embeddings, or another program: --for run.c-big-endian or --for run.c",
-            ))
+            let why = "the model has untied embeddings (a separate output.weight)".into();
+            Err(refuses(machine, why).or(match machine.container() {
+                Container::Gguf => "use a model with tied embeddings; without --for, the file is for ik_llama.cpp",
+                _ => "use a model with tied embeddings, or another program: --for run.c-big-endian or --for run.c",
+            }))
         }
         Limit::Multiple(of) => {
             let s = Sizes::of(plan);

@@ -6,6 +6,7 @@ pub(crate) mod bias;
 mod container;
 mod decide;
 pub mod edit;
+mod folder;
 mod machine;
 pub mod rounding;
 pub mod scales;
@@ -58,6 +59,8 @@ pub struct PlanOptions {
     pub allow_requantize: bool,
     /// Allow ternary types for weights that are not ternary.
     pub force: bool,
+    /// Allow replacing the checkpoint in a folder. A single file is always replaced.
+    pub overwrite: bool,
     /// Whether an importance matrix is used; some rules depend on it.
     pub importance: bool,
     /// The byte order; by default that of the source.
@@ -138,7 +141,8 @@ impl Plan {
 ///
 /// # Errors
 /// [`Error::Usage`] for options that contradict each other or the model, or a pattern that matches no tensor.
-/// [`Error::Refused`] if the target cannot hold the model, if the source is quantized and `allow_requantize` is not set,
+/// [`Error::Refused`] if the target cannot hold the model, if the source is no model or the output folder holds one, if
+/// the source is quantized and `allow_requantize` is not set,
 /// or, with `strict`, if a block does not divide a row. [`Error::Io`] and [`Error::Format`] if the source cannot be read.
 pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let model = &source.model;
@@ -160,6 +164,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         }));
     } else {
         source.refuse_rotated("converted")?;
+    }
+    if target != Container::Safetensors {
+        source.need_model(metadata.get("general.architecture").is_some())?;
     }
 
     let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
@@ -204,6 +211,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     if target == Container::Safetensors {
         container::refuse_old_index(&paths, &extra)?;
     }
+    let all: Vec<&PathBuf> = paths.iter().chain(extra.iter().map(|f| &f.0)).collect();
+    folder::check(options, target, &all, &mut notes)?;
     let folder =
         (options.out.to_string_lossy().ends_with('/') && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {

@@ -75,12 +75,13 @@ impl<'a> Network<'a> {
     /// repacked.
     ///
     /// # Errors
-    /// [`Error::NoWeights`]; [`Error::UnknownArchitecture`] and [`Error::InvalidConfig`]; [`Error::MissingTensors`],
-    /// [`Error::UnreadTensors`], [`Error::WrongShape`], [`Error::UnsupportedType`]; [`Error::Refused`] for weights that
-    /// are stored rotated; [`Error::NotFinite`] and [`Error::InvalidCode`] for ternary
+    /// [`Error::NoWeights`]; [`Error::Refused`] for weights that are no model or are stored rotated;
+    /// [`Error::UnknownArchitecture`] and [`Error::InvalidConfig`]; [`Error::MissingTensors`], [`Error::UnreadTensors`],
+    /// [`Error::WrongShape`], [`Error::UnsupportedType`]; [`Error::NotFinite`] and [`Error::InvalidCode`] for ternary
     /// tensors; [`Error::Io`] if the file cannot be read.
     pub fn new(source: &'a Source, options: Options) -> Result<Self> {
         source.need_weights()?;
+        source.need_model(false)?;
         source.refuse_rotated("run")?;
         let find = Finder::new(source, options.isa.unwrap_or_else(Isa::current));
         let embedding = find.index("token_embd.weight").ok_or_else(|| {

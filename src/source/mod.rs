@@ -21,6 +21,17 @@ pub use hub::{Export, Hub};
 pub use stored::Stored;
 pub use view::View;
 
+/// What weights are that are no model which can be read: an adapter, another program's layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// What they are, as the end of a sentence that begins with their path: "is a LoRA adapter, not a model".
+    pub what: String,
+    /// How a model comes of them.
+    pub hint: String,
+    /// Whether they are a whole model, of which only the settings are missing.
+    pub lacks_settings: bool,
+}
+
 /// A model and its open files.
 pub struct Source {
     /// The path that was opened.
@@ -36,10 +47,29 @@ pub struct Source {
     pub views: Vec<Option<View>>,
     /// Whether there are settings only: tensors have shapes, but no bytes.
     pub weightless: bool,
+    /// What the weights are, where they are known to be no model that can be read. Their tensors can be copied.
+    pub foreign: Option<Foreign>,
     /// What the checkpoint says, where the source is a Hugging Face checkpoint.
     pub hub: Option<Hub>,
     /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
     pub export: Option<Export>,
+}
+
+/// The names of the files in a folder that have weights in a format that is not looked for in folders, by their
+/// endings, sorted: for messages.
+pub fn other_weights(folder: &Path) -> Vec<String> {
+    const ENDINGS: [&str; 10] = ["bin", "pth", "pt", "ckpt", "gguf", "h5", "msgpack", "onnx", "npz", "incomplete"];
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let is_weights = |name: &String| {
+        let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
+        // What trainers leave beside the weights.
+        let settings = ["training_args", "optimizer", "scheduler", "rng_state"].iter().any(|s| name.starts_with(s));
+        ENDINGS.contains(&ending) && !name.starts_with('.') && !settings
+    };
+    let mut names: Vec<String> =
+        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(is_weights).collect();
+    names.sort();
+    names
 }
 
 /// The number of matrices in a tensor: the product of all dimensions but the last two (experts are stacked), else 1.
@@ -56,6 +86,7 @@ impl Source {
             beside: Vec::new(),
             views: Vec::new(),
             weightless: false,
+            foreign: None,
             hub: None,
             export: None,
         }
@@ -69,7 +100,22 @@ impl Source {
         if !self.weightless {
             return Ok(());
         }
-        Err(Error::NoWeights { path: self.path.clone() })
+        Err(Error::NoWeights { path: self.path.clone(), others: other_weights(&self.path) })
+    }
+
+    /// Refuses weights that are known to be no model. `named`: whether the user has named the architecture of tensors
+    /// whose settings are missing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with what they are, and how a model comes of them.
+    pub fn need_model(&self, named: bool) -> Result<()> {
+        match &self.foreign {
+            Some(foreign) if !(named && foreign.lacks_settings) => {
+                let (path, what) = (self.path.display(), &foreign.what);
+                Err(Error::refused(format!("{path}: {what}")).or(&foreign.hint))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a model whose weights are stored rotated. `done` is what cannot be done with it.

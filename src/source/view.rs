@@ -97,6 +97,18 @@ pub enum Values {
         /// The magnitude of all weights that are not zero.
         scale: f32,
     },
+    /// MLX's codes of `bits` bits, packed into the stored rows from the lowest bit up, and for each `group` of weights of a
+    /// row a scale and an offset: weight = scale · code + offset.
+    Affine {
+        /// Bits of a code, 1 to 8.
+        bits: u32,
+        /// Weights that share a scale; divides the rows.
+        group: u64,
+        /// The tensor with the scales, `[rows, cols / group]`.
+        scales: Box<Tensor>,
+        /// The tensor with the offsets, of the same shape.
+        biases: Box<Tensor>,
+    },
     /// BitNet's master weights: floats that the model rounds to -1, 0 or 1 times their mean magnitude (arXiv
     /// 2402.17764, the `absmean` function).
     Master {
@@ -118,6 +130,7 @@ impl View {
                 self.stored.encoding.name()
             }
             Values::Packed { .. } => "2-bit".into(),
+            Values::Affine { bits, .. } => format!("MLX {bits}-bit"),
             Values::Master { .. } => format!("{} master", self.stored.encoding.name()),
             Values::Fixed(_) => "settings".into(),
         }
@@ -249,6 +262,30 @@ impl View {
                 let values = [-scale, 0.0, *scale, f32::NAN];
                 for (x, code) in out.iter_mut().zip(codes.iter()) {
                     *x = values[usize::from(code >> shift & 3)];
+                }
+            }
+            Values::Affine { bits, group, scales, biases } => {
+                // Codes continue over the words of a row, which as little-endian bytes are one row of bits.
+                let (bits, group) = (u64::from(*bits), *group);
+                let (first, last) = (skip * bits / 8, ((skip + n) * bits).div_ceil(8));
+                let start = row * row_bytes(&self.stored);
+                let codes = source.stored_read(&self.stored, start + first..start + last)?;
+                let (from, to) = (skip / group, (skip + n).div_ceil(group));
+                let per_row = cols / group;
+                let numbers = |t: &Tensor| -> Result<Vec<f32>> {
+                    let mut x = vec![0f32; (to - from) as usize];
+                    let at = row * per_row;
+                    source.stored_fetch(t, at + from..at + to)?.decode(&t.name, source.model.order, &mut x)?;
+                    Ok(x)
+                };
+                let (scales, biases) = (numbers(scales)?, numbers(biases)?);
+                for (i, x) in out.iter_mut().enumerate() {
+                    let col = skip + i as u64;
+                    let (byte, shift) = ((col * bits / 8 - first) as usize, col * bits % 8);
+                    let next = codes.get(byte + 1).copied().unwrap_or(0);
+                    let code = u16::from_le_bytes([codes[byte], next]) >> shift & ((1 << bits) - 1);
+                    let g = (col / group - from) as usize;
+                    *x = scales[g] * f32::from(code) + biases[g];
                 }
             }
             Values::Master { scale } => {

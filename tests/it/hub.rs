@@ -6,22 +6,22 @@ use crate::common::{self, Dir, fails, json, ok, published};
 use serde_json::{Value, json as of};
 
 /// A tensor of a made-up checkpoint: name, type, shape, bytes.
-type Tensor = (String, &'static str, Vec<usize>, Vec<u8>);
+pub type Tensor = (String, &'static str, Vec<usize>, Vec<u8>);
 
 /// Numbers with eight significant bits, so that bf16 holds them, different for every seed.
-fn weights(n: usize, seed: usize) -> Vec<f32> {
+pub fn weights(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| (((i * 7919 + seed * 104_729) % 251) as f32 - 125.0) / 512.0).collect()
 }
 
-fn bf16(x: &[f32]) -> Vec<u8> {
+pub fn bf16(x: &[f32]) -> Vec<u8> {
     x.iter().flat_map(|x| x.to_le_bytes()[2..4].to_vec()).collect()
 }
 
-const HIDDEN: usize = 64;
-const INTERMEDIATE: usize = 128;
-const VOCAB: usize = 40;
+pub const HIDDEN: usize = 64;
+pub const INTERMEDIATE: usize = 128;
+pub const VOCAB: usize = 40;
 
-fn config(class: &str) -> Value {
+pub fn config(class: &str) -> Value {
     of!({
         "architectures": [class], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCAB,
@@ -31,7 +31,7 @@ fn config(class: &str) -> Value {
 }
 
 /// The tensors of a two-layer model; `more` names further ones in a layer with their rows.
-fn tensors(more: &[(&str, usize)]) -> Vec<Tensor> {
+pub fn tensors(more: &[(&str, usize)]) -> Vec<Tensor> {
     let mut all = Vec::new();
     let mut add = |name: String, shape: Vec<usize>| {
         let n = shape.iter().product();
@@ -60,9 +60,14 @@ fn tensors(more: &[(&str, usize)]) -> Vec<Tensor> {
 }
 
 /// A safetensors file.
-fn write(path: &Path, tensors: &[Tensor]) {
+pub fn write(path: &Path, tensors: &[Tensor]) {
+    write_with(path, of!({"format": "pt"}), tensors);
+}
+
+/// A safetensors file with this metadata.
+pub fn write_with(path: &Path, metadata: Value, tensors: &[Tensor]) {
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), of!({"format": "pt"}));
+    header.insert("__metadata__".into(), metadata);
     let mut at = 0;
     for (name, dtype, shape, bytes) in tensors {
         let end = at + bytes.len();
@@ -77,7 +82,7 @@ fn write(path: &Path, tensors: &[Tensor]) {
 }
 
 /// A checkpoint's folder.
-fn checkpoint(dir: &Dir, name: &str, config: &Value, tensors: &[Tensor]) -> String {
+pub fn checkpoint(dir: &Dir, name: &str, config: &Value, tensors: &[Tensor]) -> String {
     let path = dir.path(name);
     std::fs::create_dir(&path).unwrap();
     std::fs::write(format!("{path}/config.json"), config.to_string()).unwrap();
@@ -291,7 +296,9 @@ fn what_is_wrong_with_a_checkpoint_is_said() {
         settings
     };
     let all = tensors(&[]);
-    refused(&with("architectures", of!(null)), &all, &["config.json", "architecture"]);
+    let mut unnamed = with("architectures", of!(null));
+    unnamed["model_type"] = of!(null);
+    refused(&unnamed, &all, &["config.json", "\"architectures\": [\"LlamaForCausalLM\"]"]);
     refused(
         &with("architectures", of!(["GPT9LMHead"])),
         &all,
@@ -304,7 +311,9 @@ fn what_is_wrong_with_a_checkpoint_is_said() {
         &all,
         &["model.layers.1.", "not part of the architecture llama"],
     );
-    refused(&with("quantization_config", of!({"quant_method": "fp8"})), &all, &["fp8"]);
+    let mut fp8 = all.clone();
+    fp8.push(("model.layers.0.mlp.up_proj.weight_scale".into(), "F32", vec![1], vec![0; 4]));
+    refused(&with("quantization_config", of!({"quant_method": "fp8"})), &fp8, &["fp8", "weight_scale"]);
     refused(&with("hidden_act", of!("gelu")), &all, &["gelu"]);
     refused(&of!([1, 2]), &all, &["architecture"]);
     refused(&llama, &all[1..], &["lm_head.weight is missing"]);

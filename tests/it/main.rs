@@ -5,6 +5,7 @@ mod common;
 
 mod bitnet;
 mod calibrate;
+mod checkpoints;
 mod cli;
 mod eval;
 mod fit;

@@ -63,8 +63,8 @@ pub fn sniff(input: &Input) -> Result<Format> {
     if [b"tjgg", b"fmgg", b"lmgg"].iter().any(|magic| b.starts_with(&magic[..])) {
         return Err(not("a GGML file from before GGUF (2023); convert it with a llama.cpp of that time"));
     }
-    if b.starts_with(b"PK\x03\x04") {
-        return Err(not("a zip archive, perhaps a PyTorch checkpoint; only safetensors are read"));
+    if let Some(known) = other_kind(b) {
+        return Err(not(known));
     }
     if let Some(format) = llama2c::sniff(input) {
         return Ok(format);
@@ -76,6 +76,23 @@ pub fn sniff(input: &Input) -> Result<Format> {
         return Ok(Format::Llama2cTokenizer);
     }
     Err(not("neither GGUF, safetensors nor llama2.c"))
+}
+
+/// What a file is that is taken for a model, by its first bytes.
+fn other_kind(b: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 10] = [
+        (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint; only safetensors are read"),
+        (b"\x00\x05\x16\x07", "an AppleDouble file of macOS (attributes of another file), not the file itself"),
+        (b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9", "a PyTorch checkpoint from before version 1.6; only safetensors are read"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps of Keras; only safetensors are read"),
+        (b"\x93NUMPY", "an array of NumPy, not a model"),
+        (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+        (b"\xfd7zXZ", "compressed with xz; unpack it first"),
+        (b"<!DOCTYPE", "a web page; the download failed, or was of the page about the file"),
+        (b"<html", "a web page; the download failed, or was of the page about the file"),
+    ];
+    KINDS.iter().find(|(start, _)| b.starts_with(start)).map(|(_, kind)| *kind)
 }
 
 /// Reads a single file of any container. A part of a split GGUF gives the model of that part alone.

@@ -35,6 +35,35 @@ fn a_scaling_that_was_added_counts() {
 }
 
 #[test]
+fn settings_are_read_as_their_writers_mean_them() {
+    let with = |key: &str, value: Json| {
+        let mut json = llama();
+        json[key] = value;
+        Config::from_hub(&json)
+    };
+    for key in ["max_sequence_length", "n_ctx", "n_positions"] {
+        assert_eq!(with(key, json!(768)).unwrap().context, 768, "{key}");
+    }
+    let mut json = llama();
+    (json["max_sequence_length"], json["max_position_embeddings"]) = (json!(768), json!(512));
+    assert_eq!(Config::from_hub(&json).unwrap().context, 512, "transformers' own key counts");
+    assert_eq!(with("vocab_size", json!(512.0)).unwrap().vocab, 512);
+    assert!(with("vocab_size", json!(512.5)).is_err());
+    assert_eq!(with("rope_scaling", json!(false)).unwrap().scaling, Scaling::None);
+    let window = |value| {
+        let mut json = llama();
+        (json["architectures"], json["sliding_window"]) = (json!(["MistralForCausalLM"]), value);
+        json["num_key_value_heads"] = json!(8);
+        Config::from_hub(&json).map(|c| c.notes.len())
+    };
+    for none in [json!(null), json!(0), json!(-1), json!(false)] {
+        assert_eq!(window(none.clone()), Ok(0), "{none}");
+    }
+    assert_eq!(window(json!(64)), Ok(1));
+    assert!(window(json!(-2)).is_err());
+}
+
+#[test]
 fn there_and_back() {
     let config = Config::from_hub(&llama()).unwrap();
     let mut metadata = config.metadata();
@@ -116,7 +145,7 @@ fn invalid_settings_are_named() {
         json[key] = value;
         Config::from_hub(&json).unwrap_err().to_string()
     };
-    assert!(with("architectures", json!([])).contains("no class name"));
+    assert!(with("architectures", json!([])).contains("\"architectures\": [\"LlamaForCausalLM\"]"));
     assert!(with("architectures", json!(["FooForCausalLM"])).contains("supported: LlamaForCausalLM"));
     assert!(with("num_hidden_layers", json!(-1)).contains("num_hidden_layers"));
     assert!(with("num_hidden_layers", json!(4_000_000_000u64)).contains("num_hidden_layers"));

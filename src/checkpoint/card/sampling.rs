@@ -6,6 +6,7 @@ use formats::metadata::{Kind, Value};
 use serde_json::Value as Json;
 
 use super::Card;
+use crate::checkpoint::json;
 
 const NAME: &str = "generation_config.json";
 
@@ -35,7 +36,7 @@ pub fn read(card: &mut Card, folder: &Path) {
         card.notes.push(format!("{NAME}: longer than {LIMIT} bytes: left out"));
         return;
     }
-    let config: Json = match serde_json::from_slice(&bytes) {
+    let config: Json = match json::parse(&bytes) {
         Ok(config @ Json::Object(_)) => config,
         Ok(_) => {
             card.notes.push(format!("{NAME}: not a JSON object: left out"));

@@ -82,7 +82,7 @@ impl Special {
     /// Finds the roles. `listed` are the added tokens of tokenizer_config.json.
     ///
     /// # Errors
-    /// [`Error::Format`](crate::Error::Format) for negative ids and invalid JSON.
+    /// [`Error::Format`](crate::Error::Format) for negative ids other than -1 and invalid JSON.
     pub fn find(
         folder: &mut Folder,
         json: Option<&Json>,
@@ -293,9 +293,10 @@ fn separator(
     Some(one || two)
 }
 
-/// An id in a JSON file; `None` for values that are not integers.
+/// An id in a JSON file; `None` for values that are not integers, and for -1, with which the first conversions of Llama
+/// and what was trained from them say that there is no such token.
 fn id(file: &str, key: &str, value: Option<&Value>) -> Result<Option<u32>> {
-    let Some(number) = value.filter(|v| v.is_i64() || v.is_u64()) else { return Ok(None) };
+    let Some(number) = value.filter(|v| (v.is_i64() || v.is_u64()) && **v != -1) else { return Ok(None) };
     match number.as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) => Ok(Some(id)),
         None => Err(unfit(file, format!("{key} must be a token id (found {number})"))),
@@ -321,8 +322,11 @@ fn elsewhere(
     for (file, json) in [("generation_config.json", generation.as_ref()), ("config.json", Some(config))] {
         let Some(value) = json.and_then(|json| json.get(&key)) else { continue };
         // Several tokens may end a text; the first is the one that training used.
-        if let Some(id) = id(file, &key, value.get(0).or(Some(value)))? {
-            return Ok(Some(id));
+        let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for value in several {
+            if let Some(id) = id(file, &key, Some(value))? {
+                return Ok(Some(id));
+            }
         }
     }
     Ok(None)

@@ -218,10 +218,20 @@ fn ids_by_precedence() {
     assert_eq!(ids(json!({"eos_token_id": [2, 1]})), [Some(0), Some(1), None]);
     put(dir.path(), &[("special_tokens_map.json", json!({"bos_token": {"content": "<|end|>"}}))]);
     assert_eq!(ids(json!({"bos_token_id": null})), [Some(3), Some(1), None]);
-    let error = read_as(dir.path(), "llama", 4, &json!({"bos_token_id": -1})).err().unwrap();
-    assert!(error.to_string().contains("bos_token_id must be a token id (found -1)"));
+    let error = read_as(dir.path(), "llama", 4, &json!({"bos_token_id": -2})).err().unwrap();
+    assert!(error.to_string().contains("bos_token_id must be a token id (found -2)"));
     let v = read_as(dir.path(), "llama", 4, &json!({"sep_token_id": 4})).unwrap().unwrap();
     assert!(v.notes[0].contains("sep"), "{:?}", v.notes);
+}
+
+#[test]
+fn minus_one_is_no_token() {
+    let generation = json!({"bos_token_id": -1, "eos_token_id": [-1, 2], "pad_token_id": -1});
+    let dir = folder(false, &[("tokenizer.json", byte_level()), ("generation_config.json", generation)]);
+    let none = json!({"bos_token_id": -1, "eos_token_id": -1, "pad_token_id": -1, "unk_token_id": -1});
+    let v = read_as(dir.path(), "llama", 4, &none).unwrap().unwrap();
+    let ids = ["bos", "eos", "padding", "unknown"].map(|r| get(&v, &format!("{r}_token_id")).and_then(Meta::as_u64));
+    assert_eq!(ids, [None, Some(2), None, None]);
 }
 
 #[test]

@@ -1,0 +1,328 @@
+//! In which form a checkpoint's weights are stored. The tensors decide: config.json may still speak of a quantization that
+//! is long undone (a merged adapter, dequantized weights), or not speak of the one that is there.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use formats::block::DType;
+use formats::model::{Encoding, Location, Tensor};
+use serde_json::Value as Json;
+
+use super::bitnet::{self, Scale};
+use super::names::Names;
+use crate::arch::Expected;
+use crate::error::{Error, Result};
+use crate::scheme::is_integer;
+use crate::source::view::{RowOrder, Values, View};
+
+/// The form of a checkpoint's matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Floats that are the weights.
+    Plain,
+    /// BitNet: each tensor is two-bit codes with a scale, or master weights (floats that are rounded to three values).
+    Ternary(Scale),
+    /// MLX: some tensors are integer codes with a scale and an offset for each group.
+    Mlx,
+}
+
+/// Where config.json speaks of quantization.
+const KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+
+/// Ends of the names of tensors that only quantized weights have, and who writes them. A longer end comes before its
+/// own end.
+const SIGNS: [(&str, &str); 17] = [
+    (".qweight", "GPTQ or AWQ"),
+    (".qzeros", "GPTQ or AWQ"),
+    (".g_idx", "GPTQ"),
+    (".absmax", "bitsandbytes"),
+    (".quant_map", "bitsandbytes"),
+    (".SCB", "bitsandbytes"),
+    (".weight_packed", "compressed-tensors"),
+    (".weight_scale_inv", "FP8 with a scale for each block"),
+    (".weight_scale_2", "NVFP4"),
+    (".weight_scale", "FP8, NVFP4 or integers with scales"),
+    (".input_scale", "FP8 or NVFP4"),
+    (".W_q", "HQQ"),
+    (".codebooks", "AQLM"),
+    ("_blocks", "MXFP4"),
+    ("_scales", "MXFP4"),
+    (".scales", MLX),
+    (".biases", MLX),
+];
+
+/// The name of MLX, whose config.json has no name of a method.
+pub const MLX: &str = "MLX";
+
+/// Who quantized the weights, by config.json; `None` if it does not speak of that, or says nothing.
+pub fn said(config: &Json) -> Option<String> {
+    let found = KEYS.iter().filter_map(|key| config[key].as_object().filter(|map| !map.is_empty()));
+    found
+        .map(|map| {
+            let text = |key: &str| map.get(key).and_then(Json::as_str).map(str::to_string);
+            let mlx = map.contains_key("group_size") && map.contains_key("bits");
+            text("quant_method")
+                .or_else(|| text("quant_algo"))
+                .or_else(|| mlx.then(|| MLX.to_string()))
+                .unwrap_or_else(|| "an unnamed method".into())
+        })
+        .next()
+}
+
+/// Removes what a config.json says of quantization.
+pub fn forget(config: &mut Json) {
+    if let Some(map) = config.as_object_mut() {
+        KEYS.iter().for_each(|key| {
+            map.remove(*key);
+        });
+    }
+}
+
+/// Whether a tensor has floats, which need no scale to be weights.
+pub fn is_float(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::Blocks(d) if kernels::codec(d).is_some() && !is_integer(d))
+}
+
+/// The form of the stored tensors, and a note for the user. `file` is config.json, for messages.
+///
+/// # Errors
+/// [`Error::UnsupportedQuantization`] for a method, or an option of it, that is not supported; [`Error::Refused`] for
+/// scales beside floats.
+pub fn form(file: &Path, config: &Json, stored: &[Tensor], names: &Names) -> Result<(Form, Option<String>)> {
+    let unsupported = |why: String| Error::UnsupportedQuantization { file: file.to_path_buf(), why };
+    if let Some(scale) = bitnet::scale(config).map_err(unsupported)? {
+        return Ok((Form::Ternary(scale), None));
+    }
+    let said = said(config);
+    let by_name: HashMap<&str, &Tensor> = stored.iter().map(|t| (t.name.as_str(), t)).collect();
+    // What is not the model's own is no sign of how that is stored, as long as it has no scales.
+    let packed = stored.iter().zip(&names.place).find(|(t, place)| place.is_some() && !is_float(t.encoding));
+    let sign = stored.iter().find_map(|t| Some((t, SIGNS.iter().find(|(end, _)| t.name.ends_with(end))?.1)));
+    match (packed, sign) {
+        (None, None) => {
+            let note = said.map(|method| {
+                let kinds = kinds(stored);
+                format!(
+                    "config.json says that the weights are quantized ({method}), but all of them are {kinds}, without scales: \
+                     they are read as what they are"
+                )
+            });
+            return Ok((Form::Plain, note));
+        }
+        (Some((t, _)), _) if t.encoding == Encoding::Blocks(DType::U32) && mlx_parts(t, &by_name).is_some() => {
+            let mode = KEYS.iter().find_map(|key| config[key]["mode"].as_str());
+            if let Some(mode) = mode.filter(|mode| *mode != "affine") {
+                return Err(mlx(file, format!("weights quantized by MLX in its mode {mode:?} are not supported")));
+            }
+            return Ok((Form::Mlx, None));
+        }
+        (Some((t, _)), _) if t.encoding == Encoding::Blocks(DType::U8) && is_bitnet(t, &by_name) => {
+            let note = "config.json does not say so, but the weights are two-bit codes with a scale (BitNet)".into();
+            return Ok((Form::Ternary(Scale::Unsaid), Some(note)));
+        }
+        (None, Some((t, MLX))) => {
+            return Err(mlx(
+                file,
+                format!("tensor {} looks like what MLX's quantization left beside weights that are floats", t.name),
+            ));
+        }
+        _ => {}
+    }
+    let (t, by_tensor) = match (packed, sign) {
+        (_, Some((t, method))) => (t, Some(method)),
+        (Some((t, _)), None) => (t, None),
+        (None, None) => unreachable!("floats without scales are plain"),
+    };
+    let method = match (said, by_tensor) {
+        (Some(said), _) => format!("{said:?}"),
+        (None, Some(method)) => method.to_string(),
+        (None, None) => return Ok((Form::Plain, None)), // refused with the tensor's name, type and shape
+    };
+    let (name, kind) = (&t.name, t.encoding.name());
+    Err(unsupported(format!("weights quantized by {method} are not supported (tensor {name} is {kind})")))
+}
+
+/// The types of the floats, for a note.
+fn kinds(stored: &[Tensor]) -> String {
+    let mut kinds: Vec<String> = stored.iter().filter(|t| is_float(t.encoding)).map(|t| t.encoding.name()).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds.join(" or ")
+}
+
+/// An error about MLX's quantization, with the way out.
+fn mlx(file: &Path, why: String) -> Error {
+    Error::refused(format!("{}: {why}", file.display())).or(
+        "write the weights as floats with MLX: mlx_lm.convert --dequantize, or mlx_lm.fuse --dequantize for a finetune \
+         (--de-quantize in older versions)",
+    )
+}
+
+/// Whether a tensor has one scale as packed BitNet weights do.
+fn is_bitnet(t: &Tensor, by_name: &HashMap<&str, &Tensor>) -> bool {
+    by_name.get(format!("{}_scale", t.name).as_str()).is_some_and(|s| s.elements() == 1 && is_float(s.encoding))
+}
+
+/// The names of the scales and offsets of a tensor that MLX packed.
+fn mlx_names(weight: &str) -> Option<(String, String)> {
+    let module = weight.strip_suffix(".weight")?;
+    Some((format!("{module}.scales"), format!("{module}.biases")))
+}
+
+/// The scales and the offsets of a tensor that MLX packed.
+fn mlx_parts<'a>(t: &Tensor, by_name: &HashMap<&str, &'a Tensor>) -> Option<(&'a Tensor, &'a Tensor)> {
+    let (scales, biases) = mlx_names(&t.name)?;
+    Some((*by_name.get(scales.as_str())?, *by_name.get(biases.as_str())?))
+}
+
+/// A tensor of a checkpoint that MLX quantized: codes of 2 to 8 bits in words of 32, from the lowest bit up, with a scale
+/// and an offset ("bias") for each group of a row: weight = scale · code + offset. Bits and groups follow from the
+/// shapes, since some checkpoints mix them. Source: MLX's `quantize`.
+pub fn affine(
+    t: &Tensor,
+    e: &Expected,
+    rows: RowOrder,
+    by_name: &HashMap<&str, &Tensor>,
+) -> Result<(Tensor, Option<View>)> {
+    let Some((scales, biases)) = mlx_parts(t, by_name) else {
+        let (tensor, dtype) = (t.name.clone(), t.encoding.name());
+        return Err(Error::UnsupportedType { tensor, dtype, operation: crate::error::FROM_CHECKPOINT });
+    };
+    let wrong = |t: &Tensor, expected: Vec<u64>| {
+        Error::WrongShape { tensor: t.name.clone(), expected, found: t.shape.clone() }
+    };
+    let ([n, cols], [packed_rows, words]) = (&e.shape[..], &t.shape[..]) else {
+        return Err(wrong(t, e.shape.clone()));
+    };
+    let (n, cols) = (*n, *cols);
+    let bits = (words * 32).checked_div(cols).unwrap_or(0);
+    if *packed_rows != n || !(1..=8).contains(&bits) || bits * cols != words * 32 {
+        return Err(wrong(t, vec![n, cols * bits.clamp(1, 8) / 32]));
+    }
+    let groups = scales.cols();
+    if scales.shape != [n, groups] || groups == 0 || !cols.is_multiple_of(groups) || !is_float(scales.encoding) {
+        return Err(wrong(scales, vec![n, cols / 64]));
+    }
+    if biases.shape != scales.shape || !is_float(biases.encoding) {
+        return Err(wrong(biases, scales.shape.clone()));
+    }
+    let values = Values::Affine {
+        bits: bits as u32,
+        group: cols / groups,
+        scales: Box::new(scales.clone()),
+        biases: Box::new(biases.clone()),
+    };
+    let mut tensor = Tensor {
+        name: e.gguf.clone(),
+        shape: e.shape.clone(),
+        encoding: Encoding::Blocks(DType::F32),
+        location: Location { ..t.location },
+    };
+    tensor.location.len = 4 * tensor.elements();
+    Ok((tensor, Some(View { stored: t.clone(), rows, values })))
+}
+
+/// Whether a tensor has the scales or the offsets of one that MLX packed.
+pub fn is_mlx_part(name: &str, by_name: &HashMap<&str, &Tensor>) -> bool {
+    let module = name.strip_suffix(".scales").or(name.strip_suffix(".biases"));
+    let weight = module.and_then(|module| by_name.get(format!("{module}.weight").as_str()));
+    weight.is_some_and(|t| t.encoding == Encoding::Blocks(DType::U32))
+}
+
+/// A note about weights that MLX quantized.
+pub fn mlx_note(views: &[Option<View>]) -> Option<String> {
+    let mut kinds: Vec<String> = views
+        .iter()
+        .flatten()
+        .filter_map(|view| match view.values {
+            Values::Affine { bits, group, .. } => Some(format!("{bits} bits in groups of {group}")),
+            _ => None,
+        })
+        .collect();
+    kinds.sort();
+    kinds.dedup();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "the weights were quantized by MLX ({}): they are read as the floats that their codes stand for, and quantizing \
+             them again adds another error",
+            kinds.join("; ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use formats::metadata::Metadata;
+    use serde_json::json;
+
+    fn tensor(name: &str, dtype: DType, shape: &[u64]) -> Tensor {
+        let (encoding, location) = (Encoding::Blocks(dtype), Location::default());
+        Tensor { name: name.into(), shape: shape.to_vec(), encoding, location }
+    }
+
+    fn found(config: Json, stored: &[Tensor]) -> std::result::Result<(Form, bool), String> {
+        let arch = json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "vocab_size": 8,
+        });
+        let expected = crate::arch::Config::from_hub(&arch).map(|c| c.arch.expected(&c)).unwrap();
+        let names = Names::new(stored, &Metadata::new(), &expected);
+        let form = form(Path::new("m/config.json"), &config, stored, &names);
+        form.map(|(form, note)| (form, note.is_some())).map_err(|e| format!("{e} | {:?}", e.hint()))
+    }
+
+    const UP: &str = "model.layers.0.mlp.up_proj.weight";
+
+    #[test]
+    fn floats_without_scales_are_weights_whatever_the_settings_say() {
+        let floats = [tensor(UP, DType::BF16, &[64, 64]), tensor("model.norm.weight", DType::F32, &[64])];
+        for (config, note) in [
+            (json!({}), false),
+            (json!({"quantization_config": {}}), false),
+            (json!({"quantization_config": null}), false),
+            (json!({"quantization_config": {"quant_method": "bitsandbytes"}}), true),
+            (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), true),
+            (json!({"compression_config": {"quant_method": "compressed-tensors"}}), true),
+            (json!({"quantization": {"group_size": 64, "bits": 4}}), true),
+        ] {
+            assert_eq!(found(config.clone(), &floats), Ok((Form::Plain, note)), "{config}");
+        }
+        let bitnet = json!({"quantization_config": {"quant_method": "bitnet"}});
+        assert_eq!(found(bitnet, &floats), Ok((Form::Ternary(Scale::Unsaid), false)), "master weights");
+    }
+
+    #[test]
+    fn quantized_tensors_are_named_with_their_method() {
+        for (config, more, says) in [
+            (json!({"quantization_config": {"quant_method": "gptq"}}), (".qweight", DType::I32), "\"gptq\""),
+            (json!({}), (".qweight", DType::I32), "GPTQ or AWQ"),
+            (json!({}), (".weight.absmax", DType::F32), "bitsandbytes"),
+            (json!({}), (".weight_scale_inv", DType::F32), "FP8"),
+            (json!({"quantization_config": {"quant_method": "fp8"}}), (".weight", DType::F8_E4M3), "\"fp8\""),
+            (json!({}), (".scales", DType::F32), "MLX's quantization left"),
+        ] {
+            let name = format!("model.layers.0.mlp.down_proj{}", more.0);
+            let stored = [tensor(UP, DType::BF16, &[64, 64]), tensor(&name, more.1, &[64, 64])];
+            let why = found(config, &stored).unwrap_err();
+            assert!(why.contains(says) && why.contains(&name), "{says}: {why}");
+        }
+    }
+
+    #[test]
+    fn packed_tensors_are_known_by_their_scales() {
+        let mlx = [
+            tensor(UP, DType::U32, &[64, 8]),
+            tensor("model.layers.0.mlp.up_proj.scales", DType::F16, &[64, 1]),
+            tensor("model.layers.0.mlp.up_proj.biases", DType::F16, &[64, 1]),
+        ];
+        assert_eq!(found(json!({}), &mlx), Ok((Form::Mlx, false)));
+        let why = found(json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), &mlx).unwrap_err();
+        assert!(why.contains("mxfp4") && why.contains("mlx_lm"), "{why}");
+        let bitnet =
+            [tensor(UP, DType::U8, &[16, 64]), tensor(&format!("{UP}_scale"), DType::BF16, &[1])];
+        assert_eq!(found(json!({}), &bitnet), Ok((Form::Ternary(Scale::Unsaid), true)));
+        // Without scales it is refused with the tensor's name and type.
+        assert_eq!(found(json!({}), &bitnet[..1]), Ok((Form::Plain, false)));
+    }
+}
