@@ -150,7 +150,8 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
         let (mut files, mut shards) =
             open_all(Some(path), chosen.as_ref().unwrap_or(&names), map, safetensors::read)?;
         if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
-            let own: Vec<bool> = shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
+            let own: Vec<bool> =
+                shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
             let mut keep = own.iter();
             files.retain(|_| *keep.next().expect("one for each file"));
             let mut keep = own.iter();
@@ -162,7 +163,11 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
     names.extend(hidden);
     names.retain(|n| !read.contains(OsStr::new(n)));
     if let [first, rest @ ..] = &names[..] {
-        let others = if rest.is_empty() { format!("{first} is") } else { format!("{first} and {} more are", rest.len()) };
+        let others = if rest.is_empty() {
+            format!("{first} is")
+        } else {
+            format!("{first} and {} more are", rest.len())
+        };
         let (files, n) = (&source.files, source.files.len());
         let own = files[0].path.file_name().unwrap_or_default().to_string_lossy();
         let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
@@ -177,7 +182,12 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
 ///
 /// # Errors
 /// [`Error::Refused`] for two complete sets of parts, and for parts of which some are missing.
-fn one_checkpoint(folder: &Path, names: &[String], single: &str, ending: &str) -> Result<Option<Vec<String>>> {
+fn one_checkpoint(
+    folder: &Path,
+    names: &[String],
+    single: &str,
+    ending: &str,
+) -> Result<Option<Vec<String>>> {
     if names.iter().any(|n| n == single) {
         return Ok(Some(vec![single.into()])); // the file that transformers reads
     }

@@ -49,9 +49,11 @@ fn programs(made: &Made) -> String {
     let not_ik = ternary.or(new).map(|t| format!("ik_llama.cpp is not known to run {t}"));
     let runs = match (not_bitnet_cpp, not_ik, i2_s) {
         (None, None, false) => "runs in bitnet.cpp and ik_llama.cpp".into(),
-        (None, None, true) => "runs in bitnet.cpp; ik_llama.cpp loads i2_s but computes garbage, unless its llama-quantize \
+        (None, None, true) => {
+            "runs in bitnet.cpp; ik_llama.cpp loads i2_s but computes garbage, unless its llama-quantize \
                                makes iq2_bn of it first"
-            .into(),
+                .into()
+        }
         (None, Some(why), _) => format!("runs in bitnet.cpp only ({why})"),
         (Some(why), None, false) => format!("runs in ik_llama.cpp only ({why})"),
         (Some(why), None, true) => {
@@ -79,7 +81,10 @@ mod tests {
             assert!(says(false, &["f32", ternary]).contains("runs in bitnet.cpp only"), "{ternary}");
         }
         let untied = says(true, &["bf16", "f32"]);
-        assert!(untied.contains("runs in ik_llama.cpp only (bitnet.cpp ignores the output matrix"), "{untied}");
+        assert!(
+            untied.contains("runs in ik_llama.cpp only (bitnet.cpp ignores the output matrix"),
+            "{untied}"
+        );
         let both = says(true, &["i2_s", "f32"]);
         assert!(both.contains("iq2_bn") && both.contains("ignores"), "{both}");
         assert!(says(true, &["tq2_0"]).contains("no other program"));

@@ -81,7 +81,12 @@ mod tests {
             (json!({"architectures": ["MistralModel"]}), "MistralForCausalLM", true, 0),
             (json!({"architectures": ["BitNetModel"]}), "BitNetForCausalLM", true, 0),
             (json!({"architectures": ["FSDPQwen3ForCausalLM"]}), "Qwen3ForCausalLM", false, 0),
-            (json!({"architectures": ["OptimizedModule"], "model_type": "qwen2"}), "Qwen2ForCausalLM", false, 1),
+            (
+                json!({"architectures": ["OptimizedModule"], "model_type": "qwen2"}),
+                "Qwen2ForCausalLM",
+                false,
+                1,
+            ),
             (json!({"model_type": "mistral"}), "MistralForCausalLM", false, 1),
             (json!({"architectures": [], "model_type": "bitnet"}), "BitNetForCausalLM", false, 1),
             (json!({"architectures": [""], "model_type": "qwen3"}), "Qwen3ForCausalLM", false, 1),

@@ -6,9 +6,9 @@ use std::path::Path;
 use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Map, Value as Json, json};
 
-use super::rope::{Scaling, shortest};
 use super::class::class_of;
 use super::numbers::{MOST, Reader};
+use super::rope::{Scaling, shortest};
 use super::{Arch, Class, Dim, by_name};
 use crate::error::Error;
 

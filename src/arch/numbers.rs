@@ -47,5 +47,6 @@ impl Reader<'_> {
 /// A count, which Python's programs write as a float where it was computed: `4096.0`.
 fn integer(v: &Json) -> Option<u64> {
     const EXACT: f64 = (1u64 << 53) as f64;
-    v.as_u64().or_else(|| v.as_f64().filter(|x| x.fract() == 0.0 && (0.0..EXACT).contains(x)).map(|x| x as u64))
+    v.as_u64()
+        .or_else(|| v.as_f64().filter(|x| x.fract() == 0.0 && (0.0..EXACT).contains(x)).map(|x| x as u64))
 }

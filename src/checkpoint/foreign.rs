@@ -41,7 +41,9 @@ fn is_adapter(tensors: &[Tensor]) -> bool {
 
 /// Whether these tensors have the names of Mistral's own layout, which are those of Meta's first Llama.
 fn is_mistral(tensors: &[Tensor]) -> bool {
-    tensors.iter().any(|t| [".attention.wq.weight", ".attention.wk.weight"].iter().any(|end| t.name.ends_with(end)))
+    tensors
+        .iter()
+        .any(|t| [".attention.wq.weight", ".attention.wk.weight"].iter().any(|end| t.name.ends_with(end)))
 }
 
 /// Whether the tensors of one of several files in a folder are known to be no part of a checkpoint.
@@ -58,7 +60,11 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     let adapter = read_json(&folder.join(ADAPTER)).ok().flatten();
     if is_adapter(tensors) || !config && adapter.is_some() && !ends("layers.0.input_layernorm.weight") {
         let what = adapter.as_ref().map_or_else(|| "a LoRA adapter".into(), describe);
-        return Some(Foreign { what: format!("is {what}, not a model"), hint: MERGE.into(), lacks_settings: false });
+        return Some(Foreign {
+            what: format!("is {what}, not a model"),
+            hint: MERGE.into(),
+            lacks_settings: false,
+        });
     }
     if is_mistral(tensors) {
         let params = if folder.join("params.json").is_file() { "params.json, " } else { "" };
@@ -94,7 +100,8 @@ fn describe(config: &Json) -> String {
         Some(other) => other,
     };
     let rank = config["r"].as_u64().map(|r| format!("r {r}"));
-    let base = config["base_model_name_or_path"].as_str().filter(|b| !b.is_empty()).map(|b| format!("of {b}"));
+    let base =
+        config["base_model_name_or_path"].as_str().filter(|b| !b.is_empty()).map(|b| format!("of {b}"));
     let about: Vec<String> = rank.into_iter().chain(base).collect();
     let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
     let article = if kind.starts_with(['A', 'E', 'I', 'O']) { "an" } else { "a" };
@@ -132,10 +139,16 @@ mod tests {
         let what = |names: &[&str]| recognise(&tensors(names), dir.path()).map(|f| f.what);
         let peft = ["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "x.lora_B.weight"];
         assert_eq!(what(&peft).as_deref(), Some("is a LoRA adapter, not a model"));
-        assert!(what(&["lora_unet_x.lora_down.weight", "lora_unet_x.lora_up.weight", "lora_unet_x.alpha"]).is_some());
-        let mistral = ["tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.0.attention.wk.weight"];
+        assert!(
+            what(&["lora_unet_x.lora_down.weight", "lora_unet_x.lora_up.weight", "lora_unet_x.alpha"])
+                .is_some()
+        );
+        let mistral =
+            ["tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.0.attention.wk.weight"];
         assert!(what(&mistral).unwrap().contains("Mistral's own layout (names"));
-        assert!(what(&["model.layers.0.self_attn.q_proj.weight"]).unwrap().contains("without its config.json"));
+        assert!(
+            what(&["model.layers.0.self_attn.q_proj.weight"]).unwrap().contains("without its config.json")
+        );
         assert_eq!(what(&["w"]), None);
         assert_eq!(what(&[]), None);
 
@@ -153,7 +166,10 @@ mod tests {
     #[test]
     fn adapters_are_described() {
         for (config, text) in [
-            (json!({"peft_type": "LORA", "r": 8, "base_model_name_or_path": "a/b"}), "a LoRA adapter (r 8, of a/b)"),
+            (
+                json!({"peft_type": "LORA", "r": 8, "base_model_name_or_path": "a/b"}),
+                "a LoRA adapter (r 8, of a/b)",
+            ),
             (json!({"r": 16}), "a LoRA adapter (r 16)"),
             (json!({"peft_type": "PROMPT_TUNING", "base_model_name_or_path": ""}), "a PROMPT_TUNING adapter"),
             (json!([]), "a LoRA adapter"),
@@ -167,9 +183,6 @@ mod tests {
         let unmerged = vec!["a.weight".to_string(), "m.q_proj.lora_A.default.weight".to_string()];
         let error = unexpected("m".into(), unmerged, "llama");
         assert!(error.to_string().contains("lora_A") && error.hint().unwrap().contains("merge_and_unload"));
-        assert!(matches!(
-            unexpected("m".into(), vec!["a".into()], "llama"),
-            Error::UnexpectedTensors { .. }
-        ));
+        assert!(matches!(unexpected("m".into(), vec!["a".into()], "llama"), Error::UnexpectedTensors { .. }));
     }
 }

@@ -72,7 +72,17 @@ mod tests {
 
     #[test]
     fn everything_else_is_strict() {
-        for text in ["{\"a\": nan}", "[Nan]", "{\"a\": Infinit}", "[NaNNaN]", "{\"a\": \"", "\"\\", "Infinity1", "-", ""] {
+        for text in [
+            "{\"a\": nan}",
+            "[Nan]",
+            "{\"a\": Infinit}",
+            "[NaNNaN]",
+            "{\"a\": \"",
+            "\"\\",
+            "Infinity1",
+            "-",
+            "",
+        ] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
     }

@@ -82,7 +82,8 @@ impl Names {
         };
         let place: Vec<Option<usize>> = plain.iter().map(|name| find(name)).collect();
         let is_idle = |name: &str| {
-            IDLE.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+            IDLE.iter()
+                .any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
                 || name.split('.').any(|part| part == TRAINING)
         };
         let idle = (0..stored.len()).filter(|&i| place[i].is_none() && is_idle(&plain[i])).collect();
@@ -111,7 +112,8 @@ impl Names {
         }
         let wrapped = stored.iter().zip(plain).find(|(t, plain)| t.name != **plain);
         if let Some((t, _)) = wrapped {
-            let parts: Vec<&str> = WRAPPERS.into_iter().filter(|w| t.name.split('.').any(|p| p == *w)).collect();
+            let parts: Vec<&str> =
+                WRAPPERS.into_iter().filter(|w| t.name.split('.').any(|p| p == *w)).collect();
             let parts = parts.join(" and ");
             self.notes.push(format!("{parts} in names is left out: a wrapper's, as in {}", t.name));
         }
@@ -162,7 +164,8 @@ fn aliases(
     find: impl Fn(&str) -> Option<usize>,
 ) -> Vec<(usize, usize)> {
     let has: std::collections::HashSet<usize> = place.iter().flatten().copied().collect();
-    let by_name: HashMap<&str, usize> = stored.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+    let by_name: HashMap<&str, usize> =
+        stored.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     let mut found = Vec::new();
     for (name, kept) in metadata.iter() {
         let Some(&kept) = kept.as_str().and_then(|kept| by_name.get(kept)) else { continue };
@@ -238,7 +241,10 @@ mod tests {
     fn wrappers_of_single_modules_are_left_out() {
         let mut all = stored("model.", "lm_head.weight");
         for t in &mut all {
-            t.name = t.name.replace("layers.3.", "layers.3._checkpoint_wrapped_module.").replace("mlp.", "mlp._orig_mod.");
+            t.name = t
+                .name
+                .replace("layers.3.", "layers.3._checkpoint_wrapped_module.")
+                .replace("mlp.", "mlp._orig_mod.");
         }
         let found = names(&all);
         assert!(found.place.iter().all(Option::is_some) && found.notes.len() == 1, "{:?}", found.notes);
@@ -272,7 +278,9 @@ mod tests {
             all.push(tensor(name));
         }
         let idle = n..all.len();
-        for name in ["model.vision.weight", "model.layers.0.attention.bias_k", "xposition_ids", "model.norm.bias"] {
+        for name in
+            ["model.vision.weight", "model.layers.0.attention.bias_k", "xposition_ids", "model.norm.bias"]
+        {
             all.push(tensor(name));
         }
         let found = names(&all);
@@ -291,6 +299,9 @@ mod tests {
         metadata.set("other", Value::text("module.lm_head.weight"));
         let found = Names::new(&all, &metadata, &expected());
         let [(e, kept)] = found.aliases[..] else { panic!("{:?}", found.aliases) };
-        assert_eq!((expected()[e].hub.as_str(), all[kept].name.as_str()), ("model.embed_tokens.weight", "module.lm_head.weight"));
+        assert_eq!(
+            (expected()[e].hub.as_str(), all[kept].name.as_str()),
+            ("model.embed_tokens.weight", "module.lm_head.weight")
+        );
     }
 }

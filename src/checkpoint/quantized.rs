@@ -109,21 +109,30 @@ pub fn form(file: &Path, config: &Json, stored: &[Tensor], names: &Names) -> Res
             });
             return Ok((Form::Plain, note));
         }
-        (Some((t, _)), _) if t.encoding == Encoding::Blocks(DType::U32) && mlx_parts(t, &by_name).is_some() => {
+        (Some((t, _)), _)
+            if t.encoding == Encoding::Blocks(DType::U32) && mlx_parts(t, &by_name).is_some() =>
+        {
             let mode = KEYS.iter().find_map(|key| config[key]["mode"].as_str());
             if let Some(mode) = mode.filter(|mode| *mode != "affine") {
-                return Err(mlx(file, format!("weights quantized by MLX in its mode {mode:?} are not supported")));
+                return Err(mlx(
+                    file,
+                    format!("weights quantized by MLX in its mode {mode:?} are not supported"),
+                ));
             }
             return Ok((Form::Mlx, None));
         }
         (Some((t, _)), _) if t.encoding == Encoding::Blocks(DType::U8) && is_bitnet(t, &by_name) => {
-            let note = "config.json does not say so, but the weights are two-bit codes with a scale (BitNet)".into();
+            let note =
+                "config.json does not say so, but the weights are two-bit codes with a scale (BitNet)".into();
             return Ok((Form::Ternary(Scale::Unsaid), Some(note)));
         }
         (None, Some((t, MLX))) => {
             return Err(mlx(
                 file,
-                format!("tensor {} looks like what MLX's quantization left beside weights that are floats", t.name),
+                format!(
+                    "tensor {} looks like what MLX's quantization left beside weights that are floats",
+                    t.name
+                ),
             ));
         }
         _ => {}
@@ -144,7 +153,8 @@ pub fn form(file: &Path, config: &Json, stored: &[Tensor], names: &Names) -> Res
 
 /// The types of the floats, for a note.
 fn kinds(stored: &[Tensor]) -> String {
-    let mut kinds: Vec<String> = stored.iter().filter(|t| is_float(t.encoding)).map(|t| t.encoding.name()).collect();
+    let mut kinds: Vec<String> =
+        stored.iter().filter(|t| is_float(t.encoding)).map(|t| t.encoding.name()).collect();
     kinds.sort();
     kinds.dedup();
     kinds.join(" or ")
@@ -160,7 +170,9 @@ fn mlx(file: &Path, why: String) -> Error {
 
 /// Whether a tensor has one scale as packed BitNet weights do.
 fn is_bitnet(t: &Tensor, by_name: &HashMap<&str, &Tensor>) -> bool {
-    by_name.get(format!("{}_scale", t.name).as_str()).is_some_and(|s| s.elements() == 1 && is_float(s.encoding))
+    by_name
+        .get(format!("{}_scale", t.name).as_str())
+        .is_some_and(|s| s.elements() == 1 && is_float(s.encoding))
 }
 
 /// The names of the scales and offsets of a tensor that MLX packed.
@@ -188,8 +200,10 @@ pub fn affine(
         let (tensor, dtype) = (t.name.clone(), t.encoding.name());
         return Err(Error::UnsupportedType { tensor, dtype, operation: crate::error::FROM_CHECKPOINT });
     };
-    let wrong = |t: &Tensor, expected: Vec<u64>| {
-        Error::WrongShape { tensor: t.name.clone(), expected, found: t.shape.clone() }
+    let wrong = |t: &Tensor, expected: Vec<u64>| Error::WrongShape {
+        tensor: t.name.clone(),
+        expected,
+        found: t.shape.clone(),
     };
     let ([n, cols], [packed_rows, words]) = (&e.shape[..], &t.shape[..]) else {
         return Err(wrong(t, e.shape.clone()));
@@ -200,7 +214,11 @@ pub fn affine(
         return Err(wrong(t, vec![n, cols * bits.clamp(1, 8) / 32]));
     }
     let groups = scales.cols();
-    if scales.shape != [n, groups] || groups == 0 || !cols.is_multiple_of(groups) || !is_float(scales.encoding) {
+    if scales.shape != [n, groups]
+        || groups == 0
+        || !cols.is_multiple_of(groups)
+        || !is_float(scales.encoding)
+    {
         return Err(wrong(scales, vec![n, cols / 64]));
     }
     if biases.shape != scales.shape || !is_float(biases.encoding) {
@@ -317,10 +335,10 @@ mod tests {
             tensor("model.layers.0.mlp.up_proj.biases", DType::F16, &[64, 1]),
         ];
         assert_eq!(found(json!({}), &mlx), Ok((Form::Mlx, false)));
-        let why = found(json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), &mlx).unwrap_err();
+        let why =
+            found(json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), &mlx).unwrap_err();
         assert!(why.contains("mxfp4") && why.contains("mlx_lm"), "{why}");
-        let bitnet =
-            [tensor(UP, DType::U8, &[16, 64]), tensor(&format!("{UP}_scale"), DType::BF16, &[1])];
+        let bitnet = [tensor(UP, DType::U8, &[16, 64]), tensor(&format!("{UP}_scale"), DType::BF16, &[1])];
         assert_eq!(found(json!({}), &bitnet), Ok((Form::Ternary(Scale::Unsaid), true)));
         // Without scales it is refused with the tensor's name and type.
         assert_eq!(found(json!({}), &bitnet[..1]), Ok((Form::Plain, false)));

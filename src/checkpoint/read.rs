@@ -125,9 +125,10 @@ fn tensors(
         Form::Ternary(_) => scales.contains_key(t.name.as_str()),
         Form::Mlx => quantized::is_mlx_part(&t.name, &by_name),
     };
-    let left_over = stored.iter().enumerate().filter(|(i, t)| {
-        names.place[*i].is_none() && names.idle.binary_search(i).is_err() && !consumed(t)
-    });
+    let left_over = stored
+        .iter()
+        .enumerate()
+        .filter(|(i, t)| names.place[*i].is_none() && names.idle.binary_search(i).is_err() && !consumed(t));
     let left_over: Vec<String> = left_over.map(|(_, t)| t.name.clone()).collect();
     if !left_over.is_empty() {
         return Err(foreign::unexpected(source.path.clone(), left_over, config.arch.name));
@@ -183,12 +184,15 @@ fn placed(
     }
     let position = |test: &dyn Fn(&Expected) -> bool| expected.iter().position(test);
     let embedding = position(&|e| e.gguf == "token_embd.weight").expect("every model has an embedding");
-    let output = position(&|e| e.rule.presence == Presence::Untied).expect("a model may have an output matrix");
+    let output =
+        position(&|e| e.rule.presence == Presence::Untied).expect("a model may have an output matrix");
     let head = &expected[output].hub;
     let mut one = false;
     for &(e, kept) in &names.aliases {
         match names.place[kept] {
-            Some(place) if [e, place] == [output, embedding] || [e, place] == [embedding, output] => one = true,
+            Some(place) if [e, place] == [output, embedding] || [e, place] == [embedding, output] => {
+                one = true
+            }
             _ => {
                 of.entry(e).or_insert(kept);
             }
@@ -201,7 +205,9 @@ fn placed(
             of.remove(&output);
             of.insert(embedding, i);
             let name = &stored[i].name;
-            notes.push(format!("{name} is the token embedding too: embeddings are tied, and it is stored once"));
+            notes.push(format!(
+                "{name} is the token embedding too: embeddings are tied, and it is stored once"
+            ));
         }
         (Some(_), Some(i)) if config.tied => {
             of.remove(&output);

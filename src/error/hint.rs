@@ -42,7 +42,9 @@ impl Error {
                 "ask whoever made the checkpoint; ggufkit verify lists every such tensor"
             }
             Self::InvalidCode { .. } => DAMAGED,
-            Self::NoWeights { others, .. } | Self::NoModel { others, hub_cache: false, .. } if !others.is_empty() => {
+            Self::NoWeights { others, .. } | Self::NoModel { others, hub_cache: false, .. }
+                if !others.is_empty() =>
+            {
                 return Some(others_hint(others));
             }
             Self::NoWeights { .. } => {

@@ -45,8 +45,10 @@ pub(super) fn check(
     let folder = &options.out;
     if target == Container::Safetensors && is_folder(folder) && folder.is_dir() {
         let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
-        let mut names: Vec<String> =
-            entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| !n.starts_with('.')).collect();
+        let mut names: Vec<String> = entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .filter(|n| !n.starts_with('.'))
+            .collect();
         names.sort();
         let shown = folder.display();
         let held: Vec<&String> = names.iter().filter(|n| is_weights(n) || *n == CONFIG).collect();
@@ -56,7 +58,8 @@ pub(super) fn check(
         }
         let written: HashSet<&OsStr> = paths.iter().filter_map(|p| p.file_name()).collect();
         let stays = |n: &&String| !written.contains(OsStr::new(n.as_str()));
-        let read: Vec<&String> = names.iter().filter(|n| READ_TOO.contains(&n.as_str())).filter(stays).collect();
+        let read: Vec<&String> =
+            names.iter().filter(|n| READ_TOO.contains(&n.as_str())).filter(stays).collect();
         if !read.is_empty() && !options.overwrite {
             return Err(Error::refused(format!(
                 "{shown}: has files that would be read with the new weights and are not theirs ({})",
@@ -70,9 +73,11 @@ pub(super) fn check(
             notes.push(format!("in {shown}, files stay that this run does not write: {}", several(&kept)));
         }
     }
-    let replaced: Vec<String> = paths.iter().filter(|p| p.is_file()).map(|p| p.display().to_string()).collect();
+    let replaced: Vec<String> =
+        paths.iter().filter(|p| p.is_file()).map(|p| p.display().to_string()).collect();
     if !replaced.is_empty() {
-        notes.push(format!("an existing file is replaced: {}", several(&replaced.iter().collect::<Vec<_>>())));
+        notes
+            .push(format!("an existing file is replaced: {}", several(&replaced.iter().collect::<Vec<_>>())));
     }
     Ok(())
 }

@@ -58,12 +58,14 @@ pub struct Source {
 /// The names of the files in a folder that have weights in a format that is not looked for in folders, by their
 /// endings, sorted: for messages.
 pub fn other_weights(folder: &Path) -> Vec<String> {
-    const ENDINGS: [&str; 10] = ["bin", "pth", "pt", "ckpt", "gguf", "h5", "msgpack", "onnx", "npz", "incomplete"];
+    const ENDINGS: [&str; 10] =
+        ["bin", "pth", "pt", "ckpt", "gguf", "h5", "msgpack", "onnx", "npz", "incomplete"];
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     let is_weights = |name: &String| {
         let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
         // What trainers leave beside the weights.
-        let settings = ["training_args", "optimizer", "scheduler", "rng_state"].iter().any(|s| name.starts_with(s));
+        let settings =
+            ["training_args", "optimizer", "scheduler", "rng_state"].iter().any(|s| name.starts_with(s));
         ENDINGS.contains(&ending) && !name.starts_with('.') && !settings
     };
     let mut names: Vec<String> =

@@ -275,7 +275,11 @@ impl View {
                 let numbers = |t: &Tensor| -> Result<Vec<f32>> {
                     let mut x = vec![0f32; (to - from) as usize];
                     let at = row * per_row;
-                    source.stored_fetch(t, at + from..at + to)?.decode(&t.name, source.model.order, &mut x)?;
+                    source.stored_fetch(t, at + from..at + to)?.decode(
+                        &t.name,
+                        source.model.order,
+                        &mut x,
+                    )?;
                     Ok(x)
                 };
                 let (scales, biases) = (numbers(scales)?, numbers(biases)?);

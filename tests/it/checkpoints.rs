@@ -111,7 +111,11 @@ fn tied_embeddings_are_stored_under_either_name() {
         ("b", &all[1..].to_vec(), "lm_head.weight", "model.embed_tokens.weight"),
     ] {
         let hub = checkpoint(&dir, name, &config("LlamaForCausalLM"), &[]);
-        write_with(Path::new(&format!("{hub}/model.safetensors")), of!({"format": "pt", alias: kept}), stored);
+        write_with(
+            Path::new(&format!("{hub}/model.safetensors")),
+            of!({"format": "pt", alias: kept}),
+            stored,
+        );
         let out = format!("{hub}.gguf");
         assert!(convert(&hub, &out).contains("tied"), "{name}");
         same(&out, &plain);
@@ -134,7 +138,10 @@ fn settings_left_behind_do_not_decide() {
         let hub = checkpoint(&dir, name, &settings_of, &all);
         let out = dir.path(&format!("{name}.gguf"));
         let text = convert(&hub, &out);
-        assert!(text.contains("config.json says that the weights are quantized") && text.contains("bf16"), "{text}");
+        assert!(
+            text.contains("config.json says that the weights are quantized") && text.contains("bf16"),
+            "{text}"
+        );
         same(&out, &plain);
         let again = format!("{}/", dir.path(&format!("{name}-again")));
         convert(&hub, &again);
@@ -157,13 +164,17 @@ fn numbers_as_python_writes_them_are_read() {
     let dir = Dir::new();
     let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
     let text = config("LlamaForCausalLM").to_string();
-    let odd = text.replacen('{', "{\"time_step_limit\": [0.0, Infinity], \"loss\": NaN, \"low\": -Infinity, ", 1);
+    let odd =
+        text.replacen('{', "{\"time_step_limit\": [0.0, Infinity], \"loss\": NaN, \"low\": -Infinity, ", 1);
     std::fs::write(format!("{hub}/config.json"), &odd).unwrap();
     std::fs::write(format!("{hub}/generation_config.json"), "{\"top_k\": 7, \"temperature\": NaN}").unwrap();
     let out = dir.path("m.gguf");
     convert(&hub, &out);
     let info = json(&["inspect", "--json", &out]);
-    assert!(info["metadata"].as_array().unwrap().contains(&of!(["general.sampling.top_k", "i32", 7])), "{info}");
+    assert!(
+        info["metadata"].as_array().unwrap().contains(&of!(["general.sampling.top_k", "i32", 7])),
+        "{info}"
+    );
     // What is written again is JSON that transformers understands.
     let again = format!("{}/", dir.path("again"));
     convert(&hub, &again);
@@ -175,7 +186,13 @@ fn numbers_as_python_writes_them_are_read() {
 }
 
 /// Weights as MLX packs them: codes, scales and offsets, and the numbers that they stand for.
-fn mlx(rows: usize, cols: usize, bits: usize, group: usize, seed: usize) -> (Vec<u8>, Vec<f32>, Vec<f32>, Vec<f32>) {
+fn mlx(
+    rows: usize,
+    cols: usize,
+    bits: usize,
+    group: usize,
+    seed: usize,
+) -> (Vec<u8>, Vec<f32>, Vec<f32>, Vec<f32>) {
     let codes: Vec<usize> = (0..rows * cols).map(|i| (i * 7919 + seed * 31 + i / 5) % (1 << bits)).collect();
     let groups = rows * cols / group;
     let scales: Vec<f32> = (0..groups).map(|g| (1 + (g + seed) % 7) as f32 / 128.0).collect();
@@ -187,7 +204,8 @@ fn mlx(rows: usize, cols: usize, bits: usize, group: usize, seed: usize) -> (Vec
             bytes[at / 8] |= 1 << (at % 8);
         }
     }
-    let x = codes.iter().enumerate().map(|(i, c)| scales[i / group] * *c as f32 + biases[i / group]).collect();
+    let x =
+        codes.iter().enumerate().map(|(i, c)| scales[i / group] * *c as f32 + biases[i / group]).collect();
     (bytes, scales, biases, x)
 }
 
@@ -303,10 +321,14 @@ fn what_is_no_model_is_named() {
     std::fs::create_dir(&adapter).unwrap();
     let about = of!({"peft_type": "LORA", "r": 2, "base_model_name_or_path": "acme/base"});
     std::fs::write(format!("{adapter}/adapter_config.json"), about.to_string()).unwrap();
-    write(Path::new(&format!("{adapter}/adapter_model.safetensors")), &lora("base_model.model.model.layers.0.self_attn.q_proj"));
-    let native: Vec<Tensor> = ["tok_embeddings", "layers.0.attention.wq", "layers.0.attention.wk", "norm", "output"]
-        .map(|n| (format!("{n}.weight"), "BF16", vec![4, 4], vec![0; 32]))
-        .to_vec();
+    write(
+        Path::new(&format!("{adapter}/adapter_model.safetensors")),
+        &lora("base_model.model.model.layers.0.self_attn.q_proj"),
+    );
+    let native: Vec<Tensor> =
+        ["tok_embeddings", "layers.0.attention.wq", "layers.0.attention.wk", "norm", "output"]
+            .map(|n| (format!("{n}.weight"), "BF16", vec![4, 4], vec![0; 32]))
+            .to_vec();
     // A folder of Mistral's with its own settings, one with transformers' settings too.
     let params = dir.path("params");
     std::fs::create_dir(&params).unwrap();
@@ -446,7 +468,10 @@ fn a_checkpoint_is_not_replaced_unasked() {
     for out in [other.clone(), format!("{other}/")] {
         for more in [&[][..], &["--dry-run"]] {
             let (code, text) = fails(&[&["convert", &gguf, &out, "--type", "f16"], more].concat());
-            assert!(code == 1 && text.contains("holds a checkpoint") && text.contains("--overwrite"), "{text}");
+            assert!(
+                code == 1 && text.contains("holds a checkpoint") && text.contains("--overwrite"),
+                "{text}"
+            );
         }
     }
     assert!(before == (dir.read("other/config.json"), dir.read("other/model.safetensors")));

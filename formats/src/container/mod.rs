@@ -82,8 +82,14 @@ pub fn sniff(input: &Input) -> Result<Format> {
 fn other_kind(b: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 10] = [
         (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint; only safetensors are read"),
-        (b"\x00\x05\x16\x07", "an AppleDouble file of macOS (attributes of another file), not the file itself"),
-        (b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9", "a PyTorch checkpoint from before version 1.6; only safetensors are read"),
+        (
+            b"\x00\x05\x16\x07",
+            "an AppleDouble file of macOS (attributes of another file), not the file itself",
+        ),
+        (
+            b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9",
+            "a PyTorch checkpoint from before version 1.6; only safetensors are read",
+        ),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps of Keras; only safetensors are read"),
         (b"\x93NUMPY", "an array of NumPy, not a model"),
         (b"\x1f\x8b", "compressed with gzip; unpack it first"),

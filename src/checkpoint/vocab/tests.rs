@@ -230,7 +230,8 @@ fn minus_one_is_no_token() {
     let dir = folder(false, &[("tokenizer.json", byte_level()), ("generation_config.json", generation)]);
     let none = json!({"bos_token_id": -1, "eos_token_id": -1, "pad_token_id": -1, "unk_token_id": -1});
     let v = read_as(dir.path(), "llama", 4, &none).unwrap().unwrap();
-    let ids = ["bos", "eos", "padding", "unknown"].map(|r| get(&v, &format!("{r}_token_id")).and_then(Meta::as_u64));
+    let ids = ["bos", "eos", "padding", "unknown"]
+        .map(|r| get(&v, &format!("{r}_token_id")).and_then(Meta::as_u64));
     assert_eq!(ids, [None, Some(2), None, None]);
 }
 
