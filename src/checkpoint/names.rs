@@ -108,7 +108,8 @@ impl Names {
         let own = self.prefix.strip_suffix(BASE).filter(|rest| rest.is_empty() || rest.ends_with('.'));
         let taken = own.unwrap_or(&self.prefix);
         if !taken.is_empty() {
-            self.notes.push(format!("names begin with {taken:?}, the prefix of a program that wrapped the model, which is left out"));
+            let of = "the prefix of a program that wrapped the model";
+            self.notes.push(format!("names begin with {taken:?}, {of}, which is left out"));
         }
         let wrapped = stored.iter().zip(plain).find(|(t, plain)| t.name != **plain);
         if let Some((t, _)) = wrapped {

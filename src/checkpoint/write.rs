@@ -20,8 +20,9 @@ const MOST_FREQS: u64 = 1024;
 /// Gives a model Hugging Face's names and row order, and the files of a checkpoint besides the weights.
 ///
 /// # Errors
-/// [`Error::Refused`] for an architecture or settings that are not supported, and for weights that are no model; [`Error::MissingTensors`],
-/// [`Error::UnexpectedTensors`] and [`Error::WrongShape`]; [`Error::Io`] for files that cannot be read.
+/// [`Error::Refused`] for an architecture or settings that are not supported, and for weights that are no model;
+/// [`Error::MissingTensors`], [`Error::UnexpectedTensors`] and [`Error::WrongShape`]; [`Error::Io`] for files that cannot
+/// be read.
 pub fn export(mut source: Source) -> Result<Source> {
     source.refuse_rotated("written as a checkpoint")?;
     source.need_model(false)?;
