@@ -148,7 +148,7 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
     } else {
         let chosen = one_checkpoint(path, &names, SINGLE, ENDING)?;
         let (mut files, mut shards) =
-            open_all(Some(path), chosen.as_ref().unwrap_or(&names), map, safetensors::read)?;
+            open_all(Some(path), chosen.as_ref().unwrap_or(&names).iter().cloned(), map, safetensors::read)?;
         if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
             let own: Vec<bool> =
                 shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
@@ -200,7 +200,9 @@ fn one_checkpoint(
     }
     let whole: Vec<(&str, usize)> =
         sets.iter().filter(|((_, count), parts)| parts.len() == *count).map(|(set, _)| *set).collect();
-    let files = |(stem, count): (&str, usize)| part_names(stem, count, ending.trim_start_matches('.'));
+    let files = |(stem, count): (&str, usize)| -> Vec<String> {
+        part_names(stem, count, ending.trim_start_matches('.')).collect()
+    };
     let usual = single.strip_suffix(ending).unwrap_or(single);
     let usual: Vec<(&str, usize)> = whole.iter().filter(|(stem, _)| *stem == usual).copied().collect();
     match (&whole[..], &usual[..], sets.first_key_value()) {
