@@ -499,3 +499,48 @@ fn a_scale_that_no_half_holds_is_kept() {
     let (a, b) = (weights(&i2s, "blk.0.ffn_up.weight"), weights(&tq2, "blk.0.ffn_up.weight"));
     assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= a.abs() / 2048.0 && (*a == 0.0) == (*b == 0.0)));
 }
+
+#[test]
+fn the_other_name_of_the_architecture_is_the_same_model() {
+    let dir = Dir::new();
+    let plain = model(&dir, 256, 512);
+    let (other, i2s, packed) =
+        (dir.path("bitnet-25.gguf"), dir.path("bitnet-25-i2s.gguf"), dir.path("i2s.gguf"));
+    write_gguf(&other, &settings(&dir, "bitnet-25", 256, 512), &tensors(256, 512));
+    ok(&["quantize", &other, &i2s, "--type", "i2_s"]);
+    ok(&["quantize", &plain, &packed, "--type", "i2_s"]);
+    for more in [&[][..], &["--exact"]] {
+        assert!(logits(&dir, &other, more) == logits(&dir, &plain, more), "{more:?}");
+        assert!(logits(&dir, &i2s, more) == logits(&dir, &packed, more), "{more:?}");
+    }
+    let (hub, back) = (dir.path("hub/"), dir.path("back.gguf"));
+    ok(&["convert", &i2s, &hub]);
+    ok(&["convert", &hub, &back, "--type", "f32"]);
+    equal(&back, &plain);
+    let info = json(&["inspect", "--json", &back]);
+    assert!(info["metadata"].to_string().contains("bitnet-b1.58.block_count"), "{info}");
+}
+
+#[test]
+fn a_note_says_which_programs_run_the_file() {
+    let dir = Dir::new();
+    let plain = model(&dir, 256, 512);
+    let untied = dir.path("untied.gguf");
+    let mut all = tensors(256, 512);
+    all.push(("output.weight".into(), vec![VOCAB, 256], noise((VOCAB * 256) as usize, 9)));
+    write_gguf(&untied, &settings(&dir, "bitnet-b1.58", 256, 512), &all);
+    let out = dir.path("out.gguf");
+    for (input, kind, says) in [
+        (&plain, "bf16", "runs in bitnet.cpp and ik_llama.cpp"),
+        (&plain, "i2_s", "iq2_bn"),
+        (&plain, "tq2_0", "bitnet.cpp only"),
+        (&untied, "bf16", "ik_llama.cpp only (bitnet.cpp ignores the output matrix"),
+        (&untied, "i2_s", "ik_llama.cpp only, after"),
+    ] {
+        let text = ok(&["quantize", input, &out, "--type", kind]);
+        assert!(text.contains(says), "{kind}: {text}");
+    }
+    ok(&["quantize", &plain, &out, "--for", "bitnet.cpp"]);
+    let (_, text) = fails(&["quantize", &untied, &out, "--for", "bitnet.cpp"]);
+    assert!(text.contains("untied embeddings") && text.contains("ik_llama.cpp"), "{text}");
+}
