@@ -196,6 +196,8 @@ pub enum Format {
     },
     /// Hugging Face's container.
     Safetensors,
+    /// PyTorch's container.
+    PyTorch,
     /// karpathy/llama2.c's checkpoint.
     Llama2c {
         /// 0, 1 or 2.
@@ -210,6 +212,7 @@ impl std::fmt::Display for Format {
         match self {
             Self::Gguf { version } => write!(f, "GGUF v{version}"),
             Self::Safetensors => write!(f, "safetensors"),
+            Self::PyTorch => write!(f, "PyTorch"),
             Self::Llama2c { version } => write!(f, "llama2.c v{version}"),
             Self::Llama2cTokenizer => write!(f, "llama2.c tokenizer"),
         }

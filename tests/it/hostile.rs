@@ -126,6 +126,10 @@ fn own_files() -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = ["tiny.bin", "tiny-tokenizer.bin"]
         .map(|n| (n.to_string(), std::fs::read(demo.join(n)).expect("the demo is in the tree")))
         .into();
+    let torch = demo.with_file_name("formats/src/container/pytorch/vectors");
+    for name in ["state.bin", "training.pt"] {
+        files.push((name.into(), std::fs::read(torch.join(name)).expect("the vectors are in the tree")));
+    }
     let mut m = Metadata::new();
     m.set("general.architecture", Value::text("test"));
     m.set("general.file_type", Value::U32(2));

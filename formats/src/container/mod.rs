@@ -1,4 +1,4 @@
-//! The containers: GGUF, safetensors and llama2.c. Each has a reader and a writer:
+//! The containers: GGUF, safetensors, llama2.c and PyTorch. Each has a reader and, but for PyTorch's, a writer:
 //!
 //! * a reader takes an [`Input`] and returns a [`Model`] whose tensors say where their bytes are;
 //! * a writer takes metadata and tensors and returns a [`Layout`] of the same tensors with their locations.
@@ -8,9 +8,12 @@
 
 pub mod gguf;
 pub mod llama2c;
+pub mod pytorch;
 pub mod safetensors;
 #[cfg(test)]
 mod testing;
+
+use std::borrow::Cow;
 
 use crate::error::{Error, Fault, Result};
 use crate::model::{ByteOrder, Format, Input, Model, Tensor};
@@ -66,6 +69,9 @@ pub fn sniff(input: &Input) -> Result<Format> {
     if let Some(known) = other_kind(b) {
         return Err(not(known));
     }
+    if pytorch::looks_like(input) {
+        return Ok(Format::PyTorch);
+    }
     if let Some(format) = llama2c::sniff(input) {
         return Ok(format);
     }
@@ -75,20 +81,19 @@ pub fn sniff(input: &Input) -> Result<Format> {
     if llama2c::tokenizer::looks_like(input)? {
         return Ok(Format::Llama2cTokenizer);
     }
-    Err(not("neither GGUF, safetensors nor llama2.c"))
+    Err(not("neither GGUF, safetensors, llama2.c nor PyTorch"))
 }
 
 /// What a file is that is taken for a model, by its first bytes.
 fn other_kind(b: &[u8]) -> Option<&'static str> {
-    const KINDS: [(&[u8], &str); 10] = [
-        (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint; only safetensors are read"),
+    const KINDS: [(&[u8], &str); 9] = [
         (
             b"\x00\x05\x16\x07",
             "an AppleDouble file of macOS (attributes of another file), not the file itself",
         ),
         (
             b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9",
-            "a PyTorch checkpoint from before version 1.6; only safetensors are read",
+            "a PyTorch checkpoint from before version 1.6 (2020); load it with torch.load and save it again with torch.save",
         ),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps of Keras; only safetensors are read"),
         (b"\x93NUMPY", "an array of NumPy, not a model"),
@@ -108,7 +113,7 @@ fn other_kind(b: &[u8]) -> Option<&'static str> {
 ///
 /// let error = container::read(&Input::whole("notes.txt", b"Once upon a time")).unwrap_err();
 /// assert!(matches!(error.fault, Fault::NotAModel(_)));
-/// assert_eq!(error.to_string(), "notes.txt: not a model file: neither GGUF, safetensors nor llama2.c");
+/// assert_eq!(error.to_string(), "notes.txt: not a model file: neither GGUF, safetensors, llama2.c nor PyTorch");
 ///
 /// // Of a longer file, the reader says how much it needs.
 /// let error = container::read(&Input { name: "x.gguf", bytes: b"GGUF", len: 1 << 30 }).unwrap_err();
@@ -116,12 +121,18 @@ fn other_kind(b: &[u8]) -> Option<&'static str> {
 /// ```
 ///
 /// # Errors
-/// Those of [`sniff`] and of the container's reader: [`gguf::read`], [`safetensors::read`], [`llama2c::read`],
-/// [`llama2c::tokenizer::read`]. [`Fault::More`] if more of the file is needed.
+/// Those of [`sniff`] and of the container's reader: [`gguf::read`], [`safetensors::read`], [`pytorch::read`],
+/// [`llama2c::read`], [`llama2c::tokenizer::read`]. [`Fault::More`] if more of the file is needed.
 pub fn read(input: &Input) -> Result<Model> {
     match sniff(input)? {
         Format::Gguf { .. } => gguf::read(input),
         Format::Safetensors => safetensors::read(input),
+        // Of a long file, `pytorch::read` reads less: the directory of the archive is at its end.
+        Format::PyTorch => pytorch::read(input.name, input.len, |range| {
+            let ends = [range.start, range.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+            let bytes = input.bytes.get(ends[0]..ends[1]).map(Cow::Borrowed);
+            bytes.ok_or_else(|| Error::of(input.name, Fault::More(range.end)))
+        }),
         Format::Llama2c { .. } => llama2c::read(input),
         Format::Llama2cTokenizer => llama2c::tokenizer::read(input),
     }

@@ -1,5 +1,6 @@
 //! Models of several files, and the index that names each tensor's file:
-//! `{"metadata": {"total_size": 24}, "weight_map": {"name": "model-00001-of-00002.safetensors"}}`.
+//! `{"metadata": {"total_size": 24}, "weight_map": {"name": "model-00001-of-00002.safetensors"}}`. Checkpoints in PyTorch's
+//! files have the same index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -73,8 +74,9 @@ fn weight_map(name: &str, json: &[u8]) -> Result<HashMap<String, String>> {
     text.entries(found, |at, value| {
         let tensor: String = text.parse(at)?;
         let file: String = text.parse(value)?;
-        if file.contains(['/', '\\', ':', '\0']) || file.contains("..") || !file.ends_with(".safetensors") {
-            let why = format!("{file:?} is not the name of a safetensors file in the same folder");
+        let weights = file.ends_with(".safetensors") || file.ends_with(".bin");
+        if file.contains(['/', '\\', ':', '\0']) || file.contains("..") || !weights {
+            let why = format!("{file:?} is not the name of a file with weights in the same folder");
             return Err(text.fault(value, Fault::Header(why)));
         }
         if map.contains_key(&tensor) {
@@ -86,30 +88,39 @@ fn weight_map(name: &str, json: &[u8]) -> Result<HashMap<String, String>> {
     Ok(map)
 }
 
-/// Joins several files, given with their names in order, to one model. Of a metadata key that several files have, the
-/// first value is kept.
+/// Joins several files of safetensors or of PyTorch, given with their names in order, to one model. Of a metadata key
+/// that several files have, the first value is kept.
 ///
 /// # Errors
-/// [`Fault::Duplicate`] for a tensor that is in two files, [`Fault::Split`] for a file of another format.
+/// [`Fault::Duplicate`] for a tensor that is in two files, [`Fault::Split`] for a file of another format or byte order.
 pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
-    if shards.is_empty() {
-        return Err(Error::of("", Fault::Split("no files".into())));
-    }
+    let (format, order) = match shards.first() {
+        Some((_, first)) if first.format == Format::PyTorch => (Format::PyTorch, first.order),
+        Some(_) => (Format::Safetensors, ByteOrder::Little),
+        None => return Err(Error::of("", Fault::Split("no files".into()))),
+    };
     let mut names = HashSet::new();
     let mut keys = HashSet::new();
     let mut whole = Model {
-        format: Format::Safetensors,
-        order: ByteOrder::Little,
+        format,
+        order,
         alignment: 1,
         metadata: Metadata::new(),
         tensors: Vec::new(),
         notes: Vec::new(),
     };
     for (i, (name, shard)) in shards.into_iter().enumerate() {
-        if shard.format != Format::Safetensors {
-            let why = format!("is {}, the model is safetensors", shard.format);
+        if shard.format != format {
+            let why = format!("is {}, the model is {format}", shard.format);
             return Err(Error::of(&name, Fault::Split(why)));
         }
+        if shard.order != order {
+            let why = format!("is {}-endian, the first part is {}-endian", shard.order.name(), order.name());
+            return Err(Error::of(&name, Fault::Split(why)));
+        }
+        whole.notes.extend(
+            shard.notes.iter().filter(|note| !whole.notes.contains(note)).cloned().collect::<Vec<_>>(),
+        );
         for (key, value) in shard.metadata.iter() {
             if keys.insert(key.to_string()) {
                 whole.metadata.push(key.to_string(), value.clone());

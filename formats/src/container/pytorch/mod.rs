@@ -1,0 +1,196 @@
+//! PyTorch's container (`torch.save` since version 1.6): `pytorch_model.bin`, `.pt` and `.pth` files. They are read only.
+//!
+//! Layout: a zip archive whose members are stored, not compressed. `NAME/data.pkl` is a Python pickle of what was saved,
+//! usually a dictionary of tensors (a state dict); a tensor in it names its storage, an offset, a shape and strides. The
+//! numbers of storage `KEY` are the member `NAME/data/KEY`, in the byte order that `NAME/byteorder` names.
+//!
+//! A pickle is a program that may call any function of Python. Here nothing is executed: [`pickle`] builds plain values,
+//! knows the few functions that make tensors and dictionaries ([`torch`]), and passes over what others would make.
+//!
+//! Source: PyTorch's `torch/serialization.py` and `torch/_utils.py`, Python's `pickletools`, PKWARE's APPNOTE.
+
+mod pickle;
+mod torch;
+mod zip;
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use crate::error::{Error, Fault};
+use crate::metadata::Metadata;
+use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, elements};
+use pickle::{Id, Node, Pickle};
+use zip::Archive;
+
+/// The longest pickle, in bytes: that of a model of thirty thousand tensors is shorter.
+const MAX_PICKLE: u64 = 8 << 20;
+
+/// The most tensors. Many names may stand for one tensor.
+const MAX_TENSORS: usize = 1 << 16;
+
+/// Where a state dict may be in what was saved: in a dictionary under one of these keys.
+const INNER: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+
+/// The deepest level at which a state dict is looked for.
+const DEPTH: usize = 3;
+
+/// Whether the file starts as a zip archive does.
+pub fn looks_like(input: &Input) -> bool {
+    input.bytes.starts_with(b"PK\x03\x04")
+}
+
+/// Reads a file of `len` bytes; `bytes` gives those of a range that is within it. The archive's directory is at the end
+/// of the file, and only that, the pickle and the headers of the storages are asked for.
+///
+/// # Errors
+/// Those of `bytes`. [`Fault::Unsupported`] for compressed archives, TorchScript programs, tensors with gaps and files
+/// without a state dict; [`Fault::Header`], [`Fault::Ends`], [`Fault::TooMany`], [`Fault::Shape`], [`Fault::TensorType`]
+/// and [`Fault::Duplicate`] for damaged files.
+pub fn read<'a, E: From<Error>>(
+    name: &str,
+    len: u64,
+    bytes: impl Fn(Range<u64>) -> Result<Cow<'a, [u8]>, E>,
+) -> Result<Model, E> {
+    let directory = zip::directory(name, len, &bytes)?;
+    let archive = Archive::new(name, &directory)?;
+    let root = archive.names().find_map(|member| member.strip_suffix("data.pkl")).map(str::to_string);
+    let Some(root) = root.filter(|root| root.ends_with('/')) else {
+        let what = "a zip archive without data.pkl, so no PyTorch checkpoint";
+        return Err(Error::of(name, Fault::NotAModel(what.into())).into());
+    };
+    if archive.names().any(|member| member.strip_prefix(&root).is_some_and(|m| m == "constants.pkl")) {
+        let what = "is a TorchScript program; what is read is a state dict, as torch.save(model.state_dict(), FILE) writes it";
+        return Err(Error::of(name, Fault::Unsupported(what.into())).into());
+    }
+    let order = match archive.find(&format!("{root}byteorder"), &bytes)? {
+        Some(at) if at.end - at.start <= 16 && &*bytes(at.clone())? == b"big" => ByteOrder::Big,
+        _ => ByteOrder::Little,
+    };
+    let at = archive.find(&format!("{root}data.pkl"), &bytes)?.expect("its name is in the archive");
+    if at.end - at.start > MAX_PICKLE {
+        let (what, found) = ("the length of data.pkl".into(), at.end - at.start);
+        return Err(Error::at(name, at.start, Fault::TooMany { what, found, most: MAX_PICKLE }).into());
+    }
+    let text = bytes(at.clone())?;
+    let pickle = pickle::read(name, at.start, &text)?;
+    let mut notes = Vec::new();
+    let found = state(name, &pickle, &mut notes)?;
+    let mut storages: HashMap<&str, Range<u64>> = HashMap::new();
+    let mut tensors = Vec::with_capacity(found.len());
+    for (tensor, t) in found {
+        let key = t.storage.key;
+        let storage = match storages.get(key) {
+            Some(at) => at.clone(),
+            None => {
+                let missing =
+                    || Fault::Header(format!("the storage {key:?} of tensor {tensor} is not in the archive"));
+                let found = archive.find(&format!("{root}data/{key}"), &bytes)?;
+                let at = found.ok_or_else(|| Error::of(name, missing()))?;
+                storages.insert(key, at.clone());
+                at
+            }
+        };
+        tensors.push(place(tensor, t, storage).map_err(|fault| Error::at(name, at.start, fault))?);
+    }
+    Ok(Model { format: Format::PyTorch, order, alignment: 1, metadata: Metadata::new(), tensors, notes })
+}
+
+/// A tensor in the range of bytes that is its storage.
+fn place(name: &str, t: &torch::View, storage: Range<u64>) -> Result<Tensor, Fault> {
+    let dtype = t.dtype.map_err(|id| {
+        let (tensor, id) = (name.into(), id.to_string());
+        Fault::TensorType { tensor, id, why: "not known to this program".into() }
+    })?;
+    let shape = t.shape.clone();
+    let wrong = |why: String| Fault::Shape { tensor: name.into(), shape: t.shape.clone(), why };
+    let size = || wrong(format!("as {} its size overflows", dtype.name()));
+    let n = elements(&shape).ok_or_else(size)?;
+    let len = dtype.bytes_for(n).ok_or_else(size)?;
+    let mut step = 1;
+    for (&dim, &stride) in shape.iter().zip(&t.strides).rev() {
+        if n > 0 && dim > 1 && stride != step {
+            return Err(Fault::Unsupported(format!(
+                "tensor {name} is not stored row after row (strides {:?} for shape {shape:?}); save it with .contiguous()",
+                t.strides
+            )));
+        }
+        step *= dim.max(1); // cannot overflow: `elements` has checked the product
+    }
+    let offset = dtype.bytes_for(t.offset).ok_or_else(size)?;
+    let end = offset.checked_add(len).ok_or_else(size)?;
+    if end > storage.end - storage.start {
+        let has = storage.end - storage.start;
+        return Err(wrong(format!("it ends at byte {end} of its storage, which has {has}")));
+    }
+    let location = Location { file: 0, offset: storage.start + offset, len };
+    Ok(Tensor { name: name.into(), shape, encoding: Encoding::Blocks(dtype), location })
+}
+
+/// The tensors of the state dict, with their names.
+fn state<'p, 'a>(
+    name: &str,
+    pickle: &'p Pickle<'a>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(&'a str, &'p torch::View<'a>)>, Error> {
+    let nothing = |what: &str| {
+        let why = format!("has no state dict (a dictionary of tensors by their names), but {what}");
+        Error::of(name, Fault::Unsupported(why))
+    };
+    let mut root = pickle.root;
+    for _ in 0..DEPTH {
+        let Node::Dict(entries) = pickle.node(root) else { return Err(nothing(&pickle.describe(root))) };
+        if entries.iter().any(|&(_, value)| matches!(pickle.node(value), Node::Tensor(_))) {
+            break;
+        }
+        let find = |key: &str| {
+            let is_it = |&&(k, value): &&(Id, Id)| {
+                matches!(pickle.node(k), Node::Text(text) if *text == key)
+                    && matches!(pickle.node(value), Node::Dict(_))
+            };
+            entries.iter().find(is_it).map(|&(_, value)| value)
+        };
+        let Some((key, inner)) = INNER.iter().find_map(|key| Some((key, find(key)?))) else {
+            return Err(nothing(&pickle.describe(root)));
+        };
+        notes.push(format!("the weights are what was saved under {key:?}; the rest of the file is not read"));
+        root = inner;
+    }
+    let Node::Dict(entries) = pickle.node(root) else { return Err(nothing(&pickle.describe(root))) };
+    let mut found = Vec::new();
+    let mut others: (Option<String>, usize) = (None, 0);
+    let mut names = HashSet::new();
+    for &(key, value) in entries {
+        match (pickle.node(key), pickle.node(value)) {
+            (Node::Text(tensor), Node::Tensor(view)) => {
+                if !names.insert(*tensor) {
+                    let fault = Fault::Duplicate { what: "tensor", name: tensor.to_string() };
+                    return Err(Error::of(name, fault));
+                }
+                if found.len() == MAX_TENSORS {
+                    let (what, most) = ("the number of tensors".into(), MAX_TENSORS as u64);
+                    return Err(Error::of(name, Fault::TooMany { what, found: most + 1, most }));
+                }
+                found.push((*tensor, &**view));
+            }
+            _ => {
+                others.1 += 1;
+                others.0.get_or_insert_with(|| match pickle.node(key) {
+                    Node::Text(text) => format!("{text:?} ({})", pickle.describe(value)),
+                    _ => format!("an entry that has no name ({})", pickle.describe(value)),
+                });
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(nothing(&pickle.describe(root)));
+    }
+    if let (Some(first), n) = others {
+        let more = if n == 1 { String::new() } else { format!(" and {} more", n - 1) };
+        notes.push(format!("not read, because it is no tensor: {first}{more}"));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
