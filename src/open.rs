@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use formats::container::{self, gguf, llama2c, safetensors};
-use formats::model::{Format, Input, Model};
+use formats::container::{self, gguf, llama2c, pytorch, safetensors};
+use formats::model::{Format, Model};
 
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::InFile;
@@ -27,20 +27,45 @@ pub struct Options {
     pub as_filed: bool,
 }
 
-/// The ending of the name of a sharded safetensors checkpoint's index.
-const INDEX: &str = "safetensors.index.json";
+/// How the files of a checkpoint are called and read.
+struct Files {
+    /// The ending of their names.
+    ending: &'static str,
+    /// The name of the only one, in checkpoints of transformers.
+    single: &'static str,
+    /// The name of the index there, where there are several. In others, the beginning may be another.
+    index: &'static str,
+    /// Their reader.
+    read: fn(&InFile) -> Result<Model>,
+}
 
-/// The ending of the names of safetensors files.
-const ENDING: &str = ".safetensors";
+const SAFETENSORS: Files = Files {
+    ending: ".safetensors",
+    single: "model.safetensors",
+    index: "model.safetensors.index.json",
+    read: |file| file.parse(safetensors::read),
+};
 
-/// The name of a checkpoint's file where it is the only one.
-const SINGLE: &str = "model.safetensors";
+const PYTORCH: Files =
+    Files { ending: ".bin", single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", read };
+
+/// The end of an index's name, after the ending of the files' names.
+const INDEX: &str = ".index.json";
+
+impl Files {
+    /// The files of which this is the index, by its name.
+    fn of_index(name: &str) -> Option<&'static Self> {
+        [&SAFETENSORS, &PYTORCH]
+            .into_iter()
+            .find(|f| name.strip_suffix(INDEX).is_some_and(|n| n.ends_with(f.ending)))
+    }
+}
 
 /// The longest index that is read, in bytes.
 const MAX_INDEX: u64 = 256 << 20;
 
-/// Opens a GGUF or safetensors file (any part of a split model opens all), a folder of safetensors or its index, a
-/// llama2.c checkpoint or tokenizer.
+/// Opens a GGUF, safetensors or PyTorch file (any part of a split model opens all), the folder of a checkpoint or its
+/// index, a llama2.c checkpoint or tokenizer.
 ///
 /// # Errors
 /// [`Error::Io`] for files that cannot be read; [`Error::Format`] for files that do not follow their format;
@@ -51,14 +76,14 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut source = if path.is_dir() {
         open_folder(path, map)?
-    } else if name.ends_with(INDEX) {
-        open_index(path, map)?
+    } else if let Some(of) = Files::of_index(&name) {
+        open_index(path, of, map)?
     } else {
         open_file(path, map)?
     };
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     // Safetensors that were made of a GGUF have its metadata and names in themselves.
-    let foreign_names = source.model.format == Format::Safetensors
+    let foreign_names = matches!(source.model.format, Format::Safetensors | Format::PyTorch)
         && source.model.metadata.get("general.architecture").is_none();
     if foreign_names {
         source.foreign = checkpoint::recognise(&source.model.tensors, folder);
@@ -89,10 +114,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
 /// A file, with the other parts if it is one of several.
 fn open_file(path: &Path, map: bool) -> Result<Source> {
     let file = InFile::open(path, map)?;
-    let model = file.parse(container::read).map_err(|e| match pieces::explain(path, &e) {
-        Some(piece) => piece,
-        None => explain(e, &file),
-    })?;
+    let model = read(&file)?;
     let part = path.file_stem().and_then(|s| s.to_str()).and_then(container::parse_part_stem);
     match model.format {
         Format::Gguf { .. } => {
@@ -107,17 +129,20 @@ fn open_file(path: &Path, map: bool) -> Result<Source> {
             let Some((stem, _, named)) = part.filter(|part| part.2 as u64 == count) else {
                 return Err(Error::SplitPart { file: file.name().into(), part: no.saturating_add(1), count });
             };
-            let (files, shards) = open_all(path.parent(), part_names(stem, named, "gguf"), map, gguf::read)?;
+            let (files, shards) =
+                open_all(path.parent(), part_names(stem, named, "gguf"), map, |file| file.parse(gguf::read))?;
             Ok(Source::new(path, gguf::join(shards)?, files))
         }
-        Format::Safetensors => match part {
+        Format::Safetensors | Format::PyTorch => match part {
             Some((stem, _, count)) if count > 1 => {
-                let index = path.with_file_name(format!("{stem}.{INDEX}"));
+                let of = if model.format == Format::PyTorch { &PYTORCH } else { &SAFETENSORS };
+                let index = path.with_file_name(format!("{stem}{}{INDEX}", of.ending));
                 if index.is_file() {
-                    return open_index(&index, map);
+                    return open_index(&index, of, map);
                 }
-                let names = part_names(stem, count, "safetensors");
-                let (files, shards) = open_all(path.parent(), names, map, safetensors::read)?;
+                let ending = path.extension().unwrap_or_default().to_string_lossy();
+                let names = part_names(stem, count, &ending);
+                let (files, shards) = open_all(path.parent(), names, map, of.read)?;
                 Ok(Source::new(path, safetensors::join(shards)?, files))
             }
             _ => Ok(Source::new(path, model, vec![file])),
@@ -128,36 +153,26 @@ fn open_file(path: &Path, map: bool) -> Result<Source> {
 
 fn open_folder(path: &Path, map: bool) -> Result<Source> {
     let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| n.ends_with(ENDING) && path.join(n).is_file())
-        .collect();
+    let is_weights = |n: &String| {
+        // Other .bin files are settings and states of training, or llama2.c's.
+        let torch = n.trim_start_matches("._").starts_with("pytorch_model") && n.ends_with(PYTORCH.ending);
+        (torch || n.ends_with(SAFETENSORS.ending)) && path.join(n).is_file()
+    };
+    let mut names: Vec<String> =
+        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(is_weights).collect();
     names.sort();
     // macOS keeps attributes of NAME in ._NAME on disks of other systems.
     let (hidden, mut names): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n.starts_with('.'));
-    let index = path.join(format!("model.{INDEX}"));
-    // Where both are, transformers reads the single file.
-    let mut source = if index.is_file() && !names.iter().any(|n| n == SINGLE) {
-        Source { path: path.to_path_buf(), ..open_index(&index, map)? }
-    } else if names.is_empty() {
+    let found = match open_checkpoint(path, &names, &SAFETENSORS, map)? {
+        Some(source) => Some(source),
+        None => open_checkpoint(path, &names, &PYTORCH, map)?,
+    };
+    let Some(mut source) = found else {
         if path.join(checkpoint::CONFIG).is_file() {
             return Ok(checkpoint::settings_only(path));
         }
         let hub_cache = path.join("snapshots").is_dir();
         return Err(Error::NoModel { folder: path.to_path_buf(), others: other_weights(path), hub_cache });
-    } else {
-        let chosen = one_checkpoint(path, &names, SINGLE, ENDING)?;
-        let (mut files, mut shards) =
-            open_all(Some(path), chosen.as_ref().unwrap_or(&names).iter().cloned(), map, safetensors::read)?;
-        if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
-            let own: Vec<bool> =
-                shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
-            let mut keep = own.iter();
-            files.retain(|_| *keep.next().expect("one for each file"));
-            let mut keep = own.iter();
-            shards.retain(|_| *keep.next().expect("one for each file"));
-        }
-        Source::new(path, safetensors::join(shards)?, files)
     };
     let read: HashSet<&OsStr> = source.files.iter().filter_map(|f| f.path.file_name()).collect();
     names.extend(hidden);
@@ -174,6 +189,30 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
         source.model.notes.push(format!("{others} not read: the weights are in {own}{more}"));
     }
     Ok(source)
+}
+
+/// The checkpoint in a folder, of files of one format; `None` if there are none of these among `names`.
+fn open_checkpoint(path: &Path, names: &[String], of: &'static Files, map: bool) -> Result<Option<Source>> {
+    let names: Vec<String> = names.iter().filter(|n| n.ends_with(of.ending)).cloned().collect();
+    let index = path.join(of.index);
+    // Where both are, transformers reads the single file.
+    if index.is_file() && !names.iter().any(|n| n == of.single) {
+        return Ok(Some(Source { path: path.to_path_buf(), ..open_index(&index, of, map)? }));
+    }
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let chosen = one_checkpoint(path, &names, of.single, of.ending)?;
+    let (mut files, mut shards) =
+        open_all(Some(path), chosen.as_ref().unwrap_or(&names).iter().cloned(), map, of.read)?;
+    if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
+        let own: Vec<bool> = shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
+        let mut keep = own.iter();
+        files.retain(|_| *keep.next().expect("one for each file"));
+        let mut keep = own.iter();
+        shards.retain(|_| *keep.next().expect("one for each file"));
+    }
+    Ok(Some(Source::new(path, safetensors::join(shards)?, files)))
 }
 
 /// Which of the files in a folder are the checkpoint, by their names, which have this ending; `None` if these do not say.
@@ -223,7 +262,7 @@ fn one_checkpoint(
     }
 }
 
-fn open_index(index: &Path, map: bool) -> Result<Source> {
+fn open_index(index: &Path, of: &Files, map: bool) -> Result<Source> {
     let file = InFile::open(index, map)?;
     if file.len > MAX_INDEX {
         let (name, len) = (file.name(), file.len);
@@ -233,7 +272,7 @@ fn open_index(index: &Path, map: bool) -> Result<Source> {
     }
     let json = file.read(0, file.len)?;
     let names = safetensors::read_index(file.name(), &json)?;
-    let (files, shards) = open_all(index.parent(), names, map, safetensors::read)?;
+    let (files, shards) = open_all(index.parent(), names, map, of.read)?;
     safetensors::check_index(file.name(), &json, &shards)?;
     let mut source = Source::new(index, safetensors::join(shards)?, files);
     source.beside.push(index.to_path_buf());
@@ -252,15 +291,34 @@ fn open_all(
     folder: Option<&Path>,
     names: impl IntoIterator<Item = String>,
     map: bool,
-    read: fn(&Input) -> formats::Result<Model>,
+    read: fn(&InFile) -> Result<Model>,
 ) -> Result<(Vec<InFile>, Shards)> {
     let (mut files, mut shards) = (Vec::new(), Vec::new());
     for name in names {
         let file = InFile::open(&folder.unwrap_or(Path::new("")).join(name), map)?;
-        shards.push((file.name().to_string(), file.parse(read)?));
+        shards.push((file.name().to_string(), read(&file)?));
         files.push(file);
     }
     Ok((files, shards))
+}
+
+/// Reads a file of any container.
+fn read(file: &InFile) -> Result<Model> {
+    if !file.parse(|input| Ok(pytorch::looks_like(input)))? {
+        return file.parse(container::read).map_err(|e| match pieces::explain(&file.path, &e) {
+            Some(piece) => piece,
+            None => explain(e, file),
+        });
+    }
+    // The directory of an archive is at its end.
+    let model = pytorch::read(file.name(), file.len, |range| file.read(range.start, range.end - range.start));
+    model.map_err(|error| match error {
+        Error::Format(e) => Error::refused(e.to_string()).or(
+            "if the file is whole and from a source that you trust, write its weights as safetensors with transformers: \
+             AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)",
+        ),
+        other => other,
+    })
 }
 
 /// Explains a file of no known format that looks like a truncated llama2.c checkpoint.

@@ -302,7 +302,7 @@ fn scales<'a>(source: &Source, stored: &'a [Tensor]) -> Result<HashMap<&'a str, 
     let scale = |t: &&Tensor| t.name.ends_with(".weight_scale") && t.elements() == 1 && is_float(t.encoding);
     for t in stored.iter().filter(scale) {
         let mut x = [0f32];
-        source.stored_fetch(t, 0..1)?.decode(&t.name, ByteOrder::Little, &mut x)?;
+        source.stored_fetch(t, 0..1)?.decode(&t.name, source.model.order, &mut x)?;
         scales.insert(t.name.as_str(), x[0]);
     }
     Ok(scales)

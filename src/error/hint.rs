@@ -48,7 +48,7 @@ impl Error {
                 return Some(others_hint(others));
             }
             Self::NoWeights { .. } => {
-                "without weights only --dry-run works; weights are read from .safetensors files"
+                "without weights only --dry-run works; weights are read from .safetensors and pytorch_model.bin files"
             }
             Self::NoTokenizer { .. } => {
                 "for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE; a GGUF contains its tokenizer, and a checkpoint folder \
@@ -139,9 +139,8 @@ fn others_hint(names: &[String]) -> Cow<'static, str> {
         return "the download is not complete: let the program that made these files finish".into();
     }
     if first(&[".bin", ".pth", ".pt", ".ckpt"]).is_some() {
-        return "these are PyTorch's files; write them as safetensors with transformers: \
-                AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), or let \
-                https://huggingface.co/spaces/safetensors/convert do it; a llama2.c checkpoint is named itself"
+        return "name the file itself if it is a PyTorch or llama2.c checkpoint; transformers writes safetensors: \
+                AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
             .into();
     }
     "weights are read from safetensors, GGUF and llama2.c files; take the model's .safetensors".into()

@@ -439,7 +439,7 @@ fn weights_of_other_formats_are_seen() {
         ("tf_model.h5", "take the model's .safetensors"),
         ("model.Q4_K_M.gguf", "model.Q4_K_M.gguf"),
         ("consolidated.00.pth", "save_pretrained"),
-        ("pytorch_model.bin", "save_pretrained"),
+        ("model.pt", "name the file itself"),
         ("model.safetensors.incomplete", "download is not complete"),
     ] {
         let hub = dir.path(&format!("hub-{file}"));

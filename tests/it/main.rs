@@ -18,6 +18,7 @@ mod imatrix;
 mod machines;
 mod nvfp4;
 mod plans;
+mod pytorch;
 mod robustness;
 mod run;
 mod structure;

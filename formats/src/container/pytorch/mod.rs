@@ -134,7 +134,7 @@ fn state<'p, 'a>(
     notes: &mut Vec<String>,
 ) -> Result<Vec<(&'a str, &'p torch::View<'a>)>, Error> {
     let nothing = |what: &str| {
-        let why = format!("has no state dict (a dictionary of tensors by their names), but {what}");
+        let why = format!("expected a state dict (a dictionary of tensors by their names), found {what}");
         Error::of(name, Fault::Unsupported(why))
     };
     let mut root = pickle.root;
