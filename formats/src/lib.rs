@@ -3,7 +3,7 @@
 //!
 //! * [`model`]: what a reader gives: tensors, and where their bytes are; [`metadata`]: the typed settings beside them.
 //! * [`block`]: how weights are packed. One list of all tensor types, and one file for each family of codecs.
-//! * [`container`]: GGUF, safetensors and llama2.c: a reader and a writer of each.
+//! * [`container`]: GGUF, safetensors and llama2.c: a reader and a writer of each; a reader of PyTorch's files.
 //! * [`error`]: what is wrong with a file, and at which byte.
 //!
 //! A reader is a pure function from the first bytes of a file and the file's length to a [`model::Model`] that says where
