@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let [model, text] =
         std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("usage: perplexity MODEL TEXT");
     let source = open(model.as_ref(), &Options::default())?;
-    let text = Text::read(text.as_ref(), &Tokenizer::of(&source)?)?;
+    let text = Text::read(&source.run, text.as_ref(), &Tokenizer::of(&source)?)?;
     let chunks = cut(&text.tokens, text.first, Cut { context: 256, chunks: None, stride: None })?;
     let network = Network::new(&source, RunOptions::default())?;
     let kv = KvType::F16;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A full disk, a folder without permission, Ctrl-C and kill -9 in the middle: no file at the target, the old one intact,
+# A full disk, a folder without permission, Ctrl-C, kill and kill -9 in the middle: no file at the target, the old one intact,
 # nothing left over. Needs Python 3, and root for the small file system and the permissions: without it those are not run,
 # which is said, and put into the file that NOT_RUN names.
 #   scripts/interruptions.sh GGUFKIT FOLDER
@@ -21,21 +21,36 @@ with open(sys.argv[1], "wb") as f:
     f.write((struct.pack("<97f", *(i * 0.01 - 0.5 for i in range(97))) * (n // 97 + 1))[: 4 * n])
 PY
 
-# Interrupted with SIGINT and SIGKILL at several moments.
-for signal in INT KILL; do
+# Interrupted at several moments. A shell that is not interactive starts its background processes with SIGINT ignored,
+# and a program inherits that, so that the signal would do nothing: `set -m` leaves it as it is. Each signal must have
+# ended a run at least once, else nothing was tried.
+for signal in INT TERM HUP KILL; do
+  ended=0
   for delay in 0.02 0.1 0.3; do
     echo old >"$out/target/m.gguf"
+    set -m
     "$ggufkit" quantize "$out/big.bin" "$out/target/m.gguf" --type tq1_0 --threads 1 >/dev/null 2>&1 & pid=$!
+    set +m
     sleep $delay
     kill -$signal $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
+    status=0
+    wait $pid 2>/dev/null || status=$?
+    case $status in
+      0) ;;                                                        # quicker than the signal
+      $((128 + $(kill -l $signal)))) ended=$((ended + 1)) ;;
+      *) fail "SIG$signal after $delay s: exit status $status" ;;
+    esac
     # The old file or, where the run was quicker than the signal, the whole new one.
     if [ "$(head -c 4 "$out/target/m.gguf")" != "old" ]; then
+      [ $status = 0 ] || fail "SIG$signal after $delay s: a new file of a run that was ended"
       "$ggufkit" verify "$out/target/m.gguf" >/dev/null || fail "SIG$signal after $delay s: a broken file"
+    elif [ $status = 0 ]; then
+      fail "SIG$signal after $delay s: the run ended with 0, and the file is the old one"
     fi
     [ "$(ls -A "$out/target")" = m.gguf ] || fail "SIG$signal after $delay s left $(ls -A "$out/target")"
     pass
   done
+  [ $ended -gt 0 ] || fail "SIG$signal ended no run: nothing was tried"
 done
 
 if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=8m none "$out/disk" 2>/dev/null; then

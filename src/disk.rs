@@ -1,17 +1,65 @@
-//! Files: inputs are mapped into memory or read in pieces; outputs have no name until they are complete.
+//! Files: inputs are mapped into memory or read in pieces; outputs have no name until they are complete; and what one
+//! run reads it does not write over ([`RunFiles`]).
 
 #![allow(unsafe_code)]
 
+mod output;
+mod run;
+#[cfg(unix)]
+pub mod signals;
+
 use std::borrow::Cow;
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use formats::Fault;
 use formats::model::Input;
 
 use crate::error::{Error, Result};
+pub use output::{NewFile, finish, replace};
+pub use run::RunFiles;
+
+/// What tells whether a file is still what it was: its length, its times, and which file of the file system it is.
+///
+/// The time of the last change of the file's own record (`ctime` on Unix) is part of it, since tools that copy files
+/// often set the modification time to what it was elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+    /// Seconds and nanoseconds of `ctime`, on Unix.
+    changed: Option<(i64, i64)>,
+    /// Device and inode, on Unix.
+    file: Option<(u64, u64)>,
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        #[cfg(unix)]
+        let (changed, file) = {
+            use std::os::unix::fs::MetadataExt;
+            (Some((meta.ctime(), meta.ctime_nsec())), Some((meta.dev(), meta.ino())))
+        };
+        #[cfg(not(unix))]
+        let (changed, file) = (None, None);
+        Self { len: meta.len(), modified: meta.modified().ok(), changed, file }
+    }
+
+    /// The stamp of the file at a path; `None` if there is none, or it may not be looked at.
+    pub fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|meta| Self::of(&meta))
+    }
+
+    /// Whether the bytes of the same file have changed. Another file at the path is not a change: who has the first one
+    /// open still reads that.
+    fn rewritten(&self, now: &Self) -> bool {
+        self.file == now.file && (self.len, self.modified) != (now.len, now.modified)
+    }
+}
 
 /// An input file.
 pub struct InFile {
@@ -19,6 +67,8 @@ pub struct InFile {
     pub path: PathBuf,
     /// Its length in bytes when it was opened.
     pub len: u64,
+    /// What it was when it was opened.
+    pub stamp: Stamp,
     name: String,
     bytes: Bytes,
 }
@@ -30,7 +80,8 @@ enum Bytes {
 }
 
 impl InFile {
-    /// Opens a regular file; `map` maps it into memory where the address space allows.
+    /// Opens a regular file; `map` maps it into memory where the address space allows. Runs open their inputs with
+    /// [`RunFiles::open`], so that no result is written over them.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be opened; [`Error::NotAFile`]; [`Error::LfsPointer`].
@@ -41,7 +92,8 @@ impl InFile {
             return Err(Error::NotAFile { path: path.to_path_buf() });
         }
         let file = File::open(path).map_err(bad)?;
-        let len = meta.len();
+        let stamp = Stamp::of(&file.metadata().map_err(bad)?);
+        let len = stamp.len;
         if is_pointer(&file, len) {
             return Err(Error::LfsPointer { path: path.to_path_buf() });
         }
@@ -50,15 +102,16 @@ impl InFile {
             // it is in the hands of every process that may write to the file, this one too, and of whoever serves it
             // where it lies on another machine. What happens if they do: bytes that are rewritten show up in the middle
             // of our work, and what was checked may no longer hold; reading behind the end of a file that was truncated
-            // ends the process (SIGBUS), and since results get their names last, none is left half. It is accepted, as
-            // in other programs that map their inputs, since models are larger than memory and are written once.
+            // ends the process (SIGBUS; `signals` says why), and since results get their names last, none is left half.
+            // It is accepted, as in other programs that map their inputs, since models are larger than memory and are
+            // written once, and since no result gets its name if a source was rewritten meanwhile (`finish`).
             // `map: false` (--no-mmap) reads copies, for files whose writers are not trusted.
             unsafe { memmap2::Mmap::map(&file) }.ok()
         } else {
             None
         };
         let bytes = map.map_or(Bytes::File(file), Bytes::Mapped);
-        Ok(Self { path: path.to_path_buf(), len, name: path.display().to_string(), bytes })
+        Ok(Self { path: path.to_path_buf(), len, stamp, name: path.display().to_string(), bytes })
     }
 
     /// Its path, as text for messages.
@@ -208,197 +261,51 @@ impl Scratch {
     }
 }
 
-/// An output file that is being written. It gets its name when [`finish`] is called; dropped before, it leaves nothing.
-pub struct NewFile {
-    target: PathBuf,
-    file: File,
-    /// Its path until then, on systems that have no files without a name.
-    temporary: Option<PathBuf>,
-}
-
-impl NewFile {
-    /// Creates a file of `len` bytes (all zero) for `target`, on the target's own file system, and reserves its space.
-    ///
-    /// # Errors
-    /// [`Error::Io`] without a folder, permission or space; [`Error::NotWritable`]; [`Error::Busy`].
-    pub fn create(target: &Path, len: u64) -> Result<Self> {
-        let target = real_target(target)?;
-        let bad = |e| Error::io(&target, "create", e);
-        let (file, temporary) = match nameless(folder(&target)) {
-            Some(file) => (file.map_err(bad)?, None),
-            None => {
-                let path = partial(&target, "");
-                let file = File::options()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .open(&path)
-                    .map_err(bad)?;
-                // The name is the same for every run, so that a file that an interrupted run left is reused by the
-                // next; the lock keeps concurrent runs apart.
-                file.try_lock().map_err(|_| Error::Busy { path: target.clone() })?;
-                file.set_len(0).map_err(bad)?;
-                (file, Some(path))
-            }
-        };
-        let new = Self { target, file, temporary };
-        allocate(&new.file, len).map_err(|e| Error::io(&new.target, "write", e))?;
-        Ok(new)
-    }
-
-    /// Writes bytes at a byte offset.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if they cannot be written.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        write_all_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.target, "write", e))
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if let Some(path) = &self.temporary {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Writes a file that appears complete or not at all.
-///
-/// # Errors
-/// Those of [`NewFile::create`] and [`finish`].
-pub fn write_whole(target: &Path, bytes: &[u8]) -> Result<()> {
-    let file = NewFile::create(target, bytes.len() as u64)?;
-    file.write(0, bytes)?;
-    finish(vec![file])
-}
-
-/// Gives files their names, in the order given, after all of them have been synced to disk.
-///
-/// # Errors
-/// [`Error::Io`] if a file cannot be synced or renamed. Files that have been renamed by then stay.
-pub fn finish(files: Vec<NewFile>) -> Result<()> {
-    for f in &files {
-        f.file.sync_all().map_err(|e| Error::io(&f.target, "write", e))?;
-    }
-    for mut f in files {
-        let bad = |e| Error::io(&f.target, "create", e);
-        let from = match f.temporary.take() {
-            Some(path) => path,
-            None => {
-                // Concurrent runs must not use the same name.
-                let path = partial(&f.target, &format!(".{}", std::process::id()));
-                give_name(&f.file, &path).map_err(bad)?;
-                path
-            }
-        };
-        if let Err(e) = fs::rename(&from, &f.target) {
-            let _ = fs::remove_file(&from);
-            return Err(bad(e));
-        }
-        // The rename is durable when the folder is. Not every file system can sync one.
-        let _ = File::open(folder(&f.target)).and_then(|d| d.sync_all());
-    }
-    Ok(())
-}
-
-/// The path of the file to replace: what a symbolic link leads to, so that the link is kept.
-fn real_target(target: &Path) -> Result<PathBuf> {
-    let path = match fs::symlink_metadata(target) {
-        Ok(meta) if meta.is_symlink() => {
-            fs::canonicalize(target).map_err(|e| Error::io(target, "follow", e))?
-        }
-        _ => target.to_path_buf(),
-    };
-    let system = fs::canonicalize(folder(target)).is_ok_and(|f| {
-        ["/dev", "/proc", "/sys"].iter().any(|s| f.starts_with(s)) && !f.starts_with("/dev/shm")
-    });
-    if system || fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
-        return Err(Error::NotWritable { path: target.to_path_buf() });
-    }
-    Ok(path)
-}
-
-/// Refuses to overwrite an input of the same run.
-///
-/// # Errors
-/// [`Error::WouldOverwrite`] if `out` is one of the files in `read`, whatever the path that leads to it.
-pub fn refuse_overwriting<'a>(out: &Path, read: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let real = |p: &Path| std::fs::canonicalize(p).ok();
-    let own = real(out);
-    match read.into_iter().find(|p| own.is_some() && real(p) == own || *p == out) {
-        Some(path) => Err(Error::WouldOverwrite { path: path.to_path_buf() }),
-        None => Ok(()),
-    }
-}
-
 /// The folder of a path; `.` for a bare file name.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The path of a file that is not complete yet, beside its target.
-fn partial(target: &Path, run: &str) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    folder(target).join(format!(".{name}{run}.ggufkit-partial"))
+/// Whether a file's path leads out of the folder that it is in, by a symbolic link. The hub's cache keeps the files of
+/// `snapshots/REVISION` in `blobs` beside `snapshots`; these links are meant, and do not lead out.
+pub fn leads_out(folder: &Path, file: &Path) -> bool {
+    let (Ok(folder), Ok(real)) = (fs::canonicalize(folder), fs::canonicalize(file)) else { return false };
+    let snapshots = folder.ancestors().find(|a| a.file_name().is_some_and(|name| name == "snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
+    !real.starts_with(&folder) && !blobs.is_some_and(|blobs| real.starts_with(blobs))
 }
 
-/// A file without a name in `folder` (`O_TMPFILE`), with the permissions of any new file; `None` where the system has
-/// no such files.
-#[cfg(target_os = "linux")]
-fn nameless(folder: &Path) -> Option<io::Result<File>> {
-    use rustix::fs::{Mode, OFlags};
-    if !Path::new("/proc/self/fd").exists() {
-        return None;
+/// The name of part `no` (from 0) of `count` of a split model whose file name is `name`, with this ending. Bytes of the
+/// name that are not UTF-8 stay as they are.
+pub fn part_name(name: &OsStr, no: usize, count: usize, ending: &str) -> OsString {
+    let mut part = split_stem(name);
+    part.push(formats::container::part_stem("", no, count));
+    part.push(".");
+    part.push(ending);
+    part
+}
+
+/// A file name without its extension and, if it is a part of a split model, without the part's number.
+pub fn split_stem(name: &OsStr) -> OsString {
+    let stem = Path::new(name).file_stem().unwrap_or_default();
+    let text = stem.to_string_lossy();
+    let Some((rest, ..)) = formats::container::parse_part_stem(&text) else { return stem.to_os_string() };
+    without_end(stem, text.len() - rest.len()).unwrap_or_else(|| rest.into())
+}
+
+/// A name without its last `count` bytes, which are ASCII; `None` where names are not bytes, unless this one is UTF-8.
+fn without_end(name: &OsStr, count: usize) -> Option<OsString> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = name.as_bytes();
+        Some(OsStr::from_bytes(&bytes[..bytes.len().checked_sub(count)?]).to_os_string())
     }
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)) {
-        Ok(fd) => Some(Ok(fd.into())),
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => None,
-        Err(e) => Some(Err(e.into())),
+    #[cfg(not(unix))]
+    {
+        let text = name.to_str()?;
+        Some(text[..text.len().checked_sub(count)?].into())
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn nameless(_: &Path) -> Option<io::Result<File>> {
-    None
-}
-
-/// Links a file without a name to a path.
-#[cfg(target_os = "linux")]
-fn give_name(file: &File, path: &Path) -> io::Result<()> {
-    use rustix::fs::{AtFlags, CWD};
-    use std::os::fd::AsRawFd;
-    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link = || rustix::fs::linkat(CWD, &from, CWD, path, AtFlags::SYMLINK_FOLLOW);
-    match link() {
-        // Left by a run that was killed between linking and renaming.
-        Err(rustix::io::Errno::EXIST) => {
-            fs::remove_file(path)?;
-            Ok(link()?)
-        }
-        other => Ok(other?),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn give_name(_: &File, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Sets a file's length and reserves its space, so that a full disk is an error before the work.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    if len > 0 {
-        use rustix::fs::{FallocateFlags, fallocate};
-        use rustix::io::Errno;
-        // Not every file system can reserve space; on others a full disk is an error while writing.
-        if let Err(Errno::NOSPC) = fallocate(file, FallocateFlags::empty(), 0, len) {
-            return Err(Errno::NOSPC.into());
-        }
-    }
-    file.set_len(len)
 }
 
 /// Free bytes on the file system of the target's folder, where the operating system tells.
@@ -420,47 +327,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_no_name_until_it_is_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("model.gguf");
-        fs::write(&target, b"old").unwrap();
-        let new = NewFile::create(&target, 8).unwrap();
-        new.write(4, b"data").unwrap();
-        drop(new);
-        assert_eq!(fs::read(&target).unwrap(), b"old");
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
-
-        let new = NewFile::create(&target, 8).unwrap();
-        new.write(4, b"data").unwrap();
-        finish(vec![new]).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"\0\0\0\0data");
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn symbolic_links_are_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
-        fs::write(&real, b"old").unwrap();
-        std::os::unix::fs::symlink("real", &link).unwrap();
-        let new = NewFile::create(&link, 1).unwrap();
-        finish(vec![new]).unwrap();
-        assert_eq!(fs::read(&real).unwrap(), b"\0");
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    }
-
-    #[test]
-    fn devices_and_folders_are_not_written_to() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(NewFile::create(dir.path(), 1).is_err());
-        #[cfg(target_os = "linux")]
-        for path in ["/dev/full", "/dev/nothing-of-this-name", "/proc/nothing"] {
-            assert!(NewFile::create(Path::new(path), 1).is_err(), "{path}");
-        }
-    }
-
-    #[test]
     fn mapped_and_plain_reads_agree() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
@@ -470,5 +336,46 @@ mod tests {
             assert_eq!(&f.read(10, 3).unwrap()[..], [10, 11, 12]);
             assert!(f.read(250, 10).is_err());
         }
+    }
+
+    #[test]
+    fn names_of_parts_keep_their_bytes() {
+        let part = |name: &str| part_name(OsStr::new(name), 0, 3, "gguf");
+        assert_eq!(part("model.gguf"), "model-00001-of-00003.gguf");
+        assert_eq!(part("model-00002-of-00002.gguf"), "model-00001-of-00003.gguf");
+        assert_eq!(split_stem(OsStr::new("model-00004-of-00003.gguf")), "model-00004-of-00003");
+        assert_eq!(split_stem(OsStr::new("model-1-of-3.gguf")), "model-1-of-3");
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let odd = OsStr::from_bytes(b"\xfe\xff-00001-of-00002.gguf");
+            assert_eq!(split_stem(odd).as_bytes(), b"\xfe\xff");
+            assert_eq!(part_name(odd, 1, 4, "gguf").as_bytes(), b"\xfe\xff-00002-of-00004.gguf");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_lead_out_of_a_folder_or_into_the_cache() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = dir.path().join("models--a--b/snapshots/0123");
+        let blobs = dir.path().join("models--a--b/blobs");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(&blobs).unwrap();
+        for path in [blobs.join("abc"), dir.path().join("secret"), snapshot.join("own")] {
+            fs::write(path, b"x").unwrap();
+        }
+        symlink("../../blobs/abc", snapshot.join("blob")).unwrap();
+        symlink("../../../secret", snapshot.join("out")).unwrap();
+        symlink("own", snapshot.join("alias")).unwrap();
+        let out = |name: &str| leads_out(&snapshot, &snapshot.join(name));
+        assert_eq!(["blob", "alias", "own", "out"].map(out), [false, false, false, true]);
+        // The folder itself may be reached by a link.
+        let elsewhere = dir.path().join("elsewhere");
+        symlink(&snapshot, &elsewhere).unwrap();
+        assert!(
+            !leads_out(&elsewhere, &elsewhere.join("own")) && leads_out(&elsewhere, &elsewhere.join("out"))
+        );
     }
 }

@@ -225,9 +225,9 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
-    /// A file that another process is writing.
-    #[error("{}: another process is writing this file", path.display())]
-    Busy {
+    /// A file that was rewritten while the run read it, so that a result would be of two states of it.
+    #[error("{}: has changed while it was read; nothing was written", path.display())]
+    Changed {
         /// The file.
         path: PathBuf,
     },
@@ -242,7 +242,7 @@ pub enum Error {
         free: u64,
     },
     /// An output path that is one of the inputs. Wrong usage.
-    #[error("{}: is an input of this run and cannot be its output", path.display())]
+    #[error("{}: is read in this run and cannot be its output", path.display())]
     WouldOverwrite {
         /// The input.
         path: PathBuf,
@@ -459,6 +459,9 @@ mod tests {
         let overwrite = Error::WouldOverwrite { path: "x".into() };
         assert_eq!((overwrite.exit_code(), missing(1).exit_code()), (2, 1));
         assert_eq!(Error::usage("x").or("y").hint().as_deref(), Some("y"));
-        assert_eq!(Error::Busy { path: "x".into() }.or("ignored").hint(), None);
+        assert_eq!(
+            Error::NoModel { folder: "x".into(), others: vec![], hub_cache: false }.or("ignored").hint(),
+            Error::NoModel { folder: "x".into(), others: vec![], hub_cache: false }.hint()
+        );
     }
 }

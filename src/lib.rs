@@ -37,5 +37,5 @@ pub mod tokenizer;
 pub mod verify;
 
 pub use error::{Error, Result};
-pub use open::{Options, open};
+pub use open::{Options, open, open_in};
 pub use {calibration, formats, kernels};

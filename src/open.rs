@@ -3,14 +3,14 @@
 mod pieces;
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, pytorch, safetensors};
 use formats::model::{Format, Model};
 
 use crate::checkpoint::{self, Vocabulary};
-use crate::disk::InFile;
+use crate::disk::{self, InFile, RunFiles};
 use crate::error::{Error, Result};
 use crate::source::{Source, foreign, other_weights, scales};
 
@@ -64,22 +64,31 @@ impl Files {
 /// The longest index that is read, in bytes.
 const MAX_INDEX: u64 = 256 << 20;
 
-/// Opens a GGUF, safetensors or PyTorch file (any part of a split model opens all), the folder of a checkpoint or its
-/// index, a llama2.c checkpoint or tokenizer.
+/// Opens a model as the only source of a run: [`open_in`] with files of its own.
 ///
 /// # Errors
+/// Those of [`open_in`].
+pub fn open(path: &Path, options: &Options) -> Result<Source> {
+    open_in(&RunFiles::default(), path, options)
+}
+
+/// Opens a GGUF, safetensors or PyTorch file (any part of a split model opens all), the folder of a checkpoint or its
+/// index, a llama2.c checkpoint or tokenizer. All files that are read are noted in `run`.
+///
+/// # Errors
+/// [`Error::WouldOverwrite`] if the run is to write one of the files;
 /// [`Error::Io`] for files that cannot be read; [`Error::Format`] for files that do not follow their format;
 /// [`Error::NoModel`], [`Error::SplitPart`], [`Error::NotAFile`], [`Error::LfsPointer`]; those of
 /// [`checkpoint::translate`] for Hugging Face checkpoints.
-pub fn open(path: &Path, options: &Options) -> Result<Source> {
+pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source> {
     let map = !options.no_mmap;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut source = if path.is_dir() {
-        open_folder(path, map)?
+        open_folder(run, path, map)?
     } else if let Some(of) = Files::of_index(&name) {
-        open_index(path, of, map)?
+        open_index(run, path, of, map)?
     } else {
-        open_file(path, map)?
+        open_file(run, path, map)?
     };
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     // Safetensors that were made of a GGUF have its metadata and names in themselves.
@@ -103,19 +112,23 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
         scales::apply(&mut source)?;
     }
     if let Some(path) = &options.tokenizer {
-        let file = InFile::open(path, map)?;
+        let file = run.open(path, map)?;
         let tokenizer = file.parse(llama2c::tokenizer::read)?;
         llama2c::tokenizer::attach(&mut source.model, &tokenizer)?;
         source.beside.push(path.clone());
     }
+    source.beside.iter().try_for_each(|path| run.note(path))?;
+    source.run = run.clone();
     Ok(source)
 }
 
 /// A file, with the other parts if it is one of several.
-fn open_file(path: &Path, map: bool) -> Result<Source> {
-    let file = InFile::open(path, map)?;
+fn open_file(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
+    let file = run.open(path, map)?;
     let model = read(&file)?;
-    let part = path.file_stem().and_then(|s| s.to_str()).and_then(container::parse_part_stem);
+    let name = path.file_name().unwrap_or_default();
+    let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+    let part = container::parse_part_stem(&stem);
     match model.format {
         Format::Gguf { .. } => {
             let split =
@@ -126,23 +139,28 @@ fn open_file(path: &Path, map: bool) -> Result<Source> {
             {
                 return Ok(Source::new(path, model, vec![file]));
             }
-            let Some((stem, _, named)) = part.filter(|part| part.2 as u64 == count) else {
+            let Some((.., named)) = part.filter(|part| part.2 as u64 == count) else {
                 return Err(Error::SplitPart { file: file.name().into(), part: no.saturating_add(1), count });
             };
             let (files, shards) =
-                open_all(path.parent(), part_names(stem, named, "gguf"), map, |file| file.parse(gguf::read))?;
+                open_all(run, path.parent(), part_names(name, named, "gguf"), map, |file| {
+                    file.parse(gguf::read)
+                })?;
             Ok(Source::new(path, gguf::join(shards)?, files))
         }
         Format::Safetensors | Format::PyTorch => match part {
-            Some((stem, _, count)) if count > 1 => {
+            Some((.., count)) if count > 1 => {
                 let of = if model.format == Format::PyTorch { &PYTORCH } else { &SAFETENSORS };
-                let index = path.with_file_name(format!("{stem}{}{INDEX}", of.ending));
+                let mut index = disk::split_stem(name);
+                index.push(of.ending);
+                index.push(INDEX);
+                let index = path.with_file_name(index);
                 if index.is_file() {
-                    return open_index(&index, of, map);
+                    return open_index(run, &index, of, map);
                 }
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
-                let names = part_names(stem, count, &ending);
-                let (files, shards) = open_all(path.parent(), names, map, of.read)?;
+                let names = part_names(name, count, &ending);
+                let (files, shards) = open_all(run, path.parent(), names, map, of.read)?;
                 Ok(Source::new(path, safetensors::join(shards)?, files))
             }
             _ => Ok(Source::new(path, model, vec![file])),
@@ -151,7 +169,7 @@ fn open_file(path: &Path, map: bool) -> Result<Source> {
     }
 }
 
-fn open_folder(path: &Path, map: bool) -> Result<Source> {
+fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
     let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
     let is_weights = |n: &String| {
         // Other .bin files are settings and states of training, or llama2.c's.
@@ -163,9 +181,9 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
     names.sort();
     // macOS keeps attributes of NAME in ._NAME on disks of other systems.
     let (hidden, mut names): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n.starts_with('.'));
-    let found = match open_checkpoint(path, &names, &SAFETENSORS, map)? {
+    let found = match open_checkpoint(run, path, &names, &SAFETENSORS, map)? {
         Some(source) => Some(source),
-        None => open_checkpoint(path, &names, &PYTORCH, map)?,
+        None => open_checkpoint(run, path, &names, &PYTORCH, map)?,
     };
     let Some(mut source) = found else {
         if path.join(checkpoint::CONFIG).is_file() {
@@ -192,19 +210,25 @@ fn open_folder(path: &Path, map: bool) -> Result<Source> {
 }
 
 /// The checkpoint in a folder, of files of one format; `None` if there are none of these among `names`.
-fn open_checkpoint(path: &Path, names: &[String], of: &'static Files, map: bool) -> Result<Option<Source>> {
+fn open_checkpoint(
+    run: &RunFiles,
+    path: &Path,
+    names: &[String],
+    of: &'static Files,
+    map: bool,
+) -> Result<Option<Source>> {
     let names: Vec<String> = names.iter().filter(|n| n.ends_with(of.ending)).cloned().collect();
     let index = path.join(of.index);
     // Where both are, transformers reads the single file.
     if index.is_file() && !names.iter().any(|n| n == of.single) {
-        return Ok(Some(Source { path: path.to_path_buf(), ..open_index(&index, of, map)? }));
+        return Ok(Some(Source { path: path.to_path_buf(), ..open_index(run, &index, of, map)? }));
     }
     if names.is_empty() {
         return Ok(None);
     }
     let chosen = one_checkpoint(path, &names, of.single, of.ending)?;
     let (mut files, mut shards) =
-        open_all(Some(path), chosen.as_ref().unwrap_or(&names).iter().cloned(), map, of.read)?;
+        open_all(run, Some(path), chosen.as_ref().unwrap_or(&names).iter(), map, of.read)?;
     if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
         let own: Vec<bool> = shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
         let mut keep = own.iter();
@@ -240,7 +264,7 @@ fn one_checkpoint(
     let whole: Vec<(&str, usize)> =
         sets.iter().filter(|((_, count), parts)| parts.len() == *count).map(|(set, _)| *set).collect();
     let files = |(stem, count): (&str, usize)| -> Vec<String> {
-        part_names(stem, count, ending.trim_start_matches('.')).collect()
+        (0..count).map(|no| format!("{}{ending}", container::part_stem(stem, no, count))).collect()
     };
     let usual = single.strip_suffix(ending).unwrap_or(single);
     let usual: Vec<(&str, usize)> = whole.iter().filter(|(stem, _)| *stem == usual).copied().collect();
@@ -262,8 +286,8 @@ fn one_checkpoint(
     }
 }
 
-fn open_index(index: &Path, of: &Files, map: bool) -> Result<Source> {
-    let file = InFile::open(index, map)?;
+fn open_index(run: &RunFiles, index: &Path, of: &Files, map: bool) -> Result<Source> {
+    let file = run.open(index, map)?;
     if file.len > MAX_INDEX {
         let (name, len) = (file.name(), file.len);
         return Err(Error::refused(format!(
@@ -272,7 +296,7 @@ fn open_index(index: &Path, of: &Files, map: bool) -> Result<Source> {
     }
     let json = file.read(0, file.len)?;
     let names = safetensors::read_index(file.name(), &json)?;
-    let (files, shards) = open_all(index.parent(), names, map, of.read)?;
+    let (files, shards) = open_all(run, index.parent(), names, map, of.read)?;
     safetensors::check_index(file.name(), &json, &shards)?;
     let mut source = Source::new(index, safetensors::join(shards)?, files);
     source.beside.push(index.to_path_buf());
@@ -283,19 +307,20 @@ fn open_index(index: &Path, of: &Files, map: bool) -> Result<Source> {
 type Shards = Vec<(String, Model)>;
 
 /// The names of all parts, one after another: a file's name can promise more than fit into memory.
-fn part_names(stem: &str, count: usize, ending: &str) -> impl Iterator<Item = String> {
-    (0..count).map(move |no| format!("{}.{ending}", container::part_stem(stem, no, count)))
+fn part_names(name: &OsStr, count: usize, ending: &str) -> impl Iterator<Item = OsString> {
+    (0..count).map(move |no| disk::part_name(name, no, count, ending))
 }
 
 fn open_all(
+    run: &RunFiles,
     folder: Option<&Path>,
-    names: impl IntoIterator<Item = String>,
+    names: impl IntoIterator<Item = impl AsRef<Path>>,
     map: bool,
     read: fn(&InFile) -> Result<Model>,
 ) -> Result<(Vec<InFile>, Shards)> {
     let (mut files, mut shards) = (Vec::new(), Vec::new());
     for name in names {
-        let file = InFile::open(&folder.unwrap_or(Path::new("")).join(name), map)?;
+        let file = run.open(&folder.unwrap_or(Path::new("")).join(name), map)?;
         shards.push((file.name().to_string(), read(&file)?));
         files.push(file);
     }

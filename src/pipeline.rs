@@ -4,17 +4,18 @@
 //! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
 //! with the source). Callers that want to show something in between call the three themselves.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use calibration::Statistics;
+use formats::container::gguf::Split;
 use formats::model::{Encoding, Tensor};
 
-use crate::allocate::{Allocation, Request};
+use crate::allocate::{Allocation, Request, SENSITIVITY};
 use crate::calibrate::sequential::{Method, Sequential};
 use crate::calibrate::{self, Chunks, Scratch, importance};
 use crate::checkpoint;
-use crate::disk::{self, InFile, NewFile};
+use crate::disk::{self, NewFile, RunFiles};
 use crate::error::{Error, Result};
 use crate::evaluate::compare::{Settings, compare, name_of, short_name};
 use crate::evaluate::comparison::Comparison;
@@ -26,9 +27,13 @@ use crate::plan::{self, Container, Plan, PlanOptions};
 use crate::quantize::quantize;
 use crate::resources::{Limits, Watcher};
 use crate::runner::{Network, Options as RunOptions};
-use crate::scheme;
+use crate::scheme::{self, recipe};
 use crate::source::Source;
 use crate::tokenizer::{Text, Tokenizer};
+
+/// What names the files of a run, for messages.
+const OUT: &str = "OUT";
+const WRITE_RECIPE: &str = "--write-recipe";
 
 /// A conversion: the input, the options, and the output.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +42,8 @@ pub struct Order {
     pub input: PathBuf,
     /// How it is opened.
     pub open: Options,
+    /// Files that were read for the order, a recipe for one: they are not written over.
+    pub read: Vec<PathBuf>,
     /// The output and its types. The importance matrix is filled in from `importance`.
     pub plan: PlanOptions,
     /// Whether the default scheme of `plan.machine` is used if no scheme is given, even if the machine could use the
@@ -135,6 +142,7 @@ pub struct Prepared<'a> {
 pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
     let prepared = prepare(order, watcher)?;
     if order.dry_run {
+        prepared.write_recipe()?;
         return Ok(Report { outcomes: Vec::new(), elapsed: Duration::ZERO, comparison: None });
     }
     let (outcomes, elapsed) = prepared.write(watcher)?;
@@ -150,7 +158,9 @@ pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
 /// [`Request::sensitivity`], [`Request::choose`] and [`plan::plan`].
 pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'a>> {
     order.refuse_contradictions()?;
-    let mut source = crate::open(&order.input, &order.open)?;
+    let run = RunFiles::default();
+    order.read.iter().try_for_each(|path| run.note(path))?;
+    let mut source = crate::open_in(&run, &order.input, &order.open)?;
     let mut options = order.plan.clone();
     options.rounding.method = order.method.and_then(|m| m.name());
     options.rounding.bias = order.method.is_some_and(|m| m.bias_correction);
@@ -159,15 +169,13 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     {
         options.scheme = scheme::find(machine.scheme);
     }
+    order.claim(&run)?;
     let chunks = order.chunks(&source)?;
     options.importance = order.importance.is_some();
     if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
         return Err(Error::usage("--calibration is for GGUF only"));
     }
     options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
-    if let Some(ImportanceSource::File(path)) = &order.importance {
-        source.beside.push(path.clone());
-    }
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
         source = checkpoint::export(source)?;
@@ -240,7 +248,7 @@ impl Order {
         watcher: &dyn Watcher,
     ) -> Result<Option<Statistics>> {
         if let Some(ImportanceSource::File(path)) = &self.importance {
-            let file = InFile::open(path, !self.open.no_mmap)?;
+            let file = source.run.open(path, !self.open.no_mmap)?;
             return Ok(Some(calibration::imatrix::read(file.name(), &file.read(0, file.len)?)?));
         }
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
@@ -248,18 +256,43 @@ impl Order {
             // The layer-by-layer run measures it itself.
             return Ok(Some(importance::placeholder(&source.model, chunks)));
         }
-        let network = Network::new(source, RunOptions { exact: true, isa: None })?;
+        let pool = self.limits.pool()?;
+        let network = pool.install(|| Network::new(source, RunOptions { exact: true, isa: None }))?;
         let folder = disk::folder(&self.plan.out).to_path_buf();
         let scratch = Scratch { memory: self.limits.memory, folder };
         let depth = network.depth();
         watcher.layers(0, depth);
         let on_layer = |layer| watcher.layers(layer + 1, depth);
-        let measured = self
-            .limits
-            .pool()?
-            .install(|| calibrate::importance::importance(&network, chunks, &scratch, on_layer))?;
+        let measured =
+            pool.install(|| calibrate::importance::importance(&network, chunks, &scratch, on_layer))?;
         watcher.finished();
         Ok(Some(measured))
+    }
+
+    /// Claims the files that will be written, as far as they are known before the plan: what is wrong with their names
+    /// is found before the work.
+    fn claim(&self, run: &RunFiles) -> Result<()> {
+        let out = &self.plan.out;
+        let name = out.file_name().unwrap_or_default();
+        let several = self.plan.machine.is_some_and(|m| m.container() == Container::Expansion);
+        match self.plan.split {
+            _ if several || plan::is_folder(out) => {}
+            _ if self.dry_run => run.pretend(out, OUT)?,
+            Split::None => run.claim(out, OUT)?,
+            // How many parts there will be is not known yet, nor that there will be more than one.
+            Split::Bytes(_) | Split::Tensors(_) => {
+                let ending = out.extension().unwrap_or_default().to_string_lossy();
+                run.claim(&out.with_file_name(disk::part_name(name, 0, 99_999, &ending)), OUT)?;
+            }
+        }
+        let Some(request) = &self.fit else { return Ok(()) };
+        if let Some(path) = request.sensitivity.as_deref().filter(|path| !path.exists())
+            && matches!(self.importance, Some(ImportanceSource::Calibration(_)))
+            && !self.dry_run
+        {
+            run.claim(path, SENSITIVITY)?;
+        }
+        request.write_recipe.as_deref().map_or(Ok(()), |path| run.claim(path, WRITE_RECIPE))
     }
 
     /// Chooses types for a budget, and plans with them.
@@ -271,27 +304,19 @@ impl Order {
         chunks: Option<&Chunks>,
         watcher: &dyn Watcher,
     ) -> Result<(Plan, Allocation)> {
-        let mut read: Vec<&Path> = vec![&self.plan.out];
-        match &self.importance {
-            Some(ImportanceSource::File(path)) => read.push(path),
-            Some(ImportanceSource::Calibration(set)) => read.push(&set.text),
-            None => {}
-        }
-        read.extend(self.check.iter().map(|c| &*c.text));
         // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let sensitivity = request.sensitivity(source, chunks, (self.dry_run, &read), self.limits, watcher)?;
-        read.extend(request.sensitivity.as_deref());
-        let (allocation, plan) = request.choose(source, options, &sensitivity, &read)?;
+        let sensitivity = request.sensitivity(source, chunks, self.dry_run, self.limits, watcher)?;
+        let (allocation, plan) = request.choose(source, options, &sensitivity)?;
         Ok((plan, allocation))
     }
 
     /// The text of the check, if there is one. Checks that cannot work fail here, before the conversion.
     fn check_text(&self, source: &Source) -> Result<Option<String>> {
         let Some(check) = &self.check else { return Ok(None) };
-        let text = std::fs::read(&check.text).map_err(|e| Error::io(&check.text, "read", e))?;
+        let text = source.run.read_text(&check.text)?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        Network::new(source, RunOptions::default())?;
+        self.limits.pool()?.install(|| Network::new(source, RunOptions::default()).map(drop))?;
         let tokens = Text::new(&text, &Tokenizer::of(source)?)?;
         evaluate::cut(&tokens.tokens, tokens.first, check.cut)?;
         Ok(Some(text))
@@ -312,7 +337,20 @@ impl Prepared<'_> {
     pub fn write(&self, watcher: &dyn Watcher) -> Result<(Vec<Outcome>, Duration)> {
         let start = Instant::now();
         let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.order.limits, watcher)?;
+        self.write_recipe()?;
         Ok((outcomes, start.elapsed()))
+    }
+
+    /// Writes the chosen types as a recipe, if the order asks for one. [`Prepared::write`] does so once the model is
+    /// written, so that a failed run leaves no recipe; a dry run calls this alone.
+    ///
+    /// # Errors
+    /// Those of [`RunFiles::write_whole`].
+    pub fn write_recipe(&self) -> Result<()> {
+        let path = self.order.fit.as_ref().and_then(|request| request.write_recipe.as_deref());
+        let Some((path, allocation)) = path.zip(self.allocation.as_ref()) else { return Ok(()) };
+        let text = recipe::print(&allocation.scheme);
+        self.source.run.write_whole(path, text.as_bytes(), WRITE_RECIPE)
     }
 
     /// Compares the written model with the source, if the order asks for it.
@@ -324,7 +362,8 @@ impl Prepared<'_> {
             return Ok(None);
         };
         let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
-        let models = vec![(name_of(out, &self.source.path), crate::open(out, &self.order.open)?)];
+        let models =
+            vec![(name_of(out, &self.source.path), crate::open_in(&self.source.run, out, &self.order.open)?)];
         let settings = Settings::new(check.text.display().to_string(), check.cut);
         let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
@@ -383,7 +422,12 @@ fn write_files(
     {
         return Err(Error::NoSpace { path: (*path).clone(), need, free });
     }
-    let create = |(path, len): &(&PathBuf, u64)| NewFile::create(path, *len);
+    let create = |(path, len): &(&PathBuf, u64)| -> Result<NewFile> {
+        match **path == plan.out {
+            true => source.run.create(path, *len, OUT),
+            false => source.run.create_derived(path, *len, OUT),
+        }
+    };
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>>>()?;
     let extra_files = extra.iter().map(create).collect::<Result<Vec<_>>>()?;
     for (file, layout) in files.iter().zip(&plan.layout.files) {

@@ -21,7 +21,7 @@ use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::outcome::{Outcome, QuantizedTensor, measure_error};
 use crate::plan::{Plan, bias, scales};
-use crate::resources::Watcher;
+use crate::resources::{Watcher, no_threads};
 use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
 use weights::Weights;
@@ -97,7 +97,7 @@ pub fn quantize(
 
     let (results, bands) = sync_channel::<Band>(threads as usize);
     let (written, encoded) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| -> Result<Vec<(Outcome, f32)>> {
+        let writer = std::thread::Builder::new().spawn_scoped(scope, || -> Result<Vec<(Outcome, f32)>> {
             let bands = bands; // dropped with this thread, so that a failed write stops the encoders
             let mut outcomes = vec![(Outcome::default(), 0.0); jobs.len()];
             for band in bands {
@@ -114,6 +114,10 @@ pub fn quantize(
             }
             Ok(outcomes)
         });
+        let writer = match writer {
+            Ok(writer) => writer,
+            Err(e) => return (Err(no_threads(&e)), Ok(())),
+        };
         let encoded = pool.install(|| {
             jobs.iter()
                 .enumerate()

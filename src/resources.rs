@@ -2,10 +2,19 @@
 
 use crate::error::{Error, Result};
 
+/// The most threads that are started for each core: more only wait for one another.
+const MOST_PER_CORE: usize = 4;
+
+/// The error for threads that the system does not give.
+pub(crate) fn no_threads(e: &dyn std::error::Error) -> Error {
+    Error::refused(format!("cannot start threads: {e}"))
+        .or("raise the limits of processes and memory (`ulimit -u`, `ulimit -v`), or use fewer: --threads 1")
+}
+
 /// Limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Threads; 0 for one per core.
+    /// Threads; 0 for one per core. At most four per core are started.
     pub threads: usize,
     /// Bytes in flight between reading and writing, and of activations during calibration.
     pub memory: u64,
@@ -23,8 +32,10 @@ impl Limits {
     /// # Errors
     /// [`Error::Refused`] if the threads cannot be started.
     pub fn pool(self) -> Result<rayon::ThreadPool> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        pool.map_err(|e| Error::refused(format!("cannot start threads: {e}")))
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = self.threads.min(MOST_PER_CORE * cores);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map_err(|e| no_threads(&e))
     }
 }
 

@@ -59,24 +59,63 @@ pub fn shape(shape: &[u64]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
-/// Text from a file with control characters escaped, so that a terminal does not interpret them.
+/// Text from a file as it may be shown: with every character escaped that a terminal or a reader's eye would not take for
+/// what it is ([`is_hidden`]).
 pub fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    escaped(text, is_hidden)
 }
 
-/// A text table whose first line is the heading. Columns whose cells all begin with a digit or a sign are right-aligned.
+/// Text with the characters escaped for which `hidden` is true.
+pub fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a character does something else than to be seen: controls (Unicode's category Cc, with the escapes of
+/// terminals), format characters (Cf: marks of direction, characters without width), and separators of lines and
+/// paragraphs (Zl, Zp).
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
+}
+
+/// The most characters of a cell of a table that are shown.
+const CELL: usize = 120;
+
+/// The first `most` characters of a text, with an ellipsis if there are more.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_string(),
+    }
+}
+
+/// A text table whose first line is the heading. Cells are made [`visible`], and cut after 120 characters: names come from
+/// files, where nothing limits them. Columns whose cells all begin with a digit or a sign are right-aligned.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Vec<String>>);
 
 impl Table {
     /// A table with this heading and no rows.
     pub fn new(heading: &[&str]) -> Self {
-        Self(vec![heading.iter().map(ToString::to_string).collect()])
+        Self(vec![heading.iter().map(|cell| visible(cell)).collect()])
     }
 
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.push(cells.into_iter().map(|cell| visible(&cell)).collect());
+        // Of a long cell, only the part that is shown is escaped.
+        self.0.push(cells.into_iter().map(|cell| cut(&visible(&cut(&cell, CELL)), CELL)).collect());
     }
 
     /// Whether there are no rows.
@@ -97,8 +136,10 @@ impl std::fmt::Display for Table {
         for row in &self.0 {
             let mut line = String::new();
             for (cell, &(width, right)) in row.iter().zip(&layout) {
-                let _ =
-                    if right { write!(line, "  {cell:>width$}") } else { write!(line, "  {cell:<width$}") };
+                // Not the widths of `format!`, which end at 65,535.
+                let space = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let (before, after) = if right { (&*space, "") } else { ("", &*space) };
+                let _ = write!(line, "  {before}{cell}{after}");
             }
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -122,6 +163,34 @@ mod tests {
         }
         assert_eq!(count(1234567), "1,234,567");
         assert_eq!(count(12), "12");
+    }
+
+    #[test]
+    fn what_is_not_seen_is_escaped() {
+        assert_eq!(visible("plain ünï 漢字 😀\u{301}"), "plain ünï 漢字 😀\u{301}");
+        assert_eq!(visible("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{9b}d");
+        for c in
+            ['\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}', '\u{feff}', '\u{e0041}', '\u{61c}', '\u{7f}']
+        {
+            let shown = visible(&format!("x{c}y"));
+            assert!(!shown.contains(c) && shown.starts_with("x\\u{"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn cells_of_any_length_are_cut() {
+        for cell in ["n".repeat(70_000), "\x1b".repeat(70_000), "漢".repeat(70_000), "1".repeat(70_000)] {
+            let mut t = Table::new(&["name", "n"]);
+            t.row([cell, "1".into()]);
+            let text = t.to_string();
+            assert!(text.contains('…') && text.lines().all(|line| line.chars().count() < 130), "{text}");
+        }
+        // A heading is not cut, but wide ones do not fail either.
+        let wide = "h".repeat(70_000);
+        let mut t = Table::new(&[&wide]);
+        t.row(["x".into()]);
+        assert_eq!(t.to_string().lines().next().unwrap().len(), 70_002);
+        assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".to_string(), "abc…".to_string()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::sensitivity::{Matrix, Sensitivity};
 use crate::source::Source;
 use crate::text;
 
-pub use request::{Budget, DEFAULT_TYPES, Request, default_context, default_types};
+pub use request::{Budget, DEFAULT_TYPES, Request, SENSITIVITY, default_context, default_types};
 
 /// The name of the schemes that are made here, and so of the plan's rule for tensors with a choice.
 const NAME: &str = "fit";

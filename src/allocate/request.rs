@@ -1,21 +1,23 @@
 //! A budget as the user states it, and the choice of types for it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use formats::block::{DType, TYPES};
 
 use super::{Allocation, Choices, Goal, SearchSpace, allocate};
 use crate::calibrate::Chunks;
-use crate::disk::{self, NewFile};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::memory::{ModelShape, RunConfig, Runtime};
 use crate::plan::{Plan, PlanOptions};
 use crate::resources::{Limits, Watcher};
 use crate::runner::KvType;
-use crate::scheme::recipe;
 use crate::sensitivity::{self, Measuring, Sensitivity, quick};
 use crate::source::Source;
+
+/// The option that names the file of sensitivities, where it is measured and written.
+pub const SENSITIVITY: &str = "--sensitivity";
 
 /// What the result has to fit into, as the user states it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,8 +100,7 @@ impl Request {
         Ok(Goal::Ram { ram, reserve: self.reserve, runs: kv_types.into_iter().flat_map(run).collect() })
     }
 
-    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one. `inputs.0` is
-    /// whether this is a dry run; the files in `inputs.1` are not overwritten.
+    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one.
     ///
     /// # Errors
     /// [`Error::Usage`] if it would have to be measured in a dry run; [`Error::Refused`] if the file is one of the inputs;
@@ -108,19 +109,18 @@ impl Request {
         &self,
         source: &Source,
         chunks: Option<&Chunks>,
-        inputs: (bool, &[&Path]),
+        dry_run: bool,
         limits: Limits,
         watcher: &dyn Watcher,
     ) -> Result<Sensitivity> {
         let Some(path) = &self.sensitivity else { return Ok(quick::estimate(source)) };
-        let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(path) };
-        let (dry_run, read) = inputs;
+        let run = &source.run;
+        let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(run, path) };
         if dry_run {
             let why = format!("{}: does not exist, and a dry run does not measure it", path.display());
             return Err(Error::usage(why).or("measure it first: ggufkit sensitivity MODEL TEXT -o FILE"));
         }
-        disk::refuse_overwriting(path, source.paths().chain(read.iter().copied()))?;
-        drop(NewFile::create(path, 0)?);
+        run.claim(path, SENSITIVITY)?;
         let mut types = default_types();
         for dtype in self.types.iter().flatten() {
             types.extend((!types.contains(dtype)).then_some(*dtype));
@@ -135,21 +135,19 @@ impl Request {
         let chunks = chunks.subset(sensitivity::default_chunks(source), sensitivity::DEFAULT_CONTEXT);
         let found = measuring.run(source, &chunks, watcher)?;
         watcher.finished();
-        disk::write_whole(path, sensitivity::print(&found).as_bytes())?;
+        run.write_whole(path, sensitivity::print(&found).as_bytes(), SENSITIVITY)?;
         Ok(found)
     }
 
-    /// Chooses the types and plans with them; `options` get the scheme. The files in `read` are not overwritten.
+    /// Chooses the types and plans with them; `options` get the scheme.
     ///
     /// # Errors
-    /// Those of [`Choices::find`] and [`allocate`]; [`Error::Usage`] if `--for` leaves none of the types;
-    /// [`Error::Io`] if the recipe cannot be written.
+    /// Those of [`Choices::find`] and [`allocate`]; [`Error::Usage`] if `--for` leaves none of the types.
     pub fn choose(
         &self,
         source: &Source,
         options: &mut PlanOptions,
         sensitivity: &Sensitivity,
-        read: &[&Path],
     ) -> Result<(Allocation, Plan)> {
         let mut goal = self.goal(source)?;
         if let (Goal::Ram { runs, .. }, None) = (&mut goal, self.kv) {
@@ -167,12 +165,7 @@ impl Request {
         let space =
             SearchSpace { types: &types, explicit: self.types.is_some(), sensitivity, prices: &self.prices };
         let choices = Choices::find(source, options, space)?;
-        let (allocation, plan) = allocate(source, options, choices, &goal, sensitivity)?;
-        if let Some(path) = &self.write_recipe {
-            disk::refuse_overwriting(path, source.paths().chain(read.iter().copied()))?;
-            disk::write_whole(path, recipe::print(&allocation.scheme).as_bytes())?;
-        }
-        Ok((allocation, plan))
+        allocate(source, options, choices, &goal, sensitivity)
     }
 }
 

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::source::Source;
@@ -92,7 +93,7 @@ impl Chunks {
     /// and at most `limit` after them are kept.
     ///
     /// # Errors
-    /// [`Error::Io`] if a text cannot be read; [`Error::Refused`] if the model has no tokenizer that can be used;
+    /// Those of [`RunFiles::read_text`]; [`Error::Refused`] if the model has no tokenizer that can be used;
     /// [`Error::TextTooShort`] if a text does not fill a chunk; [`Error::Usage`] if no chunk is left.
     pub fn read_all(
         source: &Source,
@@ -104,7 +105,7 @@ impl Chunks {
         let tokenizer = Tokenizer::of(source)?;
         let (mut all, mut hash) = (Self::default(), Sha256::new());
         for path in paths.iter().map(AsRef::as_ref) {
-            let (name, bytes) = bytes(path)?;
+            let (name, bytes) = bytes(&source.run, path)?;
             hash.update(&bytes);
             let text = Text::new(&String::from_utf8_lossy(&bytes), &tokenizer)?;
             let mut chunks = Self::cut(&text.tokens, text.first, context, None, &name);
@@ -165,13 +166,12 @@ pub struct Scratch {
 }
 
 /// The name and the bytes of a text file, or of the built-in calibration set.
-fn bytes(path: &Path) -> Result<(String, Cow<'static, [u8]>)> {
+fn bytes(run: &RunFiles, path: &Path) -> Result<(String, Cow<'static, [u8]>)> {
     let name = path.display().to_string();
     if name == BUILTIN_NAME && !path.is_file() {
         return Ok((name, Cow::Borrowed(BUILTIN.as_bytes())));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    Ok((name, Cow::Owned(bytes)))
+    Ok((name, Cow::Owned(run.read_text(path)?)))
 }
 
 #[cfg(test)]

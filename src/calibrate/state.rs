@@ -6,13 +6,14 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::activations::Activations;
 use super::sequential::Sequential;
+use crate::disk::{self, Stamp};
 use crate::error::{Error, Result};
 use crate::outcome::{ChosenMethod, Outcome, QuantizedTensor};
 use crate::plan::Plan;
@@ -46,14 +47,15 @@ struct TensorRecord {
 /// Every name that [`ChosenMethod::method`] may have.
 const METHODS: [&str; 4] = ["search", "awq", "gptq", "awq+gptq"];
 
-/// Identifies a run: a hash of the model's path, size and time, the plan, the calibration set and the method.
+/// Identifies a run: a hash of the model's path and of the length and the times of every file of it, the plan, the
+/// calibration set and the method.
 pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> String {
     let mut hash = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hash);
-    (source.path.canonicalize().ok(), source.bytes()).hash(&mut hash);
-    if let Ok(modified) = fs::metadata(&source.path).and_then(|m| m.modified()) {
-        modified.hash(&mut hash);
-    }
+    source.path.canonicalize().ok().hash(&mut hash);
+    // A folder's own time, or that of an index, says nothing of files that are rewritten in place.
+    source.files.iter().for_each(|file| (file.path.canonicalize().ok(), &file.stamp).hash(&mut hash));
+    source.beside.iter().for_each(|path| (path.canonicalize().ok(), Stamp::at(path)).hash(&mut hash));
     for (i, (step, t)) in plan.decisions.iter().zip(&plan.layout.tensors).enumerate() {
         (&t.name, t.encoding.name(), step.from.name(), &t.shape).hash(&mut hash);
         let cols = t.cols();
@@ -82,7 +84,7 @@ impl State {
                 let mut others = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
                 // A run that was interrupted in its first layer may have left these.
                 let own = |name: &str| {
-                    name.starts_with("vectors-") || name.starts_with("layer-") || name == "state.part"
+                    ["vectors-", "layer-", "state.", ".ggufkit-"].iter().any(|start| name.starts_with(start))
                 };
                 if let Some(Ok(other)) =
                     others.find(|f| f.as_ref().is_ok_and(|f| !own(&f.file_name().to_string_lossy())))
@@ -157,9 +159,9 @@ impl State {
         tensors: &[QuantizedTensor],
         activations: &Activations,
     ) -> Result<()> {
-        write_atomically(&self.folder.join(format!("layer-{layer}")), |file| write_layer(file, tensors))?;
+        disk::replace(&self.folder.join(format!("layer-{layer}")), |file| write_layer(file, tensors))?;
         for model in 0..activations.models() {
-            write_atomically(&self.hidden_states(layer + 1, model), |file| {
+            disk::replace(&self.hidden_states(layer + 1, model), |file| {
                 let mut hash = DefaultHasher::new();
                 let saved = activations.save(model, |bytes| {
                     hash.write(bytes);
@@ -170,7 +172,7 @@ impl State {
         }
         self.index.layers = layer + 1;
         let text = serde_json::to_vec(&self.index).expect("numbers and a text");
-        write_atomically(&self.folder.join("state.json"), |file| Ok(file.write_all(&text)))?;
+        disk::replace(&self.folder.join("state.json"), |file| Ok(file.write_all(&text)))?;
         for model in 0..activations.models() {
             let _ = fs::remove_file(self.hidden_states(layer, model));
         }
@@ -180,20 +182,6 @@ impl State {
     fn hidden_states(&self, layer: usize, model: usize) -> PathBuf {
         self.folder.join(format!("vectors-{layer}-{model}"))
     }
-}
-
-/// Writes a file under a temporary name and renames it once it is complete.
-fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<std::io::Result<()>>,
-) -> Result<()> {
-    let bad = |e| Error::io(path, "write", e);
-    let part = path.with_extension("part");
-    let mut file = BufWriter::new(File::create(&part).map_err(bad)?);
-    write(&mut file)?.map_err(bad)?;
-    let file = file.into_inner().map_err(|e| bad(e.into_error()))?;
-    file.sync_all().map_err(bad)?;
-    fs::rename(&part, path).map_err(bad)
 }
 
 /// The checksum that ends a file.
@@ -208,7 +196,7 @@ fn damaged(path: &Path) -> Error {
 }
 
 /// The layout of a `layer-N` file: the length of the JSON, the JSON of [`TensorRecord`]s, the tensors' bytes, the checksum.
-fn write_layer(file: &mut BufWriter<File>, tensors: &[QuantizedTensor]) -> Result<std::io::Result<()>> {
+fn write_layer(file: &mut impl Write, tensors: &[QuantizedTensor]) -> Result<std::io::Result<()>> {
     let records: Vec<TensorRecord> = tensors
         .iter()
         .map(|m| TensorRecord {

@@ -13,12 +13,16 @@ use super::names::Names;
 use super::quantized::{self, Form, is_float};
 use super::{bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
 use crate::arch::{Config, Expected, Presence};
+use crate::disk;
 use crate::error::{Error, FROM_CHECKPOINT, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Hub, Source};
 
 /// The file with the settings, which every checkpoint has.
 pub const CONFIG: &str = "config.json";
+
+/// The file of the chat template.
+const TEMPLATE: &str = "chat_template.jinja";
 
 /// Files that belong to a checkpoint besides its weights and settings.
 const COMPANIONS: [&str; 11] = [
@@ -30,7 +34,7 @@ const COMPANIONS: [&str; 11] = [
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
+    TEMPLATE,
     "README.md",
     "LICENSE",
 ];
@@ -75,7 +79,13 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
         source.views.insert(0, Some(view));
     }
     source.beside.push(path);
-    let companions = COMPANIONS.iter().map(|name| folder.join(name)).filter(|p| p.is_file()).collect();
+    let companions: Vec<_> =
+        COMPANIONS.iter().map(|name| folder.join(name)).filter(|p| p.is_file()).collect();
+    let template = folder.join(TEMPLATE);
+    if template.is_file() && disk::leads_out(folder, &template) {
+        let template = template.display();
+        source.model.notes.push(format!("{template}: is a link that leads out of the folder: not read"));
+    }
     source.hub = Some(Hub { config, json, companions });
     Ok(source)
 }

@@ -10,12 +10,16 @@ use serde_json::json;
 use super::{bias_switch, check_shape, quantized, rows};
 use crate::arch::config::ConfigError;
 use crate::arch::{Config, Expected, Presence, is_idle};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
 
 /// The largest `rope_freqs.weight` that is read, in elements: for attention heads of 2048.
 const MOST_FREQS: u64 = 1024;
+
+/// The longest file that is copied beside the weights, in bytes: no tokenizer is longer.
+const MOST_COMPANION: u64 = 256 << 20;
 
 /// Gives a model Hugging Face's names and row order, and the files of a checkpoint besides the weights.
 ///
@@ -77,7 +81,9 @@ pub fn export(mut source: Source) -> Result<Source> {
                 .into(),
         );
     }
-    source.export = Some(files(&source, &config)?);
+    let (export, notes) = files(&source, &config)?;
+    source.model.notes.extend(notes);
+    source.export = Some(export);
     let mut text = Metadata::new();
     text.set("format", Value::text("pt"));
     source.model.metadata = text;
@@ -126,17 +132,23 @@ fn read_config(source: &Source) -> Result<std::result::Result<Config, ConfigErro
     Ok(Config::from_gguf(&source.model.metadata, vocab, tied, freqs.as_deref()))
 }
 
-/// config.json, and the files that are copied or made besides the weights.
-fn files(source: &Source, config: &Config) -> Result<Export> {
-    let mut files = Vec::new();
+/// config.json, and the files that are copied or made besides the weights; with notes on those that are not copied.
+fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
+    let (mut files, mut notes) = (Vec::new(), Vec::new());
     if let Some(hub) = &source.hub {
         let mut json = hub.json.clone();
         quantized::forget(&mut json); // the weights are written dequantized
         for path in &hub.companions {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+            // Whoever made the folder may have linked a private file of whoever publishes the copy.
+            if disk::leads_out(disk::folder(path), path) {
+                let path = path.display();
+                notes.push(format!("{path}: is a link that leads out of the folder: not copied"));
+                continue;
+            }
+            let bytes = source.run.read(path, MOST_COMPANION)?;
             files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));
         }
-        return Ok(Export { config: json, files });
+        return Ok((Export { config: json, files }, notes));
     }
     let id = |key: &str| source.model.metadata.get(&format!("tokenizer.ggml.{key}_token_id"))?.as_u64();
     let (bos, eos) = (id("bos"), id("eos"));
@@ -154,7 +166,7 @@ fn files(source: &Source, config: &Config) -> Result<Export> {
             json[bias_switch(&e.hub)] = json!(true);
         }
     }
-    Ok(Export { config: json, files })
+    Ok((Export { config: json, files }, notes))
 }
 
 /// Whether a model's metadata has a vocabulary.

@@ -4,11 +4,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Input, Running};
-use super::print;
+use super::json::print_json;
+use super::{print, shown};
+use ggufkit::Result;
 use ggufkit::runner::bench::{Plan, Spread, measure};
 use ggufkit::runner::{Network, Options};
 use ggufkit::text::bytes as human_bytes;
-use ggufkit::{Error, Result};
 
 /// Measures prompt processing, generation, and plain reading of the weights in turn.
 #[derive(Debug, Args)]
@@ -16,14 +17,14 @@ pub struct Bench {
     #[command(flatten)]
     input: Input,
     /// Prompt length in tokens; 0 skips prompt processing
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    prompt: usize,
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    prompt: u32,
     /// Number of tokens to generate; 0 skips generation
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    generate: usize,
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    generate: u32,
     /// Number of measurements; the median, minimum and maximum are shown
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    repeats: usize,
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    repeats: u32,
     #[command(flatten)]
     running: Running,
     /// Print the result as JSON
@@ -37,9 +38,9 @@ impl Bench {
         self.running.pool()?.install(|| {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
             let plan = Plan {
-                prompt: self.prompt,
-                generate: self.generate,
-                repeats: self.repeats.max(1),
+                prompt: self.prompt as usize,
+                generate: self.generate as usize,
+                repeats: self.repeats.max(1) as usize,
                 batch: self.running.batch(),
                 kv: self.running.kv(),
             };
@@ -49,12 +50,11 @@ impl Bench {
             let found = measure(&network, plan, || bar.inc(1))?;
             bar.finish_and_clear();
             if self.json {
-                let text = serde_json::to_string_pretty(&found);
-                return print(&(text.map_err(|e| Error::refused(e.to_string()))? + "\n"));
+                return print_json(&found);
             }
             let mut text = format!(
                 "{}\n{} of weights, {} threads, {}\n\n",
-                source.path.display(),
+                shown(&source.path),
                 human_bytes(found.weight_bytes),
                 rayon::current_num_threads(),
                 network.isa.name(),

@@ -6,12 +6,12 @@ use calibration::{Statistics, imatrix};
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use super::args::{Input, Resources};
+use super::json::{Filled, List, print_json};
 use super::print;
 use super::progress::Progress;
 use ggufkit::calibrate::{Chunks, Scratch, importance};
-use ggufkit::disk::refuse_overwriting;
-use ggufkit::disk::{self, InFile, NewFile};
-use ggufkit::report::imatrix::{as_json, by_kind, headline, remarks, table};
+use ggufkit::disk::{self, RunFiles};
+use ggufkit::report::imatrix::{as_json, by_kind, entries, headline, remarks, table};
 use ggufkit::resources::Watcher;
 use ggufkit::runner::{Network, Options};
 use ggufkit::source::Source;
@@ -117,12 +117,16 @@ impl Calibrate {
     pub fn run(self) -> Result<()> {
         let Self { files, measuring } = self;
         if let Some(path) = &files.show {
-            let statistics = read(path)?;
-            return print(&if files.json {
-                format!("{:#}\n", as_json(&statistics))
-            } else {
-                format!("{}\n\n{}{}", headline(&statistics), table(&statistics), remarks(&statistics))
-            });
+            let statistics = read(&RunFiles::default(), path)?;
+            return match files.json {
+                true => print_statistics(&statistics),
+                false => print(&format!(
+                    "{}\n\n{}{}",
+                    headline(&statistics),
+                    table(&statistics),
+                    remarks(&statistics)
+                )),
+            };
         }
         let out = files.out.as_deref().expect("clap requires --out unless --show is given");
         // Problems with the output file are reported before the long measurement.
@@ -131,8 +135,11 @@ impl Calibrate {
             let file = out.join("imatrix.gguf");
             return Err(Error::refused(why).or(format!("name a file in it: -o {}", file.display())));
         }
-        drop(NewFile::create(out, 0)?);
-        let earlier: Vec<_> = files.merge.iter().map(|path| read(path)).collect::<Result<_>>()?;
+        let run = measuring.as_ref().map_or_else(RunFiles::default, |m| m.input.run.clone());
+        run.claim(out, OUT)?;
+        // The result may replace what it is added to: that is read as a whole before, in a run of its own.
+        let earlier: Vec<_> =
+            files.merge.iter().map(|path| read(&RunFiles::default(), path)).collect::<Result<_>>()?;
         let mut statistics = match measuring {
             Some(measuring) => measuring.run(out, earlier)?,
             None if earlier.is_empty() => {
@@ -148,12 +155,16 @@ impl Calibrate {
             Kind::Gguf => imatrix::write(&statistics)?,
             Kind::Dat => imatrix::legacy::write(&statistics)?,
         };
-        disk::write_whole(out, &bytes)?;
-        print(&if files.json {
-            format!("{:#}\n", as_json(&statistics))
-        } else {
-            format!("{}\n\n{}{}", headline(&statistics), by_kind(&statistics), remarks(&statistics))
-        })
+        run.write_whole(out, &bytes, OUT)?;
+        match files.json {
+            true => print_statistics(&statistics),
+            false => print(&format!(
+                "{}\n\n{}{}",
+                headline(&statistics),
+                by_kind(&statistics),
+                remarks(&statistics)
+            )),
+        }
     }
 }
 
@@ -168,20 +179,19 @@ impl Measuring {
                 .or("name one or more text files like the texts that the model will see, or `builtin`"));
         }
         let source = self.input.open()?;
-        refuse_overwriting(out, source.paths().chain(self.text.iter().map(|p| &**p)))?;
         earlier.iter().try_for_each(|statistics| of_model(statistics, &source))?;
         let (context, skip) = (self.context as usize, self.from_chunk);
         let chunks = Chunks::read_all(&source, &self.text, context, skip, self.chunks)?;
         let limits = self.resources.limits();
-        let network = Network::new(&source, Options { exact: true, isa: None })?;
+        let pool = limits.pool()?;
+        let network = pool.install(|| Network::new(&source, Options { exact: true, isa: None }))?;
         let folder = disk::folder(out);
         let scratch = Scratch { memory: limits.memory, folder: folder.to_path_buf() };
         let (progress, depth) = (Progress::new(), network.depth());
         progress.layers(0, depth);
         let tick = |layer| progress.layers(layer + 1, depth);
-        let measured = limits
-            .pool()?
-            .install(|| importance::measure(&network, &chunks, &scratch, self.output_matrix, tick));
+        let measured =
+            pool.install(|| importance::measure(&network, &chunks, &scratch, self.output_matrix, tick));
         progress.finished();
         let mut measured = measured?;
         measured.file = source.path.display().to_string();
@@ -190,12 +200,21 @@ impl Measuring {
     }
 }
 
+/// What names the result, for messages.
+const OUT: &str = "--out";
+
+/// Prints the statistics as JSON, one entry after another.
+fn print_statistics(statistics: &Statistics) -> Result<()> {
+    let entries = List(|| entries(statistics));
+    print_json(&Filled { rest: &as_json(statistics), first: ("entries", entries), second: ("", ()) })
+}
+
 /// Reads an importance matrix.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Statistics`] if it is not an importance matrix.
-pub fn read(path: &Path) -> Result<Statistics> {
-    let file = InFile::open(path, false)?;
+/// Those of [`RunFiles::open`], [`Error::Statistics`] if it is not an importance matrix.
+pub fn read(run: &RunFiles, path: &Path) -> Result<Statistics> {
+    let file = run.open(path, false)?;
     Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
 }
 

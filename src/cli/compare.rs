@@ -6,9 +6,11 @@ use clap::Args;
 
 use super::args::{Input, Running};
 use super::eval::Cutting;
-use super::print;
+use super::json::print_json;
 use super::progress::Progress;
-use ggufkit::disk::{self, NewFile};
+use super::{print, shown};
+use ggufkit::Result;
+use ggufkit::disk::RunFiles;
 use ggufkit::evaluate::compare::{Settings, compare, name_of, short_name};
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::report::compare::table;
@@ -16,7 +18,6 @@ use ggufkit::report::html::html;
 use ggufkit::resources::Watcher;
 use ggufkit::sensitivity;
 use ggufkit::source::Source;
-use ggufkit::{Error, Result, open};
 
 /// Runs the original model and models made from it over a text, side by side, and shows the quality, size and speed of
 /// each.
@@ -51,15 +52,18 @@ pub struct Compare {
     json: bool,
 }
 
+/// The option that names the page, for messages.
+const REPORT: &str = "--report";
+
 impl Compare {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
-        let other =
-            |path: &PathBuf| Ok((name_of(path, &source.path), open(path, &self.input.options(false))?));
+        let other = |path: &PathBuf| Ok((name_of(path, &source.path), self.input.open_beside(path)?));
         let models: Vec<(String, Source)> = self.models.iter().map(other).collect::<Result<_>>()?;
         // If the page cannot be written, that is reported before the long evaluation.
-        self.report.as_deref().map(|path| NewFile::create(path, 0)).transpose()?;
-        let text = std::fs::read(&self.text).map_err(|e| Error::io(&self.text, "read", e))?;
+        let run = &self.input.run;
+        self.report.as_deref().map(|path| run.claim(path, REPORT)).transpose()?;
+        let text = run.read_text(&self.text)?;
         let settings = Settings {
             text: self.text.display().to_string(),
             cut: self.cutting.cut(),
@@ -68,20 +72,20 @@ impl Compare {
             batch: self.running.batch(),
             floor: !self.no_floor,
             generate: 16,
-            sensitivity: self.sensitivity.as_deref().map(sensitivity::read).transpose()?,
+            sensitivity: self.sensitivity.as_deref().map(|path| sensitivity::read(run, path)).transpose()?,
         };
         let text = String::from_utf8_lossy(&text);
         let found = self.running.pool()?.install(|| side_by_side(&source, &models, &text, &settings))?;
+        run.unchanged()?;
         if let Some(path) = &self.report {
-            write_report(path, &found)?;
+            write_report(run, path, &found)?;
         }
         if self.json {
-            let value = serde_json::to_string_pretty(&found).map_err(|e| Error::refused(e.to_string()))?;
-            return print(&(value + "\n"));
+            return print_json(&found);
         }
         print(&table(&found))?;
         match &self.report {
-            Some(path) => print(&format!("\n{}\n", path.display())),
+            Some(path) => print(&format!("\n{}\n", shown(path))),
             None => Ok(()),
         }
     }
@@ -102,7 +106,7 @@ pub fn side_by_side(
 }
 
 /// Writes the HTML page.
-pub fn write_report(path: &Path, found: &Comparison) -> Result<()> {
+pub fn write_report(run: &RunFiles, path: &Path, found: &Comparison) -> Result<()> {
     let page = html(found);
-    disk::write_whole(path, page.as_bytes())
+    run.write_whole(path, page.as_bytes(), REPORT)
 }

@@ -24,7 +24,7 @@ use super::args::{
     Edits, Endian, FormatName, Input, Resources, Rounding, SizeBudget, find_scheme, machines, scheme_or_keep,
     tensor_rule,
 };
-use super::outcome::{plan_json, plan_text, report_text};
+use super::outcome::{plan_text, print_plan, report_text};
 use super::print;
 use super::progress::Progress;
 
@@ -257,16 +257,17 @@ impl Common {
             print(&allocation_text(allocation, recipe))?;
         }
         if self.dry_run {
-            return print(&match self.json {
-                true => plan_json(source, plan, None, allocation),
-                false => plan_text(source, plan),
-            });
+            prepared.write_recipe()?;
+            return match self.json {
+                true => print_plan(source, plan, None, allocation),
+                false => print(&plan_text(source, plan)),
+            };
         }
         let (outcomes, elapsed) = prepared.write(&progress)?;
-        print(&match self.json {
-            true => plan_json(source, plan, Some(&outcomes), allocation),
-            false => report_text(source, plan, &outcomes, elapsed),
-        })?;
+        match self.json {
+            true => print_plan(source, plan, Some(&outcomes), allocation)?,
+            false => print(&report_text(source, plan, &outcomes, elapsed))?,
+        }
         match prepared.check(&progress)? {
             Some(comparison) => self.check.report(&comparison),
             None => Ok(()),
@@ -280,12 +281,13 @@ impl Common {
     fn order(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<Order> {
         let fit = budget.map(SizeBudget::request).transpose()?.flatten();
         let scheme = match &self.recipe {
-            Some(path) => Some(Arc::new(recipe::read(path)?)),
+            Some(path) => Some(Arc::new(recipe::read(&self.input.run, path)?)),
             None => scheme,
         };
         Ok(Order {
             input: self.input.input.clone(),
             open: self.input.options(false),
+            read: self.recipe.iter().cloned().collect(),
             plan: PlanOptions {
                 out: self.out.clone(),
                 container: self.format.map(Into::into),
@@ -324,8 +326,8 @@ impl Common {
 pub fn write_and_report(source: &Source, plan: &Plan, limits: Limits, json: bool) -> Result<()> {
     let start = Instant::now();
     let outcomes = pipeline::write(source, plan, None, limits, &Progress::new())?;
-    print(&match json {
-        true => plan_json(source, plan, Some(&outcomes), None),
-        false => report_text(source, plan, &outcomes, start.elapsed()),
-    })
+    match json {
+        true => print_plan(source, plan, Some(&outcomes), None),
+        false => print(&report_text(source, plan, &outcomes, start.elapsed())),
+    }
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use formats::model::Tensor;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::Resources;
 use super::compare::side_by_side;
-use super::print;
+use super::json::print_json;
+use super::{print, shown};
 use ggufkit::evaluate::Cut;
 use ggufkit::evaluate::compare::Settings;
 use ggufkit::evaluate::comparison::Comparison;
@@ -86,11 +87,10 @@ impl Demo {
         let source = ggufkit::open(&hub, &Options::default())?;
         let made = SCHEMES.iter().map(|s| self.make(&source, folder, s)).collect::<Result<Vec<_>>>()?;
         let comparison = self.compare(&source, &made)?;
-        print(&if self.json {
-            as_json(&source, &made, &comparison)
-        } else {
-            as_text(&source, &made, &comparison, self.keep.as_deref())
-        })
+        match self.json {
+            true => print_json(&as_json(&source, &made, &comparison)),
+            false => print(&as_text(&source, &made, &comparison, self.keep.as_deref())),
+        }
     }
 
     /// Compares the quantized files with the checkpoint on the bundled text.
@@ -178,12 +178,12 @@ fn as_text(source: &Source, made: &[Made], comparison: &Comparison, keep: Option
     }
     let _ = write!(text, "{table}\n{}", compare::table(comparison));
     if let Some(folder) = keep {
-        let _ = writeln!(text, "\nThe files were kept in {}.", folder.display());
+        let _ = writeln!(text, "\nThe files were kept in {}.", shown(folder));
     }
     text
 }
 
-fn as_json(source: &Source, made: &[Made], comparison: &Comparison) -> String {
+fn as_json(source: &Source, made: &[Made], comparison: &Comparison) -> Value {
     let scheme = |m: &Made| {
         let tensors = m.plan.layout.tensors.iter().zip(&m.outcomes);
         json!({
@@ -197,10 +197,9 @@ fn as_json(source: &Source, made: &[Made], comparison: &Comparison) -> String {
                 .collect::<Vec<_>>(),
         })
     };
-    let value = json!({
+    json!({
         "source_bytes": source.bytes(),
         "schemes": made.iter().map(scheme).collect::<Vec<_>>(),
         "comparison": comparison,
-    });
-    format!("{value:#}\n")
+    })
 }

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::args::{Input, Running};
+use super::json::print_json;
 use super::print;
 use ggufkit::evaluate::{self, Cut, Evaluation, Reference};
 use ggufkit::runner::{Network, Options};
@@ -17,7 +18,7 @@ use ggufkit::score::{Scores, Summary, logits_file};
 use ggufkit::source::Source;
 use ggufkit::text::{Table, visible};
 use ggufkit::tokenizer::{Text, Tokenizer};
-use ggufkit::{Error, Result, open};
+use ggufkit::{Error, Result};
 
 /// Measures a model's perplexity on a text with llama.cpp's protocol, and its KL divergence from a reference model.
 #[derive(Debug, Args)]
@@ -86,9 +87,12 @@ fn bar(chunks: usize) -> ProgressBar {
 impl Eval {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
-        let reference =
-            self.reference.as_deref().map(|path| open(path, &self.input.options(false))).transpose()?;
+        let reference = self.reference.as_deref().map(|path| self.input.open_beside(path)).transpose()?;
+        if let Some(path) = &self.save_logits {
+            self.input.run.claim(path, logits_file::SAVE)?;
+        }
         let found = self.running.pool()?.install(|| self.measure(&source, reference.as_ref()))?;
+        self.input.run.unchanged()?;
         let scores = &found.0;
         let summary = scores.summary().expect("there is at least one chunk");
         let bootstrap = Bootstrap::default();
@@ -105,7 +109,7 @@ impl Eval {
                 "kld_interval": interval,
                 "perplexity_ratio": ratio,
             });
-            print(&format!("{value:#}\n"))?;
+            print_json(&value)?;
         } else {
             print(&as_text(&summary, interval, ratio, &self.cutting, found.1.as_deref()))?;
         }
@@ -123,10 +127,10 @@ impl Eval {
 
     /// The scores, and a note for the user if there is one.
     fn measure(&self, source: &Source, reference: Option<&Source>) -> Result<(Scores, Option<String>)> {
-        let options = Options { exact: self.running.exact, isa: None };
+        let (run, options) = (&self.input.run, Options { exact: self.running.exact, isa: None });
         let network = Network::new(source, options)?;
         let tokenizer = Tokenizer::of(source)?;
-        let text = Text::read(&self.text, &tokenizer)?;
+        let text = Text::read(run, &self.text, &tokenizer)?;
         let cut = self.cutting.cut();
         let chunks = evaluate::cut(&text.tokens, text.first, cut)?;
         let mut note = None;
@@ -137,13 +141,14 @@ impl Eval {
         }
         let reference = match (&other, &self.logits) {
             (Some(n), _) => Reference::Model(n),
-            (_, Some(path)) => Reference::File(evaluate::open_logits(path, network.vocab(), cut, &chunks)?),
+            (_, Some(path)) => {
+                Reference::File(evaluate::open_logits(run, path, network.vocab(), cut, &chunks)?)
+            }
             _ => Reference::None,
         };
-        let record = self
-            .save_logits
-            .as_deref()
-            .map(|path| logits_file::Writer::create(path, evaluate::head(network.vocab(), cut, &chunks)));
+        let record = self.save_logits.as_deref().map(|path| {
+            logits_file::Writer::create(run, path, evaluate::head(network.vocab(), cut, &chunks))
+        });
         let evaluation = Evaluation {
             models: vec![(&network, self.running.kv())],
             reference,

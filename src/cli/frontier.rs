@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use calibration::budget;
 use clap::Args;
 use formats::model::Encoding;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Input, Types, types};
-use super::print;
+use super::json::print_json;
+use super::{print, shown};
 use ggufkit::Result;
 use ggufkit::allocate::{self, Choices, SearchSpace, default_context};
-use ggufkit::disk::{self, NewFile, refuse_overwriting};
 use ggufkit::memory::{RunConfig, Runtime};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::report::html::page;
@@ -66,15 +66,17 @@ struct SchemePoint {
     best: Option<f64>,
 }
 
+/// The option that names the page, for messages.
+const REPORT: &str = "--report";
+
 impl Frontier {
     pub fn run(&self) -> Result<()> {
-        let source = self.input.open()?;
+        let (source, run) = (self.input.open()?, &self.input.run);
         if let Some(path) = &self.report {
-            refuse_overwriting(path, source.paths().chain(self.sensitivity.as_deref()))?;
-            drop(NewFile::create(path, 0)?);
+            run.claim(path, REPORT)?;
         }
         let sensitivity = match &self.sensitivity {
-            Some(path) => sensitivity::read(path)?,
+            Some(path) => sensitivity::read(run, path)?,
             None => quick::estimate(&source),
         };
         let freedom =
@@ -121,8 +123,8 @@ impl Frontier {
         }
         schemes.sort_by_key(|s| s.size.bytes);
         let (heading, about) = (heading(context), text::visible(&sensitivity.summary()));
-        let shown = thinned(&points, self.rows as usize);
-        let rows: Vec<Vec<String>> = shown.iter().map(|s| row(s)).collect();
+        let few = thinned(&points, self.rows as usize);
+        let rows: Vec<Vec<String>> = few.iter().map(|s| row(s)).collect();
         let scheme_rows: Vec<Vec<String>> = schemes
             .iter()
             .map(|s| {
@@ -146,24 +148,24 @@ impl Frontier {
                 &[frontier(&line, &marks)],
                 &[(heading.clone(), rows.clone()), (scheme_heading.clone(), scheme_rows.clone())],
             );
-            disk::write_whole(path, text.as_bytes())?;
+            run.write_whole(path, text.as_bytes(), REPORT)?;
         }
         if self.json {
-            return print(&as_json(&source, &sensitivity, &points, &schemes));
+            return print_json(&as_json(&source, &sensitivity, &points, &schemes));
         }
         let table = |heading: &[String], rows: Vec<Vec<String>>| {
             let mut table = Table::new(&heading.iter().map(String::as_str).collect::<Vec<_>>());
             rows.into_iter().for_each(|r| table.row(r));
             table.to_string()
         };
-        let mut text = format!("{}: predicted KL divergence, {about}\n\n", source.path.display());
+        let mut text = format!("{}: predicted KL divergence, {about}\n\n", shown(&source.path));
         text += &table(&heading, rows);
         text += "\n";
         text += &table(&scheme_heading, scheme_rows);
         text += "\nbest at this size: the lowest predicted KL divergence of any choice of types in as many bytes, as a fraction of \
                  the scheme's\n";
         if let Some(path) = &self.report {
-            text += &format!("\n{}\n", path.display());
+            text += &format!("\n{}\n", shown(path));
         }
         print(&text)
     }
@@ -220,7 +222,7 @@ fn thinned(points: &[Size], rows: usize) -> Vec<&Size> {
     shown
 }
 
-fn as_json(source: &Source, sensitivity: &Sensitivity, points: &[Size], schemes: &[SchemePoint]) -> String {
+fn as_json(source: &Source, sensitivity: &Sensitivity, points: &[Size], schemes: &[SchemePoint]) -> Value {
     let point =
         |s: &Size| json!({"bytes": s.bytes, "bits_per_weight": s.bits, "kld": s.kld, "memory": s.memory});
     let scheme = |s: &SchemePoint| {
@@ -229,11 +231,10 @@ fn as_json(source: &Source, sensitivity: &Sensitivity, points: &[Size], schemes:
         value["least_in_no_more_bytes"] = json!(s.best);
         value
     };
-    let value = json!({
+    json!({
         "model": source.path.display().to_string(),
         "origin": sensitivity.summary(),
         "points": points.iter().map(point).collect::<Vec<_>>(),
         "schemes": schemes.iter().map(scheme).collect::<Vec<_>>(),
-    });
-    format!("{value:#}\n")
+    })
 }

@@ -9,7 +9,8 @@ use formats::model::Tensor;
 use serde_json::json;
 
 use super::args::Input;
-use super::print;
+use super::json::{Filled, List, print_json};
+use super::{print, shown};
 use ggufkit::Result;
 use ggufkit::allocate::default_context;
 use ggufkit::memory::{Memory, ModelShape, RunConfig, Runtime};
@@ -46,7 +47,7 @@ impl Inspect {
             return self.memory();
         }
         let source = self.input.open_as_filed()?;
-        print(&if self.json { as_json(&source) } else { as_text(&source, self.tensors) })
+        if self.json { print_source(&source) } else { print(&as_text(&source, self.tensors)) }
     }
 }
 
@@ -83,13 +84,13 @@ impl Inspect {
             }
         }
         if self.json {
-            return print(&format!("{:#}\n", json!({"context": context, "memory": all})));
+            return print_json(&json!({"context": context, "memory": all}));
         }
         let most = match shape.context {
             n if n > 0 && context > n => format!("note: the model's maximum context length is {n} tokens\n"),
             _ => String::new(),
         };
-        let path = source.path.display();
+        let path = shown(&source.path);
         print(&format!(
             "{path}: memory with a full context of {context} tokens\n\n{table}\n\
              address space: what `ulimit -v` must allow; part of it is reserved but never used\n{most}"
@@ -102,7 +103,7 @@ fn as_text(source: &Source, all: bool) -> String {
     let mut text = String::new();
     let weights: u64 = model.tensors.iter().map(Tensor::elements).sum();
     let data: u64 = model.tensors.iter().map(|t| t.location.len).sum();
-    let _ = write!(text, "{}: {}, {}-endian", source.path.display(), model.format, model.order.name());
+    let _ = write!(text, "{}: {}, {}-endian", shown(&source.path), model.format, model.order.name());
     if model.alignment > 1 {
         let _ = write!(text, ", tensors aligned to {} bytes", model.alignment);
     }
@@ -195,9 +196,11 @@ fn scalar(value: &Value) -> String {
     }
 }
 
-fn as_json(source: &Source) -> String {
+/// Prints everything as JSON. Tensors and arrays are written one after another: as a whole, the answer takes many times the
+/// memory of the file.
+fn print_source(source: &Source) -> Result<()> {
     let model = &source.model;
-    let tensors = model.tensors.iter().map(|t| {
+    let tensor = |t: &Tensor| {
         json!({
             "name": t.name,
             "shape": t.shape,
@@ -206,15 +209,30 @@ fn as_json(source: &Source) -> String {
             "offset": t.location.offset,
             "bytes": t.location.len,
         })
-    });
-    let value = json!({
+    };
+    let rest = json!({
         "format": model.format.to_string(),
         "byte_order": model.order.name(),
         "alignment": model.alignment,
         "files": source.files.iter().map(|f| json!({"path": f.name(), "bytes": f.len})).collect::<Vec<_>>(),
-        "metadata": typed::to_json(&model.metadata),
-        "tensors": tensors.collect::<Vec<_>>(),
+        "metadata": null,
+        "tensors": null,
         "notes": model.notes,
     });
-    format!("{value:#}\n")
+    let metadata =
+        List(|| model.metadata.iter().map(|(key, value)| (key, value.kind().name(), Typed(value))));
+    let tensors = List(|| model.tensors.iter().map(tensor));
+    print_json(&Filled { rest: &rest, first: ("metadata", metadata), second: ("tensors", tensors) })
+}
+
+/// A value as [`typed::encode`] has it, with arrays written value by value.
+struct Typed<'a>(&'a Value);
+
+impl serde::Serialize for Typed<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(a) => (a.kind().name(), List(|| typed::items(a))).serialize(serializer),
+            value => typed::encode(value).serialize(serializer),
+        }
+    }
 }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::{Input, Running};
-use super::print;
-use ggufkit::disk::{self, NewFile};
+use super::{print, shown};
 use ggufkit::runner::{Network, Options, Run, State, forward};
 use ggufkit::{Error, Result};
 
@@ -26,9 +25,13 @@ pub struct Logits {
     running: Running,
 }
 
+/// What names the result, for messages.
+const OUT: &str = "OUT";
+
 impl Logits {
     pub fn run(self) -> Result<()> {
-        let source = self.input.open()?;
+        let (source, run) = (self.input.open()?, &self.input.run);
+        run.claim(&self.output, OUT)?;
         let (logits, vocab) = self.running.pool()?.install(|| -> Result<_> {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
             let mut state = State::new(&network, self.running.kv(), 1, self.ids.len())?;
@@ -50,13 +53,11 @@ impl Logits {
         bytes.extend(header.as_bytes());
         bytes.extend(self.ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()));
         bytes.extend(logits.iter().flat_map(|x| x.to_le_bytes()));
-        let file = NewFile::create(&self.output, bytes.len() as u64)?;
-        file.write(0, &bytes)?;
-        disk::finish(vec![file])?;
+        run.write_whole(&self.output, &bytes, OUT)?;
         if logits.iter().any(|x| !x.is_finite()) {
             return Err(Error::refused("some logits are infinite or NaN")
                 .or("the model's file may be damaged: check it with `ggufkit verify`"));
         }
-        print(&format!("{}: logits of {n} tokens over a vocabulary of {vocab}\n", self.output.display()))
+        print(&format!("{}: logits of {n} tokens over a vocabulary of {vocab}\n", shown(&self.output)))
     }
 }

@@ -11,6 +11,7 @@ mod edit;
 mod eval;
 mod frontier;
 mod inspect;
+mod json;
 mod logits;
 mod outcome;
 mod progress;
@@ -20,11 +21,12 @@ mod split;
 mod verify;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use ggufkit::text::visible;
+use ggufkit::text::{escaped, is_hidden, visible};
 use ggufkit::{Error, Result};
 use kernels::Isa;
 
@@ -75,6 +77,8 @@ enum Command {
 /// Runs the program. The exit code is 0 on success, 1 for an error and 2 for wrong usage.
 pub fn main() -> ExitCode {
     limit_malloc_arenas();
+    #[cfg(unix)]
+    ggufkit::disk::signals::speak();
     let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
     raise_open_file_limit();
     let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
@@ -140,11 +144,13 @@ fn raise_open_file_limit() {
     }
 }
 
-/// Prints to standard output. A closed pipe (`| head`) is not an error.
+/// Prints to standard output. Names, notes and paths from files are part of the text: whatever a terminal would act on is
+/// escaped here, but for line breaks and tabs. A closed pipe (`| head`) is not an error.
 ///
 /// # Errors
 /// [`Error::Io`] if the text cannot be written, for example because the disk is full.
 fn print(text: &str) -> Result<()> {
+    let text = escaped(text, |c| is_hidden(c) && !matches!(c, '\n' | '\t'));
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -152,6 +158,11 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A path as it is shown: in one line, whatever its name.
+fn shown(path: &Path) -> String {
+    visible(&path.display().to_string())
 }
 
 #[cfg(test)]

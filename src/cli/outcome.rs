@@ -10,6 +10,9 @@ use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
 use super::allocation::allocation_json;
+use super::json::{Filled, List, print_json};
+use super::shown;
+use ggufkit::Result;
 use ggufkit::allocate::Allocation;
 use ggufkit::outcome::Outcome;
 use ggufkit::plan::{self, Plan};
@@ -37,7 +40,7 @@ pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
 pub fn report_text(source: &Source, plan: &Plan, outcomes: &[Outcome], elapsed: Duration) -> String {
     let mut text = String::new();
     for path in plan.paths.iter().chain(plan.extra.iter().map(|e| &e.0)) {
-        let _ = writeln!(text, "{}", path.display());
+        let _ = writeln!(text, "{}", shown(path));
     }
     if !plan.layout.tensors.is_empty() {
         text += &by_type(source, plan, outcomes);
@@ -151,7 +154,7 @@ pub fn remarks(plan: &Plan) -> String {
         );
     }
     for note in &plan.notes {
-        let _ = writeln!(text, "note: {note}");
+        let _ = writeln!(text, "note: {}", visible(note));
     }
     text
 }
@@ -169,10 +172,10 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
     }
     let mut text = table.to_string();
     for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
-        let _ = writeln!(text, "{}: {} bytes", path.display(), text::count(len));
+        let _ = writeln!(text, "{}: {} bytes", shown(path), text::count(len));
     }
     for (path, bytes) in &plan.extra {
-        let _ = writeln!(text, "{}: {} bytes", path.display(), text::count(bytes.len() as u64));
+        let _ = writeln!(text, "{}: {} bytes", shown(path), text::count(bytes.len() as u64));
     }
     let (before, after) = (text::bytes(source.bytes()), text::bytes(plan.bytes()));
     let _ = writeln!(
@@ -190,14 +193,14 @@ pub fn run_hint(plan: &Plan) -> String {
     plan.run_hint.as_ref().map_or(String::new(), |hint| format!("to run it: {}\n", text::visible(hint)))
 }
 
-/// The plan as JSON; with `outcomes`, also what was done.
-pub fn plan_json(
+/// Prints the plan as JSON; with `outcomes`, also what was done.
+pub fn print_plan(
     source: &Source,
     plan: &Plan,
     outcomes: Option<&[Outcome]>,
     allocation: Option<&Allocation>,
-) -> String {
-    let tensors = plan.decisions.iter().zip(&plan.layout.tensors).enumerate().map(|(i, (decision, t))| {
+) -> Result<()> {
+    let tensor = |(i, (decision, t)): (usize, (&plan::Decision, &Tensor))| {
         let mut entry = json!({
             "name": t.name,
             "shape": t.shape,
@@ -215,7 +218,7 @@ pub fn plan_json(
             }
         }
         entry
-    });
+    };
     let files = plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len));
     let extra = plan.extra.iter().map(|(p, b)| (p, b.len() as u64));
     let mut value = json!({
@@ -234,13 +237,15 @@ pub fn plan_json(
             "used": s.used,
             "quantized": s.quantized,
         })),
-        "tensors": tensors.collect::<Vec<_>>(),
+        "tensors": null,
         "notes": plan.notes,
     });
     if let Some(allocation) = allocation {
         value["fit"] = allocation_json(allocation);
     }
-    format!("{value:#}\n")
+    // Few files have a million tensors, but one may.
+    let tensors = List(|| plan.decisions.iter().zip(&plan.layout.tensors).enumerate().map(tensor));
+    print_json(&Filled { rest: &value, first: ("tensors", tensors), second: ("", ()) })
 }
 
 /// `[key, kind, value]` for each key; for arrays, which may be whole vocabularies, the kind and the length.

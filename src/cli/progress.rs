@@ -31,7 +31,10 @@ impl State {
             self.clear();
             let bar = ProgressBar::new(of);
             bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-            bar.enable_steady_tick(Duration::from_millis(200));
+            // A thread moves the bar; where there may be no more threads, it moves when there is progress.
+            if !bar.is_hidden() && std::thread::Builder::new().spawn(|| {}).is_ok() {
+                bar.enable_steady_tick(Duration::from_millis(200));
+            }
             self.bar = Some((bar, style));
         }
         &self.bar.as_ref().expect("it was just made").0

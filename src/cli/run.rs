@@ -11,7 +11,7 @@ use super::args::{Input, Running};
 use ggufkit::chat::{Message, Template};
 use ggufkit::runner::sample::{Sampler, Settings};
 use ggufkit::runner::{Network, Options, Run as Tokens, State, forward};
-use ggufkit::text::visible;
+use ggufkit::text::{escaped, is_hidden};
 use ggufkit::tokenizer::{Stream, Tokenizer};
 use ggufkit::{Error, Result};
 
@@ -117,7 +117,9 @@ impl Run {
     /// [`Error::Io`] if the file cannot be read.
     fn prompt(&self) -> Result<Option<String>> {
         let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
-        let mut text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        let text = String::from_utf8(self.input.run.read_text(path)?);
+        let mut text =
+            text.map_err(|_| Error::refused(format!("{}: a prompt must be UTF-8", path.display())))?;
         if text.ends_with('\n') {
             text.truncate(text.len() - 1);
             text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());
@@ -392,10 +394,9 @@ impl Out {
     }
 }
 
-/// A line, or the part up to a tab, with all other control characters made visible.
+/// A line, or the part up to a tab, with all other hidden characters made visible, but for the two that texts of some
+/// scripts, and emoji, are spelled with.
 fn escape_controls(part: &str) -> String {
-    match part.strip_suffix(['\n', '\t']) {
-        Some(text) => visible(text) + &part[text.len()..],
-        None => visible(part),
-    }
+    let (text, end) = part.split_at(part.trim_end_matches(['\n', '\t']).len());
+    escaped(text, |c| is_hidden(c) && !matches!(c, '\u{200c}' | '\u{200d}')) + end
 }

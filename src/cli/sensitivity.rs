@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ggufkit::calibrate::Chunks;
-use ggufkit::disk::{self, NewFile, refuse_overwriting};
+use ggufkit::disk;
 use ggufkit::report::sensitivity::table;
 use ggufkit::resources::Watcher;
 use ggufkit::sensitivity::{self, Measuring, print as to_json};
@@ -52,16 +52,18 @@ pub struct Sensitivity {
     resources: Resources,
 }
 
+/// What names the result, for messages.
+const OUT: &str = "--out";
+
 impl Sensitivity {
     pub fn run(self) -> Result<()> {
         let source = self.input.open()?;
-        let read = [Some(&*self.text), self.imatrix.as_deref()];
-        refuse_overwriting(&self.out, source.paths().chain(read.into_iter().flatten()))?;
-        drop(NewFile::create(&self.out, 0)?);
+        let run = &self.input.run;
+        run.claim(&self.out, OUT)?;
         let context = self.context as usize;
         let chunks = self.chunks.map_or_else(|| sensitivity::default_chunks(&source), |n| n as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
-        let importance = self.imatrix.as_deref().map(read_importance).transpose()?;
+        let importance = self.imatrix.as_deref().map(|path| read_importance(run, path)).transpose()?;
         if let Some(importance) = &importance {
             of_model(importance, &source)?;
         }
@@ -78,7 +80,7 @@ impl Sensitivity {
         let found = measuring.run(&source, &chunks, &progress)?;
         progress.finished();
         let text = to_json(&found);
-        disk::write_whole(&self.out, text.as_bytes())?;
+        run.write_whole(&self.out, text.as_bytes(), OUT)?;
         print(&format!("{}\n\n{}", visible(&found.summary()), table(&found)))
     }
 }

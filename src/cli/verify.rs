@@ -7,8 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::Input;
-use super::print;
+use super::json::{Filled, List, print_json};
+use super::{print, shown};
 use ggufkit::outcome::Outcome;
+use ggufkit::resources::Limits;
 use ggufkit::source::Source;
 use ggufkit::text::{Table, visible};
 use ggufkit::verify::{Comparison, Finding, unmatched, verify};
@@ -39,15 +41,17 @@ impl Verify {
             pre_tokenizer: self.input.pre_tokenizer.clone(),
             ..Default::default()
         };
-        let reference = self.against.as_deref().map(|p| ggufkit::open(p, &options)).transpose()?;
-        let findings = verify(&source, reference.as_ref())?;
+        let run = &self.input.run;
+        let reference = self.against.as_deref().map(|p| ggufkit::open_in(run, p, &options)).transpose()?;
+        let pool = Limits::default().pool()?;
+        let findings = pool.install(|| verify(&source, reference.as_ref()))?;
+        run.unchanged()?;
         let unmatched = reference.as_ref().map(|r| unmatched(&source, r)).unwrap_or_default();
         let compared = reference.is_some();
-        print(&if self.json {
-            as_json(&findings, &unmatched)
-        } else {
-            as_text(&source, &findings, &unmatched, compared)
-        })?;
+        match self.json {
+            true => print_findings(&findings, &unmatched)?,
+            false => print(&as_text(&source, &findings, &unmatched, compared))?,
+        }
         let total = findings.len();
         let broken = findings.iter().filter(|f| f.not_finite.is_some()).count();
         let undefined = |f: &&Finding| difference(f).is_some_and(|d| !d.is_finite());
@@ -94,7 +98,7 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
     }
     let n = findings.len();
     let format = source.model.format;
-    let _ = writeln!(text, "{}: {format}, {n} tensors, structure is valid", source.path.display());
+    let _ = writeln!(text, "{}: {format}, {n} tensors, structure is valid", shown(&source.path));
     text
 }
 
@@ -107,8 +111,8 @@ fn percent(c: Comparison) -> String {
     }
 }
 
-fn as_json(findings: &[Finding], unmatched: &[String]) -> String {
-    let tensors = findings.iter().map(|f| {
+fn print_findings(findings: &[Finding], unmatched: &[String]) -> Result<()> {
+    let finding = |f: &Finding| {
         json!({
             "name": f.name,
             "type": f.encoding.name(),
@@ -116,6 +120,8 @@ fn as_json(findings: &[Finding], unmatched: &[String]) -> String {
             "equal": f.comparison.map(|c| c.equal),
             "relative_error": difference(f),
         })
-    });
-    format!("{:#}\n", json!({ "tensors": tensors.collect::<Vec<_>>(), "unmatched": unmatched }))
+    };
+    let rest = json!({ "tensors": null, "unmatched": unmatched });
+    let tensors = List(|| findings.iter().map(finding));
+    print_json(&Filled { rest: &rest, first: ("tensors", tensors), second: ("", ()) })
 }

@@ -75,6 +75,7 @@ impl Error {
             }
             Self::NoSpace { .. } => "free some space or write to another disk; nothing was changed",
             Self::WouldOverwrite { .. } => "write to another file",
+            Self::Changed { .. } => "run again when nothing writes to it",
             Self::OutOfRange { tensor, .. } => {
                 return Some(
                     format!("use bf16 or f32 for it: --tensor '^{}$=bf16'", regex::escape(tensor)).into(),
@@ -106,6 +107,10 @@ impl Error {
             Self::OtherVocabulary { .. } => "compare models that share a tokenizer",
             Self::Io { source, what, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => "free some space or write to another disk",
+                io::ErrorKind::FileTooLarge => {
+                    "raise the limit of file sizes (`ulimit -f`), or write to another disk"
+                }
+                io::ErrorKind::InvalidFilename => "use a shorter name: file systems take 255 bytes",
                 io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
                 io::ErrorKind::ReadOnlyFilesystem => "write to another folder",
                 io::ErrorKind::NotFound if *what == "create" => {

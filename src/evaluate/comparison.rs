@@ -1,8 +1,8 @@
 //! The results of a comparison of models with a reference. Their JSON form is that of `compare --json`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::score::bootstrap::Bootstrap;
 use crate::score::stats::Estimate;
@@ -76,6 +76,7 @@ pub struct Reference {
     /// Its name in tables.
     pub name: String,
     /// The file; `None` if only a logits file of it was given.
+    #[serde(serialize_with = "shown_if_known")]
     pub path: Option<PathBuf>,
     /// The file's size.
     pub bytes: Option<u64>,
@@ -89,12 +90,22 @@ pub struct Reference {
     pub generate_tps: Option<f64>,
 }
 
+/// A path as text: its bytes need not be UTF-8, which JSON is.
+fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn shown_if_known<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.display().to_string()).serialize(serializer)
+}
+
 /// A model that is compared with the reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
     /// Its name in tables.
     pub name: String,
     /// The file.
+    #[serde(serialize_with = "shown")]
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,

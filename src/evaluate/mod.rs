@@ -15,6 +15,7 @@ use std::time::Instant;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSlice;
 
+use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::runner::{KvType, Network, Run, State, forward};
 use crate::score::logits_file::{self, Header};
@@ -57,7 +58,7 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
     if cut.chunks == Some(0) {
         return Err(Error::usage("the number of chunks must be at least 1 (found 0)"));
     }
-    let need = if cut.stride.is_some() { context } else { 2 * context };
+    let need = if cut.stride.is_some() { context } else { context.saturating_mul(2) };
     if len < need {
         return Err(Error::TextTooShort {
             name: "text".into(),
@@ -216,8 +217,14 @@ fn rows_of(file: &mut logits_file::Reader, chunks: &[Chunk]) -> Result<Vec<f32>>
 ///
 /// # Errors
 /// [`Error::Refused`] if it was not; those of [`logits_file::Reader::open`].
-pub fn open_logits(path: &Path, vocab: usize, cut: Cut, chunks: &[Chunk]) -> Result<logits_file::Reader> {
-    let reader = logits_file::Reader::open(path)?;
+pub fn open_logits(
+    run: &RunFiles,
+    path: &Path,
+    vocab: usize,
+    cut: Cut,
+    chunks: &[Chunk],
+) -> Result<logits_file::Reader> {
+    let reader = logits_file::Reader::open(run, path)?;
     let head = reader.head();
     let differ = |what: &str, theirs: usize, ours: usize| {
         Error::refused(format!("{}: {what}: expected {ours}, found {theirs}", path.display()))

@@ -1,5 +1,6 @@
 //! What each container requires of a plan: decisions, metadata, and the layout and names of its files.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{
@@ -8,13 +9,13 @@ use super::{
 };
 use crate::arch::{self, Made};
 use crate::checkpoint;
-use crate::disk;
+use crate::disk::{part_name, split_stem};
 use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::scheme;
 use crate::source::view::Values;
 use formats::block::{TYPES, i2_s};
-use formats::container::{parse_part_stem, part_stem};
+use formats::container::part_stem;
 
 /// Whether an output path is a folder: an existing one, or a name that ends in `/`.
 pub fn is_folder(out: &Path) -> bool {
@@ -320,7 +321,7 @@ pub(super) fn place(
             let paths = match count {
                 1 => vec![out.clone()],
                 _ => (0..count)
-                    .map(|i| out.with_file_name(format!("{}.gguf", part_stem(&stem(out), i, count))))
+                    .map(|i| out.with_file_name(part_name(file_name(out), i, count, "gguf")))
                     .collect(),
             };
             Ok((layout, paths, Vec::new()))
@@ -331,6 +332,10 @@ pub(super) fn place(
                 true => (out.clone(), "model".to_string()),
                 false => (out.parent().unwrap_or(Path::new("")).to_path_buf(), stem(out)),
             };
+            if options.split != gguf::Split::None && stem.contains(char::REPLACEMENT_CHARACTER) {
+                let why = format!("{name}: an index names its shards in UTF-8, which this name is not");
+                return Err(Error::refused(why).or("name the shards in UTF-8, or write a .gguf"));
+            }
             let names = |i: usize, count: usize| match count {
                 1 if folder => "model.safetensors".to_string(),
                 1 => out.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -352,7 +357,11 @@ pub(super) fn place(
                 // get their names, the incomplete folder is not one.
                 extra.push((dir.join(checkpoint::CONFIG), export.config_json(main)));
             }
-            Ok((layout, names.iter().map(|n| dir.join(n)).collect(), extra))
+            let paths = match count {
+                1 if !folder => vec![out.clone()],
+                _ => names.iter().map(|n| dir.join(n)).collect(),
+            };
+            Ok((layout, paths, extra))
         }
         Container::Expansion => expansion(options, metadata, tensors),
         Container::Llama2c if model.format == Format::Llama2cTokenizer => {
@@ -371,7 +380,9 @@ pub(super) fn place(
                     notes.push("the source has no vocabulary, so no tokenizer.bin was written".into());
                 }
                 Some(_) => {
-                    let path = out.with_file_name(format!("{}-tokenizer.bin", stem(out)));
+                    let mut tokenizer = split_stem(file_name(out));
+                    tokenizer.push("-tokenizer.bin");
+                    let path = out.with_file_name(tokenizer);
                     extra.push((path, llama2c::tokenizer::write(&name, metadata, order)?));
                 }
             }
@@ -414,21 +425,14 @@ pub(super) fn copy_rotary_tables(source: &Source, order: ByteOrder, layout: &mut
     Ok(())
 }
 
-/// The file name without its extension and without a shard number.
-fn stem(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    parse_part_stem(&stem).map(|(stem, ..)| stem.to_string()).unwrap_or(stem)
+/// The last part of a path.
+fn file_name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
-/// Refuses to overwrite the source. That would be safe, but it is never intended.
-pub(super) fn refuse_overwriting_source<'a>(
-    source: &Source,
-    paths: impl Iterator<Item = &'a PathBuf>,
-) -> Result<()> {
-    for path in paths {
-        disk::refuse_overwriting(path, source.paths())?;
-    }
-    Ok(())
+/// The file name without its extension and without a shard number, as text.
+fn stem(path: &Path) -> String {
+    split_stem(file_name(path)).to_string_lossy().into_owned()
 }
 
 /// Refuses quantized types in safetensors, which has none.
@@ -465,17 +469,4 @@ pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) 
         .or("remove it, or write to another folder"));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shard_number_is_not_part_of_the_stem() {
-        assert_eq!(stem(Path::new("a/model.gguf")), "model");
-        assert_eq!(stem(Path::new("a/model-00001-of-00003.gguf")), "model");
-        assert_eq!(stem(Path::new("model-00004-of-00003.gguf")), "model-00004-of-00003");
-        assert_eq!(stem(Path::new("model-1-of-3.gguf")), "model-1-of-3");
-    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use formats::metadata::{Array, Kind, Metadata, Value};
 
+use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 
 /// A change of metadata.
@@ -25,8 +26,8 @@ impl Edit {
     ///
     /// # Errors
     /// [`Error::Usage`] if a key that is to be renamed does not exist, if the new name already exists, or if a value does
-    /// not parse; [`Error::Io`] if the file cannot be read.
-    pub fn apply(&self, metadata: &mut Metadata) -> Result<Option<String>> {
+    /// not parse; those of [`RunFiles::read_text`] for the file.
+    pub fn apply(&self, metadata: &mut Metadata, run: &RunFiles) -> Result<Option<String>> {
         let usage = |why: String| Error::usage(why);
         let mut note = None;
         match self {
@@ -46,7 +47,7 @@ impl Edit {
                     Some((key, kind)) => (key, Some(kind)),
                     None => (key.as_str(), None),
                 };
-                let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+                let bytes = run.read_text(path)?;
                 let value = file_value(bytes, kind, metadata.get(key))
                     .map_err(|e| usage(format!("--set-file {key}: {}: {e}", path.display())))?;
                 note = added("--set-file", key, &value, metadata);
@@ -238,14 +239,14 @@ mod tests {
         let mut m = Metadata::new();
         m.set("a", Value::U32(1));
         m.set("b", Value::U32(1));
-        assert_eq!(Edit::Set("a".into(), "2".into()).apply(&mut m).unwrap(), None);
+        assert_eq!(Edit::Set("a".into(), "2".into()).apply(&mut m, &RunFiles::default()).unwrap(), None);
         assert_eq!(m.get("a"), Some(&Value::U32(2)));
         for bad in [
             Edit::Rename("a".into(), "b".into()),
             Edit::Rename("x".into(), "y".into()),
             Edit::Set("a".into(), "-1".into()),
         ] {
-            assert!(matches!(bad.apply(&mut m), Err(Error::Usage { .. })), "{bad:?}");
+            assert!(matches!(bad.apply(&mut m, &RunFiles::default()), Err(Error::Usage { .. })), "{bad:?}");
         }
     }
 
@@ -254,7 +255,7 @@ mod tests {
         let mut m = Metadata::new();
         m.set("general.name", Value::text("x"));
         m.set("tokenizer.chat_template", Value::text(""));
-        let mut said = |edit: Edit| edit.apply(&mut m).unwrap().unwrap_or_default();
+        let mut said = |edit: Edit| edit.apply(&mut m, &RunFiles::default()).unwrap().unwrap_or_default();
         let set = |key: &str| Edit::Set(key.into(), "7".into());
         assert_eq!(said(set("general.name")), "");
         assert_eq!(said(set("general.size")), "--set general.size: the key is new, with a value of type u32");

@@ -96,6 +96,8 @@ pub struct Decision {
 
 /// A complete description of the result, except for the bytes of its weights.
 pub struct Plan {
+    /// The path that the user named: a file, or the folder or the stem of several.
+    pub out: PathBuf,
     /// The container.
     pub target: Container,
     /// A folder that must be created for the files.
@@ -156,7 +158,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         .or("edit config.json in the output folder, or set the value in a GGUF and convert that"));
     }
     for edit in &options.edits {
-        notes.extend(edit.apply(&mut metadata)?);
+        notes.extend(edit.apply(&mut metadata, &source.run)?);
     }
     if target == Container::Gguf {
         notes.extend(rotated(&metadata).map(|key| {
@@ -206,7 +208,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let (mut layout, paths, extra) =
         container::place(source, options, target, order, &metadata, &tensors, &mut notes)?;
     container::copy_rotary_tables(source, order, &mut layout)?;
-    container::refuse_overwriting_source(source, paths.iter().chain(extra.iter().map(|f| &f.0)))?;
+    // It would be safe, since files are renamed into their places, but it is never intended.
+    paths.iter().chain(extra.iter().map(|f| &f.0)).try_for_each(|path| source.run.refuse_input(path))?;
     notes.extend(beside::note(&paths, source.paths()));
     if target == Container::Safetensors {
         container::refuse_old_index(&paths, &extra)?;
@@ -216,6 +219,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let folder =
         (options.out.to_string_lossy().ends_with('/') && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {
+        out: options.out.clone(),
         target,
         folder,
         order,

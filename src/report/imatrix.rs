@@ -160,9 +160,9 @@ pub fn remarks(s: &Statistics) -> String {
     lines.iter().fold(String::new(), |text, line| text + &visible(line) + "\n")
 }
 
-/// The importance matrix's statistics, warnings and notes as JSON.
-pub fn as_json(s: &Statistics) -> Value {
-    let entry = |(name, f): (String, Summary)| {
+/// The statistics of each entry as JSON, one at a time: a file may have a million of them.
+pub fn entries(s: &Statistics) -> impl Iterator<Item = Value> {
+    in_order(s).into_iter().map(|(name, f): (String, Summary)| {
         json!({
             "cosine_similarity": similarity(s, &name),
             "tensor": name,
@@ -182,7 +182,11 @@ pub fn as_json(s: &Statistics) -> Value {
             "entropy_ratio": f.entropy_ratio,
             "zd": f.outliers,
         })
-    };
+    })
+}
+
+/// The importance matrix's figures, warnings and notes as JSON; in place of the [`entries`] is `null`.
+pub fn as_json(s: &Statistics) -> Value {
     let warnings: Vec<_> = s.warnings(FEW_TOKENS).iter().map(Warning::to_string).collect();
     json!({
         "file": s.file,
@@ -190,7 +194,7 @@ pub fn as_json(s: &Statistics) -> Value {
         "hash": s.metadata.text(HASH),
         "chunks": s.chunks,
         "chunk_size": s.chunk_size,
-        "entries": in_order(s).into_iter().map(entry).collect::<Vec<_>>(),
+        "entries": null,
         "warnings": warnings,
         "notes": s.notes,
     })

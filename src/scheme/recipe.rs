@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use formats::block::DType;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::Choice;
 use super::role::Role;
 use super::rule::{Condition, Layers, Rule};
+use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::scheme::{self, Scheme};
+use crate::text::{bytes, cut, visible};
 
 /// The file of built-in schemes.
 #[derive(serde::Deserialize)]
@@ -202,11 +204,49 @@ pub(super) fn built_in(text: &str) -> std::result::Result<Vec<Arc<Scheme>>, Stri
     list.scheme.into_iter().map(scheme).collect()
 }
 
+/// The memory that a recipe's regular expressions may take together when they are compiled, and one of them, in bytes. A
+/// few characters can stand for megabytes.
+const PATTERNS: usize = 32 << 20;
+const PATTERN: usize = 1 << 20;
+
+/// Refuses a recipe whose regular expressions take too much memory: each may have its share of what all may take.
+fn refuse_large_patterns(text: &str) -> std::result::Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Names {
+        #[serde(default)]
+        rules: Vec<Named>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Named {
+        Rule { name: String },
+        Other(de::IgnoredAny),
+    }
+    // What else is wrong with the text is said where it is read.
+    let Ok(Names { rules }) = toml::from_str(text) else { return Ok(()) };
+    let names = rules.iter().filter_map(|rule| match rule {
+        Named::Rule { name } => Some(name),
+        Named::Other(_) => None,
+    });
+    let limit = PATTERN.min(PATTERNS / names.clone().count().max(1));
+    for name in names {
+        if let Err(regex::Error::CompiledTooBig(_)) = RegexBuilder::new(name).size_limit(limit).build() {
+            let shown = visible(&cut(name, 60));
+            return Err(format!(
+                "the regular expression {shown:?} takes more than {} of memory, its share of what those of a recipe may take",
+                bytes(limit as u64)
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Parses a recipe. `name` is its name if it does not give one.
 ///
 /// # Errors
 /// A message that says what is wrong, with the line number.
 pub fn parse(text: &str, name: &str) -> std::result::Result<Scheme, String> {
+    refuse_large_patterns(text)?;
     let raw: Raw = toml::from_str(text).map_err(|e| describe(text, &e))?;
     if !raw.aliases.is_empty() {
         return Err("a recipe cannot have aliases".into());
@@ -233,16 +273,11 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads a recipe from a file. Its name is the file's unless it gives one.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Refused`] if the recipe is not valid.
-pub fn read(path: &Path) -> Result<Scheme> {
-    let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-    if len > MAX_BYTES {
-        return Err(Error::refused(format!(
-            "{}: a recipe may have at most {MAX_BYTES} bytes (found {len})",
-            path.display()
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+/// Those of [`RunFiles::read`]; [`Error::Refused`] if the recipe is not valid.
+pub fn read(run: &RunFiles, path: &Path) -> Result<Scheme> {
+    let text = run.read(path, MAX_BYTES)?;
+    let text = String::from_utf8(text)
+        .map_err(|_| Error::refused(format!("{}: a recipe must be a text in UTF-8", path.display())))?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     parse(&text, &stem).map_err(|why| {
         Error::refused(format!("{}: {why}", path.display())).or(
@@ -342,6 +377,23 @@ mod tests {
                 (&scheme.name, scheme.base, scheme.file_type)
             );
             assert_eq!(format!("{:?}", again.rules), format!("{:?}", scheme.rules));
+        }
+    }
+
+    #[test]
+    fn regular_expressions_share_their_memory() {
+        let recipe = |count: usize, pattern: &str| {
+            let rule = format!("{{ name = '{pattern}', type = \"q8_0\" }},");
+            parse(&format!("base = \"q4_k\"\nrules = [{} \"q4_k_s\"]\n", rule.repeat(count)), "")
+        };
+        assert!(recipe(1, r"\w{20}x").is_ok());
+        assert_eq!(
+            recipe(500, r"blk\.[0-9]+\.ffn_(up|down)").unwrap().rules.len() - 500,
+            recipe(0, "").unwrap().rules.len()
+        );
+        for (count, pattern) in [(5000, r"\w{20}x"), (1, r"\w{500}"), (1000, r"(\pL{9}|x){9}")] {
+            let why = recipe(count, pattern).unwrap_err();
+            assert!(why.contains("of memory, its share"), "{count} of {pattern}: {why}");
         }
     }
 

@@ -21,7 +21,7 @@ use std::path::Path;
 use formats::{Error as FileError, Fault};
 
 use super::{ScoreError, scored};
-use crate::disk::{InFile, NewFile, finish};
+use crate::disk::{InFile, NewFile, RunFiles, finish};
 use crate::error::{Error, Result};
 use kernels::logits::{ln, peak, sum_exp};
 
@@ -99,9 +99,9 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`] if it cannot be read; [`Error::Refused`] if it is not a logits file; [`Error::Format`] if its header is
     /// not valid or its length is wrong.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(run: &RunFiles, path: &Path) -> Result<Self> {
         // Not mapped: rows are read once, in order, and a mapped file that is truncated meanwhile would crash the process.
-        let file = InFile::open(path, false)?;
+        let file = run.open(path, false)?;
         let head = read_head(&file)?;
         Ok(Self { file, head, next: 0 })
     }
@@ -227,6 +227,9 @@ fn read_head(file: &InFile) -> Result<Header> {
     Ok(Header { context, vocab, tokens })
 }
 
+/// The option that names the file to write.
+pub const SAVE: &str = "--save-logits";
+
 /// Writes a file row by row. It appears under its name when [`Writer::finish`] is called, or not at all.
 pub struct Writer {
     file: NewFile,
@@ -244,7 +247,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`] if it cannot be created; [`Error::Refused`] for a context below 3, a text that is not a whole number of
     /// chunks, a token beyond the vocabulary, or sizes that the format cannot store.
-    pub fn create(path: &Path, head: Header) -> Result<Self> {
+    pub fn create(run: &RunFiles, path: &Path, head: Header) -> Result<Self> {
         let refused = |why: String| Err(Error::refused(format!("{}: {why}", path.display())));
         let (context, vocab, len) = (head.context, head.vocab, head.tokens.len());
         if context < 3 || len == 0 || len % context != 0 {
@@ -266,7 +269,7 @@ impl Writer {
         else {
             return refused("the file would have more than 2^64 bytes".into());
         };
-        let file = NewFile::create(path, size)?;
+        let file = run.create(path, size, SAVE)?;
         let mut buffer = MAGIC.to_vec();
         for n in numbers.into_iter().flatten() {
             buffer.extend(n.to_le_bytes());

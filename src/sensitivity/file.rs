@@ -7,6 +7,7 @@ use formats::block::DType;
 use serde::{Deserialize, Serialize};
 
 use super::{Matrix, Origin, Probe, Sensitivity};
+use crate::disk::RunFiles;
 use crate::error::Error;
 use crate::runner::KvType;
 
@@ -130,18 +131,13 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
 /// Reads a sensitivity file.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Refused`] if it is too long or [`parse`] fails.
-pub fn read(path: &Path) -> Result<Sensitivity, Error> {
+/// Those of [`RunFiles::read`]; [`Error::Refused`] if [`parse`] fails.
+pub fn read(run: &RunFiles, path: &Path) -> Result<Sensitivity, Error> {
     /// In bytes; far more than any model needs.
     const MAX_LEN: u64 = 1 << 28;
-    let len = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-    if len > MAX_LEN {
-        let why =
-            format!("{}: too large for a sensitivity file: {len} bytes, at most {MAX_LEN}", path.display());
-        return Err(Error::refused(why));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-    parse(&text).map_err(|why| {
+    let text = run.read(path, MAX_LEN)?;
+    let text = String::from_utf8(text).map_err(|_| "the file is not UTF-8".to_string());
+    text.and_then(|text| parse(&text)).map_err(|why| {
         Error::refused(format!("{}: {why}", path.display()))
             .or("`ggufkit sensitivity MODEL TEXT -o FILE` makes such files")
     })

@@ -175,7 +175,8 @@ impl Measuring<'_> {
     /// # Errors
     /// Those of [`Network::new`], [`Limits::pool`] and [`measure::measure`].
     pub fn run(&self, source: &Source, chunks: &Chunks, watcher: &dyn Watcher) -> Result<Sensitivity> {
-        let network = Network::new(source, Options { exact: true, isa: None })?;
+        let pool = self.limits.pool()?;
+        let network = pool.install(|| Network::new(source, Options { exact: true, isa: None }))?;
         let scratch = Scratch { memory: self.limits.memory, folder: self.folder.to_path_buf() };
         let settings = measure::Settings {
             types: self.types,
@@ -187,7 +188,7 @@ impl Measuring<'_> {
         let layers = network.depth() + 1;
         watcher.layers(0, layers);
         let on_layer = |done| watcher.layers(done, layers);
-        self.limits.pool()?.install(|| measure::measure(&network, chunks, settings, &scratch, on_layer))
+        pool.install(|| measure::measure(&network, chunks, settings, &scratch, on_layer))
     }
 }
 

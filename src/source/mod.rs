@@ -15,7 +15,7 @@ use formats::block::i2_s;
 use formats::model::{Encoding, Model, Tensor};
 
 use crate::arch::rotated;
-use crate::disk::InFile;
+use crate::disk::{InFile, RunFiles};
 use crate::error::{Error, Result};
 pub use hub::{Export, Hub};
 pub use stored::Stored;
@@ -49,6 +49,8 @@ pub struct Source {
     pub weightless: bool,
     /// What the weights are, where they are known to be no model that can be read. Their tensors can be copied.
     pub foreign: Option<Foreign>,
+    /// The files of the run that reads it.
+    pub run: RunFiles,
     /// What the checkpoint says, where the source is a Hugging Face checkpoint.
     pub hub: Option<Hub>,
     /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
@@ -89,6 +91,7 @@ impl Source {
             views: Vec::new(),
             weightless: false,
             foreign: None,
+            run: RunFiles::default(),
             hub: None,
             export: None,
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Tokenizer;
+use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::source::Source;
 
@@ -18,9 +19,9 @@ impl Text {
     /// Reads a text file; invalid UTF-8 is replaced.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; those of [`Text::new`].
-    pub fn read(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    /// Those of [`RunFiles::read_text`] and [`Text::new`].
+    pub fn read(run: &RunFiles, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
+        let bytes = run.read_text(path)?;
         Self::new(&String::from_utf8_lossy(&bytes), tokenizer)
     }
 

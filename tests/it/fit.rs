@@ -394,7 +394,7 @@ fn nothing_is_written_over_what_is_read() {
         [&fit[..], &["--write-recipe", &out]].concat(),
     ] {
         let (code, why) = fails(&args);
-        assert!(code == 2 && why.contains("is an input of this run"), "{args:?}: {why}");
+        assert!(code == 2 && why.contains("is read in this run"), "{args:?}: {why}");
     }
     let none = dir.path("none.json");
     let measuring =

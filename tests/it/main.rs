@@ -8,6 +8,7 @@ mod calibrate;
 mod checkpoints;
 mod cli;
 mod eval;
+mod files;
 mod fit;
 mod gguf;
 mod golden;

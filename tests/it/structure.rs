@@ -145,6 +145,44 @@ fn modules_import_in_one_direction() {
     assert!(edges.is_empty(), "these import each other in circles: {edges:#?}");
 }
 
+/// What a run reads it does not write over: `disk::RunFiles` knows all files of a run, if all are opened there.
+#[test]
+fn files_are_opened_in_one_place() {
+    let ways = [
+        "fs::read(",
+        "read_to_string(",
+        "File::open(",
+        "InFile::open(",
+        "File::create(",
+        "File::options(",
+        "fs::write(",
+        "NewFile::create(",
+        "fs::copy(",
+    ];
+    // With the reason.
+    let others = [
+        ("disk.rs", "the place"),
+        ("disk/run.rs", "the place"),
+        ("disk/output.rs", "the place"),
+        ("checkpoint/mod.rs", "small files of a checkpoint: `open` notes what is in `Source::beside`"),
+        ("checkpoint/vocab/files.rs", "likewise"),
+        ("checkpoint/card/mod.rs", "likewise"),
+        ("calibrate/state.rs", "a folder of its own"),
+        ("runner/bench.rs", "what the system says of the process"),
+        ("cli/demo.rs", "files that it has made itself"),
+    ];
+    let mut found = Vec::new();
+    for (path, code) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = path.to_string_lossy().replace('\\', "/");
+        if !others.iter().any(|(other, _)| *other == text) {
+            let opens =
+                |line: &&str| ways.iter().any(|way| line.contains(way)) && !line.contains("run.read(");
+            found.extend(code.lines().filter(opens).map(|line| format!("{text}: {}", line.trim())));
+        }
+    }
+    assert!(found.is_empty(), "to be opened with `RunFiles`: {found:#?}");
+}
+
 /// Architectures are known by name where they are described (`arch`) and where checkpoints say theirs (`checkpoint`).
 /// Elsewhere a name may stand as data of a row (`machine/list.rs`) or as the default of a format that has only one.
 #[test]

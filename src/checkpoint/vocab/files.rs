@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::disk::InFile;
+use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
 
 /// The longest file that is read, in bytes. The largest published tokenizer.json has 35 MB.
@@ -60,6 +60,15 @@ impl<'a> Folder<'a> {
             let at = e.utf8_error().valid_up_to();
             wrong(&self.name(name), at, "the file is not UTF-8")
         })
+    }
+
+    /// The text of a file that may say anything, so that nothing shows where it is from: `None` for a link that leads out
+    /// of the folder, which may lead to a private file.
+    pub fn own_text(&mut self, name: &str) -> Result<Option<String>> {
+        match disk::leads_out(self.path, &self.path.join(name)) {
+            true => Ok(None),
+            false => self.text(name),
+        }
     }
 
     /// A JSON file whose root is an object.

@@ -52,10 +52,10 @@ fn key_part(name: &str) -> String {
 }
 
 fn in_files(folder: &mut Folder) -> Result<Vec<(String, String)>> {
-    if let Some(text) = folder.text("chat_template.jinja")? {
+    if let Some(text) = folder.own_text("chat_template.jinja")? {
         let mut templates = vec![("default".to_string(), text)];
         for file in folder.list(MORE, ".jinja") {
-            if let Some(text) = folder.text(&file)? {
+            if let Some(text) = folder.own_text(&file)? {
                 let stem = file.trim_start_matches(MORE).trim_start_matches('/').trim_end_matches(".jinja");
                 templates.push((key_part(stem), text));
             }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ggufkit::disk::RunFiles;
 use ggufkit::source::Source;
-use ggufkit::{Options, Result, open, plan};
+use ggufkit::{Options, Result, open_in, plan};
 
 /// The model that a command reads, and how.
 #[derive(Debug, Args)]
@@ -19,20 +20,23 @@ pub struct Input {
     /// GGUF name of the checkpoint's pre-tokenizer, in case ggufkit does not recognise it (e.g. llama-bpe)
     #[arg(long, value_name = "NAME")]
     pub pre_tokenizer: Option<String>,
-    /// Read files in pieces instead of memory-mapping them; for network drives and for files that may change
+    /// Read files in pieces instead of memory-mapping them; for network drives and for files that may become shorter
     #[arg(long)]
     pub no_mmap: bool,
+    /// The files that this run of the program reads and writes
+    #[arg(skip)]
+    pub run: RunFiles,
 }
 
 impl Input {
     /// Opens the model with GGUF's tensor names.
     pub fn open(&self) -> Result<Source> {
-        open(&self.input, &self.options(false))
+        open_in(&self.run, &self.input, &self.options(false))
     }
 
     /// Opens the model with the tensor names and the order of its files.
     pub fn open_as_filed(&self) -> Result<Source> {
-        open(&self.input, &self.options(true))
+        open_in(&self.run, &self.input, &self.options(true))
     }
 
     /// Opens the model for a copy with the same tensors. GGUF and llama2.c outputs get GGUF's tensor names, because
@@ -40,7 +44,12 @@ impl Input {
     pub fn open_for(&self, out: &Path) -> Result<Source> {
         let ending = out.extension().unwrap_or_default();
         let as_filed = plan::is_folder(out) || ending.eq_ignore_ascii_case("safetensors");
-        open(&self.input, &self.options(as_filed))
+        open_in(&self.run, &self.input, &self.options(as_filed))
+    }
+
+    /// Opens another model of the same run, under GGUF's tensor names.
+    pub fn open_beside(&self, path: &Path) -> Result<Source> {
+        open_in(&self.run, path, &self.options(false))
     }
 
     /// The options for opening the model; with `as_filed`, tensors keep the names of its files.

@@ -11,7 +11,7 @@ fn row(seed: usize, vocab: usize) -> Vec<f32> {
 
 fn written(dir: &Path, head: &Header) -> std::path::PathBuf {
     let path = dir.join("reference.kld");
-    let mut w = Writer::create(&path, head.clone()).unwrap();
+    let mut w = Writer::create(&RunFiles::default(), &path, head.clone()).unwrap();
     for i in 0..w.total_rows() {
         w.logits(&row(i, head.vocab)).unwrap();
     }
@@ -24,7 +24,7 @@ fn head(context: usize, vocab: usize, chunks: usize) -> Header {
 }
 
 fn message(path: &Path) -> String {
-    match Reader::open(path) {
+    match Reader::open(&RunFiles::default(), path) {
         Ok(_) => panic!("{} was accepted", path.display()),
         Err(e) => e.to_string(),
     }
@@ -34,7 +34,9 @@ fn message(path: &Path) -> String {
 fn the_bytes_are_those_of_the_format() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
-    let mut w = Writer::create(&path, Header { context: 3, vocab: 3, tokens: vec![1, 2, 0] }).unwrap();
+    let mut w =
+        Writer::create(&RunFiles::default(), &path, Header { context: 3, vocab: 3, tokens: vec![1, 2, 0] })
+            .unwrap();
     // ln(1 + e^-2 + e^-40) = 0.12692801, the range ends 16 below 5.
     w.logits(&[3.0, 5.0, -35.0]).unwrap();
     w.finish().unwrap();
@@ -54,7 +56,7 @@ fn rows_come_back_within_half_a_step() {
     for (context, vocab, chunks) in [(3, 1, 1), (4, 2, 2), (9, 33, 3), (16, 400, 2)] {
         let head = head(context, vocab, chunks);
         let path = written(dir.path(), &head);
-        let mut r = Reader::open(&path).unwrap();
+        let mut r = Reader::open(&RunFiles::default(), &path).unwrap();
         assert_eq!(r.head(), &head);
         let mut out = vec![0.0; vocab];
         for (i, (chunk, position)) in
@@ -81,8 +83,8 @@ fn a_file_copied_row_by_row_keeps_its_steps() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(dir.path(), &head(12, 2001, 2));
     let copy = dir.path().join("copy");
-    let mut r = Reader::open(&path).unwrap();
-    let mut w = Writer::create(&copy, r.head().clone()).unwrap();
+    let mut r = Reader::open(&RunFiles::default(), &path).unwrap();
+    let mut w = Writer::create(&RunFiles::default(), &copy, r.head().clone()).unwrap();
     let mut out = vec![0.0; 2001];
     while r.next_row(&mut out).unwrap().is_some() {
         w.log_probs(&out).unwrap();
@@ -137,7 +139,7 @@ fn damaged_files_are_refused_with_their_place() {
         let mut bytes = good.clone();
         bytes[start + size + at..][..4].copy_from_slice(&value.to_le_bytes());
         fs::write(&path, bytes).unwrap();
-        let mut r = Reader::open(&path).unwrap();
+        let mut r = Reader::open(&RunFiles::default(), &path).unwrap();
         let mut out = [0.0; 10];
         assert!(r.next_row(&mut out).is_ok());
         let e = r.next_row(&mut out).unwrap_err().to_string();
@@ -149,7 +151,7 @@ fn damaged_files_are_refused_with_their_place() {
 fn a_file_is_written_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
-    let create = |head| Writer::create(&path, head);
+    let create = |head| Writer::create(&RunFiles::default(), &path, head);
     assert!(create(Header { context: 2, vocab: 3, tokens: vec![0, 1] }).is_err());
     assert!(create(Header { context: 3, vocab: 3, tokens: vec![0; 4] }).is_err());
     assert!(create(Header { context: 3, vocab: 3, tokens: vec![] }).is_err());
@@ -172,7 +174,7 @@ fn a_file_is_written_whole_or_not_at_all() {
 #[test]
 fn against_its_own_file_a_model_is_near_zero() {
     let dir = tempfile::tempdir().unwrap();
-    let mut r = Reader::open(&written(dir.path(), &head(16, 4000, 1))).unwrap();
+    let mut r = Reader::open(&RunFiles::default(), &written(dir.path(), &head(16, 4000, 1))).unwrap();
     let mut out = vec![0.0; 4000];
     let mut i = 0;
     while let Some(place) = r.next_row(&mut out).unwrap() {
@@ -210,7 +212,7 @@ proptest! {
         bytes[at] = value;
         bytes.truncate(bytes.len() - cut % 2 * (cut / 2 % bytes.len()));
         fs::write(&path, bytes).unwrap();
-        if let Ok(mut r) = Reader::open(&path) {
+        if let Ok(mut r) = Reader::open(&RunFiles::default(), &path) {
             let mut out = vec![0.0; r.head().vocab];
             while let Ok(Some(_)) = r.next_row(&mut out) {
                 prop_assert!(out.iter().all(|x| x.is_finite()));

@@ -21,7 +21,8 @@ pub fn to_json(metadata: &Metadata) -> Json {
     metadata.iter().map(|(key, value)| json!([key, value.kind().name(), encode(value)])).collect()
 }
 
-fn encode(value: &Value) -> Json {
+/// The third part of an entry of [`to_json`].
+pub fn encode(value: &Value) -> Json {
     match value {
         Value::U8(v) => (*v).into(),
         Value::I8(v) => (*v).into(),
@@ -43,14 +44,16 @@ fn encode(value: &Value) -> Json {
             Err(_) => bytes.as_slice().into(),
         },
         Value::Array(a) => {
-            let values: Vec<Json> = match a.kind() {
-                Kind::Bool => {
-                    a.bytes().iter().map(|&b| if b < 2 { (b == 1).into() } else { b.into() }).collect()
-                }
-                _ => a.values().map(|v| encode(&v)).collect(),
-            };
-            json!([a.kind().name(), values])
+            json!([a.kind().name(), items(a).collect::<Vec<_>>()])
         }
+    }
+}
+
+/// The values of an array as [`encode`] has them, one after another: all at once they take many times the array's memory.
+pub fn items(a: &Array) -> Box<dyn Iterator<Item = Json> + '_> {
+    match a.kind() {
+        Kind::Bool => Box::new(a.bytes().iter().map(|&b| if b < 2 { (b == 1).into() } else { b.into() })),
+        _ => Box::new(a.values().map(|v| encode(&v))),
     }
 }
 

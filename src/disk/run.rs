@@ -1,0 +1,331 @@
+//! The files of one run, by identity: what it reads is not written over, whatever the path that leads to it.
+
+#![deny(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::output::real_target;
+use super::{InFile, NewFile, Stamp, finish, folder};
+use crate::error::{Error, Result};
+
+/// The longest text that is read as a whole, in bytes: a prompt, a text to evaluate on, a calibration set.
+const MOST_TEXT: u64 = 1 << 30;
+
+/// All files that one run reads and writes. Whatever opens a file for a run does it here, and so does whatever creates
+/// one: the two are compared by what the files are (device and inode, the real path), not by how they were named.
+///
+/// It belongs to one run. A clone is the same value; two runs in one process have one each, and know nothing of one
+/// another. [`crate::open()`] makes one for the source that it opens, [`crate::pipeline::prepare`] one for its order.
+#[derive(Debug, Clone, Default)]
+pub struct RunFiles(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    read: Vec<Identity>,
+    /// Files whose bytes are read piece by piece, as long as the run goes on.
+    pieces: Vec<(PathBuf, Stamp)>,
+    /// Outputs that are not finished yet.
+    claimed: Vec<Claim>,
+}
+
+/// An output that is not finished yet.
+#[derive(Debug)]
+struct Claim {
+    path: PathBuf,
+    identity: Identity,
+    /// The option that names it.
+    option: &'static str,
+}
+
+/// Which file a path leads to.
+#[derive(Debug, Clone)]
+struct Identity {
+    /// The path without links, as far as it exists.
+    real: PathBuf,
+    /// Device and inode, on Unix, of a file that exists.
+    file: Option<(u64, u64)>,
+}
+
+impl Identity {
+    fn of(path: &Path) -> Self {
+        let beside = || {
+            let folder = fs::canonicalize(folder(path)).unwrap_or_else(|_| folder(path).to_path_buf());
+            folder.join(path.file_name().unwrap_or_default())
+        };
+        let real = fs::canonicalize(path).unwrap_or_else(|_| beside());
+        Self { real, file: Stamp::at(path).and_then(|stamp| stamp.file) }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.real == other.real || self.file.is_some() && self.file == other.file
+    }
+}
+
+impl RunFiles {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // A panic elsewhere leaves lists that are whole.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Opens a file whose bytes are read while the run goes on; see [`InFile::open`]. The run's results get their names
+    /// only if it is not rewritten meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`InFile::open`]; [`Error::WouldOverwrite`] if the run is to write this file.
+    pub fn open(&self, path: &Path, map: bool) -> Result<InFile> {
+        self.note(path)?;
+        let file = InFile::open(path, map)?;
+        self.known().pieces.push((path.to_path_buf(), file.stamp.clone()));
+        Ok(file)
+    }
+
+    /// Notes a file that is read by other means.
+    ///
+    /// # Errors
+    /// [`Error::WouldOverwrite`] if the run is to write this file.
+    pub fn note(&self, path: &Path) -> Result<()> {
+        let identity = Identity::of(path);
+        let mut known = self.known();
+        if known.claimed.iter().any(|claim| claim.identity.is(&identity)) {
+            return Err(Error::WouldOverwrite { path: path.to_path_buf() });
+        }
+        known.read.push(identity);
+        Ok(())
+    }
+
+    /// Reads a file of at most `most` bytes as a whole. It may be a pipe, but not a device, which need not end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read; [`Error::Refused`] if it is longer; [`Error::NotAFile`] for a device;
+    /// [`Error::WouldOverwrite`] if the run is to write this file.
+    pub fn read(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
+        self.note(path)?;
+        let bad = |e| Error::io(path, "read", e);
+        let mut file = File::open(path).map_err(bad)?;
+        let meta = file.metadata().map_err(bad)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::FileTypeExt;
+            let kind = meta.file_type();
+            if kind.is_char_device() || kind.is_block_device() {
+                return Err(Error::NotAFile { path: path.to_path_buf() });
+            }
+        }
+        let too_long = || Error::refused(format!("{}: has more than {most} bytes", path.display()));
+        if meta.len() > most {
+            return Err(too_long());
+        }
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(meta.len() as usize)
+            .map_err(|_| bad(std::io::ErrorKind::OutOfMemory.into()))?;
+        file.by_ref().take(most + 1).read_to_end(&mut bytes).map_err(bad)?;
+        if bytes.len() as u64 > most { Err(too_long()) } else { Ok(bytes) }
+    }
+
+    /// Reads a text of at most 1 GiB: [`RunFiles::read`].
+    ///
+    /// # Errors
+    /// Those of [`RunFiles::read`].
+    pub fn read_text(&self, path: &Path) -> Result<Vec<u8>> {
+        self.read(path, MOST_TEXT)
+    }
+
+    /// Refuses to write over what the run reads.
+    ///
+    /// # Errors
+    /// [`Error::WouldOverwrite`] if `path` leads to a file that the run has read.
+    pub fn refuse_input(&self, path: &Path) -> Result<()> {
+        let identity = Identity::of(path);
+        match self.known().read.iter().any(|read| read.is(&identity)) {
+            true => Err(Error::WouldOverwrite { path: path.to_path_buf() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Claims a file that the run will write, before the work that makes it: files that the run has read, names that
+    /// cannot be and folders that may not be written to are found now, and files that it reads later are not these.
+    /// `option` is what names the file, for messages.
+    ///
+    /// # Errors
+    /// [`Error::WouldOverwrite`]; [`Error::Usage`] if another option names the same file; [`Error::Io`] and
+    /// [`Error::NotWritable`] if it cannot be written.
+    pub fn claim(&self, path: &Path, option: &'static str) -> Result<()> {
+        let target = self.claim_for(path, option, true)?;
+        NewFile::create(&target, 0).map(drop)
+    }
+
+    /// As [`RunFiles::claim`], for a file that the run only says it would write.
+    ///
+    /// # Errors
+    /// Those of [`RunFiles::claim`], but for what creating the file would show.
+    pub fn pretend(&self, path: &Path, option: &'static str) -> Result<()> {
+        self.claim_for(path, option, true).map(drop)
+    }
+
+    fn claim_for(&self, path: &Path, option: &'static str, follow: bool) -> Result<PathBuf> {
+        self.refuse_input(path)?;
+        let target = real_target(path, follow)?;
+        let identity = Identity::of(path);
+        let mut known = self.known();
+        match known.claimed.iter().find(|claim| claim.identity.is(&identity)) {
+            Some(other) if other.option != option => {
+                let why = format!("{}: is named by {} and by {option}", path.display(), other.option);
+                Err(Error::usage(why).or("give each result a file of its own"))
+            }
+            Some(_) => Ok(target),
+            None => {
+                known.claimed.push(Claim { path: path.to_path_buf(), identity, option });
+                Ok(target)
+            }
+        }
+    }
+
+    /// Creates a file of `len` bytes (all zero) that the user has named with `option`, on the target's own file system,
+    /// and reserves its space. What a symbolic link leads to is replaced, and the link kept.
+    ///
+    /// # Errors
+    /// Those of [`RunFiles::claim`].
+    pub fn create(&self, path: &Path, len: u64, option: &'static str) -> Result<NewFile> {
+        self.created(path, len, option, true)
+    }
+
+    /// As [`RunFiles::create`], for a name that follows from what the user named: a file in a folder, or a part of a
+    /// split model. A symbolic link of this name was not meant by the user, and is replaced itself.
+    ///
+    /// # Errors
+    /// Those of [`RunFiles::claim`].
+    pub fn create_derived(&self, path: &Path, len: u64, option: &'static str) -> Result<NewFile> {
+        self.created(path, len, option, false)
+    }
+
+    fn created(&self, path: &Path, len: u64, option: &'static str, follow: bool) -> Result<NewFile> {
+        let target = self.claim_for(path, option, follow)?;
+        let mut new = NewFile::create(&target, len)?;
+        new.run = Some((self.clone(), path.to_path_buf()));
+        Ok(new)
+    }
+
+    /// Writes a file that appears complete or not at all.
+    ///
+    /// # Errors
+    /// Those of [`RunFiles::create`] and [`finish`].
+    pub fn write_whole(&self, path: &Path, bytes: &[u8], option: &'static str) -> Result<()> {
+        let file = self.create(path, bytes.len() as u64, option)?;
+        file.write(0, bytes)?;
+        finish(vec![file])
+    }
+
+    /// Checks that no file that is read piece by piece was rewritten since it was opened: then what was computed would
+    /// be of two states of it.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn unchanged(&self) -> Result<()> {
+        let known = self.known();
+        let changed =
+            |(path, then): &&(PathBuf, Stamp)| Stamp::at(path).is_some_and(|now| then.rewritten(&now));
+        match known.pieces.iter().find(changed) {
+            Some((path, _)) => Err(Error::Changed { path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A claimed file is finished: from now on it may be read.
+    pub(super) fn written(&self, path: &Path) {
+        self.known().claimed.retain(|claim| claim.path != path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_not_written_whatever_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, text) = (dir.path().join("m"), dir.path().join("t"));
+        fs::write(&model, b"model").unwrap();
+        fs::write(&text, b"text").unwrap();
+        let run = RunFiles::default();
+        run.open(&model, true).unwrap();
+        run.read_text(&text).unwrap();
+        let dotted = dir.path().join(".").join("t");
+        let mut paths = vec![model.clone(), text.clone(), dotted];
+        #[cfg(unix)]
+        {
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink("m", &link).unwrap();
+            paths.push(link);
+        }
+        for path in &paths {
+            for refused in [
+                run.claim(path, "--report").err(),
+                run.write_whole(path, b"new", "OUT").err(),
+                run.refuse_input(path).err(),
+            ] {
+                assert!(matches!(refused, Some(Error::WouldOverwrite { .. })), "{refused:?}");
+            }
+        }
+        assert_eq!(
+            (fs::read(&model).unwrap(), fs::read(&text).unwrap()),
+            (b"model".to_vec(), b"text".to_vec())
+        );
+        // Another run may.
+        RunFiles::default().write_whole(&text, b"new", "OUT").unwrap();
+    }
+
+    #[test]
+    fn what_will_be_written_is_not_read_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for exists in [false, true] {
+            let run = RunFiles::default();
+            run.claim(&path, "--report").unwrap();
+            let refused = run.read_text(&path);
+            assert!(matches!(refused, Err(Error::WouldOverwrite { .. })), "{exists}");
+            // Nor written twice, by two options.
+            assert!(matches!(run.claim(&path, "OUT"), Err(Error::Usage { .. })));
+            run.write_whole(&path, b"done", "--report").unwrap();
+            assert_eq!(run.read_text(&path).unwrap(), b"done");
+        }
+    }
+
+    #[test]
+    fn a_result_of_a_file_that_changed_gets_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, out) = (dir.path().join("m"), dir.path().join("o"));
+        for map in [true, false] {
+            fs::write(&model, b"model").unwrap();
+            let run = RunFiles::default();
+            let _file = run.open(&model, map).unwrap();
+            let new = run.create(&out, 3, "OUT").unwrap();
+            fs::write(&model, b"model two").unwrap();
+            assert!(matches!(finish(vec![new]), Err(Error::Changed { path }) if path == model));
+            assert!(!out.exists());
+            // A file that is put into its place leaves the open one as it was.
+            let run = RunFiles::default();
+            let _file = run.open(&model, map).unwrap();
+            fs::write(&out, b"third").unwrap();
+            fs::rename(&out, &model).unwrap();
+            #[cfg(unix)]
+            run.write_whole(&out, b"new", "OUT").unwrap();
+            let _ = fs::remove_file(&out);
+        }
+    }
+
+    #[test]
+    fn what_need_not_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"12345").unwrap();
+        let run = RunFiles::default();
+        assert_eq!(run.read(&path, 5).unwrap(), b"12345");
+        assert!(run.read(&path, 4).unwrap_err().to_string().ends_with("f: has more than 4 bytes"));
+        #[cfg(unix)]
+        assert!(matches!(run.read_text(Path::new("/dev/zero")), Err(Error::NotAFile { .. })));
+    }
+}
