@@ -29,7 +29,7 @@ for signal in INT TERM HUP KILL; do
   for delay in 0.02 0.1 0.3; do
     echo old >"$out/target/m.gguf"
     set -m
-    "$ggufkit" quantize "$out/big.bin" "$out/target/m.gguf" --type tq1_0 --threads 1 >/dev/null 2>&1 & pid=$!
+    "$ggufkit" quantize "$out/big.bin" "$out/target/m.gguf" --type iq2_s --threads 1 >/dev/null 2>&1 & pid=$!
     set +m
     sleep $delay
     kill -$signal $pid 2>/dev/null || true

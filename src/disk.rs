@@ -169,7 +169,10 @@ impl InFile {
                     Error::refused(format!("{}: cannot read {len} bytes at once on this machine", self.name))
                 })?;
                 let mut buffer = vec![0; len];
-                read_exact_at(file, &mut buffer, offset).map_err(|e| Error::io(&self.path, "read", e))?;
+                let read = read_exact_at(file, &mut buffer, offset);
+                let read =
+                    read.map_err(|e| if e.kind() == io::ErrorKind::UnexpectedEof { shrunk() } else { e });
+                read.map_err(|e| Error::io(&self.path, "read", e))?;
                 Ok(Cow::Owned(buffer))
             }
         }

@@ -169,6 +169,8 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     {
         options.scheme = scheme::find(machine.scheme);
     }
+    // What cannot be meant is said before what cannot be written.
+    plan::container(&source.model, &options)?;
     order.claim(&run)?;
     let chunks = order.chunks(&source)?;
     options.importance = order.importance.is_some();

@@ -101,6 +101,22 @@ pub fn cut(text: &str, most: usize) -> String {
     }
 }
 
+/// A text in which words of more than a thousand characters are cut in their middle, as names from files may be.
+pub fn with_short_words(text: &str) -> String {
+    const MOST: usize = 1000;
+    if text.len() <= MOST {
+        return text.to_string();
+    }
+    let short = |word: &str| match word.char_indices().nth(MOST) {
+        Some(_) => {
+            let end: Vec<char> = word.chars().rev().take(60).collect();
+            format!("{}{}", cut(word, CELL), end.into_iter().rev().collect::<String>())
+        }
+        None => word.to_string(),
+    };
+    text.split_inclusive([' ', '\n']).map(short).collect()
+}
+
 /// A text table whose first line is the heading. Cells are made [`visible`], and cut after 120 characters: names come from
 /// files, where nothing limits them. Columns whose cells all begin with a digit or a sign are right-aligned.
 #[derive(Debug, Default)]
@@ -185,6 +201,11 @@ mod tests {
             let text = t.to_string();
             assert!(text.contains('…') && text.lines().all(|line| line.chars().count() < 130), "{text}");
         }
+        let text = with_short_words(&format!("tensor {}.weight is long\n", "n".repeat(70_000)));
+        assert!(
+            text.len() < 220 && text.starts_with("tensor nnn") && text.ends_with("nnn.weight is long\n"),
+            "{text}"
+        );
         // A heading is not cut, but wide ones do not fail either.
         let wide = "h".repeat(70_000);
         let mut t = Table::new(&[&wide]);

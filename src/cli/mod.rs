@@ -13,6 +13,7 @@ mod frontier;
 mod inspect;
 mod json;
 mod logits;
+mod memory;
 mod outcome;
 mod progress;
 mod run;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use ggufkit::text::{escaped, is_hidden, visible};
+use ggufkit::text::{escaped, is_hidden, visible, with_short_words};
 use ggufkit::{Error, Result};
 use kernels::Isa;
 
@@ -104,9 +105,9 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // If standard error is closed, there is no way to report anything.
             let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "ggufkit: {}", visible(&e.to_string()));
+            let _ = writeln!(err, "ggufkit: {}", with_short_words(&visible(&e.to_string())));
             if let Some(hint) = e.hint() {
-                let _ = writeln!(err, "  hint: {}", visible(&hint));
+                let _ = writeln!(err, "  hint: {}", with_short_words(&visible(&hint)));
             }
             ExitCode::from(e.exit_code())
         }
@@ -150,7 +151,7 @@ fn raise_open_file_limit() {
 /// # Errors
 /// [`Error::Io`] if the text cannot be written, for example because the disk is full.
 fn print(text: &str) -> Result<()> {
-    let text = escaped(text, |c| is_hidden(c) && !matches!(c, '\n' | '\t'));
+    let text = with_short_words(&escaped(text, |c| is_hidden(c) && !matches!(c, '\n' | '\t')));
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use formats::model::ByteOrder;
 
-use super::values;
+use super::{check_count, values};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
 
@@ -36,6 +36,7 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
     })?;
     let mut r = Reader { name, bytes, at: 0, order };
     let count = r.number("the number of entries")?;
+    check_count(name, count.into())?;
     let mut entries = BTreeMap::new();
     for i in 0..count {
         let at = r.at;

@@ -35,10 +35,23 @@ const SIZE: &str = "imatrix.chunk_size";
 /// Keys that are fields of [`Statistics`], or describe the layout of the file.
 const OWN_KEYS: [&str; 5] = [KIND, DATASETS, CHUNKS, SIZE, gguf::ALIGNMENT_KEY];
 
+/// The most entries of a file. The largest models have some 50,000 matrices, with every expert counted; an entry may have
+/// twenty bytes in the file and takes many times that in memory.
+const MOST_ENTRIES: u64 = 1 << 18;
+
+/// Refuses more entries than a model can have matrices.
+fn check_count(name: &str, found: u64) -> Result<()> {
+    let (what, most) = ("the number of entries".to_string(), MOST_ENTRIES);
+    match found > most {
+        true => Err(formats::Error::of(name, formats::Fault::TooMany { what, found, most }).into()),
+        false => Ok(()),
+    }
+}
+
 /// Reads an importance matrix, of either kind and byte order. `name` is the file's, for errors, and `bytes` are all of it.
 ///
 /// # Errors
-/// [`Error::Format`] for a malformed container; [`Fault::NotAnImatrix`], [`Fault::Incomplete`], [`Fault::Type`],
+/// [`Error::Format`] for a malformed container and for more entries than any model has matrices; [`Fault::NotAnImatrix`], [`Fault::Incomplete`], [`Fault::Type`],
 /// [`Fault::Sizes`] or [`Fault::Value`] for invalid content.
 pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
     if bytes.starts_with(b"GGUF") { read_gguf(name, bytes) } else { legacy::read(name, bytes) }
@@ -63,6 +76,7 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
     if pairs.is_empty() {
         return Err(not("it has no tensor NAME.in_sum2"));
     }
+    check_count(name, pairs.len() as u64)?;
     let mut notes = model.notes;
     if others > 0 {
         notes.push(format!("{name}: {others} tensors that are neither sums nor counts are ignored"));

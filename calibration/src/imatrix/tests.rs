@@ -214,3 +214,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn more_entries_than_any_model_has_are_refused() {
+    let file = |count: u32| {
+        let mut bytes = count.to_le_bytes().to_vec();
+        for i in 0..count {
+            bytes.extend(7u32.to_le_bytes());
+            bytes.extend(format!("{i:07}").as_bytes());
+            [1u32.to_le_bytes(), 1u32.to_le_bytes(), 1f32.to_le_bytes()].iter().for_each(|b| bytes.extend(b));
+        }
+        bytes
+    };
+    assert_eq!(read("x.dat", &file(1000)).unwrap().entries.len(), 1000);
+    let why = read("x.dat", &file((1 << 18) + 1)).unwrap_err().to_string();
+    assert!(why.contains("the number of entries") && why.contains("262145"), "{why}");
+}

@@ -1,0 +1,67 @@
+//! What happens when the system has no more memory: a line that says so, and the exit status of an error. Without it,
+//! the process is aborted, as after a fault of the program.
+
+#![cfg(unix)]
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+/// The system's allocator, which never returns without memory.
+struct OrExit;
+
+#[global_allocator]
+static ALLOCATOR: OrExit = OrExit;
+
+// SAFETY: every call is passed on to the system's allocator with the arguments as they came, so what holds of it holds
+// here; where it has no memory, the call does not return.
+unsafe impl GlobalAlloc for OrExit {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise about `layout` is the one that is asked for.
+        or_exit(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        or_exit(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promises about the pointer, `layout` and `size` are the ones that are asked for; the
+        // pointer is the system's, since all are.
+        or_exit(unsafe { System.realloc(ptr, layout, size) }, size)
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as in `realloc`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+fn or_exit(ptr: *mut u8, bytes: usize) -> *mut u8 {
+    if ptr.is_null() {
+        out_of_memory(bytes);
+    }
+    ptr
+}
+
+/// Says how many bytes were not to be had, without allocating any, and ends the process.
+#[cold]
+fn out_of_memory(bytes: usize) -> ! {
+    let mut digits = [0u8; 20];
+    let (mut at, mut rest) = (digits.len(), bytes);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let hint = " more bytes\n  hint: free some memory, raise its limit (`ulimit -v`), or use less: --memory, --threads 1, a shorter --context\n";
+    for part in [&b"ggufkit: out of memory: the system has no "[..], &digits[at..], hint.as_bytes()] {
+        // SAFETY: the pointer and the length are those of one slice.
+        unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
+    }
+    // SAFETY: ends the process at once. Files that were being written have no names yet.
+    unsafe { libc::_exit(1) }
+}
