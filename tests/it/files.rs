@@ -447,7 +447,9 @@ fn a_limit_of_file_sizes_is_an_error() {
 fn too_little_memory_is_an_error() {
     let dir = inputs();
     let mut failed = 0;
-    for args in ["eval @tiny.gguf @t.txt --context 512 --threads 2", "quantize @tiny.gguf @o.gguf --type iq2_s"] {
+    for args in
+        ["eval @tiny.gguf @t.txt --context 512 --threads 2", "quantize @tiny.gguf @o.gguf --type iq2_s"]
+    {
         for limit in (80_000..200_000).step_by(15_000) {
             let out = std::process::Command::new("sh")
                 .args(["-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\"")])
