@@ -130,6 +130,16 @@ pub enum Error {
         /// The model, where its path is known.
         path: Option<PathBuf>,
     },
+    /// A file that was given for a text and is none.
+    #[error("{name}: this is {what}, not a text")]
+    NotAText {
+        /// The file.
+        name: String,
+        /// What it is.
+        what: String,
+        /// How to make a text of it.
+        hint: String,
+    },
     /// A kind of tokenizer that is not supported.
     #[error("tokenizer kind {name:?} is not supported")]
     UnknownTokenizer {

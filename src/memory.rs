@@ -253,14 +253,15 @@ impl Memory {
     }
 }
 
-/// The default part of a machine's memory that is left to the system: half a GiB and a sixteenth of the memory.
+/// The default part of a machine's memory that is left to the system: half a GiB and a sixteenth of the memory, but at most
+/// half of it. (Systems of machines with little memory are small.)
 pub fn reserve(ram: u64) -> u64 {
-    (512 << 20) + ram / 16
+    ((512 << 20) + ram / 16).min(ram / 2)
 }
 
 /// The smallest memory of which `need` bytes are left after its [`reserve`].
 pub fn enough(need: u64) -> u64 {
-    need.saturating_add(512 << 20).saturating_mul(16) / 15 + 1
+    (need.saturating_add(512 << 20).saturating_mul(16) / 15 + 1).min(need.saturating_mul(2))
 }
 
 #[cfg(test)]
@@ -300,6 +301,17 @@ mod tests {
         let q8 = RunConfig { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
         assert_eq!(Memory::of(&shape, 0, q8).kv_cache, 68 << 20);
         assert_eq!(Memory::of(&shape, 7, q8).total(), Memory::of(&shape, 0, q8).total() + 7);
+    }
+
+    #[test]
+    fn what_is_enough_leaves_what_is_needed() {
+        assert_eq!((reserve(512 << 20), reserve(8 << 30)), (256 << 20, 1 << 30));
+        for need in [0, 1, 165 << 20, 511 << 20, 512 << 20, 600 << 20, 7 << 30] {
+            let ram = enough(need);
+            assert!(ram - reserve(ram) >= need, "{need}");
+            let less = ram.saturating_sub(32); // a sixteenth is rounded
+            assert!(need == 0 || less - reserve(less) < need, "{need}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::checkpoint::{self, Vocabulary};
 use crate::disk::{self, InFile, RunFiles};
 use crate::error::{Error, Result};
 use crate::source::{Source, foreign, other_weights, scales};
+use crate::tokenizer::pre;
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +22,7 @@ pub struct Options {
     pub no_mmap: bool,
     /// The tokenizer.bin of a llama2.c checkpoint.
     pub tokenizer: Option<PathBuf>,
-    /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised.
+    /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised, or a GGUF does not name it.
     pub pre_tokenizer: Option<String>,
     /// Leave the tensors of a Hugging Face checkpoint under their own names and in their own row order.
     pub as_filed: bool,
@@ -99,7 +100,8 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         let note = source.foreign.as_ref().filter(|_| options.as_filed);
         source.model.notes.extend(note.map(|foreign| format!("this {}", foreign.what)));
     }
-    if foreign_names && folder.join(checkpoint::CONFIG).is_file() && !options.as_filed {
+    let is_checkpoint = foreign_names && folder.join(checkpoint::CONFIG).is_file();
+    if is_checkpoint && !options.as_filed {
         source.need_model(false)?;
         let vocabulary = match &options.tokenizer {
             Some(_) => Vocabulary::Elsewhere,
@@ -116,6 +118,11 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         let tokenizer = file.parse(llama2c::tokenizer::read)?;
         llama2c::tokenizer::attach(&mut source.model, &tokenizer)?;
         source.beside.push(path.clone());
+    }
+    // That of a checkpoint was set while its tokenizer was read.
+    if let Some(name) = options.pre_tokenizer.as_deref().filter(|_| !is_checkpoint) {
+        let note = pre::set(&mut source.model.metadata, name);
+        source.model.notes.extend(note);
     }
     source.beside.iter().try_for_each(|path| run.note(path))?;
     source.run = run.clone();

@@ -29,7 +29,7 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::{Network, Options as RunOptions};
 use crate::scheme::{self, recipe};
 use crate::source::Source;
-use crate::tokenizer::{Text, Tokenizer};
+use crate::tokenizer::{Text, Tokenizer, text_file};
 
 /// What names the files of a run, for messages.
 const OUT: &str = "OUT";
@@ -79,8 +79,8 @@ pub enum ImportanceSource {
 pub struct CalibrationSet {
     /// The file, or `builtin`.
     pub text: PathBuf,
-    /// Tokens per chunk.
-    pub context: usize,
+    /// Tokens per chunk; 512, or the model's context length if that is shorter, unless given.
+    pub context: Option<usize>,
     /// Chunks at most; all unless given.
     pub chunks: Option<usize>,
     /// The seed for a random choice of chunks; the first ones are taken unless given.
@@ -92,8 +92,10 @@ pub struct CalibrationSet {
 pub struct Check {
     /// The file.
     pub text: PathBuf,
-    /// How it is cut into chunks.
-    pub cut: Cut,
+    /// Tokens per chunk; 512, or the model's context length if that is shorter, unless given.
+    pub context: Option<usize>,
+    /// Chunks at most; all unless given.
+    pub chunks: Option<usize>,
 }
 
 /// The result of a finished order.
@@ -118,7 +120,15 @@ pub struct Prepared<'a> {
     pub allocation: Option<Allocation>,
     /// The layer-by-layer run, if the order has a method.
     sequential: Option<Sequential>,
-    check_text: Option<String>,
+    check_text: Option<CheckText>,
+}
+
+/// The text of a check, and how it is cut.
+struct CheckText {
+    text: String,
+    cut: Cut,
+    /// Notes for the user.
+    notes: Vec<String>,
 }
 
 /// Does a whole order.
@@ -173,6 +183,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     plan::container(&source.model, &options)?;
     order.claim(&run)?;
     let chunks = order.chunks(&source)?;
+    let mut text_notes = chunks.as_ref().map_or_else(Vec::new, |c| c.notes.clone());
     options.importance = order.importance.is_some();
     if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
         return Err(Error::usage("--calibration is for GGUF only"));
@@ -184,6 +195,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     }
     // What would make the check impossible is found before the work rather than after it.
     let check_text = if order.dry_run { None } else { order.check_text(&source)? };
+    text_notes.extend(check_text.iter().flat_map(|check| check.notes.iter().cloned()));
     let (mut plan, allocation) = match &order.fit {
         Some(request) => {
             let (plan, allocation) =
@@ -198,7 +210,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
         state: order.state.clone(),
     });
     let notes = sequential.as_ref().map_or_else(Vec::new, |s| s.notes(&plan));
-    plan.notes.extend(notes);
+    plan.notes.extend(text_notes.into_iter().chain(notes));
     Ok(Prepared { order, source, plan, allocation, sequential, check_text })
 }
 
@@ -239,7 +251,11 @@ impl Order {
     /// The tokenized calibration set, if there is one.
     fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
         let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };
-        Chunks::read(source, &set.text, set.context, set.chunks, set.seed).map(Some)
+        let option = "--calibration-context";
+        let (context, about) = source.chunk_length(set.context, calibrate::DEFAULT_CONTEXT, option);
+        let mut chunks = Chunks::read(source, &set.text, context, set.chunks, set.seed)?;
+        chunks.notes.extend(about);
+        Ok(Some(chunks))
     }
 
     /// The importance matrix: read, or measured on the calibration set.
@@ -314,14 +330,17 @@ impl Order {
     }
 
     /// The text of the check, if there is one. Checks that cannot work fail here, before the conversion.
-    fn check_text(&self, source: &Source) -> Result<Option<String>> {
+    fn check_text(&self, source: &Source) -> Result<Option<CheckText>> {
         let Some(check) = &self.check else { return Ok(None) };
-        let text = source.run.read_text(&check.text)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let text_file::Decoded { text, mut notes, .. } = text_file::read(&source.run, &check.text)?;
+        let (context, about) =
+            source.chunk_length(check.context, evaluate::DEFAULT_CONTEXT, "--check-context");
+        notes.extend(about);
+        let cut = Cut { context, chunks: check.chunks, stride: None };
         self.limits.pool()?.install(|| Network::new(source, RunOptions::default()).map(drop))?;
         let tokens = Text::new(&text, &Tokenizer::of(source)?)?;
-        evaluate::cut(&tokens.tokens, tokens.first, check.cut)?;
-        Ok(Some(text))
+        evaluate::cut(&tokens.tokens, tokens.first, cut)?;
+        Ok(Some(CheckText { text, cut, notes }))
     }
 }
 
@@ -332,10 +351,10 @@ fn can_keep(machine: &Machine, source: &Source) -> bool {
 }
 
 impl Prepared<'_> {
-    /// Quantizes and writes. Gives the outcome of each tensor, and the time it took.
+    /// Quantizes and writes, last the recipe if one was asked for. Gives the outcome of each tensor, and the time it took.
     ///
     /// # Errors
-    /// Those of [`write()`].
+    /// Those of [`write()`] and [`Prepared::write_recipe`].
     pub fn write(&self, watcher: &dyn Watcher) -> Result<(Vec<Outcome>, Duration)> {
         let start = Instant::now();
         let outcomes = write(&self.source, &self.plan, self.sequential.as_ref(), self.order.limits, watcher)?;
@@ -360,18 +379,18 @@ impl Prepared<'_> {
     /// # Errors
     /// Those of [`crate::open`] for the result, [`Limits::pool`] and [`compare`].
     pub fn check(&self, watcher: &dyn Watcher) -> Result<Option<Comparison>> {
-        let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_deref()) else {
+        let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_ref()) else {
             return Ok(None);
         };
         let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
         let models =
             vec![(name_of(out, &self.source.path), crate::open_in(&self.source.run, out, &self.order.open)?)];
-        let settings = Settings::new(check.text.display().to_string(), check.cut);
+        let settings = Settings::new(check.text.display().to_string(), text.cut);
         let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
         let pool = self.order.limits.pool()?;
         let found =
-            pool.install(|| compare((&reference, &self.source), &models, text, &settings, on_chunk))?;
+            pool.install(|| compare((&reference, &self.source), &models, &text.text, &settings, on_chunk))?;
         watcher.finished();
         Ok(Some(found))
     }

@@ -216,7 +216,10 @@ impl Choices {
         };
         let (mut types, mut items, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let mine = own.filter(|d| !space.types.contains(d));
-        for &dtype in space.types.iter().chain(&mine).filter(|d| !again(**d)) {
+        // Rows that no block of the usual types divides stay floats, as with a scheme.
+        let divided = |d: &DType| d.bytes_for(t.cols()).is_some();
+        let float = (!space.explicit && !space.types.iter().any(divided)).then_some(DType::F16);
+        for &dtype in space.types.iter().chain(&mine).chain(&float).filter(|d| !again(**d)) {
             // A tensor that is copied loses nothing.
             let loss = if from == Encoding::Blocks(dtype) {
                 Some(0.0)
@@ -224,7 +227,7 @@ impl Choices {
                 self.lacks_importance = true;
                 None
             } else {
-                known.loss(dtype)
+                known.loss(dtype).or((float == Some(dtype)).then_some(0.0))
             };
             let (Some(row), Some(loss)) = (dtype.bytes_for(t.cols()), loss) else { continue };
             types.push(dtype);
@@ -285,7 +288,7 @@ impl Choices {
             Goal::Size(size) => self.best_within(*size, None, 0.0).ok_or_else(|| {
                 let smallest = self.smallest();
                 Error::BudgetTooSmall {
-                    asked: text::bytes(*size),
+                    asked: format!("{} ({size} bytes)", text::bytes(*size)),
                     smallest: format!("{} ({smallest} bytes)", text::bytes(smallest)),
                     smaller: self.smaller_types_hint(),
                 }

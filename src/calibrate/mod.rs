@@ -29,7 +29,10 @@ use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::source::Source;
-use crate::tokenizer::{Text, Tokenizer};
+use crate::tokenizer::{Text, Tokenizer, text_file};
+
+/// The usual number of tokens per chunk, as in llama-imatrix.
+pub const DEFAULT_CONTEXT: usize = 512;
 
 /// The built-in calibration set, a mix of prose, dialogue and code; made by `scripts/make_calibration_text.py`.
 pub const BUILTIN: &str = include_str!("builtin.txt");
@@ -47,6 +50,8 @@ pub struct Chunks {
     /// Identifies the texts: `sha256:` and the hash of their bytes, one after another, as `cat TEXTS | sha256sum` prints
     /// it. Empty if they were not read from files.
     pub hash: String,
+    /// Notes of reading the texts, for the user.
+    pub notes: Vec<String>,
 }
 
 impl Chunks {
@@ -59,7 +64,7 @@ impl Chunks {
             tokens
         };
         let tokens = tokens.chunks_exact(context).take(limit.unwrap_or(usize::MAX)).map(chunk).collect();
-        Self { tokens, names: vec![name.to_string()], hash: String::new() }
+        Self { tokens, names: vec![name.to_string()], ..Self::default() }
     }
 
     /// Reads a text and cuts it into at most `limit` chunks: the first ones, or with a `seed` randomly chosen ones.
@@ -93,7 +98,8 @@ impl Chunks {
     /// and at most `limit` after them are kept.
     ///
     /// # Errors
-    /// Those of [`RunFiles::read_text`]; [`Error::Refused`] if the model has no tokenizer that can be used;
+    /// Those of [`RunFiles::read_text`] and [`text_file::decode`]; [`Error::Refused`] if the model has no tokenizer that can be
+    /// used;
     /// [`Error::TextTooShort`] if a text does not fill a chunk; [`Error::Usage`] if no chunk is left.
     pub fn read_all(
         source: &Source,
@@ -107,7 +113,9 @@ impl Chunks {
         for path in paths.iter().map(AsRef::as_ref) {
             let (name, bytes) = bytes(&source.run, path)?;
             hash.update(&bytes);
-            let text = Text::new(&String::from_utf8_lossy(&bytes), &tokenizer)?;
+            let file = text_file::decode(&name, &bytes)?;
+            all.notes.extend(file.notes);
+            let text = Text::new(&file.text, &tokenizer)?;
             let mut chunks = Self::cut(&text.tokens, text.first, context, None, &name);
             if chunks.tokens.is_empty() {
                 return Err(Error::TextTooShort {

@@ -2,10 +2,15 @@
 //!
 //! Templates are Jinja programs that were written for Hugging Face's transformers. They can use what they find there:
 //! Python's methods of strings, lists and dictionaries, `raise_exception`, `strftime_now`, JSON as Python writes it
-//! (`python`), and blocks that trim the whitespace of their line. A template may come from an untrusted file: it has
-//! no access to anything, and is stopped after 20 million steps. The memory of its strings is not limited, since the
-//! template engine cannot do that.
+//! (`python`), and blocks that trim the whitespace of their line.
+//!
+//! A template may come from an untrusted file: it has no access to anything, is stopped after 20 million steps, and its
+//! text and what it writes are limited (`limits`). What it can still do is to make values that double their size or nest
+//! without an end, since the engine limits neither; that ends a process without memory or stack left. So `ggufkit run`
+//! renders templates in a process of their own with limits of memory, stack and time, and hands in the result
+//! ([`encode`]). Programs that render templates of strangers should do the same.
 
+mod limits;
 mod python;
 #[cfg(test)]
 mod tests;
@@ -17,7 +22,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use regex::Regex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -30,7 +35,7 @@ const FUEL: u64 = 20_000_000;
 const CUT: char = '\u{FDD0}';
 
 /// A message of a chat.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who wrote it: `system`, `user` or `assistant`.
     pub role: String,
@@ -58,8 +63,13 @@ impl Template {
     /// Parses a template. `now` is the time for `strftime_now`, in seconds since 1970 (UTC).
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`], with the line.
+    /// [`Error::ChatTemplate`], with the line; also for a text of more than 256 KiB, and for a tag or a chain of `elif` that
+    /// is much longer than those of published templates.
     pub fn new(text: &str, now: u64) -> Result<Self> {
+        if let Some(what) = limits::exceeded(text) {
+            let space = if what.starts_with(',') { "" } else { " " };
+            return Err(Error::ChatTemplate { why: format!("the chat template{space}{what}") });
+        }
         let mut env = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.map_err(|e| explain(&e))?);
@@ -93,10 +103,13 @@ impl Template {
     /// and `end` are the texts of BOS and EOS.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] if the template refuses the messages, fails, or takes too many steps.
+    /// [`Error::ChatTemplate`] if the template refuses the messages, fails, takes too many steps, or writes more than 16 MiB
+    /// and twice the messages.
     pub fn render(&self, messages: &[Message], answer: bool, begin: &str, end: &str) -> Result<String> {
         let template = self.0.get_template("chat template").map_err(|e| explain(&e))?;
-        let rendered = template.render(context! {
+        let length: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        let mut output = limits::Output::new(limits::OUTPUT + 2 * length);
+        let values = context! {
             messages => Value::from(Serde(messages)),
             add_generation_prompt => answer,
             bos_token => begin,
@@ -104,8 +117,14 @@ impl Template {
             // Defined as none, as in transformers: templates test whether they are defined.
             tools => (),
             documents => (),
-        });
-        rendered.map_err(|e| explain(&e))
+        };
+        match template.render_captured_to(values, &mut output) {
+            Err(_) if output.exceeded => Err(Error::ChatTemplate {
+                why: format!("the chat template writes more than {} bytes", output.most),
+            }),
+            Err(e) => Err(explain(&e)),
+            Ok(_) => Ok(String::from_utf8(output.bytes).expect("the engine writes text")),
+        }
     }
 
     /// The tokens of a chat up to the start of the answer. Control tokens come from the template alone: one that is
@@ -115,19 +134,32 @@ impl Template {
     /// # Errors
     /// Those of [`Self::render`].
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-        let text = |id: Option<u32>| id.map(|id| tokenizer.token(id).into_owned()).unwrap_or_default();
-        let messages: Vec<Message> =
-            messages.iter().map(|m| Message::new(&m.role, harmless(tokenizer, &m.content))).collect();
-        let rendered = self.render(&messages, true, &text(tokenizer.bos()), &text(tokenizer.eos()))?;
-        let mut ids: Vec<u32> =
-            rendered.split(CUT).flat_map(|part| tokenizer.encode(part, false, true)).collect();
-        if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
-            && ids.first() != Some(&bos)
-        {
-            ids.insert(0, bos);
-        }
-        Ok(ids)
+        encode(tokenizer, messages, |messages, begin, end| self.render(messages, true, begin, end))
     }
+}
+
+/// [`Template::encode`] with another way to render: `render` is given the messages and the texts of BOS and EOS, and gives
+/// the text up to the start of the answer, as [`Template::render`] does.
+///
+/// # Errors
+/// Those of `render`.
+pub fn encode(
+    tokenizer: &Tokenizer,
+    messages: &[Message],
+    render: impl FnOnce(&[Message], &str, &str) -> Result<String>,
+) -> Result<Vec<u32>> {
+    let text = |id: Option<u32>| id.map(|id| tokenizer.token(id).into_owned()).unwrap_or_default();
+    let messages: Vec<Message> =
+        messages.iter().map(|m| Message::new(&m.role, harmless(tokenizer, &m.content))).collect();
+    let rendered = render(&messages, &text(tokenizer.bos()), &text(tokenizer.eos()))?;
+    let mut ids: Vec<u32> =
+        rendered.split(CUT).flat_map(|part| tokenizer.encode(part, false, true)).collect();
+    if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
+        && ids.first() != Some(&bos)
+    {
+        ids.insert(0, bos);
+    }
+    Ok(ids)
 }
 
 /// A message in which no control token is found, because [`CUT`] splits their texts.

@@ -174,6 +174,39 @@ fn hostile_templates_stop() {
     says(&format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "chat template");
 }
 
+#[test]
+fn templates_that_would_nest_too_deep_are_refused_before_they_are_parsed() {
+    let chain = |begin: &str, part: &str, end: &str, n| format!("a\n{begin}{}{end}", part.repeat(n));
+    for (begin, part, end) in [
+        ("{{ 1", "-1", " }}"),
+        ("{{ ", "- ", "1 }}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ 'a'", "~'b'", " }}"),
+        ("{{ 2", "**1", " }}"),
+        ("{{ 1", " and 1", " }}"),
+        ("{{ ' '", "|trim", " }}"),
+        ("{{ messages", "['a']", " }}"),
+        ("{{ messages", ".a", " }}"),
+        ("{{ 1", " is defined", " }}"),
+        ("{{ 1", " in [1]", " }}"),
+        ("{% set x = 1", " if 1 else 2", " %}"),
+        ("{{ {'a': {}}['a']", "~'}}'", " }}"),
+        ("{%- if 1", " == 1", " -%}{%- endif -%}"),
+    ] {
+        says(&chain(begin, part, end, 60_000 / part.len()), "line 2: a tag has");
+        // As long as a tag may be, it is parsed and rendered, or is an error of the engine.
+        let _ = render(&chain(begin, part, end, 230));
+    }
+    says(&chain("{% if 0 %}", "{% elif 0 %}", "{% endif %}", 201), "201 elif");
+    is(&chain("{% if 0 %}", "{% elif 0 %}", "{% else %}b{% endif %}", 200), "a\nb");
+    says(&"a".repeat((256 << 10) + 1), "more than 262144");
+    // Comments, texts and the words between tags do not count.
+    is(&format!("{{# {} #}}{{{{ '{}' }}}}", "+1 ".repeat(5000), "}} +1 ".repeat(10)), &"}} +1 ".repeat(10));
+    is(&"{ 1 + 1 } ".repeat(5000), &"{ 1 + 1 } ".repeat(5000));
+    let row = "{{ 'x' * 1000 }}".repeat(100);
+    says(&format!("{{% for i in range(99999) %}}{row}{{% endfor %}}"), "writes more than");
+}
+
 /// Bytes, and control tokens from 259 on.
 fn tokenizer() -> Tokenizer {
     use formats::metadata::{Array, Kind, Metadata, Value};

@@ -7,9 +7,9 @@ use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use super::args::{Input, Resources};
 use super::json::{Filled, List, print_json};
-use super::print;
 use super::progress::Progress;
-use ggufkit::calibrate::{Chunks, Scratch, importance};
+use super::{note, print};
+use ggufkit::calibrate::{Chunks, DEFAULT_CONTEXT, Scratch, importance};
 use ggufkit::disk::{self, RunFiles};
 use ggufkit::report::imatrix::{as_json, by_kind, entries, headline, remarks, table};
 use ggufkit::resources::Watcher;
@@ -58,9 +58,9 @@ struct Measuring {
     /// The calibration set: text files, each cut into chunks separately, or `builtin` for the bundled text of many kinds
     #[arg(value_name = "TEXT", index = 2)]
     text: Vec<PathBuf>,
-    /// Context length in tokens of each chunk
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
-    context: u32,
+    /// Context length in tokens of each chunk [default: 512, or the model's context length if that is shorter]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    context: Option<u32>,
     /// Use at most this many chunks [default: all]
     #[arg(long, value_name = "N")]
     chunks: Option<usize>,
@@ -178,10 +178,12 @@ impl Measuring {
             return Err(Error::usage("no calibration set given")
                 .or("name one or more text files like the texts that the model will see, or `builtin`"));
         }
-        let source = self.input.open()?;
+        let source = self.input.open_to_run()?;
         earlier.iter().try_for_each(|statistics| of_model(statistics, &source))?;
-        let (context, skip) = (self.context as usize, self.from_chunk);
-        let chunks = Chunks::read_all(&source, &self.text, context, skip, self.chunks)?;
+        let given = self.context.map(|n| n as usize);
+        let (context, about) = source.chunk_length(given, DEFAULT_CONTEXT, "--context");
+        let chunks = Chunks::read_all(&source, &self.text, context, self.from_chunk, self.chunks)?;
+        about.iter().chain(&chunks.notes).for_each(|text| note(text));
         let limits = self.resources.limits();
         let pool = limits.pool()?;
         let network = pool.install(|| Network::new(&source, Options { exact: true, isa: None }))?;

@@ -8,8 +8,7 @@ use super::args::{Input, Running};
 use super::eval::Cutting;
 use super::json::print_json;
 use super::progress::Progress;
-use super::{print, shown};
-use ggufkit::Result;
+use super::{note, print, shown};
 use ggufkit::disk::RunFiles;
 use ggufkit::evaluate::compare::{Settings, compare, name_of, short_name};
 use ggufkit::evaluate::comparison::Comparison;
@@ -18,6 +17,8 @@ use ggufkit::report::html::html;
 use ggufkit::resources::Watcher;
 use ggufkit::sensitivity;
 use ggufkit::source::Source;
+use ggufkit::tokenizer::text_file;
+use ggufkit::{Error, Result};
 
 /// Runs the original model and models made from it over a text, side by side, and shows the quality, size and speed of
 /// each.
@@ -57,16 +58,18 @@ const REPORT: &str = "--report";
 
 impl Compare {
     pub fn run(self) -> Result<()> {
-        let source = self.input.open()?;
+        let source = self.input.open_to_run()?;
         let other = |path: &PathBuf| Ok((name_of(path, &source.path), self.input.open_beside(path)?));
         let models: Vec<(String, Source)> = self.models.iter().map(other).collect::<Result<_>>()?;
+        self.report.as_deref().map(check_page_name).transpose()?;
         // If the page cannot be written, that is reported before the long evaluation.
         let run = &self.input.run;
         self.report.as_deref().map(|path| run.claim(path, REPORT)).transpose()?;
-        let text = run.read_text(&self.text)?;
+        let text = text_file::read(run, &self.text)?;
+        text.notes.iter().for_each(|text| note(text));
         let settings = Settings {
             text: self.text.display().to_string(),
-            cut: self.cutting.cut(),
+            cut: self.cutting.cut(&source),
             exact: self.running.exact,
             kv: self.running.kv(),
             batch: self.running.batch(),
@@ -74,8 +77,7 @@ impl Compare {
             generate: 16,
             sensitivity: self.sensitivity.as_deref().map(|path| sensitivity::read(run, path)).transpose()?,
         };
-        let text = String::from_utf8_lossy(&text);
-        let found = self.running.pool()?.install(|| side_by_side(&source, &models, &text, &settings))?;
+        let found = self.running.pool()?.install(|| side_by_side(&source, &models, &text.text, &settings))?;
         run.unchanged()?;
         if let Some(path) = &self.report {
             write_report(run, path, &found)?;
@@ -103,6 +105,19 @@ pub fn side_by_side(
     let found = compare((&short_name(&source.path), source), models, text, settings, tick)?;
     progress.finished();
     Ok(found)
+}
+
+/// Refuses a name for an HTML page whose ending would promise another format.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn check_page_name(path: &Path) -> Result<()> {
+    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
+        None | Some("html" | "htm") => Ok(()),
+        Some(other) => Err(Error::usage(format!("--report: the page is HTML, not {other}"))
+            .or(format!("name it {}", path.with_extension("html").display()))),
+    }
 }
 
 /// Writes the HTML page.

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use formats::container::gguf;
-use ggufkit::evaluate::Cut;
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::machine::Machine;
 use ggufkit::pipeline::{self, Check, Order};
@@ -201,9 +200,10 @@ struct CheckArgs {
     /// After writing, evaluate IN and OUT on this text file and report the KL divergence
     #[arg(long, value_name = "TEXT", conflicts_with = "json")]
     check: Option<PathBuf>,
-    /// Context length in tokens of each chunk for --check
-    #[arg(long, value_name = "N", default_value_t = 512, requires = "check")]
-    check_context: usize,
+    /// Context length in tokens of each chunk for --check [default: 512, or the model's context length if that is
+    /// shorter]
+    #[arg(long, value_name = "N", requires = "check")]
+    check_context: Option<usize>,
     /// Use at most this many chunks for --check [default: all]
     #[arg(long, value_name = "N", requires = "check")]
     check_chunks: Option<usize>,
@@ -214,8 +214,7 @@ struct CheckArgs {
 
 impl CheckArgs {
     fn order(&self) -> Option<Check> {
-        let cut = Cut { context: self.check_context, chunks: self.check_chunks, stride: None };
-        Some(Check { text: self.check.clone()?, cut })
+        Some(Check { text: self.check.clone()?, context: self.check_context, chunks: self.check_chunks })
     }
 
     fn report(&self, found: &Comparison) -> Result<()> {

@@ -9,14 +9,14 @@ use serde_json::json;
 
 use super::args::{Input, Running};
 use super::json::print_json;
-use super::print;
-use ggufkit::evaluate::{self, Cut, Evaluation, Reference};
+use super::{note, print};
+use ggufkit::evaluate::{self, Cut, DEFAULT_CONTEXT, Evaluation, Reference};
 use ggufkit::runner::{Network, Options};
 use ggufkit::score::bootstrap::{Bootstrap, Interval, Ratio};
 use ggufkit::score::stats::Estimate;
 use ggufkit::score::{Scores, Summary, logits_file};
 use ggufkit::source::Source;
-use ggufkit::text::{Table, visible};
+use ggufkit::text::Table;
 use ggufkit::tokenizer::{Text, Tokenizer};
 use ggufkit::{Error, Result};
 
@@ -58,9 +58,10 @@ pub struct Eval {
 /// How a text is cut into chunks.
 #[derive(Debug, Args)]
 pub struct Cutting {
-    /// Context length in tokens of each chunk; the second half of each chunk is scored
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub context: usize,
+    /// Context length in tokens of each chunk; the second half of each chunk is scored [default: 512, or the model's
+    /// context length if that is shorter]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
     /// Use at most this many chunks from the beginning of the text [default: all]
     #[arg(long, value_name = "N")]
     pub chunks: Option<usize>,
@@ -70,9 +71,11 @@ pub struct Cutting {
 }
 
 impl Cutting {
-    /// The settings for [`evaluate::cut`].
-    pub fn cut(&self) -> Cut {
-        Cut { context: self.context, chunks: self.chunks, stride: self.stride }
+    /// The settings for [`evaluate::cut`] with this model; prints a note if its context length matters.
+    pub fn cut(&self, source: &Source) -> Cut {
+        let (context, about) = source.chunk_length(self.context, DEFAULT_CONTEXT, "--context");
+        about.iter().for_each(|text| note(text));
+        Cut { context, chunks: self.chunks, stride: self.stride }
     }
 }
 
@@ -86,14 +89,19 @@ fn bar(chunks: usize) -> ProgressBar {
 
 impl Eval {
     pub fn run(self) -> Result<()> {
-        let source = self.input.open()?;
+        if self.max_kld.is_some() && self.reference.is_none() && self.logits.is_none() {
+            return Err(
+                Error::usage("--max-kld needs a reference").or("add --reference MODEL or --logits FILE")
+            );
+        }
+        let source = self.input.open_to_run()?;
         let reference = self.reference.as_deref().map(|path| self.input.open_beside(path)).transpose()?;
         if let Some(path) = &self.save_logits {
             self.input.run.claim(path, logits_file::SAVE)?;
         }
-        let found = self.running.pool()?.install(|| self.measure(&source, reference.as_ref()))?;
+        let cut = self.cutting.cut(&source);
+        let scores = &self.running.pool()?.install(|| self.measure(&source, reference.as_ref(), cut))?;
         self.input.run.unchanged()?;
-        let scores = &found.0;
         let summary = scores.summary().expect("there is at least one chunk");
         let bootstrap = Bootstrap::default();
         let (interval, ratio) = (bootstrap.kld(scores), bootstrap.perplexity_ratio(scores));
@@ -101,8 +109,8 @@ impl Eval {
             let value = json!({
                 "model": source.path.display().to_string(),
                 "text": self.text.display().to_string(),
-                "context": self.cutting.context,
-                "stride": self.cutting.stride,
+                "context": cut.context,
+                "stride": cut.stride,
                 "kv": self.running.kv().name(),
                 "activations": if self.running.exact { "float" } else { "int8" },
                 "summary": summary,
@@ -111,13 +119,10 @@ impl Eval {
             });
             print_json(&value)?;
         } else {
-            print(&as_text(&summary, interval, ratio, &self.cutting, found.1.as_deref()))?;
+            print(&as_text(&summary, interval, ratio, cut))?;
         }
         let kld = summary.against.as_ref().map(|a| a.kld.mean.value);
         match (self.max_kld, kld) {
-            (Some(_), None) => {
-                Err(Error::usage("--max-kld needs a reference").or("add --reference MODEL or --logits FILE"))
-            }
             (Some(most), Some(kld)) if kld > most => {
                 Err(Error::Failed(format!("the mean KL divergence is {kld:.6}, above --max-kld {most}")))
             }
@@ -125,19 +130,24 @@ impl Eval {
         }
     }
 
-    /// The scores, and a note for the user if there is one.
-    fn measure(&self, source: &Source, reference: Option<&Source>) -> Result<(Scores, Option<String>)> {
+    /// The model's scores.
+    fn measure(&self, source: &Source, reference: Option<&Source>, cut: Cut) -> Result<Scores> {
         let (run, options) = (&self.input.run, Options { exact: self.running.exact, isa: None });
         let network = Network::new(source, options)?;
         let tokenizer = Tokenizer::of(source)?;
         let text = Text::read(run, &self.text, &tokenizer)?;
-        let cut = self.cutting.cut();
+        text.notes.iter().for_each(|text| note(text));
         let chunks = evaluate::cut(&text.tokens, text.first, cut)?;
-        let mut note = None;
         let other = reference.map(|r| Network::new(r, options)).transpose()?;
         if let (Some(reference), Some(other)) = (reference, &other) {
             evaluate::same_vocabulary((source, &network), (reference, other))?;
-            note = context_warning(other, cut);
+            let most = other.config.context as usize;
+            if cut.context > most && Some(most) != source.context_length() {
+                note(&format!(
+                    "the chunks have {} tokens, but the reference's context length is {most}: use --context {most}",
+                    cut.context
+                ));
+            }
         }
         let reference = match (&other, &self.logits) {
             (Some(n), _) => Reference::Model(n),
@@ -164,19 +174,8 @@ impl Eval {
             }
         })?;
         bar.finish_and_clear();
-        Ok((all.models.remove(0), note.or(context_warning(&network, cut))))
+        Ok(all.models.remove(0))
     }
-}
-
-/// A warning if the chunks are longer than the model's maximum context length.
-pub fn context_warning(network: &Network, cut: Cut) -> Option<String> {
-    let most = network.config.context as usize;
-    (cut.context > most).then(|| {
-        format!(
-            "the chunks have {} tokens, but the model's context length is {most}: use --context {most}",
-            cut.context
-        )
-    })
 }
 
 fn estimate(e: &Estimate, digits: usize) -> String {
@@ -186,15 +185,9 @@ fn estimate(e: &Estimate, digits: usize) -> String {
     }
 }
 
-fn as_text(
-    s: &Summary,
-    interval: Option<Interval>,
-    ratio: Option<Ratio>,
-    cutting: &Cutting,
-    note: Option<&str>,
-) -> String {
-    let mut text = format!("{} tokens scored in {} chunks of {}", s.tokens, s.chunks, cutting.context);
-    match cutting.stride {
+fn as_text(s: &Summary, interval: Option<Interval>, ratio: Option<Ratio>, cut: Cut) -> String {
+    let mut text = format!("{} tokens scored in {} chunks of {}", s.tokens, s.chunks, cut.context);
+    match cut.stride {
         Some(n) => text += &format!(", starting {n} tokens apart\n\n"),
         None => text += "\n\n",
     }
@@ -243,8 +236,5 @@ fn as_text(
         }
     }
     let _ = write!(text, "{table}");
-    if let Some(note) = note {
-        let _ = writeln!(text, "\nnote: {}", visible(note));
-    }
     text
 }

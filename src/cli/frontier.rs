@@ -8,6 +8,7 @@ use formats::model::Encoding;
 use serde_json::{Value, json};
 
 use super::args::{Input, Types, types};
+use super::compare::check_page_name;
 use super::json::print_json;
 use super::{print, shown};
 use ggufkit::Result;
@@ -59,6 +60,9 @@ struct Size {
     memory: Option<u64>,
 }
 
+/// The smallest KL divergence that is not zero in the table's digits.
+const SMALLEST_SHOWN: f64 = 5e-7;
+
 /// A scheme, and the best choice of types at its size.
 struct SchemePoint {
     size: Size,
@@ -73,14 +77,16 @@ impl Frontier {
     pub fn run(&self) -> Result<()> {
         let (source, run) = (self.input.open()?, &self.input.run);
         if let Some(path) = &self.report {
+            check_page_name(path)?;
             run.claim(path, REPORT)?;
         }
         let sensitivity = match &self.sensitivity {
             Some(path) => sensitivity::read(run, path)?,
             None => quick::estimate(&source),
         };
-        let freedom =
-            SearchSpace { types: &self.types.0, explicit: true, sensitivity: &sensitivity, prices: &[] };
+        // A type that no tensor of this model can get is an error only where the user named it.
+        let explicit = self.types.0 != allocate::default_types();
+        let freedom = SearchSpace { types: &self.types.0, explicit, sensitivity: &sensitivity, prices: &[] };
         let mut options = options();
         let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
@@ -128,8 +134,8 @@ impl Frontier {
         let scheme_rows: Vec<Vec<String>> = schemes
             .iter()
             .map(|s| {
-                // A scheme that loses nothing cannot be beaten.
-                let best = s.best.filter(|_| s.size.kld > 0.0);
+                // A scheme that loses nothing, as far as the table's digits say, cannot be beaten.
+                let best = s.best.filter(|_| s.size.kld >= SMALLEST_SHOWN);
                 let share = best.map_or(String::new(), |best| format!("{:.2}", best / s.size.kld));
                 [vec![s.size.name.clone()], row(&s.size), vec![share]].concat()
             })

@@ -8,7 +8,7 @@ use formats::metadata::Value;
 use formats::model::Tensor;
 use serde_json::json;
 
-use super::args::Input;
+use super::args::{Input, notes};
 use super::json::{Filled, List, print_json};
 use super::{print, shown};
 use ggufkit::Result;
@@ -118,8 +118,8 @@ fn as_text(source: &Source, all: bool) -> String {
         let _ = writeln!(text, "{tensors} tensors, {weights} weights, {bits:.2} bits per weight");
     }
 
-    for note in &model.notes {
-        let _ = writeln!(text, "note: {}", visible(note));
+    for note in notes(source) {
+        let _ = writeln!(text, "note: {}", visible(&note));
     }
 
     let mut types: Vec<(String, u64, u64, u64)> = Vec::new();
@@ -217,7 +217,7 @@ fn print_source(source: &Source) -> Result<()> {
         "files": source.files.iter().map(|f| json!({"path": f.name(), "bytes": f.len})).collect::<Vec<_>>(),
         "metadata": null,
         "tensors": null,
-        "notes": model.notes,
+        "notes": notes(source),
     });
     let metadata =
         List(|| model.metadata.iter().map(|(key, value)| (key, value.kind().name(), Typed(value))));

@@ -19,6 +19,7 @@ mod progress;
 mod run;
 mod sensitivity;
 mod split;
+mod template;
 mod verify;
 
 use std::io::Write;
@@ -77,6 +78,9 @@ enum Command {
 
 /// Runs the program. The exit code is 0 on success, 1 for an error and 2 for wrong usage.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == template::ARGUMENT) {
+        return template::main();
+    }
     limit_malloc_arenas();
     #[cfg(unix)]
     ggufkit::disk::signals::speak();
@@ -143,6 +147,11 @@ fn raise_open_file_limit() {
         // If the system refuses, models with fewer shards still work.
         let _ = setrlimit(Resource::Nofile, limit);
     }
+}
+
+/// Prints a note to standard error, where it is in nobody's way. If that is closed, there is no way to report anything.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "note: {}", visible(text));
 }
 
 /// Prints to standard output. Names, notes and paths from files are part of the text: whatever a terminal would act on is

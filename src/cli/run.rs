@@ -8,11 +8,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 
 use super::args::{Input, Running};
-use ggufkit::chat::{Message, Template};
+use super::{note, template};
+use ggufkit::chat::{self, Message};
 use ggufkit::runner::sample::{Sampler, Settings};
 use ggufkit::runner::{Network, Options, Run as Tokens, State, forward};
 use ggufkit::text::{escaped, is_hidden};
-use ggufkit::tokenizer::{Stream, Tokenizer};
+use ggufkit::tokenizer::{Stream, Tokenizer, text_file};
 use ggufkit::{Error, Result};
 
 /// The default context length of an interactive chat, in tokens; a model's smaller maximum comes first.
@@ -93,7 +94,7 @@ fn share(text: &str) -> std::result::Result<f64, String> {
 impl Run {
     pub fn run(self) -> Result<()> {
         let prompt = self.prompt()?;
-        let source = self.input.open()?;
+        let source = self.input.open_to_run()?;
         let tokenizer = Tokenizer::of(&source)?;
         self.running.pool()?.install(|| {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
@@ -114,12 +115,15 @@ impl Run {
     /// The prompt of --prompt or --prompt-file.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read.
+    /// Those of [`text_file::read`]; [`Error::Refused`] for a text with invalid bytes.
     fn prompt(&self) -> Result<Option<String>> {
         let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
-        let text = String::from_utf8(self.input.run.read_text(path)?);
-        let mut text =
-            text.map_err(|_| Error::refused(format!("{}: a prompt must be UTF-8", path.display())))?;
+        let file = text_file::read(&self.input.run, path)?;
+        if !file.valid {
+            return Err(Error::refused(file.notes.join("; ")).or("convert it to UTF-8 first"));
+        }
+        file.notes.iter().for_each(|text| note(text));
+        let mut text = file.text;
         if text.ends_with('\n') {
             text.truncate(text.len() - 1);
             text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());
@@ -149,10 +153,9 @@ impl Run {
 
     /// Answers one message.
     fn answer(&self, network: &Network, tokenizer: &Tokenizer, prompt: String) -> Result<()> {
-        let template = Template::of(tokenizer, now())?;
         let mut messages = self.beginning();
         messages.push(Message::new("user", prompt));
-        let ids = template.encode(tokenizer, &messages)?;
+        let ids = laid_out(tokenizer, &messages)?;
         let mut writer = self.writer(network, tokenizer, ids.len() + self.tokens as usize)?;
         writer.write(&ids, tokenizer.stream())?;
         Ok(())
@@ -160,7 +163,8 @@ impl Run {
 
     /// Answers every line of standard input until its end.
     fn chat_with_stdin(&self, network: &Network, tokenizer: &Tokenizer) -> Result<()> {
-        let template = Template::of(tokenizer, now())?;
+        // Without a template, that is said before the first line is waited for.
+        tokenizer.chat_template().ok_or(Error::NoChatTemplate)?;
         let mut messages = self.beginning();
         let mut writer = self.writer(network, tokenizer, CHAT_CONTEXT)?;
         let stdin = std::io::stdin();
@@ -182,7 +186,7 @@ impl Run {
                 continue;
             }
             messages.push(Message::new("user", text));
-            let answer = writer.write(&template.encode(tokenizer, &messages)?, tokenizer.stream())?;
+            let answer = writer.write(&laid_out(tokenizer, &messages)?, tokenizer.stream())?;
             messages.push(Message::new("assistant", answer));
         }
         Ok(())
@@ -239,6 +243,14 @@ impl Run {
             out: Out { terminal: std::io::stdout().is_terminal(), closed: false },
         })
     }
+}
+
+/// The tokens of a chat up to the start of the answer, by the model's template.
+fn laid_out(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+    let text = tokenizer.chat_template().ok_or(Error::NoChatTemplate)?;
+    chat::encode(tokenizer, messages, |messages, begin, end| {
+        template::render(text, now(), messages, begin, end)
+    })
 }
 
 /// Seconds since 1970.

@@ -13,8 +13,8 @@ use ggufkit::{Result, allocate};
 
 use super::args::{Input, Resources, Types, types};
 use super::calibrate::{of_model, read as read_importance};
-use super::print;
 use super::progress::Progress;
+use super::{note, print};
 
 /// `ggufkit sensitivity`.
 #[derive(Debug, Args)]
@@ -33,9 +33,9 @@ pub struct Sensitivity {
     /// The sensitivity file to write (JSON)
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// Context length in tokens of each chunk
-    #[arg(long, value_name = "N", default_value_t = sensitivity::DEFAULT_CONTEXT as u32, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
-    context: u32,
+    /// Context length in tokens of each chunk [default: 256, or the model's context length if that is shorter]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    context: Option<u32>,
     /// Number of chunks, sampled from the whole text [default: 16; 4 for models above 50 million weights, 2 from 1 billion]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
@@ -57,12 +57,14 @@ const OUT: &str = "--out";
 
 impl Sensitivity {
     pub fn run(self) -> Result<()> {
-        let source = self.input.open()?;
+        let source = self.input.open_to_run()?;
         let run = &self.input.run;
         run.claim(&self.out, OUT)?;
-        let context = self.context as usize;
+        let given = self.context.map(|n| n as usize);
+        let (context, about) = source.chunk_length(given, sensitivity::DEFAULT_CONTEXT, "--context");
         let chunks = self.chunks.map_or_else(|| sensitivity::default_chunks(&source), |n| n as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
+        about.iter().chain(&chunks.notes).for_each(|text| note(text));
         let importance = self.imatrix.as_deref().map(|path| read_importance(run, path)).transpose()?;
         if let Some(importance) = &importance {
             of_model(importance, &source)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::args::Input;
+use super::args::{Input, notes};
 use super::json::{Filled, List, print_json};
 use super::{print, shown};
 use ggufkit::outcome::Outcome;
@@ -49,7 +49,7 @@ impl Verify {
         let unmatched = reference.as_ref().map(|r| unmatched(&source, r)).unwrap_or_default();
         let compared = reference.is_some();
         match self.json {
-            true => print_findings(&findings, &unmatched)?,
+            true => print_findings(&source, &findings, &unmatched)?,
             false => print(&as_text(&source, &findings, &unmatched, compared))?,
         }
         let total = findings.len();
@@ -96,6 +96,9 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
     for line in unmatched {
         let _ = writeln!(text, "{}", visible(line));
     }
+    for note in notes(source) {
+        let _ = writeln!(text, "note: {}", visible(&note));
+    }
     let n = findings.len();
     let format = source.model.format;
     let _ = writeln!(text, "{}: {format}, {n} tensors, structure is valid", shown(&source.path));
@@ -111,7 +114,7 @@ fn percent(c: Comparison) -> String {
     }
 }
 
-fn print_findings(findings: &[Finding], unmatched: &[String]) -> Result<()> {
+fn print_findings(source: &Source, findings: &[Finding], unmatched: &[String]) -> Result<()> {
     let finding = |f: &Finding| {
         json!({
             "name": f.name,
@@ -121,7 +124,7 @@ fn print_findings(findings: &[Finding], unmatched: &[String]) -> Result<()> {
             "relative_error": difference(f),
         })
     };
-    let rest = json!({ "tensors": null, "unmatched": unmatched });
+    let rest = json!({ "tensors": null, "unmatched": unmatched, "notes": notes(source) });
     let tensors = List(|| findings.iter().map(finding));
     print_json(&Filled { rest: &rest, first: ("tensors", tensors), second: ("", ()) })
 }

@@ -14,7 +14,7 @@ impl Error {
             Self::Refused { hint, .. } | Self::Usage { hint, .. } => return hint.as_deref().map(Cow::from),
             Self::UnknownArchitecture { known, .. } => return Some(format!("supported: {known}").into()),
             Self::UnknownTokenizer { known, .. } => return Some(format!("supported: {known}").into()),
-            Self::UnknownPreTokenizer { hint, .. } => hint,
+            Self::UnknownPreTokenizer { hint, .. } | Self::NotAText { hint, .. } => hint,
             Self::SplitPart { part, count, .. } => {
                 let stem =
                     formats::container::part_stem("NAME", part.saturating_sub(1) as usize, *count as usize);

@@ -23,6 +23,9 @@ use crate::score::{self, ScoreError, Scores, TokenScore};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 
+/// The usual number of tokens per chunk, as in llama-perplexity.
+pub const DEFAULT_CONTEXT: usize = 512;
+
 /// How a text is cut into chunks.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {

@@ -102,6 +102,24 @@ impl Machine {
         MACHINES.iter().find(|m| m.name.eq_ignore_ascii_case(name))
     }
 
+    /// The machines that a wrong name may mean: those whose name is spelled nearly like it, and those whose description
+    /// or name contains it.
+    pub fn near(name: &str) -> Vec<&'static Self> {
+        let plain =
+            |text: &str| text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+        let wanted = plain(name);
+        if wanted.len() < 2 {
+            return Vec::new();
+        }
+        let near = |m: &&Self| {
+            let own = plain(m.name);
+            let contains =
+                plain(m.description).contains(&wanted) || own.contains(&wanted) || wanted.contains(&own);
+            contains || edits(&own, &wanted) <= 1 + wanted.len() / 5
+        };
+        MACHINES.iter().filter(near).collect()
+    }
+
     /// The container that it reads.
     pub fn container(&self) -> Container {
         match self.reads {
@@ -119,4 +137,19 @@ impl Machine {
             Types::But(family) => dtype.info().family != family,
         }
     }
+}
+
+/// The number of characters that have to be inserted, removed or replaced to make one text of the other (Levenshtein).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }

@@ -56,3 +56,18 @@ fn types_that_ggml_misreads_on_big_endian_machines_are_excluded() {
     let m = Machine::find("openvino").unwrap();
     assert!(!m.takes(DType::Q4_1) && !m.takes(DType::Q4_K) && m.takes(DType::Q6_K));
 }
+
+#[test]
+fn a_wrong_name_is_near_to_others() {
+    let near = |name: &str| Machine::near(name).iter().map(|m| m.name).collect::<Vec<_>>();
+    assert_eq!(near("PowerBook"), ["ullm"]);
+    assert_eq!(near("ulm"), ["ullm"]);
+    assert_eq!(near("windows 95"), ["smollerlm"]);
+    assert_eq!(near("llama89"), ["llama98"]);
+    assert_eq!(near("commodore"), ["c64"]);
+    assert_eq!(near("olama"), ["ollama"]);
+    assert!(near("llama-cpp").contains(&"llama.cpp"));
+    assert!(near("g4").contains(&"ullm") && near("g4").contains(&"llama.cpp-tiger"));
+    assert!(near("abacus").is_empty() && near("").is_empty() && near("list").is_empty());
+    assert_eq!((edits("", "abc"), edits("abc", "abd"), edits("kitten", "sitting")), (3, 1, 3));
+}

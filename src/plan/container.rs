@@ -153,11 +153,12 @@ fn llama2c_version(model: &Model, options: &PlanOptions) -> Result<u32> {
 /// [`Error::Usage`] for options that set types of single tensors; with `strict`, [`Error::Refused`] if the group size does
 /// not divide every row.
 pub(super) fn llama2c_decisions(
-    model: &Model,
+    source: &Source,
     options: &PlanOptions,
     metadata: &Metadata,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(Decision, Tensor)>> {
+    let model = &source.model;
     if model.format == Format::Llama2cTokenizer {
         return Ok(Vec::new());
     }
@@ -198,7 +199,14 @@ pub(super) fn llama2c_decisions(
         };
         (decision, Tensor { encoding, location: Location::default(), ..t.clone() })
     };
-    Ok(model.tensors.iter().enumerate().map(decision).collect())
+    // Programs of old machines know tied embeddings alone, or save the memory of a second matrix.
+    let twice = if options.machine.is_some() { source.output_is_embedding()? } else { None };
+    if twice.is_some() {
+        notes.push(
+            "output.weight has the very weights of token_embd.weight: it is left out, and the embeddings are tied".into(),
+        );
+    }
+    Ok(model.tensors.iter().enumerate().filter(|(i, _)| Some(*i) != twice).map(decision).collect())
 }
 
 /// Sets the metadata that readers of GGUF expect and that follow from the types. Keys set by the user are not changed.

@@ -52,6 +52,7 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
     for limit in machine.limits {
         check_limit(machine, *limit, plan)?;
     }
+    plan.notes.extend(tokenizer_note(machine, plan));
     Ok(())
 }
 
@@ -63,11 +64,26 @@ fn refuses(machine: &Machine, problem: String) -> Error {
     ))
 }
 
+/// What stands in [`run_hint`] for the tokenizer's file where none is written.
+const NO_TOKENIZER: &str = "TOKENIZER";
+
+/// A note for the user if the machine's program needs a file with the tokenizer, and none is written.
+fn tokenizer_note(machine: &Machine, plan: &Plan) -> Option<String> {
+    let missing = machine.run_hint.contains("{tokenizer}") && plan.extra.is_empty();
+    missing.then(|| {
+        format!(
+            "no tokenizer is written, since the source has none, but {} needs one: name the model's with --tokenizer \
+             FILE, or put the name of its tokenizer.bin in the place of {NO_TOKENIZER}",
+            machine.name
+        )
+    })
+}
+
 /// How to run the files of a plan; `None` for a tokenizer alone.
 pub(super) fn run_hint(machine: &Machine, plan: &Plan) -> Option<String> {
     let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = name(plan.paths.first()?);
-    let tokenizer = plan.extra.first().map_or("tokenizer.bin".into(), |p| name(&p.0));
+    let tokenizer = plan.extra.first().map_or(NO_TOKENIZER.into(), |p| name(&p.0));
     Some(machine.run_hint.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
 }
 
@@ -143,6 +159,16 @@ fn heap(s: &Sizes, tied: bool) -> u128 {
     floats.sum::<u128>() + heap_98(4 * vocab) + heap_98(4 * vocab) + vocab * ALLOCATION_UNIT
 }
 
+/// The longest context below `most`, in steps of 16 tokens, that `fits`; `None` if not even the shortest does.
+fn longest_context(most: u128, fits: impl Fn(u128) -> bool) -> Option<u128> {
+    let (mut low, mut high) = (0, most / 16);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        (low, high) = if fits(16 * middle) { (middle, high) } else { (low, middle - 1) };
+    }
+    (low > 0).then_some(16 * low)
+}
+
 /// Checks one limit.
 fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
     let tensor = |name: &str| plan.layout.tensors.iter().find(|t| t.name == name);
@@ -158,17 +184,21 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
         }
         Limit::Elements => {
             let s = Sizes::of(plan);
-            let widest =
-                [s.dim * s.dim.max(s.hidden), s.vocab * s.dim, s.layers * s.seq * s.kv].into_iter().max();
-            match widest {
-                Some(n) if n >= 1 << 31 => {
-                    let why = format!("a matrix or the KV cache has {n} elements, at least 2^31");
-                    Err(refuses(machine, why).or(
-                        "lower the context length with --set llama.context_length=N, use a smaller model, or use llama.cpp",
-                    ))
-                }
-                _ => Ok(()),
+            const MOST: u128 = (1 << 31) - 1;
+            let matrix = (s.dim * s.dim.max(s.hidden)).max(s.vocab * s.dim);
+            let cache = s.layers * s.seq * s.kv;
+            if matrix.max(cache) <= MOST {
+                return Ok(());
             }
+            let (what, shorter) = match matrix > MOST {
+                true => ("a matrix", None),
+                false => ("the KV cache", longest_context(s.seq, |n| s.layers * n * s.kv <= MOST)),
+            };
+            let shorter = shorter.map_or(String::new(), |n| {
+                format!("lower the context length: --set llama.context_length={n}; or ")
+            });
+            let why = format!("{what} has {} elements, at least 2^31", matrix.max(cache));
+            Err(refuses(machine, why).or(format!("{shorter}use a smaller model, or llama.cpp")))
         }
         Limit::TiedEmbeddingsOf(all) => {
             match plan.metadata.text("general.architecture").is_some_and(|own| all.contains(&own)) {
@@ -221,7 +251,8 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
         }
         Limit::Heap98 => {
             let s = Sizes::of(plan);
-            let need = heap(&s, tensor("output.weight").is_none());
+            let tied = tensor("output.weight").is_none();
+            let need = heap(&s, tied);
             let bytes = |n: u128| text::bytes(n.try_into().unwrap_or(u64::MAX));
             let text = format!(
                 "the model takes {} of heap ({} for the {} tokens of the vocabulary, {} for a context of {} tokens)",
@@ -235,9 +266,15 @@ fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
                 plan.notes.push(format!("{text}, of the 96 MiB that {} allows", machine.name));
                 return Ok(());
             }
-            Err(refuses(machine, text)
-                .or("use a model with a smaller vocabulary, or lower the context length with --set llama.context_length=N; \
-                     on systems without this heap limit, the same file runs in run.c (--for run.c)"))
+            let fits = |seq: u128| heap(&Sizes { seq, ..s }, tied) <= HEAP;
+            let shorter = longest_context(s.seq, fits);
+            let shorter = shorter.map_or(String::new(), |n| {
+                format!("lower the context length: --set llama.context_length={n}; or ")
+            });
+            Err(refuses(machine, text).or(format!(
+                "{shorter}use a smaller model or one with a smaller vocabulary; on systems without this heap limit, the same \
+                 file runs in run.c (--for run.c)"
+            )))
         }
         Limit::Architectures(all) => {
             let own = plan.metadata.text("general.architecture").unwrap_or("none");

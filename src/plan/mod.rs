@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::scheme::{Scheme, is_integer};
 use crate::source::Source;
+use crate::tokenizer::pre_tokenizer_note;
 use edit::Edit;
 use rounding::{Rounding, Search};
 use scales::Scale;
@@ -170,10 +171,11 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     if target != Container::Safetensors {
         source.need_model(metadata.get("general.architecture").is_some())?;
     }
+    notes.extend(pre_tokenizer_note(&metadata));
 
     let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
         Container::Llama2c | Container::Expansion => {
-            container::llama2c_decisions(model, options, &metadata, &mut notes)?
+            container::llama2c_decisions(source, options, &metadata, &mut notes)?
         }
         _ => decide::decisions(source, options, target, &metadata)?,
     }

@@ -97,6 +97,57 @@ impl Source {
         }
     }
 
+    /// The context length that the model was made for, in tokens; `None` if its metadata does not say.
+    pub fn context_length(&self) -> Option<usize> {
+        let arch = self.model.metadata.text("general.architecture").unwrap_or("llama");
+        let length = self.model.metadata.get(&format!("{arch}.context_length"))?.as_u64()?;
+        usize::try_from(length).ok().filter(|n| *n > 0)
+    }
+
+    /// The tokens of each chunk of a text, with a note for the user if the model's context length matters. `given` is what
+    /// the user asked for with `option`; otherwise chunks have `usual` tokens, or as many as the model was made for.
+    /// Beyond its context length, most models predict nearly at random, and every figure is of that.
+    pub fn chunk_length(&self, given: Option<usize>, usual: usize, option: &str) -> (usize, Option<String>) {
+        let most = self.context_length().unwrap_or(usize::MAX);
+        let note = match given {
+            Some(n) if n > most => format!(
+                "the chunks have {n} tokens, but the model's context length is {most}, and its predictions beyond that \
+                 are worth little: use {option} {most}"
+            ),
+            None if usual > most => {
+                format!(
+                    "the chunks have {most} tokens, the model's context length, instead of {usual} ({option})"
+                )
+            }
+            _ => return (given.unwrap_or(usual), None),
+        };
+        (given.unwrap_or(most), Some(note))
+    }
+
+    /// The output matrix, if it has the very bytes of the token embedding: then embeddings are tied, whatever the file says.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub fn output_is_embedding(&self) -> Result<Option<usize>> {
+        const STEP: u64 = 1 << 20;
+        let find = |name: &str| self.model.tensors.iter().position(|t| t.name == name);
+        let (Some(output), Some(embedding)) = (find("output.weight"), find("token_embd.weight")) else {
+            return Ok(None);
+        };
+        let [a, b] = [output, embedding].map(|i| &self.model.tensors[i]);
+        if self.weightless || (&a.shape, a.encoding, a.location.len) != (&b.shape, b.encoding, b.location.len)
+        {
+            return Ok(None);
+        }
+        for start in (0..a.location.len).step_by(STEP as usize) {
+            let range = start..a.location.len.min(start + STEP);
+            if self.read(output, range.clone())? != self.read(embedding, range)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(output))
+    }
+
     /// Refuses a source that has settings only.
     ///
     /// # Errors

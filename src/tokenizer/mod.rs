@@ -15,6 +15,7 @@ mod spm;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod text_file;
 mod tokens;
 mod trie;
 mod unigram;
@@ -25,6 +26,7 @@ use formats::metadata::Metadata;
 
 use crate::error::Result;
 pub use decode::Stream;
+pub use pre::missing_note as pre_tokenizer_note;
 use special::{Fragment, Roles, Specials};
 pub use text::Text;
 use tokens::Tokens;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Tokenizer;
+use super::{Tokenizer, text_file};
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -13,16 +13,18 @@ pub struct Text {
     pub tokens: Vec<u32>,
     /// BOS, if the vocabulary adds it to texts.
     pub first: Option<u32>,
+    /// Notes of reading the file, for the user.
+    pub notes: Vec<String>,
 }
 
 impl Text {
-    /// Reads a text file; invalid UTF-8 is replaced.
+    /// Reads a text file.
     ///
     /// # Errors
-    /// Those of [`RunFiles::read_text`] and [`Text::new`].
+    /// Those of [`text_file::read`] and [`Text::new`].
     pub fn read(run: &RunFiles, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
-        let bytes = run.read_text(path)?;
-        Self::new(&String::from_utf8_lossy(&bytes), tokenizer)
+        let file = text_file::read(run, path)?;
+        Ok(Self { notes: file.notes, ..Self::new(&file.text, tokenizer)? })
     }
 
     /// Encodes a text.
@@ -41,6 +43,7 @@ impl Text {
         Ok(Self {
             tokens: tokenizer.encode(text, true, false),
             first: tokenizer.bos().filter(|_| tokenizer.add_bos()),
+            notes: Vec::new(),
         })
     }
 }

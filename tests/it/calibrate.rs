@@ -216,7 +216,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(
         &[&model, &text, &short, "-o", &out],
         1,
-        &["short.txt: has", "context of 512", "hint: give a longer text"],
+        &["short.txt: has", "context of 128", "hint: give a longer text"],
     );
     std::fs::write(dir.path("empty.txt"), "").unwrap();
     says(&[&model, &dir.path("empty.txt"), "-o", &out], 1, &["empty.txt: has", "hint"]);

@@ -169,7 +169,8 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     let (code, why) = refused(&["--size", "300K"]);
     assert_eq!(code, 1);
     assert!(
-        why.contains("300.00 KiB is too little: the smallest possible is 1.") && why.contains("hint"),
+        why.contains("300.00 KiB (307200 bytes) is too little: the smallest possible is 1.")
+            && why.contains("hint"),
         "{why}"
     );
     // Smaller types are there, if it is known which weights count.
@@ -178,12 +179,14 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     assert!(why.contains("smaller types (--types)"), "{why}");
     let (code, why) = refused(&["--bits-per-weight", "1.2"]);
     assert!(code == 1 && why.contains("the smallest possible is 2."), "{why}");
-    let (code, why) = refused(&["--fit", "560M"]);
+    let (code, why) = refused(&["--fit", "300M"]);
     assert_eq!(code, 1);
-    for part in ["for the system", "the smallest choice needs", "--fit 0.8G or more", "--reserve"] {
+    for part in
+        ["for the system", "the smallest choice needs", "less 150.00 MiB", "--fit 0.4G or more", "--reserve"]
+    {
         assert!(why.contains(part), "{part}: {why}");
     }
-    let (_, why) = refused(&["--fit", "560M", "--kv", "f16", "--runtime", "ggufkit"]);
+    let (_, why) = refused(&["--fit", "300M", "--kv", "f16", "--runtime", "ggufkit"]);
     assert!(why.contains("--kv q8_0"), "{why}");
     for (args, part) in [
         (&["--fit", "8G", "--type", "q4_k"][..], "choose the types themselves"),
@@ -218,6 +221,9 @@ fn a_machine_gets_what_it_can_hold() {
         "{text}"
     );
     assert!(!std::path::Path::new(&out).exists());
+    // Little machines have little systems.
+    let text = ok(&["quantize", &model, &out, "--fit", "512M", "--dry-run"]);
+    assert!(text.contains("512.00 MiB of RAM, 256.00 MiB of it reserved"), "{text}");
     // A tight one: the memory that is foretold is what `inspect` says of the file.
     let how = ["--fit", "168M", "--reserve", "2500K", "--kv", "f16", "--runtime", "ggufkit"];
     let text = ok(&[&["quantize", &model, &out][..], &how].concat());
@@ -231,6 +237,52 @@ fn a_machine_gets_what_it_can_hold() {
     assert!(total <= room && total + 65_536 > room, "{total} {room}\n{text}");
     assert!(of(3) < total);
     assert!(ok(&["inspect", &out, "--memory", "--context", "64"]).contains("64 tokens"), "{text}");
+}
+
+#[test]
+fn what_is_written_beside_a_model_comes_with_it() {
+    let dir = Dir::new();
+    let (model, recipe) = (model(&dir), dir.path("mine.toml"));
+    // A run that fails leaves no recipe.
+    let size = ["--size", "3M", "--write-recipe", &recipe];
+    let (code, why) = fails(&[&["quantize", &model, &dir.path("nowhere/out.gguf")][..], &size].concat());
+    assert!(code == 1 && why.contains("nowhere"), "{why}");
+    assert!(!std::path::Path::new(&recipe).exists());
+    ok(&[&["quantize", &model, &dir.path("out.gguf")][..], &size].concat());
+    assert!(std::path::Path::new(&recipe).exists());
+    std::fs::remove_file(&recipe).unwrap();
+    ok(&[&["quantize", &model, &dir.path("out.gguf"), "--dry-run"][..], &size].concat());
+    assert!(std::path::Path::new(&recipe).exists());
+    // A file of sensitivities that cannot be written is found out before they are measured.
+    let text = dir.path("short.txt");
+    std::fs::write(&text, "Once upon a time. ".repeat(40)).unwrap();
+    let none = dir.path("nowhere/new.json");
+    let how = ["--size", "3M", "--sensitivity", &none, "--calibration", &text, "--calibration-context", "16"];
+    let (code, why) = fails(&[&["quantize", &model, &dir.path("b.gguf")][..], &how].concat());
+    assert!(code == 1 && why.contains("new.json") && why.contains("cannot create"), "{why}");
+}
+
+#[test]
+fn a_frontier_of_a_small_model_needs_no_option() {
+    let dir = Dir::new();
+    let tiny = gguf(&dir);
+    // No row of this model is a multiple of 256.
+    let text = ok(&["frontier", &tiny]);
+    assert!(text.contains("q8_0") && !text.contains("-0.000000"), "{text}");
+    let (code, why) = fails(&["frontier", &tiny, "--types", "q4_k,q8_0"]);
+    assert!(code == 2 && why.contains("--types q4_k: no tensor can get it"), "{why}");
+    // A scheme that loses next to nothing is compared with nothing.
+    for model in [model(&dir), demo("model")] {
+        let text = ok(&["frontier", &model]);
+        assert!(text.lines().all(|l| l.len() < 130) && !text.contains("-0.000000"), "{text}");
+    }
+    // A page is HTML, whatever its name would promise.
+    for command in [&["frontier", &tiny][..], &["compare", &tiny, &tiny, "--text", &demo("heldout.txt")]] {
+        let (code, why) = fails(&[command, &["--report", &dir.path("page.pdf")]].concat());
+        assert!(code == 2 && why.contains("the page is HTML, not pdf") && why.contains("page.html"), "{why}");
+        assert!(!dir.names().contains(&"page.pdf".into()));
+    }
+    ok(&["frontier", &tiny, "--report", &dir.path("page.HTM")]);
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn what_a_program_cannot_use_is_refused() {
         ("llama.cpp", &[], 2, "use an output name that ends in .gguf"),
         ("c64", &[], 2, "OUT/"),
         ("llama98", &["--set", "llama.context_length=700000"], 1, "of heap"),
-        ("abacus", &[], 2, "possible values: ullm"),
+        ("abacus", &[], 2, "no target machine has this name"),
     ] {
         let (status, why) = refused(&bin, machine, more);
         assert!(status == code && why.contains(part), "{machine} {more:?}: {status} {why}");
@@ -240,4 +240,71 @@ fn a_machine_brings_a_scheme_and_leaves_the_choice() {
     // Dry runs say the same.
     let said = ok(&["quantize", &model, &out, "--for", "llama.cpp", "--dry-run"]);
     assert!(said.contains("to run it: llama-cli -m out.gguf"), "{said}");
+}
+
+#[test]
+fn what_a_machine_cannot_do_comes_with_a_way_out() {
+    let dir = Dir::new();
+    // Without a tokenizer there is no file to name, and that is said.
+    let out = dir.path("x.bin");
+    let said = ok(&["convert", &demo("tiny.bin"), &out, "--for", "ullm"]);
+    assert!(said.contains("-t TOKENIZER ") && said.contains("note: no tokenizer is written"), "{said}");
+    assert!(!make(&out, "ullm", &[]).contains("no tokenizer is written"));
+
+    // A context that is too long for a heap or an int can be lowered; a model that is too large cannot.
+    let long = dir.path("long.bin");
+    let larger = ["--set", "llama.context_length=400000"];
+    let (_, why) = refused(&long, "llama98", &larger);
+    let shorter = why.split("--set ").nth(1).unwrap().split([';', ' ']).next().unwrap();
+    make(&long, "llama98", &["--set", shorter]);
+    let tokens: u64 = shorter.split('=').nth(1).unwrap().parse().unwrap();
+    let over = format!("llama.context_length={}", tokens + 16);
+    assert!(refused(&long, "llama98", &["--set", &over]).1.contains("of heap"));
+    let larger =
+        ["convert", &demo("model"), &long, "--for", "run.c", "--set", "llama.context_length=8000000"];
+    let (_, why) = fails(&larger);
+    assert!(why.contains("the KV cache has") && why.contains("--set llama.context_length="), "{why}");
+
+    // Names that are near, and all of them.
+    for (name, near) in
+        [("powerbook", "near: ullm ("), ("list", "takes the name of a program"), ("ulm", "near: ullm (")]
+    {
+        let (code, why) = refused(&out, name, &[]);
+        assert!(code == 2 && why.contains(near) && why.contains("llama.cpp-tiger  "), "{why}");
+    }
+    assert!(run(&["convert", "--help"]).stdout.windows(9).any(|w| w == b"PowerBook"));
+}
+
+#[test]
+fn an_output_matrix_that_is_the_embedding_is_left_out() {
+    let dir = Dir::new();
+    let (plain, out) = (gguf(&dir), dir.path("untied.gguf"));
+    // The bundled model, untied: with its embedding twice, or with another matrix.
+    let write = |change: f32| {
+        let source = ggufkit::open(plain.as_ref(), &Default::default()).unwrap();
+        let mut tensors: Vec<_> = source
+            .model
+            .tensors
+            .iter()
+            .map(|t| (t.name.clone(), t.shape.clone(), crate::common::weights(&plain, &t.name)))
+            .collect();
+        let mut output = tensors.iter().find(|t| t.0 == "token_embd.weight").unwrap().clone();
+        output.0 = "output.weight".into();
+        output.2[5] += change;
+        tensors.push(output);
+        crate::common::write_gguf(&out, &source.model.metadata, &tensors);
+    };
+    let (tied, made) = (dir.path("tied.bin"), dir.path("made.bin"));
+    for machine in ["ullm", "llama2ps3", "llama98"] {
+        write(0.0);
+        ok(&["convert", &plain, &tied, "--for", machine]);
+        let said = ok(&["convert", &out, &made, "--for", machine]);
+        assert!(said.contains("note: output.weight has the very weights"), "{machine}: {said}");
+        assert!(dir.read("tied.bin") == dir.read("made.bin"), "{machine}");
+        write(1.0);
+        let other = run(&["convert", &out, &made, "--for", machine]);
+        assert_eq!(other.status.success(), machine == "llama98", "{machine}");
+    }
+    write(0.0);
+    ok(&["convert", &out, &dir.path("c64/"), "--for", "c64"]);
 }

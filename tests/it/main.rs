@@ -20,7 +20,10 @@ mod machines;
 mod nvfp4;
 mod plans;
 mod pytorch;
+#[cfg(unix)]
+mod readme;
 mod robustness;
 mod run;
 mod structure;
+mod texts;
 mod types;

@@ -119,7 +119,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
         // tokenizer.json does not add BOS to a text, and llama.cpp would by this name.
         metadata.set(ADD_BOS, Value::Bool(false));
     }
-    template::write(&mut folder, config, &mut metadata)?;
+    template::write(&mut folder, config, &mut metadata, &mut notes)?;
     if wanted.arch == "llama" {
         by_size(wanted.rows, &mut metadata);
     }

@@ -1,4 +1,7 @@
-//! Reads chat templates: tokenizer_config.json's, or those in separate files.
+//! Reads chat templates. A folder can have them in three places, and an updated one has an old and a new template in two of
+//! them. The order is that of transformers (`PreTrainedTokenizerBase.from_pretrained`): chat_template.jinja with the files
+//! beside it, then tokenizer_config.json, then chat_template.json, which was for processors. (llama.cpp's converter takes
+//! tokenizer_config.json's first.)
 
 use formats::metadata::{Array, Metadata, Value as Meta};
 use serde_json::Value;
@@ -6,66 +9,124 @@ use serde_json::Value;
 use crate::checkpoint::vocab::files::Folder;
 use crate::error::Result;
 
-/// The folder of further templates beside chat_template.jinja.
+const FILE: &str = "chat_template.jinja";
+
+/// The folder of further templates beside chat_template.jinja, each a file of its name.
 const MORE: &str = "additional_chat_templates";
 
-/// Writes the templates to the metadata: a single one, or several with names, where `default` gets the plain key.
+/// The name of the template that is used unless another one is asked for.
+const DEFAULT: &str = "default";
+
+/// The templates of one place, with the names that they have in keys.
+struct Place {
+    file: &'static str,
+    templates: Vec<(String, String)>,
+}
+
+impl Place {
+    fn get(&self, name: &str) -> Option<&str> {
+        // Of several with one name, the last counts, as in a mapping.
+        self.templates.iter().rev().find(|(own, _)| own == name).map(|(_, text)| &**text)
+    }
+}
+
+/// Writes the templates to the metadata: a single one, or several with names, where `default` gets the plain key. `notes`
+/// gets what a user should know: templates that differ from the one that is written, and entries that are none.
 ///
 /// # Errors
 /// [`Error::Format`](crate::Error::Format) for files that are not UTF-8 or not JSON.
-pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadata) -> Result<()> {
-    let own = config.and_then(|c| c.get("chat_template"));
-    let templates = match own {
-        Some(Value::String(text)) => vec![("default".to_string(), text.clone())],
-        Some(Value::Array(list)) => list.iter().filter_map(named).collect(),
-        _ => in_files(folder)?,
+pub fn write(
+    folder: &mut Folder,
+    config: Option<&Value>,
+    metadata: &mut Metadata,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let json = folder.object("chat_template.json")?;
+    let mut places = vec![in_files(folder)?];
+    for (file, object) in [("tokenizer_config.json", config), ("chat_template.json", json.as_ref())] {
+        let entry = object.and_then(|object| object.get("chat_template"));
+        places.push(Place { file, templates: entry.map_or_else(Vec::new, |entry| all(file, entry, notes)) });
+    }
+    // A folder of further templates alone has no default: that is in another place.
+    let mut used = match places.iter().find(|p| p.get(DEFAULT).is_some()) {
+        Some(place) => place.templates.clone(),
+        None => places.iter().map(|p| p.templates.clone()).find(|t| !t.is_empty()).unwrap_or_default(),
     };
-    let mut names = Vec::new();
-    for (name, text) in templates.iter().filter(|(name, _)| name != "default") {
-        if !text.is_empty() {
-            metadata.set(&format!("tokenizer.chat_template.{name}"), Meta::text(text));
+    if places[0].get(DEFAULT).is_none() {
+        let more = places[0].templates.iter().filter(|(name, _)| !used.iter().any(|(own, _)| own == name));
+        used.extend(more.cloned().collect::<Vec<_>>());
+    }
+    let used = Place { file: "", templates: used };
+    for (i, place) in places.iter().enumerate() {
+        let Some(first) = places[..i].iter().find(|p| p.get(DEFAULT).is_some()) else { continue };
+        if place.get(DEFAULT).is_some_and(|text| Some(text) != used.get(DEFAULT)) {
+            notes.push(format!(
+                "the chat template is that of {}, as in transformers; {} has another one, which is left out",
+                first.file, place.file
+            ));
         }
+    }
+    let mut names = Vec::new();
+    for (name, _) in used.templates.iter().filter(|(name, _)| name != DEFAULT) {
         if !names.contains(name) {
+            let text = used.get(name).unwrap_or_default();
+            metadata.set(&format!("tokenizer.chat_template.{name}"), Meta::text(text));
             names.push(name.clone());
         }
     }
     if !names.is_empty() {
         metadata.set("tokenizer.chat_templates", Meta::Array(Array::of_strings(&names)));
     }
-    if let Some((_, text)) = templates.iter().rev().find(|(name, text)| name == "default" && !text.is_empty())
-    {
+    if let Some(text) = used.get(DEFAULT) {
         metadata.set("tokenizer.chat_template", Meta::text(text));
     }
     Ok(())
 }
 
-/// The name and text of an entry in a list of templates. The name becomes part of a key: characters other than letters
-/// and digits become `_`.
-fn named(entry: &Value) -> Option<(String, String)> {
-    let name = key_part(entry.get("name")?.as_str()?);
-    let template = entry.get("template")?.as_str()?.to_string();
-    (!name.is_empty()).then_some((name, template))
+/// The templates of a JSON value: one text; a list of names and texts; or a mapping of them. Empty ones are none.
+fn all(file: &str, value: &Value, notes: &mut Vec<String>) -> Vec<(String, String)> {
+    let entries: Vec<(Option<&str>, Option<&str>)> = match value {
+        Value::String(text) => vec![(Some(DEFAULT), Some(text))],
+        Value::Array(list) => list
+            .iter()
+            .map(|entry| ["name", "template"].map(|key| entry.get(key).and_then(Value::as_str)).into())
+            .collect(),
+        Value::Object(map) => map.iter().map(|(name, text)| (Some(&**name), text.as_str())).collect(),
+        Value::Null => Vec::new(),
+        _ => vec![(None, None)],
+    };
+    let (found, odd): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|(name, text)| name.is_some_and(|n| !n.is_empty()) && text.is_some());
+    if !odd.is_empty() {
+        notes.push(format!(
+            "{file}: {} of the entries of chat_template {} left out: a template has a name and a text",
+            odd.len(),
+            if odd.len() == 1 { "is" } else { "are" }
+        ));
+    }
+    found
+        .into_iter()
+        .filter_map(|(name, text)| Some((key_part(name?), text?.to_string())))
+        .filter(|(_, text)| !text.trim().is_empty())
+        .collect()
 }
 
+/// A name as part of a key: characters other than letters and digits become `_`.
 fn key_part(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn in_files(folder: &mut Folder) -> Result<Vec<(String, String)>> {
-    if let Some(text) = folder.own_text("chat_template.jinja")? {
-        let mut templates = vec![("default".to_string(), text)];
-        for file in folder.list(MORE, ".jinja") {
-            if let Some(text) = folder.own_text(&file)? {
-                let stem = file.trim_start_matches(MORE).trim_start_matches('/').trim_end_matches(".jinja");
-                templates.push((key_part(stem), text));
-            }
-        }
-        return Ok(templates);
+/// The templates in files of their own.
+fn in_files(folder: &mut Folder) -> Result<Place> {
+    let mut files = vec![(DEFAULT.to_string(), FILE.to_string())];
+    for file in folder.list(MORE, ".jinja") {
+        let stem = file.trim_start_matches(MORE).trim_start_matches('/').trim_end_matches(".jinja");
+        files.push((key_part(stem), file));
     }
-    let json = folder.object("chat_template.json")?;
-    Ok(match json.as_ref().and_then(|json| json.get("chat_template")) {
-        Some(Value::String(text)) => vec![("default".to_string(), text.clone())],
-        Some(Value::Array(list)) => list.iter().filter_map(named).collect(),
-        _ => Vec::new(),
-    })
+    let mut templates = Vec::new();
+    for (name, file) in files {
+        let text = folder.own_text(&file)?.filter(|text| !text.trim().is_empty());
+        templates.extend(text.map(|text| (name, text)));
+    }
+    Ok(Place { file: FILE, templates })
 }

@@ -248,29 +248,61 @@ fn sizes_that_stand_for_a_model() {
     assert_eq!(get(&v, "add_bos_token"), None);
 }
 
+/// The keys of chat templates that a folder gives, with their texts, and the notes.
+fn templates(dir: &TempDir) -> (Vec<(String, String)>, Vec<String>) {
+    let v = vocab(dir, "llama", 5);
+    let all = v.metadata.iter().filter(|(key, _)| key.contains("chat_template"));
+    let found = all.map(|(key, value)| (key.to_string(), value.as_str().unwrap_or("[]").to_string()));
+    (found.collect(), v.notes)
+}
+
 #[test]
 fn chat_templates() {
-    let keys = |dir: &TempDir| {
-        let v = vocab(dir, "llama", 5);
-        let all = v.metadata.iter().filter(|(key, _)| key.contains("chat_template"));
-        all.map(|(key, value)| (key.to_string(), value.as_str().unwrap_or("[]").to_string()))
-            .collect::<Vec<_>>()
-    };
+    let keys = |dir: &TempDir| templates(dir).0;
     let pair = |key: &str, text: &str| (format!("tokenizer.chat_template{key}"), text.to_string());
     let dir = folder(
         true,
         &[("tokenizer_config.json", json!({})), ("chat_template.json", json!({"chat_template": "J"}))],
     );
     assert_eq!(keys(&dir), [pair("", "J")]);
-    fs::write(dir.path().join("chat_template.jinja"), "F").unwrap();
-    assert_eq!(keys(&dir), [pair("", "F")]);
-    fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
-    fs::write(dir.path().join("additional_chat_templates/tool use.jinja"), "T").unwrap();
-    assert_eq!(keys(&dir), [pair(".tool_use", "T"), pair("s", "[]"), pair("", "F")]);
     put(dir.path(), &[("tokenizer_config.json", json!({"chat_template": "C"}))]);
     assert_eq!(keys(&dir), [pair("", "C")]);
+    // Further templates alone leave the default where it is.
+    fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+    fs::write(dir.path().join("additional_chat_templates/tool use.jinja"), "T").unwrap();
+    assert_eq!(keys(&dir), [pair(".tool_use", "T"), pair("s", "[]"), pair("", "C")]);
+    // The file is first.
+    fs::write(dir.path().join("chat_template.jinja"), "F").unwrap();
+    let (found, notes) = templates(&dir);
+    assert_eq!(found, [pair(".tool_use", "T"), pair("s", "[]"), pair("", "F")]);
+    let about: Vec<_> =
+        notes.iter().filter(|n| n.contains("chat template is that of chat_template.jinja")).collect();
+    assert!(about[0].contains("tokenizer_config.json has another one"), "{notes:?}");
+    assert!(about[1].contains("chat_template.json has another one") && about.len() == 2, "{notes:?}");
+    // An empty one is none; equal ones need no note.
+    fs::write(dir.path().join("chat_template.jinja"), "\n").unwrap();
+    assert_eq!(keys(&dir)[2], pair("", "C"));
+    fs::write(dir.path().join("chat_template.jinja"), "C").unwrap();
+    fs::remove_file(dir.path().join("chat_template.json")).unwrap();
+    assert!(!templates(&dir).1.iter().any(|n| n.contains("another one")));
+}
+
+#[test]
+fn chat_templates_with_names() {
+    let pair = |key: &str, text: &str| (format!("tokenizer.chat_template{key}"), text.to_string());
+    let named = |value: serde_json::Value| {
+        templates(&folder(true, &[("tokenizer_config.json", json!({"chat_template": value}))]))
+    };
     let list =
         json!([{"name": "default", "template": "D"}, {"name": "rag", "template": "R"}, {"name": "odd"}]);
-    put(dir.path(), &[("tokenizer_config.json", json!({"chat_template": list}))]);
-    assert_eq!(keys(&dir), [pair(".rag", "R"), pair("s", "[]"), pair("", "D")]);
+    let (found, notes) = named(list);
+    assert_eq!(found, [pair(".rag", "R"), pair("s", "[]"), pair("", "D")]);
+    assert!(notes.iter().any(|n| n.contains("1 of the entries of chat_template is left out")), "{notes:?}");
+    let (found, notes) = named(json!({"rag": "R", "default": "D", "tool-use": "T", "n": 1, "m": null}));
+    assert_eq!(found, [pair(".rag", "R"), pair(".tool_use", "T"), pair("s", "[]"), pair("", "D")]);
+    assert!(notes.iter().any(|n| n.contains("2 of the entries of chat_template are left out")), "{notes:?}");
+    // Named ones alone.
+    assert_eq!(named(json!({"rag": "R"})).0, [pair(".rag", "R"), pair("s", "[]")]);
+    assert!(named(json!(7)).1.iter().any(|n| n.contains("1 of the entries")));
+    assert!(named(serde_json::Value::Null).0.is_empty());
 }

@@ -30,7 +30,8 @@ pub struct SizeBudget {
     /// Type of the KV cache with --fit [default: f16 or q8_0, whichever gives the lower predicted KL divergence]
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvTypeName>,
-    /// RAM left for the operating system with --fit (e.g. 1G) [default: 0.5 GiB plus 1/16 of the RAM]
+    /// RAM left for the operating system with --fit (e.g. 1G) [default: 0.5 GiB plus 1/16 of the RAM, at
+    /// most half of it]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub reserve: Option<u64>,
     /// Program whose memory use must fit with --fit [default: both]

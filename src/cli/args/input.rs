@@ -5,7 +5,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ggufkit::disk::RunFiles;
 use ggufkit::source::Source;
+use ggufkit::tokenizer::pre_tokenizer_note;
 use ggufkit::{Options, Result, open_in, plan};
+
+use super::super::note;
+
+/// What was unusual about a model's files, and what they leave open.
+pub fn notes(source: &Source) -> Vec<String> {
+    let open = pre_tokenizer_note(&source.model.metadata);
+    source.model.notes.iter().cloned().chain(open).collect()
+}
 
 /// The model that a command reads, and how.
 #[derive(Debug, Args)]
@@ -17,7 +26,8 @@ pub struct Input {
     /// The tokenizer.bin of a llama2.c checkpoint
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// GGUF name of the checkpoint's pre-tokenizer, in case ggufkit does not recognise it (e.g. llama-bpe)
+    /// GGUF name of the pre-tokenizer (e.g. llama-bpe), in case ggufkit does not recognise that of a checkpoint, or a
+    /// GGUF does not name its own
     #[arg(long, value_name = "NAME")]
     pub pre_tokenizer: Option<String>,
     /// Read files in pieces instead of memory-mapping them; for network drives and for files that may become shorter
@@ -32,6 +42,14 @@ impl Input {
     /// Opens the model with GGUF's tensor names.
     pub fn open(&self) -> Result<Source> {
         open_in(&self.run, &self.input, &self.options(false))
+    }
+
+    /// Opens the model to measure or run it, and prints what its files leave open: a figure or a text is of the model as it
+    /// was read.
+    pub fn open_to_run(&self) -> Result<Source> {
+        let source = self.open()?;
+        notes(&source).iter().for_each(|text| note(text));
+        Ok(source)
     }
 
     /// Opens the model with the tensor names and the order of its files.

@@ -12,7 +12,7 @@ mod types;
 pub use container::{Endian, FormatName, machines};
 pub use edits::Edits;
 pub use fit::SizeBudget;
-pub use input::Input;
+pub use input::{Input, notes};
 pub use resources::{KvTypeName, Resources, Running};
 pub use rounding::Rounding;
 pub use scheme::{find_scheme, scheme_or_keep, tensor_rule};

@@ -21,9 +21,10 @@ pub struct Rounding {
     /// measured on it before quantizing
     #[arg(long, value_name = "TEXT", conflicts_with = "imatrix")]
     pub calibration: Option<PathBuf>,
-    /// Context length in tokens of each calibration chunk
-    #[arg(long, value_name = "N", default_value_t = 512, requires = "calibration", value_parser = context)]
-    calibration_context: usize,
+    /// Context length in tokens of each calibration chunk [default: 512, or the model's context length if that is
+    /// shorter]
+    #[arg(long, value_name = "N", requires = "calibration", value_parser = context)]
+    calibration_context: Option<usize>,
     /// Use at most this many calibration chunks [default: all]
     #[arg(long, value_name = "N", requires = "calibration")]
     calibration_chunks: Option<usize>,

@@ -6,10 +6,47 @@
 
 pub(crate) mod table;
 
+use formats::metadata::{Metadata, Value};
 use regex::Regex;
 
 use crate::error::{Error, Result};
 use table::THREES;
+
+/// The key with the pre-tokenizer's name.
+const KEY: &str = "tokenizer.ggml.pre";
+
+/// Whether a vocabulary is byte-level, so that texts are split before they are encoded. (Gemma 4's kind has one way alone.)
+fn is_byte_level(metadata: &Metadata) -> bool {
+    metadata.text("tokenizer.ggml.model") == Some("gpt2")
+}
+
+/// A note for the user if a byte-level vocabulary does not say how texts are split (`tokenizer.ggml.pre`). GGUFs from
+/// before May 2024, and some converters' to this day, do not. llama.cpp then splits by its oldest rules, and so do we: the
+/// tokens are others than those that the model was trained with.
+pub fn missing_note(metadata: &Metadata) -> Option<String> {
+    let named = metadata.text(KEY).is_some_and(|name| !name.is_empty());
+    (is_byte_level(metadata) && !named).then(|| {
+        format!(
+            "{KEY} is missing: texts are split by the default rules, which give other tokens than the model's own; \
+             name the model's pre-tokenizer with --pre-tokenizer NAME (llama-bpe for Llama 3, qwen2 for Qwen 2 to 3), or \
+             write it into a copy: ggufkit edit IN OUT --set {KEY}=str:NAME"
+        )
+    })
+}
+
+/// Sets the pre-tokenizer that the user names (`--pre-tokenizer`). Gives a note if that changes what the file says, or
+/// changes nothing.
+pub fn set(metadata: &mut Metadata, name: &str) -> Option<String> {
+    if !is_byte_level(metadata) {
+        return Some("--pre-tokenizer is ignored: only byte-level tokenizers have a pre-tokenizer".into());
+    }
+    let own = metadata.text(KEY).unwrap_or_default();
+    let note = (!own.is_empty() && own != name).then(|| {
+        format!("texts are split by {name} (--pre-tokenizer), although the file says {own} ({KEY})")
+    });
+    metadata.set(KEY, Value::text(name));
+    note
+}
 
 /// Splits a text into words, one pattern after the other: each splits what the one before it matched and what it left.
 pub struct Splitter(Vec<Step>);
@@ -41,7 +78,7 @@ impl Splitter {
             let known = table::names(|row| row.splits.is_some()).join(", ");
             Error::UnknownPreTokenizer {
                 what: format!("pre-tokenizer {name:?} is not supported"),
-                hint: format!("tokenizer.ggml.pre can be one of {known}"),
+                hint: format!("{KEY} or --pre-tokenizer can be one of {known}"),
             }
         })?;
         let steps = patterns
