@@ -20,7 +20,7 @@ use crate::tokenizer::pre;
 pub struct Options {
     /// Read files in pieces instead of mapping them into memory.
     pub no_mmap: bool,
-    /// The tokenizer.bin of a llama2.c checkpoint.
+    /// The tokenizer.bin of a llama2.c checkpoint, or the SentencePiece model that it was made of.
     pub tokenizer: Option<PathBuf>,
     /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised, or a GGUF does not name it.
     pub pre_tokenizer: Option<String>,
@@ -114,8 +114,7 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         scales::apply(&mut source)?;
     }
     if let Some(path) = &options.tokenizer {
-        let file = run.open(path, map)?;
-        let tokenizer = file.parse(llama2c::tokenizer::read)?;
+        let tokenizer = checkpoint::vocab::tokenizer_file(run, path, map)?;
         llama2c::tokenizer::attach(&mut source.model, &tokenizer)?;
         source.beside.push(path.clone());
     }

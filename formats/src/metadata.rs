@@ -1,5 +1,7 @@
 //! Metadata: ordered keys with typed values, kept exactly as they are in the file.
 
+use std::borrow::Borrow;
+
 /// The type of a metadata value. The numbers are those of GGUF (`enum gguf_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -233,12 +235,13 @@ pub struct Array {
 
 impl Array {
     /// An array from values, which must all be of `kind`; `None` if one is not, or if `kind` is an array.
-    pub fn new<'a>(kind: Kind, values: impl IntoIterator<Item = &'a Value>) -> Option<Self> {
+    pub fn new<V: Borrow<Value>>(kind: Kind, values: impl IntoIterator<Item = V>) -> Option<Self> {
         if kind == Kind::Array {
             return None;
         }
         let mut array = Self { kind, count: 0, bytes: Vec::new() };
         for value in values {
+            let value = value.borrow();
             if value.kind() != kind {
                 return None;
             }

@@ -384,7 +384,8 @@ fn metadata(
     let found = match vocabulary {
         Vocabulary::Elsewhere => None,
         Vocabulary::Folder { pre_tokenizer } => {
-            let wanted = vocab::Wanted { arch, rows: config.vocab, config: json, pre: pre_tokenizer };
+            let name = card.metadata.text("general.name");
+            let wanted = vocab::Wanted { arch, rows: config.vocab, name, config: json, pre: pre_tokenizer };
             vocab::read(folder, &wanted)?
         }
     };

@@ -7,7 +7,7 @@ use formats::metadata::{Array, Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
-use super::{bias_switch, check_shape, quantized, rows};
+use super::{bias_switch, check_shape, quantized, rows, vocab};
 use crate::arch::config::ConfigError;
 use crate::arch::{Config, Expected, Presence, is_idle};
 use crate::disk;
@@ -74,12 +74,6 @@ pub fn export(mut source: Source) -> Result<Source> {
     let needed = |e: &&Expected| e.rule.presence == Presence::Always && !seen.contains(e.gguf.as_str());
     if let Some(e) = expected.iter().find(needed) {
         return Err(Error::MissingTensors { file: path, names: vec![e.gguf.clone()] });
-    }
-    if source.hub.is_none() && has_vocabulary(&source.model.metadata) {
-        source.model.notes.push(
-            "the vocabulary is not written: copy the tokenizer files of the original model into the folder"
-                .into(),
-        );
     }
     let (export, notes) = files(&source, &config)?;
     source.model.notes.extend(notes);
@@ -159,6 +153,14 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
         }
     }
     files.push(("generation_config.json".into(), format!("{generation:#}\n").into_bytes()));
+    if has_vocabulary(&source.model.metadata) {
+        match vocab::files(&source.model.metadata, Some(config.context)) {
+            Ok(made) => files.extend(made),
+            Err(why) => notes.push(format!(
+                "the tokenizer is not written ({why}): copy the tokenizer files of the original model into the folder"
+            )),
+        }
+    }
     let mut json = config.to_hub("float32", bos, eos);
     let names: HashSet<&str> = source.model.tensors.iter().map(|t| t.name.as_str()).collect();
     for e in config.arch.expected(config).iter().filter(|e| e.rule.presence == Presence::Optional) {

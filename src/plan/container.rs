@@ -256,7 +256,7 @@ pub(super) fn gguf_metadata(
     {
         metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));
         notes.push(
-            "the file has no vocabulary; add the checkpoint's tokenizer.bin with --tokenizer to include one"
+            "the file has no vocabulary; add the checkpoint's tokenizer.bin or tokenizer.model with --tokenizer to include one"
                 .into(),
         );
     }
@@ -388,6 +388,12 @@ pub(super) fn place(
                     notes.push("the source has no vocabulary, so no tokenizer.bin was written".into());
                 }
                 Some(_) => {
+                    if llama2c::tokenizer::without_bytes(metadata) {
+                        notes.push(
+                            "the vocabulary has no tokens for bytes: llama2.c gives characters without a token wrong ids"
+                                .into(),
+                        );
+                    }
                     let mut tokenizer = split_stem(file_name(out));
                     tokenizer.push("-tokenizer.bin");
                     let path = out.with_file_name(tokenizer);

@@ -4,12 +4,16 @@
 //! (`bpe`, after the pre-tokenizer `pre` has split the text into words) or a unigram model (`unigram`). Before that, a
 //! text is split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the
 //! models' own tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte,
-//! say), that part of the text gets no ids. Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and SentencePiece.
+//! say), that part of the text gets no ids. Two things that files say and llama.cpp does not do are done, as SentencePiece
+//! does them: byte fallback of unigram models, and normalization (`normal`) of the other kind. Sources: llama.cpp's
+//! llama-vocab.cpp and unicode.cpp, and SentencePiece.
 
 mod bpe;
 mod decode;
+mod normal;
 pub(crate) mod pre;
 mod read;
+mod roles;
 mod special;
 mod spm;
 #[cfg(test)]
@@ -26,14 +30,21 @@ use formats::metadata::Metadata;
 
 use crate::error::Result;
 pub use decode::Stream;
+use normal::Normalizer;
+#[cfg(test)]
+pub(crate) use normal::tests::table as tests_table;
 pub use pre::missing_note as pre_tokenizer_note;
-use special::{Fragment, Roles, Specials};
+use roles::Roles;
+use special::{Fragment, Specials};
+pub(crate) use special::{is_phi3, keeps_spaces};
+#[cfg(test)]
+pub(crate) use tests::byte_level as tests_byte_level;
 pub use text::Text;
 use tokens::Tokens;
 
 /// How the text between special tokens is encoded.
 enum Scheme {
-    SentencePiece(Box<spm::Merger>),
+    SentencePiece(Box<spm::Merger>, Normalizer),
     ByteLevel(Box<bpe::Merger>),
     Unigram(Box<unigram::Viterbi>),
 }
@@ -65,8 +76,8 @@ impl Tokenizer {
     /// [`Error::NoTokenizer`](crate::Error::NoTokenizer), [`Error::UnknownTokenizer`](crate::Error::UnknownTokenizer),
     /// [`Error::UnknownPreTokenizer`](crate::Error::UnknownPreTokenizer);
     /// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for missing arrays, arrays of the wrong type or
-    /// with fewer values than there are tokens, scores that are not numbers, and unigram models with a table of
-    /// normalizations or with tokens of more than 4096 bytes.
+    /// with fewer values than there are tokens, scores that are not numbers, a damaged table of normalizations, and
+    /// unigram models with tokens of more than 4096 bytes.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self> {
         read::read(metadata)
     }
@@ -86,9 +97,12 @@ impl Tokenizer {
                 }
                 Fragment::Text(text) => {
                     match &self.scheme {
-                        Scheme::SentencePiece(merger) => {
+                        Scheme::SentencePiece(merger, normalizer) => {
                             let prefix = self.rules.space_prefix && after_special;
-                            merger.encode(&self.tokens, text, prefix, &mut out);
+                            let text = normalizer.normalized(text);
+                            if !text.is_empty() {
+                                merger.encode(&self.tokens, &text, prefix, &mut out);
+                            }
                         }
                         Scheme::ByteLevel(merger) => {
                             merger.encode(&self.tokens, text, self.rules.escaped_spaces, &mut out);
@@ -138,6 +152,22 @@ impl Tokenizer {
         self.rules.add_eos
     }
 
+    /// The token of what has no other (unknown).
+    pub(crate) fn unknown(&self) -> Option<u32> {
+        self.roles.unknown
+    }
+
+    /// Whether a space is put before a text.
+    pub(crate) fn space_prefix(&self) -> bool {
+        self.rules.space_prefix
+    }
+
+    /// The tokens that are looked for in a text before anything else, by id: whether it is only looked for if special
+    /// tokens are asked for, and whether it takes the whitespace before and behind it.
+    pub(crate) fn specials(&self) -> Vec<(u32, bool, [bool; 2])> {
+        self.specials.list()
+    }
+
     /// Whether generation ends with this token: the end of the text or of the turn, and tokens that llama.cpp knows by
     /// their text to be ends.
     pub fn is_end(&self, id: u32) -> bool {
@@ -165,7 +195,7 @@ impl Tokenizer {
     /// A hash that is equal for vocabularies that are the same by [`Self::same_vocabulary`], on every machine.
     pub fn fingerprint(&self) -> u64 {
         let kind = match &self.scheme {
-            Scheme::SentencePiece(_) => 0,
+            Scheme::SentencePiece(..) => 0,
             Scheme::ByteLevel(_) => 1,
             Scheme::Unigram(_) => 2,
         };

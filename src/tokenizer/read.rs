@@ -2,8 +2,10 @@
 
 use formats::metadata::{Array, Kind, Metadata, Value};
 
+use super::normal::Normalizer;
 use super::pre::table::{self, Bos};
-use super::special::{Roles, Specials};
+use super::roles::Roles;
+use super::special::Specials;
 use super::tokens::{Attributes, Tokens};
 use super::{Rules, Scheme, Tokenizer, bpe, spm, unigram};
 use crate::error::{Error, Result};
@@ -42,17 +44,21 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         space_prefix: file.flag("add_space_prefix")?.unwrap_or(space_prefix),
         escaped_spaces: !byte_level || row.is_some_and(|row| row.raw),
     };
-    let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);
+    // llama.cpp does this for unigram models only.
+    let normalizer = || {
+        let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);
+        let table = file.array("precompiled_charsmap")?;
+        if table.is_some_and(|t| !matches!(t.kind(), Kind::U8 | Kind::I8) && !t.is_empty()) {
+            return Err(file.wrong("precompiled_charsmap", "an array of bytes"));
+        }
+        Normalizer::new(table.map_or(&[][..], Array::bytes), merge_spaces)
+    };
 
     // A unigram model uses the attributes in the file, before `Roles::find` changes those of tokens that are known by
     // their text.
     let unigram = if model == "t5" {
-        if file.array("precompiled_charsmap")?.is_some_and(|map| !map.is_empty()) {
-            let why = "tables of normalizations (tokenizer.ggml.precompiled_charsmap) are not supported";
-            return Err(Error::InvalidVocabulary { why: why.into() });
-        }
         let unknown = file.id("unknown").or(ids[2]).filter(|id| (*id as usize) < tokens.len());
-        Some(unigram::Viterbi::new(&tokens, unknown, merge_spaces)?)
+        Some(unigram::Viterbi::new(&tokens, unknown, normalizer()?)?)
     } else {
         None
     };
@@ -66,7 +72,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
             }
             Scheme::ByteLevel(Box::new(bpe::Merger::new(&tokens, merges.strings(), pre)?))
         }
-        None => Scheme::SentencePiece(Box::new(spm::Merger::new(&tokens, roles.unknown))),
+        None => Scheme::SentencePiece(Box::new(spm::Merger::new(&tokens, roles.unknown)), normalizer()?),
     };
     let [name, arch] = ["general.name", "general.architecture"].map(|k| metadata.text(k).unwrap_or_default());
     let specials = Specials::new(&tokens, name, arch, pre);

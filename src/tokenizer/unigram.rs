@@ -5,6 +5,7 @@
 //! Characters without a token have the score of the least likely token minus ten. They become byte tokens if the
 //! vocabulary has all 256 of them, as in SentencePiece, and else the unknown token, once for a run of such characters.
 
+use super::normal::Normalizer;
 use super::spm::SPACE;
 use super::tokens::Tokens;
 use super::trie::Trie;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 /// How much lower than the least score the score of a character without a token is.
 const PENALTY: f32 = 10.0;
 
-/// The longest token that is accepted, in bytes: the time for a text grows with it.
+/// The longest token that is accepted, in bytes: where many tokens begin one another, the time for a text grows with it.
 const LONGEST: usize = 4096;
 
 /// The model.
@@ -24,29 +25,29 @@ pub struct Viterbi {
     unknown: Option<u32>,
     unknown_score: f64,
     bytes: Option<[u32; 256]>,
-    merge_spaces: bool,
+    normalizer: Normalizer,
 }
 
-/// The best segmentation up to an offset: the sum of scores, the last token (`None` if unknown) and its start.
+/// The last token of the best segmentation up to an offset, and its bytes.
 #[derive(Clone, Copy)]
-struct Best {
-    score: f64,
-    token: Option<u32>,
-    start: usize,
+struct Last {
+    /// [`NO_TOKEN`] for a character without one.
+    token: u32,
+    len: u32,
 }
+
+const NO_TOKEN: u32 = u32::MAX;
 
 impl Viterbi {
-    /// With `merge_spaces`, several spaces become one and those at the end are dropped.
-    ///
     /// # Errors
     /// [`Error::InvalidVocabulary`] for a token of more than 4096 bytes.
-    pub fn new(tokens: &Tokens, unknown: Option<u32>, merge_spaces: bool) -> Result<Self> {
+    pub fn new(tokens: &Tokens, unknown: Option<u32>, normalizer: Normalizer) -> Result<Self> {
         if let Some((id, text)) = tokens.iter().find(|(_, text)| text.len() > LONGEST) {
             let n = text.len();
             let why = format!("token {id} must have at most {LONGEST} bytes (found {n})");
             return Err(Error::InvalidVocabulary { why });
         }
-        let mut trie = Trie::new();
+        let mut pieces = Vec::with_capacity(tokens.len());
         let mut scores = Vec::with_capacity(tokens.len());
         let mut least = f32::MAX;
         let mut byte = true;
@@ -55,7 +56,7 @@ impl Viterbi {
                 least = least.min(score);
             }
             if is.normal || is.user_defined || is.unused {
-                trie.insert(text, id);
+                pieces.push((text, id));
             }
             scores.push(if is.user_defined { 0.0 } else { score.into() });
         }
@@ -66,61 +67,69 @@ impl Viterbi {
         });
         let unknown_score = (least - PENALTY).into();
         let bytes = byte.then_some(bytes);
-        Ok(Self { tokens: trie, scores, unknown, unknown_score, bytes, merge_spaces })
+        Ok(Self { tokens: Trie::new(pieces), scores, unknown, unknown_score, bytes, normalizer })
     }
 
     /// Appends the ids of a text, with a space before its first word if `prefix`.
     pub fn encode(&self, text: &str, prefix: bool, out: &mut Vec<u32>) {
-        let text = self.normalized(text, prefix);
+        let text = self.escaped(text, prefix);
         let n = text.len();
-        // Offsets that no token ends at: the whole text before them is unknown.
-        let mut best = vec![Best { score: f64::MIN, token: None, start: 0 }; n + 1];
-        best[0].score = 0.0;
-        let offer = |best: &mut [Best], start: usize, end: usize, score: f64, token: Option<u32>| {
-            let score = best[start].score + score;
-            if score > best[end].score {
-                best[end] = Best { score, token, start };
-            }
-        };
+        // Of the best segmentation up to each offset, the sum of scores and the last token. Offsets that no token ends
+        // at keep the least score: the whole text before them is unknown.
+        let mut best = vec![f64::MIN; n + 1];
+        let mut last = vec![Last { token: NO_TOKEN, len: 0 }; n + 1];
+        best[0] = 0.0;
         for (at, c) in text.char_indices() {
-            let mut whole = false;
+            let (before, mut whole) = (best[at], false);
+            let mut offer = |len: usize, score: f64, token: u32| {
+                let score = before + score;
+                if score > best[at + len] {
+                    best[at + len] = score;
+                    last[at + len] = Last { token, len: len as u32 };
+                }
+            };
             for (len, id) in self.tokens.prefixes(&text.as_bytes()[at..]) {
                 whole |= len == c.len_utf8();
-                offer(&mut best, at, at + len, self.scores[id as usize], Some(id));
+                offer(len, self.scores[id as usize], id);
             }
             if !whole {
-                offer(&mut best, at, at + c.len_utf8(), self.unknown_score, None);
+                offer(c.len_utf8(), self.unknown_score, NO_TOKEN);
             }
         }
 
         let first = out.len();
         let (mut end, mut after_unknown) = (n, false);
         while end > 0 {
-            let Best { token, start, .. } = best[end];
-            match (token, &self.bytes) {
-                (Some(id), _) => out.push(id),
-                (None, Some(bytes)) => {
+            let Last { token, len } = last[end];
+            // Where no token ends, all before it is unknown.
+            let start = if len == 0 { 0 } else { end - len as usize };
+            let is_unknown = token == NO_TOKEN;
+            match &self.bytes {
+                _ if !is_unknown => out.push(token),
+                Some(bytes) => {
                     let unknown = &text.as_bytes()[start..end];
                     out.extend(unknown.iter().rev().map(|&b| bytes[usize::from(b)]));
                 }
-                (None, None) => out.extend(self.unknown.filter(|_| !after_unknown)),
+                None => out.extend(self.unknown.filter(|_| !after_unknown)),
             }
-            after_unknown = token.is_none();
+            after_unknown = is_unknown;
             end = start;
         }
         out[first..].reverse();
     }
 
-    /// The text with [`SPACE`] for its spaces.
-    fn normalized(&self, text: &str, prefix: bool) -> String {
+    /// The text, normalized, with [`SPACE`] for its spaces.
+    fn escaped(&self, text: &str, prefix: bool) -> String {
+        let text = self.normalizer.replaced(text);
+        let merge_spaces = self.normalizer.merge_spaces;
         let mut out = String::with_capacity(text.len() + text.len() / 2);
         let (mut prefixed, mut in_word) = (false, false);
         for c in text.chars() {
             if c == ' ' {
                 in_word = false;
-                out.extend((!self.merge_spaces).then_some(SPACE));
+                out.extend((!merge_spaces).then_some(SPACE));
             } else {
-                if !in_word && ((prefix && !prefixed) || self.merge_spaces) {
+                if !in_word && ((prefix && !prefixed) || merge_spaces) {
                     out.push(SPACE);
                     prefixed = true;
                 }

@@ -27,3 +27,4 @@ mod run;
 mod structure;
 mod texts;
 mod types;
+mod vocab;

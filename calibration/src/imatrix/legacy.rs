@@ -37,7 +37,7 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
     let mut r = Reader { name, bytes, at: 0, order };
     let count = r.number("the number of entries")?;
     check_count(name, count.into())?;
-    let mut entries = BTreeMap::new();
+    let (mut entries, mut uncounted) = (BTreeMap::new(), Vec::new());
     for i in 0..count {
         let at = r.at;
         let entry = r.text(|| format!("the name of entry {i}"))?;
@@ -51,6 +51,9 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
             return Err(Error::new(name, Some(sized_at as u64), fault));
         }
         let sums = values(name, &entry, values_at as u64, order, values_bytes)?;
+        if chunks == 0 {
+            uncounted.push(entry.clone());
+        }
         // With a count of 0 the values are the means themselves, as with a count of 1.
         let value = Entry::new(sums, vec![chunks.max(1).into()]).expect("the values were checked");
         let value = Arc::new(value);
@@ -59,8 +62,16 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Statistics> {
             return Err(formats::Error::at(name, at as u64, fault).into());
         }
     }
+    let notes = uncounted.first().map(|first| {
+        let n = uncounted.len();
+        format!(
+            "{name}: {n} of {count} entries have no number of chunks (the first is {first}): their values are taken as they \
+             are, but may never have been measured"
+        )
+    });
+    let notes = notes.into_iter().collect();
     let mut statistics =
-        Statistics { file: name.to_string(), entries, unit: Unit::Chunks, ..Statistics::default() };
+        Statistics { file: name.to_string(), entries, unit: Unit::Chunks, notes, ..Statistics::default() };
     if r.left() > 0 {
         statistics.chunks = Some(r.number("the number of chunks")?.into()).filter(|&n| n > 0);
     }

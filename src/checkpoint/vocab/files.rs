@@ -12,6 +12,12 @@ use crate::error::{Error, Result};
 
 /// The longest file that is read, in bytes. The largest published tokenizer.json has 35 MB.
 const MAX_FILE: u64 = 256 << 20;
+/// The longest JSON file that is read as a tree of values, in bytes: a tree takes many times the memory of its text. The
+/// largest published tokenizer_config.json has 1.2 MB.
+const MAX_TREE: u64 = 16 << 20;
+
+/// The bytes by which a file's content is recognised.
+const PEEK: u64 = 4096;
 
 /// A folder, and the files that were read from it.
 pub struct Folder<'a> {
@@ -30,6 +36,11 @@ impl<'a> Folder<'a> {
         self.path.join(name).is_file()
     }
 
+    /// Whether it has a file of this name, without a byte in it.
+    pub fn is_empty(&self, name: &str) -> bool {
+        std::fs::metadata(self.path.join(name)).is_ok_and(|m| m.is_file() && m.len() == 0)
+    }
+
     /// The path of one of its files, for messages.
     pub fn name(&self, file: &str) -> String {
         self.path.join(file).display().to_string()
@@ -37,14 +48,19 @@ impl<'a> Folder<'a> {
 
     /// A file's bytes; `None` if there is no such file.
     pub fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.bytes_up_to(name, MAX_FILE)
+    }
+
+    /// A file's bytes, at most so many; `None` if there is no such file.
+    fn bytes_up_to(&mut self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
         if !path.is_file() {
             return Ok(None);
         }
         let file = InFile::open(&path, false)?;
-        if file.len > MAX_FILE {
-            let (what, found) = ("the length of a tokenizer's file".into(), file.len);
-            return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most: MAX_FILE }).into());
+        if file.len > most {
+            let (what, found) = ("the length of this file of a tokenizer".into(), file.len);
+            return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most }).into());
         }
         let bytes = file.read(0, file.len)?.into_owned();
         if !self.read.contains(&path) {
@@ -53,9 +69,39 @@ impl<'a> Folder<'a> {
         Ok(Some(bytes))
     }
 
+    /// The first bytes of a file; `None` if there is no such file. It does not count as read.
+    pub fn peek(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let file = InFile::open(&path, false)?;
+        Ok(Some(file.read(0, file.len.min(PEEK))?.into_owned()))
+    }
+
+    /// The files whose names begin so, sorted.
+    pub fn list_here(&self, beginning: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path).into_iter().flatten();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(beginning) && self.has(name))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The path of the folder.
+    pub fn path(&self) -> &Path {
+        self.path
+    }
+
     /// A file's text.
     pub fn text(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        self.text_up_to(name, MAX_FILE)
+    }
+
+    fn text_up_to(&mut self, name: &str, most: u64) -> Result<Option<String>> {
+        let Some(bytes) = self.bytes_up_to(name, most)? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             wrong(&self.name(name), at, "the file is not UTF-8")
@@ -73,7 +119,7 @@ impl<'a> Folder<'a> {
 
     /// A JSON file whose root is an object.
     pub fn object(&mut self, name: &str) -> Result<Option<Value>> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let Some(text) = self.text_up_to(name, MAX_TREE)? else { return Ok(None) };
         let value: Value = parse(&self.name(name), &text)?;
         if !value.is_object() {
             return Err(wrong(&self.name(name), 0, "the file is not a JSON object"));

@@ -2,28 +2,34 @@
 //!
 //! A BPE model in tokenizer.json is one of two kinds: byte-level, where every byte is written as a printable character
 //! ("gpt2" in a GGUF); or over characters, with `<0xNN>` tokens for unknown ones, as converted SentencePiece models are
-//! ("llama" in a GGUF).
+//! ("llama" in a GGUF). A unigram model is always a converted SentencePiece model ("t5").
 
-use std::collections::HashMap;
-use std::fmt;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::checkpoint::vocab::files::{Folder, parse, parse_part, unfit, wrong};
+use crate::checkpoint::vocab::lists::{Limited, MOST_MERGES, Merges, Vocab};
 use crate::checkpoint::vocab::tokens::{ADDED_SCORE, Added, Token, Tokens, Type, too_many};
 use crate::error::{Error, Result};
 
 /// The name of the file.
 pub const FILE: &str = "tokenizer.json";
 
+/// The longest normalizer, pre-tokenizer, post-processor or decoder that is read, in bytes: as trees of values they take
+/// many times that. The largest published ones are tables of normalizations of 320 kB.
+const MOST_RULES: usize = 4 << 20;
+
 /// The parts of a tokenizer.json that are used.
 pub struct Json {
     /// The path of the file, for messages.
     pub name: String,
     pub added: Vec<Added>,
+    /// The added tokens that take the whitespace beside them.
+    pub strips: Vec<Strips>,
     pub normalizer: Value,
     pub pre_tokenizer: Value,
     pub post_processor: Value,
@@ -31,22 +37,34 @@ pub struct Json {
     byte_fallback: Option<bool>,
     pub ignore_merges: bool,
     vocab: Vec<(String, u32)>,
-    pub merges: Vec<String>,
+    /// Of a unigram model: the scores of the vocabulary's tokens.
+    scores: Vec<f32>,
+    /// Of a unigram model: the token of characters that have none.
+    unknown: Option<u32>,
+    pub merges: Merges,
+}
+
+/// An added token that takes the whitespace before it (left) or behind it (right) out of a text.
+pub struct Strips {
+    pub id: u32,
+    pub text: String,
+    pub left: bool,
+    pub right: bool,
 }
 
 /// The file's structure. Values that are interpreted later stay JSON.
 #[derive(Deserialize)]
 struct Root<'a> {
     #[serde(default)]
-    added_tokens: Option<Vec<AddedToken>>,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    post_processor: Value,
-    #[serde(default)]
-    decoder: Value,
+    added_tokens: Limited<AddedToken>,
+    #[serde(borrow, default)]
+    normalizer: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pre_tokenizer: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    post_processor: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    decoder: Option<&'a RawValue>,
     #[serde(borrow)]
     model: &'a RawValue,
 }
@@ -57,6 +75,10 @@ struct AddedToken {
     content: String,
     #[serde(default)]
     special: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +92,8 @@ struct Model<'a> {
     #[serde(default)]
     byte_fallback: Option<bool>,
     #[serde(default)]
+    unk_id: Option<u32>,
+    #[serde(default)]
     ignore_merges: Option<bool>,
     #[serde(default)]
     continuing_subword_prefix: Option<String>,
@@ -77,72 +101,51 @@ struct Model<'a> {
     end_of_word_suffix: Option<String>,
 }
 
-/// The object of tokens and ids, in the order of the file, with duplicate keys.
-struct Vocab(Vec<(String, u32)>);
-
-impl<'de> Deserialize<'de> for Vocab {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Vocab;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object of tokens and their ids")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Vocab, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Vocab(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-/// A merge is one string with a space in its middle, or (since transformers 4.45) a pair.
+/// A token of a unigram model and its score.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a merge must be a pair of tokens, or two tokens with a space between them")]
-enum Merge {
-    Text(String),
-    Pair(String, String),
-}
-
-impl Merge {
-    /// The merge as llama.cpp reads it: two tokens with a space between them; `None` if it is not a pair. Spaces inside
-    /// a token become U+0120, the space of the byte alphabet.
-    fn text(self) -> Option<String> {
-        let (a, b) = match &self {
-            Self::Text(text) => text.split_once(' ').filter(|(_, b)| !b.contains(' '))?,
-            Self::Pair(a, b) => (a.as_str(), b.as_str()),
-        };
-        let whole = !a.is_empty() && !b.is_empty();
-        whole.then(|| format!("{} {}", a.replace(' ', "\u{120}"), b.replace(' ', "\u{120}")))
-    }
-}
+struct Piece(String, f64);
 
 /// Reads tokenizer.json; `None` if there is none. Without `whole`, its model is not read: beside a tokenizer.model,
 /// only its added tokens and post-processor are needed, whatever kind its own model is.
 ///
 /// # Errors
 /// [`Error::Format`] for invalid JSON, with the byte offset, and for merges that are not pairs; [`Error::Refused`] for
-/// models other than BPE.
+/// models other than BPE and Unigram.
 pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
     let Some(text) = folder.text(FILE)? else { return Ok(None) };
     let name = folder.name(FILE);
     let root: Root = parse(&name, &text)?;
-    let added = root.added_tokens.unwrap_or_default();
+    let rules = |what: &str, part: Option<&RawValue>| match part {
+        None => Ok(Value::Null),
+        Some(part) if part.get().len() > MOST_RULES => {
+            let (found, most) = (part.get().len(), MOST_RULES);
+            Err(unfit(&name, format!("the {what} must have at most {most} bytes (found {found})")))
+        }
+        Some(part) => parse_part(&name, &text, part),
+    };
+    let (normalizer, pre_tokenizer) =
+        (rules("normalizer", root.normalizer)?, rules("pre-tokenizer", root.pre_tokenizer)?);
+    let (post_processor, decoder) =
+        (rules("post-processor", root.post_processor)?, rules("decoder", root.decoder)?);
+    let strips = |a: &AddedToken| match (a.lstrip, a.rstrip) {
+        (false, false) => None,
+        (left, right) => Some(Strips { id: a.id, text: a.content.clone(), left, right }),
+    };
+    let added = root.added_tokens.0;
     let mut json = Json {
-        name,
+        strips: added.iter().filter_map(strips).collect(),
         added: added.into_iter().map(|a| Added { id: a.id, text: a.content, special: a.special }).collect(),
-        normalizer: root.normalizer,
-        pre_tokenizer: root.pre_tokenizer,
-        post_processor: root.post_processor,
-        decoder: root.decoder,
+        name: name.clone(),
+        normalizer,
+        pre_tokenizer,
+        post_processor,
+        decoder,
         byte_fallback: None,
         ignore_merges: false,
         vocab: Vec::new(),
-        merges: Vec::new(),
+        scores: Vec::new(),
+        unknown: None,
+        merges: Merges::default(),
     };
     if whole {
         json.read_model(&text, root.model)?;
@@ -158,10 +161,22 @@ impl Json {
             Some("BPE") => {}
             // Early files have no type. Only BPE has merges.
             None if model.merges.is_some() => {}
+            Some("Unigram") => {
+                let vocab = model.vocab.ok_or_else(|| unfit(name, "the model has no vocab"))?;
+                let pieces: Limited<Piece> = parse_part(name, text, vocab)?;
+                // As many as there may be tokens.
+                let pieces = pieces.0.into_iter().zip(0..);
+                (self.vocab, self.scores) =
+                    pieces.map(|(Piece(text, score), id)| ((text, id), score as f32)).unzip();
+                (self.byte_fallback, self.unknown) = (model.byte_fallback, model.unk_id);
+                return Ok(());
+            }
             kind => {
                 let kind = kind.unwrap_or("without a type");
-                return Err(Error::refused(format!("{name}: the model is {kind}; only BPE is supported"))
-                    .or("a SentencePiece model can be read from a tokenizer.model in the same folder"));
+                return Err(Error::refused(format!(
+                    "{name}: the model is {kind}; only BPE and Unigram are supported"
+                ))
+                .or("a SentencePiece model can be read from a tokenizer.model in the same folder"));
             }
         }
         for (what, affix) in [
@@ -177,23 +192,24 @@ impl Json {
         }
         let missing = |what| unfit(name, format!("the model has no {what}"));
         let vocab: Vocab = parse_part(name, text, model.vocab.ok_or_else(|| missing("vocab"))?)?;
-        let merges: Vec<Merge> = parse_part(name, text, model.merges.ok_or_else(|| missing("merges"))?)?;
-        let merges: Result<Vec<String>> = merges
-            .into_iter()
-            .enumerate()
-            .map(|(n, merge)| {
-                merge.text().ok_or_else(|| unfit(name, format!("merge {n} is not a pair of tokens")))
-            })
-            .collect();
+        let merges = parse_part(name, text, model.merges.ok_or_else(|| missing("merges"))?)?;
         self.byte_fallback = model.byte_fallback;
         self.ignore_merges = model.ignore_merges.unwrap_or(false);
-        self.vocab = vocab.0;
-        self.merges = merges?;
+        self.vocab = vocab.0.into_iter().map(|(text, id)| (text.into_owned(), id)).collect();
+        self.merges = merges;
         Ok(())
     }
 
-    /// Whether this is a converted SentencePiece model, which llama.cpp runs as "llama".
+    /// Whether this is a unigram model.
+    pub fn is_unigram(&self) -> bool {
+        !self.scores.is_empty()
+    }
+
+    /// Whether this is a converted SentencePiece model, which llama.cpp runs as "llama" or, if unigram, as "t5".
     pub fn is_sentencepiece(&self) -> bool {
+        if self.is_unigram() {
+            return true;
+        }
         let decoder = self.decoder.get("type").and_then(Value::as_str);
         self.byte_fallback == Some(true) && decoder == Some("Sequence")
     }
@@ -206,8 +222,10 @@ impl Json {
     /// in three get other tokens than the model was trained with; with these scores none does.
     pub fn sentencepiece_tokens(&self, named: &[String], mut tokens: Tokens) -> Result<Tokens> {
         self.fill(&mut tokens, ADDED_SCORE)?;
-        let count = self.vocab.len() as u32; // not more than rows: ids are distinct
-        let base: std::collections::HashSet<u32> = self.vocab.iter().map(|v| v.1).collect();
+        // Not more than rows: ids are distinct.
+        let count = self.vocab.iter().filter(|v| tokens.fits(v.1)).count() as u32;
+        let base: HashSet<u32> = self.vocab.iter().map(|v| v.1).collect();
+        let named: HashSet<&[u8]> = named.iter().map(String::as_bytes).collect();
         if let Some(gap) = (0..count).find(|&id| tokens.get(id).is_none()) {
             let what = format!("the vocabulary has {count} tokens, but none with id {gap}");
             return Err(unfit(&self.name, what));
@@ -216,20 +234,24 @@ impl Json {
         for (rank, merge) in self.merges.iter().enumerate() {
             ranks.entry(merge.replacen(' ', "", 1)).or_insert(rank);
         }
-        for (text, id) in &self.vocab {
+        for (i, (text, id)) in self.vocab.iter().enumerate() {
             if let Some(token) = tokens.get(*id).filter(|token| token.kind == Type::Normal) {
                 // Tokens that no merge makes come last.
-                let rank = ranks.get(text).copied().unwrap_or(self.merges.len());
-                tokens.set(*id, Token { score: 0.0 - rank as f32, ..token.clone() });
+                let rank = || ranks.get(text).copied().unwrap_or(self.merges.len());
+                let score = self.scores.get(i).copied().unwrap_or_else(|| 0.0 - rank() as f32);
+                tokens.set(*id, Token { score, ..token.clone() });
             }
+        }
+        if let Some((id, token)) = self.unknown.and_then(|id| Some((id, tokens.get(id)?.clone()))) {
+            tokens.set(id, Token { kind: Type::Unknown, score: 0.0, ..token });
         }
         for id in 0..tokens.rows() as u32 {
             let Some(token) = tokens.get(id) else { continue };
             let in_base = base.contains(&id) && token.kind == Type::Normal;
-            let named = named.iter().any(|name| name.as_bytes() == token.text);
+            let named = named.contains(&token.text[..]);
             let kind = match () {
-                () if in_base && is_byte(&token.text) => Type::Byte,
-                () if named => Type::Control,
+                () if in_base && self.byte_fallback == Some(true) && is_byte(&token.text) => Type::Byte,
+                () if named && token.kind != Type::Unknown => Type::Control,
                 () => continue,
             };
             let score = if kind == Type::Byte { 0.0 } else { ADDED_SCORE };
@@ -242,7 +264,7 @@ impl Json {
     /// The tokens of a byte-level vocabulary; `more` are added tokens from other files.
     pub fn byte_level_tokens(&self, more: Vec<Added>, mut tokens: Tokens) -> Result<Tokens> {
         self.fill(&mut tokens, 0.0)?;
-        let known: std::collections::HashSet<&str> = self
+        let known: HashSet<&str> = self
             .vocab
             .iter()
             .map(|v| v.0.as_str())
@@ -250,24 +272,32 @@ impl Json {
             .collect();
         for added in more {
             if tokens.get(added.id).is_none() && !known.contains(added.text.as_str()) {
-                add(&self.name, &mut tokens, &added)?;
+                tokens.add(added.id, added.token());
             }
         }
         Ok(tokens)
     }
 
-    /// Sets the vocabulary's tokens, then the added tokens.
+    /// Sets the vocabulary's tokens, then the added tokens, of which those without a row are left out.
     fn fill(&self, tokens: &mut Tokens, score: f32) -> Result<()> {
-        let ids = self.vocab.iter().map(|v| v.1).chain(self.added.iter().map(|a| a.id));
-        if let Some(last) = ids.max().filter(|&id| !tokens.fits(id)) {
-            return Err(too_many(&self.name, last, tokens.rows()));
+        let mut texts: HashMap<u32, &str> = self.added.iter().map(|a| (a.id, a.text.as_str())).collect();
+        let vocab = self.vocab.iter().map(|(text, id)| (Cow::from(text), *id));
+        fill(&self.name, vocab, score, |id| texts.contains_key(&id), tokens)?;
+        // What the vocabulary has for the ids and the texts of added tokens.
+        let mut ids: HashMap<&str, Option<u32>> =
+            self.added.iter().map(|a| (a.text.as_str(), None)).collect();
+        let of_added: HashSet<u32> = texts.keys().copied().collect();
+        texts.clear();
+        for (text, id) in &self.vocab {
+            if let Some(known) = ids.get_mut(text.as_str()) {
+                *known = Some(*id);
+            }
+            if of_added.contains(id) {
+                texts.insert(*id, text);
+            }
         }
-        fill(&self.name, &self.vocab, score, tokens)?;
-        let ids: HashMap<&str, u32> = self.vocab.iter().map(|(text, id)| (text.as_str(), *id)).collect();
-        let mut texts: HashMap<u32, &str> =
-            self.vocab.iter().map(|(text, id)| (*id, text.as_str())).collect();
         for added in &self.added {
-            if let Some(&id) = ids.get(added.text.as_str()).filter(|&&id| id != added.id) {
+            if let Some(id) = ids[added.text.as_str()].filter(|&id| id != added.id) {
                 let what = format!("the token {:?} has the ids {id} and {}", added.text, added.id);
                 return Err(unfit(&self.name, what));
             }
@@ -276,27 +306,32 @@ impl Json {
                 return Err(unfit(&self.name, what));
             }
             texts.insert(added.id, &added.text);
-            add(&self.name, tokens, added)?;
+            tokens.add(added.id, added.token());
         }
         Ok(())
     }
 }
 
-fn fill(file: &str, vocab: &[(String, u32)], score: f32, tokens: &mut Tokens) -> Result<()> {
+/// Sets the tokens of a vocabulary. Tokens without a row are an error, unless they are listed as added tokens.
+fn fill<'a>(
+    file: &str,
+    vocab: impl Iterator<Item = (Cow<'a, str>, u32)> + Clone,
+    score: f32,
+    is_added: impl Fn(u32) -> bool,
+    tokens: &mut Tokens,
+) -> Result<()> {
+    let beyond = vocab.clone().map(|v| v.1).filter(|&id| !tokens.fits(id) && !is_added(id)).max();
+    if let Some(last) = beyond {
+        return Err(too_many(file, last, tokens.rows()));
+    }
     for (text, id) in vocab {
-        if let Some(other) = tokens.get(*id) {
+        if let Some(other) = tokens.get(id) {
             let other = String::from_utf8_lossy(&other.text);
             return Err(unfit(file, format!("the id {id} has the tokens {other:?} and {text:?}")));
         }
-        if !tokens.set(*id, Token { text: text.clone().into_bytes(), score, kind: Type::Normal }) {
-            return Err(too_many(file, vocab.iter().map(|v| v.1).max().unwrap_or(*id), tokens.rows()));
-        }
+        tokens.set(id, Token { text: text.into_owned().into_bytes(), score, kind: Type::Normal });
     }
     Ok(())
-}
-
-fn add(file: &str, tokens: &mut Tokens, added: &Added) -> Result<()> {
-    if tokens.set(added.id, added.token()) { Ok(()) } else { Err(too_many(file, added.id, tokens.rows())) }
 }
 
 /// Whether a token stands for a byte: `<0xNN>`.
@@ -310,7 +345,8 @@ pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) ->
     let text = folder.text(FILE)?.ok_or_else(|| unfit(&folder.name(FILE), "the file is missing"))?;
     let name = folder.name(FILE);
     let vocab: Vocab = parse(&name, &text)?;
-    fill(&name, &vocab.0, 0.0, &mut tokens)?;
+    let of_added: HashSet<u32> = added.iter().map(|a| a.id).collect();
+    fill(&name, vocab.0.iter().cloned(), 0.0, |id| of_added.contains(&id), &mut tokens)?;
     for added in added {
         match tokens.get(added.id) {
             Some(token) if token.text != added.text.as_bytes() => {
@@ -320,7 +356,7 @@ pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) ->
                     format!("the id {} has the tokens {other:?} and {text:?}", added.id),
                 ));
             }
-            _ => add(&name, &mut tokens, &added)?,
+            _ => tokens.add(added.id, added.token()),
         }
     }
     Ok(tokens)
@@ -329,22 +365,27 @@ pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) ->
 /// The merges of merges.txt: two tokens a line, after a line with the version. Empty if there is no such file.
 ///
 /// # Errors
-/// [`Error::Format`] for lines that are not pairs, with the byte offset.
-pub fn merges_txt(folder: &mut Folder) -> Result<Vec<String>> {
+/// [`Error::Format`] for lines that are not pairs, with the byte offset, and for more merges than any model has.
+pub fn merges_txt(folder: &mut Folder) -> Result<Merges> {
     const FILE: &str = "merges.txt";
-    let Some(text) = folder.text(FILE)? else { return Ok(Vec::new()) };
-    let mut merges = Vec::new();
+    let mut merges = Merges::default();
+    let Some(text) = folder.text(FILE)? else { return Ok(merges) };
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let mut words = line.split_whitespace();
-        match (words.next(), words.next(), words.next()) {
-            _ if at == 0 && line.starts_with("#version") => {}
-            (None, ..) => {}
-            (Some(a), Some(b), None) => merges.push(format!("{a} {b}")),
-            _ => {
-                let what = format!("merge {} is not a pair of tokens: {:?}", merges.len(), line.trim_end());
+        let pair = match (words.next(), words.next(), words.next()) {
+            _ if at == 0 && line.starts_with("#version") => true,
+            (None, ..) => true,
+            (Some(_), Some(_), None) if merges.len() == MOST_MERGES => {
+                let what = format!("there are more than {MOST_MERGES} merges, which no model has");
                 return Err(wrong(&folder.name(FILE), at, what));
             }
+            (Some(a), Some(b), None) => merges.push(a, b),
+            _ => false,
+        };
+        if !pair {
+            let what = format!("merge {} is not a pair of tokens: {:?}", merges.len(), line.trim_end());
+            return Err(wrong(&folder.name(FILE), at, what));
         }
         at += line.len();
     }

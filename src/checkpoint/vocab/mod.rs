@@ -5,9 +5,15 @@
 //! special tokens are found in further files (`special`), and the pre-tokenizer of a byte-level tokenizer is recognised
 //! (`pre`). Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py.
 
+mod alone;
+mod base64;
+mod export;
 mod files;
+mod how;
 mod json;
+mod lists;
 mod pre;
+mod protobuf;
 mod sentencepiece;
 mod special;
 mod template;
@@ -17,6 +23,7 @@ mod testing;
 mod tests;
 mod tokens;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use formats::metadata::{Array, Kind, Metadata, Value};
@@ -24,8 +31,13 @@ use formats::metadata::{Array, Kind, Metadata, Value};
 use crate::error::{Error, Result};
 use crate::tokenizer::pre::table;
 use files::{Folder, unfit};
+use lists::Merges;
+use sentencepiece::{Content, Settings};
 use special::Special;
 use tokens::{Token, Tokens, added_tokens_decoder, added_tokens_json};
+
+pub use alone::tokenizer_file;
+pub use export::files;
 
 /// What is needed besides the tokenizer's files.
 pub struct Wanted<'a> {
@@ -33,6 +45,8 @@ pub struct Wanted<'a> {
     pub arch: &'a str,
     /// Rows of the token embedding (config.json's vocab_size): ids without a token are padded.
     pub rows: u64,
+    /// The model's name (`general.name`), by which programs know which tokens take the whitespace beside them.
+    pub name: Option<&'a str>,
     /// config.json, parsed.
     pub config: &'a serde_json::Value,
     /// The pre-tokenizer's name if the user gives one (--pre-tokenizer NAME); otherwise it is recognised.
@@ -51,9 +65,8 @@ pub struct Vocabulary {
 
 /// The form of the tokenizer, which decides what is written.
 enum Source {
-    SentencePiece,
-    ByteFallback,
-    ByteLevel { pre: String, merges: Vec<String> },
+    SentencePiece(Settings),
+    ByteLevel { pre: String, merges: Merges },
 }
 
 /// Reads the tokenizer in a checkpoint's folder; `Ok(None)` if it has no tokenizer files at all.
@@ -65,33 +78,35 @@ enum Source {
 pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let path = folder;
     let mut folder = Folder::new(path);
-    let has_model = folder.has(sentencepiece::FILE);
-    let has_json = folder.has(json::FILE);
-    if !has_model && !has_json && !folder.has("vocab.json") {
-        if folder.has("tekken.json") {
-            let why = format!("{}: tekken.json without a tokenizer.json is not supported", path.display());
-            return Err(
-                Error::refused(why).or("take the tokenizer.json from the model's Hugging Face folder")
-            );
-        }
-        if folder.has("merges.txt") {
-            return Err(Error::refused(format!("{}: merges.txt without a vocab.json", path.display())));
-        }
-        return Ok(None);
-    }
     let mut notes = Vec::new();
+    let model = sentencepiece_file(&mut folder, &mut notes)?;
+    if model.is_none() && !folder.has(json::FILE) && !folder.has("vocab.json") {
+        return none(&folder);
+    }
     let config = folder.object("tokenizer_config.json")?;
     let config = config.as_ref();
-    let json = json::read(&mut folder, !has_model)?;
-    let listed = added_tokens_decoder(&folder, config)?;
-    let tokens = Tokens::new(wanted.rows)?;
-    let (source, tokens) = if has_model {
-        (Source::SentencePiece, sentencepiece::read(&mut folder, config, tokens, &mut notes)?)
-    } else if let Some(json) = json.as_ref().filter(|json| json.is_sentencepiece()) {
-        (Source::ByteFallback, json.sentencepiece_tokens(&special::named(config), tokens)?)
+    let mut json = if model.is_some() && folder.is_empty(json::FILE) {
+        notes.push(format!("{} is empty: {} is read", folder.name(json::FILE), sentencepiece::FILE));
+        None
     } else {
-        byte_level(&mut folder, wanted, config, json.as_ref(), &listed, tokens, &mut notes)?
+        json::read(&mut folder, model.is_none())?
     };
+    let listed = added_tokens_decoder(&folder, config)?;
+    let mut tokens = Tokens::new(wanted.rows)?;
+    let (source, tokens) = if let Some(file) = model {
+        let settings = sentencepiece::read(&mut folder, &file, &listed, &mut tokens, &mut notes)?;
+        (Source::SentencePiece(settings), tokens)
+    } else if let Some(json) = json.as_ref().filter(|json| json.is_sentencepiece()) {
+        let settings = how::of_json(json, &mut notes)?;
+        let tokens = json.sentencepiece_tokens(&special::named(config), tokens)?;
+        (Source::SentencePiece(settings), tokens)
+    } else {
+        byte_level(&mut folder, wanted, config, json.as_mut(), &listed, tokens, &mut notes)?
+    };
+    notes.extend(tokens.note());
+    if let Some(json) = &json {
+        notes.extend(how::strips(json, &tokens, wanted.name.unwrap_or_default()));
+    }
     if wanted.pre.is_some() && !matches!(source, Source::ByteLevel { .. }) {
         notes.push("--pre-tokenizer is ignored: only byte-level tokenizers have a pre-tokenizer".into());
     }
@@ -104,12 +119,12 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     }
 
     let mut metadata = Metadata::new();
-    // convert_hf_to_gguf.py writes this for this architecture only.
-    let prefix = config.and_then(|c| c.get("add_prefix_space")).and_then(serde_json::Value::as_bool);
-    if let Some(prefix) = prefix.filter(|_| wanted.arch == "llama") {
+    let prefix = space_prefix(&source, wanted, config);
+    if let Some(prefix) = prefix {
         metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
     }
-    write_tokens(&source, tokens.into_list(), &mut metadata);
+    let tokens = tokens.into_list();
+    write_tokens(&source, &tokens, &mut metadata);
     special.write(&mut metadata);
     if let Source::ByteLevel { pre, .. } = &source
         && json.is_some()
@@ -118,6 +133,9 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     {
         // tokenizer.json does not add BOS to a text, and llama.cpp would by this name.
         metadata.set(ADD_BOS, Value::Bool(false));
+    }
+    if let Source::SentencePiece(settings) = &source {
+        how::write(settings, &tokens, &mut metadata, &mut notes)?;
     }
     template::write(&mut folder, config, &mut metadata, &mut notes)?;
     if wanted.arch == "llama" {
@@ -128,12 +146,77 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
+/// The name of the SentencePiece model in a folder. Files that have such a name and hold something else are passed over
+/// with a note.
+///
+/// # Errors
+/// [`Error::Refused`] if there is no other tokenizer beside such a file, with what it is and what to take instead.
+fn sentencepiece_file(folder: &mut Folder, notes: &mut Vec<String>) -> Result<Option<String>> {
+    // Usual names first, then those of Mistral's versions.
+    let mut names: Vec<String> =
+        [sentencepiece::FILE, "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"]
+            .map(String::from)
+            .to_vec();
+    names.extend(folder.list_here("tokenizer.model.v"));
+    let mut wrong = None;
+    for name in names {
+        let Some(bytes) = folder.peek(&name)? else { continue };
+        match sentencepiece::content(&bytes) {
+            Content::Model => return Ok(Some(name)),
+            Content::Other(what, hint) => {
+                let file = folder.name(&name);
+                if folder.has(json::FILE) || folder.has("vocab.json") {
+                    let instead = if folder.has(json::FILE) { json::FILE } else { "vocab.json" };
+                    notes.push(format!("{file} is not read: it {what}; {instead} is read instead"));
+                } else {
+                    wrong = wrong.or(Some(Error::refused(format!("{file}: this file {what}")).or(hint)));
+                }
+            }
+        }
+    }
+    wrong.map_or(Ok(None), Err)
+}
+
+/// What is said of a folder without a tokenizer that can be read: nothing, unless it has one in another form.
+fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
+    let take = "take the tokenizer.json from the model's Hugging Face folder";
+    let other = match folder.has("tekken.json") {
+        true => Some("tekken.json".to_string()),
+        false => folder.list_here("").into_iter().find(|name| name.ends_with(".tiktoken")),
+    };
+    if let Some(other) = other {
+        let why = format!("{other} without a tokenizer.json is not supported");
+        return Err(Error::refused(format!("{}: {why}", folder.path().display())).or(take));
+    }
+    if folder.has("merges.txt") {
+        let why = format!("{}: merges.txt without a vocab.json", folder.path().display());
+        return Err(Error::refused(why));
+    }
+    Ok(None)
+}
+
+/// Whether a space is put before texts; `None` where programs do by themselves what the model does.
+fn space_prefix(source: &Source, wanted: &Wanted, config: Option<&serde_json::Value>) -> Option<bool> {
+    let given = config.and_then(|c| c.get("add_prefix_space")).and_then(serde_json::Value::as_bool);
+    // convert_hf_to_gguf.py writes this for this architecture only.
+    let given = given.filter(|_| wanted.arch == "llama");
+    match source {
+        Source::SentencePiece(Settings { unigram: true, space_prefix, .. }) => {
+            Some(given.unwrap_or(*space_prefix))
+        }
+        Source::SentencePiece(Settings { space_prefix, .. }) => {
+            given.or(Some(false).filter(|_| !space_prefix))
+        }
+        Source::ByteLevel { .. } => given,
+    }
+}
+
 /// Reads the tokens, the pre-tokenizer's name and the merges of a byte-level tokenizer.
 fn byte_level(
     folder: &mut Folder,
     wanted: &Wanted,
     config: Option<&serde_json::Value>,
-    json: Option<&json::Json>,
+    mut json: Option<&mut json::Json>,
     listed: &[tokens::Added],
     tokens: Tokens,
     notes: &mut Vec<String>,
@@ -152,20 +235,17 @@ fn byte_level(
             }
         })
     };
-    let pre = match (wanted.pre, json) {
+    let pre = match (wanted.pre, &json) {
         (Some(name), _) => name,
         (None, Some(json)) => pre::recognise(json, config)?,
         (None, None) => by_class()?,
     };
     let mut more = listed.to_vec();
-    for added in added_tokens_json(folder)? {
-        if !more.iter().any(|a| a.id == added.id) {
-            more.push(added);
-        }
-    }
-    let (tokens, mut merges) = match json {
-        Some(json) => (json.byte_level_tokens(more, tokens)?, json.merges.clone()),
-        None => (json::vocab_json(folder, more, tokens)?, Vec::new()),
+    let known: HashSet<u32> = listed.iter().map(|a| a.id).collect();
+    more.extend(added_tokens_json(folder)?.into_iter().filter(|a| !known.contains(&a.id)));
+    let (tokens, mut merges) = match &mut json {
+        Some(json) => (json.byte_level_tokens(more, tokens)?, std::mem::take(&mut json.merges)),
+        None => (json::vocab_json(folder, more, tokens)?, Merges::default()),
     };
     if merges.is_empty() {
         merges = json::merges_txt(folder)?;
@@ -178,27 +258,27 @@ fn byte_level(
 }
 
 /// Writes the tokens, with their scores, types and merges.
-fn write_tokens(source: &Source, tokens: Vec<Token>, metadata: &mut Metadata) {
+fn write_tokens(source: &Source, tokens: &[Token], metadata: &mut Metadata) {
     let (model, pre) = match source {
-        Source::SentencePiece | Source::ByteFallback => ("llama", "default"),
+        Source::SentencePiece(settings) => (how::kind(settings), "default"),
         Source::ByteLevel { pre, .. } => ("gpt2", pre.as_str()),
     };
     metadata.set("tokenizer.ggml.model", Value::text(model));
     metadata.set("tokenizer.ggml.pre", Value::text(pre));
     let texts = Array::of_strings(tokens.iter().map(|t| &t.text));
     metadata.set("tokenizer.ggml.tokens", Value::Array(texts));
-    if model == "llama" {
-        let scores: Vec<Value> = tokens.iter().map(|t| Value::F32(t.score)).collect();
-        metadata.set("tokenizer.ggml.scores", array(Kind::F32, &scores));
+    if !matches!(source, Source::ByteLevel { .. }) {
+        let scores = tokens.iter().map(|t| Value::F32(t.score));
+        metadata.set("tokenizer.ggml.scores", array(Kind::F32, scores));
     }
-    let types: Vec<Value> = tokens.iter().map(|t| Value::I32(t.kind as i32)).collect();
-    metadata.set("tokenizer.ggml.token_type", array(Kind::I32, &types));
+    let types = tokens.iter().map(|t| Value::I32(t.kind as i32));
+    metadata.set("tokenizer.ggml.token_type", array(Kind::I32, types));
     if let Source::ByteLevel { merges, .. } = source {
-        metadata.set("tokenizer.ggml.merges", Value::Array(Array::of_strings(merges)));
+        metadata.set("tokenizer.ggml.merges", Value::Array(Array::of_strings(merges.iter())));
     }
 }
 
-fn array(kind: Kind, values: &[Value]) -> Value {
+fn array(kind: Kind, values: impl Iterator<Item = Value>) -> Value {
     Value::Array(Array::new(kind, values).expect("all values are of the kind"))
 }
 

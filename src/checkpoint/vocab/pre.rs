@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::vocab::json::Json;
 use crate::error::{Error, Result};
-use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, TABLE};
+use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, PreTokenizer, TABLE};
 
 /// The name of the pre-tokenizer of a tokenizer.json. `config` is its tokenizer_config.json.
 ///
@@ -17,15 +17,8 @@ use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NU
 pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
     let clean = config.and_then(|c| c.get("clean_up_tokenization_spaces")).and_then(Value::as_bool);
     let found = normalizer(&json.normalizer).zip(splits(&json.pre_tokenizer)).and_then(|(nfc, splits)| {
-        let same_splits = |known: table::Splits| {
-            known.len() == splits.len() && known.iter().zip(&splits).all(|(known, split)| same(known, split))
-        };
-        TABLE.iter().find(|row| {
-            row.patterns_in_json().any(same_splits)
-                && row.only.nfc.is_none_or(|known| known == nfc)
-                && row.only.ignore_merges.is_none_or(|known| known == json.ignore_merges)
-                && row.only.clean_spaces.is_none_or(|known| known == clean.unwrap_or(true))
-        })
+        let splits: Vec<&str> = splits.iter().map(String::as_str).collect();
+        find(&splits, nfc, json.ignore_merges, clean.unwrap_or(true))
     });
     found.map(|row| row.name).ok_or_else(|| {
         let rules = json!({"normalizer": json.normalizer, "pre_tokenizer": json.pre_tokenizer});
@@ -35,6 +28,36 @@ pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
             hint: format!("name one that splits in the same way with --pre-tokenizer NAME: {known}"),
         }
     })
+}
+
+/// The first row with these rules.
+fn find(
+    splits: &[&str],
+    nfc: bool,
+    ignore_merges: bool,
+    clean_spaces: bool,
+) -> Option<&'static PreTokenizer> {
+    let same_splits = |known: table::Splits| {
+        known.len() == splits.len() && known.iter().zip(splits).all(|(known, split)| same(known, split))
+    };
+    TABLE.iter().find(|row| {
+        row.patterns_in_json().any(same_splits)
+            && row.only.nfc.is_none_or(|known| known == nfc)
+            && row.only.ignore_merges.is_none_or(|known| known == ignore_merges)
+            && row.only.clean_spaces.is_none_or(|known| known == clean_spaces)
+    })
+}
+
+/// What a checkpoint with these patterns must say to be recognised as this row: whether texts are normalized to form C,
+/// and whether spaces are cleaned up in decoded text.
+pub fn conditions(row: &PreTokenizer, splits: table::Splits) -> (bool, bool) {
+    // Qwen's models do normalize, which does not tell theirs from others.
+    let first = row.only.nfc.unwrap_or_else(|| row.classes.iter().any(|class| class.starts_with("Qwen")));
+    let all = [(first, false), (first, true), (!first, false), (!first, true)];
+    let fits = |&(nfc, clean): &(bool, bool)| {
+        find(splits, nfc, row.ignore_merges, clean).is_some_and(|found| found.name == row.name)
+    };
+    all.into_iter().find(fits).unwrap_or(all[0])
 }
 
 /// Whether a pattern is that of the table, which may end in … for any that begin like it.

@@ -1,106 +1,205 @@
 //! Reads tokenizer.model: a SentencePiece model (BPE or unigram), which is a protocol buffer.
 //!
 //! Fields that are read (sentencepiece_model.proto): 1, repeated: a piece, with 1: text, 2: score (f32), 3: type; 2:
-//! the trainer's settings, with 3: the algorithm. All others are skipped.
+//! the trainer's settings, with 3: the algorithm, 24: whether spaces end words, 41 and 42: the ids of BOS and EOS; 3: the
+//! normalizer, with 2: its table, 3: whether a space is put before a text, 4: whether extra spaces are removed, 5: whether
+//! spaces become U+2581. All others are skipped. Fields that are missing have the values that the format gives them.
 
 use std::collections::HashSet;
 
-use formats::{Error as FormatError, Fault};
-
 use crate::checkpoint::vocab::files::{Folder, unfit, wrong};
+use crate::checkpoint::vocab::protobuf::{Field, Fields};
 use crate::checkpoint::vocab::tokens::{
-    ADDED_SCORE, Token, Tokens, Type, added_tokens_decoder, added_tokens_json,
+    ADDED_SCORE, Added, MOST_TOKENS, Token, Tokens, Type, added_tokens_json,
 };
 use crate::error::Result;
 
 /// The name of the file.
 pub const FILE: &str = "tokenizer.model";
 
-/// Reads the vocabulary: the pieces, then added_tokens.json, then tokenizer_config.json's added tokens, where later
-/// ones replace earlier ones. Ids without a row in the embedding are left out, with a note.
+/// How a model makes tokens of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Of all segmentations the most likely one is taken (unigram), rather than merging pairs by their score (BPE).
+    pub unigram: bool,
+    /// A space is put before a text.
+    pub space_prefix: bool,
+    /// Several spaces become one, and those at both ends of a text are dropped.
+    pub merge_spaces: bool,
+    /// The table by which characters are replaced first (`precompiled_charsmap`); empty if there is none.
+    pub charsmap: Vec<u8>,
+    /// Tokens at the beginning and the end of a text, as the trainer named them.
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+}
+
+/// The number of pieces in a file that are not read, and the settings.
+struct Outline {
+    pieces: u64,
+    settings: Settings,
+}
+
+/// Reads the vocabulary: the pieces, then added_tokens.json, then `listed`, tokenizer_config.json's added tokens, where
+/// later ones replace earlier ones. Ids without a row in the embedding are left out.
 pub fn read(
     folder: &mut Folder,
-    config: Option<&serde_json::Value>,
-    mut tokens: Tokens,
+    file: &str,
+    listed: &[Added],
+    tokens: &mut Tokens,
     notes: &mut Vec<String>,
-) -> Result<Tokens> {
-    let bytes = folder.bytes(FILE)?.unwrap_or_default();
-    let name = folder.name(FILE);
-    let pieces = pieces(&name, &bytes)?;
-    let (rows, found) = (tokens.rows(), pieces.len());
-    if found > rows {
+) -> Result<Settings> {
+    let bytes = folder.bytes(file)?.unwrap_or_default();
+    let name = folder.name(file);
+    let Outline { pieces: found, settings } = outline(&name, &bytes)?;
+    let rows = tokens.rows();
+    if found > rows as u64 {
         notes.push(format!(
             "{name}: {found} pieces, but the embedding has {rows} rows: the last pieces are left out"
         ));
     }
-    for (id, token) in pieces.into_iter().take(rows).enumerate() {
-        tokens.set(id as u32, token);
-    }
-    let mut out = Vec::new();
+    pieces(&name, &bytes, settings.unigram, rows, |id, token| _ = tokens.set(id, token))?;
     for added in added_tokens_json(folder)? {
         let token =
             Token { text: added.text.clone().into_bytes(), score: ADDED_SCORE, kind: Type::UserDefined };
-        if !tokens.set(added.id, token) {
-            out.push(added.id);
-        }
+        tokens.add(added.id, token);
     }
-    for added in added_tokens_decoder(folder, config)? {
-        if !tokens.set(added.id, added.token()) {
-            out.push(added.id);
-        }
+    for added in listed {
+        tokens.add(added.id, added.token());
     }
-    if let Some(first) = out.first() {
-        let n = out.len();
-        notes.push(format!(
-            "added tokens beyond the embedding's {rows} rows are left out: id {first}, {n} in all"
-        ));
-    }
-    Ok(tokens)
+    Ok(settings)
 }
 
-/// The pieces of a model, each with its score and type as they are in the file.
-fn pieces(name: &str, bytes: &[u8]) -> Result<Vec<Token>> {
+/// Reads all pieces of a model, and how it splits texts. `name` is the file's, for messages.
+pub fn whole(name: &str, bytes: &[u8]) -> Result<(Vec<Token>, Settings)> {
+    let settings = outline(name, bytes)?.settings;
     let mut tokens = Vec::new();
-    let mut known = HashSet::new();
+    pieces(name, bytes, settings.unigram, usize::MAX, |_, token| tokens.push(token))?;
+    Ok((tokens, settings))
+}
+
+/// Reads everything but the pieces, which it counts.
+fn outline(name: &str, bytes: &[u8]) -> Result<Outline> {
+    let settings = Settings {
+        unigram: true,
+        space_prefix: true,
+        merge_spaces: true,
+        charsmap: Vec::new(),
+        bos: Some(1),
+        eos: Some(2),
+    };
+    let mut all = Outline { pieces: 0, settings };
     let mut fields = Fields::new(name, bytes, 0);
     while let Some((number, value, at)) = fields.next()? {
         match (number, value) {
-            (1, Field::Bytes(piece, start)) => {
-                let token = piece_of(name, piece, start)?;
-                if token.text.is_empty() {
-                    return Err(wrong(name, at, format!("piece {} has no text", tokens.len())));
-                }
-                if !known.insert(token.text.clone()) {
-                    let text = String::from_utf8_lossy(&token.text).into_owned();
-                    return Err(wrong(name, at, format!("piece {text:?} appears twice")));
-                }
-                tokens.push(token);
-            }
-            (2, Field::Bytes(trainer, start)) => {
-                let mut fields = Fields::new(name, trainer, start);
-                while let Some((number, value, at)) = fields.next()? {
-                    if let (3, Field::Number(algorithm @ 3..)) = (number, value) {
-                        let what = format!(
-                            "SentencePiece algorithm {algorithm} is not supported; only unigram and BPE are"
-                        );
-                        return Err(wrong(name, at, what));
-                    }
+            (1, Field::Bytes(..)) => {
+                all.pieces += 1;
+                if all.pieces > MOST_TOKENS {
+                    let what = format!("there are more than {MOST_TOKENS} pieces, which no model has");
+                    return Err(wrong(name, at, what));
                 }
             }
-            (1 | 2, _) => {
+            (2, Field::Bytes(trainer, start)) => trained(name, trainer, start, &mut all.settings)?,
+            (3, Field::Bytes(normalizer, start)) => normalized(name, normalizer, start, &mut all.settings)?,
+            (1..=3, _) => {
                 return Err(wrong(name, at, "not a SentencePiece model: a field has the wrong type"));
             }
             _ => {}
         }
     }
-    if tokens.is_empty() {
+    if all.pieces == 0 {
         return Err(unfit(name, "not a SentencePiece model: it has no pieces"));
     }
-    Ok(tokens)
+    Ok(all)
 }
 
-fn piece_of(name: &str, piece: &[u8], start: usize) -> Result<Token> {
-    let mut token = Token { text: Vec::new(), score: 0.0, kind: Type::Normal };
+/// Reads the trainer's settings.
+fn trained(name: &str, trainer: &[u8], start: usize, settings: &mut Settings) -> Result<()> {
+    let mut fields = Fields::new(name, trainer, start);
+    while let Some((number, value, at)) = fields.next()? {
+        match (number, value) {
+            (3, Field::Number(algorithm @ (1 | 2))) => settings.unigram = algorithm == 1,
+            (3, Field::Number(algorithm)) => {
+                let what =
+                    format!("SentencePiece algorithm {algorithm} is not supported; only unigram and BPE are");
+                return Err(wrong(name, at, what));
+            }
+            (24, Field::Number(1..)) => {
+                let what = "the model has spaces at the end of words (treat_whitespace_as_suffix), which no GGUF \
+                            can say";
+                return Err(wrong(name, at, what));
+            }
+            // -1, a number of 64 bits, stands for none.
+            (41, Field::Number(id)) => settings.bos = u32::try_from(id).ok(),
+            (42, Field::Number(id)) => settings.eos = u32::try_from(id).ok(),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads the normalizer's settings.
+fn normalized(name: &str, normalizer: &[u8], start: usize, settings: &mut Settings) -> Result<()> {
+    let mut fields = Fields::new(name, normalizer, start);
+    while let Some((number, value, at)) = fields.next()? {
+        match (number, value) {
+            (2, Field::Bytes(table, _)) => settings.charsmap = table.to_vec(),
+            (3, Field::Number(yes)) => settings.space_prefix = yes != 0,
+            (4, Field::Number(yes)) => settings.merge_spaces = yes != 0,
+            (5, Field::Number(0)) => {
+                let what = "the model keeps spaces as they are (escape_whitespaces), which no GGUF can say";
+                return Err(wrong(name, at, what));
+            }
+            (2..=5, Field::Number(_)) => {}
+            (2..=5, _) => {
+                return Err(wrong(name, at, "not a SentencePiece model: a field has the wrong type"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives the first `most` pieces of a model, each with its score and type as they are in the file.
+fn pieces(
+    name: &str,
+    bytes: &[u8],
+    unigram: bool,
+    most: usize,
+    mut each: impl FnMut(u32, Token),
+) -> Result<()> {
+    let mut known: HashSet<&[u8]> = HashSet::new();
+    let mut fields = Fields::new(name, bytes, 0);
+    while let Some((number, value, at)) = fields.next()? {
+        let (1, Field::Bytes(piece, start)) = (number, value) else { continue };
+        if known.len() == most {
+            break;
+        }
+        let (text, score, kind) = piece_of(name, piece, start, unigram)?;
+        if text.is_empty() {
+            return Err(wrong(name, at, format!("piece {} has no text", known.len())));
+        }
+        let id = known.len() as u32; // at most as many as there may be tokens
+        if !known.insert(text) {
+            let text = String::from_utf8_lossy(text).into_owned();
+            return Err(wrong(name, at, format!("piece {text:?} appears twice")));
+        }
+        let text = match kind {
+            // Looked for in the text before its spaces are replaced.
+            Type::UserDefined => String::from_utf8_lossy(text).replace('\u{2581}', " ").into_bytes(),
+            _ => text.to_vec(),
+        };
+        each(id, Token { text, score, kind });
+    }
+    Ok(())
+}
+
+fn piece_of<'a>(
+    name: &'a str,
+    piece: &'a [u8],
+    start: usize,
+    unigram: bool,
+) -> Result<(&'a [u8], f32, Type)> {
+    let (mut found, mut score, mut token_type): (&[u8], _, _) = (&[], 0.0, Type::Normal);
     let mut fields = Fields::new(name, piece, start);
     while let Some((number, value, at)) = fields.next()? {
         match (number, value) {
@@ -108,16 +207,18 @@ fn piece_of(name: &str, piece: &[u8], start: usize) -> Result<Token> {
                 if let Err(e) = std::str::from_utf8(text) {
                     return Err(wrong(name, start + e.valid_up_to(), "the text of a piece is not UTF-8"));
                 }
-                token.text = text.to_vec();
+                found = text;
             }
-            (2, Field::Word(score)) => token.score = f32::from_le_bytes(score),
+            (2, Field::Word(bits)) => score = f32::from_le_bytes(bits),
             (3, Field::Number(kind)) => {
-                token.kind = match kind {
-                    // 4 is user-defined. convert_hf_to_gguf.py leaves those as normal pieces, and llama.cpp
-                    // merges them by their score like SentencePiece.
-                    1 | 4 => Type::Normal,
+                token_type = match kind {
+                    1 => Type::Normal,
                     2 => Type::Unknown,
                     3 => Type::Control,
+                    // User-defined. convert_hf_to_gguf.py leaves those as normal pieces, and llama.cpp merges them by
+                    // their score like SentencePiece. In a unigram model they are taken wherever they are.
+                    4 if unigram => Type::UserDefined,
+                    4 => Type::Normal,
                     5 => Type::Unused,
                     6 => Type::Byte,
                     _ => return Err(wrong(name, at, format!("piece type must be 1 to 6 (found {kind})"))),
@@ -129,108 +230,57 @@ fn piece_of(name: &str, piece: &[u8], start: usize) -> Result<Token> {
             _ => {}
         }
     }
-    Ok(token)
+    Ok((found, score, token_type))
 }
 
-/// The value of a field. Bytes come with their offset in the file.
-#[derive(Clone, Copy)]
-enum Field<'a> {
-    Number(u64),
-    Word([u8; 4]),
-    Bytes(&'a [u8], usize),
-    /// Eight bytes, which no field that is read has.
-    Other,
+/// What a file with the name of a SentencePiece model holds, by its content.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Content {
+    /// A SentencePiece model, perhaps a damaged one.
+    Model,
+    /// Another file: what it is, and what to take instead.
+    Other(&'static str, &'static str),
 }
 
-/// The fields of a message, one by one.
-struct Fields<'a> {
-    name: &'a str,
-    bytes: &'a [u8],
-    /// The next byte, counted in `bytes`.
-    at: usize,
-    /// Where the message begins in the file.
-    start: usize,
+const TAKE_JSON: &str = "take the tokenizer.json from the model's Hugging Face folder";
+
+/// Recognises what a file holds by its first bytes.
+pub fn content(bytes: &[u8]) -> Content {
+    if bytes.is_empty() {
+        return Content::Other("is empty", "download the file again, or take the model's tokenizer.json");
+    }
+    // A SentencePiece model has zeros or other control characters within its first piece.
+    let start = &bytes[..bytes.len().min(512)];
+    let is_text = start.iter().all(|&b| b >= 0x20 || b"\t\r\n".contains(&b));
+    let first = start.trim_ascii_start();
+    match first.first() {
+        _ if is_text && is_tiktoken(first) => {
+            Content::Other("is a tiktoken vocabulary (Llama 3's)", TAKE_JSON)
+        }
+        Some(b'{') if is_text => Content::Other("is JSON, no SentencePiece model", TAKE_JSON),
+        Some(b'<') if is_text => Content::Other("is a web page", "download the file itself"),
+        _ if is_text => Content::Other("is text, no SentencePiece model", TAKE_JSON),
+        _ => Content::Model,
+    }
 }
 
-impl<'a> Fields<'a> {
-    fn new(name: &'a str, bytes: &'a [u8], start: usize) -> Self {
-        Self { name, bytes, at: 0, start }
-    }
-
-    /// The next field: its number, its value and its byte offset in the file.
-    fn next(&mut self) -> Result<Option<(u64, Field<'a>, usize)>> {
-        if self.at == self.bytes.len() {
-            return Ok(None);
-        }
-        let at = self.start + self.at;
-        let tag = self.number()?;
-        let value = match tag & 7 {
-            0 => Field::Number(self.number()?),
-            1 => {
-                self.take(8)?;
-                Field::Other
-            }
-            2 => {
-                let len = self.number()?;
-                let start = self.start + self.at;
-                Field::Bytes(self.take(len)?, start)
-            }
-            5 => Field::Word(self.take(4)?.try_into().expect("four bytes were taken")),
-            kind => {
-                let what =
-                    format!("not a SentencePiece model: wire type {kind} (truncated or damaged download?)");
-                return Err(wrong(self.name, at, what));
-            }
-        };
-        if tag >> 3 == 0 {
-            return Err(wrong(
-                self.name,
-                at,
-                "not a SentencePiece model: field 0 (truncated or damaged download?)",
-            ));
-        }
-        Ok(Some((tag >> 3, value, at)))
-    }
-
-    /// A varint: seven bits a byte, the lowest first.
-    fn number(&mut self) -> Result<u64> {
-        let at = self.at;
-        let mut number = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.take(1)?[0];
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                break;
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(wrong(self.name, self.start + at, "not a SentencePiece model: a number of more than 64 bits"))
-    }
-
-    fn take(&mut self, n: u64) -> Result<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        match usize::try_from(n).ok().and_then(|n| rest.get(..n)) {
-            Some(taken) => {
-                self.at += taken.len();
-                Ok(taken)
-            }
-            None => {
-                let at = (self.start + self.at) as u64;
-                let (what, end) = ("an item".into(), at.saturating_add(n));
-                let len = (self.start + self.bytes.len()) as u64;
-                Err(FormatError::at(self.name, at, Fault::Ends { what, end, len }).into())
-            }
-        }
-    }
+/// Whether a text begins with a line of tiktoken's: base64, a space and a rank.
+fn is_tiktoken(text: &[u8]) -> bool {
+    let line = text.split(|&b| b == b'\n').next().unwrap_or_default().trim_ascii();
+    let mut words = line.split(|&b| b == b' ');
+    let (Some(token), Some(rank), None) = (words.next(), words.next(), words.next()) else { return false };
+    let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
+    !token.is_empty() && token.iter().all(base64) && !rank.is_empty() && rank.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::vocab::testing::{model, piece};
+    use crate::checkpoint::vocab::testing::{model, model_with, piece};
+
+    fn all(name: &str, bytes: &[u8]) -> Result<Vec<Token>> {
+        whole(name, bytes).map(|(tokens, _)| tokens)
+    }
 
     #[test]
     fn pieces_keep_scores_and_types() {
@@ -240,7 +290,7 @@ mod tests {
             piece("a", -1e9, 1),
             piece("<0x0A>", 0.0, 6),
         ]);
-        let tokens = pieces("m", &file).unwrap();
+        let tokens = all("m", &file).unwrap();
         let kinds: Vec<_> = tokens.iter().map(|t| t.kind).collect();
         assert_eq!(kinds, [Type::Unknown, Type::Control, Type::Normal, Type::Byte]);
         assert_eq!((&tokens[2].text[..], tokens[2].score), (&b"a"[..], -1e9));
@@ -249,11 +299,12 @@ mod tests {
     #[test]
     fn errors_have_their_byte_offset() {
         let file = model(&[piece("<unk>", 0.0, 2), piece("a", -1.0, 1)]);
-        let error = |bytes: &[u8]| pieces("m", bytes).unwrap_err().to_string();
+        let error = |bytes: &[u8]| all("m", bytes).unwrap_err().to_string();
+        let cut = error(&file[..file.len() - 1]);
+        let (at, end) = (file.len() - 2, file.len());
         assert!(
-            error(&file[..file.len() - 1]).contains("(at byte 30)"),
-            "{}",
-            error(&file[..file.len() - 1])
+            cut.contains(&format!("ends at byte {end}")) && cut.contains(&format!("(at byte {at})")),
+            "{cut}"
         );
         assert!(error(b"").contains("no pieces"));
         assert!(error(&[7]).contains("wire type 7"));
@@ -265,10 +316,28 @@ mod tests {
         assert!(error(&[0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]).contains("ends at"));
     }
 
+    #[test]
+    fn more_pieces_than_any_model_has_are_only_counted() {
+        let file = piece("a", 0.0, 1).repeat(MOST_TOKENS as usize + 1);
+        assert!(all("m", &file).unwrap_err().to_string().contains("more than 2097152 pieces"));
+    }
+
+    #[test]
+    fn what_is_missing_has_the_formats_defaults() {
+        let settings = |file: &[u8]| outline("m", file).unwrap().settings;
+        let found = settings(&piece("a", 0.0, 1));
+        assert!(found.unigram && found.space_prefix && found.merge_spaces && found.charsmap.is_empty());
+        assert_eq!((found.bos, found.eos), (Some(1), Some(2)));
+        // -1 as the id of BOS, 7 as that of EOS.
+        let trainer = [&[0xc8, 0x02][..], &[0xff; 9], &[1, 0xd0, 0x02, 7, 0x18, 2]].concat();
+        let found = settings(&model_with(&[piece("a", 0.0, 1)], &trainer, &[0x18, 0]));
+        assert_eq!((found.bos, found.eos, found.unigram, found.space_prefix), (None, Some(7), false, false));
+    }
+
     proptest::proptest! {
         #[test]
         fn random_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = pieces("m", &bytes);
+            let _ = all("m", &bytes);
         }
 
         #[test]
@@ -277,7 +346,7 @@ mod tests {
             let at = at % file.len();
             file[at] = byte;
             file.truncate(file.len() - cut % file.len());
-            let _ = pieces("m", &file);
+            let _ = (all("m", &file), content(&file));
         }
     }
 }

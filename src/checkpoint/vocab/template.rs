@@ -7,7 +7,10 @@ use formats::metadata::{Array, Metadata, Value as Meta};
 use serde_json::Value;
 
 use crate::checkpoint::vocab::files::Folder;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// The most templates of one tokenizer. Published ones have up to four.
+const MOST: usize = 64;
 
 const FILE: &str = "chat_template.jinja";
 
@@ -34,7 +37,7 @@ impl Place {
 /// gets what a user should know: templates that differ from the one that is written, and entries that are none.
 ///
 /// # Errors
-/// [`Error::Format`](crate::Error::Format) for files that are not UTF-8 or not JSON.
+/// [`Error::Format`] for files that are not UTF-8 or not JSON; [`Error::Refused`] for more templates than any model has.
 pub fn write(
     folder: &mut Folder,
     config: Option<&Value>,
@@ -55,6 +58,13 @@ pub fn write(
     if places[0].get(DEFAULT).is_none() {
         let more = places[0].templates.iter().filter(|(name, _)| !used.iter().any(|(own, _)| own == name));
         used.extend(more.cloned().collect::<Vec<_>>());
+    }
+    if used.len() > MOST {
+        let found = used.len();
+        return Err(Error::refused(format!(
+            "a tokenizer must have at most {MOST} chat templates (found {found})"
+        ))
+        .or("keep the ones that are used"));
     }
     let used = Place { file: "", templates: used };
     for (i, place) in places.iter().enumerate() {

@@ -14,9 +14,20 @@ pub fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
     [&[0x0a, inner.len() as u8][..], &inner].concat()
 }
 
-/// A SentencePiece model of these pieces, trained as BPE.
+/// A SentencePiece model of these pieces, trained as BPE, which leaves texts as they are.
 pub fn model(pieces: &[Vec<u8>]) -> Vec<u8> {
-    [pieces.concat(), vec![0x12, 2, 0x18, 2]].concat()
+    model_with(pieces, &[0x18, 2], &[0x20, 0])
+}
+
+/// A SentencePiece model of these pieces, with these fields of the trainer and the normalizer.
+pub fn model_with(pieces: &[Vec<u8>], trainer: &[u8], normalizer: &[u8]) -> Vec<u8> {
+    let mut bytes = pieces.concat();
+    for (tag, fields) in [(0x12, trainer), (0x1a, normalizer)] {
+        let len = fields.len() as u32;
+        bytes.extend([tag, 0x80 | (len & 0x7f) as u8, (len >> 7) as u8]);
+        bytes.extend(fields);
+    }
+    bytes
 }
 
 /// `<unk>`, `<s>`, `</s>`, `<0x0A>`, `▁a`: five pieces.

@@ -1,15 +1,15 @@
 //! The tokens of a vocabulary: text, score and type of every id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
 use crate::checkpoint::vocab::files::{Folder, unfit};
 use crate::error::{Error, Result};
 
-/// The largest supported vocabulary (the largest published one has a million tokens). The limit keeps a damaged
-/// config.json from using all memory.
-const MAX_ROWS: u64 = 1 << 22;
+/// The most tokens of a vocabulary, or rows of an embedding (the largest published vocabulary has a million tokens). The
+/// limit keeps files that are damaged or made to do harm from using all memory.
+pub const MOST_TOKENS: u64 = 1 << 21;
 
 /// The type of a token, with its number in `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,18 +73,20 @@ fn looks_special(text: &str) -> bool {
 pub struct Tokens {
     rows: usize,
     list: HashMap<u32, Token>,
+    /// The ids of added tokens that have no row.
+    left_out: BTreeSet<u32>,
 }
 
 impl Tokens {
     /// An empty vocabulary for an embedding of `rows` rows.
     ///
     /// # Errors
-    /// [`Error::Refused`] for no rows, or more than 4,194,304.
+    /// [`Error::Refused`] for no rows, or more than 2,097,152.
     pub fn new(rows: u64) -> Result<Self> {
-        if rows == 0 || rows > MAX_ROWS {
-            return Err(Error::refused(format!("vocab_size must be from 1 to {MAX_ROWS} (found {rows})")));
+        if rows == 0 || rows > MOST_TOKENS {
+            return Err(Error::refused(format!("vocab_size must be from 1 to {MOST_TOKENS} (found {rows})")));
         }
-        Ok(Self { rows: rows as usize, list: HashMap::new() })
+        Ok(Self { rows: rows as usize, list: HashMap::new(), left_out: BTreeSet::new() })
     }
 
     /// The number of rows of the embedding.
@@ -114,6 +116,20 @@ impl Tokens {
             self.list.insert(id, token);
         }
         fits
+    }
+
+    /// Sets an added token. Without a row it is left out, as [`Self::note`] says: programs that load such a checkpoint
+    /// run it as long as no text has the token.
+    pub fn add(&mut self, id: u32, token: Token) {
+        if !self.set(id, token) {
+            self.left_out.insert(id);
+        }
+    }
+
+    /// A note on the added tokens that were left out.
+    pub fn note(&self) -> Option<String> {
+        let (rows, first, n) = (self.rows, self.left_out.first()?, self.left_out.len());
+        Some(format!("added tokens beyond the embedding's {rows} rows are left out: id {first}, {n} in all"))
     }
 
     /// All tokens in the order of ids, as many as the embedding has rows; ids without a token get `[PADn]`.

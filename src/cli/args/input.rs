@@ -23,7 +23,7 @@ pub struct Input {
     /// .bin
     #[arg(value_name = "IN")]
     pub input: PathBuf,
-    /// The tokenizer.bin of a llama2.c checkpoint
+    /// The tokenizer of a llama2.c checkpoint: its tokenizer.bin, or the tokenizer.model (SentencePiece) that it was made of
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// GGUF name of the pre-tokenizer (e.g. llama-bpe), in case ggufkit does not recognise that of a checkpoint, or a

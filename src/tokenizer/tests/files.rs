@@ -36,7 +36,8 @@ fn demo() -> [Metadata; 2] {
     let config = std::fs::read(folder.join("config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     let rows = config["vocab_size"].as_u64().unwrap();
-    let wanted = crate::checkpoint::vocab::Wanted { arch: "llama", rows, config: &config, pre: None };
+    let wanted =
+        crate::checkpoint::vocab::Wanted { arch: "llama", rows, name: None, config: &config, pre: None };
     let model = crate::checkpoint::vocab::read(&folder, &wanted).unwrap().unwrap().metadata;
     let bytes = std::fs::read(bundled("tiny-tokenizer.bin")).unwrap();
     let bin = container::read(&Input::whole("tiny-tokenizer.bin", &bytes)).unwrap().metadata;

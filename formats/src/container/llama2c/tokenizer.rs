@@ -17,6 +17,8 @@ use crate::model::{ByteOrder, Format, Input, Model};
 
 /// The longest file, in bytes: 250,000 tokens take 4 MB.
 const MAX_FILE: u64 = 64 << 20;
+/// The most rows that are padded; the largest published vocabulary has a million tokens.
+const MAX_ROWS: usize = 1 << 21;
 /// The longest token, in bytes. The limit also shows the byte order: in the wrong one the length would be above it.
 const MAX_TOKEN: u32 = u16::MAX as u32;
 /// The id of byte 0.
@@ -36,7 +38,16 @@ const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const NORMAL: i32 = 1;
 const UNKNOWN_TYPE: i32 = 2;
 const CONTROL: i32 = 3;
+const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
+
+/// The score of rows without a token, as in checkpoints of other formats.
+const PADDING_SCORE: f32 = -10000.0;
+
+/// What a row without a token is called.
+fn padding(id: usize) -> Vec<u8> {
+    format!("[PAD{id}]").into_bytes()
+}
 
 /// The byte order, if the file begins with a length that a token can have.
 fn order(input: &Input) -> Option<ByteOrder> {
@@ -172,6 +183,7 @@ pub fn read(input: &Input) -> Result<Model> {
                 (byte_token((id - FIRST_BYTE) as u8), BYTE)
             }
             _ if is_byte_token(token) => (token.to_vec(), BYTE),
+            _ if *token == padding(id) => (token.to_vec(), UNUSED),
             _ => (replace(token, b" ", SPACE.as_bytes()), NORMAL),
         })
         .unzip();
@@ -300,7 +312,7 @@ fn checked(metadata: &Metadata) -> std::result::Result<Vec<(f32, Vec<u8>)>, Faul
             _ => replace(token, SPACE.as_bytes(), b" "),
         })
         .collect();
-    if !has_bytes(&tokens, |byte, token| token == byte_token(byte)) {
+    if !has_bytes(&tokens, |byte, token| token == byte_token(byte)) && !without_bytes(metadata) {
         return no("tokens 3 to 258 are not <0x00> to <0xFF>, where llama2.c looks for bytes".into());
     }
     for (id, (token, given)) in tokens.iter().zip(list.strings()).enumerate() {
@@ -320,20 +332,49 @@ fn checked(metadata: &Metadata) -> std::result::Result<Vec<(f32, Vec<u8>)>, Faul
     Ok(scores.into_iter().zip(tokens).collect())
 }
 
-/// Adds the keys of a tokenizer to those of a model.
+/// Whether a vocabulary has no tokens for bytes at all: llama2.c then gives characters without a token wrong ids.
+pub fn without_bytes(metadata: &Metadata) -> bool {
+    let array = |key| metadata.get(key).and_then(Value::as_array);
+    let is_byte = |v: Value| v.as_i128() == Some(BYTE.into());
+    !array(TYPES).is_some_and(|types| types.values().any(is_byte))
+        && !array(TOKENS).is_some_and(|tokens| tokens.strings().any(is_byte_token))
+}
+
+/// Adds the keys of a tokenizer to those of a model. A model with more rows than the tokenizer has tokens, as one whose
+/// embedding was made larger than needed, gets tokens without a meaning for them, and a note.
 ///
 /// # Errors
-/// [`Fault::Unsupported`] if it has another number of tokens than the model's vocabulary.
+/// [`Fault::Unsupported`] if it has more tokens than the model's vocabulary.
 pub fn attach(model: &mut Model, tokenizer: &Model) -> Result<()> {
-    let tokens = tokenizer.metadata.get(TOKENS).and_then(Value::as_array).map_or(0, Array::len) as u64;
+    let array = |key| tokenizer.metadata.get(key).and_then(Value::as_array);
+    let tokens = array(TOKENS).map_or(0, Array::len);
     let vocab = model.metadata.get("llama.vocab_size").and_then(Value::as_u64);
-    if vocab != Some(tokens) {
+    let rows = vocab.and_then(|n| usize::try_from(n).ok()).filter(|&n| n >= tokens && n <= MAX_ROWS);
+    let Some(rows) = rows else {
         let vocab = vocab.map_or("no vocabulary".to_string(), |n| format!("a vocabulary of {n}"));
         let why = format!("it has {tokens} tokens but the model has {vocab}; they do not belong together");
         return Err(Error::of("the tokenizer", Fault::Unsupported(why)));
-    }
+    };
     for (key, value) in tokenizer.metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.")) {
         model.metadata.set(key, value.clone());
     }
+    model.notes.extend(tokenizer.notes.iter().cloned());
+    let missing = rows - tokens;
+    if missing == 0 {
+        return Ok(());
+    }
+    if let Some(list) = array(TOKENS) {
+        let all = list.strings().map(<[u8]>::to_vec).chain((tokens..rows).map(padding));
+        model.metadata.set(TOKENS, Value::Array(Array::of_strings(all)));
+    }
+    for (key, kind, value) in
+        [(SCORES, Kind::F32, PADDING_SCORE.to_le_bytes()), (TYPES, Kind::I32, UNUSED.to_le_bytes())]
+    {
+        if let Some(list) = array(key).filter(|list| list.kind() == kind) {
+            let bytes = [list.bytes(), &value.repeat(missing)].concat();
+            model.metadata.set(key, Value::Array(Array::from_encoded(kind, rows, bytes)));
+        }
+    }
+    model.notes.push(format!("{missing} of the embedding's {rows} rows have no token: they are padded"));
     Ok(())
 }

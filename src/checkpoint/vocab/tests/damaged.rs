@@ -14,12 +14,10 @@ fn changed(change: impl FnOnce(&mut Value)) -> String {
 #[test]
 fn too_many_tokens() {
     let dir = folder(false, &[("tokenizer.json", byte_level())]);
-    let error = fails(&dir, 3);
-    assert!(error.contains("token id 3 ") && error.contains("3 rows"), "{error}");
+    let error = fails(&dir, 2);
+    assert!(error.contains("token id 2 ") && error.contains("2 rows"), "{error}");
     let error = changed(|f| f["model"]["vocab"]["far"] = json!(4_000_000_000u32));
     assert!(error.contains("token id 4000000000 is out of range"), "{error}");
-    let error = changed(|f| f["added_tokens"][0]["id"] = json!(u32::MAX));
-    assert!(error.contains("token id 4294967295 is out of range"), "{error}");
     for rows in [0, u64::MAX] {
         assert!(fails(&dir, rows).contains("vocab_size must be from 1 to"));
     }
@@ -46,7 +44,8 @@ fn ids_that_cannot_be() {
 #[test]
 fn merges_that_are_no_pairs() {
     for merge in [json!("ab"), json!("a b a"), json!(" a"), json!(["", "a"])] {
-        assert!(changed(|f| f["model"]["merges"] = json!([merge])).contains("merge 0 is not a pair"));
+        let error = changed(|f| f["model"]["merges"] = json!([merge]));
+        assert!(error.contains("merge 0 is not a pair") && error.contains("(at byte "), "{error}");
     }
     for merge in [json!(["a"]), json!(["a", "b", "c"]), json!(1), json!([1, 2])] {
         assert!(changed(|f| f["model"]["merges"] = json!([merge])).contains("a merge must be a pair"));
@@ -56,9 +55,12 @@ fn merges_that_are_no_pairs() {
 
 #[test]
 fn other_kinds_of_models() {
-    for kind in ["WordPiece", "WordLevel", "Unigram"] {
+    for kind in ["WordPiece", "WordLevel"] {
         let error = changed(|f| f["model"]["type"] = json!(kind));
-        assert!(error.contains(&format!("the model is {kind}; only BPE is supported")), "{error}");
+        assert!(
+            error.contains(&format!("the model is {kind}; only BPE and Unigram are supported")),
+            "{error}"
+        );
     }
     assert!(changed(|f| f["model"] = json!({})).contains("without a type"));
     assert!(changed(|f| f["model"]["end_of_word_suffix"] = json!("</w>")).contains("</w>"));

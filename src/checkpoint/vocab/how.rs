@@ -1,0 +1,220 @@
+//! How a SentencePiece model makes tokens of a text, as far as a GGUF can say it, and notes on what it cannot say.
+//!
+//! A GGUF's vocabulary is "llama" (pairs are merged by score) or "t5" (unigram: the most likely segmentation). Tables of
+//! normalizations and the removal of spaces have keys that llama.cpp reads for "t5" only. [`crate::tokenizer`] reads them
+//! for both, and has byte fallback for both, so that figures are of the tokens that the model learned; a note says on how
+//! many lines of a sample text llama.cpp gives others.
+
+use std::collections::HashSet;
+
+use formats::metadata::{Array, Kind, Metadata, Value};
+use serde_json::Value as Json;
+
+use crate::checkpoint::vocab::base64;
+use crate::checkpoint::vocab::files::unfit;
+use crate::checkpoint::vocab::json;
+use crate::checkpoint::vocab::sentencepiece::Settings;
+use crate::checkpoint::vocab::tokens::{Token, Tokens, Type};
+use crate::error::Result;
+use crate::text::visible;
+use crate::tokenizer::{Tokenizer, is_phi3, keeps_spaces};
+
+/// A text with what tokenizers differ in: scripts, code, numbers, spaces, line ends, characters in several forms.
+const SAMPLE: &str = include_str!("sample.txt");
+
+const MERGE_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+
+/// The kind of a GGUF's vocabulary.
+pub fn kind(settings: &Settings) -> &'static str {
+    if settings.unigram { "t5" } else { "llama" }
+}
+
+/// Writes what a model says of texts, and of a unigram model the roles of tokens that the kind "t5" has otherwise.
+///
+/// # Errors
+/// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for a damaged table of normalizations.
+pub fn write(
+    settings: &Settings,
+    tokens: &[Token],
+    metadata: &mut Metadata,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let normalizes = settings.merge_spaces || !settings.charsmap.is_empty();
+    if settings.unigram || settings.merge_spaces {
+        metadata.set(MERGE_SPACES, Value::Bool(settings.merge_spaces));
+    }
+    if !settings.charsmap.is_empty() {
+        let table = Array::new(Kind::U8, settings.charsmap.iter().map(|&b| Value::U8(b)));
+        metadata.set(CHARSMAP, Value::Array(table.expect("all values are bytes")));
+    }
+    if settings.unigram {
+        roles(settings, tokens, metadata);
+        let own = Tokenizer::from_metadata(metadata)?;
+        let has_bytes = tokens.iter().any(|token| token.kind == Type::Byte);
+        let bytes = match has_bytes {
+            true => {
+                let unused: Vec<Value> = tokens
+                    .iter()
+                    .map(|token| if token.kind == Type::Byte { Type::Unused } else { token.kind })
+                    .map(|kind| Value::I32(kind as i32))
+                    .collect();
+                let mut without = metadata.clone();
+                without.set(TYPES, Value::Array(Array::new(Kind::I32, unused).expect("all are i32")));
+                let differ = lines_that_differ(&own, &without)?;
+                format!(
+                    ", but llama.cpp has no byte fallback for it: characters without a token become <unk> there, in \
+                     {differ}"
+                )
+            }
+            false => String::new(),
+        };
+        notes.push(format!(
+            "the tokenizer is a unigram model, so the GGUF's vocabulary is of the kind \"t5\": ggufkit and llama.cpp \
+             split texts as the model learned{bytes}. Programs that know \"llama\" vocabularies only do not load it"
+        ));
+    } else if normalizes {
+        let own = Tokenizer::from_metadata(metadata)?;
+        let mut without = metadata.clone();
+        without.remove(MERGE_SPACES);
+        without.remove(CHARSMAP);
+        let differ = lines_that_differ(&own, &without)?;
+        let what = match (settings.charsmap.is_empty(), settings.merge_spaces) {
+            (true, _) => "removes extra spaces from texts",
+            (false, false) => "replaces characters of texts (such as \u{ff21} by A)",
+            (false, true) => "replaces characters of texts (such as \u{ff21} by A) and removes extra spaces",
+        };
+        notes.push(format!(
+            "the tokenizer {what}, and so does ggufkit; llama.cpp does not for this kind of vocabulary: it gives other \
+             tokens for {differ}"
+        ));
+    }
+    Ok(())
+}
+
+/// Writes the roles of tokens and what is added to texts, where nothing is said of them: "t5" has other defaults than
+/// SentencePiece models of language models.
+fn roles(settings: &Settings, tokens: &[Token], metadata: &mut Metadata) {
+    let is = |id: Option<u32>, kind| id.filter(|&id| tokens.get(id as usize).is_some_and(|t| t.kind == kind));
+    let unknown = tokens.iter().position(|t| t.kind == Type::Unknown).map(|id| id as u32);
+    for (role, id) in [
+        ("bos", is(settings.bos, Type::Control)),
+        ("eos", is(settings.eos, Type::Control)),
+        ("unknown", unknown),
+    ] {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        if let Some(id) = id.filter(|_| metadata.get(&key).is_none()) {
+            metadata.set(&key, Value::U32(id));
+        }
+    }
+    let has_bos = metadata.get("tokenizer.ggml.bos_token_id").is_some();
+    for (key, default) in [(ADD_BOS, has_bos), (ADD_EOS, false)] {
+        if metadata.get(key).is_none() {
+            metadata.set(key, Value::Bool(default));
+        }
+    }
+}
+
+/// On how many lines of the sample text the tokenizer of other metadata gives other tokens, in words.
+fn lines_that_differ(a: &Tokenizer, other: &Metadata) -> Result<String> {
+    let b = Tokenizer::from_metadata(other)?;
+    let lines = || SAMPLE.split_inclusive('\n');
+    let differ = lines().filter(|line| a.encode(line, false, false) != b.encode(line, false, false)).count();
+    Ok(format!("{differ} of {} lines of a sample text", lines().count()))
+}
+
+/// What a tokenizer.json of a converted SentencePiece model says of texts. Steps that nothing here does are named in a
+/// note.
+///
+/// # Errors
+/// [`Error::Format`](crate::Error::Format) for a table of normalizations that is not base64.
+pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
+    let mut settings = Settings {
+        unigram: json.is_unigram(),
+        space_prefix: false,
+        merge_spaces: false,
+        charsmap: Vec::new(),
+        bos: None,
+        eos: None,
+    };
+    let mut others: Vec<&str> = Vec::new();
+    for step in steps(&json.normalizer, "normalizers") {
+        let text = |key: &str| step.get(key).and_then(Json::as_str);
+        let pattern = |key: &str| step.get("pattern").and_then(|p| p.get(key)).and_then(Json::as_str);
+        match text("type") {
+            Some("Prepend") => settings.space_prefix = true,
+            // Texts are nearly always in this form; and spaces at the ends go with the extra ones.
+            Some("NFC" | "Strip") => {}
+            Some("Replace") if pattern("String") == Some(" ") => {}
+            Some("Replace") if pattern("Regex").is_some_and(|p| p.starts_with(" {2,}")) => {
+                settings.merge_spaces = true;
+            }
+            Some("Precompiled") => {
+                let table = text("precompiled_charsmap").unwrap_or_default();
+                let wrong = || unfit(&json.name, "the table of normalizations is not base64");
+                settings.charsmap = base64::decode(table).ok_or_else(wrong)?;
+            }
+            other => others.extend(other),
+        }
+    }
+    for step in steps(&json.pre_tokenizer, "pretokenizers") {
+        match step.get("type").and_then(Json::as_str) {
+            Some("Metaspace") => {
+                let scheme = step.get("prepend_scheme").and_then(Json::as_str);
+                let old = step.get("add_prefix_space").and_then(Json::as_bool);
+                settings.space_prefix |= scheme.map_or(old.unwrap_or(true), |s| s != "never");
+            }
+            // Gemma's, after spaces have become U+2581: it splits nothing.
+            Some("Split") => {}
+            other => others.extend(other),
+        }
+    }
+    if !others.is_empty() {
+        let (name, list) = (&json.name, visible(&others.join(", ")));
+        notes.push(format!(
+            "{name} has steps that neither ggufkit nor a GGUF's other readers do with this kind of vocabulary, so some texts \
+             get other tokens: {list}"
+        ));
+    }
+    Ok(settings)
+}
+
+/// The steps of a normalizer or a pre-tokenizer: itself, or those in its sequence.
+fn steps<'a>(value: &'a Json, list: &str) -> Vec<&'a Json> {
+    match value.get(list).and_then(Json::as_array) {
+        Some(steps) => steps.iter().collect(),
+        None if value.is_null() => Vec::new(),
+        None => vec![value],
+    }
+}
+
+/// A note on added tokens that take the whitespace beside them out of a text, which a GGUF cannot say. `name` is the
+/// model's.
+pub fn strips(json: &json::Json, tokens: &Tokens, name: &str) -> Option<String> {
+    let by_name = |s: &&json::Strips| !s.left && is_phi3(name) && !keeps_spaces(&s.text);
+    let lost: Vec<&json::Strips> =
+        json.strips.iter().filter(|s| tokens.fits(s.id)).filter(|s| !by_name(s)).collect();
+    let first = lost.first()?;
+    let (n, text) = (lost.len(), visible(&first.text));
+    let which = match (lost.iter().any(|s| s.left), lost.iter().any(|s| s.right)) {
+        (true, false) => "before them (lstrip)",
+        (false, _) => "behind them (rstrip)",
+        (true, true) => "beside them (lstrip, rstrip)",
+    };
+    // Programs do this for all special tokens of a model with such a name.
+    let right: HashSet<&str> = lost.iter().filter(|s| !s.left).map(|s| s.text.as_str()).collect();
+    let all = json.added.iter().all(|a| right.contains(a.text.as_str()) || keeps_spaces(&a.text));
+    let way = match all && right.len() == n {
+        true => {
+            ". They drop it if the model's name has \"phi-3\" in it: convert with --set general.name=phi-3-NAME"
+        }
+        false => "",
+    };
+    Some(format!(
+        "{n} tokens take the whitespace {which} out of a text in the model's own tokenizer (the first is {text}). A GGUF cannot \
+         say that: llama.cpp and ggufkit leave it in, which gives other tokens{way}"
+    ))
+}

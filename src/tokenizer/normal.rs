@@ -1,0 +1,162 @@
+//! What a SentencePiece model does to a text before it is split: characters are replaced by a table, and extra spaces are
+//! removed.
+//!
+//! The table (`precompiled_charsmap`) is a u32, the length of a double-array trie in bytes; the trie, of u32; and the
+//! replacements, each of which ends in a zero byte. All numbers are little-endian. A unit of the trie has, from the lowest
+//! bit: eight bits of its byte, one that says that a string ends behind it, one that says that its offset counts 256 as
+//! one, and 22 bits of the offset; or, in the unit that an end leads to, the place of the replacement. Sources:
+//! SentencePiece's normalizer.cc, and Darts-clone, whose tries these are.
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+
+/// The longest string that is looked up in the table, in bytes: the longest in SentencePiece's own tables has 24.
+const LONGEST: usize = 128;
+/// The longest replacement, in bytes: NFKC's longest has 33.
+const LONGEST_REPLACEMENT: usize = 128;
+
+/// What is done to a text before it is split.
+#[derive(Default)]
+pub struct Normalizer {
+    table: Option<Table>,
+    /// Several spaces become one, and those at both ends are dropped.
+    pub merge_spaces: bool,
+}
+
+/// A table of replacements.
+struct Table {
+    trie: Vec<u32>,
+    replacements: Vec<u8>,
+}
+
+impl Normalizer {
+    /// `charsmap` is the file's table; empty if there is none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidVocabulary`] for a table whose parts have other lengths than it says.
+    pub fn new(charsmap: &[u8], merge_spaces: bool) -> Result<Self> {
+        let table = match charsmap {
+            [] => None,
+            bytes => Some(Table::new(bytes).ok_or_else(|| {
+                Error::InvalidVocabulary {
+                    why:
+                        "tokenizer.ggml.precompiled_charsmap is damaged: its parts are not as long as it says"
+                            .into(),
+                }
+            })?),
+        };
+        Ok(Self { table, merge_spaces })
+    }
+
+    /// The text with its characters replaced.
+    pub fn replaced<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let Some(table) = &self.table else { return text.into() };
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            let (len, replacement) = match table.longest(rest.as_bytes()) {
+                // A string may end within a character if the table is damaged.
+                Some((len, replacement)) if rest.is_char_boundary(len) => (len, replacement),
+                _ => (c.len_utf8(), &rest[..c.len_utf8()]),
+            };
+            out.push_str(replacement);
+            rest = &rest[len..];
+        }
+        out.into()
+    }
+
+    /// The text with its characters replaced and without extra spaces.
+    pub fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let text = self.replaced(text);
+        if !self.merge_spaces {
+            return text;
+        }
+        let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+        words.join(" ").into()
+    }
+}
+
+impl Table {
+    fn new(bytes: &[u8]) -> Option<Self> {
+        let (len, rest) = bytes.split_first_chunk::<4>()?;
+        let (trie, replacements) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        let (units, []) = trie.as_chunks::<4>() else { return None };
+        let trie: Vec<u32> = units.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
+        (!trie.is_empty()).then(|| Self { trie, replacements: replacements.to_vec() })
+    }
+
+    /// The longest string of the table that a text begins with, and what replaces it.
+    fn longest(&self, text: &[u8]) -> Option<(usize, &str)> {
+        let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
+        let mut found = None;
+        let mut at = offset(self.trie[0]);
+        for (i, &byte) in text.iter().take(LONGEST).enumerate() {
+            at ^= u32::from(byte);
+            let Some(&unit) = self.trie.get(at as usize) else { break };
+            if unit & (1 << 31 | 0xff) != u32::from(byte) {
+                break;
+            }
+            at ^= offset(unit);
+            if unit & (1 << 8) != 0 {
+                found = self.trie.get(at as usize).map(|end| (i + 1, end & !(1 << 31)));
+            }
+        }
+        let (len, place) = found?;
+        let replacement = self.replacements.get(place as usize..)?;
+        let end = replacement.iter().take(LONGEST_REPLACEMENT + 1).position(|&b| b == 0)?;
+        Some((len, str::from_utf8(&replacement[..end]).ok()?))
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The table in which these characters of one byte have these replacements.
+    pub fn table(replaced: &[(u8, &str)]) -> Vec<u8> {
+        // The root's offset is 256, a character's unit is at 256 + byte, and what its end leads to at 512 + byte.
+        let mut trie = vec![0xffu32; 1024];
+        trie[0] = 256 << 10;
+        let mut replacements = Vec::new();
+        for &(byte, text) in replaced {
+            let (at, end) = (256 + u32::from(byte), 512 + u32::from(byte));
+            trie[at as usize] = (at ^ end) << 10 | 1 << 8 | u32::from(byte);
+            trie[end as usize] = 1 << 31 | replacements.len() as u32;
+            replacements.extend(text.as_bytes());
+            replacements.push(0);
+        }
+        let units = trie.iter().flat_map(|unit| unit.to_le_bytes());
+        4096u32.to_le_bytes().into_iter().chain(units).chain(replacements).collect()
+    }
+
+    #[test]
+    fn characters_are_replaced_and_spaces_merged() {
+        let table = table(&[(b'A', "a"), (b'\n', " "), (b'3', "three"), (b'-', "")]);
+        let normalizer = Normalizer::new(&table, true).unwrap();
+        assert_eq!(normalizer.replaced("AB\n\né-3-"), "aB  éthree");
+        assert_eq!(normalizer.normalized(" \nAB\n\né -  3 "), "aB é three");
+        assert_eq!(Normalizer::new(&table, false).unwrap().normalized(" A "), " a ");
+        assert_eq!(Normalizer::new(&[], false).unwrap().normalized("A  b "), "A  b ");
+    }
+
+    #[test]
+    fn damaged_tables_are_refused() {
+        let good = table(&[(b'A', "a")]);
+        for bytes in [&good[..3], &good[..100], &[0, 0, 0, 0][..], &[3, 0, 0, 0, 1, 2, 3][..]] {
+            assert!(Normalizer::new(bytes, false).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_does_no_harm(units in prop::collection::vec(any::<u32>(), 1..600), text: String, tail: Vec<u8>) {
+            let trie: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+            let bytes = [&(trie.len() as u32).to_le_bytes()[..], &trie, &tail].concat();
+            let normalizer = Normalizer::new(&bytes, true).unwrap();
+            prop_assert!(normalizer.replaced(&text).len() <= LONGEST_REPLACEMENT * text.len());
+        }
+    }
+}
