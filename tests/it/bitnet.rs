@@ -455,10 +455,10 @@ fn damaged_files_are_named() {
         let text = fails(&["inspect", &bad]).1;
         assert!(text.contains(name) && text.contains(kind), "{text}");
     }
-    // Another architecture's number 36.
+    // The same under another architecture: the length says what it is.
     let at = sound.windows(12).position(|w| w == b"bitnet-b1.58").unwrap();
     with(at, b"notnet-b1.58");
-    assert!(fails(&["inspect", &bad]).1.contains("iq4_nl_4_4"));
+    assert!(ok(&["inspect", &bad]).contains("i2_s"));
     // Cut off.
     std::fs::write(&bad, &sound[..sound.len() - 40]).unwrap();
     assert!(fails(&["inspect", &bad]).1.contains("truncated"));

@@ -409,8 +409,7 @@ fn metadata_is_edited_out_of_place() {
     is("new.types", "array", serde_json::json!(["i32", [1, 2, 3]]));
     is("llama.words", "u32", 512.into());
     assert!(get("llama.vocab_size").is_none() && get("llama.rope.freq_base").is_none());
-    for bad in [["--set", "llama.context_length=-1"], ["--remove", "x"], ["--rename", "x=y"], ["--set", "x"]]
-    {
+    for bad in [["--set", "llama.context_length=-1"], ["--rename", "x=y"], ["--set", "x"]] {
         assert_eq!(fails(&["edit", &gguf, &dir.path("bad.gguf"), bad[0], bad[1]]).0, 2, "{bad:?}");
     }
     assert_eq!(fails(&["edit", &gguf, &gguf, "--set", "a=1"]).0, 2);

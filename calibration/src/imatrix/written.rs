@@ -106,12 +106,9 @@ fn statistics_that_readers_refuse_are_not_written() {
     assert_eq!(both(&statistics(vec![], None, None)), [nothing.clone(), nothing.clone()]);
     let nameless = why("an entry has no name");
     assert_eq!(both(&statistics(vec![entry("", 1)], None, None)), [nameless.clone(), nameless]);
-    let long = "n".repeat(56);
-    let s = statistics(vec![entry(&long[1..], 1)], None, None);
-    assert!(write(&s).is_ok());
-    let s = statistics(vec![entry(&long, 1)], None, None);
-    assert!(write(&s).unwrap_err().to_string().contains("64 bytes long"));
-    assert!(legacy::write(&s).is_ok());
+    // Tensors of image models have names that are longer than llama.cpp's.
+    let s = statistics(vec![entry(&"n".repeat(56), 1)], None, None);
+    assert!(write(&s).is_ok() && legacy::write(&s).is_ok());
     let s = statistics(vec![entry("a", 1)], Some(1 << 31), None);
     assert_eq!(
         legacy::write(&s).unwrap_err().to_string(),

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::numbers::{Info, Numbers};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_LEN, MOST_DIMS, MOST_NAME};
+use crate::block::Foreign;
 use crate::container::Cursor;
 use crate::error::{Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
-use crate::model::{ByteOrder, Format, Input, Location, Model, Tensor, elements};
+use crate::model::{ByteOrder, Encoding, Format, Input, Location, Model, Tensor, elements};
 
 /// Reads one GGUF file: version 1, 2 or 3, either byte order.
 ///
@@ -100,13 +101,17 @@ pub fn read(input: &Input) -> Result<Model> {
     }
 
     // Offsets count from the start of the data, which is aligned in the file.
+    let mut beyond = None;
     for (tensor, info) in tensors.iter_mut().zip(&infos) {
-        tensor.location.offset += start;
-        let end = tensor.location.offset + tensor.location.len;
+        tensor.location.offset = tensor.location.offset.saturating_add(start);
+        let end = tensor.location.offset.saturating_add(tensor.location.len);
         if end > input.len && tensor.location.len > 0 {
-            let what = format!("tensor {}", tensor.name);
-            return Err(r.c.fault(info.at, Fault::Ends { what, end, len: input.len }));
+            // The last of them says how long the file should be.
+            beyond = Some((info.at, format!("tensor {}", tensor.name), end));
         }
+    }
+    if let Some((at, what, end)) = beyond {
+        return Err(r.c.fault(at, Fault::Ends { what, end, len: input.len }));
     }
     let end = start.saturating_add(expected);
     if input.len > end && !tensors.is_empty() {
@@ -274,7 +279,13 @@ impl Reader<'_> {
         let n = elements(shape).ok_or_else(|| wrong("the number of elements overflows".into()))?;
         let block = encoding.unit();
         if shape.last().copied().unwrap_or(1) % block != 0 {
-            return Err(wrong(format!("a row of {} is not a multiple of {block} weights", encoding.name())));
+            let name = match encoding {
+                Encoding::Foreign(Foreign::PQ2_0) => {
+                    "PrismML's pq2_0 (q2_0 with one scale for 128 weights)".into()
+                }
+                other => other.name(),
+            };
+            return Err(wrong(format!("a row of {name} is not a multiple of {block} weights")));
         }
         let len = encoding.bytes(n).ok_or_else(|| wrong("its size overflows".into()))?;
         let location = Location { file: 0, offset: *offset, len };
