@@ -199,7 +199,7 @@ impl View {
         if row == 0 || range.is_empty() {
             return Ok(Cow::Owned(Vec::new()));
         }
-        let together = layout.rows() as u64;
+        let together = layout.rows(t.cols()) as u64;
         let group = row * together;
         let (first, last) = (range.start / group, range.end.div_ceil(group));
         let stored = layout.bytes_for(t.cols() * together).expect("rows are whole blocks");

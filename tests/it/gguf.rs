@@ -214,20 +214,25 @@ fn layouts_of_other_programs_become_those_of_ggml() {
         })
         .collect();
     let given: Vec<_> = parts.iter().map(|(n, s, d, b)| (*n, &s[..], *d, b.clone())).collect();
-    let mut bytes = assemble("x", &source.model.metadata, &given);
-    for (name, shape, ..) in parts.iter().filter(|p| p.2 == DType::Q8_0) {
-        let at = dims_at(&bytes, name);
-        bytes[at..at + 8].copy_from_slice(&(4 * shape[1]).to_le_bytes());
-        bytes[at + 16..at + 20].copy_from_slice(&42u32.to_le_bytes());
-    }
-    std::fs::write(&odd, bytes).unwrap();
-    let text = said(&["convert", &odd, &back]);
-    assert!(text.contains("7 tensors are pq2_0 (PrismML's q2_0"), "{text}");
-    for t in source.model.tensors.iter().filter(|t| long(t)) {
-        let (blocks, data) = (stored(&back, &t.name), data(t));
-        let wanted: Vec<u8> =
-            data.chunks(34).flat_map(|b| [&b[..2], &b[2..18], &b[..2], &b[18..]].concat()).collect();
-        assert!(blocks == wanted, "{}", t.name);
+    let whole = assemble("x", &source.model.metadata, &given);
+    // Rows of whole blocks, and the same blocks as rows of half the length, so that some blocks have the weights of two.
+    for narrow in [1, 2] {
+        let mut bytes = whole.clone();
+        for (name, shape, ..) in parts.iter().filter(|p| p.2 == DType::Q8_0) {
+            let at = dims_at(&bytes, name);
+            bytes[at..at + 8].copy_from_slice(&(4 * shape[1] / narrow).to_le_bytes());
+            bytes[at + 8..at + 16].copy_from_slice(&(shape[0] * narrow).to_le_bytes());
+            bytes[at + 16..at + 20].copy_from_slice(&42u32.to_le_bytes());
+        }
+        std::fs::write(&odd, bytes).unwrap();
+        let text = said(&["convert", &odd, &back]);
+        assert!(text.contains("7 tensors are pq2_0 (PrismML's q2_0"), "{text}");
+        for t in source.model.tensors.iter().filter(|t| long(t)) {
+            let (blocks, data) = (stored(&back, &t.name), data(t));
+            let wanted: Vec<u8> =
+                data.chunks(34).flat_map(|b| [&b[..2], &b[2..18], &b[..2], &b[18..]].concat()).collect();
+            assert!(blocks == wanted, "{} {narrow}", t.name);
+        }
     }
 }
 

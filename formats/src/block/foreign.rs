@@ -49,17 +49,17 @@ impl Foreign {
         }
     }
 
-    /// Weights in a block. Rows are whole blocks.
+    /// What the length of rows is a multiple of: the weights in a block of [`Foreign::dtype`].
     pub fn weights(self) -> usize {
-        match self {
-            Self::PQ2_0 => 128,
-            _ => 32,
-        }
+        self.dtype().info().weights
     }
 
-    /// Rows that are stored together.
-    pub fn rows(self) -> usize {
-        self.interleaved().map_or(1, |(rows, _)| rows)
+    /// Rows of `cols` weights that are stored together. A block of PQ2_0 has 128 weights, which may be those of two rows.
+    pub fn rows(self, cols: u64) -> usize {
+        match self.interleaved() {
+            Some((rows, _)) => rows,
+            None => 1 + usize::from(!cols.is_multiple_of(128)),
+        }
     }
 
     /// The rows that are interleaved, and the bytes of codes that each gives in turn.
@@ -148,7 +148,7 @@ mod tests {
             assert_ne!(packed, plain);
             assert_eq!(f.unpack(cols, &packed), plain, "{}", f.name());
             assert_eq!(f.bytes_for((cols * height) as u64), Some(plain.len() as u64));
-            assert_eq!(f.rows(), rows);
+            assert_eq!(f.rows(cols as u64), rows);
         }
         assert!(Foreign::Q4_0_4_4.unpack(0, &[]).is_empty());
     }
@@ -163,6 +163,9 @@ mod tests {
             .flat_map(|block| [&block[..2], &block[2..18], &block[..2], &block[18..]].concat())
             .collect();
         assert_eq!(found, wanted);
+        // Two rows in one block.
+        assert_eq!(Foreign::PQ2_0.unpack(64, &stored), wanted);
+        assert_eq!([64, 128, 192, 256].map(|cols| Foreign::PQ2_0.rows(cols)), [2, 1, 2, 1]);
         assert_eq!((Foreign::PQ2_0.bytes_for(256), Foreign::PQ2_0.bytes_for(64)), (Some(68), None));
     }
 }

@@ -74,12 +74,13 @@ impl Numbers {
     /// For a number without a meaning: what is known of it.
     pub fn encoding(&self, t: &Info) -> Result<Encoding, String> {
         if let Some((_, f)) = self.foreign.iter().find(|f| f.0 == t.id) {
-            let rows: u64 = t.shape[..t.shape.len().saturating_sub(1)].iter().product();
-            return match rows.is_multiple_of(f.rows() as u64) {
+            let (outer, cols) = t.shape.split_at(t.shape.len().saturating_sub(1));
+            // A shape that overflows is refused as that of any type.
+            let rows = elements(outer).unwrap_or(0);
+            let together = f.rows(cols.first().copied().unwrap_or(1));
+            return match rows.is_multiple_of(together as u64) {
                 true => Ok(Encoding::Foreign(*f)),
-                false => {
-                    Err(format!("{}, of which {rows} rows are not a multiple of {}", f.name(), f.rows()))
-                }
+                false => Err(format!("{}, of which {rows} rows are not a multiple of {together}", f.name())),
             };
         }
         match DType::from_gguf(t.id).filter(|_| !(self.bitnet && t.id == MXFP4)) {

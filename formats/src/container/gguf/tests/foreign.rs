@@ -56,6 +56,33 @@ fn long_blocks_under_the_number_of_q2_0_are_recognised_by_their_length() {
 }
 
 #[test]
+fn blocks_of_two_rows_and_shapes_that_overflow() {
+    // Rows of 64 weights, two in each block.
+    let mut bytes = long_blocks(&["a", "b"]);
+    let at = |bytes: &[u8], name: &[u8]| {
+        let name = [&1u64.to_le_bytes()[..], name].concat();
+        bytes.windows(9).position(|w| w == name).unwrap() + 13
+    };
+    for name in [b"a", b"b"] {
+        let at = at(&bytes, name);
+        bytes[at..at + 8].copy_from_slice(&64u64.to_le_bytes());
+        bytes[at + 8..at + 16].copy_from_slice(&24u64.to_le_bytes());
+    }
+    assert_eq!(encodings(&bytes), [Encoding::Foreign(Foreign::PQ2_0); 2]);
+    // The last tensor's place says nothing of its length, so its shape may be any.
+    let tensors = [tensor("a", &[6, 64], DType::Q8_0), tensor("b", &[2, 3, 4, 64], DType::Q8_0)];
+    let mut bytes = renumbered(&tensors, DType::Q8_0, 42);
+    let first = at(&bytes, b"a");
+    bytes[first..first + 8].copy_from_slice(&256u64.to_le_bytes());
+    let last = at(&bytes, b"b");
+    for dim in 1..4 {
+        bytes[last + 8 * dim..last + 8 * dim + 8].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    }
+    let e = read(&Input::whole("x", &bytes)).unwrap_err().to_string();
+    assert!(e.contains("tensor b") && e.contains("overflow"), "{e}");
+}
+
+#[test]
 fn interleaved_rows_are_read_where_the_length_is_right() {
     let some = |rows| [tensor("a", &[rows, 64], DType::Q4_0), tensor("norm", &[64], DType::F32)];
     for (id, f) in FOREIGN.into_iter().filter(|f| f.1 != Foreign::PQ2_0) {
