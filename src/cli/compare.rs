@@ -61,10 +61,13 @@ impl Compare {
         let source = self.input.open_to_run()?;
         let other = |path: &PathBuf| Ok((name_of(path, &source.path), self.input.open_beside(path)?));
         let models: Vec<(String, Source)> = self.models.iter().map(other).collect::<Result<_>>()?;
-        self.report.as_deref().map(check_page_name).transpose()?;
         // If the page cannot be written, that is reported before the long evaluation.
         let run = &self.input.run;
-        self.report.as_deref().map(|path| run.claim(path, REPORT)).transpose()?;
+        if let Some(path) = &self.report {
+            run.refuse_input(path)?;
+            check_page_name(path)?;
+            run.claim(path, REPORT)?;
+        }
         let text = text_file::read(run, &self.text)?;
         text.notes.iter().for_each(|text| note(text));
         let settings = Settings {

@@ -77,6 +77,7 @@ impl Frontier {
     pub fn run(&self) -> Result<()> {
         let (source, run) = (self.input.open()?, &self.input.run);
         if let Some(path) = &self.report {
+            run.refuse_input(path)?;
             check_page_name(path)?;
             run.claim(path, REPORT)?;
         }

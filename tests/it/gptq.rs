@@ -317,7 +317,7 @@ fn what_cannot_be_done_is_said() {
     std::fs::write(dir.path("empty.txt"), "").unwrap();
     for short in ["short.txt", "empty.txt"] {
         let (code, text) = with(&model, &dir.path(short), &[]);
-        assert!(code == 1 && text.contains("512") && text.contains("--calibration-context"), "{text}");
+        assert!(code == 1 && text.contains("128") && text.contains("--calibration-context"), "{text}");
     }
     let (code, text) = with(&demo("tiny.bin"), &demo("calibration.txt"), &[]);
     assert!(code == 1 && text.contains("tokenizer") && text.contains("hint"), "{text}");

@@ -126,7 +126,7 @@ fn parts_of_a_checkpoint_of_torch_are_read_together() {
     // An index that names a tensor elsewhere, and a part that is missing.
     index(&folder, &[(names[1], first), (names[0], second)]);
     let (_, text) = fails(&["convert", &folder, &dir.path("x.gguf")]);
-    assert!(text.contains("by pytorch_model.bin.index.json it is in"), "{text}");
+    assert!(text.contains("pytorch_model.bin.index.json it is in"), "{text}");
     std::fs::remove_file(format!("{folder}/pytorch_model.bin.index.json")).unwrap();
     std::fs::remove_file(format!("{folder}/{}", names[0])).unwrap();
     for model in [folder.clone(), format!("{folder}/{}", names[1])] {

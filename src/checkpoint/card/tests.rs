@@ -259,7 +259,7 @@ fn odd_sampling_is_left_out_with_a_note() {
         (r#"{"temperature": "hot"}"#, "temperature is not a number"),
         (r#"{"temperature": 1e300}"#, "temperature is not a number"),
         (r#"{"sequence": 1}"#, "sequence is not text"),
-        (r#"{"temperature": NaN}"#, "not JSON"),
+        (r#"{"temperature": NaN}"#, "temperature is not a number"),
         ("[]", "not a JSON object"),
         ("", "not JSON"),
     ] {

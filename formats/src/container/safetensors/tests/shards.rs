@@ -80,7 +80,7 @@ fn an_index_cannot_name_files_elsewhere() {
         r"a\\x.safetensors",
         "C:x.safetensors",
         "..safetensors",
-        "x.bin",
+        "x.gguf",
         "",
     ] {
         let json = format!(r#"{{"weight_map":{{"t":"{file}"}}}}"#);
