@@ -216,10 +216,7 @@ impl Choices {
         };
         let (mut types, mut items, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let mine = own.filter(|d| !space.types.contains(d));
-        // Rows that no block of the usual types divides stay floats, as with a scheme.
-        let divided = |d: &DType| d.bytes_for(t.cols()).is_some();
-        let float = (!space.explicit && !space.types.iter().any(divided)).then_some(DType::F16);
-        for &dtype in space.types.iter().chain(&mine).chain(&float).filter(|d| !again(**d)) {
+        for &dtype in space.types.iter().chain(&mine).filter(|d| !again(**d)) {
             // A tensor that is copied loses nothing.
             let loss = if from == Encoding::Blocks(dtype) {
                 Some(0.0)
@@ -227,13 +224,22 @@ impl Choices {
                 self.lacks_importance = true;
                 None
             } else {
-                known.loss(dtype).or((float == Some(dtype)).then_some(0.0))
+                known.loss(dtype)
             };
             let (Some(row), Some(loss)) = (dtype.bytes_for(t.cols()), loss) else { continue };
             types.push(dtype);
             losses.push(loss);
             let price = space.prices.iter().find(|p| p.0 == dtype).map_or(1.0, |p| p.1);
             items.push(Item { bytes: (row * rows).next_multiple_of(align), loss: loss * price });
+        }
+        // Rows that no block of the usual types divides stay floats, as with a scheme.
+        if types.is_empty()
+            && !space.explicit
+            && let Some(row) = DType::F16.bytes_for(t.cols())
+        {
+            types.push(DType::F16);
+            losses.push(0.0);
+            items.push(Item { bytes: (row * rows).next_multiple_of(align), loss: 0.0 });
         }
         if types.is_empty() {
             return Err(Error::NoTypeLeft { tensor: t.name.clone(), cols: t.cols() });

@@ -334,7 +334,7 @@ mod tests {
         let old = ("scale_linear", f(4.0));
         for keys in [
             &[("scaling.factor", f(4.0))][..],
-            &[old.clone()],
+            std::slice::from_ref(&old),
             &[("scaling.type", text("linear")), ("scaling.factor", f(4.0)), ("scale_linear", f(2.0))],
             &[("scaling.type", text("linear")), old.clone()],
         ] {

@@ -64,8 +64,6 @@ impl Compare {
         // If the page cannot be written, that is reported before the long evaluation.
         let run = &self.input.run;
         if let Some(path) = &self.report {
-            run.refuse_input(path)?;
-            check_page_name(path)?;
             run.claim(path, REPORT)?;
         }
         let text = text_file::read(run, &self.text)?;
@@ -80,6 +78,7 @@ impl Compare {
             generate: 16,
             sensitivity: self.sensitivity.as_deref().map(|path| sensitivity::read(run, path)).transpose()?,
         };
+        self.report.as_deref().map(check_page_name).transpose()?;
         let found = self.running.pool()?.install(|| side_by_side(&source, &models, &text.text, &settings))?;
         run.unchanged()?;
         if let Some(path) = &self.report {

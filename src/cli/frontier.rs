@@ -77,14 +77,13 @@ impl Frontier {
     pub fn run(&self) -> Result<()> {
         let (source, run) = (self.input.open()?, &self.input.run);
         if let Some(path) = &self.report {
-            run.refuse_input(path)?;
-            check_page_name(path)?;
             run.claim(path, REPORT)?;
         }
         let sensitivity = match &self.sensitivity {
             Some(path) => sensitivity::read(run, path)?,
             None => quick::estimate(&source),
         };
+        self.report.as_deref().map(check_page_name).transpose()?;
         // A type that no tensor of this model can get is an error only where the user named it.
         let explicit = self.types.0 != allocate::default_types();
         let freedom = SearchSpace { types: &self.types.0, explicit, sensitivity: &sensitivity, prices: &[] };

@@ -28,7 +28,7 @@ impl Trie {
         let mut trie =
             Self { children: Vec::new(), labels: vec![0], values: vec![NONE], first: Box::new([NONE; 256]) };
         // Level by level: of each node, the strings that go through it and its depth.
-        let mut level: Vec<Range<usize>> = vec![0..strings.len()];
+        let mut level: Vec<Range<usize>> = Vec::from([Range { start: 0, end: strings.len() }]);
         let mut depth = 0;
         let mut node = 0;
         while !level.is_empty() {

@@ -315,7 +315,7 @@ fn what_is_no_model_is_named() {
     let dir = Dir::new();
     let lora = |name: &str| -> Vec<Tensor> {
         let tensor = |part: &str| (format!("{name}.{part}.weight"), "BF16", vec![2, 4], vec![0; 16]);
-        ["lora_A", "lora_B"].map(|part| tensor(part)).to_vec()
+        ["lora_A", "lora_B"].map(tensor).to_vec()
     };
     let adapter = dir.path("adapter");
     std::fs::create_dir(&adapter).unwrap();

@@ -446,7 +446,6 @@ fn a_limit_of_file_sizes_is_an_error() {
 #[cfg(target_os = "linux")]
 fn too_little_memory_is_an_error() {
     let dir = inputs();
-    let mut failed = 0;
     for args in
         ["eval @tiny.gguf @t.txt --context 512 --threads 2", "quantize @tiny.gguf @o.gguf --type iq2_s"]
     {

@@ -262,7 +262,7 @@ fn what_a_machine_cannot_do_comes_with_a_way_out() {
     let over = format!("llama.context_length={}", tokens + 16);
     assert!(refused(&long, "llama98", &["--set", &over]).1.contains("of heap"));
     let larger =
-        ["convert", &demo("model"), &long, "--for", "run.c", "--set", "llama.context_length=4000000"];
+        ["convert", &demo("model"), &long, "--for", "runq.c", "--set", "llama.context_length=40000000"];
     let (_, why) = fails(&larger);
     assert!(why.contains("the KV cache has") && why.contains("--set llama.context_length="), "{why}");
 

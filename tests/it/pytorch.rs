@@ -6,8 +6,8 @@ use serde_json::json as of;
 
 /// An archive as torch.save writes it: a dictionary of these tensors.
 fn saved(tensors: &[Tensor], order: &str) -> Vec<u8> {
-    let text = |text: &str| [&[b'X'], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
-    let int = |n: usize| [&[b'J'], &(n as u32).to_le_bytes()[..]].concat();
+    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let int = |n: usize| [b"J", &(n as u32).to_le_bytes()[..]].concat();
     let tuple =
         |n: &[usize]| [b"(".to_vec(), n.iter().flat_map(|&n| int(n)).collect(), b"t".to_vec()].concat();
     let mut pickle = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();

@@ -171,7 +171,9 @@ impl Vocab {
     /// A SentencePiece vocabulary of merges.
     fn sentencepiece(&self, metadata: &Metadata) -> Json {
         let ids: HashMap<&str, u32> = self.tokens().map(|(id, text)| (text, id)).collect();
-        let mut merges: Vec<(f64, u32, Vec<(u32, u32, &str, &str)>)> = Vec::new();
+        /// Two tokens of which a third one consists: ids and texts.
+        type Pair<'a> = (u32, u32, &'a str, &'a str);
+        let mut merges: Vec<(f64, u32, Vec<Pair>)> = Vec::new();
         for (id, text) in self.tokens().filter(|(_, text)| text.len() <= LONGEST_MERGED) {
             let at = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
             let pairs = at.filter_map(|(a, b)| Some((*ids.get(a)?, *ids.get(b)?, a, b)));
