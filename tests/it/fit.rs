@@ -269,7 +269,7 @@ fn a_frontier_of_a_small_model_needs_no_option() {
     // No row of this model is a multiple of 256.
     let text = ok(&["frontier", &tiny]);
     assert!(text.contains("q8_0") && !text.contains("-0.000000"), "{text}");
-    let (code, why) = fails(&["frontier", &tiny, "--types", "q4_k,q8_0"]);
+    let (code, why) = fails(&["frontier", &tiny, "--types", "q4_k,q8_0,f16"]);
     assert!(code == 2 && why.contains("--types q4_k: no tensor can get it"), "{why}");
     // A scheme that loses next to nothing is compared with nothing.
     for model in [model(&dir), demo("model")] {
