@@ -4,8 +4,8 @@
 //! usually a dictionary of tensors (a state dict); a tensor in it names its storage, an offset, a shape and strides. The
 //! numbers of storage `KEY` are the member `NAME/data/KEY`, in the byte order that `NAME/byteorder` names.
 //!
-//! A pickle is a program that may call any function of Python. Here nothing is executed: [`pickle`] builds plain values,
-//! knows the few functions that make tensors and dictionaries ([`torch`]), and passes over what others would make.
+//! A pickle is a program that may call any function of Python. Here nothing is executed: `pickle` builds plain values,
+//! knows the few functions that make tensors and dictionaries (`torch`), and passes over what others would make.
 //!
 //! Source: PyTorch's `torch/serialization.py` and `torch/_utils.py`, Python's `pickletools`, PKWARE's APPNOTE.
 
