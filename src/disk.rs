@@ -54,6 +54,11 @@ impl Stamp {
         fs::metadata(path).ok().map(|meta| Self::of(&meta))
     }
 
+    /// When the bytes were last changed, where the system tells.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.modified
+    }
+
     /// Whether the bytes of the same file have changed. Another file at the path is not a change: who has the first one
     /// open still reads that.
     fn rewritten(&self, now: &Self) -> bool {

@@ -188,6 +188,10 @@ fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
     // macOS keeps attributes of NAME in ._NAME on disks of other systems.
     let (hidden, mut names): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n.starts_with('.'));
     let found = match open_checkpoint(run, path, &names, &SAFETENSORS, map)? {
+        // An adapter, or Mistral's own layout, beside PyTorch's files is not the checkpoint.
+        Some(source) if checkpoint::is_other(&source.model.tensors) => {
+            open_checkpoint(run, path, &names, &PYTORCH, map)?.or(Some(source))
+        }
         Some(source) => Some(source),
         None => open_checkpoint(run, path, &names, &PYTORCH, map)?,
     };

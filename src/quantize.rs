@@ -167,7 +167,10 @@ fn sequential(
     let folder = plan.paths.first().and_then(|p| p.parent()).filter(|p| !p.as_os_str().is_empty());
     let scratch = Scratch { memory, folder: folder.unwrap_or(Path::new(".")).to_path_buf() };
     let mut state = match &sequential.state {
-        Some(folder) => Some(State::open(folder, fingerprint(source, plan, sequential))?),
+        Some(folder) => {
+            source.run.refuse_input_in(folder)?;
+            Some(State::open(folder, fingerprint(source, plan, sequential)?)?)
+        }
         None => None,
     };
     let done = |mut quantized: QuantizedTensor| {

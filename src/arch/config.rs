@@ -173,12 +173,16 @@ impl Config {
         } else {
             Scaling::from_hub(rope, context)?
         };
-        if let Some(act) = json["hidden_act"].as_str()
-            && !arch.activation.contains(&act)
-        {
+        let act = &json["hidden_act"];
+        if !act.is_null() && !act.as_str().is_some_and(|act| arch.activation.contains(&act)) {
             let expected = arch.activation[0];
-            return Err(format!("hidden_act must be {expected:?} for {} (found {act:?})", arch.name).into());
+            return Err(format!("hidden_act must be {expected:?} for {} (found {act})", arch.name).into());
         }
+        let tied = match &json["tie_word_embeddings"] {
+            Json::Null => false,
+            Json::Bool(tied) => *tied,
+            other => return Err(format!("tie_word_embeddings must be true or false (found {other})").into()),
+        };
         if let Some(part) =
             Reader(rope).float("partial_rotary_factor")?.or(read.float("partial_rotary_factor")?)
             && part != 1.0
@@ -212,7 +216,7 @@ impl Config {
             epsilon: read.float("rms_norm_eps")?.unwrap_or(class.epsilon),
             theta,
             scaling,
-            tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
+            tied,
             base,
             notes,
         })

@@ -10,9 +10,22 @@ const IDLE: &[&str] = &[
     "attn_rot_embd.weight",
     "attn_rot_embd",
     "rotary_emb.inv_freq",
+    "rotary_emb.original_inv_freq",
+    "rotary_emb.cos_cached",
+    "rotary_emb.sin_cached",
     "attn.masked_bias",
+    "attn.bias",
+    "attention.masked_bias",
+    "attention.bias",
+    "causal_mask",
     "position_ids",
+    "cache_position",
     "input_scale",
+    // The heads of rerankers and of reinforcement learning have no part in the next token.
+    "cls.output.weight",
+    "cls.output.bias",
+    "v_head.summary.weight",
+    "v_head.summary.bias",
 ];
 
 /// Whether a tensor is known to change nothing.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activations::Activations;
 use super::sequential::Sequential;
-use crate::disk::{self, Stamp};
+use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
 use crate::outcome::{ChosenMethod, Outcome, QuantizedTensor};
 use crate::plan::Plan;
@@ -47,15 +47,40 @@ struct TensorRecord {
 /// Every name that [`ChosenMethod::method`] may have.
 const METHODS: [&str; 4] = ["search", "awq", "gptq", "awq+gptq"];
 
-/// Identifies a run: a hash of the model's path and of the length and the times of every file of it, the plan, the
+/// Bytes of each place at which a large file is looked at.
+const BLOCK: u64 = 64 << 10;
+
+/// Places at which a large file is looked at. Smaller files are looked at as a whole.
+const PLACES: u64 = 256;
+
+/// Hashes what tells whether a model's file is still what it was: its length, the time of its last change, and bytes
+/// from all over it, since tools that copy files often set the time to what it was elsewhere. Who owns it and where it
+/// lies may change between two runs.
+fn look_at(file: &InFile, hash: &mut DefaultHasher) -> Result<()> {
+    (file.path.canonicalize().ok(), file.len, file.stamp.modified()).hash(hash);
+    if file.len <= BLOCK * PLACES {
+        file.read(0, file.len)?.hash(hash);
+        return Ok(());
+    }
+    for place in 0..PLACES {
+        let start = u128::from(file.len - BLOCK) * u128::from(place) / u128::from(PLACES - 1);
+        file.read(start as u64, BLOCK)?.hash(hash);
+    }
+    Ok(())
+}
+
+/// Identifies a run: a hash of the model's path and of what tells every file of it from another one, the plan, the
 /// calibration set and the method.
-pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> String {
+///
+/// # Errors
+/// [`Error::Io`] if a file of the model cannot be read.
+pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> Result<String> {
     let mut hash = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hash);
     source.path.canonicalize().ok().hash(&mut hash);
     // A folder's own time, or that of an index, says nothing of files that are rewritten in place.
-    source.files.iter().for_each(|file| (file.path.canonicalize().ok(), &file.stamp).hash(&mut hash));
-    source.beside.iter().for_each(|path| (path.canonicalize().ok(), Stamp::at(path)).hash(&mut hash));
+    source.files.iter().try_for_each(|file| look_at(file, &mut hash))?;
+    source.beside.iter().try_for_each(|path| look_at(&InFile::open(path, false)?, &mut hash))?;
     for (i, (step, t)) in plan.decisions.iter().zip(&plan.layout.tensors).enumerate() {
         (&t.name, t.encoding.name(), step.from.name(), &t.shape).hash(&mut hash);
         let cols = t.cols();
@@ -66,7 +91,7 @@ pub fn fingerprint(source: &Source, plan: &Plan, sequential: &Sequential) -> Str
     format!("{:?} {:?}", plan.search.objective, plan.search.effort).hash(&mut hash);
     format!("{:?}", sequential.method).hash(&mut hash);
     sequential.chunks.tokens.hash(&mut hash);
-    format!("{:016x}", hash.finish())
+    Ok(format!("{:016x}", hash.finish()))
 }
 
 impl State {

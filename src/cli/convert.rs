@@ -23,6 +23,7 @@ use super::args::{
     Edits, Endian, FormatName, Input, Resources, Rounding, SizeBudget, find_scheme, machines, scheme_or_keep,
     tensor_rule,
 };
+use super::eval::nats;
 use super::outcome::{plan_text, print_plan, report_text};
 use super::print;
 use super::progress::Progress;
@@ -208,7 +209,7 @@ struct CheckArgs {
     #[arg(long, value_name = "N", requires = "check")]
     check_chunks: Option<usize>,
     /// Fail (exit code 1) if --check finds a mean KL divergence above this, in nats per token (e.g. 0.05)
-    #[arg(long, value_name = "NATS", requires = "check")]
+    #[arg(long, value_name = "NATS", value_parser = nats, requires = "check")]
     max_kld: Option<f64>,
 }
 

@@ -82,6 +82,14 @@ impl Demo {
         std::fs::create_dir_all(&hub).map_err(|e| Error::io(&hub, "create", e))?;
         for (name, bytes) in FILES {
             let path = hub.join(name);
+            match std::fs::read(&path) {
+                Ok(old) if old == bytes => continue,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {}
+                _ => {
+                    let why = format!("{}: exists, and is not the demo's", path.display());
+                    return Err(Error::refused(why).or("name a new folder: ggufkit demo FOLDER"));
+                }
+            }
             std::fs::write(&path, bytes).map_err(|e| Error::io(&path, "write", e))?;
         }
         let source = ggufkit::open(&hub, &Options::default())?;

@@ -46,7 +46,7 @@ pub struct Eval {
     #[command(flatten)]
     cutting: Cutting,
     /// Fail (exit code 1) if the mean KL divergence is above this, in nats per token (e.g. 0.05)
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kld: Option<f64>,
     #[command(flatten)]
     running: Running,
@@ -85,6 +85,12 @@ fn bar(chunks: usize) -> ProgressBar {
     let style = "{bar:30} {pos}/{len} chunks  {eta} left  {msg}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
     bar
+}
+
+/// A number of nats that a divergence can be compared with.
+pub fn nats(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
+    number.ok_or_else(|| format!("{text:?} must be a number of at least 0"))
 }
 
 impl Eval {

@@ -33,8 +33,8 @@ struct Visible<W>(W);
 
 impl<W: Write> Write for Visible<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let plain =
-            bytes.is_ascii() || std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(hidden));
+        let plain = bytes.is_ascii() && !bytes.contains(&0x7f)
+            || std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(hidden));
         match std::str::from_utf8(bytes) {
             // serde_json writes whole characters; anything else would not be JSON, and passes as it is.
             Ok(text) if !plain => self.0.write_all(escaped(text).as_bytes())?,

@@ -114,7 +114,10 @@ fn program() -> Result<PathBuf> {
 fn why(errors: &str, status: Option<ExitStatus>) -> String {
     let limit = if errors.contains("overflowed its stack") {
         "nests its values too deep".into()
-    } else if errors.contains("memory allocation") || errors.contains("capacity overflow") {
+    } else if ["out of memory", "memory allocation", "capacity overflow"]
+        .iter()
+        .any(|why| errors.contains(why))
+    {
         format!("needs more than {} MiB of memory", MEMORY >> 20)
     } else {
         match status.and_then(signal) {

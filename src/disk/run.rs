@@ -146,6 +146,18 @@ impl RunFiles {
         }
     }
 
+    /// Refuses to write into a folder in which the run reads something, for files that are named by the program.
+    ///
+    /// # Errors
+    /// [`Error::WouldOverwrite`] if a file that the run has read lies in `folder`.
+    pub fn refuse_input_in(&self, folder: &Path) -> Result<()> {
+        let Ok(folder) = fs::canonicalize(folder) else { return Ok(()) };
+        match self.known().read.iter().find(|read| read.real.parent() == Some(&folder)) {
+            Some(read) => Err(Error::WouldOverwrite { path: read.real.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Claims a file that the run will write, before the work that makes it: files that the run has read, names that
     /// cannot be and folders that may not be written to are found now, and files that it reads later are not these.
     /// `option` is what names the file, for messages.

@@ -81,7 +81,13 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Decoded> {
         [0xEF, 0xBB, 0xBF, rest @ ..] => return Ok(utf8(name, rest, 3)),
         _ => {}
     }
-    if let Some((_, what, hint)) = OTHERS.iter().find(|(magic, ..)| bytes.starts_with(magic)) {
+    // A text may begin with the letters of a signature; a file of the kind has other bytes soon.
+    let start = &bytes[..bytes.len().min(512)];
+    let letters = [&b"GGUF"[..], b"BZh", b"PAR1", b"ARROW1"];
+    let is_text = std::str::from_utf8(start).map_or_else(|e| e.error_len().is_none(), |_| true)
+        && !start.iter().any(|b| *b < 9);
+    let is = |magic: &[u8]| bytes.starts_with(magic) && !(is_text && letters.contains(&magic));
+    if let Some((_, what, hint)) = OTHERS.iter().find(|(magic, ..)| is(magic)) {
         return refuse(what, hint);
     }
     if bytes.get(257..262) == Some(b"ustar") {
@@ -239,7 +245,7 @@ mod tests {
             (b"PK\x03\x04\x14\0", "zip"),
             (b"PAR1\x15\x04", "Parquet"),
             (b"\xfd7zXZ\0\0", "xz"),
-            (b"BZh91AY", "bzip2"),
+            (b"BZh91AY&SY\x8d\0", "bzip2"),
             (b"%PDF-1.7", "PDF"),
             (b"ARROW1\0\0", "Arrow"),
             (b"GGUF\x03\0\0\0", "GGUF"),

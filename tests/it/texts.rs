@@ -171,7 +171,7 @@ fn no_command_measures_on_what_is_no_text() {
         (&b"\x1f\x8b\x08\0 packed"[..], "gzip"),
         (b"\x28\xb5\x2f\xfd packed", "zstd"),
         (b"PK\x03\x04 packed", "zip"),
-        (b"PAR1 columns PAR1", "Parquet"),
+        (b"PAR1\x15\x04 columns PAR1", "Parquet"),
     ] {
         let path = dir.path("text.txt");
         std::fs::write(&path, bytes).unwrap();

@@ -174,7 +174,9 @@ impl Vocab {
         /// Two tokens of which a third one consists: ids and texts.
         type Pair<'a> = (u32, u32, &'a str, &'a str);
         let mut merges: Vec<(f64, u32, Vec<Pair>)> = Vec::new();
-        for (id, text) in self.tokens().filter(|(_, text)| text.len() <= LONGEST_MERGED) {
+        // Tokens with plain spaces are user-defined: they are not made of others, and a space divides a pair.
+        let merged = |text: &str| text.len() <= LONGEST_MERGED && !text.contains(' ');
+        for (id, text) in self.tokens().filter(|(_, text)| merged(text)) {
             let at = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
             let pairs = at.filter_map(|(a, b)| Some((*ids.get(a)?, *ids.get(b)?, a, b)));
             let mut pairs: Vec<_> = pairs.collect();

@@ -152,12 +152,14 @@ const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 /// # Errors
 /// [`Error::Refused`] if there is no other tokenizer beside such a file, with what it is and what to take instead.
 fn sentencepiece_file(folder: &mut Folder, notes: &mut Vec<String>) -> Result<Option<String>> {
-    // Usual names first, then those of Mistral's versions.
-    let mut names: Vec<String> =
-        [sentencepiece::FILE, "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"]
-            .map(String::from)
-            .to_vec();
-    names.extend(folder.list_here("tokenizer.model.v"));
+    let mut names = vec![sentencepiece::FILE.to_string()];
+    // Under other names it may be another version's: it counts if there is nothing else. Of Mistral's versions, the newest.
+    if !folder.has(json::FILE) && !folder.has("vocab.json") {
+        names.extend(["spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"].map(String::from));
+        let mut versions = folder.list_here("tokenizer.model.v");
+        versions.sort_by_key(|name| std::cmp::Reverse((name.len(), name.clone())));
+        names.extend(versions);
+    }
     let mut wrong = None;
     for name in names {
         let Some(bytes) = folder.peek(&name)? else { continue };

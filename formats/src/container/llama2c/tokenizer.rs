@@ -340,6 +340,12 @@ pub fn without_bytes(metadata: &Metadata) -> bool {
         && !array(TOKENS).is_some_and(|tokens| tokens.strings().any(is_byte_token))
 }
 
+/// The most rows of an embedding that was made for so many tokens: people round up, to a multiple of 128 at most, or add
+/// a few.
+fn padded(tokens: usize) -> usize {
+    tokens.next_multiple_of(128).max(tokens + tokens / 50)
+}
+
 /// Adds the keys of a tokenizer to those of a model. A model with more rows than the tokenizer has tokens, as one whose
 /// embedding was made larger than needed, gets tokens without a meaning for them, and a note.
 ///
@@ -349,7 +355,9 @@ pub fn attach(model: &mut Model, tokenizer: &Model) -> Result<()> {
     let array = |key| tokenizer.metadata.get(key).and_then(Value::as_array);
     let tokens = array(TOKENS).map_or(0, Array::len);
     let vocab = model.metadata.get("llama.vocab_size").and_then(Value::as_u64);
-    let rows = vocab.and_then(|n| usize::try_from(n).ok()).filter(|&n| n >= tokens && n <= MAX_ROWS);
+    let rows = vocab
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|&n| n >= tokens && n <= MAX_ROWS && n <= padded(tokens));
     let Some(rows) = rows else {
         let vocab = vocab.map_or("no vocabulary".to_string(), |n| format!("a vocabulary of {n}"));
         let why = format!("it has {tokens} tokens but the model has {vocab}; they do not belong together");
