@@ -178,3 +178,26 @@ pub fn stored(path: &str, name: &str) -> Vec<u8> {
     let i = source.model.tensors.iter().position(|t| t.name == name).unwrap();
     source.read(i, 0..source.model.tensors[i].location.len).unwrap().into_owned()
 }
+
+/// A folder with the small model, a text and a recipe.
+pub fn inputs() -> Dir {
+    let dir = Dir::new();
+    gguf(&dir);
+    std::fs::copy(dir.path("tiny.gguf"), dir.path("other.gguf")).unwrap();
+    std::fs::copy(demo("tiny-tokenizer.bin"), dir.path("tok.bin")).unwrap();
+    std::fs::copy(demo("tiny.bin"), dir.path("tiny.bin")).unwrap();
+    let text = std::fs::read(demo("heldout.txt")).unwrap();
+    std::fs::write(dir.path("t.txt"), &text[..20_000]).unwrap();
+    std::fs::write(dir.path("recipe.toml"), "base = \"q4_0\"\n").unwrap();
+    dir
+}
+
+/// Arguments in which `@NAME` is the path of a file in the folder.
+pub fn line(dir: &Dir, args: &str) -> Vec<String> {
+    args.split(' ').map(|a| a.strip_prefix('@').map_or(a.to_string(), |name| dir.path(name))).collect()
+}
+
+/// Arguments as the commands here take them.
+pub fn refs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{self, Dir, demo, fails, json, ok, run, stored, weights};
+use crate::common::{self, Dir, demo, fails, json, ok, refs, run, stored, weights};
 use serde_json::Value;
 
 /// A source, its result, a scheme, and the calibration text, cut short: the tests are to be quick.
@@ -16,10 +16,6 @@ fn arguments(model: &str, out: &str, scheme: &str, more: &[&str]) -> Vec<String>
     }
     all.extend(more);
     all.into_iter().map(String::from).collect()
-}
-
-fn refs(all: &[String]) -> Vec<&str> {
-    all.iter().map(String::as_str).collect()
 }
 
 fn quantize(model: &str, out: &str, scheme: &str, more: &[&str]) -> String {

@@ -16,6 +16,7 @@ mod gptq;
 mod hostile;
 mod hub;
 mod imatrix;
+mod limits;
 mod machines;
 mod nvfp4;
 mod plans;
