@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use formats::metadata::Metadata;
 use formats::model::Tensor;
 
-use crate::arch::Expected;
+use crate::arch::{Expected, is_idle};
 
 /// The beginning of the names of all tensors but the output matrix, in transformers' causal language models.
 const BASE: &str = "model.";
@@ -21,20 +21,6 @@ const BASE: &str = "model.";
 /// DeepSpeed.
 const WRAPPERS: [&str; 5] =
     ["_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"];
-
-/// Ends of names that no program needs to run the model: tables that are computed from the settings, masks and
-/// positions of old versions of transformers.
-const IDLE: [&str; 9] = [
-    "rotary_emb.inv_freq",
-    "rotary_emb.original_inv_freq",
-    "rotary_emb.cos_cached",
-    "rotary_emb.sin_cached",
-    "attention.masked_bias",
-    "attention.bias",
-    "causal_mask",
-    "position_ids",
-    "cache_position",
-];
 
 /// A part of a name that only training needs: the value head of reinforcement learning (TRL).
 const TRAINING: &str = "v_head";
@@ -81,11 +67,7 @@ impl Names {
             .copied()
         };
         let place: Vec<Option<usize>> = plain.iter().map(|name| find(name)).collect();
-        let is_idle = |name: &str| {
-            IDLE.iter()
-                .any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-                || name.split('.').any(|part| part == TRAINING)
-        };
+        let is_idle = |name: &str| is_idle(name) || name.split('.').any(|part| part == TRAINING);
         let idle = (0..stored.len()).filter(|&i| place[i].is_none() && is_idle(&plain[i])).collect();
         let mut names = Self { place, aliases: Vec::new(), idle, prefix: prefix.clone(), notes: Vec::new() };
         names.aliases = aliases(stored, metadata, &names.place, find);
