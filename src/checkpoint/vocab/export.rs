@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use formats::metadata::{Array, Metadata, Value};
 use serde_json::{Map, Value as Json, json};
 
+use crate::checkpoint::vocab::lists::MOST_MERGES;
 use crate::checkpoint::vocab::{base64, pre};
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION};
@@ -29,7 +30,7 @@ pub fn files(metadata: &Metadata, context: Option<u64>) -> Result<Files, String>
     let kind = metadata.text("tokenizer.ggml.model").unwrap_or_default();
     let (mut json, clean) = match kind {
         "gpt2" => vocab.byte_level(metadata)?,
-        "llama" => (vocab.sentencepiece(metadata), false),
+        "llama" => (vocab.sentencepiece(metadata)?, false),
         "t5" => (vocab.unigram(metadata), false),
         other => {
             return Err(format!("vocabularies of the kind {other:?} cannot be written as tokenizer.json"));
@@ -169,31 +170,36 @@ impl Vocab {
     }
 
     /// A SentencePiece vocabulary of merges.
-    fn sentencepiece(&self, metadata: &Metadata) -> Json {
+    fn sentencepiece(&self, metadata: &Metadata) -> Result<Json, String> {
         let ids: HashMap<&str, u32> = self.tokens().map(|(id, text)| (text, id)).collect();
         /// Two tokens of which a third one consists: ids and texts.
         type Pair<'a> = (u32, u32, &'a str, &'a str);
         let mut merges: Vec<(f64, u32, Vec<Pair>)> = Vec::new();
+        let mut count = 0;
         // Tokens with plain spaces are user-defined: they are not made of others, and a space divides a pair.
         let merged = |text: &str| text.len() <= LONGEST_MERGED && !text.contains(' ');
         for (id, text) in self.tokens().filter(|(_, text)| merged(text)) {
             let at = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
             let pairs = at.filter_map(|(a, b)| Some((*ids.get(a)?, *ids.get(b)?, a, b)));
             let mut pairs: Vec<_> = pairs.collect();
+            count += pairs.len();
+            if count > MOST_MERGES {
+                return Err(format!("its tokens consist of others in more than {MOST_MERGES} ways"));
+            }
             pairs.sort_by_key(|(a, b, ..)| (*a, *b));
             merges.push((self.scores.get(id as usize).copied().unwrap_or(0.0), id, pairs));
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let merges: Vec<String> =
             merges.iter().flat_map(|(_, _, pairs)| pairs).map(|(_, _, a, b)| format!("{a} {b}")).collect();
-        self.with_spaces(
+        Ok(self.with_spaces(
             metadata,
             json!({
                 "type": "BPE", "dropout": null, "unk_token": self.text(self.tokenizer.unknown()),
                 "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
                 "byte_fallback": true, "ignore_merges": false, "vocab": self.ids(), "merges": merges,
             }),
-        )
+        ))
     }
 
     /// A unigram vocabulary.

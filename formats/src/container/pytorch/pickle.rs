@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::MAX_TENSORS;
 use super::torch::{self, Storage, View};
 use crate::error::{Error, Fault, Result};
 
@@ -80,6 +81,7 @@ pub fn read<'a>(name: &str, base: u64, bytes: &'a [u8]) -> Result<Pickle<'a>> {
         marks: Vec::new(),
         memo: HashMap::new(),
         copied: 0,
+        tensors: 0,
     };
     let mut at = 0;
     loop {
@@ -115,6 +117,8 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
     /// The entries of dictionaries that were made of lists.
     copied: usize,
+    /// Tensors that were made, which take more memory than other values.
+    tensors: usize,
 }
 
 /// The result of an instruction; errors say what is wrong with it.
@@ -225,6 +229,10 @@ impl<'a> Machine<'a> {
         let made = torch::call(&self.nodes, function, arguments)?;
         match made {
             torch::Call::Value(node) => {
+                self.tensors += usize::from(matches!(node, Node::Tensor(_)));
+                if self.tensors > MAX_TENSORS {
+                    return Err(format!("it makes more than {MAX_TENSORS} tensors"));
+                }
                 // A list may become a dictionary often.
                 self.copied += if let Node::Dict(entries) = &node { entries.len() } else { 0 };
                 if self.copied > MAX_NODES {

@@ -297,6 +297,13 @@ fn much_from_little_is_refused() {
     let calls = b"ccollections\nOrderedDict\nh\x01\x85R".repeat(100);
     let why = failure(&with_pickle(&[pairs, calls, b".".to_vec()].concat()));
     assert!(why.contains("copies more than"), "{why}");
+    // One tensor's function and arguments, remembered and called again and again.
+    let one = tensor("0", 2, 0, &[2], &[1]);
+    let arguments = one.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(1).unwrap().0 + 1;
+    let (function, arguments) = (&one[..arguments], one[arguments..].strip_suffix(b"R").unwrap());
+    let first = [&b"\x80\x02"[..], function, b"q\x01", arguments, b"q\x03R0"].concat();
+    let why = failure(&with_pickle(&[first, b"h\x01h\x03R0".repeat(1 << 16), b"N.".to_vec()].concat()));
+    assert!(why.contains("more than 65536 tensors"), "{why}");
     assert!(failure(&with_pickle(b"\x80\x02}q\x01\x8c\x05modelh\x01s.")).contains("state dict"));
     for (many, says) in [
         (b"N", "the height of the stack"),
