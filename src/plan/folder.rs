@@ -54,7 +54,7 @@ pub(super) fn check(
         let held: Vec<&String> = names.iter().filter(|n| is_weights(n) || *n == CONFIG).collect();
         if !held.is_empty() && !options.overwrite {
             return Err(Error::refused(format!("{shown}: holds a checkpoint already ({})", several(&held)))
-                .or("name another folder; with --overwrite, convert and quantize replace it"));
+                .or("name another folder; with --overwrite, convert and quantize replace the files of the same names"));
         }
         let written: HashSet<&OsStr> = paths.iter().filter_map(|p| p.file_name()).collect();
         let stays = |n: &&String| !written.contains(OsStr::new(n.as_str()));

@@ -212,7 +212,10 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     container::copy_rotary_tables(source, order, &mut layout)?;
     // It would be safe, since files are renamed into their places, but it is never intended.
     paths.iter().chain(extra.iter().map(|f| &f.0)).try_for_each(|path| source.run.refuse_input(path))?;
-    notes.extend(beside::note(&paths, source.paths()));
+    // What stays in a checkpoint's folder is told with the rest of it.
+    if target != Container::Safetensors || !is_folder(&options.out) {
+        notes.extend(beside::note(&paths, source.paths()));
+    }
     if target == Container::Safetensors {
         container::refuse_old_index(&paths, &extra)?;
     }
