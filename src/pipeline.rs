@@ -191,6 +191,12 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
+        if order.check.is_some() {
+            return Err(Error::usage(
+                "--check compares models under GGUF's tensor names, and the result is a checkpoint",
+            )
+            .or("leave out --check, and compare afterwards: ggufkit compare IN OUT --text TEXT"));
+        }
         source = checkpoint::export(source)?;
     }
     // What would make the check impossible is found before the work rather than after it.

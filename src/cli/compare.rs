@@ -78,6 +78,11 @@ impl Compare {
             generate: 16,
             sensitivity: self.sensitivity.as_deref().map(|path| sensitivity::read(run, path)).transpose()?,
         };
+        for (name, model) in models.iter().filter(|(_, m)| m.context_length() != source.context_length()) {
+            let (_, about) =
+                model.chunk_length(Some(settings.cut.context), settings.cut.context, "--context");
+            about.iter().for_each(|text| note(&format!("{name}: {text}")));
+        }
         self.report.as_deref().map(check_page_name).transpose()?;
         let found = self.running.pool()?.install(|| side_by_side(&source, &models, &text.text, &settings))?;
         run.unchanged()?;

@@ -187,6 +187,27 @@ fn quantizing_with_a_check() {
         ["quantize", &demo("model"), &dir.path("late.gguf"), "--type", "q5_0", "--check", &dir.path("no")];
     fails(&late);
     assert!(!dir.names().contains(&"late.gguf".to_string()));
+    let folder = ["convert", &demo("model"), &dir.path("folder/"), "--type", "f16", "--check", &text];
+    let (code, why) = fails(&folder);
+    assert!(code == 2 && why.contains("ggufkit compare IN OUT --text TEXT"), "{why}");
+    assert!(!dir.names().contains(&"folder".to_string()));
+}
+
+/// What is said of the first model is said of those beside it.
+#[test]
+fn models_beside_another_have_notes_too() {
+    let dir = Dir::new();
+    let [f16, _, text] = models(&dir);
+    let short = dir.path("short.gguf");
+    ok(&["edit", &f16, &short, "--set", "llama.context_length=64"]);
+    let rest = ["--context", "128", "--chunks", "2"];
+    for command in
+        [&["compare", &f16, &short, "--text", &text], &["eval", &f16, &text, "--reference", &short]]
+    {
+        let out = program().args(command).args(rest).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() && said.contains("context length is 64"), "{command:?}: {said}");
+    }
 }
 
 #[test]

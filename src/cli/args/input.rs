@@ -65,9 +65,11 @@ impl Input {
         open_in(&self.run, &self.input, &self.options(as_filed))
     }
 
-    /// Opens another model of the same run, under GGUF's tensor names.
+    /// Opens another model of the same run, under GGUF's tensor names, and prints what its files leave open.
     pub fn open_beside(&self, path: &Path) -> Result<Source> {
-        open_in(&self.run, path, &self.options(false))
+        let source = open_in(&self.run, path, &self.options(false))?;
+        notes(&source).iter().for_each(|text| note(&format!("{}: {text}", path.display())));
+        Ok(source)
     }
 
     /// The options for opening the model; with `as_filed`, tensors keep the names of its files.
