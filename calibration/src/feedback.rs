@@ -439,6 +439,3 @@ fn refit_half(
     *at = d;
     true
 }
-
-#[cfg(test)]
-mod tests;

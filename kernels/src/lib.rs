@@ -57,6 +57,10 @@
 pub mod activations;
 mod aligned;
 pub mod attention;
+// Not for the tests beside the code, for which the crate is compiled a second time: they make do with the portable ones, and
+// `tests/codecs.rs` compares these with them.
+#[cfg(all(target_arch = "x86_64", not(test)))]
+mod codecs;
 pub mod dot;
 pub mod feedback;
 pub mod float;
@@ -69,10 +73,9 @@ mod weights;
 
 pub use aligned::Aligned;
 pub use isa::Isa;
-use isa::Set;
 pub use weights::integer;
 
-use formats::block::{Block, DType, Encode, Visitor};
+use formats::block::{DType, Encode};
 
 /// Decodes and encodes rows of a type, little-endian.
 pub trait Codec: Sync + Send {
@@ -129,7 +132,13 @@ pub fn codec(dtype: DType) -> Option<Box<dyn Codec>> {
 
 /// The codec of a type on a set.
 pub fn codec_for(dtype: DType, isa: Isa) -> Option<Box<dyn Codec>> {
-    dtype.visit(Build(isa))
+    #[cfg(all(target_arch = "x86_64", not(test)))]
+    if isa != Isa::PORTABLE {
+        return dtype.visit(codecs::Build(isa));
+    }
+    // On 64-bit ARM, the target guarantees what the bodies need.
+    let (decode, encode) = formats::block::portable(dtype)?;
+    Some(Box::new(Compiled { decode, encode, _isa: isa }))
 }
 
 /// A type's conversions, compiled for a set.
@@ -151,36 +160,6 @@ impl Codec for Compiled {
     }
 }
 
-struct Build(Isa);
-
-impl Visitor for Build {
-    type Out = Box<dyn Codec>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Box<dyn Codec> {
-        let (decode, encode) = match self.0.set() {
-            Set::Portable => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
-            // Tests beside the code make do with the portable ones: `tests/codecs.rs` compares the others.
-            #[cfg(test)]
-            _ => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
-            #[cfg(all(target_arch = "x86_64", not(test)))]
-            Set::Avx2 => (avx2::decoder::<W, B, T>(), avx2::encoder::<W, B, T>()),
-            // Where there is AVX-512 there is AVX2, whose encoders are taken for types of many weights to a block: their
-            // short rows of lanes fill 256 bits, and in 512 the search takes a tenth longer (measured: 616 and 556
-            // million weights a second for Q8_0, 550 and 460 for Q4_0).
-            #[cfg(all(target_arch = "x86_64", not(test)))]
-            Set::Avx512 | Set::Vnni | Set::Amx => {
-                // A constant, so that those that are not taken are not compiled.
-                let encoder =
-                    if const { W > 1 } { avx2::encoder::<W, B, T>() } else { avx512::encoder::<W, B, T>() };
-                (avx512::decoder::<W, B, T>(), encoder)
-            }
-            // The target guarantees what the bodies need.
-            #[cfg(all(target_arch = "aarch64", not(test)))]
-            Set::Neon => (portable::decoder::<W, B, T>(), portable::encoder::<W, B, T>()),
-        };
-        Box::new(Compiled { decode, encode, _isa: self.0 })
-    }
-}
-
 /// [`Codec::decode`], compiled for a set.
 ///
 /// # Safety
@@ -191,68 +170,6 @@ type Decoder = unsafe fn(&[u8], &mut [f32]);
 /// # Safety
 /// The processor has the set.
 type Encoder = unsafe fn(&[f32], &Encode<'_>, &mut [u8]);
-
-/// Defines a module of decoders and encoders, compiled with some features. The compiler makes a unit of what is in a
-/// module, and encoders are most of this crate: so types are dealt out among five, about evenly by what they take to compile,
-/// and as many cores have something to do.
-macro_rules! codecs {
-    ($name:ident $(, $features:literal)?) => {
-        mod $name {
-            use super::{Block, Decoder, Encoder};
-            codecs!(@unit a $(, $features)?);
-            codecs!(@unit b $(, $features)?);
-            codecs!(@unit c $(, $features)?);
-            codecs!(@unit d $(, $features)?);
-            codecs!(@unit e $(, $features)?);
-
-            // Constants, so that a type is compiled in one unit only.
-
-            pub fn decoder<const W: usize, const B: usize, T: Block<W, B>>() -> Decoder {
-                match const { B / 8 % 5 } {
-                    0 => a::decode::<W, B, T>,
-                    1 => b::decode::<W, B, T>,
-                    2 => c::decode::<W, B, T>,
-                    3 => d::decode::<W, B, T>,
-                    _ => e::decode::<W, B, T>,
-                }
-            }
-
-            pub fn encoder<const W: usize, const B: usize, T: Block<W, B>>() -> Encoder {
-                match const { B / 8 % 5 } {
-                    0 => a::encode::<W, B, T>,
-                    1 => b::encode::<W, B, T>,
-                    2 => c::encode::<W, B, T>,
-                    3 => d::encode::<W, B, T>,
-                    _ => e::encode::<W, B, T>,
-                }
-            }
-        }
-    };
-    (@unit $module:ident $(, $features:literal)?) => {
-        mod $module {
-            use formats::block::{Block, Encode, decode_blocks, encode_blocks};
-
-            $(#[target_feature(enable = $features)])?
-            pub fn decode<const W: usize, const B: usize, T: Block<W, B>>(bytes: &[u8], out: &mut [f32]) {
-                decode_blocks::<W, B, T>(bytes, out);
-            }
-
-            $(#[target_feature(enable = $features)])?
-            pub fn encode<const W: usize, const B: usize, T: Block<W, B>>(
-                x: &[f32],
-                how: &Encode<'_>,
-                bytes: &mut [u8],
-            ) {
-                encode_blocks::<W, B, T>(x, how, bytes);
-            }
-        }
-    };
-}
-codecs!(portable);
-#[cfg(all(target_arch = "x86_64", not(test)))]
-codecs!(avx2, "avx2,f16c");
-#[cfg(all(target_arch = "x86_64", not(test)))]
-codecs!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,f16c");
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Written files: read again, and compared with files of llama-imatrix.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use formats::metadata::Value;
 use proptest::prelude::*;
@@ -25,11 +25,17 @@ fn statistics(entries: Vec<(String, Entry)>, chunks: Option<u64>, chunk_size: Op
 
 /// A file of llama-imatrix, from the folder of published files: beside the repository, or where `GGUFKIT_SHARED` says.
 fn real(name: &str) -> Vec<u8> {
-    let shared = std::env::var_os("GGUFKIT_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")), PathBuf::from);
+    let shared = std::env::var_os("GGUFKIT_SHARED").map_or_else(beside, PathBuf::from);
     let path = shared.join("data/imatrix").join(name);
     std::fs::read(&path)
         .unwrap_or_else(|e| panic!("{}: {e}: see CONTRIBUTING.md, or set GGUFKIT_SHARED", path.display()))
+}
+
+/// The folder of that name beside the repository, from wherever in it the tests are built.
+fn beside() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let repository = here.ancestors().find(|a| a.join("Cargo.lock").exists()).unwrap_or(here);
+    repository.with_file_name("shared")
 }
 
 const OLD: &str = "tinyllama-1.1b.imatrix.dat";

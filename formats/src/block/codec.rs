@@ -1,6 +1,6 @@
 //! Decoding and encoding of rows in one call, for callers without kernels of their own.
 
-use super::{Block, DType, Encode, Visitor, decode_blocks, encode_blocks};
+use super::{DType, Encode, portable};
 
 /// Why a row cannot be decoded or encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,27 +39,6 @@ pub enum CodecError {
     },
 }
 
-struct Decoder<'a>(&'a [u8], &'a mut [f32]);
-
-// Not inlined: one function of all types would take the compiler minutes.
-impl Visitor for Decoder<'_> {
-    type Out = ();
-    #[inline(never)]
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) {
-        decode_blocks::<W, B, T>(self.0, self.1);
-    }
-}
-
-struct Encoder<'a>(&'a [f32], &'a Encode<'a>, &'a mut [u8]);
-
-impl Visitor for Encoder<'_> {
-    type Out = ();
-    #[inline(never)]
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) {
-        encode_blocks::<W, B, T>(self.0, self.1, self.2);
-    }
-}
-
 impl DType {
     /// Decodes whole blocks, little-endian, into f32. The portable build of what the kernels do for each instruction set;
     /// all give the same bits.
@@ -79,11 +58,11 @@ impl DType {
     /// # Errors
     /// [`CodecError::NoCodec`], [`CodecError::Weights`] if `out` does not hold whole blocks, [`CodecError::Bytes`] if
     /// `bytes` is not as long as these.
-    // Inlined, so that the crate itself does not compile all decoders and encoders: nothing in it calls them.
-    #[inline]
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> Result<(), CodecError> {
         self.check(out.len(), bytes.len())?;
-        self.visit(Decoder(bytes, out)).ok_or(CodecError::NoCodec(self))
+        let (decode, _) = portable(self).ok_or(CodecError::NoCodec(self))?;
+        decode(bytes, out);
+        Ok(())
     }
 
     /// Encodes whole blocks, little-endian. Weights must be finite: of others the result means nothing. Importances, if
@@ -105,13 +84,14 @@ impl DType {
     ///
     /// # Errors
     /// As [`DType::decode`], and [`CodecError::Importance`] if there is not one importance for each weight.
-    #[inline]
     pub fn encode(self, x: &[f32], how: &Encode<'_>, bytes: &mut [u8]) -> Result<(), CodecError> {
         self.check(x.len(), bytes.len())?;
         if let Some(found) = how.importance.map(<[f32]>::len).filter(|&n| n != x.len()) {
             return Err(CodecError::Importance { weights: x.len(), found });
         }
-        self.visit(Encoder(x, how, bytes)).ok_or(CodecError::NoCodec(self))
+        let (_, encode) = portable(self).ok_or(CodecError::NoCodec(self))?;
+        encode(x, how, bytes);
+        Ok(())
     }
 
     fn check(self, weights: usize, found: usize) -> Result<(), CodecError> {

@@ -144,6 +144,3 @@ pub trait Grid: Sync + Send {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,27 +5,12 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-use super::*;
+use formats::block::{
+    CodecError, DType, Effort, Encode, Family, Info, Number, Objective, REMOVED, Section, TYPES, f16_to_f32,
+    f32_to_f16,
+};
 
-// All tests share these copies of the decoders and encoders: each more would take a minute of compiling.
-
-#[inline(never)]
-pub(super) fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    let blocks = bytes.len() / dtype.info().bytes;
-    let mut x = vec![0.0; blocks * dtype.info().weights];
-    dtype.decode(&bytes[..blocks * dtype.info().bytes], &mut x).unwrap();
-    x
-}
-
-#[inline(never)]
-pub(super) fn encode_with(dtype: DType, x: &[f32], how: &Encode) -> Option<Vec<u8>> {
-    let mut bytes = vec![0xA5; dtype.bytes_for(x.len() as u64)? as usize];
-    match dtype.encode(x, how, &mut bytes) {
-        Ok(()) => Some(bytes),
-        Err(CodecError::NoCodec(_)) => None,
-        Err(e) => panic!("{e}"),
-    }
-}
+use crate::{decode, encode_with, published};
 
 fn encode(dtype: DType, x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
     let how = Encode { importance, objective: Some(Objective::Error), effort: Effort::Normal };
@@ -61,7 +46,7 @@ fn coded() -> impl Iterator<Item = &'static Info> {
 
 /// Test vectors of the reference library (ggml).
 fn vectors() -> Vec<u8> {
-    crate::published::read("vectors/ggml_blocks.safetensors")
+    published::read("vectors/ggml_blocks.safetensors")
 }
 
 fn floats(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {

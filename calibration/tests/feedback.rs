@@ -1,34 +1,22 @@
-//! Feedback and descent against what they are meant to make least, in f64.
+//! Feedback and descent against what they are meant to make least, in f64. Here, and not beside the code: these loops are
+//! compiled with the crate's own optimisation, and take a minute without.
 
-use formats::block::grid::Shape;
-use formats::block::{
-    Block, DType, Effort, Encode, Info, TYPES, Visitor, decode_blocks, encode_blocks, f16_to_f32, f32_to_f16,
-};
+use formats::block::grid::{Grid, Parts, Shape};
+use formats::block::{DType, Effort, Encode, Info, TYPES, f16_to_f32, f32_to_f16};
 use proptest::prelude::*;
 
-use super::*;
+use calibration::feedback::*;
 
-struct Decode<'a>(&'a [u8]);
-
-impl Visitor for Decode<'_> {
-    type Out = Vec<f32>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<f32> {
-        let mut out = vec![0.0; self.0.len() / B * W];
-        decode_blocks::<W, B, T>(self.0, &mut out);
-        out
-    }
+fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let mut out = vec![0.0; bytes.len() / dtype.info().bytes * dtype.info().weights];
+    dtype.decode(bytes, &mut out).unwrap();
+    out
 }
 
-struct Pack<'a>(&'a [f32]);
-
-impl Visitor for Pack<'_> {
-    type Out = Vec<u8>;
-    fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> Vec<u8> {
-        let mut out = vec![0; self.0.len() / W * B];
-        let how = Encode { effort: Effort::Fast, ..Encode::default() };
-        encode_blocks::<W, B, T>(self.0, &how, &mut out);
-        out
-    }
+fn pack(dtype: DType, x: &[f32]) -> Vec<u8> {
+    let mut out = vec![0; dtype.bytes_for(x.len() as u64).unwrap() as usize];
+    dtype.encode(x, &Encode { effort: Effort::Fast, ..Encode::default() }, &mut out).unwrap();
+    out
 }
 
 fn grids() -> impl Iterator<Item = (&'static Info, &'static dyn Grid)> {
@@ -222,7 +210,7 @@ fn check(
     rounds: usize,
 ) -> (f64, f64) {
     let (shape, info) = (grid.shape(), dtype.info());
-    let bytes = dtype.visit(Pack(&row.weights)).unwrap();
+    let bytes = pack(dtype, &row.weights);
     let mut parts = vec![Parts::ZERO; row.n / shape.weights];
     bytes.chunks(info.bytes).zip(&mut parts).for_each(|(b, p)| grid.unpack(b, p));
     let mut values = values_of(grid, &parts);
@@ -250,7 +238,7 @@ fn check(
     assert_eq!(bits(&values), bits(&values_of(grid, &parts)), "{name}");
     let mut packed = vec![0u8; bytes.len()];
     parts.iter().zip(packed.chunks_mut(info.bytes)).for_each(|(p, b)| grid.pack(p, b));
-    assert_eq!(bits(&values), bits(&dtype.visit(Decode(&packed)).unwrap()), "{name}");
+    assert_eq!(bits(&values), bits(&decode(dtype, &packed)), "{name}");
 
     let (gradient, after) = row.gradient(&values);
     // Rounding errors: a few of the last bits of the sums.

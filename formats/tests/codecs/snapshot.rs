@@ -1,8 +1,9 @@
 //! Hashes of what every encoder makes of the same rows, by effort, without importances and with them: an accidental
 //! change of a single bit fails here. After a deliberate one, copy the lines that the test prints to `snapshot.txt`.
 
-use super::tests::encode_with;
-use super::*;
+use formats::block::{Effort, Encode, Objective, TYPES};
+
+use crate::encode_with;
 
 /// FNV-1a, 64 bits.
 fn hash(bytes: &[u8], seed: u64) -> u64 {

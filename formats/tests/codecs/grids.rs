@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::block::{DType, Effort, Encode, Info, Number, Objective, TYPES, f16_to_f32, tests as shared};
+use formats::block::grid::{Grid, Parts, Shape};
+use formats::block::{DType, Effort, Encode, Info, Number, Objective, TYPES, f16_to_f32};
 
 fn decode(info: &Info, bytes: &[u8]) -> Vec<f32> {
-    shared::decode(info.dtype, bytes)
+    crate::decode(info.dtype, bytes)
 }
 
 fn grids() -> impl Iterator<Item = (&'static Info, &'static dyn Grid)> {
@@ -146,7 +146,7 @@ proptest! {
         let x: Vec<f32> = x.iter().map(|x| (x + offset) * scale).collect();
         for (info, grid) in grids() {
             let how = Encode { objective: Some(objective), effort: Effort::Fast, ..Encode::default() };
-            check_blocks(info, grid, &shared::encode_with(info.dtype, &x, &how).unwrap());
+            check_blocks(info, grid, &crate::encode_with(info.dtype, &x, &how).unwrap());
         }
     }
 
