@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 
 use formats::block::DType;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::source::view::RowOrder;
 use kernels::activations::{Activations, Form, TOKENS};
 use kernels::tile::float::Floats;
 use kernels::tile::{Panel, ROWS, TileKernel};
-use kernels::{self, Codec, Isa, dot, tile};
+use kernels::{self, Codec, Isa, dot, parallel, tile};
 
 /// A matrix `[rows, cols]`, whose rows are multiplied with vectors of `cols` activations.
 pub struct Matrix<'a> {
@@ -189,7 +188,7 @@ pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>
     if work < SMALL {
         tasks.into_iter().for_each(run);
     } else {
-        tasks.into_par_iter().for_each(run);
+        parallel::items(tasks, &|_, task| run(task));
     }
 }
 
