@@ -46,7 +46,7 @@ impl Measurement<'_> {
         for (first, lens) in self.batches() {
             let x = network.output_input(&self.variants[0].x.read(first, lens.iter().sum())?);
             squares.add(&x);
-            inputs.extend(x.chunks_exact(n).step_by(every).flatten());
+            x.chunks_exact(n).step_by(every).for_each(|row| inputs.extend_from_slice(row));
         }
         let tied = network.embedding_shape().is_none();
         let given = self.given_importance(&output.name, n as u64)?;
