@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// Steps that a template may take. Thousands for each message are usual; a hundred million take seconds.
+/// Steps that a template may take. Thousands for each message are usual; a hundred million take seconds. Fewer in unit
+/// tests, which take them all.
 const FUEL: u64 = if cfg!(test) { 1_000_000 } else { 20_000_000 };
 
 /// `{% generation %}` marks the model's text for training in transformers; it prints its contents.
