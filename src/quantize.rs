@@ -12,7 +12,6 @@ use std::sync::mpsc::sync_channel;
 
 use formats::block::{DType, Encode};
 use formats::model::{ByteOrder, Encoding};
-use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::calibrate::sequential::Sequential;
 use crate::calibrate::state::{State, fingerprint};
@@ -24,6 +23,7 @@ use crate::plan::{Plan, bias, scales};
 use crate::resources::{Watcher, no_threads};
 use crate::runner::{Network, Options};
 use crate::source::{Source, Stored};
+use kernels::parallel;
 use weights::Weights;
 
 /// The largest and the smallest target size of a band in bytes: source, f32 and result together.
@@ -119,22 +119,20 @@ pub fn quantize(
             Err(e) => return (Err(no_threads(&e)), Ok(())),
         };
         let encoded = pool.install(|| {
-            jobs.iter()
-                .enumerate()
-                .map(|(i, job)| {
-                    if let Some(next) = jobs.get(i + 1 + threads as usize) {
-                        advise(source, plan, next);
-                    }
-                    (i, job, fetch(source, plan, job))
-                })
-                .par_bridge()
-                .try_for_each(|(i, job, fetched)| {
-                    let buffer = spare.lock().expect("nobody panics with the lock").pop().unwrap_or_default();
-                    let factor = factors[job.tensor()];
-                    let band = run(source, plan, factor, i, job, fetched?, buffer)?;
-                    // If the writer has stopped, it reports the error itself.
-                    results.send(band).map_err(|_| Error::Failed("writing failed".into()))
-                })
+            // Sources are read by one thread at a time, in the order of the files.
+            let mut fetched = jobs.iter().enumerate().map(|(i, job)| {
+                if let Some(next) = jobs.get(i + 1 + threads as usize) {
+                    advise(source, plan, next);
+                }
+                (i, job, fetch(source, plan, job))
+            });
+            parallel::stream(&mut fetched, &|(i, job, fetched)| {
+                let buffer = spare.lock().expect("nobody panics with the lock").pop().unwrap_or_default();
+                let factor = factors[job.tensor()];
+                let band = run(source, plan, factor, i, job, fetched?, buffer)?;
+                // If the writer has stopped, it reports the error itself.
+                results.send(band).map_err(|_| Error::Failed("writing failed".into()))
+            })
         });
         drop(results);
         (writer.join().expect("the writer does not panic"), encoded)
@@ -213,15 +211,15 @@ fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
     let mut factors = vec![1.0; plan.layout.tensors.len()];
     for scale in &plan.scales {
         let (i, t) = (plan.decisions[scale.weight].source, &plan.layout.tensors[scale.weight]);
-        let peak = |range: Range<u64>| -> Result<u32> {
+        let peak = |_, range: Range<u64>| -> Result<u32> {
             let mut x = vec![0.0; (range.end - range.start) as usize];
             source.fetch(i, range)?.decode(&t.name, source.model.order, &mut x)?;
             // The bits of magnitudes sort like the magnitudes, with NaN above all.
             Ok(x.iter().map(|x: &f32| x.abs().to_bits()).max().unwrap_or(0))
         };
-        let found = ranges(source, plan, scale.weight, target).par_bridge().map(peak);
-        let found = found.try_reduce(|| 0, |a, b| Ok(a.max(b)))?;
-        let factor = scales::factor(f32::from_bits(found));
+        let ranges = ranges(source, plan, scale.weight, target).collect();
+        let found = parallel::try_map_items(ranges, &peak)?;
+        let factor = scales::factor(f32::from_bits(found.into_iter().max().unwrap_or(0)));
         (factors[scale.weight], factors[scale.scale]) = (factor, factor);
     }
     Ok(factors)

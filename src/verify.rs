@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use formats::block::{DType, i2_s};
 use formats::model::{ByteOrder, Encoding, Tensor};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::Result;
 use crate::outcome::{Outcome, squared_error};
 use crate::plan::bias;
 use crate::source::{Source, Stored, scales};
+use kernels::parallel;
 
 /// Weights that are read together.
 const BAND: u64 = 1 << 20;
@@ -46,7 +46,7 @@ pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding
     source.need_weights()?;
     reference.map_or(Ok(()), Source::need_weights)?;
     // Tensors in parallel, bands within one after another: sums do not depend on the number of threads.
-    (0..source.model.tensors.len()).into_par_iter().map(|i| tensor(source, i, reference)).collect()
+    parallel::try_map(source.model.tensors.len(), &|i| tensor(source, i, reference))
 }
 
 /// The differences of two models in their tensors' names and shapes, in words.

@@ -5,6 +5,9 @@
 //! * [`imatrix`]: llama.cpp's importance matrix files, of both kinds, read and written.
 //! * [`summary`]: figures about statistics, and warnings where too little was measured.
 //! * [`feedback`]: GPTQ and coordinate descent for a panel of columns.
+//! * [`panel`]: the columns of such a panel, taken out of a row's blocks and put back.
+//! * [`factor`]: the Cholesky factorization of a Hessian, within a block of columns.
+//! * [`rows`]: sums, differences and scales of rows of numbers.
 //! * [`budget`]: the multiple-choice knapsack: a type for each tensor within a number of bytes.
 //! * [`error`]: what is wrong with a file of statistics, or why it does not belong to a model.
 //!
@@ -32,9 +35,12 @@
 
 pub mod budget;
 pub mod error;
+pub mod factor;
 pub mod feedback;
 pub mod imatrix;
 mod merge;
+pub mod panel;
+pub mod rows;
 pub mod statistics;
 pub mod summary;
 

@@ -7,9 +7,7 @@
 
 use formats::block::{f16_to_f32, f32_to_f16};
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
-
-use super::{Aligned, Isa, isa::per_isa};
+use super::{Aligned, Isa, isa::per_isa, parallel};
 
 /// How activations are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,14 +150,14 @@ impl Activations {
                 (row.wide, row.sixteens) = (wide, sixteens);
             }
         }
-        let fill = |(t, row): (usize, Row)| match x.get(t * cols..(t + 1) * cols) {
+        let fill = |t: usize, row: Row| match x.get(t * cols..(t + 1) * cols) {
             Some(x) => quantize(isa, form, offset, x, row),
             None => row.clear(),
         };
         if x.len() < SMALL {
-            rows.into_iter().enumerate().for_each(fill);
+            rows.into_iter().enumerate().for_each(|(t, row)| fill(t, row));
         } else {
-            rows.into_par_iter().enumerate().for_each(fill);
+            parallel::items(rows, &fill);
         }
         (self.cols, self.stride, self.group, self.offset, self.tokens) =
             (cols, stride, group, offset, tokens);

@@ -189,30 +189,43 @@ impl KvHead {
         );
         let part = CROWD * dim;
         for (c, (queries, out)) in queries.chunks(part).zip(out.chunks_mut(part)).enumerate() {
-            let count = queries.len() / dim;
-            let seen: Vec<usize> = (0..count).map(|i| seen(c * CROWD + i)).collect();
-            assert!(
-                seen[0] > 0 && seen.is_sorted() && seen[count - 1] <= self.capacity,
-                "tokens that are not there"
-            );
-            let width = seen[count - 1].next_multiple_of(KEYS);
-            // Whole teams; those that are missing score zero with everything.
-            let teams = count.div_ceil(TEAM);
-            let mut together = vec![[0f32; TEAM]; teams * dim];
-            for (i, query) in queries.chunks_exact(dim).enumerate() {
-                for (d, x) in query.iter().enumerate() {
-                    together[i / TEAM * dim + d][i % TEAM] = *x;
-                }
-            }
-            scores.resize(teams * TEAM * width);
-            scores_of(isa, &self.keys, dim, &together, &seen, scores, width);
-            for (scores, &seen) in scores.chunks_exact_mut(width).zip(&seen) {
-                soft_max(isa, &mut scores[..seen], scale);
-                scores[seen..].fill(0.0);
-            }
-            scores[count * width..].fill(0.0);
-            sums_of(isa, &self.values, dim, &seen, scores, width, out);
+            let seen: Vec<usize> = (0..queries.len() / dim).map(|i| seen(c * CROWD + i)).collect();
+            self.attend_together(isa, queries, &seen, scale, scores, out);
         }
+    }
+
+    /// [`KvHead::attend`] with few queries. Not generic, and so compiled with this crate.
+    fn attend_together(
+        &self,
+        isa: Isa,
+        queries: &[f32],
+        seen: &[usize],
+        scale: f32,
+        scores: &mut Aligned<f32>,
+        out: &mut [f32],
+    ) {
+        let (dim, count) = (self.dim, seen.len());
+        assert!(
+            seen[0] > 0 && seen.is_sorted() && seen[count - 1] <= self.capacity,
+            "tokens that are not there"
+        );
+        let width = seen[count - 1].next_multiple_of(KEYS);
+        // Whole teams; those that are missing score zero with everything.
+        let teams = count.div_ceil(TEAM);
+        let mut together = vec![[0f32; TEAM]; teams * dim];
+        for (i, query) in queries.chunks_exact(dim).enumerate() {
+            for (d, x) in query.iter().enumerate() {
+                together[i / TEAM * dim + d][i % TEAM] = *x;
+            }
+        }
+        scores.resize(teams * TEAM * width);
+        scores_of(isa, &self.keys, dim, &together, seen, scores, width);
+        for (scores, &seen) in scores.chunks_exact_mut(width).zip(seen) {
+            soft_max(isa, &mut scores[..seen], scale);
+            scores[seen..].fill(0.0);
+        }
+        scores[count * width..].fill(0.0);
+        sums_of(isa, &self.values, dim, seen, scores, width, out);
     }
 }
 

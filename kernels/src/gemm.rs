@@ -5,11 +5,8 @@
 //! C that stays in registers. An element of C is summed over k in order, 384 products at a time, so its bits
 //! depend on nothing but its row, its column, and the order of calls.
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
-
 use super::lanes::{Lanes, Unit, per_lanes};
-use super::{Aligned, Isa};
+use super::{Aligned, Isa, parallel};
 
 /// A matrix in memory: element (i, j) is `data[i · rows + j · cols]`.
 #[derive(Clone, Copy)]
@@ -139,17 +136,17 @@ fn add(
     for first in (0..k).step_by(DEPTH) {
         let depth = first..k.min(first + DEPTH);
         packed.resize(strips * WIDE * depth.len());
-        let pack = |(s, out): (usize, &mut [f32])| {
+        let pack = |s: usize, out: &mut [f32]| {
             b.pack::<WIDE>(s * WIDE, WIDE.min(n - s * WIDE), depth.clone(), out);
         };
         let strip = WIDE * depth.len();
         if small {
-            packed.chunks_exact_mut(strip).enumerate().for_each(pack);
+            packed.chunks_exact_mut(strip).enumerate().for_each(|(s, out)| pack(s, out));
         } else {
-            packed.par_chunks_exact_mut(strip).enumerate().for_each(pack);
+            parallel::chunks_mut(&mut packed, strip, &pack);
         }
         let packed = &packed[..];
-        let band = |(i, c): (usize, &mut [f32])| {
+        let band = |i: usize, c: &mut [f32]| {
             let first_row = i * BAND;
             let rows = BAND.min(m - first_row);
             let mut tall = Aligned::default();
@@ -164,10 +161,9 @@ fn add(
         };
         let end = (m - 1) * stride + n;
         if small {
-            c[..end].chunks_mut(BAND * stride).enumerate().for_each(band);
+            c[..end].chunks_mut(BAND * stride).enumerate().for_each(|(i, c)| band(i, c));
         } else {
-            let bands: Vec<_> = c[..end].chunks_mut(BAND * stride).enumerate().collect();
-            bands.into_par_iter().for_each(band);
+            parallel::chunks_mut(&mut c[..end], BAND * stride, &band);
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`attention`] | attention over a KV cache |
 //! | [`float`] | norms, activation functions, soft maximum, rotary embedding |
 //! | [`feedback`] | error feedback for quantization |
+//! | [`parallel`] | loops over the threads of a pool |
 //!
 //! ```
 //! use formats::block::{DType, Encode};
@@ -68,6 +69,7 @@ pub mod gemm;
 mod isa;
 mod lanes;
 pub mod logits;
+pub mod parallel;
 pub mod tile;
 mod weights;
 

@@ -1,6 +1,9 @@
 //! The activations of a calibration set, computed layer by layer, in the original model and, side by side with it, in the
 //! model that is being quantized.
 
+use calibration::rows;
+use formats::block::{DType, Encode};
+
 use super::Scratch;
 use super::buffer::ActivationBuffer;
 use crate::error::{Error, Result};
@@ -105,8 +108,7 @@ impl<'a> Activations<'a> {
     ) -> Result<std::io::Result<()>> {
         for (first, count) in self.batches() {
             let x = self.models[model].hidden.read(first * self.context, count * self.context)?;
-            let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-            if let Err(e) = write(&bytes) {
+            if let Err(e) = write(&little_endian(&x)) {
                 return Ok(Err(e));
             }
         }
@@ -122,7 +124,8 @@ impl<'a> Activations<'a> {
         for (first, count) in self.batches() {
             let mut bytes = vec![0u8; count * self.context * hidden * 4];
             read(&mut bytes)?;
-            let x: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let mut x = vec![0f32; bytes.len() / 4];
+            kernels::codec(DType::F32).expect("floats have codecs").decode(&bytes, &mut x);
             self.models[model].hidden.write(first * self.context, &x)?;
         }
         Ok(())
@@ -135,7 +138,7 @@ impl<'a> Activations<'a> {
     pub fn original_weights(&self, layer: usize, tap: Tap) -> Result<Vec<Dense>> {
         let all = dense(self.network, layer, tap);
         for m in &all {
-            if let Some(at) = m.weights.iter().position(|x| !x.is_finite()) {
+            if let Some(at) = rows::first_not_finite(&m.weights) {
                 return Err(not_finite(&m.name, at as u64, m.cols as u64, m.weights[at]));
             }
         }
@@ -236,6 +239,13 @@ impl<'a> Activations<'a> {
     }
 }
 
+/// The bytes of numbers, little-endian.
+fn little_endian(x: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0u8; 4 * x.len()];
+    kernels::codec(DType::F32).expect("floats have codecs").encode(x, &Encode::default(), &mut bytes);
+    bytes
+}
+
 /// Stores rows that may be narrower than those of the buffer, padded with zeros.
 fn put(buffer: &mut ActivationBuffer, at: usize, width: usize, x: &[f32], tokens: usize) -> Result<()> {
     let own = x.len() / tokens;
@@ -253,5 +263,5 @@ fn take(buffer: &ActivationBuffer, at: usize, width: usize, tokens: usize, own: 
     if own == width {
         return Ok(wide);
     }
-    Ok(wide.chunks_exact(width).flat_map(|w| &w[..own]).copied().collect())
+    Ok(rows::select_columns(&wide, width, 0..own))
 }

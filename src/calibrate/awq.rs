@@ -6,16 +6,15 @@
 //! (and its bias) before the attention output, where query heads that share a value head share its scales; the rows of the
 //! up projection before the down projection. Where a second norm stands in between (BitNet), nothing is scaled.
 
+use calibration::rows;
 use formats::block::{DType, Encode, Family, Number, f16_to_f32, f32_to_f16};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::gptq::HeldOutLoss;
 use super::gram::Gram;
 use crate::arch::Config;
 use crate::random::Random;
 use crate::runner::layerwise::Tap;
-use kernels::{self, Isa};
+use kernels::{self, Isa, parallel};
 
 /// The tensor that produces a tap's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,11 +103,9 @@ fn magnitudes(config: &Config, tap: Tap, gram: &Gram, matrices: &[&[f32]]) -> (V
     let n = gram.width;
     let mut x: Vec<f32> = gram.mean_squares();
     let mut w = vec![0f64; n];
-    let rows: usize = matrices.iter().map(|m| m.len() / n).sum();
-    for row in matrices.iter().flat_map(|m| m.chunks_exact(n)) {
-        w.iter_mut().zip(row).for_each(|(s, x)| *s += f64::from(*x) * f64::from(*x));
-    }
-    let mut w: Vec<f32> = w.iter().map(|s| (s / rows.max(1) as f64) as f32).collect();
+    let count: usize = matrices.iter().map(|m| m.len() / n).sum();
+    matrices.iter().for_each(|m| rows::add_squares(&mut w, m, n, 0));
+    let mut w: Vec<f32> = w.iter().map(|s| (s / count.max(1) as f64) as f32).collect();
     if tap == Tap::Output {
         let (head, group) = (config.head as usize, (config.heads / config.kv_heads) as usize);
         for all in [&mut x, &mut w] {
@@ -153,9 +150,10 @@ pub fn search(
     let samples: Vec<Vec<f32>> = matrices
         .iter()
         .map(|m| {
-            let rows = m.weights.len() / n;
-            let count = rows.min(ROWS);
-            (0..count).flat_map(|i| &m.weights[i * rows / count * n..][..n]).copied().collect()
+            let all = m.weights.len() / n;
+            let count = all.min(ROWS);
+            let sampled: Vec<usize> = (0..count).map(|i| i * all / count).collect();
+            rows::select(m.weights, &sampled, n)
         })
         .collect();
     let plain = Gram { h: held_out.h.clone(), tokens: held_out.tokens, ..Gram::new(n, false) };
@@ -212,18 +210,19 @@ pub fn random(config: &Config, tap: Tap, width: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Rows after their columns were multiplied by s, quantized, and divided by s again.
-fn rounded(isa: Isa, matrix: &Consumer, rows: &[f32], s: &[f32], how: &Encode) -> Vec<f32> {
+fn rounded(isa: Isa, matrix: &Consumer, sample: &[f32], s: &[f32], how: &Encode) -> Vec<f32> {
     let n = s.len();
     let codec = kernels::codec_for(matrix.dtype, isa).expect("plans encode into types that have a codec");
     let size = matrix.dtype.bytes_for(n as u64).expect("whole blocks") as usize;
     let importance: Vec<f32> = matrix.importance.iter().zip(s).map(|(i, s)| i / (s * s)).collect();
-    let mut out = vec![0f32; rows.len()];
-    out.par_chunks_exact_mut(n).zip(rows.par_chunks_exact(n)).for_each(|(out, row)| {
-        let scaled: Vec<f32> = row.iter().zip(s).map(|(x, s)| x * s).collect();
+    let mut out = vec![0f32; sample.len()];
+    parallel::chunks_mut(&mut out, n, &|i, out| {
+        let mut scaled = sample[i * n..][..n].to_vec();
+        rows::multiply(&mut scaled, s);
         let mut bytes = vec![0u8; size];
         codec.encode(&scaled, &Encode { importance: Some(&importance), ..*how }, &mut bytes);
         codec.decode(&bytes, out);
-        out.iter_mut().zip(s).for_each(|(x, s)| *x /= s);
+        rows::divide(out, s);
     });
     out
 }

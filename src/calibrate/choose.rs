@@ -1,13 +1,12 @@
 //! The candidate quantizations of one matrix, and the choice of the one with the least error on held-out tokens.
 
+use calibration::rows;
 use formats::block::{DType, Encode, Objective};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::gptq::{self, FactoredHessian, Fit, HeldOutLoss};
 use super::gram::Gram;
 use crate::plan::scales;
-use kernels::{self, Isa};
+use kernels::{self, Isa, parallel};
 
 /// One quantization of a matrix.
 pub struct Candidate {
@@ -66,10 +65,11 @@ impl Chooser<'_> {
         if !target.tensor_scale {
             return self.choose_blocks(stats, target, weights, importance);
         }
-        let factor = scales::factor(weights.iter().fold(0f32, |peak, x| peak.max(x.abs())));
-        let divided: Vec<f32> = weights.iter().map(|x| x / factor).collect();
+        let factor = scales::factor(rows::peak(weights));
+        let mut divided = weights.to_vec();
+        rows::divide_all(&mut divided, factor);
         let (mut best, baseline) = self.choose_blocks(stats, target, &divided, importance);
-        best.values.iter_mut().for_each(|x| *x *= factor);
+        rows::multiply_all(&mut best.values, factor);
         best.factor = factor;
         let square = f64::from(factor) * f64::from(factor);
         best.loss *= square;
@@ -122,11 +122,9 @@ impl Chooser<'_> {
     }
 }
 
-/// Applies `f` to each entry of `x`, `[rows, s.len()]`, and its column's scale.
-pub fn scale_columns(x: &mut [f32], s: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    x.par_chunks_exact_mut(s.len()).for_each(|row| {
-        row.iter_mut().zip(s).for_each(|(x, s)| *x = f(*x, *s));
-    });
+/// Applies `scale` to each row of `x`, `[rows, s.len()]`, and the columns' scales.
+pub fn scale_columns(x: &mut [f32], s: &[f32], scale: fn(&mut [f32], &[f32])) {
+    parallel::chunks_mut(x, s.len(), &|_, row| scale(row, s));
 }
 
 /// Encodes rows of `n` weights with the type's own search. Gives the bytes and the decoded values.
@@ -135,13 +133,10 @@ pub fn encode_rows(isa: Isa, dtype: DType, weights: &[f32], n: usize, how: &Enco
     let size = dtype.bytes_for(n as u64).expect("whole blocks") as usize;
     let mut bytes = vec![0u8; weights.len() / n * size];
     let mut values = vec![0f32; weights.len()];
-    bytes
-        .par_chunks_exact_mut(size)
-        .zip(values.par_chunks_exact_mut(n))
-        .zip(weights.par_chunks_exact(n))
-        .for_each(|((bytes, values), x)| {
-            codec.encode(x, how, bytes);
-            codec.decode(bytes, values);
-        });
+    let all = bytes.chunks_exact_mut(size).zip(values.chunks_exact_mut(n)).zip(weights.chunks_exact(n));
+    parallel::items(all.collect(), &|_, ((bytes, values), x)| {
+        codec.encode(x, how, bytes);
+        codec.decode(bytes, values);
+    });
     (bytes, values)
 }

@@ -1,12 +1,10 @@
 //! The Cholesky factorization of a Hessian, H = R·Rᵀ with R upper triangular, and linear systems solved with it.
 
-use std::ops::Range;
-
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use calibration::{factor, rows};
 
 use kernels::Isa;
 use kernels::gemm::{Part, View, gemm};
+use kernels::parallel;
 
 /// Columns per block of the factorization.
 const BLOCK: usize = 128;
@@ -29,26 +27,14 @@ impl Factor {
         while first > 0 {
             let last = first.min(n);
             first -= BLOCK;
-            let block = diagonal(&h, n, first, last)?;
+            let block = factor::diagonal(&h, n, first..last)?;
             let size = last - first;
-            // Above the block: A = X·R_bbᵀ, row by row from the last column.
-            h[..first * n].par_chunks_exact_mut(n).for_each(|row| {
-                let row = &mut row[first..last];
-                for k in (0..size).rev() {
-                    let mut sum = f64::from(row[k]);
-                    for j in k + 1..size {
-                        sum -= f64::from(row[j]) * block[k * size + j];
-                    }
-                    row[k] = (sum / block[k * size + k]) as f32;
-                }
+            // Above the block: A = X·R_bbᵀ, row by row.
+            parallel::chunks_mut(&mut h[..first * n], n, &|_, row| {
+                factor::solve_row(&mut row[first..last], &block);
             });
-            for i in 0..size {
-                for j in i..size {
-                    h[(first + i) * n + first + j] = block[i * size + j] as f32;
-                }
-            }
-            let panel: Vec<f32> =
-                h[..first * n].chunks_exact(n).flat_map(|row| &row[first..last]).copied().collect();
+            factor::put(&block, &mut h, n, first..last);
+            let panel = rows::select_columns(&h[..first * n], n, first..last);
             let panel = View::rows(&panel, size);
             gemm(isa, Part::Upper, (first, first, size), -1.0, panel, panel.transposed(), &mut h, n);
         }
@@ -58,95 +44,43 @@ impl Factor {
     /// Solves X·H = B for each row of B, `[rows, width]`, in place.
     pub fn solve(&self, isa: Isa, b: &mut [f32]) {
         let (n, r) = (self.width, &self.r);
-        let rows = b.len() / n;
+        let count = b.len() / n;
         let blocks: Vec<_> = (0..n).step_by(SOLVED).map(|first| first..n.min(first + SOLVED)).collect();
-        let inverses: Vec<Vec<f32>> = blocks.par_iter().map(|block| self.inverse(block.clone())).collect();
-        let (mut own, mut found) = (vec![0f32; rows * SOLVED], vec![0f32; rows * SOLVED]);
+        let inverses: Vec<Vec<f32>> =
+            parallel::map(blocks.len(), &|i| factor::inverse(r, n, blocks[i].clone()));
+        let mut found = vec![0f32; count * SOLVED];
         // Y·Rᵀ = B from the last columns to the first, then X·R = Y from the first to the last.
         let down = blocks.iter().zip(&inverses).rev().map(|block| (block, true));
         let up = blocks.iter().zip(&inverses).map(|block| (block, false));
         for ((block, inverse), transposed) in down.chain(up) {
             let (first, last, size) = (block.start, block.end, block.len());
-            let own = &mut own[..rows * size];
-            own.par_chunks_exact_mut(size)
-                .zip(b.par_chunks_exact(n))
-                .for_each(|(own, row)| own.copy_from_slice(&row[first..last]));
+            let mut own = rows::select_columns(b, n, block.clone());
+            let own = &mut own[..];
             let (others, factor) = match transposed {
                 true => (last..n, View::rows(r, n).from(first, last.min(n - 1)).transposed()),
                 false => (0..first, View::rows(r, n).from(0, first)),
             };
             if !others.is_empty() {
                 let a = View::rows(b, n).from(0, others.start);
-                gemm(isa, Part::Whole, (rows, size, others.len()), -1.0, a, factor, own, size);
+                gemm(isa, Part::Whole, (count, size, others.len()), -1.0, a, factor, own, size);
             }
-            let found = &mut found[..rows * size];
+            let found = &mut found[..count * size];
             found.fill(0.0);
             let inverse = View::rows(inverse, size);
             let inverse = if transposed { inverse.transposed() } else { inverse };
-            gemm(isa, Part::Whole, (rows, size, size), 1.0, View::rows(own, size), inverse, found, size);
-            b.par_chunks_exact_mut(n)
-                .zip(found.par_chunks_exact(size))
-                .for_each(|(row, found)| row[first..last].copy_from_slice(found));
+            gemm(isa, Part::Whole, (count, size, size), 1.0, View::rows(own, size), inverse, found, size);
+            let solved = b.chunks_exact_mut(n).zip(found.chunks_exact(size));
+            solved.for_each(|(row, found)| row[first..last].copy_from_slice(found));
         }
-    }
-
-    /// The inverse of a diagonal block of R; upper triangular too.
-    fn inverse(&self, block: Range<usize>) -> Vec<f32> {
-        let (n, size, first) = (self.width, block.len(), block.start);
-        let at = |i: usize, j: usize| f64::from(self.r[(first + i) * n + first + j]);
-        let mut inverse = vec![0f64; size * size];
-        // Row by row from the last: X_i = (e_i − Σ_j R_ij·X_j) / R_ii over the rows below.
-        for i in (0..size).rev() {
-            let (own, below) = inverse[i * size..].split_at_mut(size);
-            own[i] = 1.0;
-            for (j, below) in (i + 1..size).zip(below.chunks_exact(size)) {
-                let by = at(i, j);
-                own[j..].iter_mut().zip(&below[j..]).for_each(|(x, y)| *x -= by * y);
-            }
-            let pivot = at(i, i);
-            own[i..].iter_mut().for_each(|x| *x /= pivot);
-        }
-        inverse.into_iter().map(|x| x as f32).collect()
     }
 
     /// The unit upper triangular U of H = U·D·Uᵀ: R with every column divided by its diagonal entry.
     pub fn unit(mut self) -> Vec<f32> {
         let n = self.width;
         let inverse: Vec<f32> = (0..n).map(|k| 1.0 / self.r[k * n + k]).collect();
-        self.r.par_chunks_exact_mut(n).for_each(|row| {
-            row.iter_mut().zip(&inverse).for_each(|(x, i)| *x *= i);
-        });
+        parallel::chunks_mut(&mut self.r, n, &|_, row| rows::multiply(row, &inverse));
         self.r
     }
-}
-
-/// The Cholesky factor of the diagonal block of columns `first..last`, `[last - first, last - first]`.
-fn diagonal(h: &[f32], n: usize, first: usize, last: usize) -> Option<Vec<f64>> {
-    let size = last - first;
-    let mut a = vec![0f64; size * size];
-    for i in 0..size {
-        for j in i..size {
-            a[i * size + j] = f64::from(h[(first + i) * n + first + j]);
-        }
-    }
-    for k in (0..size).rev() {
-        let pivot = a[k * size + k];
-        if pivot <= 0.0 || !pivot.is_finite() {
-            return None;
-        }
-        let root = pivot.sqrt();
-        a[k * size + k] = root;
-        for i in 0..k {
-            a[i * size + k] /= root;
-        }
-        for i in 0..k {
-            let x = a[i * size + k];
-            for j in i..k {
-                a[i * size + j] -= x * a[j * size + k];
-            }
-        }
-    }
-    Some(a)
 }
 
 #[cfg(test)]

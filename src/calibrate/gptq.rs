@@ -2,15 +2,15 @@
 //! then coordinate descent over codes and scales; and GPTAQ's asymmetric targets (Li et al., arXiv 2504.02692).
 
 use calibration::feedback::{Levels, Panel};
+use calibration::panel::Columns;
+use calibration::{factor, rows};
 use formats::block::grid::{Grid, Parts};
 use formats::block::{DType, Encode};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::factor::Factor;
 use super::gram::Gram;
 use kernels::gemm::{Part, View, gemm, product};
-use kernels::{self, Isa, feedback, float};
+use kernels::{self, Isa, feedback, float, parallel};
 
 /// How a Hessian is regularized before it is factored.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,14 +63,10 @@ impl FactoredHessian {
         let mut damping = regularization.damping;
         loop {
             let mut h = gram.h.clone();
-            h.par_chunks_exact_mut(n).enumerate().for_each(|(i, row)| {
-                let own = row[i];
-                row.iter_mut().for_each(|x| *x *= share);
-                row[i] = own + damping * mean;
-            });
+            parallel::chunks_mut(&mut h, n, &|i, row| factor::regularize_row(row, i, share, damping * mean));
             let mut permuted = vec![0f32; n * n];
-            permuted.par_chunks_exact_mut(n).zip(&order).for_each(|(out, &i)| {
-                out.iter_mut().zip(&order).for_each(|(o, &j)| *o = h[i * n + j]);
+            parallel::chunks_mut(&mut permuted, n, &|i, out| {
+                rows::gather(&h[order[i] * n..][..n], &order, out)
             });
             if let Some(factor) = Factor::new(isa, permuted, n) {
                 let mean_squares = gram.mean_squares();
@@ -98,14 +94,10 @@ impl FactoredHessian {
     fn solve(&self, isa: Isa, b: &[f32]) -> Vec<f32> {
         let n = self.width;
         let mut permuted = vec![0f32; b.len()];
-        permuted.par_chunks_exact_mut(n).zip(b.par_chunks_exact(n)).for_each(|(out, b)| {
-            out.iter_mut().zip(&self.order).for_each(|(o, &j)| *o = b[j]);
-        });
+        parallel::chunks_mut(&mut permuted, n, &|i, out| rows::gather(&b[i * n..][..n], &self.order, out));
         self.factor.solve(isa, &mut permuted);
         let mut out = vec![0f32; b.len()];
-        out.par_chunks_exact_mut(n).zip(permuted.par_chunks_exact(n)).for_each(|(out, t)| {
-            t.iter().zip(&self.order).for_each(|(t, &j)| out[j] = *t);
-        });
+        parallel::chunks_mut(&mut out, n, &|i, out| rows::scatter(&permuted[i * n..][..n], &self.order, out));
         out
     }
 }
@@ -118,12 +110,8 @@ pub fn multiply(isa: Isa, rows: &[f32], square: &[f32], n: usize) -> Vec<f32> {
 /// The dot product in f64, summed in an order that does not depend on the number of threads.
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     const PIECE: usize = 1 << 14;
-    let parts: Vec<f64> = a
-        .par_chunks(PIECE)
-        .zip(b.par_chunks(PIECE))
-        .map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum())
-        .collect();
-    parts.iter().sum()
+    let parts = a.chunks(PIECE).zip(b.chunks(PIECE)).collect();
+    parallel::map_items(parts, &|_, (a, b)| rows::dot(a, b)).iter().sum()
 }
 
 /// Rows that a loss is computed of, at most.
@@ -147,8 +135,8 @@ impl<'a> HeldOutLoss<'a> {
         let n = held_out.width;
         let all = weights.len() / n;
         let count = all.min(SAMPLED_ROWS);
-        let rows: Vec<usize> = (0..count).map(|i| i * all / count).collect();
-        let weights = select_rows(weights, &rows, n);
+        let sampled: Vec<usize> = (0..count).map(|i| i * all / count).collect();
+        let weights = rows::select(weights, &sampled, n);
         let weights_yx =
             if held_out.yx.is_empty() { Vec::new() } else { multiply(isa, &weights, &held_out.yx, n) };
         let shift_loss = if held_out.yy.is_empty() {
@@ -156,15 +144,15 @@ impl<'a> HeldOutLoss<'a> {
         } else {
             dot(&weights, &multiply(isa, &weights, &held_out.yy, n))
         };
-        Self { isa, held_out, rows, weights, weights_yx, shift_loss }
+        Self { isa, held_out, rows: sampled, weights, weights_yx, shift_loss }
     }
 
     /// The loss with the quantized values Q, `[rows, width]`: Σ|W·x₀ − Q·x|² over the sampled rows. Without Σ yᵀy, the
     /// difference from the loss of Q = W.
     pub fn loss(&self, values: &[f32]) -> f64 {
         let n = self.held_out.width;
-        let mut difference = select_rows(values, &self.rows, n);
-        difference.iter_mut().zip(&self.weights).for_each(|(q, w)| *q -= w);
+        let mut difference = rows::select(values, &self.rows, n);
+        rows::subtract(&mut difference, &self.weights);
         let mut total = dot(&difference, &multiply(self.isa, &difference, &self.held_out.h, n));
         if !self.weights_yx.is_empty() {
             total -= 2.0 * dot(&difference, &self.weights_yx);
@@ -183,22 +171,13 @@ impl<'a> HeldOutLoss<'a> {
             Some(step) => multiply(self.isa, weights, step, n),
             None => hessian.solve(self.isa, &multiply(self.isa, weights, &gram.yx, n)),
         };
-        let sample = select_rows(&step, &self.rows, n);
+        let sample = rows::select(&step, &self.rows, n);
         let slope = dot(&sample, &self.weights_yx);
         let curvature = dot(&sample, &multiply(self.isa, &sample, &self.held_out.h, n));
         let s = if curvature > 0.0 { (slope / curvature).clamp(0.0, 1.0) } else { 0.0 };
-        step.par_chunks_exact_mut(n).zip(weights.par_chunks_exact(n)).for_each(|(step, weights)| {
-            step.iter_mut().zip(weights).for_each(|(x, w)| *x = w + s as f32 * *x);
-        });
+        parallel::chunks_mut(&mut step, n, &|i, step| rows::scale_and_add(step, s as f32, &weights[i * n..]));
         (step, s)
     }
-}
-
-/// Copies the given rows, of `n` columns each.
-fn select_rows(all: &[f32], rows: &[usize], n: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(rows.len() * n);
-    rows.iter().for_each(|r| out.extend_from_slice(&all[r * n..][..n]));
-    out
 }
 
 /// Error feedback for types without a scalar grid (lattice types): blocks of columns are encoded by the type's own search,
@@ -212,50 +191,40 @@ pub fn feed_back_blocks(
     how: &Encode,
 ) -> (Vec<u8>, Vec<f32>) {
     let (n, info) = (hessian.width, dtype.info());
-    let rows = targets.len() / n;
+    let count = targets.len() / n;
     let codec = kernels::codec_for(dtype, isa).expect("plans encode into types that have a codec");
     let r = &hessian.factor.r;
-    let (mut errors, mut values) = (vec![0f32; rows * n], vec![0f32; rows * n]);
+    let (mut errors, mut values) = (vec![0f32; count * n], vec![0f32; count * n]);
     let per = n / info.weights * info.bytes;
-    let mut bytes = vec![0u8; rows * per];
+    let mut bytes = vec![0u8; count * per];
     for first in (0..n).step_by(info.weights) {
         let width = info.weights;
         // The errors so far times U's columns, which are R's columns times the inverse of R's diagonal block.
-        let mut corrected = vec![0f32; rows * width];
+        let mut corrected = vec![0f32; count * width];
         let (a, b) = (View::rows(&errors, n), View::rows(r, n).from(0, first));
-        gemm(isa, Part::Whole, (rows, width, first), 1.0, a, b, &mut corrected, width);
+        gemm(isa, Part::Whole, (count, width, first), 1.0, a, b, &mut corrected, width);
         // The cost of an error after later blocks have compensated for it: the diagonal of the block's R·Rᵀ.
-        let importance: Vec<f32> = (first..first + width)
-            .map(|i| r[i * n + i..i * n + first + width].iter().map(|x| x * x).sum())
-            .collect();
+        let importance: Vec<f32> =
+            (first..first + width).map(|i| rows::square_f32(&r[i * n + i..i * n + first + width])).collect();
         let how = Encode { importance: Some(&importance), ..*how };
-        bytes
-            .par_chunks_exact_mut(per)
-            .zip(values.par_chunks_exact_mut(n))
-            .zip(targets.par_chunks_exact(n))
-            .zip(corrected.par_chunks_exact_mut(width))
-            .zip(errors.par_chunks_exact_mut(n))
-            .for_each(|((((bytes, values), targets), corrected), errors)| {
-                // x·R_bb = e·R_b, from the first column to the last.
-                for k in 0..width {
-                    let row = first + k;
-                    let x = corrected[k] / r[row * n + row];
-                    corrected[k] = x;
-                    let factor = &r[row * n + row + 1..row * n + first + width];
-                    corrected[k + 1..].iter_mut().zip(factor).for_each(|(w, f)| *w -= x * f);
-                }
-                let targets = &targets[first..first + width];
-                corrected.iter_mut().zip(targets).for_each(|(w, t)| *w += t);
-                let at = first / info.weights * info.bytes;
-                let block = &mut bytes[at..at + info.bytes];
-                codec.encode(corrected, &how, block);
-                let values = &mut values[first..first + width];
-                codec.decode(block, values);
-                errors[first..first + width]
-                    .iter_mut()
-                    .zip(targets.iter().zip(values))
-                    .for_each(|(e, (t, v))| *e = t - *v);
-            });
+        let rows = bytes
+            .chunks_exact_mut(per)
+            .zip(values.chunks_exact_mut(n))
+            .zip(targets.chunks_exact(n))
+            .zip(corrected.chunks_exact_mut(width))
+            .zip(errors.chunks_exact_mut(n));
+        parallel::items(rows.collect(), &|_, ((((bytes, values), targets), corrected), errors)| {
+            // x·R_bb = e·R_b, from the first column to the last.
+            factor::solve_down(corrected, r, n, first);
+            let targets = &targets[first..first + width];
+            rows::add(corrected, targets);
+            let at = first / info.weights * info.bytes;
+            let block = &mut bytes[at..at + info.bytes];
+            codec.encode(corrected, &how, block);
+            let values = &mut values[first..first + width];
+            codec.decode(block, values);
+            rows::difference(targets, values, &mut errors[first..first + width]);
+        });
     }
     (bytes, values)
 }
@@ -302,16 +271,13 @@ impl<'a> Fit<'a> {
         let mut parts = vec![Parts::default(); rows * blocks];
         let mut values = vec![0f32; rows * n];
         let how = Encode { importance: Some(&hessian.mean_squares), ..*how };
-        parts
-            .par_chunks_exact_mut(blocks)
-            .zip(values.par_chunks_exact_mut(n))
-            .zip(targets.par_chunks_exact(n))
-            .for_each(|((parts, values), x)| {
-                let mut packed = vec![0u8; blocks * bytes];
-                codec.encode(x, &how, &mut packed);
-                codec.decode(&packed, values);
-                packed.chunks(bytes).zip(parts).for_each(|(b, p)| grid.unpack(b, p));
-            });
+        let all = parts.chunks_exact_mut(blocks).zip(values.chunks_exact_mut(n)).zip(targets.chunks_exact(n));
+        parallel::items(all.collect(), &|_, ((parts, values), x)| {
+            let mut packed = vec![0u8; blocks * bytes];
+            codec.encode(x, &how, &mut packed);
+            codec.decode(&packed, values);
+            packed.chunks(bytes).zip(parts).for_each(|(b, p)| grid.unpack(b, p));
+        });
         Some(Self { isa, hessian, dtype, grid, rows, targets, parts, values })
     }
 
@@ -319,7 +285,7 @@ impl<'a> Fit<'a> {
     /// into the columns not yet rounded. Scales stay as they are.
     pub fn feed_back(&mut self) {
         let (n, shape) = (self.hessian.width, self.grid.shape());
-        let (blocks, group) = (n / shape.weights, shape.group);
+        let blocks = n / shape.weights;
         let levels = Levels::new(shape.levels);
         let (order, r) = (&self.hessian.order, &self.hessian.factor.r);
         let mut errors = vec![0f32; self.rows * n];
@@ -331,48 +297,36 @@ impl<'a> Fit<'a> {
             let (a, b) = (View::rows(&errors, n), View::rows(r, n).from(0, first));
             gemm(self.isa, Part::Whole, (self.rows, width, first), 1.0, a, b, &mut corrected, width);
             let inverse: Vec<f32> = (first..first + width).map(|k| 1.0 / r[k * n + k]).collect();
-            let mut unit = vec![0f32; width * width];
-            for i in 0..width {
-                for j in i + 1..width {
-                    unit[i * width + j] = r[(first + i) * n + first + j] * inverse[j];
-                }
-            }
+            let mut unit = rows::select_columns(&r[first * n..(first + width) * n], n, first..first + width);
+            unit.chunks_exact_mut(width).for_each(|row| rows::multiply(row, &inverse));
             let (grid, isa) = (self.grid, self.isa);
-            self.parts
-                .par_chunks_exact_mut(blocks)
-                .zip(self.values.par_chunks_exact_mut(n))
-                .zip(self.targets.par_chunks_exact(n))
-                .zip(corrected.par_chunks_exact_mut(width))
-                .zip(errors.par_chunks_exact_mut(n))
-                .for_each(|((((parts, values), targets), corrected), errors)| {
-                    let mut buffers = [[0f32; PANEL]; 3];
-                    let [target, steps, offsets] = &mut buffers;
-                    let mut codes = [0u8; PANEL];
-                    for (k, &c) in columns.iter().enumerate() {
-                        let part = &parts[c / shape.weights];
-                        let g = c % shape.weights / group;
-                        target[k] = targets[c];
-                        corrected[k] = targets[c] + corrected[k] * inverse[k];
-                        steps[k] = grid.step(part.d, part.scales[g]);
-                        offsets[k] = grid.offset(part.m, part.mins[g]);
-                    }
-                    feedback::feed_back(
-                        isa,
-                        &target[..width],
-                        corrected,
-                        &unit,
-                        width,
-                        &steps[..width],
-                        &offsets[..width],
-                        levels,
-                        &mut codes[..width],
-                        &mut errors[first..first + width],
-                    );
-                    for (k, &c) in columns.iter().enumerate() {
-                        parts[c / shape.weights].codes[c % shape.weights] = codes[k];
-                        values[c] = steps[k] * levels.value(codes[k]) + offsets[k];
-                    }
-                });
+            let rows = self
+                .parts
+                .chunks_exact_mut(blocks)
+                .zip(self.values.chunks_exact_mut(n))
+                .zip(self.targets.chunks_exact(n))
+                .zip(corrected.chunks_exact_mut(width))
+                .zip(errors.chunks_exact_mut(n));
+            parallel::items(rows.collect(), &|_, ((((parts, values), targets), corrected), errors)| {
+                let mut buffers = [[0f32; PANEL]; 3];
+                let [target, steps, offsets] = &mut buffers;
+                let mut codes = [0u8; PANEL];
+                let mut own = Columns { targets: target, steps, offsets };
+                own.take(grid, columns, targets, parts, corrected, &inverse);
+                feedback::feed_back(
+                    isa,
+                    &own.targets[..width],
+                    corrected,
+                    &unit,
+                    width,
+                    &own.steps[..width],
+                    &own.offsets[..width],
+                    levels,
+                    &mut codes[..width],
+                    &mut errors[first..first + width],
+                );
+                own.put(grid, columns, &codes, levels, parts, values);
+            });
         }
     }
 
@@ -383,11 +337,7 @@ impl<'a> Fit<'a> {
         let levels = Levels::new(shape.levels);
         let (grid, isa, h) = (self.grid, self.isa, &self.hessian.h);
         let mut difference = self.values.clone();
-        difference.par_chunks_exact_mut(n).zip(self.targets.par_chunks_exact(n)).for_each(
-            |(difference, targets)| {
-                difference.iter_mut().zip(targets).for_each(|(o, t)| *o -= t);
-            },
-        );
+        parallel::chunks_mut(&mut difference, n, &|i, row| rows::subtract(row, &self.targets[i * n..]));
         let mut gradient = multiply(isa, &difference, h, n);
         drop(difference);
         let blocks = n / shape.weights;
@@ -397,35 +347,32 @@ impl<'a> Fit<'a> {
             for block in (0..blocks).step_by(step) {
                 let count = step.min(blocks - block);
                 let (first, width) = (block * shape.weights, count * shape.weights);
-                let own: Vec<f32> = h[first * n..(first + width) * n]
-                    .chunks_exact(n)
-                    .flat_map(|row| &row[first..first + width])
-                    .copied()
-                    .collect();
+                let own = rows::select_columns(&h[first * n..(first + width) * n], n, first..first + width);
                 let sums = Panel::sums(&own, width, shape.group);
                 let panel = Panel { h: &own, sums: &sums, width };
                 let mut moved = vec![0f32; self.rows * width];
                 // After the first sweep few codes change; the gradient is then updated column by column.
                 let few = width / 8;
-                let changed: Vec<Changes> = self
+                let all = self
                     .parts
-                    .par_chunks_exact_mut(blocks)
-                    .zip(self.values.par_chunks_exact_mut(n))
-                    .zip(gradient.par_chunks_exact_mut(n))
-                    .zip(moved.par_chunks_exact_mut(width))
-                    .map(|(((parts, values), gradient), moved)| {
+                    .chunks_exact_mut(blocks)
+                    .zip(self.values.chunks_exact_mut(n))
+                    .zip(gradient.chunks_exact_mut(n))
+                    .zip(moved.chunks_exact_mut(width));
+                let changed =
+                    parallel::map_items(all.collect(), &|_, (((parts, values), gradient), moved)| {
                         let mut local = [0f32; PANEL];
                         let local = &mut local[..width];
                         local.copy_from_slice(&gradient[first..first + width]);
                         let values = &mut values[first..first + width];
-                        moved.copy_from_slice(values);
+                        let mut before = [0f32; PANEL];
+                        before[..width].copy_from_slice(values);
                         let parts = &mut parts[block..block + count];
                         if !feedback::descend(isa, grid, levels, &panel, rounds, parts, values, local) {
-                            moved.fill(0.0);
                             return Changes::None;
                         }
-                        moved.iter_mut().zip(values).for_each(|(m, v)| *m = *v - *m);
-                        if moved.iter().filter(|m| **m != 0.0).count() > few {
+                        rows::difference(values, &before, moved);
+                        if !rows::nearly_all_zero(moved, few) {
                             return Changes::Many;
                         }
                         for (k, by) in moved.iter_mut().enumerate().filter(|(_, by)| **by != 0.0) {
@@ -433,8 +380,7 @@ impl<'a> Fit<'a> {
                             *by = 0.0;
                         }
                         Changes::Few
-                    })
-                    .collect();
+                    });
                 any |= changed.iter().any(|c| *c != Changes::None);
                 let many: Vec<usize> = (0..self.rows).filter(|r| changed[*r] == Changes::Many).collect();
                 let b = View::rows(h, n).from(first, 0);
@@ -442,10 +388,10 @@ impl<'a> Fit<'a> {
                     let a = View::rows(&moved, width);
                     gemm(isa, Part::Whole, (self.rows, n, width), 1.0, a, b, &mut gradient, n);
                 } else if !many.is_empty() {
-                    let moved = select_rows(&moved, &many, width);
+                    let moved = rows::select(&moved, &many, width);
                     let more = product(isa, (many.len(), n, width), View::rows(&moved, width), b);
                     for (row, more) in many.iter().zip(more.chunks_exact(n)) {
-                        gradient[row * n..][..n].iter_mut().zip(more).for_each(|(g, m)| *g += m);
+                        rows::add(&mut gradient[row * n..][..n], more);
                     }
                 }
             }
@@ -459,10 +405,11 @@ impl<'a> Fit<'a> {
     pub fn pack(&self) -> Vec<u8> {
         let size = self.dtype.info().bytes;
         let mut bytes = vec![0u8; self.parts.len() * size];
-        bytes
-            .par_chunks_exact_mut(size)
-            .zip(&self.parts)
-            .for_each(|(bytes, part)| self.grid.pack(part, bytes));
+        let blocks = self.hessian.width / self.grid.shape().weights;
+        parallel::chunks_mut(&mut bytes, blocks * size, &|i, bytes| {
+            let parts = self.parts[i * blocks..].iter();
+            bytes.chunks_exact_mut(size).zip(parts).for_each(|(bytes, part)| self.grid.pack(part, bytes));
+        });
         bytes
     }
 }

@@ -1,16 +1,14 @@
 //! Gram matrices of a matrix's inputs over the tokens of a calibration set: the Hessian of the squared output error, and
 //! the same for the error that earlier layers left in the inputs.
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use calibration::{factor, rows};
 
 use kernels::Isa;
 use kernels::gemm::{Part, View, gemm};
+use kernels::parallel;
 
 /// Numbers per thread and step.
 const PART: usize = 1 << 14;
-/// Side of the square tiles that are copied across the diagonal.
-const TILE: usize = 64;
 
 /// Sums over tokens of products of two row vectors: the inputs x of a matrix in the model that is being quantized, and
 /// y = x₀ − x, with x₀ the inputs in the original model.
@@ -56,9 +54,8 @@ impl Gram {
         gemm(isa, Part::Upper, (n, n, tokens), 1.0, view.transposed(), view, &mut self.h, n);
         if let Some(original) = original {
             let mut y = vec![0f32; x.len()];
-            let parts = y.par_chunks_mut(PART).zip(original.par_chunks(PART)).zip(x.par_chunks(PART));
-            parts.for_each(|((y, original), x)| {
-                y.iter_mut().zip(original).zip(x).for_each(|((y, o), x)| *y = o - x);
+            parallel::chunks_mut(&mut y, PART, &|i, y| {
+                rows::difference(&original[i * PART..], &x[i * PART..], y);
             });
             add_rows(&mut self.sums[1], &y);
             let y = View::rows(&y, n);
@@ -72,43 +69,30 @@ impl Gram {
     /// Adds another part's sums.
     pub fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
-        self.h.iter_mut().zip(&other.h).for_each(|(a, b)| *a += b);
-        self.yx.iter_mut().zip(&other.yx).for_each(|(a, b)| *a += b);
-        self.yy.iter_mut().zip(&other.yy).for_each(|(a, b)| *a += b);
-        for (own, other) in self.sums.iter_mut().zip(&other.sums) {
-            own.iter_mut().zip(other).for_each(|(a, b)| *a += b);
-        }
+        rows::add(&mut self.h, &other.h);
+        rows::add(&mut self.yx, &other.yx);
+        rows::add(&mut self.yy, &other.yy);
+        self.sums.iter_mut().zip(&other.sums).for_each(|(own, other)| rows::add_f64(own, other));
     }
 
     /// Fills the lower triangles of the symmetric sums. To be called once, after the last [`Gram::add`].
     pub fn symmetrize(&mut self) {
-        let n = self.width;
         for square in [&mut self.h, &mut self.yy].into_iter().filter(|s| !s.is_empty()) {
-            // Tile by tile, since the source is read column by column.
-            for first in (0..n).step_by(TILE) {
-                for left in (0..=first).step_by(TILE) {
-                    for i in first..(first + TILE).min(n) {
-                        for j in left..(left + TILE).min(i) {
-                            square[i * n + j] = square[j * n + i];
-                        }
-                    }
-                }
-            }
+            factor::symmetrize(square, self.width);
         }
     }
 
     /// Whether no sum is NaN or infinite: such a Hessian could not be factored.
     pub fn is_finite(&self) -> bool {
-        self.h.par_iter().chain(&self.yx).chain(&self.yy).all(|x| x.is_finite())
+        let all = [&self.h, &self.yx, &self.yy].into_iter();
+        all.flat_map(|square| square.chunks(PART)).all(|part| rows::first_not_finite(part).is_none())
     }
 
     /// Turns the sums into those of inputs that are divided by `s`, column by column.
     pub fn divide(&mut self, s: &[f32]) {
         let inverse: Vec<f32> = s.iter().map(|s| 1.0 / s).collect();
         for square in [&mut self.h, &mut self.yx, &mut self.yy] {
-            square.par_chunks_exact_mut(s.len()).zip(&inverse).for_each(|(row, a)| {
-                row.iter_mut().zip(&inverse).for_each(|(x, b)| *x *= a * b);
-            });
+            parallel::chunks_mut(square, s.len(), &|i, row| rows::multiply_by(row, inverse[i], &inverse));
         }
     }
 
@@ -122,16 +106,11 @@ impl Gram {
     /// after the last [`Gram::add`].
     pub fn centre(&mut self, mean: &[Vec<f32>; 2]) {
         let tokens = self.tokens as f64;
-        // Σ(a − α)(b − β) = Σab − α·Σb − β·Σa + T·αβ.
         let [x, y] = [0, 1].map(|i| (&self.sums[i], &mean[i]));
         let squares = [(&mut self.h, x, x), (&mut self.yx, y, x), (&mut self.yy, y, y)];
         for (square, (a, alpha), (b, beta)) in squares.into_iter().filter(|s| !s.0.is_empty()) {
-            square.par_chunks_exact_mut(self.width).enumerate().for_each(|(i, row)| {
-                let (sum, alpha) = (a[i], f64::from(alpha[i]));
-                for ((r, b), beta) in row.iter_mut().zip(b).zip(beta) {
-                    let beta = f64::from(*beta);
-                    *r = (f64::from(*r) - alpha * b - beta * sum + tokens * alpha * beta) as f32;
-                }
+            parallel::chunks_mut(square, self.width, &|i, row| {
+                rows::centre(row, tokens, (a[i], alpha[i]), b, beta);
             });
         }
     }
@@ -148,9 +127,5 @@ fn add_rows(sums: &mut [f64], x: &[f32]) {
     /// Columns per thread and step.
     const COLUMNS: usize = 128;
     let width = sums.len();
-    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
-        for row in x.chunks_exact(width) {
-            sums.iter_mut().zip(&row[i * COLUMNS..]).for_each(|(s, x)| *s += f64::from(*x));
-        }
-    });
+    parallel::chunks_mut(sums, COLUMNS, &|i, sums| rows::add_columns(sums, x, width, i * COLUMNS));
 }

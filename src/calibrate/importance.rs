@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use calibration::imatrix::HASH;
-use calibration::{Entry, Statistics};
+use calibration::{Entry, Statistics, rows};
 use formats::metadata::{Metadata, Value};
 use formats::model::{Model, Tensor};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
+use kernels::parallel;
 
 use super::activations::{Activations, LayerWeights};
 use super::{Chunks, Scratch};
@@ -34,12 +33,8 @@ impl SquareSums {
     pub fn add(&mut self, x: &[f32]) {
         let width = self.sums.len();
         self.tokens += (x.len() / width) as u64;
-        self.sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
-            for row in x.chunks_exact(width) {
-                for (s, x) in sums.iter_mut().zip(&row[i * COLUMNS..]) {
-                    *s += f64::from(*x) * f64::from(*x);
-                }
-            }
+        parallel::chunks_mut(&mut self.sums, COLUMNS, &|i, sums| {
+            rows::add_squares(sums, x, width, i * COLUMNS);
         });
     }
 

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use calibration::rows;
 use formats::block::{DType, Encode};
 use formats::model::Encoding;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSlice;
+use kernels::parallel;
 
 use super::activations::{Activations, Inputs, LayerWeights};
 use super::choose::{Candidate, Chooser, Target, scale_columns};
@@ -117,13 +117,9 @@ impl Layer<'_> {
         if inputs.count > MAX_SEPARATE_CHUNKS {
             // Many short chunks: the sums are large, so they should be updated rarely.
             for (to, other) in [(gram, true), (held_out, false)] {
-                let take = |all: &[f32]| -> Vec<f32> {
-                    let chunks = all.chunks_exact(part).enumerate();
-                    let of = chunks.filter(|(c, _)| last(*c) != Some(other));
-                    of.flat_map(|(_, x)| x).copied().collect()
-                };
-                let original = self.method.asymmetric.then(|| take(original));
-                to.add(self.network.isa, &take(quantized), original.as_deref());
+                let chunks: Vec<usize> = (0..inputs.count).filter(|c| last(*c) != Some(other)).collect();
+                let original = self.method.asymmetric.then(|| rows::select(original, &chunks, part));
+                to.add(self.network.isa, &rows::select(quantized, &chunks, part), original.as_deref());
             }
             return;
         }
@@ -183,7 +179,7 @@ impl Layer<'_> {
             }
             let regularization = self.method.regularization;
             let (mut sorted, mut natural) = (None, None);
-            let rows = matrices.iter().map(|m| m.rows).sum();
+            let count = matrices.iter().map(|m| m.rows).sum();
             let mut candidates = Vec::new();
             for (matrix, stored) in matrices.iter().zip(&stored) {
                 let Some(BlockTensor { dtype, quantized, scale, .. }) = *stored else {
@@ -193,8 +189,8 @@ impl Layer<'_> {
                 let (mut weights, mut importance) =
                     (Cow::Borrowed(&*matrix.weights), Cow::Borrowed(importance));
                 if let Some(s) = &scales {
-                    scale_columns(weights.to_mut(), s, |w, s| w * s);
-                    scale_columns(importance.to_mut(), s, |i, s| i / (s * s));
+                    scale_columns(weights.to_mut(), s, rows::multiply);
+                    scale_columns(importance.to_mut(), s, rows::divide_by_squares);
                 }
                 let hessian = (feedback && quantized).then(|| {
                     let (hessian, in_order) = match dtype.grid() {
@@ -203,14 +199,14 @@ impl Layer<'_> {
                     };
                     &*hessian.get_or_insert_with(|| {
                         FactoredHessian::new(isa, &gram, regularization, in_order)
-                            .prepare_targets(isa, &gram, rows)
+                            .prepare_targets(isa, &gram, count)
                     })
                 });
                 let target = Target { dtype, tensor_scale: scale.is_some(), awq_scaled: scales.is_some() };
                 let (mut found, search) =
                     chooser.choose((hessian, &gram, &held_out), target, &weights, &importance);
                 match &scales {
-                    Some(s) => scale_columns(&mut found.values, s, |q, s| q / s),
+                    Some(s) => scale_columns(&mut found.values, s, rows::divide),
                     None => baseline.push(search),
                 }
                 candidates.push(Some(found));
@@ -264,11 +260,7 @@ impl Layer<'_> {
 
 /// The mean error of a matrix's outputs, `[rows]`: (W − Q)·x + W·y, with the means of x and y.
 fn mean_error(weights: &[f32], values: &[f32], [x, y]: &[Vec<f32>; 2]) -> Vec<f32> {
-    let rows = weights.par_chunks_exact(x.len()).zip(values.par_chunks_exact(x.len()));
-    rows.map(|(w, q)| {
-        let of = |y: &[f32]| w.iter().zip(y).map(|(w, y)| f64::from(*w) * f64::from(*y)).sum::<f64>();
-        let lost = w.iter().zip(q).zip(x).map(|((w, q), x)| f64::from(w - q) * f64::from(*x));
-        (lost.sum::<f64>() + of(y)) as f32
-    })
-    .collect()
+    let n = x.len();
+    let row = |i: usize| rows::mean_error(&weights[i * n..][..n], &values[i * n..][..n], x, y) as f32;
+    parallel::map(weights.len() / n, &row)
 }

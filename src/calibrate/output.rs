@@ -1,8 +1,7 @@
 //! The token embedding, before the first layer, and the output matrix, after the last.
 
 use formats::block::Encode;
-use rayon::iter::ParallelIterator;
-use rayon::slice::ParallelSliceMut;
+use kernels::parallel;
 
 use super::activations::Activations;
 use super::choose::Target;
@@ -41,7 +40,7 @@ pub fn quantize_embedding(network: &Network, plan: &Plan, activations: &mut Acti
         effort: plan.search.effort,
     };
     activations.edit_hidden_states(1, |x| {
-        x.par_chunks_exact_mut(hidden as usize).for_each(|x| {
+        parallel::chunks_mut(x, hidden as usize, &|_, x| {
             let mut bytes = vec![0u8; size as usize];
             codec.encode(x, &how, &mut bytes);
             codec.decode(&bytes, x);

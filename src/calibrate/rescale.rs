@@ -2,8 +2,7 @@
 //! that produces the input.
 
 use formats::block::{DType, Encode, Family};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
+use kernels::parallel;
 
 use super::awq::{self, Consumer, Producer};
 use super::gram::Gram;
@@ -102,7 +101,8 @@ impl Layer<'_> {
         for name in [Some(name), bias].into_iter().flatten() {
             let (tensor, dtype, mut bytes) = self.current_bytes(&name, finished);
             let row = bytes.len() / s.len();
-            bytes.par_chunks_exact_mut(row).zip(&s).for_each(|(row, s)| awq::divide(dtype, row, *s));
+            let rows = bytes.chunks_exact_mut(row).zip(&s).collect();
+            parallel::items(rows, &|_, (row, s)| awq::divide(dtype, row, *s));
             match finished.iter_mut().find(|m| m.tensor == tensor) {
                 Some(earlier) => earlier.bytes = bytes,
                 None => finished.push(QuantizedTensor { tensor, bytes, outcome: Outcome::default() }),

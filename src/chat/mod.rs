@@ -16,6 +16,7 @@ mod python;
 mod tests;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -27,8 +28,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// Steps that a template may take. Thousands for each message are usual; a hundred million take seconds.
-const FUEL: u64 = 20_000_000;
+/// Steps that a template may take. Thousands for each message are usual; a hundred million take seconds. Fewer in unit
+/// tests, which take them all.
+const FUEL: u64 = if cfg!(test) { 1_000_000 } else { 20_000_000 };
+
+/// `{% generation %}` marks the model's text for training in transformers; it prints its contents.
+static MARKS: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is valid")
+});
 
 /// Marks where the text of a control token is split in a message. It is a noncharacter, which Unicode reserves for
 /// internal use.
@@ -80,9 +87,7 @@ impl Template {
         env.add_test("iterable", python::is_iterable);
         env.add_function("raise_exception", python::raise);
         env.add_function("strftime_now", move |format: &str| python::strftime(format, now));
-        // {% generation %} marks the model's text for training in transformers; it prints its contents.
-        let marks = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is valid");
-        let text = marks.replace_all(text, |m: &regex::Captures| {
+        let text = MARKS.replace_all(text, |m: &regex::Captures| {
             let word = if m.get(2).is_some() { "endif" } else { "if true" };
             format!("{{%{} {word} {}%}}", &m[1], &m[3])
         });

@@ -12,9 +12,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSlice;
-
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::runner::{KvType, Network, Run, State, forward};
@@ -22,6 +19,7 @@ use crate::score::logits_file::{self, Header};
 use crate::score::{self, ScoreError, Scores, TokenScore};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
+use kernels::parallel;
 
 /// The usual number of tokens per chunk, as in llama-perplexity.
 pub const DEFAULT_CONTEXT: usize = 512;
@@ -322,25 +320,21 @@ fn push(
     }
     let vocab = rows.len() / count;
     let targets: Vec<u32> = chunks.iter().flat_map(|c| &c.targets).copied().collect();
-    let found: std::result::Result<Vec<TokenScore>, ScoreError> = rows
-        .par_chunks_exact(vocab)
-        .enumerate()
-        .map(|(i, row)| {
-            let target = targets[i] as usize;
-            match truth {
-                None => score::alone(row, target),
-                Some(truth) => {
-                    let size = truth.len() / count;
-                    let truth = &truth[i * size..(i + 1) * size];
-                    if file {
-                        score::against_file(truth, row, target)
-                    } else {
-                        score::against_logits(truth, row, target)
-                    }
+    let found: std::result::Result<Vec<TokenScore>, ScoreError> = parallel::try_map(count, &|i| {
+        let (row, target) = (&rows[i * vocab..(i + 1) * vocab], targets[i] as usize);
+        match truth {
+            None => score::alone(row, target),
+            Some(truth) => {
+                let size = truth.len() / count;
+                let truth = &truth[i * size..(i + 1) * size];
+                if file {
+                    score::against_file(truth, row, target)
+                } else {
+                    score::against_logits(truth, row, target)
                 }
             }
-        })
-        .collect();
+        }
+    });
     let mut rows = found?.into_iter();
     for chunk in chunks {
         scores.push_chunk(rows.by_ref().take(chunk.targets.len()));

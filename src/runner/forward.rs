@@ -2,15 +2,12 @@
 //! feed-forward network, in reading order (arXiv 2302.13971, section 2.2; 2505.09388 for norms of attention heads;
 //! 2504.12285 for BitNet's sub-norms).
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
-
 use super::linear::multiply;
 use super::network::{Layer, Linear, Network};
 use super::state::State;
 use crate::error::{Error, Result};
 use kernels::attention::KvHead;
-use kernels::{Aligned, float};
+use kernels::{Aligned, float, parallel};
 
 /// New tokens of a sequence.
 #[derive(Debug, Clone, Copy)]
@@ -151,7 +148,7 @@ pub(super) fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) 
     if all.len() < SMALL {
         all.chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(t, x));
     } else {
-        all.par_chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(t, x));
+        parallel::chunks_mut(all, len, &f);
     }
 }
 
@@ -260,7 +257,7 @@ pub(super) fn attend(
     let results: Vec<_> = if last * q.len() < SMALL {
         tasks.into_iter().map(work).collect()
     } else {
-        tasks.into_par_iter().map(work).collect()
+        parallel::map_items(tasks, &|_, task| work(task))
     };
     for (index, first, part) in results {
         for (t, part) in part.chunks_exact(group * dim).enumerate() {

@@ -2,8 +2,6 @@
 //! change: for measuring the inputs of matrices, and for quantizing matrices one after another.
 
 use formats::block::DType;
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
 
 use super::forward::{Run, add, add_bias, apply_rope, attend, each, norm, norm_in_place, rope_table};
 use super::linear::{Inputs, Matrix, Precision, multiply};
@@ -14,7 +12,7 @@ use crate::error::Result;
 use crate::source::view::RowOrder;
 use kernels::attention::{KvHead, KvType};
 use kernels::gemm::{View, product};
-use kernels::{Isa, float};
+use kernels::{Isa, float, parallel};
 
 /// The inputs of matrices in a layer, in the order of the computation. Matrices with the same input share a tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,13 +61,13 @@ impl Dense {
     fn new(linear: &Linear) -> Self {
         let m = &linear.matrix;
         let mut weights = vec![0f32; m.rows * m.cols];
-        weights.par_chunks_exact_mut(m.cols).enumerate().for_each(|(r, out)| m.decode(r, out));
+        parallel::chunks_mut(&mut weights, m.cols, &|r, out| m.decode(r, out));
         let mut scale = linear.scale;
         // Plans read NVFP4 weights multiplied by their scales, and do not keep the scales for matrices of other types.
         if m.dtype == DType::NVFP4
             && let Some(scale) = scale.take()
         {
-            weights.par_iter_mut().for_each(|x| *x *= scale);
+            parallel::chunks_mut(&mut weights, m.cols, &|_, row| row.iter_mut().for_each(|x| *x *= scale));
         }
         Self { name: m.name.clone(), rows: m.rows, cols: m.cols, weights, scale, bias: linear.bias.clone() }
     }
@@ -160,7 +158,7 @@ impl Network<'_> {
     pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
         let hidden = self.embedding.cols;
         let mut x = vec![0f32; tokens.len() * hidden];
-        x.par_chunks_exact_mut(hidden).zip(tokens).for_each(|(x, &t)| self.embedding.decode(t as usize, x));
+        parallel::chunks_mut(&mut x, hidden, &|i, x| self.embedding.decode(tokens[i] as usize, x));
         x
     }
 
@@ -168,9 +166,7 @@ impl Network<'_> {
     pub fn output_rows(&self, rows: std::ops::Range<usize>) -> Option<(&str, Vec<f32>)> {
         let matrix = self.output.as_ref()?;
         let mut out = vec![0f32; rows.len() * matrix.cols];
-        out.par_chunks_exact_mut(matrix.cols)
-            .enumerate()
-            .for_each(|(r, out)| matrix.decode(rows.start + r, out));
+        parallel::chunks_mut(&mut out, matrix.cols, &|r, out| matrix.decode(rows.start + r, out));
         Some((&matrix.name, out))
     }
 

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 
 use formats::block::DType;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::source::view::RowOrder;
-use kernels::activations::{Activations, Form, TOKENS};
+use kernels::activations::{Activations, Form};
 use kernels::tile::float::Floats;
 use kernels::tile::{Panel, ROWS, TileKernel};
-use kernels::{self, Codec, Isa, dot, tile};
+use kernels::{self, Codec, Isa, dot, parallel, tile};
 
 /// A matrix `[rows, cols]`, whose rows are multiplied with vectors of `cols` activations.
 pub struct Matrix<'a> {
@@ -172,14 +171,8 @@ pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>
             made.push(input);
         }
         let rows = if tokens < FEW { (BAND / matrix.row_bytes.max(1)).clamp(1, 1024) } else { BLOCK };
-        let first = tasks.len();
-        let starts = (0..matrix.rows).step_by(rows);
-        tasks.extend(starts.map(|first| Task { matrix, input, first, out: Vec::with_capacity(tokens) }));
-        for out in out.chunks_exact_mut(matrix.rows) {
-            for (task, out) in tasks[first..].iter_mut().zip(out.chunks_mut(rows)) {
-                task.out.push(out);
-            }
-        }
+        let outputs = tile::tasks(out, matrix.rows, rows).into_iter().enumerate();
+        tasks.extend(outputs.map(|(i, out)| Task { matrix, input, first: i * rows, out }));
     }
     let inputs = &inputs.0;
     let run = |task: Task| {
@@ -189,7 +182,7 @@ pub fn multiply(inputs: &mut Inputs, x: &[f32], jobs: Vec<(&Matrix, &mut [f32])>
     if work < SMALL {
         tasks.into_iter().for_each(run);
     } else {
-        tasks.into_par_iter().for_each(run);
+        parallel::items(tasks, &|_, task| run(task));
     }
 }
 
@@ -252,20 +245,13 @@ fn in_panels(mut task: Task, x: &Activations) {
                 scratch.floats[p].fill(matrix.isa, matrix.cols, rows);
             }
         }
-        for token in (0..x.tokens()).step_by(TOKENS) {
-            for p in 0..panels {
-                let mut sums = [[0f32; ROWS]; TOKENS];
-                match &matrix.product {
-                    Product::Integer { kernel, .. } => {
-                        kernel.multiply(&scratch.panels[p], x, token, &mut sums)
-                    }
-                    _ => {
-                        let last = x.tokens().min(token + TOKENS);
-                        let x = &x.floats()[token * x.cols()..last * x.cols()];
-                        tile::float::tile(matrix.isa, &scratch.floats[p], x, &mut sums);
-                    }
-                }
-                tile::store(&mut task.out[token..], p * ROWS, &sums, matrix.scale);
+        match &matrix.product {
+            Product::Integer { kernel, .. } => {
+                kernel.multiply_all(&scratch.panels[..panels], x, matrix.scale, &mut task.out);
+            }
+            _ => {
+                let (x, cols, panels) = (x.floats(), x.cols(), &scratch.floats[..panels]);
+                tile::float::multiply_all(matrix.isa, panels, x, cols, matrix.scale, &mut task.out);
             }
         }
     });

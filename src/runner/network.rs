@@ -6,8 +6,6 @@ use std::collections::HashMap;
 
 use formats::block::DType;
 use formats::model::{ByteOrder, Encoding};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
 
 use super::linear::{Matrix, Precision};
 use super::ternary;
@@ -15,7 +13,7 @@ use crate::arch::{Blk, Config, Rotary, is_idle};
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values};
 use crate::source::{Source, scales};
-use kernels::Isa;
+use kernels::{Isa, parallel};
 
 /// How a network computes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -299,13 +297,14 @@ impl<'a> Finder<'a> {
             let mut bytes = source.stored_read(t, 0..t.location.len)?;
             if source.model.order == ByteOrder::Big && !dtype.info().fields.is_empty() {
                 let row = dtype.bytes_for(cols).unwrap_or(1).max(1) as usize;
-                bytes.to_mut().par_chunks_mut(row).for_each(|row| dtype.swap(row));
+                parallel::chunks_mut(bytes.to_mut(), row, &|_, row| dtype.swap(row));
             }
             return Ok(Matrix::new(name.into(), dtype, bytes, order, shape, precision, self.isa));
         }
         // A form that no kernel takes: decoded to floats.
         let mut bytes = vec![0u8; shape.0 * shape.1 * 4];
-        bytes.par_chunks_mut(shape.1 * 4).enumerate().try_for_each(|(r, out)| -> Result<()> {
+        let rows: Vec<&mut [u8]> = bytes.chunks_mut(shape.1 * 4).collect();
+        parallel::try_map_items(rows, &|r, out| -> Result<()> {
             let mut row = vec![0f32; shape.1];
             let at = r as u64 * cols;
             // A group of codes may begin in the row before; the source handles that.

@@ -2,14 +2,16 @@
 
 use formats::block::{DType, i2_s};
 use formats::model::Tensor;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use kernels::parallel;
 
 use crate::error::{Error, Result};
 use crate::source::{Source, Stored};
 
 /// 1.0 as little-endian f16, the scale of every block. The tensor's own scale is an f32, which f16 may not hold exactly.
 const ONE: [u8; 2] = [0x00, 0x3C];
+
+/// Blocks, or pairs of them, that a thread repacks at a time.
+const PIECE: usize = 1 << 10;
 
 /// Blocks with the same weights and block scales of 1: their type, their bytes, and the scale of the tensor. TQ2_0 has
 /// the same four weights in a byte, in the reverse order; rows that are not a multiple of 256 weights become Q2_0.
@@ -32,23 +34,28 @@ pub fn repack(source: &Source, t: &Tensor) -> Result<(DType, Vec<u8>, f32)> {
     let mut bytes = vec![0; dtype.bytes_for(t.elements()).expect("rows are whole blocks") as usize];
     match dtype {
         DType::TQ2_0 => {
-            let (blocks, codes) = (bytes.par_chunks_exact_mut(66), codes.par_chunks_exact(2 * i2_s::BYTES));
-            blocks.zip(codes).for_each(|(block, codes)| {
-                for (out, byte) in block.iter_mut().zip(codes) {
-                    let halves = byte.rotate_left(4);
-                    *out = halves >> 2 & 0x33 | (halves & 0x33) << 2;
+            const CODES: usize = 2 * i2_s::BYTES;
+            parallel::chunks_mut(&mut bytes, PIECE * 66, &|i, blocks| {
+                let codes = codes[i * PIECE * CODES..].chunks_exact(CODES);
+                for (block, codes) in blocks.chunks_exact_mut(66).zip(codes) {
+                    for (out, byte) in block.iter_mut().zip(codes) {
+                        let halves = byte.rotate_left(4);
+                        *out = halves >> 2 & 0x33 | (halves & 0x33) << 2;
+                    }
+                    block[64..].copy_from_slice(&ONE);
                 }
-                block[64..].copy_from_slice(&ONE);
             });
         }
         _ => {
-            let (blocks, codes) = (bytes.par_chunks_exact_mut(2 * 18), codes.par_chunks_exact(i2_s::BYTES));
-            blocks.zip(codes).for_each(|(blocks, codes)| {
-                for (h, block) in blocks.chunks_exact_mut(18).enumerate() {
-                    block[..2].copy_from_slice(&ONE);
-                    for (j, out) in block[2..].iter_mut().enumerate() {
-                        let code = |i: usize| i2_s::code(codes, 64 * h + 4 * j + i) << (2 * i);
-                        *out = code(0) | code(1) | code(2) | code(3);
+            parallel::chunks_mut(&mut bytes, PIECE * 2 * 18, &|i, blocks| {
+                let codes = codes[i * PIECE * i2_s::BYTES..].chunks_exact(i2_s::BYTES);
+                for (blocks, codes) in blocks.chunks_exact_mut(2 * 18).zip(codes) {
+                    for (h, block) in blocks.chunks_exact_mut(18).enumerate() {
+                        block[..2].copy_from_slice(&ONE);
+                        for (j, out) in block[2..].iter_mut().enumerate() {
+                            let code = |i: usize| i2_s::code(codes, 64 * h + 4 * j + i) << (2 * i);
+                            *out = code(0) | code(1) | code(2) | code(3);
+                        }
                     }
                 }
             });

@@ -1,9 +1,5 @@
 //! The role of a tensor in a model, found from its name in GGUF's or Hugging Face's convention.
 
-use std::sync::LazyLock;
-
-use regex::{Regex, RegexSet};
-
 use crate::arch::Blk;
 
 /// The role of a tensor in a model.
@@ -81,71 +77,126 @@ impl Role {
     }
 }
 
-/// Tensors that are never quantized, whatever their shape, as in llama-quantize: norms, biases, routers, position embeddings,
-/// convolutions and small state matrices.
-static EXEMPT: LazyLock<RegexSet> = LazyLock::new(|| {
-    RegexSet::new([
-        r"_norm\.weight|norm\.weight$|layernorm",
-        r"\.bias$|^rope_freqs|_scale$|\.scale$|\.input_scale$",
-        r"ffn_gate_inp|ffn_gate_tid2eid|(mlp|block_sparse_moe)\.gate\.weight$|router",
-        r"altup|laurel|per_layer_model_proj",
-        r"position_embd|token_types|embeddings\.(position|token_type)",
-        r"ssm_conv1d|shortconv\.conv|indexer\.[kq]_proj",
-        r"time_mix_(first|w[0-2]|v[0-2]|a[0-2]|g[12]|decay_w[12]|lerp_fused)\.weight",
-        r"attn_rel_b|\.rel_pos|\.patch_embd|\.patch_merger",
-        r"sam\.(pos_embd|neck\.|net_)|a\.rvq\.codebook|mm\.a\.code_embd",
-    ])
-    .expect("these patterns are valid")
-});
-
-/// Additional tensors that llama-quantize never quantizes in the architecture glm5-next.
-static EXEMPT_GLM5: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"hc_|indexer(\.attn_q_b|\.attn_k|\.proj|_compressor_(gate|ape))|(ssm_(f|g)_(a|b)|ssm_beta|attn_kv_a_mqa|attn_(k|v)_b)\.weight",
-    )
-    .expect("this pattern is valid")
-});
-
-type Names<const N: usize> = LazyLock<[(Role, Regex); N]>;
-
-fn names<const N: usize>(table: [(Role, &str); N]) -> [(Role, Regex); N] {
-    table.map(|(role, pattern)| (role, Regex::new(pattern).expect("these patterns are valid")))
+/// What a name must have. Plain comparisons, since a program that starts hundreds of times a minute would spend more on
+/// compiling regular expressions than on everything else that it does with small models.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    /// It is this.
+    Is(&'static str),
+    /// It begins with this.
+    Begins(&'static str),
+    /// It ends with this.
+    Ends(&'static str),
+    /// This is somewhere in it.
+    Has(&'static str),
+    /// It ends with these whole parts; parts have dots between them.
+    LastParts(&'static str),
+    /// These whole parts, with the dot before them, are somewhere in it.
+    Parts(&'static str),
+    /// This part, with the dot before it, after a part that ends with `att` or a word that begins so: `q_proj` alone would
+    /// also match other tensors.
+    Attention(&'static str),
 }
 
+use Mark::{Attention, Begins, Ends, Has, Is, LastParts, Parts};
+
+impl Mark {
+    /// Whether the name has it.
+    fn is_in(self, name: &str) -> bool {
+        match self {
+            Is(whole) => name == whole,
+            Begins(start) => name.starts_with(start),
+            Ends(end) => name.ends_with(end),
+            Has(text) => name.contains(text),
+            LastParts(parts) => {
+                name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+            }
+            Parts(parts) => whole_parts(name, parts).next().is_some(),
+            Attention(part) => whole_parts(name, part).any(|before| {
+                let word = before.rfind("att").map(|at| &before[at..]);
+                word.is_some_and(|word| word.chars().all(|c| c.is_alphanumeric() || c == '_'))
+            }),
+        }
+    }
+}
+
+/// What is before each place of `parts`, which begins with a dot, where it ends at a dot or at the end of the name.
+fn whole_parts<'n>(name: &'n str, parts: &'static str) -> impl Iterator<Item = &'n str> {
+    let places = name.match_indices(parts);
+    places.filter_map(move |(at, _)| {
+        let after = &name[at + parts.len()..];
+        (after.is_empty() || after.starts_with('.')).then(|| &name[..at])
+    })
+}
+
+/// Tensors that are never quantized, whatever their shape, as in llama-quantize: norms, biases, routers, position embeddings,
+/// convolutions and small state matrices.
+#[rustfmt::skip]
+const EXEMPT: &[Mark] = &[
+    Has("_norm.weight"), Ends("norm.weight"), Has("layernorm"),
+    Ends(".bias"), Begins("rope_freqs"), Ends("_scale"), Ends(".scale"),
+    Has("ffn_gate_inp"), Has("ffn_gate_tid2eid"), Ends("mlp.gate.weight"), Ends("block_sparse_moe.gate.weight"), Has("router"),
+    Has("altup"), Has("laurel"), Has("per_layer_model_proj"),
+    Has("position_embd"), Has("token_types"), Has("embeddings.position"), Has("embeddings.token_type"),
+    Has("ssm_conv1d"), Has("shortconv.conv"), Has("indexer.k_proj"), Has("indexer.q_proj"),
+    Has("time_mix_first.weight"), Has("time_mix_w0.weight"), Has("time_mix_w1.weight"), Has("time_mix_w2.weight"),
+    Has("time_mix_v0.weight"), Has("time_mix_v1.weight"), Has("time_mix_v2.weight"),
+    Has("time_mix_a0.weight"), Has("time_mix_a1.weight"), Has("time_mix_a2.weight"),
+    Has("time_mix_g1.weight"), Has("time_mix_g2.weight"),
+    Has("time_mix_decay_w1.weight"), Has("time_mix_decay_w2.weight"), Has("time_mix_lerp_fused.weight"),
+    Has("attn_rel_b"), Has(".rel_pos"), Has(".patch_embd"), Has(".patch_merger"),
+    Has("sam.pos_embd"), Has("sam.neck."), Has("sam.net_"), Has("a.rvq.codebook"), Has("mm.a.code_embd"),
+];
+
+/// Additional tensors that llama-quantize never quantizes in the architecture glm5-next.
+#[rustfmt::skip]
+const EXEMPT_GLM5: &[Mark] = &[
+    Has("hc_"),
+    Has("indexer.attn_q_b"), Has("indexer.attn_k"), Has("indexer.proj"),
+    Has("indexer_compressor_gate"), Has("indexer_compressor_ape"),
+    Has("ssm_f_a.weight"), Has("ssm_f_b.weight"), Has("ssm_g_a.weight"), Has("ssm_g_b.weight"), Has("ssm_beta.weight"),
+    Has("attn_kv_a_mqa.weight"), Has("attn_k_b.weight"), Has("attn_v_b.weight"),
+];
+
 /// GGUF's names, in the order in which llama-quantize looks for them.
-static GGUF: Names<11> = LazyLock::new(|| {
-    names([
-        (Role::Output, r"^output\.weight$"),
-        (Role::Embedding, r"^(per_layer_)?token_embd\.weight$"),
-        (Role::AttnQkv, r"attn_qkv\.weight"),
-        (Role::AttnKvB, r"attn_kv_b\.weight"),
-        (Role::AttnV, r"attn_v\.weight"),
-        (Role::AttnK, r"attn_k\.weight"),
-        (Role::AttnQ, r"attn_q\.weight"),
-        (Role::AttnOutput, r"attn_output\.weight"),
-        (Role::FfnUp, r"ffn_up"),
-        (Role::FfnGate, r"ffn_gate"),
-        (Role::FfnDown, r"ffn_down"),
-    ])
-});
+const GGUF: &[(Role, &[Mark])] = &[
+    (Role::Output, &[Is("output.weight")]),
+    (Role::Embedding, &[Is("token_embd.weight"), Is("per_layer_token_embd.weight")]),
+    (Role::AttnQkv, &[Has("attn_qkv.weight")]),
+    (Role::AttnKvB, &[Has("attn_kv_b.weight")]),
+    (Role::AttnV, &[Has("attn_v.weight")]),
+    (Role::AttnK, &[Has("attn_k.weight")]),
+    (Role::AttnQ, &[Has("attn_q.weight")]),
+    (Role::AttnOutput, &[Has("attn_output.weight")]),
+    (Role::FfnUp, &[Has("ffn_up")]),
+    (Role::FfnGate, &[Has("ffn_gate")]),
+    (Role::FfnDown, &[Has("ffn_down")]),
+];
 
 /// Hugging Face's names, in the variants of many architectures.
-static HUB: Names<11> = LazyLock::new(|| {
-    names([
-        (Role::Output, r"(^|\.)(lm_head|embed_out)\.weight$"),
-        (Role::Embedding, r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings)\.weight$"),
-        (Role::AttnQkv, r"\.(qkv_proj|query_key_value|c_attn|Wqkv|qkv)(\.|$)"),
-        (Role::AttnKvB, r"\.kv_b_proj(\.|$)"),
-        (Role::FfnDown, r"\.(down_proj|dense_4h_to_h|fc2|w2|mlp\.c_proj)(\.|$)"),
-        (Role::FfnUp, r"\.(up_proj|dense_h_to_4h|fc1|w3|c_fc)(\.|$)"),
-        (Role::FfnGate, r"\.(gate_proj|gate_up_proj|w1)(\.|$)"),
-        (Role::AttnOutput, r"\.(o_proj|out_proj|attn\.c_proj|attention\.dense|self_attn\.dense)(\.|$)"),
-        // `q_proj` alone would also match other tensors.
-        (Role::AttnQ, r"att\w*\.q_proj(\.|$)"),
-        (Role::AttnK, r"att\w*\.k_proj(\.|$)"),
-        (Role::AttnV, r"att\w*\.v_proj(\.|$)"),
-    ])
-});
+#[rustfmt::skip]
+const HUB: &[(Role, &[Mark])] = &[
+    (Role::Output, &[LastParts("lm_head.weight"), LastParts("embed_out.weight")]),
+    (Role::Embedding, &[
+        LastParts("embed_tokens.weight"), LastParts("wte.weight"), LastParts("word_embeddings.weight"),
+        LastParts("tok_embeddings.weight"),
+    ]),
+    (Role::AttnQkv, &[
+        Parts(".qkv_proj"), Parts(".query_key_value"), Parts(".c_attn"), Parts(".Wqkv"), Parts(".qkv"),
+    ]),
+    (Role::AttnKvB, &[Parts(".kv_b_proj")]),
+    (Role::FfnDown, &[
+        Parts(".down_proj"), Parts(".dense_4h_to_h"), Parts(".fc2"), Parts(".w2"), Parts(".mlp.c_proj"),
+    ]),
+    (Role::FfnUp, &[Parts(".up_proj"), Parts(".dense_h_to_4h"), Parts(".fc1"), Parts(".w3"), Parts(".c_fc")]),
+    (Role::FfnGate, &[Parts(".gate_proj"), Parts(".gate_up_proj"), Parts(".w1")]),
+    (Role::AttnOutput, &[
+        Parts(".o_proj"), Parts(".out_proj"), Parts(".attn.c_proj"), Parts(".attention.dense"), Parts(".self_attn.dense"),
+    ]),
+    (Role::AttnQ, &[Attention(".q_proj")]),
+    (Role::AttnK, &[Attention(".k_proj")]),
+    (Role::AttnV, &[Attention(".v_proj")]),
+];
 
 /// The role of a tensor, found from its name.
 pub fn role(name: &str) -> Role {
@@ -154,29 +205,33 @@ pub fn role(name: &str) -> Role {
 
 /// The role of a tensor in the architecture that GGUF calls `arch`, some of which have additional exemptions.
 pub fn role_in(name: &str, arch: &str) -> Role {
+    let any = |marks: &[Mark]| marks.iter().any(|mark| mark.is_in(name));
     let gguf = name.contains("blk.");
-    if EXEMPT.is_match(name)
-        || (gguf && !name.ends_with("weight"))
-        || (arch == "glm5-next" && EXEMPT_GLM5.is_match(name))
-    {
+    if (gguf && !name.ends_with("weight")) || any(EXEMPT) || (arch == "glm5-next" && any(EXEMPT_GLM5)) {
         return Role::Exempt;
     }
-    let hub = HUB.iter().filter(|_| !gguf);
-    let found = GGUF.iter().chain(hub).find(|(_, pattern)| pattern.is_match(name));
-    found.map_or(Role::Other, |(role, _)| *role)
+    let hub: &[(Role, &[Mark])] = if gguf { &[] } else { HUB };
+    GGUF.iter().chain(hub).find(|(_, marks)| any(marks)).map_or(Role::Other, |(role, _)| *role)
 }
 
-/// The layer in Hugging Face's names.
-static HUB_LAYER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.").expect("this pattern is valid")
-});
+/// The parts before the number of a layer in Hugging Face's names.
+const HUB_LAYERS: [&str; 5] = ["layers", "layer", "h", "blocks", "block"];
 
 /// The number of the layer that a tensor belongs to.
 pub fn layer(name: &str) -> Option<u64> {
-    match Blk::parse(name) {
-        Some(blk) => Some(blk.layer),
-        None => HUB_LAYER.captures(name)?[1].parse().ok(),
+    if let Some(blk) = Blk::parse(name) {
+        return Some(blk.layer);
     }
+    // The last part is the matrix, not a number.
+    let (mut rest, _) = name.rsplit_once('.')?;
+    while let Some((part, after)) = rest.split_once('.') {
+        let number = after.split('.').next().unwrap_or_default();
+        if HUB_LAYERS.contains(&part) && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+            return number.parse().ok();
+        }
+        rest = after;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -229,6 +284,24 @@ mod tests {
             ("transformer.h.11.mlp.c_proj.weight", Role::FfnDown),
             ("transformer.h.11.mlp.c_fc.weight", Role::FfnUp),
             ("something.else", Role::Other),
+            // Whole parts, and the word before a projection.
+            ("model.layers.3.linear_attn.out_proj.weight", Role::AttnOutput),
+            ("decoder.layers.0.encoder_attn.q_proj.weight", Role::AttnQ),
+            ("attn.k_proj", Role::AttnK),
+            ("model.layers.0.self_attn.v_proj.lora.weight", Role::AttnV),
+            ("model.layers.0.self_attn.v_projection.weight", Role::Other),
+            ("model.layers.0.mixer.q_proj.weight", Role::Other),
+            ("model.layers.0.attention-like.q_proj.weight", Role::Other),
+            ("model.layers.0.cross-attention.q_proj.weight", Role::AttnQ),
+            ("down_proj.weight", Role::Other),
+            ("x.down_projector.down_proj", Role::FfnDown),
+            ("my_lm_head.weight", Role::Other),
+            ("my.lm_head.weight", Role::Output),
+            ("lm_head.weight.scale", Role::Exempt),
+            ("a.rope_freqs.weight", Role::Other),
+            ("v.blk.0.attn_q.weight.rest", Role::Exempt),
+            ("model.norm.weight", Role::Exempt),
+            ("model.norm.weights", Role::Other),
         ] {
             assert_eq!(role(name), expected, "{name}");
         }
@@ -246,6 +319,14 @@ mod tests {
             ("output.weight", None),
             ("enc.blk.4.attn_q.weight", None),
             ("blk.99999999999999999999.attn_q.weight", None),
+            ("layers.7.wq", Some(7)),
+            ("layers.7", None),
+            ("layers.x.layers.8.w", Some(8)),
+            ("layers.99999999999999999999.layers.8.w", None),
+            ("model.my_layers.3.w", None),
+            ("model.layers.+3.w", None),
+            ("model.layers..w", None),
+            ("h.0.attn.c_attn.weight", Some(0)),
         ] {
             assert_eq!(layer(name), expected, "{name}");
         }

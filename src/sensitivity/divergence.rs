@@ -1,8 +1,6 @@
 //! The end of a measurement: the output matrix, and the KL divergence of every variant.
 
 use formats::block::{DType, Encode};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::measure::{Change, Layer, Measurement, OutputError, SAMPLED_TOKENS, finite, rows_of};
 use super::{Matrix, Probe};
@@ -12,7 +10,7 @@ use crate::runner::KvType;
 use crate::runner::layerwise::{Tap, dense};
 use crate::runner::linear::Matrix as Stored;
 use crate::score::{against_logits, scored};
-use kernels::{self, Isa};
+use kernels::{self, Isa, parallel};
 
 /// Tokens per batch of logits.
 const LOGITS: usize = 128;
@@ -48,7 +46,7 @@ impl Measurement<'_> {
         for (first, lens) in self.batches() {
             let x = network.output_input(&self.variants[0].x.read(first, lens.iter().sum())?);
             squares.add(&x);
-            inputs.extend(x.chunks_exact(n).step_by(every).flatten());
+            x.chunks_exact(n).step_by(every).for_each(|row| inputs.extend_from_slice(row));
         }
         let tied = network.embedding_shape().is_none();
         let given = self.given_importance(&output.name, n as u64)?;
@@ -80,9 +78,7 @@ impl Measurement<'_> {
                 let tokens = self.tokens();
                 self.add_variant(Change::None, |first, count| {
                     let mut x = vec![0f32; count * n];
-                    x.par_chunks_exact_mut(n)
-                        .zip(&tokens[first..first + count])
-                        .for_each(|(x, &t)| quantized.decode(t as usize, x));
+                    parallel::chunks_mut(&mut x, n, &|i, x| quantized.decode(tokens[first + i] as usize, x));
                     Ok(x)
                 })?;
                 variant = Some(self.variants.len() - 1);
@@ -119,17 +115,11 @@ impl Measurement<'_> {
                 let reference = logits(0, output)?;
                 let against = |other: &[f32]| -> Result<f64> {
                     let vocab = output.rows;
-                    let rows: Vec<_> = reference
-                        .par_chunks_exact(vocab)
-                        .zip(other.par_chunks_exact(vocab))
-                        .zip(&targets)
-                        .map(|((p, q), &t)| against_logits(p, q, t))
-                        .collect();
-                    let mut sum = 0.0;
-                    for row in rows {
-                        sum += row?.pair.map_or(0.0, |p| p.kld);
-                    }
-                    Ok(sum)
+                    let rows = parallel::try_map(targets.len(), &|i| {
+                        let row = i * vocab..(i + 1) * vocab;
+                        against_logits(&reference[row.clone()], &other[row], targets[i])
+                    })?;
+                    Ok(rows.iter().fold(0.0, |sum, row| sum + row.pair.as_ref().map_or(0.0, |p| p.kld)))
                 };
                 for (variant, sum) in
                     self.variants.iter().zip(&mut sums).enumerate().map(|(i, (_, s))| (i, s))
@@ -160,7 +150,7 @@ impl Measurement<'_> {
 /// The decoded rows of a matrix, `[rows.len(), cols]`.
 fn decoded(matrix: &Stored, rows: &[usize]) -> Vec<f32> {
     let mut out = vec![0f32; rows.len() * matrix.cols];
-    out.par_chunks_exact_mut(matrix.cols).zip(rows).for_each(|(out, &r)| matrix.decode(r, out));
+    parallel::chunks_mut(&mut out, matrix.cols, &|i, out| matrix.decode(rows[i], out));
     out
 }
 
@@ -169,7 +159,7 @@ fn encoded(matrix: &Stored, dtype: DType, how: &Encode) -> Vec<u8> {
     let codec = kernels::codec_for(dtype, Isa::current()).expect("types have codecs");
     let size = dtype.bytes_for(matrix.cols as u64).expect("whole blocks") as usize;
     let mut bytes = vec![0u8; matrix.rows * size];
-    bytes.par_chunks_exact_mut(size).enumerate().for_each(|(r, bytes)| {
+    parallel::chunks_mut(&mut bytes, size, &|r, bytes| {
         let mut row = vec![0f32; matrix.cols];
         matrix.decode(r, &mut row);
         codec.encode(&row, how, bytes);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use calibration::Statistics;
+use calibration::{Statistics, rows};
 use formats::block::{DType, Encode};
 
 use super::divergence::Divergences;
@@ -207,16 +207,17 @@ impl Measurement<'_> {
             *counts.entry(t).or_default() += 1.0;
             counts
         });
-        let rows = network.embed(&distinct);
-        finite(&name, &rows, n)?;
+        let embedded = network.embed(&distinct);
+        finite(&name, &embedded, n)?;
         let importance = self.given_importance(&name, shape[1])?;
         let how = Encode { importance: importance.as_deref(), ..self.settings.how };
         // The error of a token's row counts as often as the token occurs.
-        let square = |x: &[f32], t: u32| counts[&t] * x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-        let all: f64 = rows.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
+        let square = |x: &[f32], t: u32| counts[&t] * rows::square(x);
+        let all: f64 = embedded.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
         let quantize = |dtype| -> (f64, Vec<f32>) {
-            let (_, values) = encode_rows(network.isa, dtype, &rows, n, &how);
-            let off: Vec<f32> = rows.iter().zip(&values).map(|(a, b)| a - b).collect();
+            let (_, values) = encode_rows(network.isa, dtype, &embedded, n, &how);
+            let mut off = embedded.clone();
+            rows::subtract(&mut off, &values);
             let sum: f64 = off.chunks_exact(n).zip(&distinct).map(|(x, &t)| square(x, t)).sum();
             (sum / all.max(f64::MIN_POSITIVE), values)
         };
@@ -228,13 +229,10 @@ impl Measurement<'_> {
                 continue;
             }
             probes.push(Probe { dtype, error, kld: 0.0 });
-            let offset = |t: &u32| distinct.binary_search(t).expect("one of them") * n;
+            let row = |t: &u32| distinct.binary_search(t).expect("one of them");
             let from = |first: usize, count: usize| {
-                Ok(tokens[first..first + count]
-                    .iter()
-                    .flat_map(|t| &values[offset(t)..][..n])
-                    .copied()
-                    .collect())
+                let wanted: Vec<usize> = tokens[first..first + count].iter().map(row).collect();
+                Ok(rows::select(&values, &wanted, n))
             };
             self.add_variant(Change::Matrix(0, p), from)?;
         }
@@ -270,12 +268,12 @@ impl Measurement<'_> {
             let visit = |tap: Tap, x: &[f32]| {
                 let (n, to) = (network.width(tap), &mut inputs[tap as usize]);
                 squares[tap as usize].add(x);
-                to.extend(x.chunks_exact(n).step_by(every).flatten());
+                x.chunks_exact(n).step_by(every).for_each(|row| to.extend_from_slice(row));
             };
             after.write(first, &run_layer(network, layer, &lens, x, &weights, KvType::F32, visit)?)?;
         }
         for (tap, squares) in Tap::ALL.iter().zip(&squares) {
-            if squares.mean_squares().iter().any(|x| !x.is_finite()) {
+            if rows::first_not_finite(&squares.mean_squares()).is_some() {
                 return Err(inputs_not_finite(layer, *tap));
             }
         }
@@ -360,7 +358,7 @@ fn run_layer(
 }
 
 pub(super) fn finite(name: &str, weights: &[f32], cols: usize) -> Result<()> {
-    match weights.iter().position(|x| !x.is_finite()) {
+    match rows::first_not_finite(weights) {
         Some(at) => Err(not_finite(name, at as u64, cols as u64, weights[at])),
         None => Ok(()),
     }
@@ -378,9 +376,8 @@ pub(super) struct OutputError<'a> {
 
 impl<'a> OutputError<'a> {
     fn new(network: &Network, matrix: &Dense, inputs: &'a [f32]) -> Self {
-        let rows = rows_of(matrix.rows);
-        let weights = rows.iter().flat_map(|r| &matrix.weights[r * matrix.cols..][..matrix.cols]).copied();
-        Self { isa: network.isa, cols: matrix.cols, weights: weights.collect(), inputs }
+        let weights = rows::select(&matrix.weights, &rows_of(matrix.rows), matrix.cols);
+        Self { isa: network.isa, cols: matrix.cols, weights, inputs }
     }
 
     /// The outputs, `[tokens, rows]`.
@@ -404,34 +401,24 @@ impl<'a> OutputError<'a> {
     /// do.
     pub fn errors(&self, dtype: DType, how: &Encode) -> [f64; 2] {
         let (_, values) = encode_rows(self.isa, dtype, &self.weights, self.cols, how);
-        let off: Vec<f32> = self.weights.iter().zip(&values).map(|(a, b)| a - b).collect();
+        let mut off = self.weights.clone();
+        rows::subtract(&mut off, &values);
         let all = self.square(self.inputs, &self.weights).max(f64::MIN_POSITIVE);
         let alone = self.square(self.inputs, &off) / all;
         let Some((group, _)) = kernels::integer(dtype) else { return [alone; 2] };
         // W·x − Ŵ·x̂ = (W − Ŵ)·x̂ + W·(x − x̂), which avoids the difference of two large numbers.
-        let lost = rounding(self.inputs, group);
-        let rounded: Vec<f32> = self.inputs.iter().zip(&lost).map(|(x, l)| x - l).collect();
+        let lost = rows::rounding(self.inputs, group);
+        let mut rounded = self.inputs.to_vec();
+        rows::subtract(&mut rounded, &lost);
         let mut out = self.product(&rounded, &off);
         let more = self.product(&lost, &self.weights);
-        out.iter_mut().zip(&more).for_each(|(a, b)| *a += b);
+        rows::add(&mut out, &more);
         [alone, mean_square(&out) / all]
     }
 }
 
-/// The rounding error of inputs in 8-bit codes, with a scale for each `group` of them.
-fn rounding(x: &[f32], group: usize) -> Vec<f32> {
-    let mut lost = vec![0f32; x.len()];
-    for (lost, x) in lost.chunks_mut(group).zip(x.chunks(group)) {
-        let scale = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 127.0;
-        if scale > 0.0 {
-            lost.iter_mut().zip(x).for_each(|(l, x)| *l = x - scale * (x / scale).round());
-        }
-    }
-    lost
-}
-
 fn mean_square(x: &[f32]) -> f64 {
-    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len().max(1) as f64
+    rows::square(x) / x.len().max(1) as f64
 }
 
 /// The sampled rows of a matrix.

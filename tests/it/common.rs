@@ -95,6 +95,39 @@ pub fn gguf(dir: &Dir) -> String {
     out
 }
 
+/// The first layers of the larger bundled model, as a checkpoint of its own: all that is done layer by layer is done to
+/// it in a part of the time.
+pub fn first_layers(dir: &Dir, layers: usize) -> String {
+    let (from, to) = (demo("model"), dir.path("layers"));
+    std::fs::create_dir_all(&to).unwrap();
+    for entry in std::fs::read_dir(&from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), Path::new(&to).join(entry.file_name())).unwrap();
+    }
+    let config = format!("{to}/config.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    json["num_hidden_layers"] = layers.into();
+    std::fs::write(config, json.to_string()).unwrap();
+
+    let bytes = std::fs::read(format!("{from}/model.safetensors")).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: serde_json::Map<String, Value> = serde_json::from_slice(header).unwrap();
+    let layer = |name: &str| name.strip_prefix("model.layers.")?.split('.').next()?.parse::<usize>().ok();
+    header.retain(|name, _| layer(name).is_none_or(|layer| layer < layers));
+    let mut kept = Vec::new();
+    for (_, tensor) in header.iter_mut().filter(|(name, _)| *name != "__metadata__") {
+        let at = |i: usize| tensor["data_offsets"][i].as_u64().unwrap() as usize;
+        let (first, own) = (kept.len(), &data[at(0)..at(1)]);
+        kept.extend_from_slice(own);
+        tensor["data_offsets"] = serde_json::json!([first, kept.len()]);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let parts = [&(header.len() as u64).to_le_bytes()[..], &header, &kept];
+    std::fs::write(format!("{to}/model.safetensors"), parts.concat()).unwrap();
+    to
+}
+
 /// A GGUF with a tensor of every type that GGUF has.
 pub fn all_types(path: &str) {
     use formats::container::gguf::{Options, Split, layout};

@@ -12,7 +12,7 @@ fn models(dir: &Dir) -> [String; 3] {
     let (f16, q4) = (dir.path("f16.gguf"), dir.path("q4.gguf"));
     ok(&["convert", &demo("model"), &f16, "--type", "f16"]);
     ok(&["quantize", &demo("model"), &q4, "--type", "q4_0"]);
-    let text: String = std::fs::read_to_string(demo("heldout.txt")).unwrap().chars().take(12_000).collect();
+    let text: String = std::fs::read_to_string(demo("heldout.txt")).unwrap().chars().take(8_000).collect();
     std::fs::write(dir.path("text.txt"), text).unwrap();
     [f16, q4, dir.path("text.txt")]
 }
@@ -34,7 +34,7 @@ fn perplexity_and_divergence() {
     assert!(number(&found, "/kld_interval/low") < kld && kld < number(&found, "/kld_interval/high"));
 
     // A model beside itself.
-    let few = ["--context", "128", "--chunks", "8", "--json"];
+    let few = ["--context", "128", "--chunks", "4", "--json"];
     let same = json(&[&["eval", &f16, &text, "--reference", &f16], &few[..]].concat());
     assert!(number(&same, "/summary/against/kld/max").abs() < 1e-9);
     assert_eq!(number(&same, "/summary/against/same_top/value"), 1.0);
@@ -42,11 +42,13 @@ fn perplexity_and_divergence() {
     // The same numbers on one thread, with other instructions, in other batches of chunks.
     let beside = [&["eval", &q4, &text, "--reference", &f16], &few[..]].concat();
     let found = json(&beside);
-    for (key, value) in [("--threads", "1"), ("--batch", "1024")] {
+    for (key, value) in [("--threads", "1"), ("--batch", "256")] {
         assert_eq!(json(&[&beside[..], &[key, value]].concat()), found, "{key}");
     }
-    let out = program().args(&beside).env("GGUFKIT_ISA", "portable").output().unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&out.stdout).unwrap(), found);
+    // Portable instructions are slow.
+    let one = ["eval", &q4, &text, "--reference", &f16, "--context", "128", "--chunks", "1", "--json"];
+    let out = program().args(one).env("GGUFKIT_ISA", "portable").output().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&out.stdout).unwrap(), json(&one));
 
     // A limit that is kept, and one that is not.
     let limited = |most: &'static str| [&beside[..], &["--max-kld", most]].concat();

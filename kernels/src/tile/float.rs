@@ -3,7 +3,7 @@
 use super::super::activations::TOKENS;
 use super::super::lanes::{Lanes, Unit, per_lanes};
 use super::super::{Aligned, Isa, isa::per_isa};
-use super::{DEPTH, ROWS};
+use super::{DEPTH, ROWS, store};
 
 /// Sixteen rows of floats side by side: `[cols, ROWS]`. Rows that are missing are zero.
 #[derive(Default)]
@@ -56,6 +56,21 @@ per_lanes! {
     /// # Panics
     /// If the panel has no columns, or `x` is no whole vectors or too many.
     pub fn tile(panel: &Floats, x: &[f32], out: &mut [[f32; ROWS]; TOKENS]) = tile_body
+}
+
+/// The products of the rows of several panels with all vectors `x`, `[vectors, cols]`, times `scale`: row `16 · p + r` is row r
+/// of panel p, and `out[t]` are those of vector t, as many as there is room for.
+///
+/// # Panics
+/// If a panel has other columns, or none; if a vector has no room for one row of each panel.
+pub fn multiply_all(isa: Isa, panels: &[Floats], x: &[f32], cols: usize, scale: f32, out: &mut [&mut [f32]]) {
+    let mut sums = [[0f32; ROWS]; TOKENS];
+    for (x, out) in x.chunks(TOKENS * cols).zip(out.chunks_mut(TOKENS)) {
+        for (p, panel) in panels.iter().enumerate() {
+            tile(isa, panel, x, &mut sums);
+            store(out, p * ROWS, &sums, scale);
+        }
+    }
 }
 
 /// Vectors whose sums stay in registers.

@@ -152,6 +152,37 @@ impl TileKernel {
         // SAFETY: `tile` was taken for `isa`, which exists only where its features were found.
         unsafe { (self.tile)(panel, x, token, out) };
     }
+
+    /// The products of the rows of several panels with all tokens, times `scale`: row `16 · p + r` is row r of panel p, and
+    /// `out[t]` are those of token t, as many as there is room for.
+    ///
+    /// # Panics
+    /// As [`TileKernel::multiply`]; if a token has no room for one row of each panel.
+    pub fn multiply_all(&self, panels: &[Panel], x: &Activations, scale: f32, out: &mut [&mut [f32]]) {
+        let mut sums = [[0f32; ROWS]; TOKENS];
+        for token in (0..x.tokens()).step_by(TOKENS) {
+            for (p, panel) in panels.iter().enumerate() {
+                self.multiply(panel, x, token, &mut sums);
+                store(&mut out[token..], p * ROWS, &sums, scale);
+            }
+        }
+    }
+}
+
+/// The outputs of several matrix rows for each vector, `[vectors, rows]`, by tasks of `step` rows each: those of a task, for
+/// each vector.
+///
+/// # Panics
+/// If there are no rows, or none in a step.
+pub fn tasks(out: &mut [f32], rows: usize, step: usize) -> Vec<Vec<&mut [f32]>> {
+    let vectors = out.len() / rows;
+    let mut tasks: Vec<_> = (0..rows.div_ceil(step)).map(|_| Vec::with_capacity(vectors)).collect();
+    for out in out.chunks_exact_mut(rows) {
+        for (task, out) in tasks.iter_mut().zip(out.chunks_mut(step)) {
+            task.push(out);
+        }
+    }
+    tasks
 }
 
 /// The kernel of a type on a set; `None` if the type is multiplied as floats.
@@ -312,7 +343,7 @@ fn scales<const W: usize, const B: usize, T: Weights<W, B>>(rows: &[&[u8]], pane
 ///
 /// # Panics
 /// If a vector has fewer than `first` numbers.
-pub fn store(out: &mut [&mut [f32]], first: usize, sums: &[[f32; ROWS]; TOKENS], scale: f32) {
+fn store(out: &mut [&mut [f32]], first: usize, sums: &[[f32; ROWS]; TOKENS], scale: f32) {
     for t in 0..out.len().min(TOKENS) {
         let (out, sums) = (&mut out[t][first..], &sums[t]);
         for r in 0..out.len().min(ROWS) {

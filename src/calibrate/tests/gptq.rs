@@ -310,17 +310,22 @@ fn types_of_lattices_feed_back_block_by_block() {
     let isa = Isa::current();
     let mut random = Random::new(8);
     let n = 768;
+    let inputs: Vec<_> = (0..4)
+        .map(|_| {
+            let gram = grams(&mut random, n, n, false);
+            let hessian = FactoredHessian::new(isa, &gram, REGULARIZATION, false);
+            (damped(&gram), hessian, gram)
+        })
+        .collect();
     for dtype in [DType::IQ2_XS, DType::IQ3_S, DType::IQ2_XXS, DType::IQ1_S] {
         let (mut usual, mut fed, mut better) = (0.0, 0.0, 0);
-        for _ in 0..4 {
-            let gram = grams(&mut random, 2 * n, n, false);
-            let (h, w) = (damped(&gram), numbers(&mut random, 4 * n));
+        for (h, hessian, gram) in &inputs {
+            let w = numbers(&mut random, 4 * n);
             let w: Vec<f32> = w.iter().map(|x| 0.03 * x).collect();
-            let hessian = FactoredHessian::new(isa, &gram, REGULARIZATION, false);
-            let (bytes, values) = feed_back_blocks(isa, &hessian, dtype, &w, &Encode::default());
+            let (bytes, values) = feed_back_blocks(isa, hessian, dtype, &w, &Encode::default());
             assert_eq!(decode(dtype, &bytes, w.len()), values, "{dtype:?}");
-            let one = error(&search(dtype, &w, &gram.mean_squares()), &w, &h, n);
-            let two = error(&values, &w, &h, n);
+            let one = error(&search(dtype, &w, &gram.mean_squares()), &w, h, n);
+            let two = error(&values, &w, h, n);
             (usual, fed, better) = (usual + one, fed + two, better + usize::from(two < one));
         }
         assert!(fed < usual && better >= 3, "{dtype:?}: {usual} {fed}, {better} of 4");

@@ -58,11 +58,11 @@ fn merges_need_no_tokens() {
 #[test]
 fn long_words_are_merged_quickly() {
     let t = made(&byte_level("gpt-2", &["a a", "aa aa", "aaaa aaaa"], &[]));
-    let ids = t.encode(&"a".repeat(400_003), false, false);
-    assert_eq!(ids.len(), 50_002);
-    assert_eq!(ids[49_999..], [258, 256, byte('a')]);
+    let ids = t.encode(&"a".repeat(100_003), false, false);
+    assert_eq!(ids.len(), 12_502);
+    assert_eq!(ids[12_499..], [258, 256, byte('a')]);
     let t = made(&sentencepiece(&["▁", "a", "aa", "aaaa"]));
-    assert_eq!(t.encode(&"a".repeat(400_000), false, false).len(), 100_001);
+    assert_eq!(t.encode(&"a".repeat(100_000), false, false).len(), 25_001);
 }
 
 #[test]
@@ -115,6 +115,8 @@ static ALL: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
 });
 
 proptest! {
+    // Each text goes through all of them.
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn text_comes_back_through_bytes(text in texts()) {
         for t in &*ALL {

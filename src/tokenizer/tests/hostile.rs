@@ -72,7 +72,7 @@ fn ids_out_of_range_are_passed_over() {
 
 #[test]
 fn odd_tokens_do_no_harm() {
-    let long = "x".repeat(2 << 20);
+    let long = "x".repeat(1 << 18);
     let tokens = [
         ("", 0.0, CONTROL),
         ("a", f32::INFINITY, NORMAL),
@@ -88,7 +88,7 @@ fn odd_tokens_do_no_harm() {
         let merges = Value::Array(Array::of_strings(["a a", "aa aa", &format!("{long} {long}")]));
         let m = with(metadata(model, &tokens), "merges", merges);
         if model == "t5" {
-            assert_eq!(refused(&m), "token 3 must have at most 4096 bytes (found 2097152)");
+            assert_eq!(refused(&m), "token 3 must have at most 4096 bytes (found 262144)");
             continue;
         }
         let t = made(&m);
