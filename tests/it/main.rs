@@ -10,6 +10,7 @@ mod cli;
 mod eval;
 mod files;
 mod fit;
+mod folders;
 mod gguf;
 mod golden;
 mod gptq;
