@@ -24,8 +24,10 @@ mod plans;
 mod pytorch;
 #[cfg(unix)]
 mod readme;
+mod replace;
 mod robustness;
 mod run;
+mod settings;
 mod structure;
 mod texts;
 mod types;
