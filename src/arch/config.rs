@@ -189,7 +189,9 @@ impl Config {
         let act = &json["hidden_act"];
         if !act.is_null() && !act.as_str().is_some_and(|act| arch.activation.contains(&act)) {
             let expected = arch.activation[0];
-            return Err(format!("hidden_act must be {expected:?} for {} (found {})", arch.name, shown(act)).into());
+            return Err(
+                format!("hidden_act must be {expected:?} for {} (found {})", arch.name, shown(act)).into()
+            );
         }
         let tied = read.flag("tie_word_embeddings")?.unwrap_or(false);
         if let Some(part) =

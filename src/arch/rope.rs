@@ -110,7 +110,10 @@ impl Scaling {
                     rest[1] = Some(magnitude(one) / magnitude(all));
                 }
                 if read.flag("truncate")? == Some(false) {
-                    return Err("\"truncate\": false is not supported: GGUF runtimes round the ends of YaRN's ramp".into());
+                    return Err(
+                        "\"truncate\": false is not supported: GGUF runtimes round the ends of YaRN's ramp"
+                            .into(),
+                    );
                 }
                 Self::Yarn { factor, original: original.unwrap_or(context), rest }
             }
@@ -122,7 +125,11 @@ impl Scaling {
     /// extrapolation factor for a few other architectures only.
     pub fn note(self) -> Option<String> {
         let Self::Yarn { rest: [extrapolation, _, fast, slow], .. } = self else { return None };
-        let usual = [("extrapolation_factor", extrapolation, 1.0), ("beta_fast", fast, 32.0), ("beta_slow", slow, 1.0)];
+        let usual = [
+            ("extrapolation_factor", extrapolation, 1.0),
+            ("beta_fast", fast, 32.0),
+            ("beta_slow", slow, 1.0),
+        ];
         let other = usual.into_iter().find(|(_, given, usual)| given.is_some_and(|x| x != *usual));
         other.map(|(key, given, usual)| {
             let given = given.unwrap_or(usual);

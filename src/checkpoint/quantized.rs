@@ -334,7 +334,10 @@ mod tests {
             assert_eq!(check_types(&fine), Ok(()), "{fine}");
         }
         for (config, says) in [
-            (json!({"quantization_config": ["gptq"]}), "quantization_config must be an object (found [\"gptq\"])"),
+            (
+                json!({"quantization_config": ["gptq"]}),
+                "quantization_config must be an object (found [\"gptq\"])",
+            ),
             (json!({"quantization_config": "awq"}), "quantization_config must be an object (found \"awq\")"),
             (json!({"compression_config": 4}), "compression_config must be an object (found 4)"),
             (json!({"quantization": {"__float__": "NaN"}}), "quantization must be an object (found NaN)"),

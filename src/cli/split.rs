@@ -80,7 +80,8 @@ fn rewrite(
     json: bool,
 ) -> Result<()> {
     let source = input.open_for(out)?;
-    let options = PlanOptions { out: out.to_path_buf(), overwrite: output.overwrite, split, ..PlanOptions::default() };
+    let options =
+        PlanOptions { out: out.to_path_buf(), overwrite: output.overwrite, split, ..PlanOptions::default() };
     let plan = plan::plan(&source, &options)?;
     write_and_report(&source, &plan, resources.limits(), json)
 }

@@ -133,11 +133,11 @@ fn replaced(
                 .or("write to another folder, or add --overwrite, which removes the old weights when the new ones are in place")),
         }
     };
-    if weights.len() > 1 && stem(first) == "model" && single.exists() {
+    if weights.len() > 1 && stem(first) == "model" && single.is_file() {
         let what = format!("loaders would read {} instead of the new shards", single.display());
         read_instead(&single, what)?;
     }
-    if index.exists() && !is_new(&index) {
+    if index.is_file() && !is_new(&index) {
         let what = format!("loaders would read the files of {} instead of the new model", index.display());
         read_instead(&index, what)?;
     }

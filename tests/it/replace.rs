@@ -77,7 +77,10 @@ fn weights_in_shards_are_replaced_as_a_set() {
         assert_eq!(fs::read_to_string(format!("{out}/other.safetensors")).unwrap(), "mine too");
         assert_eq!(fs::read_to_string(format!("{out}/notes.txt")).unwrap(), "mine");
         fs::remove_file(format!("{out}/other.safetensors")).unwrap();
-        assert_eq!(json(&["inspect", "--json", &out])["tensors"].as_array().unwrap().len(), tensors(&[]).len());
+        assert_eq!(
+            json(&["inspect", "--json", &out])["tensors"].as_array().unwrap().len(),
+            tensors(&[]).len()
+        );
     }
 }
 
@@ -101,13 +104,19 @@ fn every_command_that_writes_models_replaces_them_alike() {
         let old = names(&out);
         let line: Vec<&str> = args.iter().map(|a| if *a == "OUT" { &out } else { *a }).collect();
         let (code, why) = fails(&line);
-        assert!(code == 1 && why.contains("holds a checkpoint already") && why.contains("--overwrite"), "{why}");
+        assert!(
+            code == 1 && why.contains("holds a checkpoint already") && why.contains("--overwrite"),
+            "{why}"
+        );
         assert_eq!(names(&out), old);
         ok(&[&line[..], &["--overwrite"]].concat());
         let left = names(&out);
         let gone = old.iter().filter(|n| n.contains("-of-") && !left.contains(n)).count();
         assert!(gone > 0, "{args:?}: {left:?}");
-        assert!(["config.json", "notes.txt"].iter().all(|n| left.iter().any(|l| l == n)), "{args:?}: {left:?}");
+        assert!(
+            ["config.json", "notes.txt"].iter().all(|n| left.iter().any(|l| l == n)),
+            "{args:?}: {left:?}"
+        );
         let index = left.iter().any(|n| n.ends_with("index.json"));
         assert_eq!(index, args[0] == "split", "{left:?}");
         fs::remove_file(format!("{out}/other.safetensors")).unwrap();
@@ -132,12 +141,19 @@ fn weights_that_are_read_are_not_removed() {
     // Nor are files that a damaged index names elsewhere.
     fs::write(dir.path("precious.safetensors"), "x").unwrap();
     let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
-    for index in [r#"{"weight_map": {"a": "../precious.safetensors"}}"#, "{", r#"{"weight_map": {"a": "notes.txt/x"}}"#] {
+    for index in [
+        r#"{"weight_map": {"a": "../precious.safetensors"}}"#,
+        "{",
+        r#"{"weight_map": {"a": "notes.txt/x"}}"#,
+    ] {
         fs::write(format!("{out}/model.safetensors.index.json"), index).unwrap();
         ok(&["convert", &hub, &out, "--overwrite"]);
         assert!(Path::new(&dir.path("precious.safetensors")).exists());
         let left = names(&out);
-        assert!(left.iter().any(|n| n == "notes.txt") && !left.iter().any(|n| n.ends_with("index.json")), "{left:?}");
+        assert!(
+            left.iter().any(|n| n == "notes.txt") && !left.iter().any(|n| n.ends_with("index.json")),
+            "{left:?}"
+        );
     }
 }
 

@@ -19,7 +19,11 @@ fn settings_of_a_wrong_type_are_errors() {
         ("rope_scaling", "NaN", "rope_scaling must be an object (found NaN)"),
         ("rope_scaling", "[\"linear\", 2.0]", "rope_scaling must be an object"),
         ("rope_parameters", "4.0", "rope_parameters must be an object (found 4.0)"),
-        ("rope_scaling", "{\"rope_type\": \"linear\", \"factor\": Infinity}", "factor must be a positive number"),
+        (
+            "rope_scaling",
+            "{\"rope_type\": \"linear\", \"factor\": Infinity}",
+            "factor must be a positive number",
+        ),
         ("rope_scaling", "{\"factor\": 4.0}", "without a \"rope_type\""),
         ("quantization_config", "\"gptq\"", "quantization_config must be an object (found \"gptq\")"),
         ("quantization_config", "[]", "quantization_config must be an object (found [])"),
@@ -107,7 +111,12 @@ fn biases_that_are_switched_off_are_named() {
     let biases = [("self_attn.q_proj.bias", 64)];
     for (switch, note) in [(json!(false), true), (json!(true), false), (json!(null), false)] {
         settings["attention_bias"] = switch;
-        let hub = checkpoint(&dir, &format!("hub-{note}-{}", settings["attention_bias"]), &settings, &tensors(&biases));
+        let hub = checkpoint(
+            &dir,
+            &format!("hub-{note}-{}", settings["attention_bias"]),
+            &settings,
+            &tensors(&biases),
+        );
         let text = ok(&["convert", &hub, &dir.path("x.gguf")]);
         assert_eq!(text.contains("attention_bias: false, but model.layers.0"), note, "{text}");
     }
@@ -117,8 +126,12 @@ fn biases_that_are_switched_off_are_named() {
 fn options_of_which_one_has_no_effect_are_refused() {
     let tokenizer = demo("tiny-tokenizer.bin");
     for model in [demo("tiny.bin"), demo("model")] {
-        let (code, why) = fails(&["inspect", &model, "--tokenizer", &tokenizer, "--pre-tokenizer", "llama-bpe"]);
-        assert!(code == 2 && why.contains("--pre-tokenizer has no effect") && why.contains("leave out"), "{why}");
+        let (code, why) =
+            fails(&["inspect", &model, "--tokenizer", &tokenizer, "--pre-tokenizer", "llama-bpe"]);
+        assert!(
+            code == 2 && why.contains("--pre-tokenizer has no effect") && why.contains("leave out"),
+            "{why}"
+        );
     }
 }
 
@@ -130,16 +143,21 @@ fn only_a_chat_needs_a_chat_template() {
     fs::write(dir.path("t.txt"), &text[..4000]).unwrap();
     fs::write(dir.path("bytes"), b"{{ x \xff }}").unwrap();
     let file = format!("tokenizer.chat_template:str={}", dir.path("bytes"));
-    for (set, value) in
-        [("--set", "tokenizer.chat_template=u32:7"), ("--set", "tokenizer.chat_template=[str]:[\"x\"]"), ("--set-file", &file)]
-    {
+    for (set, value) in [
+        ("--set", "tokenizer.chat_template=u32:7"),
+        ("--set", "tokenizer.chat_template=[str]:[\"x\"]"),
+        ("--set-file", &file),
+    ] {
         let odd = dir.path("odd.gguf");
         ok(&["edit", &plain, &odd, set, value]);
         ok(&["eval", &odd, &dir.path("t.txt"), "--context", "32", "--chunks", "1"]);
         ok(&["run", &odd, "--prompt", "Once", "--tokens", "1"]);
         let out = run(&["run", &odd, "--chat", "--prompt", "Hi"]);
         let why = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(!out.status.success() && why.contains("tokenizer.chat_template must be a string in UTF-8"), "{why}");
+        assert!(
+            !out.status.success() && why.contains("tokenizer.chat_template must be a string in UTF-8"),
+            "{why}"
+        );
     }
 }
 

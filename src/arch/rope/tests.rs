@@ -70,9 +70,7 @@ fn the_keys_of_a_gguf_mean_what_they_mean_in_llama_cpp() {
         ("scaling.original_context_length", Value::U32(8)),
         ("scaling.attn_factor", f(0.5)),
     ];
-    let Ok(Scaling::Yarn { rest: [None, Some(attention), None, None], .. }) = read(&yarn) else {
-        panic!()
-    };
+    let Ok(Scaling::Yarn { rest: [None, Some(attention), None, None], .. }) = read(&yarn) else { panic!() };
     assert!((attention - 0.5 * (1.0 + 0.1 * 4f64.ln())).abs() < 1e-9);
     // The two ways to scale do not exclude each other.
     let (angles, _) = Scaling::Linear { factor: 2.0 }.angles(10000.0, 4, Some(&[1.0, 8.0]));

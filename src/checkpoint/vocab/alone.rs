@@ -45,9 +45,11 @@ pub fn tokenizer_file(run: &RunFiles, path: &Path, map: bool) -> Result<Model> {
             let is = |id: &u32, kind| tokens.get(*id as usize).is_some_and(|t| t.kind == kind);
             let control = |id: Option<u32>| id.filter(|id| is(id, Type::Control));
             let unknown = tokens.iter().position(|t| t.kind == Type::Unknown).map(|id| id as u32);
-            for (role, own, usual) in
-                [("bos", control(settings.bos), 1), ("eos", control(settings.eos), 2), ("unknown", unknown, 0)]
-            {
+            for (role, own, usual) in [
+                ("bos", control(settings.bos), 1),
+                ("eos", control(settings.eos), 2),
+                ("unknown", unknown, 0),
+            ] {
                 metadata.set(&format!("tokenizer.ggml.{role}_token_id"), Value::U32(own.unwrap_or(usual)));
             }
             let mut notes = Vec::new();
@@ -89,7 +91,8 @@ mod tests {
             ("\u{2581}a", -1.0, 1),
             ("<begin>", 0.0, 3),
         ];
-        let pieces: Vec<Vec<u8>> = list.iter().map(|(text, score, kind)| piece(text, *score, *kind)).collect();
+        let pieces: Vec<Vec<u8>> =
+            list.iter().map(|(text, score, kind)| piece(text, *score, *kind)).collect();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.model");
         std::fs::write(&path, model_with(&pieces, trainer, normalizer)).unwrap();
@@ -114,7 +117,10 @@ mod tests {
         // Extra spaces are removed, which is the format's default.
         let (m, notes) = read(&[0x18, 2], &[]);
         assert_eq!(ids(&m, " a   a "), [1, 5, 5]);
-        assert!(notes.iter().any(|n| n.contains("removes extra spaces") && n.contains("llama.cpp does not")), "{notes:?}");
+        assert!(
+            notes.iter().any(|n| n.contains("removes extra spaces") && n.contains("llama.cpp does not")),
+            "{notes:?}"
+        );
         // A table of normalizations.
         let table = crate::tokenizer::tests_table(&[(b'A', "a")]);
         let len = table.len() as u32;

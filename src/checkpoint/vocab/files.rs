@@ -126,7 +126,8 @@ impl<'a> Folder<'a> {
     /// A JSON file whose root is an object.
     pub fn object(&mut self, name: &str) -> Result<Option<Value>> {
         let Some(text) = self.text_up_to(name, MAX_TREE)? else { return Ok(None) };
-        let value = tree::parse(text.as_bytes(), MAX_TREE).map_err(|e| located(&self.name(name), &text, 0, &e))?;
+        let value =
+            tree::parse(text.as_bytes(), MAX_TREE).map_err(|e| located(&self.name(name), &text, 0, &e))?;
         if !value.is_object() {
             return Err(wrong(&self.name(name), 0, "the file is not a JSON object"));
         }

@@ -166,7 +166,8 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
         }
     }
     // Spaces at the ends go with the extra ones, and other whitespace where the table makes spaces of it.
-    let whitespace = || Some(Normalizer::new(&settings.charsmap, false).ok()?.replaced("\t\n\u{3000}") == "   ");
+    let whitespace =
+        || Some(Normalizer::new(&settings.charsmap, false).ok()?.replaced("\t\n\u{3000}") == "   ");
     if strips && !(settings.merge_spaces && whitespace() == Some(true)) {
         others.push("Strip");
     }

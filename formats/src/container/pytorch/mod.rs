@@ -64,7 +64,9 @@ pub fn read<'a, E: From<Error>>(
             return Err(Error::of(name, Fault::NotAModel(what.into())).into());
         }
         [first, second, ..] => {
-            let what = format!("has several checkpoints in one zip archive ({first} and {second}), which PyTorch never writes");
+            let what = format!(
+                "has several checkpoints in one zip archive ({first} and {second}), which PyTorch never writes"
+            );
             return Err(Error::of(name, Fault::Unsupported(what)).into());
         }
     };

@@ -230,7 +230,10 @@ fn archives_of_other_kinds() {
     };
     for _ in 0..8 {
         let why = failure(&two("b/data.pkl"));
-        assert!(why.contains("several checkpoints") && why.contains("(a folder/data.pkl and b/data.pkl)"), "{why}");
+        assert!(
+            why.contains("several checkpoints") && why.contains("(a folder/data.pkl and b/data.pkl)"),
+            "{why}"
+        );
         assert_eq!(read_whole(&two("metadata.pkl")).unwrap().tensors.len(), 1);
         assert_eq!(read_whole(&two("extra_data.pkl")).unwrap().tensors.len(), 1);
     }

@@ -135,7 +135,10 @@ fn only_what_uses_a_chat_template_needs_a_sound_one() {
     assert!(text.as_deref() == Some("C") && note.contains("chat_template.json"), "{note}");
     fs::remove_file(dir.path().join("chat_template.json")).unwrap();
     let (text, note) = template("chat_template.jinja", b"\xff");
-    assert!(text.as_deref() == Some("C") && note.contains("chat_template.jinja: the file is not UTF-8"), "{note}");
+    assert!(
+        text.as_deref() == Some("C") && note.contains("chat_template.jinja: the file is not UTF-8"),
+        "{note}"
+    );
 }
 
 #[test]
@@ -148,7 +151,8 @@ fn links_that_are_not_followed_are_noted() {
     for name in ["chat_template.jinja", "additional_chat_templates/rag.jinja"] {
         std::os::unix::fs::symlink(outside.path().join("secret"), dir.path().join(name)).unwrap();
         let v = vocab(&dir, "llama", 5);
-        let said = |n: &String| n.contains(&format!("{name}: is a link that leads out of the folder: not read"));
+        let said =
+            |n: &String| n.contains(&format!("{name}: is a link that leads out of the folder: not read"));
         assert!(v.notes.iter().any(said), "{:?}", v.notes);
         assert!(!v.metadata.iter().any(|(key, _)| key.contains("chat_template")));
     }
