@@ -20,7 +20,9 @@ use formats::Fault;
 use formats::model::Input;
 
 use crate::error::{Error, Result};
-pub use output::{NewFile, finish, replace};
+#[cfg(target_os = "linux")]
+use crate::text::visible;
+pub use output::{NewFile, Replaces, aside_name, finish, finish_set, replace};
 pub use run::RunFiles;
 
 /// What tells whether a file is still what it was: its length, its times, and which file of the file system it is.
@@ -80,8 +82,32 @@ pub struct InFile {
 
 /// A memory map outlives its file's descriptor, so a model may have more shards than a process may have open files.
 enum Bytes {
-    Mapped(memmap2::Mmap),
+    Mapped(Map),
     File(File),
+}
+
+/// A memory map, and its name for the message of a signal (dropped first).
+struct Map {
+    #[cfg(target_os = "linux")]
+    _named: signals::Named,
+    map: memmap2::Mmap,
+}
+
+impl Map {
+    fn new(map: memmap2::Mmap, path: &Path) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            let start = map.as_ptr() as usize;
+            let name = visible(&path.display().to_string());
+            let end = start.saturating_add(map.len());
+            Self { _named: signals::Named::new(start..end, name), map }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = path;
+            Self { map }
+        }
+    }
 }
 
 impl InFile {
@@ -115,7 +141,7 @@ impl InFile {
         } else {
             None
         };
-        let bytes = map.map_or(Bytes::File(file), Bytes::Mapped);
+        let bytes = map.map_or(Bytes::File(file), |map| Bytes::Mapped(Map::new(map, path)));
         Ok(Self { path: path.to_path_buf(), len, stamp, name: path.display().to_string(), bytes })
     }
 
@@ -165,7 +191,7 @@ impl InFile {
         let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
         let ends = usize::try_from(offset).ok().zip(end);
         match &self.bytes {
-            Bytes::Mapped(map) => {
+            Bytes::Mapped(Map { map, .. }) => {
                 let bytes = ends.and_then(|(a, b)| map.get(a..b)).ok_or_else(shrunk);
                 bytes.map(Cow::Borrowed).map_err(|e| Error::io(&self.path, "read", e))
             }
@@ -186,7 +212,7 @@ impl InFile {
     /// Advises the operating system that `len` bytes at `offset` of a mapped file will be read soon.
     pub fn will_read(&self, offset: u64, len: u64) {
         #[cfg(unix)]
-        if let Bytes::Mapped(map) = &self.bytes
+        if let Bytes::Mapped(Map { map, .. }) = &self.bytes
             && let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len))
         {
             // Advice only: without it the pages come one fault at a time.

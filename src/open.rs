@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, pytorch, safetensors};
-use formats::model::{Format, Model};
+use formats::model::{Format, Input, Model};
 
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::{self, InFile, RunFiles};
@@ -44,7 +44,7 @@ const SAFETENSORS: Files = Files {
     ending: ".safetensors",
     single: "model.safetensors",
     index: "model.safetensors.index.json",
-    read: |file| file.parse(safetensors::read),
+    read: read_safetensors,
 };
 
 const PYTORCH: Files =
@@ -77,11 +77,19 @@ pub fn open(path: &Path, options: &Options) -> Result<Source> {
 /// index, a llama2.c checkpoint or tokenizer. All files that are read are noted in `run`.
 ///
 /// # Errors
+/// [`Error::Usage`] for options of which only one can count;
 /// [`Error::WouldOverwrite`] if the run is to write one of the files;
 /// [`Error::Io`] for files that cannot be read; [`Error::Format`] for files that do not follow their format;
 /// [`Error::NoModel`], [`Error::SplitPart`], [`Error::NotAFile`], [`Error::LfsPointer`]; those of
 /// [`checkpoint::translate`] for Hugging Face checkpoints.
 pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source> {
+    if options.tokenizer.is_some() && options.pre_tokenizer.is_some() {
+        return Err(Error::usage(
+            "--pre-tokenizer has no effect beside --tokenizer: neither a tokenizer.bin nor a tokenizer.model has a \
+             pre-tokenizer",
+        )
+        .or("leave out --pre-tokenizer"));
+    }
     let map = !options.no_mmap;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut source = if path.is_dir() {
@@ -195,6 +203,18 @@ fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
         Some(source) => Some(source),
         None => open_checkpoint(run, path, &names, &PYTORCH, map)?,
     };
+    let found = found.map(|mut source| {
+        let (settings, old) = (path.join(checkpoint::CONFIG), disk::aside_name(Path::new(checkpoint::CONFIG)));
+        if !settings.exists() && path.join(&old).is_file() {
+            source.model.notes.push(format!(
+                "there is {} and no {}: a run that was to replace this checkpoint did not end, and the weights may be of two \
+                 models",
+                old.display(),
+                checkpoint::CONFIG
+            ));
+        }
+        source
+    });
     let Some(mut source) = found else {
         if path.join(checkpoint::CONFIG).is_file() {
             return Ok(checkpoint::settings_only(path));
@@ -335,6 +355,18 @@ fn open_all(
         files.push(file);
     }
     Ok((files, shards))
+}
+
+/// Reads a file of a checkpoint in safetensors, which may be another by its content.
+fn read_safetensors(file: &InFile) -> Result<Model> {
+    let start = file.read(0, file.len.min(4096))?;
+    let input = Input { name: file.name(), bytes: &start, len: file.len };
+    if start.starts_with(b"GGUF") {
+        let name = file.name();
+        return Err(Error::refused(format!("{name}: is a GGUF by its content, not safetensors"))
+            .or("name this file itself rather than its folder; a GGUF has all that belongs to a model"));
+    }
+    container::is_other(&input).map_or_else(|| file.parse(safetensors::read), |e| Err(e.into()))
 }
 
 /// Reads a file of any container.

@@ -472,6 +472,6 @@ fn write_files(
     // Rename the first part of a split last, and an index after all parts: where it exists, the others do too.
     files.reverse();
     files.extend(extra_files);
-    disk::finish(files)?;
+    disk::finish_set(files, &plan.replaces)?;
     Ok(outcomes)
 }

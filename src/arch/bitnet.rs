@@ -25,6 +25,7 @@ pub(super) const BITNET: Arch = Arch {
     int8_activations: true,
     writes_head_length: false,
     writes_vocab_size: true,
+    rope_freqs: false,
     any_bias: false,
     programs: Some(programs),
     tensors: &[DECODER, SUB_NORMS],
@@ -61,7 +62,7 @@ fn programs(made: &Made) -> String {
         }
         (Some(first), Some(second), _) => format!("runs in no other program ({first}; {second})"),
     };
-    format!("bitnet-b1.58 {runs}; llama.cpp refuses it (its own bitnet computes SiLU)")
+    format!("{} {runs}; llama.cpp refuses it (its own bitnet computes SiLU)", made.name)
 }
 
 #[cfg(test)]
@@ -72,9 +73,9 @@ mod tests {
     fn programs_depend_on_the_head_and_the_types() {
         let says = |untied, types: &[&str]| {
             let types: Vec<String> = types.iter().map(|t| t.to_string()).collect();
-            programs(&Made { untied, types: &types })
+            programs(&Made { name: "bitnet-25", untied, types: &types })
         };
-        assert!(says(false, &["bf16", "f32"]).contains("runs in bitnet.cpp and ik_llama.cpp;"));
+        assert!(says(false, &["bf16", "f32"]).starts_with("bitnet-25 runs in bitnet.cpp and ik_llama.cpp;"));
         let packed = says(false, &["i2_s", "f16", "f32"]);
         assert!(packed.contains("runs in bitnet.cpp;") && packed.contains("iq2_bn"), "{packed}");
         for ternary in ["tq1_0", "tq2_0"] {

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::config::ConfigError;
+use super::settings::{Reader, wrong};
 use super::{Arch, Class, by_base_class, by_class, by_model_type, class_names};
 
 /// What programs that wrap a model write as its class: `torch.compile`, DataParallel, PEFT, TRL, and transformers'
@@ -24,8 +25,15 @@ pub(super) fn class_of(
     json: &Json,
     notes: &mut Vec<String>,
 ) -> Result<(&'static Arch, &'static Class, bool), ConfigError> {
-    let named = &json["architectures"];
-    let named = named.as_str().or(named.get(0).and_then(Json::as_str)).filter(|name| !name.is_empty());
+    let named = match &json["architectures"] {
+        Json::Null => None,
+        Json::String(name) => Some(name.as_str()),
+        Json::Array(list) if list.iter().all(|name| name.is_string() || name.is_null()) => {
+            list.first().and_then(Json::as_str)
+        }
+        other => return Err(wrong("architectures", "a list of names of classes", other).into()),
+    };
+    let named = named.filter(|name| !name.is_empty());
     let unknown = |name: &str| ConfigError::UnknownArchitecture { name: name.into(), known: class_names() };
     if let Some(full) = named {
         // accelerate makes such a class when it shards a model.
@@ -40,7 +48,7 @@ pub(super) fn class_of(
             return Err(unknown(full));
         }
     }
-    let Some(kind) = json["model_type"].as_str().filter(|kind| !kind.is_empty()) else {
+    let Some(kind) = Reader(json).text("model_type")?.filter(|kind| !kind.is_empty()) else {
         return Err(match named {
             Some(name) => unknown(name),
             None => "names neither its class (\"architectures\") nor its \"model_type\"; add the line of the model's class, \

@@ -7,8 +7,8 @@ use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Map, Value as Json, json};
 
 use super::class::class_of;
-use super::numbers::{MOST, Reader};
 use super::rope::{Scaling, shortest};
+use super::settings::{MOST, Reader, float_name, shown, wrong};
 use super::{Arch, Class, Dim, by_name};
 use crate::error::Error;
 
@@ -63,6 +63,8 @@ impl From<&str> for ConfigError {
 pub struct Config {
     /// The architecture.
     pub arch: &'static Arch,
+    /// Its name in the file, which may be one of its other names.
+    pub name: &'static str,
     /// The class of transformers that config.json names.
     pub class: &'static Class,
     /// Number of layers (`num_hidden_layers`).
@@ -91,6 +93,8 @@ pub struct Config {
     pub scaling: Scaling,
     /// Whether embeddings are tied: the token embedding is the output matrix too.
     pub tied: bool,
+    /// Whether each token attends to those before it alone; in embedding models also to those behind it (`is_causal`).
+    pub causal: bool,
     /// Whether config.json names the class of the base model (`LlamaModel`), which has no output matrix.
     pub base: bool,
     /// What GGUF runtimes will not compute as trained, for the user.
@@ -150,7 +154,8 @@ impl Config {
         for key in ["rope_parameters", "rope_scaling"] {
             match &json[key] {
                 Json::Null | Json::Bool(false) => {}
-                Json::Object(map) if map.values().any(Json::is_object) => {
+                found if float_name(found).is_some() => return Err(wrong(key, "an object", found).into()),
+                Json::Object(map) if map.values().any(|v| v.is_object() && float_name(v).is_none()) => {
                     let why =
                         format!("{key} differs between layers, which is not supported for {}", arch.name);
                     return Err(why.into());
@@ -160,7 +165,7 @@ impl Config {
                     rope = found;
                     theta = Reader(rope).float("rope_theta")?.or(theta);
                 }
-                other => return Err(format!("{key} must be an object (found {other})").into()),
+                other => return Err(wrong(key, "an object", other).into()),
             }
         }
         let theta = theta.unwrap_or(class.theta);
@@ -173,23 +178,29 @@ impl Config {
         } else {
             Scaling::from_hub(rope, context)?
         };
+        if matches!(scaling, Scaling::Llama3 { .. }) && !arch.rope_freqs {
+            return Err(format!(
+                "RoPE scaling: type \"llama3\" is not supported for {}: no GGUF runtime computes it for this architecture",
+                arch.name
+            )
+            .into());
+        }
+        notes.extend(scaling.note());
         let act = &json["hidden_act"];
         if !act.is_null() && !act.as_str().is_some_and(|act| arch.activation.contains(&act)) {
             let expected = arch.activation[0];
-            return Err(format!("hidden_act must be {expected:?} for {} (found {act})", arch.name).into());
+            return Err(
+                format!("hidden_act must be {expected:?} for {} (found {})", arch.name, shown(act)).into()
+            );
         }
-        let tied = match &json["tie_word_embeddings"] {
-            Json::Null => false,
-            Json::Bool(tied) => *tied,
-            other => return Err(format!("tie_word_embeddings must be true or false (found {other})").into()),
-        };
+        let tied = read.flag("tie_word_embeddings")?.unwrap_or(false);
         if let Some(part) =
             Reader(rope).float("partial_rotary_factor")?.or(read.float("partial_rotary_factor")?)
             && part != 1.0
         {
             return Err(format!("partial_rotary_factor must be 1 for {} (found {part})", arch.name).into());
         }
-        let window = match json.get("use_sliding_window").and_then(Json::as_bool) {
+        let window = match read.flag("use_sliding_window")? {
             Some(false) => None,
             Some(true) => read.window()?,
             None if class.sliding_window => read.window()?,
@@ -203,6 +214,7 @@ impl Config {
         }
         Ok(Self {
             arch,
+            name: arch.name,
             class,
             layers,
             hidden,
@@ -217,6 +229,7 @@ impl Config {
             theta,
             scaling,
             tied,
+            causal: read.flag("is_causal")?.unwrap_or(true),
             base,
             notes,
         })
@@ -237,7 +250,7 @@ impl Config {
     /// The settings as GGUF's keys (`llama.block_count`, ...): counts as u32, the rest as f32.
     pub fn metadata(&self) -> Metadata {
         let mut metadata = Metadata::new();
-        let arch = self.arch.name;
+        let arch = self.name;
         let count = |n: u64| Value::U32(u32::try_from(n).expect("config.json is read with limits"));
         let mut set = |key: &str, value| metadata.set(&format!("{arch}.{key}"), value);
         set("block_count", count(self.layers));
@@ -255,6 +268,9 @@ impl Config {
         if self.arch.writes_vocab_size {
             set("vocab_size", count(self.vocab));
             set("rope.dimension_count", count(self.head));
+        }
+        if !self.causal {
+            metadata.set(&format!("{arch}.attention.causal"), Value::Bool(false));
         }
         self.scaling.metadata(arch, &mut metadata);
         metadata
@@ -276,6 +292,7 @@ impl Config {
             let known: Vec<_> = super::ARCHS.iter().map(|a| a.name).collect();
             ConfigError::UnknownArchitecture { name: name.into(), known: known.join(", ") }
         })?;
+        let name = arch.named(name);
         let class = &arch.classes[0];
         let key = |key: &str| format!("{name}.{key}");
         let positive = format!("a positive integer of at most {MOST}");
@@ -308,6 +325,7 @@ impl Config {
         let theta = float("rope.freq_base")?.unwrap_or(10000.0);
         Ok(Self {
             arch,
+            name,
             class,
             layers,
             hidden,
@@ -323,6 +341,12 @@ impl Config {
             theta,
             scaling: Scaling::from_gguf(metadata, name, theta, freqs)?,
             tied,
+            causal: metadata
+                .read(&key("attention.causal"), "true or false", |v| match v {
+                    Value::Bool(causal) => Some(*causal),
+                    _ => None,
+                })?
+                .unwrap_or(true),
             base: false,
             notes: Vec::new(),
         })
@@ -353,6 +377,9 @@ impl Config {
         set("rope_scaling", if self.scaling == Scaling::None { Json::Null } else { self.scaling.to_hub() });
         set("rope_parameters", rope);
         set("tie_word_embeddings", json!(self.tied));
+        if !self.causal {
+            set("is_causal", json!(false));
+        }
         set("bos_token_id", json!(bos));
         set("eos_token_id", json!(eos));
         set("torch_dtype", json!(dtype));

@@ -34,6 +34,7 @@ pub(super) const LLAMA: Arch = Arch {
     int8_activations: false,
     writes_head_length: true,
     writes_vocab_size: true,
+    rope_freqs: true,
     any_bias: true,
     programs: None,
     tensors: &[DECODER, OPTIONAL_BIASES],

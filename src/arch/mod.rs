@@ -10,9 +10,9 @@ mod idle;
 mod layers;
 mod llama;
 pub mod llama_cpp;
-mod numbers;
 mod qwen;
 pub mod rope;
+pub(crate) mod settings;
 
 pub use blk::Blk;
 pub use config::Config;
@@ -38,6 +38,9 @@ pub struct Arch {
     pub writes_head_length: bool,
     /// Whether GGUF files have `vocab_size` and `rope.dimension_count`.
     pub writes_vocab_size: bool,
+    /// Whether llama.cpp's loader accepts `rope_freqs.weight`, the divisors of Llama 3's RoPE scaling. Otherwise it refuses
+    /// files with it.
+    pub rope_freqs: bool,
     /// Whether llama.cpp's loader accepts a bias for every matrix of a layer. Otherwise it refuses files with further
     /// biases.
     pub any_bias: bool,
@@ -50,6 +53,8 @@ pub struct Arch {
 /// What decides which programs run a GGUF, besides its architecture.
 #[derive(Debug, Clone, Copy)]
 pub struct Made<'a> {
+    /// The architecture's name in the file.
+    pub name: &'a str,
     /// Whether it has an output matrix of its own, `output.weight`.
     pub untied: bool,
     /// The names of its tensors' types, each once.
@@ -186,6 +191,11 @@ pub struct Expected {
 }
 
 impl Arch {
+    /// This name of the architecture, where it is one of its names, and otherwise the first of them.
+    pub fn named(&self, name: &str) -> &'static str {
+        self.aliases.iter().find(|alias| **alias == name).copied().unwrap_or(self.name)
+    }
+
     /// Every tensor that a model with these settings may have: the layers in order, then the others.
     pub fn expected(&self, config: &Config) -> Vec<Expected> {
         let one = |rule: &'static Rule, layer: &str| Expected {
@@ -212,6 +222,7 @@ mod tests {
         for arch in ARCHS {
             for name in [&[arch.name], arch.aliases].concat() {
                 assert!(std::ptr::eq(by_name(name).unwrap(), *arch), "{name}");
+                assert_eq!(arch.named(name), name);
             }
             let base = arch.classes[0].name.replace("ForCausalLM", "Model");
             assert!(std::ptr::eq(by_base_class(&base).unwrap().0, *arch), "{base}");

@@ -24,6 +24,7 @@ pub(super) const QWEN2: Arch = Arch {
     int8_activations: false,
     writes_head_length: false,
     writes_vocab_size: false,
+    rope_freqs: false,
     any_bias: false,
     programs: None,
     tensors: &[DECODER, BIASES],

@@ -4,6 +4,8 @@
 use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Value as Json, json};
 
+use super::settings::{Reader, wrong};
+
 /// The kinds of RoPE scaling that GGUF runtimes compute for the architectures here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -53,25 +55,33 @@ impl Scaling {
     /// Reads `rope_scaling` or `rope_parameters`; `context` is the model's.
     ///
     /// # Errors
-    /// Kinds that are not supported, and numbers that are missing or out of range.
+    /// Kinds that are not supported, a factor without a kind, and numbers that are missing, of a wrong type or out of range.
     pub fn from_hub(json: &Json, context: u64) -> Result<Self, String> {
-        let text = |key: &str| json.get(key).and_then(Json::as_str);
-        // GGUF stores f32, in which a larger number would be infinite and a smaller one zero.
-        let number = |key: &str| json.get(key).and_then(Json::as_f64).filter(|&x| (x as f32).is_finite());
-        let positive = |key: &str| {
-            number(key)
-                .filter(|&x| x as f32 > 0.0)
-                .ok_or(format!("RoPE scaling: {key} is missing or not a positive number"))
+        Self::read_hub(json, context).map_err(|why| format!("RoPE scaling: {why}"))
+    }
+
+    fn read_hub(json: &Json, context: u64) -> Result<Self, String> {
+        let read = Reader(json);
+        let positive = |key: &str| read.float(key)?.ok_or_else(|| format!("{key} is missing"));
+        let original = "original_max_position_embeddings";
+        let original = match read.float(original)? {
+            Some(n) if !(1.0..=MOST_ORIGINAL).contains(&n) => {
+                return Err(wrong(original, "a number of tokens", &json[original]));
+            }
+            given => given.map(|n| n as u64),
         };
-        let original =
-            number("original_max_position_embeddings").filter(|n| (1.0..=MOST_ORIGINAL).contains(n));
-        let original = original.map(|n| n as u64);
-        if let Some(odd) =
-            ["rope_type", "type"].iter().find_map(|k| json.get(k).filter(|v| !v.is_string() && !v.is_null()))
-        {
-            return Err(format!("RoPE scaling: type {odd} is not supported"));
-        }
-        let kind = text("rope_type").or(text("type")).unwrap_or("default").to_ascii_lowercase();
+        let kind = match (read.text("rope_type")?, read.text("type")?) {
+            (Some(kind), _) | (None, Some(kind)) => kind.to_ascii_lowercase(),
+            (None, None) => match read.float("factor")? {
+                Some(factor) if factor != 1.0 => {
+                    return Err(format!(
+                        "there is a factor ({factor}) without a \"rope_type\"; add the type that the model was trained with, \
+                         such as \"linear\", or remove the factor, without which nothing is scaled"
+                    ));
+                }
+                _ => "default".into(),
+            },
+        };
         Ok(match kind.as_str() {
             "default" | "none" => Self::None,
             "linear" => Self::Linear { factor: positive("factor")? },
@@ -79,19 +89,53 @@ impl Scaling {
                 let (low, high) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
                 if high <= low {
                     return Err(format!(
-                        "RoPE scaling: high_freq_factor {high} must be greater than low_freq_factor {low}"
+                        "high_freq_factor {high} must be greater than low_freq_factor {low}"
                     ));
                 }
-                let original =
-                    original.ok_or("RoPE scaling: original_max_position_embeddings is missing or invalid")?;
+                let original = original.ok_or("original_max_position_embeddings is missing")?;
                 Self::Llama3 { factor: positive("factor")?, low, high, original }
             }
-            "yarn" => Self::Yarn {
-                factor: positive("factor")?,
-                original: original.unwrap_or(context),
-                rest: YARN.map(|(names, _)| names.iter().find_map(|name| number(name))),
-            },
-            other => return Err(format!("RoPE scaling: type {other:?} is not supported")),
+            "yarn" => {
+                let factor = positive("factor")?;
+                let mut rest = [None; 4];
+                for (value, (names, _)) in rest.iter_mut().zip(YARN) {
+                    for name in names {
+                        *value = value.or(read.number(name)?);
+                    }
+                }
+                // DeepSeek's way to say the attention factor.
+                let magnitudes = (read.float("mscale")?, read.float("mscale_all_dim")?);
+                if let (None, (Some(one), Some(all))) = (rest[1], magnitudes) {
+                    let magnitude = |scale: f64| 1.0 + 0.1 * scale * factor.max(1.0).ln();
+                    rest[1] = Some(magnitude(one) / magnitude(all));
+                }
+                if read.flag("truncate")? == Some(false) {
+                    return Err(
+                        "\"truncate\": false is not supported: GGUF runtimes round the ends of YaRN's ramp"
+                            .into(),
+                    );
+                }
+                Self::Yarn { factor, original: original.unwrap_or(context), rest }
+            }
+            other => return Err(format!("type {other:?} is not supported")),
+        })
+    }
+
+    /// What programs that run a GGUF compute otherwise, for the user: llama.cpp reads the ends of YaRN's ramp and its
+    /// extrapolation factor for a few other architectures only.
+    pub fn note(self) -> Option<String> {
+        let Self::Yarn { rest: [extrapolation, _, fast, slow], .. } = self else { return None };
+        let usual = [
+            ("extrapolation_factor", extrapolation, 1.0),
+            ("beta_fast", fast, 32.0),
+            ("beta_slow", slow, 1.0),
+        ];
+        let other = usual.into_iter().find(|(_, given, usual)| given.is_some_and(|x| x != *usual));
+        other.map(|(key, given, usual)| {
+            let given = given.unwrap_or(usual);
+            format!(
+                "YaRN's {key} is {given}, and ggufkit computes with it; llama.cpp computes with {usual} for this architecture"
+            )
         })
     }
 
@@ -255,16 +299,21 @@ impl Scaling {
 impl Scaling {
     /// The angle in radians by which each position rotates each of the `head / 2` pairs of a head, and the factor of
     /// cosines and sines (YaRN's attention factor). `divisors` are those of `rope_freqs.weight`, where there are any.
+    ///
+    /// Divisors and the scaling of the settings are computed one after the other, as in ggml's `rope_yarn`: the divided
+    /// angle is what is scaled.
     pub fn angles(self, theta: f64, head: usize, divisors: Option<&[f32]>) -> (Vec<f64>, f64) {
-        let plain = |i: usize| theta.powf(-((2 * i) as f64) / head as f64);
+        let own = self.freqs(theta, head).filter(|_| divisors.is_none());
+        let divisors = divisors.or(own.as_deref());
+        let plain = |i: usize| {
+            let angle = theta.powf(-((2 * i) as f64) / head as f64);
+            divisors.map_or(angle, |d| angle / f64::from(d[i]))
+        };
         let all = 0..head / 2;
-        match (divisors, self) {
-            (Some(d), Self::Linear { factor }) => {
-                (all.map(|i| plain(i) / f64::from(d[i]) / factor).collect(), 1.0)
-            }
-            (Some(d), _) => (all.map(|i| plain(i) / f64::from(d[i])).collect(), 1.0),
-            (None, Self::Linear { factor }) => (all.map(|i| plain(i) / factor).collect(), 1.0),
-            (None, Self::Yarn { factor, original, rest }) => {
+        match self {
+            Self::None | Self::Llama3 { .. } => (all.map(plain).collect(), 1.0),
+            Self::Linear { factor } => (all.map(|i| plain(i) / factor).collect(), 1.0),
+            Self::Yarn { factor, original, rest } => {
                 let [extrapolation, attention, fast, slow] = rest;
                 // The dimension that makes so many full turns in the original context.
                 let dimension = |turns: f64| {
@@ -280,7 +329,6 @@ impl Scaling {
                 };
                 (all.map(angle).collect(), attention.unwrap_or(usual_attention(factor)))
             }
-            (None, _) => (all.map(plain).collect(), 1.0),
         }
     }
 }
@@ -297,115 +345,4 @@ pub(crate) fn shortest(x: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn llama_3_1_divisors() {
-        let json = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192, "rope_type": "llama3"});
-        let scaling = Scaling::from_hub(&json, 131_072).unwrap();
-        let freqs = scaling.freqs(500_000.0, 128).unwrap();
-        assert_eq!(freqs.len(), 64);
-        assert_eq!((freqs[0], freqs[28], freqs[63]), (1.0, 1.0, 8.0));
-        assert!(freqs.windows(2).all(|w| w[0] <= w[1]));
-        assert_eq!(Scaling::from_freqs(&freqs, 500_000.0), Some(scaling));
-        assert_eq!(scaling.to_hub(), serde_json::from_value::<Json>(json).unwrap());
-    }
-
-    #[test]
-    fn the_attention_factor_is_written_as_llama_cpp_reads_it() {
-        let json = json!({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5});
-        let mut metadata = Metadata::new();
-        Scaling::from_hub(&json, 4096).unwrap().metadata("qwen2", &mut metadata);
-        let factor = metadata.get("qwen2.rope.scaling.attn_factor").and_then(Value::as_f64).unwrap();
-        assert!((factor * (1.0 + 0.1 * 4f64.ln()) - 1.5).abs() < 1e-6, "{factor}");
-    }
-
-    #[test]
-    fn the_keys_of_a_gguf_mean_what_they_mean_in_llama_cpp() {
-        let read = |keys: &[(&str, Value)]| {
-            let mut m = Metadata::new();
-            keys.iter().for_each(|(k, v)| m.set(&format!("x.rope.{k}"), v.clone()));
-            Scaling::from_gguf(&m, "x", 10000.0, None)
-        };
-        let (f, text) = (Value::F32, Value::text);
-        let linear = Ok(Scaling::Linear { factor: 4.0 });
-        let old = ("scale_linear", f(4.0));
-        for keys in [
-            &[("scaling.factor", f(4.0))][..],
-            std::slice::from_ref(&old),
-            &[("scaling.type", text("linear")), ("scaling.factor", f(4.0)), ("scale_linear", f(2.0))],
-            &[("scaling.type", text("linear")), old.clone()],
-        ] {
-            assert_eq!(read(keys), linear, "{keys:?}");
-        }
-        for keys in [
-            &[][..],
-            &[("scaling.type", text("none")), ("scaling.factor", f(4.0))],
-            &[("scaling.type", text("linear"))],
-            &[("scaling.factor", f(0.0))],
-            &[("scale_linear", f(1.0))],
-        ] {
-            assert_eq!(read(keys), Ok(Scaling::None), "{keys:?}");
-        }
-        for keys in [
-            &[("scaling.type", Value::U32(1))][..],
-            &[("scaling.factor", text("4"))],
-            &[("scaling.factor", f(-4.0))],
-            &[("scaling.factor", f(f32::NAN))],
-            &[("scale_linear", Value::U32(4))],
-            &[
-                ("scaling.type", text("yarn")),
-                ("scaling.factor", f(4.0)),
-                ("scaling.original_context_length", f(8.0)),
-            ],
-        ] {
-            let why = read(keys).unwrap_err();
-            assert!(why.contains("metadata key x.rope.") && why.contains(" must be "), "{why}");
-        }
-        let yarn = [
-            ("scaling.type", text("yarn")),
-            ("scaling.factor", f(4.0)),
-            ("scaling.original_context_length", Value::U32(8)),
-            ("scaling.attn_factor", f(0.5)),
-        ];
-        let Ok(Scaling::Yarn { rest: [None, Some(attention), None, None], .. }) = read(&yarn) else {
-            panic!()
-        };
-        assert!((attention - 0.5 * (1.0 + 0.1 * 4f64.ln())).abs() < 1e-9);
-        // The two ways to scale do not exclude each other.
-        let (angles, _) = Scaling::Linear { factor: 2.0 }.angles(10000.0, 4, Some(&[1.0, 8.0]));
-        let (plain, _) = Scaling::None.angles(10000.0, 4, None);
-        assert_eq!(angles, [plain[0] / 2.0, plain[1] / 16.0]);
-    }
-
-    #[test]
-    fn both_dialects_round_trip() {
-        for (json, wanted) in [
-            (json!({"rope_type": "default"}), Scaling::None),
-            (json!({"type": "linear", "rope_type": null, "factor": 4.0}), Scaling::Linear { factor: 4.0 }),
-            (
-                json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "beta_fast": 32.0}),
-                Scaling::Yarn { factor: 4.0, original: 32768, rest: [None, None, Some(32.0), None] },
-            ),
-        ] {
-            let scaling = Scaling::from_hub(&json, 4096).unwrap();
-            assert_eq!(scaling, wanted);
-            let mut metadata = Metadata::new();
-            scaling.metadata("llama", &mut metadata);
-            assert_eq!(Scaling::from_gguf(&metadata, "llama", 10000.0, None), Ok(wanted));
-            assert_eq!(Scaling::from_hub(&wanted.to_hub(), 4096), Ok(wanted));
-        }
-        for bad in [
-            json!({"type": "longrope"}),
-            json!({"rope_type": "linear"}),
-            json!({"rope_type": "llama3"}),
-            json!({"rope_type": 7}),
-            json!({"rope_type": "linear", "factor": 1e300}),
-            json!({"rope_type": "yarn", "factor": 1e-300}),
-        ] {
-            assert!(Scaling::from_hub(&bad, 4096).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

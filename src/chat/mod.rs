@@ -100,7 +100,7 @@ impl Template {
     /// # Errors
     /// [`Error::NoChatTemplate`]; [`Error::ChatTemplate`], with the line.
     pub fn of(tokenizer: &Tokenizer, now: u64) -> Result<Self> {
-        let text = tokenizer.chat_template().ok_or(Error::NoChatTemplate)?;
+        let text = tokenizer.chat_template()?.ok_or(Error::NoChatTemplate)?;
         Self::new(text, now)
     }
 

@@ -4,6 +4,8 @@
 use regex::Regex;
 use serde_json::Value as Json;
 
+use crate::arch::settings::Reader;
+
 /// The meaning of a stored scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
@@ -18,23 +20,25 @@ pub enum Scale {
 /// What config.json says about the scales of a ternary model; `None` if its `quantization_config` is not BitNet's.
 ///
 /// # Errors
-/// An option of the method that is not supported.
+/// An option of the method that is not supported, or is of a wrong type.
 pub fn scale(config: &Json) -> Result<Option<Scale>, String> {
     let quantized = &config["quantization_config"];
     if quantized["quant_method"] != "bitnet" {
         return Ok(None);
     }
-    if quantized["use_rms_norm"].as_bool() == Some(true) {
+    let read = Reader(quantized);
+    read.list("modules_to_not_convert")?;
+    if read.flag("use_rms_norm")? == Some(true) {
         return Err("linear layers with RMS norms (use_rms_norm) are not supported by GGUF runtimes".into());
     }
-    Ok(Some(match quantized["linear_class"].as_str() {
+    Ok(Some(match read.text("linear_class")? {
         Some("autobitlinear") => Scale::Magnitude,
         Some("bitlinear") => Scale::Inverse,
         Some(other) => {
             return Err(format!("linear_class must be bitlinear or autobitlinear (found {other:?})"));
         }
         // The first release of the 2B-4T model.
-        None if quantized["offline_quantization"].as_bool() == Some(true) => Scale::Magnitude,
+        None if read.flag("offline_quantization")? == Some(true) => Scale::Magnitude,
         None => Scale::Unsaid,
     }))
 }
@@ -106,6 +110,10 @@ mod tests {
         for bad in [
             json!({"quant_method": "bitnet", "linear_class": "x"}),
             json!({"quant_method": "bitnet", "use_rms_norm": true}),
+            json!({"quant_method": "bitnet", "use_rms_norm": "true"}),
+            json!({"quant_method": "bitnet", "linear_class": 7}),
+            json!({"quant_method": "bitnet", "offline_quantization": 1}),
+            json!({"quant_method": "bitnet", "modules_to_not_convert": "lm_head"}),
         ] {
             assert!(of(bad.clone()).is_err(), "{bad}");
         }

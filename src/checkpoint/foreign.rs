@@ -13,30 +13,38 @@ use crate::source::Foreign;
 /// The settings of a PEFT adapter.
 const ADAPTER: &str = "adapter_config.json";
 
-/// Parts of the names of a LoRA adapter's tensors: PEFT's, and those of kohya's and diffusers' scripts.
-const LORA: [&str; 7] = [
-    "lora_A",
-    "lora_B",
-    "lora_embedding_A",
-    "lora_embedding_B",
-    "lora_magnitude_vector",
-    "lora_up",
-    "lora_down",
+/// How parts of the names of adapters' tensors begin, and what such adapters are called: PEFT's, and those of kohya's,
+/// LyCORIS's and diffusers' scripts.
+const ADAPTERS: [(&str, &str); 9] = [
+    ("lora_", "LoRA"),
+    ("lokr_", "LoKr"),
+    ("hada_", "LoHa"),
+    ("ia3_l", "IA3"),
+    ("oft_", "OFT"),
+    ("boft_", "BOFT"),
+    ("vera_lambda_", "VeRA"),
+    ("randlora_", "RandLoRA"),
+    ("prompt_embeddings", "prompt tuning"),
 ];
 
 const MERGE: &str = "merge it into its base model first (in Python with peft: model.merge_and_unload(), then \
                      model.save_pretrained(FOLDER)) and convert that folder; for a separate adapter, llama.cpp's \
                      convert_lora_to_gguf.py makes a GGUF";
 
-/// Whether a tensor is part of a LoRA adapter.
-fn is_lora(name: &str) -> bool {
-    name.split('.').any(|part| LORA.contains(&part))
+const PROMPT: &str = "learned prompts cannot be merged into weights, and a GGUF cannot hold them: convert the base model, or \
+                      train an adapter that can be merged (LoRA)";
+
+/// The kind of adapter that a tensor is a part of.
+fn adapter_kind(name: &str) -> Option<&'static str> {
+    let begins = |start: &str| name.split('.').any(|part| part.starts_with(start));
+    ADAPTERS.iter().find(|(start, _)| begins(start)).map(|(_, kind)| *kind)
 }
 
-/// Whether these tensors are a LoRA adapter alone.
-fn is_adapter(tensors: &[Tensor]) -> bool {
+/// The kind of the adapter that these tensors are, if they are an adapter alone.
+fn adapter(tensors: &[Tensor]) -> Option<&'static str> {
     // Some have modules that were trained as a whole besides: the output matrix, norms.
-    2 * tensors.iter().filter(|t| is_lora(&t.name)).count() > tensors.len()
+    let kinds: Vec<_> = tensors.iter().filter_map(|t| adapter_kind(&t.name)).collect();
+    kinds.first().copied().filter(|_| 2 * kinds.len() > tensors.len())
 }
 
 /// Whether these tensors have the names of Mistral's own layout, which are those of Meta's first Llama.
@@ -48,7 +56,7 @@ fn is_mistral(tensors: &[Tensor]) -> bool {
 
 /// Whether the tensors of one of several files in a folder are known to be no part of a checkpoint.
 pub fn is_other(tensors: &[Tensor]) -> bool {
-    is_adapter(tensors) || is_mistral(tensors)
+    adapter(tensors).is_some() || is_mistral(tensors)
 }
 
 /// What the tensors of safetensors files in `folder` are, if they are no checkpoint that can be read: an adapter, weights
@@ -57,12 +65,14 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     let has = |name: &str| tensors.iter().any(|t| t.name == name);
     let ends = |end: &str| tensors.iter().any(|t| t.name.ends_with(end));
     let config = folder.join(CONFIG).is_file();
-    let adapter = read_json(&folder.join(ADAPTER)).ok().flatten();
-    if is_adapter(tensors) || !config && adapter.is_some() && !ends("layers.0.input_layernorm.weight") {
-        let what = adapter.as_ref().map_or_else(|| "a LoRA adapter".into(), describe);
+    let settings = read_json(&folder.join(ADAPTER)).ok().flatten();
+    let kind = adapter(tensors);
+    if kind.is_some() || !config && settings.is_some() && !ends("layers.0.input_layernorm.weight") {
+        let what = describe(settings.as_ref().unwrap_or(&Json::Null), kind.unwrap_or("LoRA"));
+        let is_prompt = kind == Some("prompt tuning");
         return Some(Foreign {
             what: format!("is {what}, not a model"),
-            hint: MERGE.into(),
+            hint: if is_prompt { PROMPT.into() } else { MERGE.into() },
             lacks_settings: false,
         });
     }
@@ -93,11 +103,12 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     None
 }
 
-/// An adapter in words, by its settings: `a LoRA adapter (r 8, of acme/base)`.
-fn describe(config: &Json) -> String {
+/// An adapter in words, by its settings, or by its tensors where these do not say: `a LoRA adapter (r 8, of acme/base)`.
+fn describe(config: &Json, by_tensors: &str) -> String {
     let kind = match config["peft_type"].as_str() {
-        Some("LORA") | None => "LoRA",
+        Some("LORA") => "LoRA",
         Some(other) => other,
+        None => by_tensors,
     };
     let rank = config["r"].as_u64().map(|r| format!("r {r}"));
     let base =
@@ -110,9 +121,10 @@ fn describe(config: &Json) -> String {
 
 /// The error for tensors that an architecture does not have. `file` is the checkpoint; `names` are at least one.
 pub fn unexpected(file: PathBuf, names: Vec<String>, architecture: &str) -> Error {
-    if let Some(lora) = names.iter().find(|name| is_lora(name)) {
+    if let Some((name, kind)) = names.iter().find_map(|name| Some((name, adapter_kind(name)?))) {
+        let kind = describe(&Json::Null, kind);
         return Error::refused(format!(
-            "{}: has a LoRA adapter beside its weights that is not merged into them (tensor {lora})",
+            "{}: has {kind} beside its weights that is not merged into them (tensor {name})",
             file.display()
         ))
         .or("merge it first (in Python with peft: model.merge_and_unload(), then model.save_pretrained(FOLDER))");
@@ -151,6 +163,15 @@ mod tests {
         );
         assert_eq!(what(&["w"]), None);
         assert_eq!(what(&[]), None);
+        for (names, says) in [
+            (&["lycoris_x.lokr_w1", "lycoris_x.lokr_w2"][..], "a LoKr adapter"),
+            (&["x.hada_w1_a", "x.hada_w1_b"], "a LoHa adapter"),
+            (&["base_model.model.model.layers.0.self_attn.k_proj.ia3_l"], "an IA3 adapter"),
+            (&["x.oft_r"], "an OFT adapter"),
+            (&["prompt_embeddings"], "a prompt tuning adapter"),
+        ] {
+            assert_eq!(what(names).unwrap(), format!("is {says}, not a model"));
+        }
 
         let adapter = json!({"peft_type": "IA3", "base_model_name_or_path": "a/b"});
         std::fs::write(dir.path().join(ADAPTER), adapter.to_string()).unwrap();
@@ -174,7 +195,7 @@ mod tests {
             (json!({"peft_type": "PROMPT_TUNING", "base_model_name_or_path": ""}), "a PROMPT_TUNING adapter"),
             (json!([]), "a LoRA adapter"),
         ] {
-            assert_eq!(describe(&config), text);
+            assert_eq!(describe(&config, "LoRA"), text);
         }
     }
 

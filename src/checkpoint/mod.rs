@@ -44,8 +44,10 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
     }
     let file = InFile::open(path, false)?;
     let text = file.read(0, file.len)?;
-    let json = json::parse(&text)
-        .map_err(|e| Error::InvalidConfig { file: path.to_path_buf(), why: format!("is not JSON: {e}") })?;
+    let json = json::parse(&text, MOST_JSON).map_err(|e| {
+        let why = if e.is_data() { e.to_string() } else { format!("is not JSON: {e}") };
+        Error::InvalidConfig { file: path.to_path_buf(), why }
+    })?;
     Ok(Some(json))
 }
 

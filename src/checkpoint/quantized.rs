@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::bitnet::{self, Scale};
 use super::names::Names;
 use crate::arch::Expected;
+use crate::arch::settings::Reader;
 use crate::error::{Error, Result};
 use crate::scheme::is_integer;
 use crate::source::view::{RowOrder, Values, View};
@@ -67,6 +68,23 @@ pub fn said(config: &Json) -> Option<String> {
                 .unwrap_or_else(|| "an unnamed method".into())
         })
         .next()
+}
+
+/// Checks the types of what config.json says of quantization.
+///
+/// # Errors
+/// The key of a value that is not of its type, and what was expected.
+pub fn check_types(config: &Json) -> std::result::Result<(), String> {
+    let read = Reader(config);
+    for key in KEYS {
+        if read.object(key)?.is_some() {
+            let inner = Reader(&config[key]);
+            for text in ["quant_method", "quant_algo"] {
+                inner.text(text).map_err(|why| format!("{key}: {why}"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a config.json says of quantization.
@@ -308,6 +326,25 @@ mod tests {
         }
         let bitnet = json!({"quantization_config": {"quant_method": "bitnet"}});
         assert_eq!(found(bitnet, &floats), Ok((Form::Ternary(Scale::Unsaid), false)), "master weights");
+    }
+
+    #[test]
+    fn values_of_a_wrong_type_are_not_missing_ones() {
+        for fine in [json!({}), json!({"quantization_config": null}), json!({"quantization": {"bits": 4}})] {
+            assert_eq!(check_types(&fine), Ok(()), "{fine}");
+        }
+        for (config, says) in [
+            (
+                json!({"quantization_config": ["gptq"]}),
+                "quantization_config must be an object (found [\"gptq\"])",
+            ),
+            (json!({"quantization_config": "awq"}), "quantization_config must be an object (found \"awq\")"),
+            (json!({"compression_config": 4}), "compression_config must be an object (found 4)"),
+            (json!({"quantization": {"__float__": "NaN"}}), "quantization must be an object (found NaN)"),
+            (json!({"quantization_config": {"quant_method": 7}}), "quant_method must be a string (found 7)"),
+        ] {
+            assert!(check_types(&config).unwrap_err().contains(says), "{config}");
+        }
     }
 
     #[test]

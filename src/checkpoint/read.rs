@@ -12,17 +12,15 @@ use serde_json::Value as Json;
 use super::names::Names;
 use super::quantized::{self, Form, is_float};
 use super::{bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
+use crate::arch::config::ConfigError;
+use crate::arch::settings::Reader;
 use crate::arch::{Config, Expected, Presence};
-use crate::disk;
 use crate::error::{Error, FROM_CHECKPOINT, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Hub, Source};
 
 /// The file with the settings, which every checkpoint has.
 pub const CONFIG: &str = "config.json";
-
-/// The file of the chat template.
-const TEMPLATE: &str = "chat_template.jinja";
 
 /// Files that belong to a checkpoint besides its weights and settings.
 const COMPANIONS: [&str; 11] = [
@@ -34,7 +32,7 @@ const COMPANIONS: [&str; 11] = [
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    TEMPLATE,
+    "chat_template.jinja",
     "README.md",
     "LICENSE",
 ];
@@ -64,6 +62,7 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
     let mut json =
         read_json(&path)?.ok_or_else(|| Error::io(&path, "open", std::io::ErrorKind::NotFound.into()))?;
     let mut config = Config::from_hub(&json).map_err(|e| e.in_file(&path))?;
+    quantized::check_types(&json).map_err(|why| ConfigError::from(why).in_file(&path))?;
     let expected = config.arch.expected(&config);
     source.model.notes.extend(config.notes.iter().cloned());
     let (tensors, views) = match source.weightless {
@@ -81,11 +80,6 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
     source.beside.push(path);
     let companions: Vec<_> =
         COMPANIONS.iter().map(|name| folder.join(name)).filter(|p| p.is_file()).collect();
-    let template = folder.join(TEMPLATE);
-    if template.is_file() && disk::leads_out(folder, &template) {
-        let template = template.display();
-        source.model.notes.push(format!("{template}: is a link that leads out of the folder: not read"));
-    }
     source.hub = Some(Hub { config, json, companions });
     Ok(source)
 }
@@ -156,7 +150,7 @@ fn tensors(
         return Err(Error::MissingTensors { file: source.path.clone(), names: missing });
     }
     let (mut tensors, mut views) = (Vec::new(), Vec::new());
-    for (i, e) in found {
+    for &(i, e) in &found {
         let (t, e) = (&stored[i], &expected[e]);
         let order = rows(config.arch, config, e.rule);
         let floats = is_float(t.encoding) && bitnet::left_out(json, &e.hub);
@@ -172,7 +166,26 @@ fn tensors(
         views.push(view);
     }
     source.model.notes.extend(quantized::mlx_note(&views));
+    source.model.notes.extend(bias_note(json, found.iter().map(|(_, e)| &expected[*e])));
     Ok((tensors, views))
+}
+
+/// A note on biases that config.json switches off: transformers leaves them out then, and a GGUF's readers compute with
+/// them, as do we.
+fn bias_note<'a>(json: &Json, found: impl Iterator<Item = &'a Expected>) -> Option<String> {
+    let off = |e: &&Expected| {
+        e.rule.presence == Presence::Optional
+            && e.hub.ends_with(".bias")
+            && json[bias_switch(&e.hub)].as_bool() == Some(false)
+    };
+    let biases: Vec<&Expected> = found.filter(off).collect();
+    let first = biases.first()?;
+    let (name, switch) = (&first.hub, bias_switch(&first.hub));
+    let more = if biases.len() > 1 { format!(" and {} more", biases.len() - 1) } else { String::new() };
+    Some(format!(
+        "config.json says {switch}: false, but {name}{more} are there: they are kept and computed with; transformers leaves \
+         them out"
+    ))
 }
 
 /// Pairs of a stored and an expected tensor, in the order of the stored ones. Decides which tensor is the token embedding,
@@ -329,7 +342,9 @@ fn imagined(file: &Path, config: &Config, json: &Json, expected: &[Expected]) ->
         let why = format!("weights quantized by {method:?} are not supported");
         return Err(Error::UnsupportedQuantization { file: file.to_path_buf(), why });
     }
-    let dtype = json["dtype"].as_str().or(json["torch_dtype"].as_str());
+    let invalid = |why: String| ConfigError::from(why).in_file(file);
+    let read = Reader(json);
+    let dtype = read.text("dtype").and_then(|new| Ok(new.or(read.text("torch_dtype")?))).map_err(invalid)?;
     let dtype = match dtype.map(|name| name.strip_prefix("torch.").unwrap_or(name)) {
         Some("float16") => DType::F16,
         Some("bfloat16") => DType::BF16,

@@ -20,8 +20,8 @@ use regex::Regex;
 
 use super::allocation::allocation_text;
 use super::args::{
-    Edits, Endian, FormatName, Input, Resources, Rounding, SizeBudget, find_scheme, machines, scheme_or_keep,
-    tensor_rule,
+    Edits, Endian, FormatName, Input, Output, Resources, Rounding, SizeBudget, find_scheme, machines,
+    scheme_or_keep, tensor_rule,
 };
 use super::eval::nats;
 use super::outcome::{plan_text, print_plan, report_text};
@@ -157,9 +157,8 @@ struct Common {
     /// Allow ternary types for weights that are not ternary, which destroys most models
     #[arg(long)]
     force: bool,
-    /// Replace the checkpoint in a folder; a single file is always replaced
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    output: Output,
     /// Target program or machine: sets the format, byte order, version and types that it reads, and refuses what it
     /// cannot run (docs/vintage.md)
     #[arg(long = "for", value_name = "MACHINE", value_parser = machines())]
@@ -299,7 +298,7 @@ impl Common {
                 strict: self.strict,
                 allow_requantize: self.allow_requantize,
                 force: self.force,
-                overwrite: self.overwrite,
+                overwrite: self.output.overwrite,
                 importance: false,
                 order: self.endian.map(Into::into),
                 align: self.align,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::{Edits, Input, Resources};
+use super::args::{Edits, Input, Output, Resources};
 use super::convert::write_and_report;
 use ggufkit::plan::edit::{self, key_value};
 use ggufkit::plan::{self, PlanOptions};
@@ -37,6 +37,8 @@ pub struct Edit {
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     resources: Resources,
     /// Print the report as JSON
     #[arg(long)]
@@ -54,7 +56,8 @@ impl Edit {
             return Err(Error::usage("no change given").or("add --set, --set-file, --rename or --remove"));
         }
         let source = self.input.open_for(&self.out)?;
-        let options = PlanOptions { out: self.out.clone(), edits, ..PlanOptions::default() };
+        let (out, overwrite) = (self.out.clone(), self.output.overwrite);
+        let options = PlanOptions { out, overwrite, edits, ..PlanOptions::default() };
         let plan = plan::plan(&source, &options)?;
         write_and_report(&source, &plan, self.resources.limits(), self.json)
     }

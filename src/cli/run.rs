@@ -164,7 +164,7 @@ impl Run {
     /// Answers every line of standard input until its end.
     fn chat_with_stdin(&self, network: &Network, tokenizer: &Tokenizer) -> Result<()> {
         // Without a template, that is said before the first line is waited for.
-        tokenizer.chat_template().ok_or(Error::NoChatTemplate)?;
+        tokenizer.chat_template()?.ok_or(Error::NoChatTemplate)?;
         let mut messages = self.beginning();
         let mut writer = self.writer(network, tokenizer, CHAT_CONTEXT)?;
         let stdin = std::io::stdin();
@@ -211,7 +211,7 @@ impl Run {
         let model = usize::try_from(network.config.context).unwrap_or(usize::MAX);
         let context = match self.context.map(|n| n as usize) {
             Some(n) if n > model => {
-                let key = format!("{}.context_length", network.config.arch.name);
+                let key = format!("{}.context_length", network.config.name);
                 let why = format!("--context {n} is above the model's maximum of {model} tokens ({key})");
                 return Err(Error::usage(why).or(format!("use --context {model} or less")));
             }
@@ -247,7 +247,7 @@ impl Run {
 
 /// The tokens of a chat up to the start of the answer, by the model's template.
 fn laid_out(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-    let text = tokenizer.chat_template().ok_or(Error::NoChatTemplate)?;
+    let text = tokenizer.chat_template()?.ok_or(Error::NoChatTemplate)?;
     chat::encode(tokenizer, messages, |messages, begin, end| {
         template::render(text, now(), messages, begin, end)
     })

@@ -1,11 +1,11 @@
 //! `ggufkit split` and `ggufkit merge`: a model in several shards, and back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use formats::container::gguf;
 
-use super::args::{Input, Resources};
+use super::args::{Input, Output, Resources};
 use super::convert::write_and_report;
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::text::parse_bytes;
@@ -28,6 +28,8 @@ pub struct Split {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tensors: Option<u32>,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     resources: Resources,
     /// Print the report as JSON
     #[arg(long)]
@@ -45,6 +47,8 @@ pub struct Merge {
     #[arg(value_name = "OUT")]
     out: PathBuf,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     resources: Resources,
     /// Print the report as JSON
     #[arg(long)]
@@ -58,25 +62,26 @@ impl Split {
             (_, Some(n)) => gguf::Split::Tensors(n as usize),
             _ => return Err(Error::usage("no shard size given").or("add --max-size SIZE or --max-tensors N")),
         };
-        rewrite(&self.input, &self.out, split, &self.resources, self.json)
+        rewrite(&self.input, (&self.out, &self.output), split, &self.resources, self.json)
     }
 }
 
 impl Merge {
     pub fn run(&self) -> Result<()> {
-        rewrite(&self.input, &self.out, gguf::Split::None, &self.resources, self.json)
+        rewrite(&self.input, (&self.out, &self.output), gguf::Split::None, &self.resources, self.json)
     }
 }
 
 fn rewrite(
     input: &Input,
-    out: &std::path::Path,
+    (out, output): (&Path, &Output),
     split: gguf::Split,
     resources: &Resources,
     json: bool,
 ) -> Result<()> {
     let source = input.open_for(out)?;
-    let options = PlanOptions { out: out.to_path_buf(), split, ..PlanOptions::default() };
+    let options =
+        PlanOptions { out: out.to_path_buf(), overwrite: output.overwrite, split, ..PlanOptions::default() };
     let plan = plan::plan(&source, &options)?;
     write_and_report(&source, &plan, resources.limits(), json)
 }

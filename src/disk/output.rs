@@ -59,6 +59,24 @@ impl NewFile {
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(&self.file, bytes, offset).map_err(|e| Error::io(&self.target, "write", e))
     }
+
+    /// Gives the file its name.
+    fn get_name(mut self) -> Result<()> {
+        let bad = |e| Error::io(&self.target, "create", e);
+        let from = match self.temporary.take() {
+            Some(path) => path,
+            None => give_some_name(&self.file, folder(&self.target)).map_err(bad)?,
+        };
+        if let Err(e) = fs::rename(&from, &self.target) {
+            let _ = fs::remove_file(&from);
+            return Err(bad(e));
+        }
+        sync(folder(&self.target));
+        if let Some((run, named)) = &self.run {
+            run.written(named);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for NewFile {
@@ -91,29 +109,90 @@ pub fn replace(
 /// [`Error::Changed`] if a file that the run reads piece by piece was rewritten meanwhile; [`Error::Io`] if a file cannot
 /// be synced or renamed. Files that have been renamed by then stay.
 pub fn finish(files: Vec<NewFile>) -> Result<()> {
+    finish_set(files, &Replaces::default())
+}
+
+/// What a set of new files takes the place of, besides files of the same names: a checkpoint that is replaced.
+#[derive(Debug, Clone, Default)]
+pub struct Replaces {
+    /// The settings that make the folder a checkpoint (config.json). Files cannot be replaced all at once: meanwhile the
+    /// settings have another name, so that a run that is killed leaves no folder that looks whole and has the weights of
+    /// two models. They get their name back, or are removed if the new files have theirs.
+    pub settings: Option<PathBuf>,
+    /// Old weights, which are removed when all new files are in their places: an index before the files that it names.
+    pub remove: Vec<PathBuf>,
+}
+
+/// As [`finish`], in the place of an older set of files.
+///
+/// # Errors
+/// Those of [`finish`]; [`Error::Io`] if a file cannot be removed; [`Error::Refused`] if new and old files are mixed now,
+/// with the name that the old settings have.
+pub fn finish_set(files: Vec<NewFile>, replaces: &Replaces) -> Result<()> {
     for f in &files {
         f.file.sync_all().map_err(|e| Error::io(&f.target, "write", e))?;
     }
     if let Some((run, _)) = files.iter().find_map(|f| f.run.as_ref()) {
         run.unchanged()?;
     }
-    for mut f in files {
-        let bad = |e| Error::io(&f.target, "create", e);
-        let from = match f.temporary.take() {
-            Some(path) => path,
-            None => give_some_name(&f.file, folder(&f.target)).map_err(bad)?,
-        };
-        if let Err(e) = fs::rename(&from, &f.target) {
-            let _ = fs::remove_file(&from);
-            return Err(bad(e));
+    let aside = replaces.settings.as_deref().map(set_aside).transpose()?;
+    let mut named = 0;
+    let all = || -> Result<()> {
+        for f in files {
+            f.get_name()?;
+            named += 1;
         }
-        // The rename is durable when the folder is. Not every file system can sync one.
-        let _ = File::open(folder(&f.target)).and_then(|d| d.sync_all());
-        if let Some((run, named)) = &f.run {
-            run.written(named);
+        for path in &replaces.remove {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(path, "remove", e)),
+                _ => sync(folder(path)),
+            }
         }
+        Ok(())
+    };
+    let done = all();
+    let Some((settings, old)) = replaces.settings.as_deref().zip(aside) else { return done };
+    let rename = || fs::rename(&old, settings).map_err(|e| Error::io(settings, "create", e));
+    match done {
+        Ok(()) if fs::symlink_metadata(settings).is_ok() => {
+            fs::remove_file(&old).map_err(|e| Error::io(&old, "remove", e))
+        }
+        Ok(()) => rename(),
+        Err(e) if named == 0 => rename().and(Err(e)),
+        Err(e) => Err(Error::refused(format!(
+            "{e}; {} has files of two checkpoints now, and the settings of the old one are in {}",
+            folder(settings).display(),
+            old.display()
+        ))
+        .or("run again with --overwrite, which writes all files of the new one")),
     }
-    Ok(())
+}
+
+/// The name of settings while the checkpoint is replaced.
+pub fn aside_name(settings: &Path) -> PathBuf {
+    let mut name = settings.file_name().unwrap_or_default().to_os_string();
+    name.push(".old");
+    settings.with_file_name(name)
+}
+
+/// Gives settings another name, which no file has, and tells it.
+fn set_aside(settings: &Path) -> Result<PathBuf> {
+    let first = aside_name(settings);
+    let others = (1..1000).map(|n| {
+        let mut name = first.as_os_str().to_os_string();
+        name.push(format!("-{n}"));
+        PathBuf::from(name)
+    });
+    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let old = std::iter::once(first.clone()).chain(others).find(free).unwrap_or_else(|| aside_name(settings));
+    fs::rename(settings, &old).map_err(|e| Error::io(settings, "rename", e))?;
+    sync(folder(settings));
+    Ok(old)
+}
+
+/// Makes what was renamed in a folder durable. Not every file system can sync one.
+fn sync(folder: &Path) {
+    let _ = File::open(folder).and_then(|d| d.sync_all());
 }
 
 /// The path of the file to replace: what a symbolic link leads to, so that the link is kept.
@@ -282,6 +361,77 @@ mod tests {
         std::os::unix::fs::symlink("real", &link).unwrap();
         replace(&link, |file| Ok(io::Write::write_all(file, b"state"))).unwrap();
         assert_eq!((fs::read(&link).unwrap(), fs::read(&real).unwrap()), (b"state".to_vec(), b"\0".to_vec()));
+    }
+
+    /// What is in a folder, with the contents.
+    fn contents(dir: &tempfile::TempDir) -> Vec<(String, String)> {
+        let mut all: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| {
+                let path = e.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                (name, fs::read_to_string(path).unwrap_or_default())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// A folder with an old checkpoint, and what replaces it.
+    fn old_checkpoint() -> (tempfile::TempDir, Replaces) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "index", "w-1", "w-2", "notes"] {
+            fs::write(dir.path().join(name), "old").unwrap();
+        }
+        let path = |name: &str| dir.path().join(name);
+        let replaces =
+            Replaces { settings: Some(path("config.json")), remove: vec![path("index"), path("w-2")] };
+        (dir, replaces)
+    }
+
+    fn new(dir: &tempfile::TempDir, name: &str) -> NewFile {
+        let file = create(&dir.path().join(name), 3).unwrap();
+        file.write(0, b"new").unwrap();
+        file
+    }
+
+    #[test]
+    fn a_set_of_files_takes_the_place_of_another() {
+        let pairs = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+            all.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+        };
+        let (dir, replaces) = old_checkpoint();
+        finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
+        assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
+        // Settings that are not written stay, and so does what others call that.
+        let (dir, replaces) = old_checkpoint();
+        fs::write(dir.path().join("config.json.old"), "mine").unwrap();
+        finish_set(vec![new(&dir, "w-1")], &replaces).unwrap();
+        let wanted = [("config.json", "old"), ("config.json.old", "mine"), ("notes", "old"), ("w-1", "new")];
+        assert_eq!(contents(&dir), pairs(&wanted));
+    }
+
+    #[test]
+    fn a_set_that_is_not_whole_is_no_checkpoint() {
+        // The second file cannot get its name.
+        let (dir, replaces) = old_checkpoint();
+        let files = vec![new(&dir, "w-1"), new(&dir, "x"), new(&dir, "config.json")];
+        fs::create_dir(dir.path().join("x")).unwrap();
+        let e = finish_set(files, &replaces).unwrap_err();
+        let says = e.to_string();
+        assert!(says.contains("files of two checkpoints") && says.contains("config.json.old"), "{says}");
+        let found = contents(&dir);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["config.json.old", "index", "notes", "w-1", "w-2", "x"], "nothing is removed");
+        // Nor is anything changed if none can.
+        let (dir, replaces) = old_checkpoint();
+        let before = contents(&dir);
+        let files = vec![new(&dir, "x"), new(&dir, "w-1")];
+        fs::create_dir(dir.path().join("x")).unwrap();
+        let e = finish_set(files, &replaces).unwrap_err();
+        assert!(matches!(e, Error::Io { .. }), "{e}");
+        fs::remove_dir(dir.path().join("x")).unwrap();
+        assert_eq!(contents(&dir), before);
     }
 
     #[test]

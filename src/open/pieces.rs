@@ -119,6 +119,14 @@ pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> 
         if file.read(at, 4)?[..] != *b"GGUF" {
             break;
         }
+        if starts.len() as u64 >= count.max(1) {
+            let name = file.name();
+            return Err(Error::refused(format!(
+                "{name}: is a split of {count} parts with another GGUF behind them, at byte {at}: which of them is meant \
+                 is not known"
+            ))
+            .or(format!("cut the file there: head -c {at} FILE > NEW")));
+        }
         starts.push(at);
         let model = file.parse_range(at..file.len, gguf::read)?;
         end = gguf::end(&model).map(|n| at + n);

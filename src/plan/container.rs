@@ -277,13 +277,13 @@ pub(super) fn gguf_metadata(
     {
         metadata.set("general.file_type", Value::U32(file_type));
     }
-    let arch = metadata.text("general.architecture").and_then(arch::by_name);
-    if let Some(programs) = arch.and_then(|arch| arch.programs) {
+    let name = metadata.text("general.architecture").unwrap_or_default();
+    if let Some(programs) = arch::by_name(name).and_then(|arch| arch.programs) {
         let mut types: Vec<String> = tensors.iter().map(|t| t.encoding.name()).collect();
         types.sort();
         types.dedup();
         let untied = tensors.iter().any(|t| t.name == "output.weight");
-        notes.push(programs(&Made { untied, types: &types }));
+        notes.push(programs(&Made { name, untied, types: &types }));
     }
     Ok(())
 }
@@ -371,9 +371,13 @@ pub(super) fn place(
             };
             Ok((layout, paths, extra))
         }
-        Container::Expansion => expansion(options, metadata, tensors),
+        Container::Expansion => {
+            notes.extend(tokenizer_notes(metadata));
+            expansion(options, metadata, tensors)
+        }
         Container::Llama2c if model.format == Format::Llama2cTokenizer => {
             let bytes = llama2c::tokenizer::write(&name, metadata, order)?;
+            notes.extend(tokenizer_notes(metadata));
             Ok((Layout { files: Vec::new(), tensors: Vec::new() }, Vec::new(), vec![(out.clone(), bytes)]))
         }
         Container::Llama2c => {
@@ -388,12 +392,7 @@ pub(super) fn place(
                     notes.push("the source has no vocabulary, so no tokenizer.bin was written".into());
                 }
                 Some(_) => {
-                    if llama2c::tokenizer::without_bytes(metadata) {
-                        notes.push(
-                            "the vocabulary has no tokens for bytes: llama2.c gives characters without a token wrong ids"
-                                .into(),
-                        );
-                    }
+                    notes.extend(tokenizer_notes(metadata));
                     let mut tokenizer = split_stem(file_name(out));
                     tokenizer.push("-tokenizer.bin");
                     let path = out.with_file_name(tokenizer);
@@ -403,6 +402,14 @@ pub(super) fn place(
             Ok((layout, vec![out.clone()], extra))
         }
     }
+}
+
+/// Notes on what programs that read a tokenizer.bin make of a vocabulary.
+fn tokenizer_notes(metadata: &Metadata) -> Vec<String> {
+    let bytes = llama2c::tokenizer::without_bytes(metadata).then(|| {
+        "the vocabulary has no tokens for bytes: llama2.c gives characters without a token wrong ids".into()
+    });
+    bytes.into_iter().chain(llama2c::tokenizer::unsaid(metadata)).collect()
 }
 
 /// Lays out the three files for a memory expansion.
@@ -445,7 +452,7 @@ fn file_name(path: &Path) -> &OsStr {
 }
 
 /// The file name without its extension and without a shard number, as text.
-fn stem(path: &Path) -> String {
+pub(super) fn stem(path: &Path) -> String {
     split_stem(file_name(path)).to_string_lossy().into_owned()
 }
 
@@ -461,26 +468,4 @@ pub(super) fn refuse_quantized(tensors: &[Tensor]) -> Result<()> {
     let e =
         Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));
     Err(if decodable { e.or("use --type f16, bf16 or f32, or write a .gguf") } else { e })
-}
-
-/// Refuses to write next to an index, or a single file, of another model: loaders would read that instead of the new files.
-pub(super) fn refuse_old_index(paths: &[PathBuf], extra: &[(PathBuf, Vec<u8>)]) -> Result<()> {
-    let Some(path) = paths.first() else { return Ok(()) };
-    let single = path.with_file_name("model.safetensors");
-    if paths.len() > 1 && stem(path) == "model" && single.exists() {
-        return Err(Error::refused(format!(
-            "loaders would read {} instead of the new shards",
-            single.display()
-        ))
-        .or("remove it, or write to another folder"));
-    }
-    let index = path.with_file_name(format!("{}.safetensors.index.json", stem(path)));
-    if index.exists() && extra.iter().all(|(p, _)| *p != index) {
-        return Err(Error::refused(format!(
-            "loaders would read the files of {} instead of the new model",
-            index.display()
-        ))
-        .or("remove it, or write to another folder"));
-    }
-    Ok(())
 }

@@ -28,6 +28,7 @@ use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
 use crate::arch::rotated;
+use crate::disk::Replaces;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::scheme::{Scheme, is_integer};
@@ -119,6 +120,8 @@ pub struct Plan {
     pub paths: Vec<PathBuf>,
     /// Small additional files with their contents.
     pub extra: Vec<(PathBuf, Vec<u8>)>,
+    /// What the files take the place of.
+    pub replaces: Replaces,
     /// Notes for the user.
     pub notes: Vec<String>,
     /// How to run the result on the target machine.
@@ -216,11 +219,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     if target != Container::Safetensors || !is_folder(&options.out) {
         notes.extend(beside::note(&paths, source.paths()));
     }
-    if target == Container::Safetensors {
-        container::refuse_old_index(&paths, &extra)?;
-    }
     let all: Vec<&PathBuf> = paths.iter().chain(extra.iter().map(|f| &f.0)).collect();
-    folder::check(options, target, &all, &mut notes)?;
+    let replaces = folder::check(source, options, target, (&paths, &all), &mut notes)?;
     let folder =
         (options.out.to_string_lossy().ends_with('/') && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {
@@ -235,6 +235,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         layout,
         paths,
         extra,
+        replaces,
         notes,
         run_hint: None,
     };

@@ -91,6 +91,14 @@ impl<'a> Network<'a> {
         let config = Config::from_gguf(&source.model.metadata, vocab, tied, None)
             .map_err(|e| e.in_file(&source.path))?;
         let invalid = |why: String| Error::InvalidConfig { file: source.path.clone(), why };
+        if !config.causal {
+            let key = format!("{}.attention.causal", config.name);
+            let why = format!(
+                "{key} is false: each token attends to those behind it too, as in models of embeddings, and only causal \
+                 attention is computed here"
+            );
+            return Err(invalid(why));
+        }
         let arch = config.arch;
         let (hidden, inner) = (config.hidden, config.intermediate);
         let (queries, keys) = (config.heads * config.head, config.kv_heads * config.head);
@@ -129,7 +137,11 @@ impl<'a> Network<'a> {
             })
         };
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
-        let divisors = find.optional("rope_freqs.weight", config.head / 2)?;
+        // Where llama.cpp does not look for it, it is a tensor that the architecture does not have.
+        let divisors = match arch.rope_freqs {
+            true => find.optional("rope_freqs.weight", config.head / 2)?,
+            false => None,
+        };
         if let Some(x) = divisors.iter().flatten().find(|&&x| !(x > 0.0 && x.is_finite())) {
             return Err(invalid(format!("rope_freqs.weight must have positive numbers (found {x})")));
         }
@@ -213,7 +225,7 @@ impl<'a> Finder<'a> {
         if names.is_empty() {
             return Ok(());
         }
-        let (file, architecture) = (self.source.path.clone(), config.arch.name.into());
+        let (file, architecture) = (self.source.path.clone(), config.name.into());
         Err(Error::UnreadTensors { file, names, architecture, layers: config.layers })
     }
 

@@ -1,9 +1,11 @@
 //! Sensitivity files (JSON).
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use formats::block::DType;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::{Matrix, Origin, Probe, Sensitivity};
@@ -20,7 +22,7 @@ struct File {
     format: String,
     origin: From,
     /// KL divergence in nats per token, by KV cache type.
-    cache: BTreeMap<String, f64>,
+    cache: Figures,
     matrices: Vec<Entry>,
 }
 
@@ -39,7 +41,7 @@ struct Entry {
     name: String,
     shape: Vec<u64>,
     probes: Vec<Probed>,
-    errors: serde_json::Map<String, serde_json::Value>,
+    errors: Figures,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,13 +52,52 @@ struct Probed {
     kld: f64,
 }
 
+/// Figures by the names of types, of which there are few: longer lists are refused before they take memory.
+#[derive(Default)]
+struct Figures(Vec<(String, f64)>);
+
+/// The most types that a list of figures has.
+const MOST_TYPES: usize = 256;
+
+impl Serialize for Figures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, x)| (name, x)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Figures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Figures;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of types and numbers")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Figures, A::Error> {
+                let mut list = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if list.len() == MOST_TYPES {
+                        return Err(A::Error::custom(format!("there are more than {MOST_TYPES} types")));
+                    }
+                    let figure = map.next_value();
+                    let wrong = |_| A::Error::custom(format!("the figure of {name:?} is not a number"));
+                    let figure = figure.map_err(wrong)?;
+                    list.push((name, figure));
+                }
+                Ok(Figures(list))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
 /// The text of a sensitivity file.
 pub fn print(s: &Sensitivity) -> String {
     let Origin { texts, hash, context, chunks } = s.origin.clone();
     let file = File {
         format: FORMAT.into(),
         origin: From { texts, hash, context, chunks },
-        cache: s.cache.iter().map(|(kv, kld)| (kv.name().to_string(), *kld)).collect(),
+        cache: Figures(s.cache.iter().map(|(kv, kld)| (kv.name().to_string(), *kld)).collect()),
         matrices: s.matrices.iter().map(entry).collect(),
     };
     let text = serde_json::to_string_pretty(&file).expect("numbers and texts can be written");
@@ -69,7 +110,7 @@ fn entry(m: &Matrix) -> Entry {
         name: m.name.clone(),
         shape: m.shape.clone(),
         probes: m.probes.iter().map(probe).collect(),
-        errors: m.errors.iter().map(|(t, e)| (t.name().to_string(), (*e).into())).collect(),
+        errors: Figures(m.errors.iter().map(|(t, e)| (t.name().to_string(), *e)).collect()),
     }
 }
 
@@ -84,7 +125,7 @@ pub fn parse(text: &str) -> Result<Sensitivity, String> {
         return Err(format!("unsupported format: expected {FORMAT:?}, found {:?}", file.format));
     }
     let mut cache = Vec::new();
-    for (name, kld) in file.cache {
+    for (name, kld) in file.cache.0 {
         let kv = KvType::from_name(&name).ok_or_else(|| format!("cache: {name:?} is not a KV cache type"))?;
         cache.push((kv, number(kld, &name)?));
     }
@@ -121,8 +162,7 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
     }
     probes.sort_by(|a, b| a.error.total_cmp(&b.error));
     let mut errors = Vec::new();
-    for (t, x) in e.errors {
-        let x = x.as_f64().ok_or_else(|| format!("{name}: the error of {t} is not a number"))?;
+    for (t, x) in e.errors.0 {
         errors.push((dtype(&t, &name)?, number(x, &name)?));
     }
     Ok(Matrix { name, shape: e.shape, probes, errors })
@@ -133,8 +173,8 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
 /// # Errors
 /// Those of [`RunFiles::read`]; [`Error::Refused`] if [`parse`] fails.
 pub fn read(run: &RunFiles, path: &Path) -> Result<Sensitivity, Error> {
-    /// In bytes; far more than any model needs.
-    const MAX_LEN: u64 = 1 << 28;
+    /// In bytes: some 30,000 matrices, each with an error for every type.
+    const MAX_LEN: u64 = 1 << 25;
     let text = run.read(path, MAX_LEN)?;
     let text = String::from_utf8(text).map_err(|_| "the file is not UTF-8".to_string());
     text.and_then(|text| parse(&text)).map_err(|why| {

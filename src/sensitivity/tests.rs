@@ -46,3 +46,22 @@ fn what_says_nothing_costs_nothing_and_what_is_unknown_is_unknown() {
     assert_eq!(known.predict([("m", DType::MXFP4)]), None);
     assert_eq!(parse(&print(&known)).unwrap(), known);
 }
+
+#[test]
+fn lists_that_no_measurement_gives_are_refused() {
+    let of = Matrix {
+        name: "m".into(),
+        shape: vec![1, 256],
+        probes: vec![Probe { dtype: DType::Q4_K, error: 0.01, kld: 0.5 }],
+        errors: vec![(DType::Q4_K, 0.01)],
+    };
+    let text = print(&Sensitivity { matrices: vec![of], ..Sensitivity::default() });
+    assert!(parse(&text).is_ok());
+    let many: String = (0..300).map(|i| format!("\"{i}\": 0, ")).collect();
+    for key in ["\"errors\": {", "\"cache\": {"] {
+        assert!(text.contains(key));
+        let empty = text.replace("\"cache\": {}", "\"cache\": {\"f16\": 0}");
+        let why = parse(&empty.replace(key, &format!("{key}{many}"))).unwrap_err();
+        assert!(why.contains("more than 256 types"), "{why}");
+    }
+}

@@ -28,9 +28,9 @@ use std::borrow::Cow;
 
 use formats::metadata::Metadata;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 pub use decode::Stream;
-use normal::Normalizer;
+pub(crate) use normal::Normalizer;
 #[cfg(test)]
 pub(crate) use normal::tests::table as tests_table;
 pub use pre::missing_note as pre_tokenizer_note;
@@ -66,16 +66,16 @@ pub struct Tokenizer {
     rules: Rules,
     roles: Roles,
     specials: Specials,
-    chat_template: Option<String>,
+    /// The chat template, or what is wrong with it: only a chat needs it.
+    chat_template: std::result::Result<Option<String>, String>,
 }
 
 impl Tokenizer {
     /// The tokenizer of a GGUF's metadata.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`](crate::Error::NoTokenizer), [`Error::UnknownTokenizer`](crate::Error::UnknownTokenizer),
-    /// [`Error::UnknownPreTokenizer`](crate::Error::UnknownPreTokenizer);
-    /// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for missing arrays, arrays of the wrong type or
+    /// [`Error::NoTokenizer`], [`Error::UnknownTokenizer`], [`Error::UnknownPreTokenizer`];
+    /// [`Error::InvalidVocabulary`] for missing arrays, arrays of the wrong type or
     /// with fewer values than there are tokens, scores that are not numbers, a damaged table of normalizations, and
     /// unigram models with tokens of more than 4096 bytes.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self> {
@@ -180,9 +180,15 @@ impl Tokenizer {
         String::from_utf8_lossy(self.tokens.text(id))
     }
 
-    /// The chat template (`tokenizer.chat_template`).
-    pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+    /// The chat template (`tokenizer.chat_template`); `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidVocabulary`] for one that is no text.
+    pub fn chat_template(&self) -> Result<Option<&str>> {
+        match &self.chat_template {
+            Ok(text) => Ok(text.as_deref()),
+            Err(why) => Err(Error::InvalidVocabulary { why: why.clone() }),
+        }
     }
 
     /// Whether two vocabularies give every id the same meaning: the same kind and the same tokens in the same order.

@@ -76,12 +76,9 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     };
     let [name, arch] = ["general.name", "general.architecture"].map(|k| metadata.text(k).unwrap_or_default());
     let specials = Specials::new(&tokens, name, arch, pre);
-    // A text that is not UTF-8 is no template, which matters only where one is needed.
-    let text = |value: &Value| matches!(value, Value::String(_)).then_some(());
-    metadata
-        .read("tokenizer.chat_template", "a string", text)
-        .map_err(|e| Error::InvalidVocabulary { why: e.to_string() })?;
-    let chat_template = metadata.text("tokenizer.chat_template").map(str::to_string);
+    let chat_template = metadata
+        .read("tokenizer.chat_template", "a string in UTF-8", |v| v.as_str().map(str::to_string))
+        .map_err(|e| e.to_string());
     Ok(Tokenizer { tokens, scheme, rules, roles, specials, chat_template })
 }
 

@@ -145,7 +145,7 @@ fn a_model_that_changes_while_it_is_read_is_noticed() {
     for (no_mmap, truncated, says) in [
         (false, false, "m.gguf: has changed while it was read"),
         (true, false, "m.gguf: has changed while it was read"),
-        (false, true, "a file cannot be read any more: it became shorter"),
+        (false, true, "m.gguf: cannot be read any more: it became shorter"),
         (true, true, "m.gguf: "),
     ] {
         let dir = Dir::new();

@@ -278,6 +278,10 @@ fn raw_pieces_and_glued_parts_are_recognised() {
     for (parts, says) in [
         ([part(1), part(2)].concat(), "is 2 parts of a split of 3, one behind the other"),
         ([part(1), part(3), part(2)].concat(), "is part 3 of 3, expected part 2"),
+        (
+            [part(1), part(2), part(3), part(1)].concat(),
+            "is a split of 3 parts with another GGUF behind them",
+        ),
         (part(1), "is part 1 of 3 of a split model, but is not named like one"),
     ] {
         std::fs::write(&glued, parts).unwrap();

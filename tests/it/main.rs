@@ -10,6 +10,7 @@ mod cli;
 mod eval;
 mod files;
 mod fit;
+mod folders;
 mod gguf;
 mod golden;
 mod gptq;
@@ -23,8 +24,10 @@ mod plans;
 mod pytorch;
 #[cfg(unix)]
 mod readme;
+mod replace;
 mod robustness;
 mod run;
+mod settings;
 mod structure;
 mod texts;
 mod types;

@@ -81,12 +81,32 @@ pub fn sniff(input: &Input) -> Result<Format> {
     if llama2c::tokenizer::looks_like(input)? {
         return Ok(Format::Llama2cTokenizer);
     }
-    Err(not("neither GGUF, safetensors, llama2.c nor PyTorch"))
+    Err(not(&unknown(b)))
+}
+
+/// What is said of a file of no known kind, which is often what a download left.
+fn unknown(b: &[u8]) -> String {
+    const NEITHER: &str = "neither GGUF, safetensors, llama2.c nor PyTorch";
+    let start = &b[..b.len().min(4096)];
+    let is_text = std::str::from_utf8(&start[..start.len().min(40)])
+        .is_ok_and(|text| text.chars().all(|c| !c.is_control() || c.is_ascii_whitespace()));
+    match start {
+        [] => "the file is empty".into(),
+        _ if start.iter().all(|&b| b == 0) => {
+            format!("{NEITHER}: it begins with zeros alone, as a download that is not complete")
+        }
+        _ if is_text => {
+            let text = String::from_utf8_lossy(&start[..start.len().min(40)]);
+            let words: Vec<&str> = text.split_whitespace().collect();
+            format!("{NEITHER}, but text: {:?}", words.join(" "))
+        }
+        _ => NEITHER.into(),
+    }
 }
 
 /// What a file is that is taken for a model, by its first bytes.
 fn other_kind(b: &[u8]) -> Option<&'static str> {
-    const KINDS: [(&[u8], &str); 9] = [
+    const KINDS: [(&[u8], &str); 10] = [
         (
             b"\x00\x05\x16\x07",
             "an AppleDouble file of macOS (attributes of another file), not the file itself",
@@ -100,10 +120,23 @@ fn other_kind(b: &[u8]) -> Option<&'static str> {
         (b"\x1f\x8b", "compressed with gzip; unpack it first"),
         (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
         (b"\xfd7zXZ", "compressed with xz; unpack it first"),
-        (b"<!DOCTYPE", "a web page; the download failed, or was of the page about the file"),
-        (b"<html", "a web page; the download failed, or was of the page about the file"),
+        (b"<!doctype", WEB_PAGE),
+        (b"<html", WEB_PAGE),
+        (b"<?xml", "an XML document, perhaps the error of a server; download the file again"),
     ];
-    KINDS.iter().find(|(start, _)| b.starts_with(start)).map(|(_, kind)| *kind)
+    const WEB_PAGE: &str = "a web page; the download failed, or was of the page about the file";
+    // The text of a page may begin after empty lines, and in letters of either case.
+    let text = b.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(b).trim_ascii_start();
+    let is = |start: &[u8]| {
+        let text = if start[0] == b'<' { text } else { b };
+        text.get(..start.len()).is_some_and(|found| found.eq_ignore_ascii_case(start))
+    };
+    KINDS.iter().find(|(start, _)| is(start)).map(|(_, kind)| *kind)
+}
+
+/// What a file is, by its first bytes, if it is known to be no model: the error of [`sniff`] for it.
+pub fn is_other(input: &Input) -> Option<Error> {
+    other_kind(input.bytes).map(|kind| Error::of(input.name, Fault::NotAModel(kind.into())))
 }
 
 /// Reads a single file of any container. A part of a split GGUF gives the model of that part alone.
@@ -113,7 +146,10 @@ fn other_kind(b: &[u8]) -> Option<&'static str> {
 ///
 /// let error = container::read(&Input::whole("notes.txt", b"Once upon a time")).unwrap_err();
 /// assert!(matches!(error.fault, Fault::NotAModel(_)));
-/// assert_eq!(error.to_string(), "notes.txt: not a model file: neither GGUF, safetensors, llama2.c nor PyTorch");
+/// assert_eq!(
+///     error.to_string(),
+///     "notes.txt: not a model file: neither GGUF, safetensors, llama2.c nor PyTorch, but text: \"Once upon a time\""
+/// );
 ///
 /// // Of a longer file, the reader says how much it needs.
 /// let error = container::read(&Input { name: "x.gguf", bytes: b"GGUF", len: 1 << 30 }).unwrap_err();

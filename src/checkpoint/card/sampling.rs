@@ -36,14 +36,15 @@ pub fn read(card: &mut Card, folder: &Path) {
         card.notes.push(format!("{NAME}: longer than {LIMIT} bytes: left out"));
         return;
     }
-    let config: Json = match json::parse(&bytes) {
+    let config: Json = match json::parse(&bytes, LIMIT as u64) {
         Ok(config @ Json::Object(_)) => config,
         Ok(_) => {
             card.notes.push(format!("{NAME}: not a JSON object: left out"));
             return;
         }
         Err(fault) => {
-            card.notes.push(format!("{NAME}: not JSON: left out: {fault}"));
+            let what = if fault.is_data() { "" } else { "not JSON: " };
+            card.notes.push(format!("{NAME}: {what}left out: {fault}"));
             return;
         }
     };

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::arch::settings::Reader;
+use crate::checkpoint::json as tree;
 use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
 
@@ -108,11 +110,15 @@ impl<'a> Folder<'a> {
         })
     }
 
-    /// The text of a file that may say anything, so that nothing shows where it is from: `None` for a link that leads out
-    /// of the folder, which may lead to a private file.
-    pub fn own_text(&mut self, name: &str) -> Result<Option<String>> {
-        match disk::leads_out(self.path, &self.path.join(name)) {
-            true => Ok(None),
+    /// The text of a file that may say anything, so that nothing shows where it is from: `None`, with a note, for a link
+    /// that leads out of the folder, which may lead to a private file.
+    pub fn own_text(&mut self, name: &str, notes: &mut Vec<String>) -> Result<Option<String>> {
+        match self.has(name) && disk::leads_out(self.path, &self.path.join(name)) {
+            true => {
+                let name = self.name(name);
+                notes.push(format!("{name}: is a link that leads out of the folder: not read"));
+                Ok(None)
+            }
             false => self.text(name),
         }
     }
@@ -120,7 +126,8 @@ impl<'a> Folder<'a> {
     /// A JSON file whose root is an object.
     pub fn object(&mut self, name: &str) -> Result<Option<Value>> {
         let Some(text) = self.text_up_to(name, MAX_TREE)? else { return Ok(None) };
-        let value: Value = parse(&self.name(name), &text)?;
+        let value =
+            tree::parse(text.as_bytes(), MAX_TREE).map_err(|e| located(&self.name(name), &text, 0, &e))?;
         if !value.is_object() {
             return Err(wrong(&self.name(name), 0, "the file is not a JSON object"));
         }
@@ -139,6 +146,15 @@ impl<'a> Folder<'a> {
         names.sort();
         names
     }
+}
+
+/// A switch of tokenizer_config.json, which may be missing or null.
+///
+/// # Errors
+/// [`Error::Format`] for a value of another type.
+pub fn switch(config: Option<&Value>, key: &str) -> Result<Option<bool>> {
+    let Some(config) = config else { return Ok(None) };
+    Reader(config).flag(key).map_err(|why| unfit("tokenizer_config.json", why))
 }
 
 /// An error at a byte offset of a file.
@@ -163,12 +179,21 @@ pub fn parse_part<'de, T: Deserialize<'de>>(file: &str, whole: &str, part: &'de 
 }
 
 fn parse_at<'de, T: Deserialize<'de>>(file: &str, text: &'de str, start: usize) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| {
-        // The error counts lines from 1, and in the line the bytes that have been read.
-        let before: usize = text.split_inclusive('\n').take(e.line().saturating_sub(1)).map(str::len).sum();
-        let at = (before + e.column().saturating_sub(1)).min(text.len());
-        let message = e.to_string();
-        let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
-        wrong(file, start + at, what)
-    })
+    serde_json::from_str(text).map_err(|e| located(file, text, start, &e))
+}
+
+/// Parses a part of a JSON file, of at most `most` bytes, as a tree of values. `whole` is the text of the file.
+pub fn parse_tree(file: &str, whole: &str, part: &RawValue, most: u64) -> Result<Value> {
+    let start = (part.get().as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    tree::parse(part.get().as_bytes(), most).map_err(|e| located(file, part.get(), start, &e))
+}
+
+/// An error of a JSON text that begins at a byte of a file.
+fn located(file: &str, text: &str, start: usize, e: &serde_json::Error) -> Error {
+    // The error counts lines from 1, and in the line the bytes that have been read.
+    let before: usize = text.split_inclusive('\n').take(e.line().saturating_sub(1)).map(str::len).sum();
+    let at = (before + e.column().saturating_sub(1)).min(text.len());
+    let message = e.to_string();
+    let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+    wrong(file, start + at, what)
 }

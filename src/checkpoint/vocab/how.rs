@@ -17,7 +17,7 @@ use crate::checkpoint::vocab::sentencepiece::Settings;
 use crate::checkpoint::vocab::tokens::{Token, Tokens, Type};
 use crate::error::Result;
 use crate::text::visible;
-use crate::tokenizer::{Tokenizer, is_phi3, keeps_spaces};
+use crate::tokenizer::{Normalizer, Tokenizer, is_phi3, keeps_spaces};
 
 /// A text with what tokenizers differ in: scripts, code, numbers, spaces, line ends, characters in several forms.
 const SAMPLE: &str = include_str!("sample.txt");
@@ -31,6 +31,11 @@ const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 /// The kind of a GGUF's vocabulary.
 pub fn kind(settings: &Settings) -> &'static str {
     if settings.unigram { "t5" } else { "llama" }
+}
+
+/// What a GGUF says of the space before a text; `None` where programs do by themselves what the model does.
+pub fn space_prefix(settings: &Settings) -> Option<bool> {
+    Some(settings.space_prefix).filter(|prefix| settings.unigram || !prefix)
 }
 
 /// Writes what a model says of texts, and of a unigram model the roles of tokens that the kind "t5" has otherwise.
@@ -141,14 +146,14 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
         eos: None,
     };
     let mut others: Vec<&str> = Vec::new();
+    let mut strips = false;
     for step in steps(&json.normalizer, "normalizers") {
         let text = |key: &str| step.get(key).and_then(Json::as_str);
-        let pattern = |key: &str| step.get("pattern").and_then(|p| p.get(key)).and_then(Json::as_str);
+        let pattern = |key: &str| pattern(step, key);
         match text("type") {
-            Some("Prepend") => settings.space_prefix = true,
-            // Texts are nearly always in this form; and spaces at the ends go with the extra ones.
-            Some("NFC" | "Strip") => {}
-            Some("Replace") if pattern("String") == Some(" ") => {}
+            Some("Prepend") if text("prepend") == Some("\u{2581}") => settings.space_prefix = true,
+            Some("Strip") => strips = true,
+            Some("Replace") if pattern("String") == Some(" ") && text("content") == Some("\u{2581}") => {}
             Some("Replace") if pattern("Regex").is_some_and(|p| p.starts_with(" {2,}")) => {
                 settings.merge_spaces = true;
             }
@@ -160,6 +165,12 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
             other => others.extend(other),
         }
     }
+    // Spaces at the ends go with the extra ones, and other whitespace where the table makes spaces of it.
+    let whitespace =
+        || Some(Normalizer::new(&settings.charsmap, false).ok()?.replaced("\t\n\u{3000}") == "   ");
+    if strips && !(settings.merge_spaces && whitespace() == Some(true)) {
+        others.push("Strip");
+    }
     for step in steps(&json.pre_tokenizer, "pretokenizers") {
         match step.get("type").and_then(Json::as_str) {
             Some("Metaspace") => {
@@ -168,7 +179,7 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
                 settings.space_prefix |= scheme.map_or(old.unwrap_or(true), |s| s != "never");
             }
             // Gemma's, after spaces have become U+2581: it splits nothing.
-            Some("Split") => {}
+            Some("Split") if pattern(step, "String") == Some(" ") => {}
             other => others.extend(other),
         }
     }
@@ -180,6 +191,11 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
         ));
     }
     Ok(settings)
+}
+
+/// What a step looks for: a `String` or a `Regex`.
+fn pattern<'a>(step: &'a Json, key: &str) -> Option<&'a str> {
+    step.get("pattern")?.get(key)?.as_str()
 }
 
 /// The steps of a normalizer or a pre-tokenizer: itself, or those in its sequence.

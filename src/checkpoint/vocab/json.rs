@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::checkpoint::vocab::files::{Folder, parse, parse_part, unfit, wrong};
+use crate::checkpoint::vocab::files::{Folder, parse, parse_part, parse_tree, unfit, wrong};
 use crate::checkpoint::vocab::lists::{Limited, MOST_MERGES, Merges, Vocab};
 use crate::checkpoint::vocab::tokens::{ADDED_SCORE, Added, Token, Tokens, Type, too_many};
 use crate::error::{Error, Result};
@@ -121,7 +121,7 @@ pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
             let (found, most) = (part.get().len(), MOST_RULES);
             Err(unfit(&name, format!("the {what} must have at most {most} bytes (found {found})")))
         }
-        Some(part) => parse_part(&name, &text, part),
+        Some(part) => parse_tree(&name, &text, part, MOST_RULES as u64),
     };
     let (normalizer, pre_tokenizer) =
         (rules("normalizer", root.normalizer)?, rules("pre-tokenizer", root.pre_tokenizer)?);

@@ -30,7 +30,7 @@ use formats::metadata::{Array, Kind, Metadata, Value};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::pre::table;
-use files::{Folder, unfit};
+use files::{Folder, switch, unfit};
 use lists::Merges;
 use sentencepiece::{Content, Settings};
 use special::Special;
@@ -119,7 +119,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     }
 
     let mut metadata = Metadata::new();
-    let prefix = space_prefix(&source, wanted, config);
+    let prefix = space_prefix(&source, wanted, config)?;
     if let Some(prefix) = prefix {
         metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
     }
@@ -137,7 +137,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     if let Source::SentencePiece(settings) = &source {
         how::write(settings, &tokens, &mut metadata, &mut notes)?;
     }
-    template::write(&mut folder, config, &mut metadata, &mut notes)?;
+    template::write(&mut folder, config, &mut metadata, &mut notes);
     if wanted.arch == "llama" {
         by_size(wanted.rows, &mut metadata);
     }
@@ -198,19 +198,18 @@ fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
 }
 
 /// Whether a space is put before texts; `None` where programs do by themselves what the model does.
-fn space_prefix(source: &Source, wanted: &Wanted, config: Option<&serde_json::Value>) -> Option<bool> {
-    let given = config.and_then(|c| c.get("add_prefix_space")).and_then(serde_json::Value::as_bool);
+fn space_prefix(
+    source: &Source,
+    wanted: &Wanted,
+    config: Option<&serde_json::Value>,
+) -> Result<Option<bool>> {
+    let given = switch(config, "add_prefix_space")?;
     // convert_hf_to_gguf.py writes this for this architecture only.
     let given = given.filter(|_| wanted.arch == "llama");
-    match source {
-        Source::SentencePiece(Settings { unigram: true, space_prefix, .. }) => {
-            Some(given.unwrap_or(*space_prefix))
-        }
-        Source::SentencePiece(Settings { space_prefix, .. }) => {
-            given.or(Some(false).filter(|_| !space_prefix))
-        }
+    Ok(match source {
+        Source::SentencePiece(settings) => given.or(how::space_prefix(settings)),
         Source::ByteLevel { .. } => given,
-    }
+    })
 }
 
 /// Reads the tokens, the pre-tokenizer's name and the merges of a byte-level tokenizer.

@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use crate::checkpoint::vocab::files::switch;
 use crate::checkpoint::vocab::json::Json;
 use crate::error::{Error, Result};
 use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, PreTokenizer, TABLE};
@@ -15,7 +16,7 @@ use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NU
 /// # Errors
 /// [`Error::UnknownPreTokenizer`], with the rules.
 pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
-    let clean = config.and_then(|c| c.get("clean_up_tokenization_spaces")).and_then(Value::as_bool);
+    let clean = switch(config, "clean_up_tokenization_spaces")?;
     let found = normalizer(&json.normalizer).zip(splits(&json.pre_tokenizer)).and_then(|(nfc, splits)| {
         let splits: Vec<&str> = splits.iter().map(String::as_str).collect();
         find(&splits, nfc, json.ignore_merges, clean.unwrap_or(true))

@@ -8,7 +8,8 @@
 use formats::metadata::{Metadata, Value as Meta};
 use serde_json::Value;
 
-use crate::checkpoint::vocab::files::{Folder, unfit};
+use crate::arch::settings::wrong;
+use crate::checkpoint::vocab::files::{Folder, switch, unfit};
 use crate::checkpoint::vocab::json::Json;
 use crate::checkpoint::vocab::tokens::{Added, Tokens};
 use crate::error::Result;
@@ -82,7 +83,8 @@ impl Special {
     /// Finds the roles. `listed` are the added tokens of tokenizer_config.json.
     ///
     /// # Errors
-    /// [`Error::Format`](crate::Error::Format) for negative ids other than -1 and invalid JSON.
+    /// [`Error::Format`](crate::Error::Format) for values that are no ids, switches that are not true or false, and
+    /// invalid JSON.
     pub fn find(
         folder: &mut Folder,
         json: Option<&Json>,
@@ -100,9 +102,7 @@ impl Special {
         let added = json.map_or(&[][..], |j| &j.added);
         let id_of = |added: &[Added], name: &str| added.iter().find(|a| a.text == name).map(|a| a.id);
         for (role, _) in &ROLES[..names.roles] {
-            let says =
-                tokenizer_config.and_then(|c| c.get(format!("add_{role}_token"))).and_then(Value::as_bool);
-            if let Some(says) = says {
+            if let Some(says) = switch(tokenizer_config, &format!("add_{role}_token"))? {
                 special.add_default(role, says);
             }
             if tokenizer_config.is_some()
@@ -293,13 +293,16 @@ fn separator(
     Some(one || two)
 }
 
-/// An id in a JSON file; `None` for values that are not integers, and for -1, with which the first conversions of Llama
-/// and what was trained from them say that there is no such token.
+/// An id in a JSON file; `None` for null, for lists, which [`elsewhere`] reads, and for -1, with which the first
+/// conversions of Llama and what was trained from them say that there is no such token.
 fn id(file: &str, key: &str, value: Option<&Value>) -> Result<Option<u32>> {
-    let Some(number) = value.filter(|v| (v.is_i64() || v.is_u64()) && **v != -1) else { return Ok(None) };
-    match number.as_u64().and_then(|id| u32::try_from(id).ok()) {
+    let none = |v: &&Value| v.is_null() || v.is_array() || **v == -1 || **v == false;
+    let Some(value) = value.filter(|v| !none(v)) else { return Ok(None) };
+    // Python's programs write computed integers as floats.
+    let float = || value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(x));
+    match value.as_u64().or_else(|| float().map(|x| x as u64)).and_then(|id| u32::try_from(id).ok()) {
         Some(id) => Ok(Some(id)),
-        None => Err(unfit(file, format!("{key} must be a token id (found {number})"))),
+        None => Err(unfit(file, wrong(key, "a token id", value))),
     }
 }
 

@@ -7,7 +7,7 @@ use formats::metadata::{Array, Metadata, Value as Meta};
 use serde_json::Value;
 
 use crate::checkpoint::vocab::files::Folder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The most templates of one tokenizer. Published ones have up to four.
 const MOST: usize = 64;
@@ -34,18 +34,12 @@ impl Place {
 }
 
 /// Writes the templates to the metadata: a single one, or several with names, where `default` gets the plain key. `notes`
-/// gets what a user should know: templates that differ from the one that is written, and entries that are none.
-///
-/// # Errors
-/// [`Error::Format`] for files that are not UTF-8 or not JSON; [`Error::Refused`] for more templates than any model has.
-pub fn write(
-    folder: &mut Folder,
-    config: Option<&Value>,
-    metadata: &mut Metadata,
-    notes: &mut Vec<String>,
-) -> Result<()> {
-    let json = folder.object("chat_template.json")?;
-    let mut places = vec![in_files(folder)?];
+/// gets what a user should know: templates that differ from the one that is written, and what is left out because it is
+/// none. Only a chat needs a template, so a damaged one does not stop what needs the weights alone.
+pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadata, notes: &mut Vec<String>) {
+    let json = folder.object("chat_template.json");
+    let json = readable(json, notes).flatten();
+    let mut places = vec![in_files(folder, notes)];
     for (file, object) in [("tokenizer_config.json", config), ("chat_template.json", json.as_ref())] {
         let entry = object.and_then(|object| object.get("chat_template"));
         places.push(Place { file, templates: entry.map_or_else(Vec::new, |entry| all(file, entry, notes)) });
@@ -61,10 +55,10 @@ pub fn write(
     }
     if used.len() > MOST {
         let found = used.len();
-        return Err(Error::refused(format!(
-            "a tokenizer must have at most {MOST} chat templates (found {found})"
-        ))
-        .or("keep the ones that are used"));
+        notes.push(format!(
+            "the tokenizer has {found} chat templates, which no model has: all but the default one are left out"
+        ));
+        used.retain(|(name, _)| name == DEFAULT);
     }
     let used = Place { file: "", templates: used };
     for (i, place) in places.iter().enumerate() {
@@ -90,7 +84,11 @@ pub fn write(
     if let Some(text) = used.get(DEFAULT) {
         metadata.set("tokenizer.chat_template", Meta::text(text));
     }
-    Ok(())
+}
+
+/// What was read, or a note on why it is left out.
+fn readable<T>(read: Result<T>, notes: &mut Vec<String>) -> Option<T> {
+    read.map_err(|why| notes.push(format!("a chat template is left out: {why}"))).ok()
 }
 
 /// The templates of a JSON value: one text; a list of names and texts; or a mapping of them. Empty ones are none.
@@ -127,7 +125,7 @@ fn key_part(name: &str) -> String {
 }
 
 /// The templates in files of their own.
-fn in_files(folder: &mut Folder) -> Result<Place> {
+fn in_files(folder: &mut Folder, notes: &mut Vec<String>) -> Place {
     let mut files = vec![(DEFAULT.to_string(), FILE.to_string())];
     for file in folder.list(MORE, ".jinja") {
         let stem = file.trim_start_matches(MORE).trim_start_matches('/').trim_end_matches(".jinja");
@@ -135,8 +133,9 @@ fn in_files(folder: &mut Folder) -> Result<Place> {
     }
     let mut templates = Vec::new();
     for (name, file) in files {
-        let text = folder.own_text(&file)?.filter(|text| !text.trim().is_empty());
+        let text = folder.own_text(&file, notes);
+        let text = readable(text, notes).flatten().filter(|text| !text.trim().is_empty());
         templates.extend(text.map(|text| (name, text)));
     }
-    Ok(Place { file: FILE, templates })
+    Place { file: FILE, templates }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
+use crate::arch::settings::Reader;
 use crate::checkpoint::vocab::files::{Folder, unfit};
 use crate::error::{Error, Result};
 
@@ -154,9 +155,9 @@ pub fn too_many(file: &str, id: u32, rows: usize) -> Error {
 /// The tokens of tokenizer_config.json's `added_tokens_decoder`, in the order of the file.
 pub fn added_tokens_decoder(folder: &Folder, config: Option<&Value>) -> Result<Vec<Added>> {
     let file = folder.name("tokenizer_config.json");
-    let Some(map) = config.and_then(|c| c.get("added_tokens_decoder")).and_then(Value::as_object) else {
-        return Ok(Vec::new());
-    };
+    let Some(config) = config else { return Ok(Vec::new()) };
+    let map = Reader(config).object("added_tokens_decoder").map_err(|why| unfit(&file, why))?;
+    let Some(map) = map else { return Ok(Vec::new()) };
     let one = |(key, value): (&String, &Value)| {
         let id = key.parse().ok();
         let text = value.get("content").and_then(Value::as_str);

@@ -101,10 +101,14 @@ fn odd_tokens_do_no_harm() {
     }
     let mut m = sentencepiece(&[]);
     m.set("tokenizer.ggml.tokens", Value::Array(Array::of_strings((0..259).map(|i| vec![0xff, i as u8]))));
-    m.set("tokenizer.chat_template", Value::String(vec![0xff]));
-    let t = made(&m);
-    assert_eq!((t.encode("é", false, true), t.chat_template()), (vec![0; 2], None));
-    assert_eq!(&*t.token(65), "\u{fffd}A");
+    for odd in [Value::String(vec![0xff]), Value::U32(7), Value::Array(Array::of_strings(["x"]))] {
+        m.set("tokenizer.chat_template", odd);
+        let t = made(&m);
+        assert_eq!(t.encode("é", false, true), [0; 2]);
+        let why = t.chat_template().unwrap_err().to_string();
+        assert!(why.starts_with("metadata key tokenizer.chat_template must be a string in UTF-8"), "{why}");
+        assert_eq!(&*t.token(65), "\u{fffd}A");
+    }
 }
 
 proptest! {

@@ -47,7 +47,7 @@ fn begin_and_end_are_added_as_the_vocabulary_says() {
     assert_eq!(t.encode("l", true, false), [id("▁l"), 2]);
     assert!(t.is_end(2) && !t.is_end(1) && !t.is_end(u32::MAX));
     assert_eq!((&*t.token(261), t.len(), t.is_empty()), ("o", 274, false));
-    assert_eq!(t.chat_template(), None);
+    assert_eq!(t.chat_template().unwrap(), None);
 }
 
 #[test]

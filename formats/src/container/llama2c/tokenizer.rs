@@ -340,6 +340,29 @@ pub fn without_bytes(metadata: &Metadata) -> bool {
         && !array(TOKENS).is_some_and(|tokens| tokens.strings().any(is_byte_token))
 }
 
+/// What a vocabulary says of texts that programs which read a tokenizer.bin do otherwise, in words; `None` if they do the
+/// same. `run.c` puts token 1 and a space before every text, and leaves the text as it is.
+pub fn unsaid(metadata: &Metadata) -> Option<String> {
+    let flag = |name: &str| match metadata.get(&format!("tokenizer.ggml.{name}")) {
+        Some(Value::Bool(flag)) => Some(*flag),
+        _ => None,
+    };
+    let table = metadata.get("tokenizer.ggml.precompiled_charsmap").and_then(Value::as_array);
+    let found: Vec<&str> = [
+        (flag("add_space_prefix") == Some(false), "puts a space before a text"),
+        (flag("add_bos_token") == Some(false), "puts token 1 before a text"),
+        (flag("add_eos_token") == Some(true), "puts no token behind a text"),
+        (flag("remove_extra_whitespaces") == Some(true), "leaves extra spaces in a text"),
+        (table.is_some_and(|t| !t.is_empty()), "replaces no characters"),
+    ]
+    .into_iter()
+    .filter_map(|(is, what)| is.then_some(what))
+    .collect();
+    let (last, rest) = found.split_last()?;
+    let all = if rest.is_empty() { (*last).to_string() } else { format!("{} and {last}", rest.join(", ")) };
+    Some(format!("unlike this tokenizer, llama2.c {all}: texts may get other tokens there"))
+}
+
 /// The most rows of an embedding that was made for so many tokens: people round up, to a multiple of 128 at most, or add
 /// a few.
 fn padded(tokens: usize) -> usize {

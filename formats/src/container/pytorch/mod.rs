@@ -54,10 +54,21 @@ pub fn read<'a, E: From<Error>>(
 ) -> Result<Model, E> {
     let directory = zip::directory(name, len, &bytes)?;
     let archive = Archive::new(name, &directory)?;
-    let root = archive.names().find_map(|member| member.strip_suffix("data.pkl")).map(str::to_string);
-    let Some(root) = root.filter(|root| root.ends_with('/')) else {
-        let what = "a zip archive without data.pkl, so no PyTorch checkpoint";
-        return Err(Error::of(name, Fault::NotAModel(what.into())).into());
+    let pickle = |member: &&str| member.strip_suffix("data.pkl").is_some_and(|root| root.ends_with('/'));
+    let mut pickles: Vec<&str> = archive.names().filter(pickle).collect();
+    pickles.sort_unstable();
+    let root = match pickles[..] {
+        [one] => one.trim_end_matches("data.pkl").to_string(),
+        [] => {
+            let what = "a zip archive without data.pkl, so no PyTorch checkpoint";
+            return Err(Error::of(name, Fault::NotAModel(what.into())).into());
+        }
+        [first, second, ..] => {
+            let what = format!(
+                "has several checkpoints in one zip archive ({first} and {second}), which PyTorch never writes"
+            );
+            return Err(Error::of(name, Fault::Unsupported(what)).into());
+        }
     };
     if archive.names().any(|member| member.strip_prefix(&root).is_some_and(|m| m == "constants.pkl")) {
         let what = "is a TorchScript program; what is read is a state dict, as torch.save(model.state_dict(), FILE) writes it";

@@ -222,6 +222,21 @@ fn archives_of_other_kinds() {
     let mut script = members("little").to_vec();
     script.push(("a folder/constants.pkl".into(), Vec::new()));
     assert!(failure(&zip(&script, Kind::Plain)).contains("TorchScript"));
+    // What of two is meant is not known, and is the same in every run.
+    let two = |other: &str| {
+        let mut members = members("little").to_vec();
+        members.push((other.into(), b"\x80\x02}.".to_vec()));
+        zip(&members, Kind::Plain)
+    };
+    for _ in 0..8 {
+        let why = failure(&two("b/data.pkl"));
+        assert!(
+            why.contains("several checkpoints") && why.contains("(a folder/data.pkl and b/data.pkl)"),
+            "{why}"
+        );
+        assert_eq!(read_whole(&two("metadata.pkl")).unwrap().tensors.len(), 1);
+        assert_eq!(read_whole(&two("extra_data.pkl")).unwrap().tensors.len(), 1);
+    }
     let document = [("word/document.xml".to_string(), b"<x/>".to_vec())];
     assert!(failure(&zip(&document, Kind::Plain)).contains("no PyTorch checkpoint"));
 }

@@ -114,7 +114,49 @@ fn long_files_of_json_are_refused_before_they_are_trees() {
     assert!(fails(&folder(false, &[("tokenizer.json", file)]), 4).contains("at most 4194304"));
     let templates: Vec<Value> = (0..65).map(|i| json!({"name": format!("t{i}"), "template": "x"})).collect();
     put(dir.path(), &[("tokenizer_config.json", json!({"chat_template": templates}))]);
-    assert!(fails(&dir, 5).contains("at most 64 chat templates (found 65)"));
+    let v = vocab(&dir, "llama", 5);
+    assert!(v.notes.iter().any(|n| n.contains("has 65 chat templates")), "{:?}", v.notes);
+    assert!(!v.metadata.iter().any(|(key, _)| key.contains("chat_template")));
+    // Short ones take as much as trees.
+    let many = format!("{{\"a\": [{}0]}}", "{\"\":0},".repeat(300_000));
+    fs::write(dir.path().join("tokenizer_config.json"), many).unwrap();
+    assert!(fails(&dir, 5).contains("more than 524288 values"), "{}", fails(&dir, 5));
+}
+
+#[test]
+fn only_what_uses_a_chat_template_needs_a_sound_one() {
+    let dir = folder(true, &[("tokenizer_config.json", json!({"chat_template": "C"}))]);
+    let template = |name: &str, bytes: &[u8]| {
+        fs::write(dir.path().join(name), bytes).unwrap();
+        let v = vocab(&dir, "llama", 5);
+        let text = v.metadata.text("tokenizer.chat_template").map(str::to_string);
+        (text, v.notes.into_iter().find(|n| n.contains("chat template is left out")).unwrap_or_default())
+    };
+    let (text, note) = template("chat_template.json", b"{");
+    assert!(text.as_deref() == Some("C") && note.contains("chat_template.json"), "{note}");
+    fs::remove_file(dir.path().join("chat_template.json")).unwrap();
+    let (text, note) = template("chat_template.jinja", b"\xff");
+    assert!(
+        text.as_deref() == Some("C") && note.contains("chat_template.jinja: the file is not UTF-8"),
+        "{note}"
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn links_that_are_not_followed_are_noted() {
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("secret"), "PRIVATE KEY").unwrap();
+    let dir = folder(true, &[]);
+    fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+    for name in ["chat_template.jinja", "additional_chat_templates/rag.jinja"] {
+        std::os::unix::fs::symlink(outside.path().join("secret"), dir.path().join(name)).unwrap();
+        let v = vocab(&dir, "llama", 5);
+        let said =
+            |n: &String| n.contains(&format!("{name}: is a link that leads out of the folder: not read"));
+        assert!(v.notes.iter().any(said), "{:?}", v.notes);
+        assert!(!v.metadata.iter().any(|(key, _)| key.contains("chat_template")));
+    }
 }
 
 #[test]

@@ -1,0 +1,227 @@
+//! A checkpoint that is replaced: its weights are one set with their index, and nothing else in the folder is lost.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{Dir, fails, json, ok};
+use crate::hub::{checkpoint, config, tensors};
+
+/// Converts, and gives the report.
+fn convert(hub: &str, out: &str) -> String {
+    ok(&["convert", hub, out])
+}
+
+/// A folder with a checkpoint in shards, of another model than `hub`, and files of the user's.
+fn in_shards(dir: &Dir, name: &str, most: &str) -> String {
+    let whole = checkpoint(dir, &format!("{name}-whole"), &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = dir.path(name);
+    ok(&["convert", &whole, &format!("{out}/"), "--type", "f32", "--split-max-size", most]);
+    fs::write(format!("{out}/notes.txt"), "mine").unwrap();
+    fs::write(format!("{out}/other.safetensors"), "mine too").unwrap();
+    assert!(fs::metadata(format!("{out}/model.safetensors.index.json")).is_ok());
+    out
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The names of a checkpoint's files with so many shards, and the user's.
+fn wanted(shards: usize) -> Vec<String> {
+    let mut all = vec!["config.json".to_string(), "notes.txt".into(), "other.safetensors".into()];
+    match shards {
+        1 => all.push("model.safetensors".into()),
+        n => {
+            all.push("model.safetensors.index.json".into());
+            all.extend((1..=n).map(|i| format!("model-{i:05}-of-{n:05}.safetensors")));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn weights_in_shards_are_replaced_as_a_set() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let (whole, parts) = (&[][..], &["--split-max-size", "100K"][..]);
+    let shards = |folder: &str| names(folder).iter().filter(|n| n.contains("-of-")).count();
+    for (i, (more, before)) in
+        [(whole, "60K"), (parts, "60K"), (parts, "100K"), (parts, "1G")].into_iter().enumerate()
+    {
+        let out = match before {
+            "1G" => {
+                let out = dir.path("single");
+                ok(&["convert", &hub, &format!("{out}/"), "--type", "f32"]);
+                fs::write(format!("{out}/notes.txt"), "mine").unwrap();
+                fs::write(format!("{out}/other.safetensors"), "mine too").unwrap();
+                out
+            }
+            before => in_shards(&dir, &format!("old-{i}"), before),
+        };
+        let old = names(&out);
+        let convert = [&["convert", &hub, &out, "--type", "bf16"], more].concat();
+        let (code, why) = fails(&convert);
+        assert!(code == 1 && why.contains("--overwrite"), "{why}");
+        let said = ok(&[&convert[..], &["--overwrite", "--dry-run"]].concat());
+        assert_eq!(names(&out), old, "a dry run changes nothing");
+        assert!(said.contains("what is left of the old ones is removed"), "{said}");
+        let text = ok(&[&convert[..], &["--overwrite"]].concat());
+        let count = shards(&out).max(1);
+        assert_eq!(names(&out), wanted(count), "{before}: {text}");
+        assert_eq!(count > 1, !more.is_empty());
+        assert!(text.contains("other.safetensors"), "what stays is named: {text}");
+        assert_eq!(fs::read_to_string(format!("{out}/other.safetensors")).unwrap(), "mine too");
+        assert_eq!(fs::read_to_string(format!("{out}/notes.txt")).unwrap(), "mine");
+        fs::remove_file(format!("{out}/other.safetensors")).unwrap();
+        assert_eq!(
+            json(&["inspect", "--json", &out])["tensors"].as_array().unwrap().len(),
+            tensors(&[]).len()
+        );
+    }
+}
+
+#[test]
+fn every_command_that_writes_models_replaces_them_alike() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let gguf = dir.path("m.gguf");
+    ok(&["convert", &hub, &gguf]);
+    for (i, args) in [
+        vec!["convert", &gguf, "OUT"],
+        vec!["quantize", &gguf, "OUT", "--type", "f16"],
+        vec!["merge", &hub, "OUT"],
+        vec!["split", &hub, "OUT", "--max-size", "100K"],
+        vec!["edit", &hub, "OUT", "--set", "a=str:b"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = in_shards(&dir, &format!("old-{i}"), "60K");
+        let old = names(&out);
+        let line: Vec<&str> = args.iter().map(|a| if *a == "OUT" { &out } else { *a }).collect();
+        let (code, why) = fails(&line);
+        assert!(
+            code == 1 && why.contains("holds a checkpoint already") && why.contains("--overwrite"),
+            "{why}"
+        );
+        assert_eq!(names(&out), old);
+        ok(&[&line[..], &["--overwrite"]].concat());
+        let left = names(&out);
+        let gone = old.iter().filter(|n| n.contains("-of-") && !left.contains(n)).count();
+        assert!(gone > 0, "{args:?}: {left:?}");
+        assert!(
+            ["config.json", "notes.txt"].iter().all(|n| left.iter().any(|l| l == n)),
+            "{args:?}: {left:?}"
+        );
+        let index = left.iter().any(|n| n.ends_with("index.json"));
+        assert_eq!(index, args[0] == "split", "{left:?}");
+        fs::remove_file(format!("{out}/other.safetensors")).unwrap();
+        ok(&["inspect", &out]);
+    }
+}
+
+#[test]
+fn weights_that_are_read_are_not_removed() {
+    let dir = Dir::new();
+    let out = in_shards(&dir, "m", "60K");
+    let old = names(&out);
+    for args in [
+        vec!["convert", &out, &out, "--type", "bf16", "--overwrite"],
+        vec!["merge", &out, &out, "--overwrite"],
+        vec!["split", &out, &out, "--max-size", "1G", "--overwrite"],
+    ] {
+        let (code, why) = fails(&args);
+        assert!(code == 2 && why.contains("read"), "{why}");
+        assert_eq!(names(&out), old);
+    }
+    // Nor are files that a damaged index names elsewhere.
+    fs::write(dir.path("precious.safetensors"), "x").unwrap();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    for index in [
+        r#"{"weight_map": {"a": "../precious.safetensors"}}"#,
+        "{",
+        r#"{"weight_map": {"a": "notes.txt/x"}}"#,
+    ] {
+        fs::write(format!("{out}/model.safetensors.index.json"), index).unwrap();
+        ok(&["convert", &hub, &out, "--overwrite"]);
+        assert!(Path::new(&dir.path("precious.safetensors")).exists());
+        let left = names(&out);
+        assert!(
+            left.iter().any(|n| n == "notes.txt") && !left.iter().any(|n| n.ends_with("index.json")),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_replacement_is_noticed() {
+    let dir = Dir::new();
+    let out = in_shards(&dir, "m", "60K");
+    fs::rename(format!("{out}/config.json"), format!("{out}/config.json.old")).unwrap();
+    let text = String::from_utf8(crate::common::run(&["inspect", &out]).stdout).unwrap();
+    assert!(text.contains("config.json.old") && text.contains("did not end"), "{text}");
+}
+
+#[test]
+fn a_checkpoint_is_not_replaced_unasked() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    std::fs::write(format!("{hub}/tokenizer_config.json"), "{}").unwrap();
+    let gguf = dir.path("m.gguf");
+    assert!(!convert(&hub, &gguf).contains("is replaced"));
+    assert!(convert(&hub, &gguf).contains("an existing file is replaced: "), "a single file is");
+    let other = checkpoint(&dir, "other", &config("LlamaForCausalLM"), &tensors(&[]));
+    let before = (dir.read("other/config.json"), dir.read("other/model.safetensors"));
+    for out in [other.clone(), format!("{other}/")] {
+        for more in [&[][..], &["--dry-run"]] {
+            let (code, text) = fails(&[&["convert", &gguf, &out, "--type", "f16"], more].concat());
+            assert!(
+                code == 1 && text.contains("holds a checkpoint") && text.contains("--overwrite"),
+                "{text}"
+            );
+        }
+    }
+    assert!(before == (dir.read("other/config.json"), dir.read("other/model.safetensors")));
+    let text = ok(&["convert", &gguf, &other, "--type", "f16", "--overwrite"]);
+    assert!(text.contains("config.json") || text.contains("is replaced"), "{text}");
+    assert!(before.1 != dir.read("other/model.safetensors"));
+    // Weights alone are a checkpoint too, as are settings alone.
+    for file in ["model-00001-of-00002.safetensors", "pytorch_model.bin", "config.json"] {
+        let out = dir.path(&format!("out-{file}"));
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(format!("{out}/{file}"), "x").unwrap();
+        let (_, text) = fails(&["convert", &gguf, &out]);
+        assert!(text.contains(file), "{text}");
+    }
+    let empty = dir.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(format!("{empty}/notes.txt"), "mine").unwrap();
+    convert(&gguf, &empty);
+}
+
+#[test]
+fn weights_do_not_join_the_tokenizer_of_another_model() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    for file in ["tokenizer.json", "chat_template.jinja", "vocab.json", "adapter_config.json"] {
+        let out = dir.path(&format!("out-{file}"));
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(format!("{out}/{file}"), "{}").unwrap();
+        let (code, text) = fails(&["convert", &hub, &out]);
+        assert!(code == 1 && text.contains(file) && text.contains("--overwrite"), "{text}");
+        let text = ok(&["convert", &hub, &out, "--overwrite"]);
+        assert!(text.contains("files stay that this run does not write") && text.contains(file), "{text}");
+        assert_eq!(std::fs::read(format!("{out}/{file}")).unwrap(), b"{}");
+    }
+    // What the run writes itself stays nobody's.
+    std::fs::write(format!("{hub}/special_tokens_map.json"), "{\"a\": 1}").unwrap();
+    let out = dir.path("own");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(format!("{out}/special_tokens_map.json"), "{}").unwrap();
+    convert(&hub, &out);
+    assert_eq!(dir.read("own/special_tokens_map.json"), b"{\"a\": 1}");
+}
