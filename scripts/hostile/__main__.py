@@ -8,8 +8,8 @@ leaves a part of a result, or changes what it reads.
 With a seed, input number I is always the same; `--only I` makes it alone. What is found is kept under FOLDER/found, with the
 command. Needs Linux (or another Unix, without what only Linux's /proc says) and Python 3.9 or newer.
 
-`seeds.py` makes sound files, `special.py` what is hostile on purpose, `damage.py` what is so by chance; `commands.py` says who
-reads what, `checks.py` what a run must not do."""
+`sound.py` and `seeds.py` make sound files, the `special` ones what is hostile on purpose, the `damage` ones what is so by chance;
+`commands.py` says who reads what, `checks.py` what a run must not do."""
 
 import argparse
 import collections
@@ -24,6 +24,7 @@ import time
 import checks
 import commands
 import damage
+import damage_texts
 import formats
 import seeds
 import special
@@ -42,8 +43,8 @@ class Input:
 
 
 class Plan:
-    """Which input has which number. Even numbers are those that are made on purpose, as long as there are any; odd ones are made by
-    chance."""
+    """Which input has which number. Even numbers are those that are made on purpose, as long as there are any; odd ones are
+    made by chance."""
 
     def __init__(self, made, seed, bulk):
         self.seeds, self.seed, self.bulk = made, seed, bulk
@@ -105,9 +106,9 @@ class Plan:
         elif kind == "state" and not special.is_json(kind, data):
             how = [damage.with_checksum] * 6
         elif special.is_json(kind, data):
-            how = [lambda d, r, p: damage.json_file(d, r)] * 16 + [lambda d, r, p: damage.text_file(d, r, kind)] * 3
+            how = [lambda d, r, p: damage_texts.json_file(d, r)] * 16 + [lambda d, r, p: damage_texts.text_file(d, r, kind)] * 3
         else:
-            how = [lambda d, r, p: damage.text_file(d, r, kind)] * 12
+            how = [lambda d, r, p: damage_texts.text_file(d, r, kind)] * 12
         return rng.choice([*damage.ANY, *how])(data, rng, places)
 
 
@@ -117,10 +118,23 @@ class Worker:
     def __init__(self, launcher, options, plan, folder, sound):
         self.launcher, self.options, self.plan, self.folder, self.sound = launcher, options, plan, folder, sound
         self.limits = checks.Limits(options.slow)
-        self.figures = {"inputs": collections.Counter(), "runs": collections.Counter(), "ends": collections.Counter(),
-                        "largest": (0, ""), "multiple": (0, ""), "longest": (0, ""), "slowest": (0, "")}  # fmt: skip
+        self.figures = {
+            "inputs": collections.Counter(),
+            "runs": collections.Counter(),
+            "ends": collections.Counter(),
+            "largest": (0, ""),
+            "multiple": (0, ""),
+            "longest": (0, ""),
+            "slowest": (0, ""),
+        }
         self.kept, self.found = collections.Counter(), []
-        self.environment = {"PATH": os.environ.get("PATH", ""), "MALLOC_ARENA_MAX": "4", "RAYON_NUM_THREADS": "2", "LC_ALL": "C.UTF-8", "RUST_BACKTRACE": "0"}
+        self.environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "MALLOC_ARENA_MAX": "4",
+            "RAYON_NUM_THREADS": "2",
+            "LC_ALL": "C.UTF-8",
+            "RUST_BACKTRACE": "0",
+        }
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
@@ -220,26 +234,40 @@ class Worker:
         if made.what is None:
             made.what = "as it was"
         self.figures["inputs"][seed.kind] += 1
-        size = sum(special.sparse_size(os.path.join(p, f)) for p, _, fs in os.walk(os.fsencode(folder)) for f in map(os.fsencode, fs))
+        size = sum(
+            special.sparse_size(os.path.join(p, f)) for p, _, fs in os.walk(os.fsencode(folder)) for f in map(os.fsencode, fs)
+        )
+        source = checks.snapshot(folder)
         for template in self.lines(made, rng):
             out = self.fresh(rng.choice(ODD_FOLDERS) if made.what != "as it is" else "out")
             if template.startswith("old: "):
-                for name in ("o.gguf", "o.safetensors", "o.bin", "i.gguf", "i.dat", "l.kld", "l.safetensors", "r.html", "s.json", "r.toml"):
+                for name in (
+                    "o.gguf",
+                    "o.safetensors",
+                    "o.bin",
+                    "i.gguf",
+                    "i.dat",
+                    "l.kld",
+                    "l.safetensors",
+                    "r.html",
+                    "s.json",
+                    "r.toml",
+                ):
                     with open(os.path.join(out, name), "w") as f:
                         f.write("old")
             command, stdin = self.line(template, seed, out, renamed)
             if stdin is not None and made.nature is not None:
                 stdin = None
             of_run = size + self.sound["size"] * sum(command.count(self.sound[k]) for k in ("model", "text"))
-            before, source = checks.snapshot(out), checks.snapshot(folder)
+            before = checks.snapshot(out)
             done = self.launch(seed.kind, command, stdin, of_run)
             after = checks.snapshot(out)
             now = checks.snapshot(folder)
             if seed.kind == "state":  # which the run goes on with
-                state = os.fsencode("state")
-                source, now = ({k: v for k, v in x.items() if not k.startswith(state)} for x in (source, now))
+                source, now = ({k: v for k, v in x.items() if not k.startswith(b"state")} for x in (source, now))
             stdout, stderr = checks.read_some(self.path("stdout")), checks.read_some(self.path("stderr"))
             found = checks.of_run(done, seed.kind, command, self.limits, of_run, stdout, stderr, before, after, source, now)
+            source = now
             self.count(made, command, done, of_run)
             if not found and os.waitstatus_to_exitcode(done["status"]) == 0:
                 found = self.read_results(out, set(after) - set(before))
@@ -285,15 +313,35 @@ class Worker:
             shutil.copytree(os.fsencode(self.path("in")), os.fsencode(os.path.join(place, "in")), symlinks=True)
             shown = shown.replace(self.path("in"), os.path.join(place, "in"))
         shutil.copy(self.path("stderr"), place)
-        again = shlex.join(["python3", "scripts/hostile", self.options.ggufkit, self.options.folder, "--seed", str(self.plan.seed),
-                            "--bulk", str(self.plan.bulk), "--only", str(made.number)])  # fmt: skip
+        again = shlex.join(
+            [
+                "python3",
+                "scripts/hostile",
+                self.options.ggufkit,
+                self.options.folder,
+                "--seed",
+                str(self.plan.seed),
+                "--bulk",
+                str(self.plan.bulk),
+                "--only",
+                str(made.number),
+            ]
+        )
         if stdin:
             shown += " < " + shlex.quote(stdin)
         with open(os.path.join(place, "command.txt"), "w", encoding="utf-8", errors="backslashreplace") as f:
             f.write(f"{kind}: {text}\n{made.seed.kind} ({made.seed.name}): {made.what}\n{shown}\n{again}\n")
-        self.found.append([kind, text, f"input {made.number}: {made.seed.kind} ({made.seed.name}), {made.what[:100]}", shown[:600], place])
-        line = f"FOUND {kind}: {text}\n  input {made.number}: {made.seed.kind} ({made.seed.name}), {made.what[:200]}\n  {shown[:600]}\n  {again}"
-        print("".join(c if c == "\n" or not checks.hidden(c) else f"\\u{ord(c):04x}" for c in line).encode("utf-8", "backslashreplace").decode(), flush=True)
+        self.found.append(
+            [kind, text, f"input {made.number}: {made.seed.kind} ({made.seed.name}), {made.what[:100]}", shown[:600], place]
+        )
+        what = f"input {made.number}: {made.seed.kind} ({made.seed.name}), {made.what[:200]}"
+        line = f"FOUND {kind}: {text}\n  {what}\n  {shown[:600]}\n  {again}"
+        print(
+            "".join(c if c == "\n" or not checks.hidden(c) else f"\\u{ord(c):04x}" for c in line)
+            .encode("utf-8", "backslashreplace")
+            .decode(),
+            flush=True,
+        )
 
 
 def work(worker, job, options, until):
@@ -389,7 +437,9 @@ def report(results, options, seconds):
     table("inputs", total["inputs"])
     table("runs", total["runs"])
     table("ended with", total["ends"])
-    printable = lambda text: "".join(c if not checks.hidden(c) else f"\\u{ord(c):04x}" for c in text).encode("utf-8", "backslashreplace").decode()
+    printable = lambda text: (
+        "".join(c if not checks.hidden(c) else f"\\u{ord(c):04x}" for c in text).encode("utf-8", "backslashreplace").decode()
+    )
     print(f"most memory beyond the files: {largest['largest'][0] / (1 << 20):.1f} MiB ({printable(largest['largest'][1])})")
     more = f"most memory beyond {checks.MEMORY >> 20} MiB, for each byte of more than 1 MiB of files"
     print(f"{more}: {largest['multiple'][0]:.1f} bytes ({printable(largest['multiple'][1])})")

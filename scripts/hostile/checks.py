@@ -9,7 +9,7 @@ import stat
 import unicodedata
 
 # Bytes of memory that a run may take, and so many for each byte of its files. Mapped files count as memory.
-MEMORY, PER_BYTE = 64 << 20, 12
+MEMORY, PER_BYTE = 64 << 20, 16
 # A byte of a text may be a token, of which there are several copies.
 PER_BYTE_OF_TEXT = 64
 # Beyond that: the process that renders a chat template (SECURITY.md), and the regular expressions of a recipe.
@@ -20,12 +20,25 @@ SECONDS, PER_MIB = 6.0, 2.5
 MESSAGE = 20_000
 
 
-def hidden(text, allowed="\n\t"):
+def ranges():
+    """The characters that do something else than to be seen, as ranges: controls, marks of direction, what has no width."""
+    found = [i for i in range(0x110000) if unicodedata.category(chr(i)) in ("Cc", "Cf", "Zl", "Zp") and chr(i) not in "\n\t"]
+    out = []
+    for i in found:
+        if out and out[-1][1] == i - 1:
+            out[-1][1] = i
+        else:
+            out.append([i, i])
+    return out
+
+
+HIDDEN = re.compile("[" + "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in ranges()) + "]")
+
+
+def hidden(text):
     """The first character of a text that does something else than to be seen."""
-    for c in text:
-        if c not in allowed and (c < " " or c > "~") and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp"):
-            return c
-    return None
+    found = HIDDEN.search(text)
+    return found and found.group()
 
 
 def snapshot(folder):

@@ -14,7 +14,12 @@ INSPECT = [
     "inspect {model} --memory --json",
     "inspect {model} --no-mmap --memory",
 ]
-VERIFY = ["verify {model}", "verify {model} --no-mmap --json", "verify {model} --against {sound}", "verify {sound} --against {model}"]
+VERIFY = [
+    "verify {model}",
+    "verify {model} --no-mmap --json",
+    "verify {model} --against {sound}",
+    "verify {sound} --against {model}",
+]
 WRITE = [
     "convert {model} {out}/o.gguf",
     "old: convert {model} {out}/o.gguf --type f16 --json",
@@ -51,7 +56,8 @@ QUANTIZE = [
     "quantize {model} {out}/o.gguf --type q4_0 --allow-requantize " + CALIBRATION,
     "quantize {model} {out}/o.gguf --type q4_0 --allow-requantize --method auto --state {out}/state " + CALIBRATION,
     "quantize {model} {out}/o.gguf --type q4_0 --allow-requantize --bias-correction " + CALIBRATION,
-    "quantize {model} {out}/o.gguf --type q4_0 --allow-requantize --check {words} --check-context 16 --check-chunks 1 --max-kld 9",
+    "quantize {model} {out}/o.gguf --type q4_0 --allow-requantize --check {words} --check-context 16 --check-chunks 1 "
+    "--max-kld 9",
 ]
 MEASURE = [
     "frontier {model}",
@@ -147,7 +153,12 @@ KINDS = {
     "tokenizer.bin": WITH_TOKENIZER,
     "chat template": CHAT * 3 + TOKENIZER[:4],
     "chat_template.json": CHAT + TOKENIZER[:4],
-    "README.md": ["convert {model} {out}/o.gguf", "convert {model} {out}/folder/", "inspect {model} --json", "edit {model} {out}/o.gguf --set a=b"],
+    "README.md": [
+        "convert {model} {out}/o.gguf",
+        "convert {model} {out}/folder/",
+        "inspect {model} --json",
+        "edit {model} {out}/o.gguf --set a=b",
+    ],
     "imatrix": [
         "calibrate --show {imatrix}",
         "calibrate --show {imatrix} --json",
@@ -191,7 +202,8 @@ KINDS = {
         "compare {sound} {model} --text {text} --report {out}/r.html --context 16 --chunks 2",
         "calibrate {model} {text} {text} -o {out}/i.gguf --context 16 --chunks 2",
         "sensitivity {model} {text} -o {out}/s.json --probes q4_0 --types q4_0,q8_0 " + SHORT,
-        "quantize {model} {out}/o.gguf --type q4_0 --method awq --calibration {text} --calibration-context 16 --calibration-chunks 2",
+        "quantize {model} {out}/o.gguf --type q4_0 --method awq --calibration {text} --calibration-context 16 "
+        "--calibration-chunks 2",
         "quantize {model} {out}/o.gguf --type q4_0 --check {text} --check-context 16 --check-chunks 2",
         "run {model} --prompt-file {text} --tokens 2 --seed 1",
         "run {model} --prompt-file {text} --tokens 2 --seed 1 --chat",
@@ -214,4 +226,17 @@ KINDS = {
 # What the files of a state folder are made with, in the folder where they are damaged: they belong to one run.
 PREPARE = KINDS["state"]
 # Commands that have this option.
-THREADED = ("convert", "quantize", "calibrate", "sensitivity", "eval", "compare", "run", "bench", "logits", "split", "merge", "edit")
+THREADED = (
+    "convert",
+    "quantize",
+    "calibrate",
+    "sensitivity",
+    "eval",
+    "compare",
+    "run",
+    "bench",
+    "logits",
+    "split",
+    "merge",
+    "edit",
+)

@@ -170,6 +170,7 @@ def protobuf(fields):
 
 def read_protobuf(data):
     """The fields of a message."""
+
     def number(at):
         value = shift = 0
         while True:
@@ -177,6 +178,7 @@ def read_protobuf(data):
             at, shift = at + 1, shift + 7
             if data[at - 1] < 128:
                 return value, at
+
     fields, at = [], 0
     while at < len(data):
         tag, at = number(at)
@@ -215,7 +217,9 @@ def zip_file(members, comment=b"", directory=None, count=None, at=None, changed=
         entries += name + extra
     entries = entries if directory is None else directory
     number = len(members) if count is None else count
-    end = struct.pack("<HHHHIIH", 0, 0, number & 0xFFFF, number & 0xFFFF, len(entries), len(out) if at is None else at, len(comment))
+    end = struct.pack(
+        "<HHHHIIH", 0, 0, number & 0xFFFF, number & 0xFFFF, len(entries), len(out) if at is None else at, len(comment)
+    )
     end = bytearray(b"PK\5\6" + end + comment)
     for offset, letter, value in changed:
         struct.pack_into("<" + letter, end, offset, value)
