@@ -10,8 +10,9 @@ import unicodedata
 
 # Bytes of memory that a run may take, and so many for each byte of its files. Mapped files count as memory.
 MEMORY, PER_BYTE = 64 << 20, 16
-# A byte of a text may be a token, of which there are several copies.
-PER_BYTE_OF_TEXT = 64
+# A byte of a text may be a token, of which there are several copies; an entry of an importance matrix has twenty bytes at
+# least.
+PER_BYTE_OF = {"text": 64, "imatrix": 48}
 # Beyond that: the process that renders a chat template (SECURITY.md), and the regular expressions of a recipe.
 TEMPLATE, PATTERNS = 256 << 20, 192 << 20
 # Seconds of processor time, and so many for each MiB of the files.
@@ -69,7 +70,7 @@ class Limits:
 
     def memory(self, kind, command, size):
         more = TEMPLATE if "--chat" in command else PATTERNS if "--recipe" in command else 0
-        return MEMORY + (PER_BYTE_OF_TEXT if kind == "text" else PER_BYTE) * size + more
+        return MEMORY + PER_BYTE_OF.get(kind, PER_BYTE) * size + more
 
     def seconds(self, command, size):
         # A template has 5 seconds of its own (SECURITY.md).
