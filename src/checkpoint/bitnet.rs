@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn lists_of_modules_have_bounds() {
-        let of = |list: Vec<String>| LeftOut::of(&json!({"quantization_config": {"modules_to_not_convert": list}}));
+        let of = |list: Vec<String>| {
+            LeftOut::of(&json!({"quantization_config": {"modules_to_not_convert": list}}))
+        };
         let usual = (0..500).map(|i| format!("model.layers.{i}.self_attn.q_proj")).collect();
         assert!(of(usual).unwrap().has("model.layers.499.self_attn.q_proj.weight"));
         for (list, why) in [

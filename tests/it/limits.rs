@@ -63,8 +63,16 @@ fn arrays_from_files_are_encoded_as_they_are_read() {
     let dir = inputs();
     fs::write(dir.path("v.json"), format!("[{}0]", "0,".repeat(3_000_000))).unwrap();
     let out = std::process::Command::new("sh")
-        .args(["-c", "ulimit -v 120000; exec \"$0\" edit \"$1\" \"$2\" --threads 1 --set-file \"a.b:[u8]=$3\""])
-        .args([env!("CARGO_BIN_EXE_ggufkit"), &dir.path("tiny.gguf"), &dir.path("o.gguf"), &dir.path("v.json")])
+        .args([
+            "-c",
+            "ulimit -v 120000; exec \"$0\" edit \"$1\" \"$2\" --threads 1 --set-file \"a.b:[u8]=$3\"",
+        ])
+        .args([
+            env!("CARGO_BIN_EXE_ggufkit"),
+            &dir.path("tiny.gguf"),
+            &dir.path("o.gguf"),
+            &dir.path("v.json"),
+        ])
         .output()
         .unwrap();
     assert!(out.status.success(), "{:?} {}", out.status, String::from_utf8_lossy(&out.stderr));
@@ -77,7 +85,8 @@ fn arrays_from_files_are_encoded_as_they_are_read() {
     ] {
         fs::write(dir.path("v.json"), text).unwrap();
         let option = format!("a.b:[u8]={}", dir.path("v.json"));
-        let (code, said) = fails(&["edit", &dir.path("tiny.gguf"), &dir.path("p.gguf"), "--set-file", &option]);
+        let (code, said) =
+            fails(&["edit", &dir.path("tiny.gguf"), &dir.path("p.gguf"), "--set-file", &option]);
         assert!(code == 2 && said.contains(why) && !said.contains('\u{0}'), "{text}: {said}");
     }
     let option = format!("a.b:[str]={}", dir.path("v.json"));
