@@ -117,6 +117,19 @@ pub fn with_short_words(text: &str) -> String {
     text.split_inclusive([' ', '\n']).map(short).collect()
 }
 
+/// A message in one line: with everything [`visible`], and with what comes from files and is long cut in its middle.
+pub fn message(text: &str) -> String {
+    const MOST: usize = 10_000;
+    const END: usize = 1000;
+    let text = with_short_words(&visible(text));
+    let len = text.chars().count();
+    if len <= MOST {
+        return text;
+    }
+    let end: String = text.chars().skip(len - END).collect();
+    cut(&text, MOST - END) + &end
+}
+
 /// A text table whose first line is the heading. Cells are made [`visible`], and cut after 120 characters: names come from
 /// files, where nothing limits them. Columns whose cells all begin with a digit or a sign are right-aligned.
 #[derive(Debug, Default)]
@@ -201,6 +214,9 @@ mod tests {
             let text = t.to_string();
             assert!(text.contains('…') && text.lines().all(|line| line.chars().count() < 130), "{text}");
         }
+        let text = message(&format!("line 1 has {} in it\u{1b}", "many words ".repeat(20_000)));
+        assert!(text.starts_with("line 1 has many") && text.ends_with("words  in it\\u{1b}"), "{text}");
+        assert_eq!((text.chars().count(), text.matches('…').count()), (10_001, 1));
         let text = with_short_words(&format!("tensor {}.weight is long\n", "n".repeat(70_000)));
         assert!(
             text.len() < 220 && text.starts_with("tensor nnn") && text.ends_with("nnn.weight is long\n"),

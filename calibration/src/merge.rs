@@ -1,5 +1,6 @@
 //! Merging: the statistics of two texts as if they had been measured on both together.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use formats::metadata::Metadata;
@@ -43,11 +44,9 @@ impl Statistics {
                 None => drop(sum.entries.insert(name.clone(), theirs.clone())),
             }
         }
-        for text in other.datasets {
-            if !sum.datasets.contains(&text) {
-                sum.datasets.push(text);
-            }
-        }
+        let own: HashSet<&String> = sum.datasets.iter().collect();
+        let new: Vec<String> = other.datasets.into_iter().filter(|text| !own.contains(text)).collect();
+        sum.datasets.extend(new);
         sum.chunks = sum.chunks.zip(other.chunks).map(|(a, b)| a.saturating_add(b));
         if let (Some(a), Some(b)) = (sum.chunk_size, other.chunk_size)
             && a != b
@@ -56,16 +55,18 @@ impl Statistics {
         }
         sum.chunk_size = sum.chunk_size.filter(|_| sum.chunk_size == other.chunk_size);
         let mut both = Metadata::new();
+        let mut left_out = Vec::new();
         for (key, value) in self.metadata.iter() {
             if other.metadata.get(key) == Some(value) {
                 both.set(key, value.clone());
             } else {
-                notes.push(format!("{}: {key} is left out, as it differs in {}", self.file, other.file));
+                left_out.push(key);
             }
         }
-        for (key, _) in other.metadata.iter().filter(|(key, _)| self.metadata.get(key).is_none()) {
-            notes.push(format!("{}: {key} is left out, as it differs in {}", other.file, self.file));
-        }
+        notes.extend(note_of_keys(&left_out, &self.file, &other.file));
+        let theirs = other.metadata.iter().map(|(key, _)| key);
+        left_out = theirs.filter(|key| self.metadata.get(key).is_none()).collect();
+        notes.extend(note_of_keys(&left_out, &other.file, &self.file));
         sum.metadata = both;
         for note in other.notes {
             if !notes.contains(&note) {
@@ -75,6 +76,18 @@ impl Statistics {
         sum.notes = notes;
         *self = sum;
         Ok(())
+    }
+}
+
+/// What is said of the keys of `file` that are not kept.
+fn note_of_keys(keys: &[&str], file: &str, other: &str) -> Option<String> {
+    match keys {
+        [] => None,
+        [key] => Some(format!("{file}: {key} is left out, as it differs in {other}")),
+        [key, ..] => {
+            let n = keys.len();
+            Some(format!("{file}: {n} keys are left out, as they differ in {other} (the first is {key})"))
+        }
     }
 }
 
@@ -135,6 +148,15 @@ mod tests {
 
     fn is(s: &Statistics, name: &str, sums: &[f32], counts: &[u64]) {
         assert_eq!((s.entries[name].sums(), s.entries[name].counts()), (sums, counts), "{name}");
+    }
+
+    #[test]
+    fn keys_that_differ_are_counted() {
+        let mut a = statistics("a", &[("x", &[1.0], &[4])]);
+        let mut b = a.clone();
+        (0..1000).for_each(|i| b.metadata.set(&format!("k{i}"), Value::U8(0)));
+        a.merge(&b).unwrap();
+        assert_eq!(a.notes, ["a note", "a: 1000 keys are left out, as they differ in a (the first is k0)"]);
     }
 
     #[test]

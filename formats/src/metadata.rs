@@ -2,6 +2,8 @@
 
 use std::borrow::Borrow;
 
+use indexmap::IndexMap;
+
 /// The type of a metadata value. The numbers are those of GGUF (`enum gguf_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -318,9 +320,16 @@ impl Array {
     }
 }
 
-/// Keys and values in the order of the file. Keys are unique.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Metadata(Vec<(String, Value)>);
+/// Keys and values in the order of the file. Keys are unique. Finding one takes the same time however many there are.
+#[derive(Debug, Clone, Default)]
+pub struct Metadata(IndexMap<String, Value>);
+
+impl PartialEq for Metadata {
+    /// Equal keys and values in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
 
 impl Metadata {
     /// No keys.
@@ -345,7 +354,7 @@ impl Metadata {
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+        self.0.get(key)
     }
 
     /// The value of a key that may be missing, as `convert` makes it; `expected` says what that takes. A value that it does
@@ -412,30 +421,29 @@ impl Metadata {
 
     /// Sets the value of a key, which keeps its position, or appends the key.
     pub fn set(&mut self, key: &str, value: Value) {
-        match self.0.iter_mut().find(|(k, _)| k == key) {
-            Some((_, v)) => *v = value,
-            None => self.0.push((key.to_string(), value)),
+        match self.0.get_mut(key) {
+            Some(v) => *v = value,
+            None => _ = self.0.insert(key.to_string(), value),
         }
     }
 
     /// Removes a key and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(k, _)| k == key)?;
-        Some(self.0.remove(at).1)
+        self.0.shift_remove(key)
     }
 
     /// Renames a key, which keeps its position. Returns false and does nothing if there is no such key or the new name is
     /// taken.
     pub fn rename(&mut self, key: &str, to: &str) -> bool {
-        if self.get(to).is_some() {
-            return false;
+        match self.0.get_index_of(key) {
+            Some(at) if !self.0.contains_key(to) => self.0.replace_index(at, to.to_string()).is_ok(),
+            _ => false,
         }
-        self.0.iter_mut().find(|(k, _)| k == key).map(|(k, _)| *k = to.to_string()).is_some()
     }
 
-    /// Appends without checking for duplicates: for readers, which do that themselves.
+    /// Appends a key that is not there yet.
     pub(crate) fn push(&mut self, key: String, value: Value) {
-        self.0.push((key, value));
+        self.0.insert(key, value);
     }
 }
 

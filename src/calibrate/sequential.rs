@@ -156,7 +156,7 @@ pub fn run(
     let mut activations = Activations::new(network, &chunks.tokens, 2, scratch)?;
     let mut first = 0;
     if let Some(state) = &mut state {
-        first = state.resume(&mut activations, &mut done)?;
+        first = state.resume(plan, &mut activations, &mut done)?;
     }
     if first == 0 {
         output::quantize_embedding(network, plan, &mut activations)?;

@@ -102,9 +102,9 @@ impl State {
     /// `state.json` cannot be parsed; [`Error::Io`] if it cannot be created or read.
     pub fn open(folder: &Path, run: String) -> Result<Self> {
         let path = folder.join("state.json");
-        let bytes = match fs::read(&path) {
+        let bytes = match whole(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
                 let mut others = fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
                 // A run that was interrupted in its first layer may have left these.
@@ -123,7 +123,7 @@ impl State {
                 }
                 return Ok(Self { folder: folder.to_path_buf(), index: Index { run, layers: 0 } });
             }
-            Err(e) => return Err(Error::io(&path, "read", e)),
+            Err(e) => return Err(e),
         };
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| {
             Error::refused(format!("{}: not the state of a run: {e}", path.display()))
@@ -138,20 +138,34 @@ impl State {
     /// Passes the tensors of finished layers to `done` and restores the hidden states. Gives the number of finished layers.
     ///
     /// # Errors
-    /// [`Error::DamagedState`] if a file's checksum does not match; [`Error::Io`] if one cannot be read; those of `done`.
+    /// [`Error::DamagedState`] if a file's checksum does not match, or what it holds are no tensors of the plan; [`Error::Io`]
+    /// if one cannot be read; those of `done`.
     pub fn resume(
         &self,
+        plan: &Plan,
         activations: &mut Activations,
         done: &mut impl FnMut(QuantizedTensor) -> Result<()>,
     ) -> Result<usize> {
         let layers = self.index.layers;
         for layer in 0..layers {
             let path = self.folder.join(format!("layer-{layer}"));
-            read_layer(&path)?.into_iter().try_for_each(&mut *done)?;
+            let tensors = read_layer(&path)?;
+            // A checksum can be computed for everything.
+            let fits = |q: &QuantizedTensor| {
+                let planned = plan.layout.tensors.get(q.tensor);
+                planned.is_some_and(|t| t.location.len == q.bytes.len() as u64)
+            };
+            if !tensors.iter().all(fits) {
+                return Err(damaged(&path));
+            }
+            tensors.into_iter().try_for_each(&mut *done)?;
         }
         if layers > 0 {
             for model in 0..activations.models() {
                 let path = self.hidden_states(layers, model);
+                if !path.is_file() {
+                    return Err(damaged(&path));
+                }
                 let file = File::open(&path).map_err(|e| Error::io(&path, "open", e))?;
                 let mut file = BufReader::new(file);
                 let mut hash = DefaultHasher::new();
@@ -246,8 +260,14 @@ fn write_layer(file: &mut impl Write, tensors: &[QuantizedTensor]) -> Result<std
     Ok(all().and_then(|()| file.write_all(&hash.finish().to_le_bytes())))
 }
 
+/// A file's bytes. What is no file, a pipe or a device, need not have an end.
+fn whole(path: &Path) -> Result<Vec<u8>> {
+    let file = InFile::open(path, false)?;
+    Ok(file.read(0, file.len)?.into_owned())
+}
+
 fn read_layer(path: &Path) -> Result<Vec<QuantizedTensor>> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let bytes = whole(path)?;
     parse_layer(&bytes).ok_or_else(|| damaged(path))
 }
 

@@ -1,10 +1,11 @@
 //! Ternary weights (BitNet) in Hugging Face checkpoints: which tensors are ternary, and whether the stored scales
 //! multiply or divide. Source: transformers' `integrations/bitnet`.
 
-use regex::Regex;
+use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
 use serde_json::Value as Json;
 
 use crate::arch::settings::Reader;
+use crate::text::cut;
 
 /// The meaning of a stored scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +44,56 @@ pub fn scale(config: &Json) -> Result<Option<Scale>, String> {
     }))
 }
 
-/// Whether `quantization_config` excludes the module of a tensor, so that its weights are plain floats.
-pub fn left_out(config: &Json, tensor: &str) -> bool {
-    let module = tensor.strip_suffix(".weight").unwrap_or(tensor);
-    let list = config["quantization_config"]["modules_to_not_convert"].as_array();
-    // As in transformers: an entry is the end of a name, or a pattern for its beginning up to a dot.
-    let begins = |name: &str| Regex::new(&format!("^(?:{name})(?:\\.|$)")).is_ok_and(|r| r.is_match(module));
-    let names = list.into_iter().flatten().filter_map(Json::as_str).filter(|name| !name.is_empty());
-    names.into_iter().any(|name| module.ends_with(name) || begins(name))
+/// The modules that `quantization_config` excludes: their weights are plain floats.
+#[derive(Debug)]
+pub struct LeftOut {
+    /// As in transformers, an entry is the end of a name, or a pattern for its beginning up to a dot.
+    ends: Vec<String>,
+    begins: RegexSet,
+}
+
+impl LeftOut {
+    /// The most entries. Published models have a few, and lists of every module have some hundreds.
+    const MOST: usize = 4096;
+    /// The memory that all patterns may take together when they are compiled, and one of them, in bytes. A few characters
+    /// can stand for megabytes.
+    const PATTERNS: usize = 8 << 20;
+    const PATTERN: usize = 64 << 10;
+
+    /// The entries of `modules_to_not_convert`. What is no pattern counts as the end of a name only.
+    ///
+    /// # Errors
+    /// What is too much: more entries, or larger patterns, than any model has.
+    pub fn of(config: &Json) -> Result<Self, String> {
+        let list = config["quantization_config"]["modules_to_not_convert"].as_array();
+        let names = list.into_iter().flatten().filter_map(Json::as_str).filter(|name| !name.is_empty());
+        let ends: Vec<String> = names.map(str::to_string).collect();
+        if ends.len() > Self::MOST {
+            let (n, most) = (ends.len(), Self::MOST);
+            return Err(format!("modules_to_not_convert has {n} entries (at most {most} are read)"));
+        }
+        let mut patterns = Vec::new();
+        for name in &ends {
+            let pattern = format!("^(?:{name})(?:\\.|$)");
+            match RegexBuilder::new(&pattern).size_limit(Self::PATTERN).build() {
+                Ok(_) => patterns.push(pattern),
+                Err(regex::Error::CompiledTooBig(_)) => {
+                    let shown = cut(name, 60);
+                    return Err(format!("the pattern {shown:?} in modules_to_not_convert is too large"));
+                }
+                Err(_) => {}
+            }
+        }
+        let begins = RegexSetBuilder::new(patterns).size_limit(Self::PATTERNS).build();
+        let begins = begins.map_err(|_| "the patterns in modules_to_not_convert are too large together")?;
+        Ok(Self { ends, begins })
+    }
+
+    /// Whether the module of a tensor is one of them.
+    pub fn has(&self, tensor: &str) -> bool {
+        let module = tensor.strip_suffix(".weight").unwrap_or(tensor);
+        self.ends.iter().any(|name| module.ends_with(name.as_str())) || self.begins.is_match(module)
+    }
 }
 
 /// Magnitudes of trained weights are below this, and their inverses above.
@@ -131,9 +174,26 @@ mod tests {
             ("model.layers.3.mlp.gate_proj.weight", true),
             ("model.layers.3.mlp.down_proj.weight", false),
         ] {
-            assert_eq!(left_out(&config, tensor), out, "{tensor}");
+            assert_eq!(LeftOut::of(&config).unwrap().has(tensor), out, "{tensor}");
         }
-        assert!(!left_out(&json!({}), "lm_head.weight"));
+        assert!(!LeftOut::of(&json!({})).unwrap().has("lm_head.weight"));
+    }
+
+    #[test]
+    fn lists_of_modules_have_bounds() {
+        let of = |list: Vec<String>| {
+            LeftOut::of(&json!({"quantization_config": {"modules_to_not_convert": list}}))
+        };
+        let usual = (0..500).map(|i| format!("model.layers.{i}.self_attn.q_proj")).collect();
+        assert!(of(usual).unwrap().has("model.layers.499.self_attn.q_proj.weight"));
+        for (list, why) in [
+            (vec!["a".to_string(); 5000], "5000 entries"),
+            (vec![r"\p{L}{500}".into()], "is too large"),
+            ((0..2000).map(|i| format!(r"{i}\p{{L}}")).collect(), "too large together"),
+        ] {
+            let said = of(list).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
     }
 
     #[test]

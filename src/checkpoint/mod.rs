@@ -26,7 +26,7 @@ pub use read::{CONFIG, Vocabulary, settings_only, translate};
 pub use write::export;
 
 /// The longest settings file that is read, in bytes. Tokenizer files, which are longer, are read by [`vocab`].
-const MOST_JSON: u64 = 4 << 20;
+const MOST_JSON: u64 = 2 << 20;
 
 /// Reads a JSON file; `None` if there is no such file. Its numbers may be NaN or infinite, as Python writes them.
 ///

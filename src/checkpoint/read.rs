@@ -149,11 +149,18 @@ fn tensors(
     if !missing.is_empty() {
         return Err(Error::MissingTensors { file: source.path.clone(), names: missing });
     }
+    let left_out = match form {
+        Form::Ternary(_) => {
+            let unsupported = |why| Error::UnsupportedQuantization { file: file.to_path_buf(), why };
+            Some(bitnet::LeftOut::of(json).map_err(unsupported)?)
+        }
+        Form::Plain | Form::Mlx => None,
+    };
     let (mut tensors, mut views) = (Vec::new(), Vec::new());
     for &(i, e) in &found {
         let (t, e) = (&stored[i], &expected[e]);
         let order = rows(config.arch, config, e.rule);
-        let floats = is_float(t.encoding) && bitnet::left_out(json, &e.hub);
+        let floats = is_float(t.encoding) && left_out.as_ref().is_some_and(|out| out.has(&e.hub));
         let (tensor, view) = match form {
             Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();

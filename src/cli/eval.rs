@@ -158,7 +158,7 @@ impl Eval {
         let reference = match (&other, &self.logits) {
             (Some(n), _) => Reference::Model(n),
             (_, Some(path)) => {
-                Reference::File(evaluate::open_logits(run, path, network.vocab(), cut, &chunks)?)
+                Reference::File(Box::new(evaluate::open_logits(run, path, network.vocab(), cut, &chunks)?))
             }
             _ => Reference::None,
         };

@@ -42,6 +42,10 @@ impl Logits {
             }
             Ok((logits, network.vocab()))
         })?;
+        if logits.iter().any(|x| !x.is_finite()) {
+            return Err(Error::refused("some logits are infinite or NaN")
+                .or("the model's file may be damaged: check it with `ggufkit verify`"));
+        }
         let (n, size) = (self.ids.len(), 4 * logits.len());
         let header = serde_json::json!({
             "ids": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
@@ -54,10 +58,6 @@ impl Logits {
         bytes.extend(self.ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()));
         bytes.extend(logits.iter().flat_map(|x| x.to_le_bytes()));
         run.write_whole(&self.output, &bytes, OUT)?;
-        if logits.iter().any(|x| !x.is_finite()) {
-            return Err(Error::refused("some logits are infinite or NaN")
-                .or("the model's file may be damaged: check it with `ggufkit verify`"));
-        }
         print(&format!("{}: logits of {n} tokens over a vocabulary of {vocab}\n", shown(&self.output)))
     }
 }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use ggufkit::text::{escaped, is_hidden, visible, with_short_words};
+use ggufkit::text::{escaped, is_hidden, message, visible, with_short_words};
 use ggufkit::{Error, Result};
 use kernels::Isa;
 
@@ -109,9 +109,9 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // If standard error is closed, there is no way to report anything.
             let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "ggufkit: {}", with_short_words(&visible(&e.to_string())));
+            let _ = writeln!(err, "ggufkit: {}", message(&e.to_string()));
             if let Some(hint) = e.hint() {
-                let _ = writeln!(err, "  hint: {}", with_short_words(&visible(&hint)));
+                let _ = writeln!(err, "  hint: {}", message(&hint));
             }
             ExitCode::from(e.exit_code())
         }
@@ -151,7 +151,7 @@ fn raise_open_file_limit() {
 
 /// Prints a note to standard error, where it is in nobody's way. If that is closed, there is no way to report anything.
 fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "note: {}", visible(text));
+    let _ = writeln!(std::io::stderr().lock(), "note: {}", message(text));
 }
 
 /// Prints to standard output. Names, notes and paths from files are part of the text: whatever a terminal would act on is

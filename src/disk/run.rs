@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,20 +25,47 @@ pub struct RunFiles(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    read: Vec<Identity>,
+    read: Files<()>,
     /// Files whose bytes are read piece by piece, as long as the run goes on.
     pieces: Vec<(PathBuf, Stamp)>,
-    /// Outputs that are not finished yet.
-    claimed: Vec<Claim>,
+    /// Outputs that are not finished yet, with the option that names each.
+    claimed: Files<&'static str>,
+    /// What these were before they were written, by the paths that name them.
+    named: HashMap<PathBuf, Identity>,
 }
 
-/// An output that is not finished yet.
+/// Files by their identity, with something of each. A split model may have thousands.
 #[derive(Debug)]
-struct Claim {
-    path: PathBuf,
-    identity: Identity,
-    /// The option that names it.
-    option: &'static str,
+struct Files<T> {
+    by_path: HashMap<PathBuf, T>,
+    by_file: HashMap<(u64, u64), T>,
+}
+
+impl<T> Default for Files<T> {
+    fn default() -> Self {
+        Self { by_path: HashMap::new(), by_file: HashMap::new() }
+    }
+}
+
+impl<T: Copy> Files<T> {
+    fn insert(&mut self, identity: Identity, of: T) {
+        if let Some(file) = identity.file {
+            self.by_file.insert(file, of);
+        }
+        self.by_path.insert(identity.real, of);
+    }
+
+    fn get(&self, identity: &Identity) -> Option<T> {
+        let by_file = || self.by_file.get(&identity.file?);
+        self.by_path.get(&identity.real).or_else(by_file).copied()
+    }
+
+    fn remove(&mut self, identity: &Identity) {
+        self.by_path.remove(&identity.real);
+        if let Some(file) = identity.file {
+            self.by_file.remove(&file);
+        }
+    }
 }
 
 /// Which file a path leads to.
@@ -57,10 +85,6 @@ impl Identity {
         };
         let real = fs::canonicalize(path).unwrap_or_else(|_| beside());
         Self { real, file: Stamp::at(path).and_then(|stamp| stamp.file) }
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.real == other.real || self.file.is_some() && self.file == other.file
     }
 }
 
@@ -89,10 +113,10 @@ impl RunFiles {
     pub fn note(&self, path: &Path) -> Result<()> {
         let identity = Identity::of(path);
         let mut known = self.known();
-        if known.claimed.iter().any(|claim| claim.identity.is(&identity)) {
+        if known.claimed.get(&identity).is_some() {
             return Err(Error::WouldOverwrite { path: path.to_path_buf() });
         }
-        known.read.push(identity);
+        known.read.insert(identity, ());
         Ok(())
     }
 
@@ -139,10 +163,9 @@ impl RunFiles {
     /// # Errors
     /// [`Error::WouldOverwrite`] if `path` leads to a file that the run has read.
     pub fn refuse_input(&self, path: &Path) -> Result<()> {
-        let identity = Identity::of(path);
-        match self.known().read.iter().any(|read| read.is(&identity)) {
-            true => Err(Error::WouldOverwrite { path: path.to_path_buf() }),
-            false => Ok(()),
+        match self.known().read.get(&Identity::of(path)) {
+            Some(()) => Err(Error::WouldOverwrite { path: path.to_path_buf() }),
+            None => Ok(()),
         }
     }
 
@@ -152,8 +175,8 @@ impl RunFiles {
     /// [`Error::WouldOverwrite`] if a file that the run has read lies in `folder`.
     pub fn refuse_input_in(&self, folder: &Path) -> Result<()> {
         let Ok(folder) = fs::canonicalize(folder) else { return Ok(()) };
-        match self.known().read.iter().find(|read| read.real.parent() == Some(&folder)) {
-            Some(read) => Err(Error::WouldOverwrite { path: read.real.clone() }),
+        match self.known().read.by_path.keys().filter(|path| path.parent() == Some(&folder)).min() {
+            Some(path) => Err(Error::WouldOverwrite { path: path.clone() }),
             None => Ok(()),
         }
     }
@@ -183,14 +206,15 @@ impl RunFiles {
         let target = real_target(path, follow)?;
         let identity = Identity::of(path);
         let mut known = self.known();
-        match known.claimed.iter().find(|claim| claim.identity.is(&identity)) {
-            Some(other) if other.option != option => {
-                let why = format!("{}: is named by {} and by {option}", path.display(), other.option);
+        match known.claimed.get(&identity) {
+            Some(other) if other != option => {
+                let why = format!("{}: is named by {other} and by {option}", path.display());
                 Err(Error::usage(why).or("give each result a file of its own"))
             }
             Some(_) => Ok(target),
             None => {
-                known.claimed.push(Claim { path: path.to_path_buf(), identity, option });
+                known.named.insert(path.to_path_buf(), identity.clone());
+                known.claimed.insert(identity, option);
                 Ok(target)
             }
         }
@@ -248,7 +272,10 @@ impl RunFiles {
 
     /// A claimed file is finished: from now on it may be read.
     pub(super) fn written(&self, path: &Path) {
-        self.known().claimed.retain(|claim| claim.path != path);
+        let mut known = self.known();
+        if let Some(identity) = known.named.remove(path) {
+            known.claimed.remove(&identity);
+        }
     }
 }
 

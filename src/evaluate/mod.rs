@@ -75,20 +75,21 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
         tokens[0] = first.unwrap_or(tokens[0]);
         Chunk { tokens, targets, scored }
     };
-    let chunks: Vec<Chunk> = match cut.stride {
-        None => (0..len / context).map(|i| chunk(i * context, score::scored(context))).collect(),
+    // With a stride, the chunks of a whole text are many times its length.
+    let most = cut.chunks.unwrap_or(usize::MAX);
+    Ok(match cut.stride {
+        None => (0..len / context).take(most).map(|i| chunk(i * context, score::scored(context))).collect(),
         Some(stride) if stride == 0 || stride >= context => {
             let why = format!("the stride must be from 1 to {} (found {stride})", context - 1);
             return Err(Error::usage(why).or(format!("the context is {context} tokens")));
         }
         Some(stride) => {
-            let starts = (0..=len - context).step_by(stride);
+            let starts = (0..=len - context).step_by(stride).take(most);
             starts
                 .map(|s| chunk(s, if s == 0 { 0..context - 1 } else { context - 1 - stride..context - 1 }))
                 .collect()
         }
-    };
-    Ok(chunks.into_iter().take(cut.chunks.unwrap_or(usize::MAX)).collect())
+    })
 }
 
 /// Checks that two models have the same vocabulary. Of a second model without a tokenizer, only the size is checked.
@@ -120,7 +121,7 @@ pub enum Reference<'a> {
     /// Another model, run in the same pass.
     Model(&'a Network<'a>),
     /// A model's log-probabilities from a logits file.
-    File(logits_file::Reader),
+    File(Box<logits_file::Reader>),
 }
 
 /// An evaluation of models on a text.

@@ -1,8 +1,10 @@
 //! Changes of metadata, parsed from the command line.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use formats::metadata::{Array, Kind, Metadata, Value};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
@@ -172,16 +174,54 @@ fn scalar(kind: Kind, text: &str) -> std::result::Result<Value, String> {
 }
 
 fn array(kind: Kind, json: &str) -> std::result::Result<Value, String> {
-    let list: Vec<serde_json::Value> =
-        serde_json::from_str(json).map_err(|e| format!("is not a JSON array: {e}"))?;
-    let values = list.iter().map(|v| match v {
-        serde_json::Value::String(s) => scalar(kind, s),
-        // A string array takes strings only: 1 and "1" are different tokens.
-        _ if kind == Kind::String => Err(format!("{v} is not a string")),
-        v => scalar(kind, &v.to_string()),
-    });
-    let values = values.collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(Value::Array(Array::new(kind, &values).expect("all values have been made of this kind")))
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let array = Elements(kind).deserialize(&mut reader).and_then(|array| reader.end().map(|()| array));
+    array.map(Value::Array).map_err(|e| match e.to_string().split_once(NO_VALUE) {
+        Some((_, why)) => why.rsplit_once(" at line ").map_or(why, |(why, _)| why).to_string(),
+        None => format!("is not a JSON array: {e}"),
+    })
+}
+
+/// Marks an error of a value, whose place in the text says nothing to who has written the values.
+const NO_VALUE: &str = "\u{0}";
+
+/// The elements of a JSON array, of this kind each. They are encoded one by one: as a tree, a list of short numbers would
+/// take many times the memory of its text.
+struct Elements(Kind);
+
+impl<'de> DeserializeSeed<'de> for Elements {
+    type Value = Array;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> std::result::Result<Array, D::Error> {
+        json.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Array;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Array, A::Error> {
+        let kind = self.0;
+        let mut failed = None;
+        let values = std::iter::from_fn(|| {
+            let value = list.next_element::<serde_json::Value>().transpose()?.and_then(|v| {
+                let value = match &v {
+                    serde_json::Value::String(s) => scalar(kind, s),
+                    // A string array takes strings only: 1 and "1" are different tokens.
+                    _ if kind == Kind::String => Err(format!("{v} is not a string")),
+                    v => scalar(kind, &v.to_string()),
+                };
+                value.map_err(|why| A::Error::custom(format!("{NO_VALUE}{why}")))
+            });
+            value.map_err(|e| failed = Some(e)).ok()
+        });
+        let array = Array::new(kind, values);
+        failed.map_or_else(|| Ok(array.expect("all values have been made of this kind")), Err)
+    }
 }
 
 fn file_value(

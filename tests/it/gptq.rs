@@ -276,6 +276,31 @@ fn states_of_other_runs_and_damaged_ones_are_refused() {
         std::fs::write(&path, bytes).unwrap();
     }
     assert!(damaged > 40);
+    // What the program has not written, with a checksum that is right: other tensors, other lengths, no file at all.
+    let path = format!("{state}/layer-0");
+    let bytes = std::fs::read(&path).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (records, rest) = (&bytes[8..8 + len], &bytes[8 + len..bytes.len() - 8]);
+    for (key, value) in [("tensor", 999), ("tensor", 0), ("bytes", 1)] {
+        let mut records: Value = serde_json::from_slice(records).unwrap();
+        records[0][key] = value.into();
+        let own: u64 = records.as_array().unwrap().iter().map(|r| r["bytes"].as_u64().unwrap()).sum();
+        let text = serde_json::to_vec(&records).unwrap();
+        let mut bad = (text.len() as u64).to_le_bytes().to_vec();
+        bad.extend(text);
+        bad.extend(&rest[..own as usize]);
+        let mut hash = std::hash::DefaultHasher::new();
+        std::hash::Hasher::write(&mut hash, &bad);
+        bad.extend(std::hash::Hasher::finish(&hash).to_le_bytes());
+        std::fs::write(&path, bad).unwrap();
+        let text = say("q4_0", &[]);
+        assert!(text.contains("layer-0: damaged"), "{key} {value}: {text}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(say("q4_0", &[]).contains("layer-0: is not a regular file"));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     assert!(!dir.names().contains(&"y.gguf".to_string()));
     quantize(&model, &out, "q4_0", &few);
     assert!(dir.read("x.gguf") == truth);

@@ -56,6 +56,61 @@ fn a_limit_of_file_sizes_is_an_error() {
     }
 }
 
+/// A list of short numbers takes many times the memory of its text as a tree of values.
+#[test]
+#[cfg(target_os = "linux")]
+fn arrays_from_files_are_encoded_as_they_are_read() {
+    let dir = inputs();
+    fs::write(dir.path("v.json"), format!("[{}0]", "0,".repeat(3_000_000))).unwrap();
+    let out = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -v 120000; exec \"$0\" edit \"$1\" \"$2\" --threads 1 --set-file \"a.b:[u8]=$3\"",
+        ])
+        .args([
+            env!("CARGO_BIN_EXE_ggufkit"),
+            &dir.path("tiny.gguf"),
+            &dir.path("o.gguf"),
+            &dir.path("v.json"),
+        ])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{:?} {}", out.status, String::from_utf8_lossy(&out.stderr));
+    for (text, why) in [
+        ("[1, 2, 256]", "\"256\" is not a valid u8"),
+        ("[1, 2", "is not a JSON array: EOF"),
+        ("[1] 2", "is not a JSON array: trailing characters"),
+        ("{}", "is not a JSON array: invalid type: map, expected a sequence"),
+        ("[[1]]", "\"[1]\" is not a valid u8"),
+    ] {
+        fs::write(dir.path("v.json"), text).unwrap();
+        let option = format!("a.b:[u8]={}", dir.path("v.json"));
+        let (code, said) =
+            fails(&["edit", &dir.path("tiny.gguf"), &dir.path("p.gguf"), "--set-file", &option]);
+        assert!(code == 2 && said.contains(why) && !said.contains('\u{0}'), "{text}: {said}");
+    }
+    let option = format!("a.b:[str]={}", dir.path("v.json"));
+    fs::write(dir.path("v.json"), "[\"a\", 1]").unwrap();
+    let (_, said) = fails(&["edit", &dir.path("tiny.gguf"), &dir.path("p.gguf"), "--set-file", &option]);
+    assert!(said.lines().next().unwrap().ends_with(": 1 is not a string"), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn importance_matrices_have_a_length() {
+    let dir = inputs();
+    let file = fs::File::create(dir.path("i.dat")).unwrap();
+    file.set_len(5 << 30).unwrap(); // without taking any room
+    for args in [
+        "calibrate --show @i.dat",
+        "calibrate --merge @i.dat --merge @i.dat -o @o.dat",
+        "quantize @tiny.gguf @o.gguf --type q4_0 --imatrix @i.dat",
+    ] {
+        let (code, why) = fails(&refs(&line(&dir, args)));
+        assert!(code == 1 && why.contains("must have at most") && why.contains("hint"), "{args}: {why}");
+    }
+}
+
 /// Addresses run out in one place or another: in a thread's stack, in a map, in an allocation.
 #[test]
 #[cfg(target_os = "linux")]

@@ -148,6 +148,8 @@ fn weights_that_are_no_numbers_are_refused_and_found() {
     let out = run(&["verify", &dir.path("nan.gguf")]);
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stdout).contains(name));
+    let (code, text) = fails(&["logits", &dir.path("nan.gguf"), &dir.path("l.safetensors"), "--ids", "1,2"]);
+    assert!(code == 1 && text.contains("infinite or NaN"), "{text}");
     let huge = 1e6f32.to_le_bytes();
     bytes[at..at + 4].copy_from_slice(&huge);
     std::fs::write(dir.path("huge.gguf"), &bytes).unwrap();

@@ -35,9 +35,9 @@ const SIZE: &str = "imatrix.chunk_size";
 /// Keys that are fields of [`Statistics`], or describe the layout of the file.
 const OWN_KEYS: [&str; 5] = [KIND, DATASETS, CHUNKS, SIZE, gguf::ALIGNMENT_KEY];
 
-/// The most entries of a file. The largest models have some 50,000 matrices, with every expert counted; an entry may have
+/// The most entries of a file. The largest models have some 70,000 matrices, with every expert counted; an entry may have
 /// twenty bytes in the file and takes many times that in memory.
-const MOST_ENTRIES: u64 = 1 << 18;
+const MOST_ENTRIES: u64 = 1 << 17;
 
 /// Refuses more entries than a model can have matrices.
 fn check_count(name: &str, found: u64) -> Result<()> {

@@ -233,6 +233,6 @@ fn more_entries_than_any_model_has_are_refused() {
         bytes
     };
     assert_eq!(read("x.dat", &file(1000)).unwrap().entries.len(), 1000);
-    let why = read("x.dat", &file((1 << 18) + 1)).unwrap_err().to_string();
-    assert!(why.contains("the number of entries") && why.contains("262145"), "{why}");
+    let why = read("x.dat", &file((1 << 17) + 1)).unwrap_err().to_string();
+    assert!(why.contains("the number of entries") && why.contains("131073"), "{why}");
 }

@@ -65,3 +65,21 @@ fn metadata_keeps_its_order() {
     assert_eq!(m.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(m.remove("b"), Some(Value::U8(3)));
 }
+
+#[test]
+fn keys_keep_their_order() {
+    let of = |keys: &[&str]| {
+        let mut m = Metadata::new();
+        keys.iter().for_each(|key| m.set(key, Value::U8(1)));
+        m
+    };
+    let mut m = of(&["a", "b", "c", "d"]);
+    assert_ne!(m, of(&["b", "a", "c", "d"]));
+    m.set("b", Value::U8(1));
+    assert_eq!(m, of(&["a", "b", "c", "d"]));
+    assert!(m.rename("b", "x") && !m.rename("b", "y") && !m.rename("a", "x") && !m.rename("a", "a"));
+    assert_eq!(m, of(&["a", "x", "c", "d"]));
+    assert_eq!((m.remove("a"), m.remove("a")), (Some(Value::U8(1)), None));
+    assert_eq!(m, of(&["x", "c", "d"]));
+    assert_eq!(m.get("x"), Some(&Value::U8(1)));
+}

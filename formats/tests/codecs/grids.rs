@@ -178,8 +178,8 @@ proptest! {
                 parts.scales[g] = fold(scales[g], shape.scales);
                 parts.mins[g] = fold(mins[g], shape.mins);
             }
-            for j in 0..shape.weights {
-                parts.codes[j] = (usize::from(codes[j]) % shape.levels.len()) as u8;
+            for (j, stored) in parts.codes[..shape.weights].iter_mut().enumerate() {
+                *stored = (usize::from(codes[j]) % shape.levels.len()) as u8;
             }
             let mut bytes = vec![0xA5; info.bytes];
             grid.pack(&parts, &mut bytes);

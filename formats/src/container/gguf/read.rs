@@ -40,7 +40,6 @@ pub fn read(input: &Input) -> Result<Model> {
 
     let mut metadata = Metadata::new();
     let mut alignment_at = 0;
-    let mut keys = HashSet::new();
     for _ in 0..n_kv {
         let at = r.c.at;
         let key = r.name("a metadata key")?;
@@ -48,13 +47,14 @@ pub fn read(input: &Input) -> Result<Model> {
         if key == ALIGNMENT_KEY {
             alignment_at = at;
         }
-        if keys.insert(key.clone()) {
-            metadata.push(key, value);
-        } else if metadata.get(&key) == Some(&value) && r.notes.len() < 16 {
+        match metadata.get(&key) {
+            None => metadata.push(key, value),
             // Some writers repeat general.architecture. With one value there is only one way to read it.
-            r.notes.push(format!("metadata key {key} is there twice with the same value and is kept once"));
-        } else {
-            return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key }));
+            Some(first) if *first == value && r.notes.len() < 16 => {
+                r.notes
+                    .push(format!("metadata key {key} is there twice with the same value and is kept once"));
+            }
+            Some(_) => return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key })),
         }
     }
     let alignment = match metadata.get(ALIGNMENT_KEY) {

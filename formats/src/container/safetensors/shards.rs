@@ -100,7 +100,6 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
         None => return Err(Error::of("", Fault::Split("no files".into()))),
     };
     let mut names = HashSet::new();
-    let mut keys = HashSet::new();
     let mut whole = Model {
         format,
         order,
@@ -122,7 +121,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
             shard.notes.iter().filter(|note| !whole.notes.contains(note)).cloned().collect::<Vec<_>>(),
         );
         for (key, value) in shard.metadata.iter() {
-            if keys.insert(key.to_string()) {
+            if whole.metadata.get(key).is_none() {
                 whole.metadata.push(key.to_string(), value.clone());
             }
         }

@@ -6,7 +6,6 @@
 //! * Strings are strings, or arrays of bytes where they are not UTF-8.
 //! * Arrays are `[kind, [value, ...]]`. A byte of an array of bools that is neither 0 nor 1 is a number.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserializer;
@@ -102,15 +101,14 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Metadata, A::Error> {
         let mut metadata = Metadata::new();
-        let mut keys = HashSet::new();
         while let Some((key, value)) = seq.next_element_seed(Entry)? {
             if key.is_empty() {
                 return Err(A::Error::custom("a key is empty"));
             }
-            if keys.len() == MAX_KEYS {
+            if metadata.len() == MAX_KEYS {
                 return Err(A::Error::custom(format!("more than {MAX_KEYS} keys")));
             }
-            if !keys.insert(key.clone()) {
+            if metadata.get(&key).is_some() {
                 return Err(A::Error::custom(format!("key {key:?} appears twice")));
             }
             metadata.push(key, value);
