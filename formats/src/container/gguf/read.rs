@@ -51,7 +51,8 @@ pub fn read(input: &Input) -> Result<Model> {
             None => metadata.push(key, value),
             // Some writers repeat general.architecture. With one value there is only one way to read it.
             Some(first) if *first == value && r.notes.len() < 16 => {
-                r.notes.push(format!("metadata key {key} is there twice with the same value and is kept once"));
+                r.notes
+                    .push(format!("metadata key {key} is there twice with the same value and is kept once"));
             }
             Some(_) => return Err(r.c.fault(at, Fault::Duplicate { what: "metadata key", name: key })),
         }
