@@ -148,9 +148,7 @@ fn open_file(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
             let split =
                 gguf::split_of(&model.metadata).map_err(|e| formats::Error::of(file.name(), e.into()))?;
             let Some((no, count)) = split else { return Ok(Source::new(path, model, vec![file])) };
-            if no == 0
-                && let Some(model) = pieces::glued(&file, &model, count)?
-            {
+            if let Some(model) = pieces::glued(&file, &model, count)? {
                 return Ok(Source::new(path, model, vec![file]));
             }
             let Some((.., named)) = part.filter(|part| part.2 as u64 == count) else {
