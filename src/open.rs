@@ -214,6 +214,11 @@ fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
         source
     });
     let Some(mut source) = found else {
+        // An adapter in another format than is looked for here.
+        if let Some(adapter) = checkpoint::adapter_alone(path, &other_weights(path)) {
+            let (path, what) = (path.display(), adapter.what);
+            return Err(Error::refused(format!("{path}: {what}")).or(adapter.hint));
+        }
         if path.join(checkpoint::CONFIG).is_file() {
             return Ok(checkpoint::settings_only(path));
         }
