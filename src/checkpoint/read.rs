@@ -113,12 +113,12 @@ fn tensors(
     let stored = std::mem::take(&mut source.model.tensors);
     let names = Names::new(&stored, &source.model.metadata, expected);
     source.model.notes.extend(names.notes.iter().cloned());
-    let (form, note) = quantized::form(file, json, &stored, &names)?;
+    let (form, note) = quantized::form(file, json, config.arch, &stored, &names)?;
     source.model.notes.extend(note);
     let scales = scales(source, &stored)?;
     let (divide, note) = match form {
         Form::Plain | Form::Mlx => (false, None),
-        Form::Ternary(scale) => {
+        Form::Ternary { scale, .. } => {
             bitnet::divide(scale, &scales.values().filter(|s| s.is_finite()).copied().collect::<Vec<_>>())
         }
     };
@@ -126,7 +126,7 @@ fn tensors(
     let by_name: HashMap<&str, &Tensor> = stored.iter().map(|t| (t.name.as_str(), t)).collect();
     let consumed = |t: &Tensor| match form {
         Form::Plain => false,
-        Form::Ternary(_) => scales.contains_key(t.name.as_str()),
+        Form::Ternary { .. } => scales.contains_key(t.name.as_str()),
         Form::Mlx => quantized::is_mlx_part(&t.name, &by_name),
     };
     let left_over = stored
@@ -153,9 +153,11 @@ fn tensors(
     for &(i, e) in &found {
         let (t, e) = (&stored[i], &expected[e]);
         let order = rows(config.arch, config, e.rule);
-        let floats = is_float(t.encoding) && bitnet::left_out(json, &e.hub);
+        let master = matches!(form, Form::Ternary { masters: true, .. }) && !bitnet::left_out(json, &e.hub);
         let (tensor, view) = match form {
-            Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
+            Form::Ternary { .. }
+                if (master || !is_float(t.encoding)) && e.shape.len() == 2 && e.hub.contains(".layers.") =>
+            {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();
                 ternary(&source.path, t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
             }
