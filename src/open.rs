@@ -24,6 +24,9 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised, or a GGUF does not name it.
     pub pre_tokenizer: Option<String>,
+    /// The name that the model is to get (`general.name`), where the user gives one: some of what is done to texts follows
+    /// from it.
+    pub name: Option<String>,
     /// Leave the tensors of a Hugging Face checkpoint under their own names and in their own row order.
     pub as_filed: bool,
 }
@@ -113,7 +116,10 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         source.need_model(false)?;
         let vocabulary = match &options.tokenizer {
             Some(_) => Vocabulary::Elsewhere,
-            None => Vocabulary::Folder { pre_tokenizer: options.pre_tokenizer.as_deref() },
+            None => Vocabulary::Folder {
+                pre_tokenizer: options.pre_tokenizer.as_deref(),
+                name: options.name.as_deref(),
+            },
         };
         source = checkpoint::translate(source, folder, vocabulary)?;
     }
