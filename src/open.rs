@@ -24,6 +24,9 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// The pre-tokenizer's name in GGUF, where a checkpoint's own is not recognised, or a GGUF does not name it.
     pub pre_tokenizer: Option<String>,
+    /// The name that the model is to get (`general.name`), where the user gives one: some of what is done to texts follows
+    /// from it.
+    pub name: Option<String>,
     /// Leave the tensors of a Hugging Face checkpoint under their own names and in their own row order.
     pub as_filed: bool,
 }
@@ -113,7 +116,10 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         source.need_model(false)?;
         let vocabulary = match &options.tokenizer {
             Some(_) => Vocabulary::Elsewhere,
-            None => Vocabulary::Folder { pre_tokenizer: options.pre_tokenizer.as_deref() },
+            None => Vocabulary::Folder {
+                pre_tokenizer: options.pre_tokenizer.as_deref(),
+                name: options.name.as_deref(),
+            },
         };
         source = checkpoint::translate(source, folder, vocabulary)?;
     }
@@ -148,9 +154,7 @@ fn open_file(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
             let split =
                 gguf::split_of(&model.metadata).map_err(|e| formats::Error::of(file.name(), e.into()))?;
             let Some((no, count)) = split else { return Ok(Source::new(path, model, vec![file])) };
-            if no == 0
-                && let Some(model) = pieces::glued(&file, &model, count)?
-            {
+            if let Some(model) = pieces::glued(&file, &model, count)? {
                 return Ok(Source::new(path, model, vec![file]));
             }
             let Some((.., named)) = part.filter(|part| part.2 as u64 == count) else {
@@ -216,6 +220,11 @@ fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
         source
     });
     let Some(mut source) = found else {
+        // An adapter in another format than is looked for here.
+        if let Some(adapter) = checkpoint::adapter_alone(path, &other_weights(path)) {
+            let (path, what) = (path.display(), adapter.what);
+            return Err(Error::refused(format!("{path}: {what}")).or(adapter.hint));
+        }
         if path.join(checkpoint::CONFIG).is_file() {
             return Ok(checkpoint::settings_only(path));
         }

@@ -397,6 +397,7 @@ impl Prepared<'_> {
         let found =
             pool.install(|| compare((&reference, &self.source), &models, &text.text, &settings, on_chunk))?;
         watcher.finished();
+        self.source.run.unchanged()?;
         Ok(Some(found))
     }
 }

@@ -133,44 +133,68 @@ pub fn message(text: &str) -> String {
 /// A text table whose first line is the heading. Cells are made [`visible`], and cut after 120 characters: names come from
 /// files, where nothing limits them. Columns whose cells all begin with a digit or a sign are right-aligned.
 #[derive(Debug, Default)]
-pub struct Table(Vec<Vec<String>>);
+pub struct Table {
+    /// All cells, one behind the other: there may be a row for each of a million tensors.
+    text: String,
+    /// Where each cell ends in `text`.
+    cells: Vec<usize>,
+    /// Where each row ends in `cells`.
+    rows: Vec<usize>,
+    /// Of each column, the width in characters, and whether all cells below the heading are numbers.
+    columns: Vec<(usize, bool)>,
+}
 
 impl Table {
     /// A table with this heading and no rows.
     pub fn new(heading: &[&str]) -> Self {
-        Self(vec![heading.iter().map(|cell| visible(cell)).collect()])
+        let mut table = Self::default();
+        table.add(heading.iter().map(|cell| visible(cell)));
+        table
     }
 
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         // Of a long cell, only the part that is shown is escaped.
-        self.0.push(cells.into_iter().map(|cell| cut(&visible(&cut(&cell, CELL)), CELL)).collect());
+        self.add(cells.into_iter().map(|cell| cut(&visible(&cut(&cell, CELL)), CELL)));
+    }
+
+    fn add(&mut self, cells: impl IntoIterator<Item = String>) {
+        let is_number =
+            |s: &str| s.is_empty() || s.starts_with(|c: char| c.is_ascii_digit() || "-+±".contains(c));
+        for (i, cell) in cells.into_iter().enumerate() {
+            if i == self.columns.len() {
+                self.columns.push((0, true));
+            }
+            let (width, numbers) = &mut self.columns[i];
+            *width = (*width).max(cell.chars().count());
+            *numbers &= self.rows.is_empty() || is_number(&cell);
+            self.text += &cell;
+            self.cells.push(self.text.len());
+        }
+        self.rows.push(self.cells.len());
     }
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.0.len() < 2
+        self.rows.len() < 2
     }
 }
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |c: usize| self.0.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
-        let is_number =
-            |s: &str| s.is_empty() || s.starts_with(|c: char| c.is_ascii_digit() || "-+±".contains(c));
-        let right = |c: usize| self.0[1..].iter().filter_map(|r| r.get(c)).all(|s| is_number(s));
-        let layout: Vec<_> = (0..columns).map(|c| (width(c), right(c))).collect();
-        for row in &self.0 {
+        let (mut start, mut first) = (0, 0);
+        for &end in &self.rows {
             let mut line = String::new();
-            for (cell, &(width, right)) in row.iter().zip(&layout) {
+            for (&cell_end, &(width, right)) in self.cells[first..end].iter().zip(&self.columns) {
+                let cell = &self.text[start..cell_end];
                 // Not the widths of `format!`, which end at 65,535.
                 let space = " ".repeat(width.saturating_sub(cell.chars().count()));
                 let (before, after) = if right { (&*space, "") } else { ("", &*space) };
                 let _ = write!(line, "  {before}{cell}{after}");
+                start = cell_end;
             }
             writeln!(f, "{}", line.trim_end())?;
+            first = end;
         }
         Ok(())
     }

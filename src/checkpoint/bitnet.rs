@@ -4,6 +4,7 @@
 use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
 use serde_json::Value as Json;
 
+use crate::arch::Arch;
 use crate::arch::settings::Reader;
 use crate::text::cut;
 
@@ -42,6 +43,13 @@ pub fn scale(config: &Json) -> Result<Option<Scale>, String> {
         None if read.flag("offline_quantization")? == Some(true) => Scale::Magnitude,
         None => Scale::Unsaid,
     }))
+}
+
+/// Whether floats in the layers are master weights, which are rounded to three values whenever they are used: those of
+/// BitNet's own architecture, and those that transformers rounds as it reads them. In other checkpoints that speak of
+/// BitNet, floats are what somebody has made of the codes.
+pub fn has_masters(config: &Json, arch: &Arch) -> bool {
+    arch.int8_activations || config["quantization_config"]["quantization_mode"] == "online"
 }
 
 /// The modules that `quantization_config` excludes: their weights are plain floats.

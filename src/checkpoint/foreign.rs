@@ -31,6 +31,9 @@ const MERGE: &str = "merge it into its base model first (in Python with peft: mo
                      model.save_pretrained(FOLDER)) and convert that folder; for a separate adapter, llama.cpp's \
                      convert_lora_to_gguf.py makes a GGUF";
 
+const MERGE_MLX: &str = "merge it into its base model first (with MLX: mlx_lm.fuse --model BASE --adapter-path FOLDER) and \
+                         convert the folder that this makes";
+
 const PROMPT: &str = "learned prompts cannot be merged into weights, and a GGUF cannot hold them: convert the base model, or \
                       train an adapter that can be merged (LoRA)";
 
@@ -69,10 +72,16 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     let kind = adapter(tensors);
     if kind.is_some() || !config && settings.is_some() && !ends("layers.0.input_layernorm.weight") {
         let what = describe(settings.as_ref().unwrap_or(&Json::Null), kind.unwrap_or("LoRA"));
-        let is_prompt = kind == Some("prompt tuning");
+        // MLX's names are PEFT's in small letters.
+        let mlx = tensors.iter().any(|t| t.name.ends_with(".lora_a"));
+        let hint = match kind {
+            Some("prompt tuning") => PROMPT,
+            _ if mlx => MERGE_MLX,
+            _ => MERGE,
+        };
         return Some(Foreign {
             what: format!("is {what}, not a model"),
-            hint: if is_prompt { PROMPT.into() } else { MERGE.into() },
+            hint: hint.into(),
             lacks_settings: false,
         });
     }
@@ -101,6 +110,24 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
         });
     }
     None
+}
+
+/// What a folder without weights that are looked for is, if it has an adapter's settings and files: `others` are the names
+/// of its files with weights in other formats.
+pub fn adapter_alone(folder: &Path, others: &[String]) -> Option<Foreign> {
+    let settings = read_json(&folder.join(ADAPTER)).ok().flatten()?;
+    let config = folder.join(CONFIG).is_file();
+    let has = others.iter().any(|name| name.starts_with("adapter"));
+    if config && !has {
+        return None; // the settings of a model, whose weights are elsewhere
+    }
+    // MLX's settings name no method of PEFT's, but what was trained.
+    let mlx = settings.get("fine_tune_type").is_some() || settings.get("lora_parameters").is_some();
+    Some(Foreign {
+        what: format!("is {}, not a model", describe(&settings, "LoRA")),
+        hint: if mlx { MERGE_MLX } else { MERGE }.into(),
+        lacks_settings: false,
+    })
 }
 
 /// An adapter in words, by its settings, or by its tensors where these do not say: `a LoRA adapter (r 8, of acme/base)`.
@@ -163,6 +190,9 @@ mod tests {
         );
         assert_eq!(what(&["w"]), None);
         assert_eq!(what(&[]), None);
+        let mlx = ["model.layers.0.self_attn.q_proj.lora_a", "model.layers.0.self_attn.q_proj.lora_b"];
+        let found = recognise(&tensors(&mlx), dir.path()).unwrap();
+        assert!(found.what.contains("LoRA adapter") && found.hint.contains("mlx_lm.fuse"), "{found:?}");
         for (names, says) in [
             (&["lycoris_x.lokr_w1", "lycoris_x.lokr_w2"][..], "a LoKr adapter"),
             (&["x.hada_w1_a", "x.hada_w1_b"], "a LoHa adapter"),
@@ -178,10 +208,18 @@ mod tests {
         let ia3 = ["base_model.model.model.layers.0.mlp.down_proj.ia3_l"];
         let says = recognise(&tensors(&ia3), dir.path()).unwrap().what;
         assert_eq!(says, "is an IA3 adapter (of a/b), not a model");
+        let alone = |others: &[&str]| {
+            let others: Vec<String> = others.iter().map(|n| n.to_string()).collect();
+            adapter_alone(dir.path(), &others).map(|found| found.what)
+        };
+        assert_eq!(alone(&["adapter_model.bin"]).as_deref(), Some("is an IA3 adapter (of a/b), not a model"));
+        assert!(alone(&["adapters.npz"]).is_some() && alone(&[]).is_some());
         std::fs::write(dir.path().join("params.json"), "{}").unwrap();
         std::fs::write(dir.path().join(CONFIG), "{}").unwrap();
         assert!(recognise(&tensors(&mistral), dir.path()).unwrap().what.contains("params.json, names"));
         assert!(recognise(&tensors(&["model.layers.0.self_attn.q_proj.weight"]), dir.path()).is_none());
+        let others = ["adapter_model.bin".to_string()];
+        assert!(adapter_alone(dir.path(), &[]).is_none() && adapter_alone(dir.path(), &others).is_some());
     }
 
     #[test]

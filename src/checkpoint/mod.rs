@@ -21,7 +21,7 @@ use crate::disk::InFile;
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
 
-pub use foreign::{is_other, recognise};
+pub use foreign::{adapter_alone, is_other, recognise};
 pub use read::{CONFIG, Vocabulary, settings_only, translate};
 pub use write::export;
 

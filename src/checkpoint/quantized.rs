@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 
 use super::bitnet::{self, Scale};
 use super::names::Names;
-use crate::arch::Expected;
 use crate::arch::settings::Reader;
+use crate::arch::{Arch, Expected};
 use crate::error::{Error, Result};
 use crate::scheme::is_integer;
 use crate::source::view::{RowOrder, Values, View};
@@ -21,8 +21,9 @@ use crate::source::view::{RowOrder, Values, View};
 pub enum Form {
     /// Floats that are the weights.
     Plain,
-    /// BitNet: each tensor is two-bit codes with a scale, or master weights (floats that are rounded to three values).
-    Ternary(Scale),
+    /// BitNet: tensors are two-bit codes with a scale. Floats among them are master weights, which are rounded to three
+    /// values, if `masters`; otherwise they are weights.
+    Ternary { scale: Scale, masters: bool },
     /// MLX: some tensors are integer codes with a scale and an offset for each group.
     Mlx,
 }
@@ -101,18 +102,35 @@ pub fn is_float(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::Blocks(d) if kernels::codec(d).is_some() && !is_integer(d))
 }
 
-/// The form of the stored tensors, and a note for the user. `file` is config.json, for messages.
+/// The form of the stored tensors of a model of an architecture, and a note for the user. `file` is config.json, for
+/// messages.
 ///
 /// # Errors
 /// [`Error::UnsupportedQuantization`] for a method, or an option of it, that is not supported; [`Error::Refused`] for
 /// scales beside floats.
-pub fn form(file: &Path, config: &Json, stored: &[Tensor], names: &Names) -> Result<(Form, Option<String>)> {
+pub fn form(
+    file: &Path,
+    config: &Json,
+    arch: &Arch,
+    stored: &[Tensor],
+    names: &Names,
+) -> Result<(Form, Option<String>)> {
     let unsupported = |why: String| Error::UnsupportedQuantization { file: file.to_path_buf(), why };
-    if let Some(scale) = bitnet::scale(config).map_err(unsupported)? {
-        return Ok((Form::Ternary(scale), None));
+    let by_name: HashMap<&str, &Tensor> = stored.iter().map(|t| (t.name.as_str(), t)).collect();
+    let is_bytes = |t: &Tensor| t.encoding == Encoding::Blocks(DType::U8);
+    let codes = stored.iter().zip(&names.place).any(|(t, place)| place.is_some() && is_bytes(t));
+    let masters = bitnet::has_masters(config, arch);
+    if (codes || masters)
+        && let Some(scale) = bitnet::scale(config).map_err(unsupported)?
+    {
+        let note = (masters && !codes && !arch.int8_activations).then(|| {
+            "config.json asks for ternary weights (BitNet with quantization_mode \"online\"): the floats of the layers' \
+             matrices are rounded to three values, as transformers does"
+                .into()
+        });
+        return Ok((Form::Ternary { scale, masters }, note));
     }
     let said = said(config);
-    let by_name: HashMap<&str, &Tensor> = stored.iter().map(|t| (t.name.as_str(), t)).collect();
     // What is not the model's own is no sign of how that is stored, as long as it has no scales.
     let packed = stored.iter().zip(&names.place).find(|(t, place)| place.is_some() && !is_float(t.encoding));
     let sign = stored.iter().find_map(|t| Some((t, SIGNS.iter().find(|(end, _)| t.name.ends_with(end))?.1)));
@@ -139,10 +157,10 @@ pub fn form(file: &Path, config: &Json, stored: &[Tensor], names: &Names) -> Res
             }
             return Ok((Form::Mlx, None));
         }
-        (Some((t, _)), _) if t.encoding == Encoding::Blocks(DType::U8) && is_bitnet(t, &by_name) => {
+        (Some((t, _)), _) if is_bytes(t) && is_bitnet(t, &by_name) => {
             let note =
                 "config.json does not say so, but the weights are two-bit codes with a scale (BitNet)".into();
-            return Ok((Form::Ternary(Scale::Unsaid), Some(note)));
+            return Ok((Form::Ternary { scale: Scale::Unsaid, masters }, Some(note)));
         }
         (None, Some((t, MLX))) => {
             return Err(mlx(
@@ -302,9 +320,11 @@ mod tests {
             "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
             "num_attention_heads": 2, "vocab_size": 8,
         });
-        let expected = crate::arch::Config::from_hub(&arch).map(|c| c.arch.expected(&c)).unwrap();
-        let names = Names::new(stored, &Metadata::new(), &expected);
-        let form = form(Path::new("m/config.json"), &config, stored, &names);
+        let llama = crate::arch::Config::from_hub(&arch).unwrap();
+        let names = Names::new(stored, &Metadata::new(), &llama.arch.expected(&llama));
+        let arch =
+            if config["own"] == true { crate::arch::by_name("bitnet-b1.58").unwrap() } else { llama.arch };
+        let form = form(Path::new("m/config.json"), &config, arch, stored, &names);
         form.map(|(form, note)| (form, note.is_some())).map_err(|e| format!("{e} | {:?}", e.hint()))
     }
 
@@ -324,8 +344,42 @@ mod tests {
         ] {
             assert_eq!(found(config.clone(), &floats), Ok((Form::Plain, note)), "{config}");
         }
-        let bitnet = json!({"quantization_config": {"quant_method": "bitnet"}});
-        assert_eq!(found(bitnet, &floats), Ok((Form::Ternary(Scale::Unsaid), false)), "master weights");
+    }
+
+    #[test]
+    fn floats_are_master_weights_where_they_are_trained_as_such() {
+        let floats = [tensor(UP, DType::BF16, &[64, 64]), tensor("model.norm.weight", DType::F32, &[64])];
+        let masters = |scale| Form::Ternary { scale, masters: true };
+        let of = |more: Json| {
+            let mut settings = json!({"quant_method": "bitnet"});
+            settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"quantization_config": settings})
+        };
+        // Left from before the weights were written as floats.
+        for stale in [
+            json!({}),
+            json!({"quantization_mode": "offline", "linear_class": "autobitlinear"}),
+            json!({"linear_class": "bitlinear", "quantization_mode": null}),
+            json!({"linear_class": "x", "use_rms_norm": true}),
+        ] {
+            assert_eq!(found(of(stale.clone()), &floats), Ok((Form::Plain, true)), "{stale}");
+        }
+        let online = json!({"quantization_mode": "online", "linear_class": "autobitlinear"});
+        assert_eq!(found(of(online.clone()), &floats), Ok((masters(Scale::Magnitude), true)));
+        // BitNet's own architecture is trained so.
+        let mut own = of(json!({}));
+        own["own"] = true.into();
+        assert_eq!(found(own, &floats), Ok((masters(Scale::Unsaid), false)));
+        assert_eq!(found(json!({"own": true}), &floats), Ok((Form::Plain, false)));
+        // Of a mixture, the codes are ternary.
+        let down = "model.layers.0.mlp.down_proj.weight";
+        let mut mixed = floats.to_vec();
+        mixed.push(tensor(down, DType::U8, &[16, 64]));
+        mixed.push(tensor(&format!("{down}_scale"), DType::BF16, &[1]));
+        let packed = Form::Ternary { scale: Scale::Unsaid, masters: false };
+        assert_eq!(found(of(json!({})), &mixed), Ok((packed, false)));
+        assert_eq!(found(json!({}), &mixed), Ok((packed, true)));
+        assert_eq!(found(of(online), &mixed), Ok((masters(Scale::Magnitude), false)));
     }
 
     #[test]
@@ -376,7 +430,8 @@ mod tests {
             found(json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), &mlx).unwrap_err();
         assert!(why.contains("mxfp4") && why.contains("mlx_lm"), "{why}");
         let bitnet = [tensor(UP, DType::U8, &[16, 64]), tensor(&format!("{UP}_scale"), DType::BF16, &[1])];
-        assert_eq!(found(json!({}), &bitnet), Ok((Form::Ternary(Scale::Unsaid), true)));
+        let packed = Form::Ternary { scale: Scale::Unsaid, masters: false };
+        assert_eq!(found(json!({}), &bitnet), Ok((packed, true)));
         // Without scales it is refused with the tensor's name and type.
         assert_eq!(found(json!({}), &bitnet[..1]), Ok((Form::Plain, false)));
     }

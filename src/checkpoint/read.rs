@@ -1,7 +1,7 @@
 //! Reading a checkpoint: its tensors under GGUF's names, and its settings, model card and tokenizer as GGUF's metadata.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use formats::block::DType;
@@ -11,10 +11,12 @@ use serde_json::Value as Json;
 
 use super::names::Names;
 use super::quantized::{self, Form, is_float};
+use super::write::made_config;
 use super::{bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
 use crate::arch::config::ConfigError;
 use crate::arch::settings::Reader;
 use crate::arch::{Config, Expected, Presence};
+use crate::disk;
 use crate::error::{Error, FROM_CHECKPOINT, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Hub, Source};
@@ -45,6 +47,8 @@ pub enum Vocabulary<'a> {
     Folder {
         /// The pre-tokenizer's name in GGUF, where the checkpoint's own is not recognised.
         pre_tokenizer: Option<&'a str>,
+        /// The name that the model gets, where that is not its own: programs know by it what is done to texts.
+        name: Option<&'a str>,
     },
     /// From elsewhere: the caller adds it afterwards.
     Elsewhere,
@@ -71,7 +75,8 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
     };
     complete(&mut json, &config);
     let weights = tensors.iter().map(Tensor::elements).sum();
-    source.model.metadata = metadata(folder, &config, &json, weights, vocabulary, &mut source)?;
+    let (metadata, of_vocabulary) = metadata(folder, &config, &json, weights, vocabulary, &mut source)?;
+    source.model.metadata = metadata;
     (source.model.tensors, source.views) = (tensors, views);
     if let Some((tensor, view)) = rope_freqs(&config) {
         source.model.tensors.insert(0, tensor);
@@ -80,8 +85,43 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
     source.beside.push(path);
     let companions: Vec<_> =
         COMPANIONS.iter().map(|name| folder.join(name)).filter(|p| p.is_file()).collect();
-    source.hub = Some(Hub { config, json, companions });
+    source.model.notes.extend(through_links(folder, &source.beside));
+    if disk::leads_out(folder, &folder.join(CONFIG)) {
+        json = own_settings(&config, &json, &source.model.tensors);
+    }
+    source.hub = Some(Hub { config, json, companions, of_vocabulary });
     Ok(source)
+}
+
+/// A note on files that were read through links that lead out of the folder. People make checkpoints of links to the files
+/// of others, so they are read, as far as nothing but settings and tokens is taken from them.
+fn through_links(folder: &Path, read: &[PathBuf]) -> Option<String> {
+    let mut out: Vec<&PathBuf> = read.iter().filter(|path| disk::leads_out(folder, path)).collect();
+    out.sort();
+    out.dedup();
+    let (first, n) = (out.first()?.display(), out.len());
+    Some(match n {
+        1 => format!("{first}: is a link that leads out of the folder: it is read, and not copied"),
+        n => format!(
+            "{first} and {} more are links that lead out of the folder: they are read, and not copied",
+            n - 1
+        ),
+    })
+}
+
+/// A config.json of what is known of a model, in place of one that is not copied: the settings alone, without other keys
+/// of `json`. `tensors` are the model's, under GGUF's names.
+fn own_settings(config: &Config, json: &Json, tensors: &[Tensor]) -> Json {
+    let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    let mut own = made_config(config, None, None, |e| names.contains(e.gguf.as_str()));
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        let is_id = |value: &Json| value.is_u64();
+        let value = &json[key];
+        if is_id(value) || value.as_array().is_some_and(|list| list.iter().all(is_id)) {
+            own[key] = value.clone();
+        }
+    }
+    own
 }
 
 /// Writes into config.json what was found out beyond it, for checkpoints that are made of this one: the class that loads
@@ -113,12 +153,12 @@ fn tensors(
     let stored = std::mem::take(&mut source.model.tensors);
     let names = Names::new(&stored, &source.model.metadata, expected);
     source.model.notes.extend(names.notes.iter().cloned());
-    let (form, note) = quantized::form(file, json, &stored, &names)?;
+    let (form, note) = quantized::form(file, json, config.arch, &stored, &names)?;
     source.model.notes.extend(note);
     let scales = scales(source, &stored)?;
     let (divide, note) = match form {
         Form::Plain | Form::Mlx => (false, None),
-        Form::Ternary(scale) => {
+        Form::Ternary { scale, .. } => {
             bitnet::divide(scale, &scales.values().filter(|s| s.is_finite()).copied().collect::<Vec<_>>())
         }
     };
@@ -126,7 +166,7 @@ fn tensors(
     let by_name: HashMap<&str, &Tensor> = stored.iter().map(|t| (t.name.as_str(), t)).collect();
     let consumed = |t: &Tensor| match form {
         Form::Plain => false,
-        Form::Ternary(_) => scales.contains_key(t.name.as_str()),
+        Form::Ternary { .. } => scales.contains_key(t.name.as_str()),
         Form::Mlx => quantized::is_mlx_part(&t.name, &by_name),
     };
     let left_over = stored
@@ -150,7 +190,7 @@ fn tensors(
         return Err(Error::MissingTensors { file: source.path.clone(), names: missing });
     }
     let left_out = match form {
-        Form::Ternary(_) => {
+        Form::Ternary { .. } => {
             let unsupported = |why| Error::UnsupportedQuantization { file: file.to_path_buf(), why };
             Some(bitnet::LeftOut::of(json).map_err(unsupported)?)
         }
@@ -160,9 +200,12 @@ fn tensors(
     for &(i, e) in &found {
         let (t, e) = (&stored[i], &expected[e]);
         let order = rows(config.arch, config, e.rule);
-        let floats = is_float(t.encoding) && left_out.as_ref().is_some_and(|out| out.has(&e.hub));
+        let excluded = left_out.as_ref().is_some_and(|out| out.has(&e.hub));
+        let master = matches!(form, Form::Ternary { masters: true, .. }) && !excluded;
         let (tensor, view) = match form {
-            Form::Ternary(_) if !floats && e.shape.len() == 2 && e.hub.contains(".layers.") => {
+            Form::Ternary { .. }
+                if (master || !is_float(t.encoding)) && e.shape.len() == 2 && e.hub.contains(".layers.") =>
+            {
                 let scale = scales.get(format!("{}_scale", t.name).as_str()).copied();
                 ternary(&source.path, t, e, order, scale.map(|s| if divide { 1.0 / s } else { s }))?
             }
@@ -388,7 +431,8 @@ fn rope_freqs(config: &Config) -> Option<(Tensor, View)> {
     Some((tensor.clone(), View { stored: tensor, rows: RowOrder::Same, values: Values::Fixed(freqs) }))
 }
 
-/// GGUF's metadata: architecture, model card, settings and vocabulary, in this order.
+/// GGUF's metadata: architecture, model card, settings and vocabulary, in this order; and those notes that are about the
+/// vocabulary as a GGUF has it.
 fn metadata(
     folder: &Path,
     config: &Config,
@@ -396,7 +440,7 @@ fn metadata(
     weights: u64,
     vocabulary: Vocabulary<'_>,
     source: &mut Source,
-) -> Result<Metadata> {
+) -> Result<(Metadata, Vec<String>)> {
     let arch = config.arch.name;
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", Value::text(arch));
@@ -405,17 +449,19 @@ fn metadata(
     source.beside.extend(card.files);
     let found = match vocabulary {
         Vocabulary::Elsewhere => None,
-        Vocabulary::Folder { pre_tokenizer } => {
-            let name = card.metadata.text("general.name");
+        Vocabulary::Folder { pre_tokenizer, name } => {
+            let name = name.or(card.metadata.text("general.name"));
             let wanted = vocab::Wanted { arch, rows: config.vocab, name, config: json, pre: pre_tokenizer };
             vocab::read(folder, &wanted)?
         }
     };
     let mut keys: Vec<Metadata> = vec![card.metadata, config.metadata()];
+    let mut notes = Vec::new();
     match found {
         Some(v) => {
             source.model.notes.extend(v.notes);
             source.beside.extend(v.files);
+            notes = v.gguf_notes;
             keys.push(v.metadata);
         }
         None => {
@@ -428,17 +474,18 @@ fn metadata(
             );
             keys.push(none);
             if let Vocabulary::Folder { .. } = vocabulary {
-                source.model.notes.push(
+                notes.push(
                     "no tokenizer files in the folder: a GGUF of it has no vocabulary, so programs can only give it token ids"
                         .into(),
                 );
+                source.model.notes.extend(notes.iter().cloned());
             }
         }
     }
     for (key, value) in keys.iter().flat_map(Metadata::iter) {
         metadata.set(key, value.clone());
     }
-    Ok(metadata)
+    Ok((metadata, notes))
 }
 
 /// A source without weights, for a folder that has settings only.

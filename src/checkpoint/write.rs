@@ -14,6 +14,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
+use crate::tokenizer::pre_tokenizer_note;
 
 /// The largest `rope_freqs.weight` that is read, in elements: for attention heads of 2048.
 const MOST_FREQS: u64 = 1024;
@@ -32,7 +33,10 @@ pub fn export(mut source: Source) -> Result<Source> {
     source.need_model(false)?;
     let path = source.path.clone();
     let config = match &source.hub {
-        Some(hub) => hub.config.clone(),
+        Some(hub) => {
+            source.model.notes.retain(|note| !hub.of_vocabulary.contains(note));
+            hub.config.clone()
+        }
         None => {
             let refused = |why: ConfigError| {
                 let path = path.display();
@@ -155,20 +159,34 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
     files.push(("generation_config.json".into(), format!("{generation:#}\n").into_bytes()));
     if has_vocabulary(&source.model.metadata) {
         match vocab::files(&source.model.metadata, Some(config.context)) {
-            Ok(made) => files.extend(made),
+            Ok(made) => {
+                files.extend(made);
+                notes.extend(pre_tokenizer_note(&source.model.metadata));
+            }
             Err(why) => notes.push(format!(
                 "the tokenizer is not written ({why}): copy the tokenizer files of the original model into the folder"
             )),
         }
     }
-    let mut json = config.to_hub("float32", bos, eos);
     let names: HashSet<&str> = source.model.tensors.iter().map(|t| t.name.as_str()).collect();
+    let json = made_config(config, bos, eos, |e| names.contains(e.hub.as_str()));
+    Ok((Export { config: json, files }, notes))
+}
+
+/// A config.json of a model's settings, the ids of two tokens, and which of the tensors that a model may have it has.
+pub(super) fn made_config(
+    config: &Config,
+    bos: Option<u64>,
+    eos: Option<u64>,
+    has: impl Fn(&Expected) -> bool,
+) -> serde_json::Value {
+    let mut json = config.to_hub("float32", bos, eos);
     for e in config.arch.expected(config).iter().filter(|e| e.rule.presence == Presence::Optional) {
-        if names.contains(e.hub.as_str()) {
+        if has(e) {
             json[bias_switch(&e.hub)] = json!(true);
         }
     }
-    Ok((Export { config: json, files }, notes))
+    json
 }
 
 /// Whether a model's metadata has a vocabulary.

@@ -9,13 +9,13 @@ use formats::container::gguf;
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::machine::Machine;
 use ggufkit::pipeline::{self, Check, Order};
-use ggufkit::plan::{Choice, Plan, PlanOptions};
+use ggufkit::plan::{Choice, Plan, PlanOptions, edit};
 use ggufkit::report::compare::table;
 use ggufkit::resources::Limits;
 use ggufkit::scheme::{self, Scheme, choice, recipe};
 use ggufkit::source::Source;
 use ggufkit::text::parse_bytes;
-use ggufkit::{Error, Result};
+use ggufkit::{Error, Options, Result};
 use regex::Regex;
 
 use super::allocation::allocation_text;
@@ -285,7 +285,7 @@ impl Common {
         };
         Ok(Order {
             input: self.input.input.clone(),
-            open: self.input.options(false),
+            open: Options { name: edit::name(&self.edits.list()), ..self.input.options(false) },
             read: self.recipe.iter().cloned().collect(),
             plan: PlanOptions {
                 out: self.out.clone(),

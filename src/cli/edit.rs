@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::args::{Edits, Input, Output, Resources};
 use super::convert::write_and_report;
-use ggufkit::plan::edit::{self, key_value};
+use ggufkit::plan::edit::{self, key_file, key_value};
 use ggufkit::plan::{self, PlanOptions};
 use ggufkit::{Error, Result};
 
@@ -28,8 +29,8 @@ pub struct Edit {
     edits: Edits,
     /// Set a metadata value to the contents of a file: text for a string, a JSON array for an array. For a new key, write
     /// KEY:str=FILE or KEY:[TYPE]=FILE
-    #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
-    set_file: Vec<(String, String)>,
+    #[arg(long, value_name = "KEY=FILE", value_parser = OsStringValueParser::new().try_map(key_file))]
+    set_file: Vec<(String, PathBuf)>,
     /// Rename a metadata key
     #[arg(long, value_name = "KEY=NEW", value_parser = key_value)]
     rename: Vec<(String, String)>,
@@ -51,11 +52,11 @@ impl Edit {
         edits.extend(self.rename.iter().map(|(k, to)| edit::Edit::Rename(k.clone(), to.clone())));
         edits.extend(self.remove.iter().map(|k| edit::Edit::Remove(k.clone())));
         edits.extend(self.edits.list());
-        edits.extend(self.set_file.iter().map(|(k, f)| edit::Edit::SetFile(k.clone(), f.into())));
+        edits.extend(self.set_file.iter().map(|(k, f)| edit::Edit::SetFile(k.clone(), f.clone())));
         if edits.is_empty() {
             return Err(Error::usage("no change given").or("add --set, --set-file, --rename or --remove"));
         }
-        let source = self.input.open_for(&self.out)?;
+        let source = self.input.open_for(&self.out, edit::name(&edits))?;
         let (out, overwrite) = (self.out.clone(), self.output.overwrite);
         let options = PlanOptions { out, overwrite, edits, ..PlanOptions::default() };
         let plan = plan::plan(&source, &options)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use calibration::budget;
 use clap::Args;
 use formats::model::Encoding;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::args::{Input, Types, types};
 use super::compare::check_page_name;
@@ -20,7 +20,6 @@ use ggufkit::report::plans::{Point, frontier};
 use ggufkit::runner::KvType;
 use ggufkit::scheme;
 use ggufkit::sensitivity::{self, Sensitivity, quick};
-use ggufkit::source::Source;
 use ggufkit::text::{self, Table};
 
 /// `ggufkit frontier`.
@@ -52,22 +51,38 @@ pub struct Frontier {
 }
 
 /// The model at one file size.
+#[derive(Serialize)]
 struct Size {
-    name: String,
     bytes: u64,
+    #[serde(rename = "bits_per_weight")]
     bits: f64,
     kld: f64,
     memory: Option<u64>,
+    /// The scheme's; empty for sizes that have none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
 }
 
 /// The smallest KL divergence that is not zero in the table's digits.
 const SMALLEST_SHOWN: f64 = 5e-7;
 
 /// A scheme, and the best choice of types at its size.
+#[derive(Serialize)]
 struct SchemePoint {
+    #[serde(flatten)]
     size: Size,
     /// The lowest predicted KL divergence of any choice of types that is no larger.
+    #[serde(rename = "least_in_no_more_bytes")]
     best: Option<f64>,
+}
+
+/// What is printed as JSON. It is written as it is: of a model with many layers, there are hundreds of thousands of sizes.
+#[derive(Serialize)]
+struct Found<'a> {
+    model: String,
+    origin: String,
+    points: &'a [Size],
+    schemes: &'a [SchemePoint],
 }
 
 /// The option that names the page, for messages.
@@ -100,6 +115,7 @@ impl Frontier {
             Some(_) => Some(choices.memory_overhead(how)?),
             None => choices.memory_overhead(how).ok(),
         };
+        run.unchanged()?;
         let size = |name: String, bytes: u64, tensors: u64, kld: f64| Size {
             name,
             bytes,
@@ -157,7 +173,8 @@ impl Frontier {
             run.write_whole(path, text.as_bytes(), REPORT)?;
         }
         if self.json {
-            return print_json(&as_json(&source, &sensitivity, &points, &schemes));
+            let (model, origin) = (source.path.display().to_string(), sensitivity.summary());
+            return print_json(&Found { model, origin, points: &points, schemes: &schemes });
         }
         let table = |heading: &[String], rows: Vec<Vec<String>>| {
             let mut table = Table::new(&heading.iter().map(String::as_str).collect::<Vec<_>>());
@@ -226,21 +243,4 @@ fn thinned(points: &[Size], rows: usize) -> Vec<&Size> {
         }
     }
     shown
-}
-
-fn as_json(source: &Source, sensitivity: &Sensitivity, points: &[Size], schemes: &[SchemePoint]) -> Value {
-    let point =
-        |s: &Size| json!({"bytes": s.bytes, "bits_per_weight": s.bits, "kld": s.kld, "memory": s.memory});
-    let scheme = |s: &SchemePoint| {
-        let mut value = point(&s.size);
-        value["name"] = json!(s.size.name);
-        value["least_in_no_more_bytes"] = json!(s.best);
-        value
-    };
-    json!({
-        "model": source.path.display().to_string(),
-        "origin": sensitivity.summary(),
-        "points": points.iter().map(point).collect::<Vec<_>>(),
-        "schemes": schemes.iter().map(scheme).collect::<Vec<_>>(),
-    })
 }

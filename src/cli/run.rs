@@ -104,11 +104,14 @@ impl Run {
                     format!("the tokenizer has {tokens} tokens, but the model's embedding has {rows} rows");
                 return Err(Error::refused(why).or("use the tokenizer that belongs to this model"));
             }
-            match (self.chat, prompt) {
+            let done = match (self.chat, prompt) {
                 (false, prompt) => self.continue_text(&network, &tokenizer, prompt.unwrap_or_default()),
                 (true, Some(prompt)) => self.answer(&network, &tokenizer, prompt),
                 (true, None) => self.chat_with_stdin(&network, &tokenizer),
-            }
+            };
+            // What else may be wrong then, infinite logits for one, comes of it.
+            self.input.run.unchanged()?;
+            done
         })
     }
 
@@ -187,6 +190,7 @@ impl Run {
             }
             messages.push(Message::new("user", text));
             let answer = writer.write(&laid_out(tokenizer, &messages)?, tokenizer.stream())?;
+            self.input.run.unchanged()?;
             messages.push(Message::new("assistant", answer));
         }
         Ok(())

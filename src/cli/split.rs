@@ -79,7 +79,7 @@ fn rewrite(
     resources: &Resources,
     json: bool,
 ) -> Result<()> {
-    let source = input.open_for(out)?;
+    let source = input.open_for(out, None)?;
     let options =
         PlanOptions { out: out.to_path_buf(), overwrite: output.overwrite, split, ..PlanOptions::default() };
     let plan = plan::plan(&source, &options)?;

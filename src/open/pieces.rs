@@ -19,6 +19,12 @@ static PIECE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(pattern).expect("the pattern is valid")
 });
 
+/// The same before the ending of the name. Without a word it would be the name of a part that can be read alone.
+static INSIDE: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"(?i)^(.+?)[._-](part|split|chunk|piece)[._-]?(\d{1,9}|[a-z]{1,3})(?:[._-]?of[._-]?(\d{1,9}))?(\.(?:gguf|safetensors|bin))$";
+    Regex::new(pattern).expect("the pattern is valid")
+});
+
 /// The name of a piece, taken apart.
 struct Piece {
     /// The name of the whole file.
@@ -31,14 +37,14 @@ struct Piece {
 
 impl Piece {
     fn parse(name: &str) -> Option<Self> {
-        let found = PIECE.captures(name)?;
+        let found = PIECE.captures(name).or_else(|| INSIDE.captures(name))?;
         let text = |i: usize| found.get(i).map_or("", |m| m.as_str());
         let place = match text(3).parse::<u64>() {
             Ok(n) => (n, String::new()),
             Err(_) => (text(3).len() as u64, text(3).to_string()),
         };
         let style = (text(2).to_lowercase(), text(4).parse().ok());
-        Some(Self { whole: text(1).to_string(), style, place })
+        Some(Self { whole: format!("{}{}", text(1), text(5)), style, place })
     }
 
     /// Whether the name alone says that it is one of several pieces.
@@ -107,8 +113,8 @@ fn quoted(name: &str) -> String {
     if name.chars().all(plain) { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
-/// The model in a file that holds the parts of a split GGUF one behind the other; `None` if it holds one part only.
-/// `first` is the first part, of `count`.
+/// The model in a file that holds the parts of a split GGUF one behind the other, in any order; `None` if it holds one part
+/// only. `first` is the one at the start, of `count`.
 ///
 /// # Errors
 /// [`Error::Refused`] if parts are missing; those of [`gguf::read`] and [`gguf::join`].
@@ -141,10 +147,20 @@ pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> 
         .or("put all parts into one folder instead, under their own names, and name the first"));
     }
     let ends = starts[1..].iter().copied().chain([file.len]);
-    let parts = starts.iter().zip(ends).map(|(&at, end)| {
-        Ok((format!("{}, part at byte {at}", file.name()), file.parse_range(at..end, gguf::read)?))
+    let parts = starts.iter().zip(ends).map(|(&at, end)| -> Result<(Option<u64>, u64, Model)> {
+        let part = file.parse_range(at..end, gguf::read)?;
+        let split = gguf::split_of(&part.metadata).map_err(|e| formats::Error::of(file.name(), e.into()))?;
+        Ok((split.map(|(no, _)| no), at, part))
     });
-    let mut model = gguf::join(parts.collect::<Result<_>>()?)?;
+    let mut parts = parts.collect::<Result<Vec<_>>>()?;
+    parts.sort_by_key(|(no, at, _)| (*no, *at));
+    let starts: Vec<u64> = parts.iter().map(|(_, at, _)| *at).collect();
+    let named = parts.into_iter().map(|(_, at, part)| (format!("{}, part at byte {at}", file.name()), part));
+    let mut model = gguf::join(named.collect()).map_err(|e| {
+        Error::refused(e.to_string()).or(
+            "put the parts of one model into one folder instead, under their own names, and name the first",
+        )
+    })?;
     for t in &mut model.tensors {
         t.location.offset += starts[t.location.file];
         t.location.file = 0;
@@ -169,12 +185,17 @@ mod tests {
             ("m.GGUF.001", "m.GGUF", true),
             ("m.safetensors.partaa", "m.safetensors", true),
             ("m.ggufab", "m.gguf", false),
+            ("m.part1.gguf", "m.gguf", true),
+            ("m.Q8_0-Part-2-of-3.GGUF", "m.Q8_0.GGUF", true),
+            ("model_split_aa.safetensors", "model.safetensors", true),
             ("m.gguf.bak", "m.gguf", false),
         ] {
             let piece = Piece::parse(name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!((piece.whole.as_str(), piece.is_certain()), (whole, certain), "{name}");
         }
-        for name in ["m.gguf", "m-00001-of-00002.gguf", "m.part1", "m.gguf.backup"] {
+        for name in
+            ["m.gguf", "m-00001-of-00002.gguf", "m.part1", "m.gguf.backup", "m-12.gguf", "apart1.gguf"]
+        {
             assert!(Piece::parse(name).is_none(), "{name}");
         }
         let order = |a: &str, b: &str| Piece::parse(a).unwrap().place < Piece::parse(b).unwrap().place;

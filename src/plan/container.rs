@@ -224,9 +224,17 @@ pub(super) fn gguf_metadata(
             "{why}: llama.cpp and what is built on it do not load the GGUF; programs that such models are made for do"
         ));
     }
+    // A copy runs where its source does, which whoever made that may not have said.
+    let name = metadata.text("general.architecture").unwrap_or_default();
+    if let Some(programs) = arch::by_name(name).and_then(|arch| arch.programs) {
+        let mut types: Vec<String> = tensors.iter().map(|t| t.encoding.name()).collect();
+        types.sort();
+        types.dedup();
+        let untied = tensors.iter().any(|t| t.name == "output.weight");
+        notes.push(programs(&Made { name, untied, types: &types }));
+    }
     // Under bitnet.cpp's own architectures, the architecture's note says so.
-    let architecture = metadata.text("general.architecture").unwrap_or_default();
-    if tensors.iter().any(|t| t.encoding == Encoding::I2S) && !i2_s::ARCHITECTURES.contains(&architecture) {
+    if tensors.iter().any(|t| t.encoding == Encoding::I2S) && !i2_s::ARCHITECTURES.contains(&name) {
         notes.push(
             "i2_s is bitnet.cpp's type: llama.cpp does not load the GGUF; tq2_0 holds the same weights for it".into(),
         );
@@ -276,14 +284,6 @@ pub(super) fn gguf_metadata(
         && !by_user("general.file_type")
     {
         metadata.set("general.file_type", Value::U32(file_type));
-    }
-    let name = metadata.text("general.architecture").unwrap_or_default();
-    if let Some(programs) = arch::by_name(name).and_then(|arch| arch.programs) {
-        let mut types: Vec<String> = tensors.iter().map(|t| t.encoding.name()).collect();
-        types.sort();
-        types.dedup();
-        let untied = tensors.iter().any(|t| t.name == "output.weight");
-        notes.push(programs(&Made { name, untied, types: &types }));
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! Changes of metadata, parsed from the command line.
 
+#[cfg(unix)]
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -72,6 +75,16 @@ impl Edit {
     }
 }
 
+/// The name that the changes give a model; `None` if they give it none.
+pub fn name(edits: &[Edit]) -> Option<String> {
+    let text = edits.iter().rev().find_map(|edit| match edit {
+        Edit::Set(key, text) if key == "general.name" => Some(text),
+        _ => None,
+    })?;
+    // What does not parse is said where the changes are made.
+    parse_value(text, Some(&Value::text(""))).ok()?.as_str().map(str::to_string)
+}
+
 /// A note on a key that is new.
 fn added(option: &str, key: &str, value: &Value, metadata: &Metadata) -> Option<String> {
     if metadata.get(key).is_some() {
@@ -107,6 +120,28 @@ fn letters_apart(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()].min(3)
+}
+
+/// Splits "KEY=FILE", where the file's name is any that the system allows.
+///
+/// # Errors
+/// A message if there is no equals sign, nothing before it, or a key that is no text.
+pub fn key_file(text: OsString) -> std::result::Result<(String, PathBuf), String> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = text.as_bytes();
+        if let Some(at) = bytes.iter().position(|&b| b == b'=').filter(|&at| at > 0)
+            && let Ok(key) = str::from_utf8(&bytes[..at])
+        {
+            return Ok((key.into(), OsStr::from_bytes(&bytes[at + 1..]).into()));
+        }
+    }
+    let (key, file) = key_value(&text.to_string_lossy())?;
+    match text.to_str() {
+        Some(_) => Ok((key, file.into())),
+        None => Err(format!("{text:?} is not Unicode")),
+    }
 }
 
 /// Splits "KEY=VALUE".

@@ -17,21 +17,42 @@ use crate::text::bytes;
 /// The longest index that is read, in bytes.
 const MOST_INDEX: u64 = 256 << 20;
 
-/// Files that transformers reads along with the weights of a folder, besides [`CONFIG`].
-const READ_TOO: [&str; 12] = [
+/// What transformers, vLLM, llama.cpp's converter and others read along with the weights of a folder, besides [`CONFIG`].
+const READ_TOO: [&str; 27] = [
     "adapter_config.json",
+    "adapter_model.bin",
     "added_tokens.json",
+    "additional_chat_templates",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    "hf_quant_config.json",
     "merges.txt",
+    "modules.json",
+    "params.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "quant_config.json",
+    "quantize_config.json",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
     "special_tokens_map.json",
+    "spiece.model",
+    "tekken.json",
+    "tiktoken.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.json",
+    "vocab.txt",
 ];
+
+/// Whether programs read such a file, or folder, along with the weights beside it.
+fn is_read_too(name: &str) -> bool {
+    // Versions of Mistral's tokenizers have a number behind the name.
+    READ_TOO.contains(&name) || name.starts_with("tokenizer.model.v") || name.ends_with(".tiktoken")
+}
 
 /// Whether a file in a checkpoint's folder has weights, or an index of them.
 fn is_weights(name: &str) -> bool {
@@ -74,8 +95,7 @@ pub(super) fn check(
         let removed: HashSet<&OsStr> = replaces.remove.iter().filter_map(|p| p.file_name()).collect();
         let gone = |n: &OsStr| written.contains(n) || removed.contains(n);
         let stays = |n: &&String| !gone(OsStr::new(n.as_str()));
-        let read: Vec<&String> =
-            names.iter().filter(|n| READ_TOO.contains(&n.as_str())).filter(stays).collect();
+        let read: Vec<&String> = names.iter().filter(|n| is_read_too(n)).filter(stays).collect();
         if !read.is_empty() && !options.overwrite {
             return Err(Error::refused(format!(
                 "{shown}: has files that would be read with the new weights and are not theirs ({})",

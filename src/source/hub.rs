@@ -16,6 +16,9 @@ pub struct Hub {
     pub json: Json,
     /// Small files that are copied along with the weights: tokenizer, model card, license.
     pub companions: Vec<PathBuf>,
+    /// Those of the model's notes that are about its vocabulary as a GGUF has it. They do not hold for a checkpoint, into
+    /// which the tokenizer's files are copied.
+    pub of_vocabulary: Vec<String>,
 }
 
 /// The files of a checkpoint besides its weights.

@@ -247,6 +247,8 @@ fn raw_pieces_and_glued_parts_are_recognised() {
         (["m.gguf-split-a", "m.gguf-split-b", "m.gguf-split-c"], ""),
         (["m.gguf.001", "m.gguf.002", "m.gguf.003"], ""),
         (["m.ggufaa", "m.ggufab", "m.ggufac"], ""),
+        (["m.part1.gguf", "m.part2.gguf", "m.part3.gguf"], ""),
+        (["m-split-01-of-03.gguf", "m-split-02-of-03.gguf", "m-split-03-of-03.gguf"], "of 3"),
     ] {
         let parts = [&bytes[..third], &bytes[third..2 * third], &bytes[2 * third..]];
         names.iter().zip(parts).for_each(|(n, b)| std::fs::write(dir.path(n), b).unwrap());
@@ -267,9 +269,15 @@ fn raw_pieces_and_glued_parts_are_recognised() {
 
     ok(&["split", &whole, &dir.path("s.gguf"), "--max-tensors", "4"]);
     let part = |i: usize| dir.read(&format!("s-0000{i}-of-00003.gguf"));
-    std::fs::write(dir.path("glued.gguf"), [part(1), part(2), part(3)].concat()).unwrap();
     let (glued, merged) = (dir.path("glued.gguf"), dir.path("merged.gguf"));
-    for more in [&[][..], &["--no-mmap"]] {
+    for (order, more) in [
+        ([2, 3, 1], &[][..]),
+        ([3, 2, 1], &["--no-mmap"]),
+        ([1, 3, 2], &[]),
+        ([1, 2, 3], &[]),
+        ([1, 2, 3], &["--no-mmap"]),
+    ] {
+        std::fs::write(&glued, order.map(part).concat()).unwrap();
         let text = said(&[&["merge", &glued, &merged][..], more].concat());
         assert!(text.contains("one behind the other") && text.contains("byte"), "{text}");
         assert!(dir.read("merged.gguf") == bytes);
@@ -277,7 +285,8 @@ fn raw_pieces_and_glued_parts_are_recognised() {
     assert_eq!(logits(&dir, &glued), logits(&dir, &whole));
     for (parts, says) in [
         ([part(1), part(2)].concat(), "is 2 parts of a split of 3, one behind the other"),
-        ([part(1), part(3), part(2)].concat(), "is part 3 of 3, expected part 2"),
+        ([part(2), part(3)].concat(), "is 2 parts of a split of 3, one behind the other"),
+        ([part(1), part(2), part(2)].concat(), "is part 2 of 3, expected part 3"),
         (
             [part(1), part(2), part(3), part(1)].concat(),
             "is a split of 3 parts with another GGUF behind them",
@@ -286,7 +295,7 @@ fn raw_pieces_and_glued_parts_are_recognised() {
     ] {
         std::fs::write(&glued, parts).unwrap();
         let (_, why) = fails(&["inspect", &glued]);
-        assert!(why.contains(says), "{why}");
+        assert!(why.contains(says) && why.contains("hint: "), "{why}");
     }
     std::fs::write(&glued, [&bytes[..], &bytes].concat()).unwrap();
     let text = said(&["inspect", &glued]);

@@ -11,6 +11,7 @@ mod eval;
 mod files;
 mod fit;
 mod folders;
+mod found;
 mod gguf;
 mod golden;
 mod gptq;

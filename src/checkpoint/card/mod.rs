@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use formats::metadata::{Array, Metadata, Value};
 
+use crate::disk;
 use crate::text;
 use name::Id;
 use yaml::Node;
@@ -90,6 +91,10 @@ impl Card {
         let path = folder.join(name);
         // Opening a named pipe would block.
         if !path.is_file() {
+            return None;
+        }
+        if disk::leads_out(folder, &path) {
+            self.notes.push(format!("{name}: is a link that leads out of the folder: not read"));
             return None;
         }
         let mut bytes = Vec::new();

@@ -81,6 +81,11 @@ impl<'a> Folder<'a> {
         Ok(Some(file.read(0, file.len.min(PEEK))?.into_owned()))
     }
 
+    /// A file's bytes; `None` if there is no such file. It does not count as read.
+    pub fn look(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Folder::new(self.path).bytes(name)
+    }
+
     /// The files whose names begin so, sorted.
     pub fn list_here(&self, beginning: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path).into_iter().flatten();
@@ -113,7 +118,7 @@ impl<'a> Folder<'a> {
     /// The text of a file that may say anything, so that nothing shows where it is from: `None`, with a note, for a link
     /// that leads out of the folder, which may lead to a private file.
     pub fn own_text(&mut self, name: &str, notes: &mut Vec<String>) -> Result<Option<String>> {
-        match self.has(name) && disk::leads_out(self.path, &self.path.join(name)) {
+        match self.leads_out(name) {
             true => {
                 let name = self.name(name);
                 notes.push(format!("{name}: is a link that leads out of the folder: not read"));
@@ -121,6 +126,11 @@ impl<'a> Folder<'a> {
             }
             false => self.text(name),
         }
+    }
+
+    /// Whether a file is a link that leads out of the folder.
+    pub fn leads_out(&self, name: &str) -> bool {
+        self.has(name) && disk::leads_out(self.path, &self.path.join(name))
     }
 
     /// A JSON file whose root is an object.

@@ -59,6 +59,8 @@ pub struct Vocabulary {
     pub metadata: Metadata,
     /// Notes for the user.
     pub notes: Vec<String>,
+    /// Those of the notes that are about a GGUF's vocabulary: what it cannot say, or has in addition.
+    pub gguf_notes: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
 }
@@ -104,8 +106,9 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
         byte_level(&mut folder, wanted, config, json.as_mut(), &listed, tokens, &mut notes)?
     };
     notes.extend(tokens.note());
+    let mut gguf_notes = Vec::new();
     if let Some(json) = &json {
-        notes.extend(how::strips(json, &tokens, wanted.name.unwrap_or_default()));
+        gguf_notes.extend(how::strips(json, &tokens, wanted.name.unwrap_or_default()));
     }
     if wanted.pre.is_some() && !matches!(source, Source::ByteLevel { .. }) {
         notes.push("--pre-tokenizer is ignored: only byte-level tokenizers have a pre-tokenizer".into());
@@ -115,7 +118,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let padding = tokens.rows() - tokens.len();
     if padding > 0 {
         let rows = tokens.rows();
-        notes.push(format!("{padding} of the embedding's {rows} rows have no token: they are padded"));
+        gguf_notes.push(format!("{padding} of the embedding's {rows} rows have no token: they are padded"));
     }
 
     let mut metadata = Metadata::new();
@@ -135,13 +138,14 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
         metadata.set(ADD_BOS, Value::Bool(false));
     }
     if let Source::SentencePiece(settings) = &source {
-        how::write(settings, &tokens, &mut metadata, &mut notes)?;
+        how::write(settings, &tokens, &mut metadata, &mut gguf_notes)?;
     }
     template::write(&mut folder, config, &mut metadata, &mut notes);
     if wanted.arch == "llama" {
         by_size(wanted.rows, &mut metadata);
     }
-    Ok(Some(Vocabulary { metadata, notes, files: folder.read }))
+    notes.extend(gguf_notes.iter().cloned());
+    Ok(Some(Vocabulary { metadata, notes, gguf_notes, files: folder.read }))
 }
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
@@ -160,20 +164,34 @@ fn sentencepiece_file(folder: &mut Folder, notes: &mut Vec<String>) -> Result<Op
         versions.sort_by_key(|name| std::cmp::Reverse((name.len(), name.clone())));
         names.extend(versions);
     }
+    let others = [json::FILE, "vocab.json"];
+    let instead = others.into_iter().find(|name| folder.has(name) && !folder.is_empty(name));
     let mut wrong = None;
     for name in names {
-        let Some(bytes) = folder.peek(&name)? else { continue };
-        match sentencepiece::content(&bytes) {
-            Content::Model => return Ok(Some(name)),
-            Content::Other(what, hint) => {
-                let file = folder.name(&name);
-                if folder.has(json::FILE) || folder.has("vocab.json") {
-                    let instead = if folder.has(json::FILE) { json::FILE } else { "vocab.json" };
-                    notes.push(format!("{file} is not read: it {what}; {instead} is read instead"));
-                } else {
-                    wrong = wrong.or(Some(Error::refused(format!("{file}: this file {what}")).or(hint)));
+        let file = folder.name(&name);
+        let found = match (folder.peek(&name), instead) {
+            (Ok(None), _) => continue,
+            (Err(why @ Error::LfsPointer { .. }), Some(_)) => Err((why, None)),
+            (Err(why), _) => return Err(why),
+            (Ok(Some(start)), _) => match sentencepiece::content(&start) {
+                // What is damaged is not needed where there is another.
+                Content::Model if instead.is_some() => {
+                    let bytes = folder.look(&name)?.unwrap_or_default();
+                    sentencepiece::check(&file, &bytes).map_err(|why| (why, None))
                 }
+                Content::Model => Ok(()),
+                Content::Other(what, hint) => {
+                    Err((Error::refused(format!("{file}: this file {what}")), Some(hint)))
+                }
+            },
+        };
+        match (found, instead) {
+            (Ok(()), _) => return Ok(Some(name)),
+            (Err((why, _)), Some(instead)) => {
+                notes.push(format!("{why}: it is not read; {instead} is read instead"));
             }
+            (Err((why, Some(hint))), None) => wrong = wrong.or(Some(why.or(hint))),
+            (Err((why, None)), None) => return Err(why),
         }
     }
     wrong.map_or(Ok(None), Err)
@@ -182,13 +200,24 @@ fn sentencepiece_file(folder: &mut Folder, notes: &mut Vec<String>) -> Result<Op
 /// What is said of a folder without a tokenizer that can be read: nothing, unless it has one in another form.
 fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
     let take = "take the tokenizer.json from the model's Hugging Face folder";
-    let other = match folder.has("tekken.json") {
-        true => Some("tekken.json".to_string()),
-        false => folder.list_here("").into_iter().find(|name| name.ends_with(".tiktoken")),
-    };
-    if let Some(other) = other {
-        let why = format!("{other} without a tokenizer.json is not supported");
-        return Err(Error::refused(format!("{}: {why}", folder.path().display())).or(take));
+    for name in folder.list_here("") {
+        let refused = |why: String| Error::refused(format!("{}: {why}", folder.path().display()));
+        let start = if name.ends_with(".model") { folder.peek(&name)? } else { None };
+        match start.map(|start| sentencepiece::content(&start)) {
+            _ if name == "tekken.json" || name.ends_with(".tiktoken") => {}
+            Some(Content::Other(what, _)) if what.contains("tiktoken") => {}
+            Some(Content::Model)
+                if sentencepiece::check(&name, &folder.look(&name)?.unwrap_or_default()).is_ok() =>
+            {
+                let why =
+                    format!("{name} is a SentencePiece model, but has no name under which one is looked for");
+                return Err(
+                    refused(why).or(format!("if it is this model's, rename it to {}", sentencepiece::FILE))
+                );
+            }
+            _ => continue,
+        }
+        return Err(refused(format!("{name} without a tokenizer.json is not supported")).or(take));
     }
     if folder.has("merges.txt") {
         let why = format!("{}: merges.txt without a vocab.json", folder.path().display());

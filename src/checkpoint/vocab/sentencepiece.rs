@@ -77,6 +77,19 @@ pub fn whole(name: &str, bytes: &[u8]) -> Result<(Vec<Token>, Settings)> {
     Ok((tokens, settings))
 }
 
+/// Checks that a file is whole and has the pieces of a model.
+///
+/// # Errors
+/// What is damaged, with its place.
+pub fn check(name: &str, bytes: &[u8]) -> Result<()> {
+    let mut count = 0u64;
+    pieces(name, bytes, true, usize::MAX, |_, _| count += 1)?;
+    match count {
+        0 => Err(unfit(name, "not a SentencePiece model: it has no pieces")),
+        _ => Ok(()),
+    }
+}
+
 /// Reads everything but the pieces, which it counts.
 fn outline(name: &str, bytes: &[u8]) -> Result<Outline> {
     let settings = Settings {
@@ -257,6 +270,8 @@ pub fn content(bytes: &[u8]) -> Content {
         _ if is_text && is_tiktoken(first) => {
             Content::Other("is a tiktoken vocabulary (Llama 3's)", TAKE_JSON)
         }
+        _ if bytes.starts_with(b"PK\x03\x04") => Content::Other("is a zip archive", TAKE_JSON),
+        _ if bytes.starts_with(&[0x1f, 0x8b]) => Content::Other("is compressed (gzip)", "unpack it"),
         Some(b'{') if is_text => Content::Other("is JSON, no SentencePiece model", TAKE_JSON),
         Some(b'<') if is_text => Content::Other("is a web page", "download the file itself"),
         _ if is_text => Content::Other("is text, no SentencePiece model", TAKE_JSON),

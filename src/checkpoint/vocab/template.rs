@@ -41,7 +41,15 @@ pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadat
     let json = readable(json, notes).flatten();
     let mut places = vec![in_files(folder, notes)];
     for (file, object) in [("tokenizer_config.json", config), ("chat_template.json", json.as_ref())] {
-        let entry = object.and_then(|object| object.get("chat_template"));
+        let mut entry = object.and_then(|object| object.get("chat_template"));
+        // As for a template in a file of its own: it may say anything.
+        if entry.is_some() && folder.leads_out(file) {
+            notes.push(format!(
+                "{}: is a link that leads out of the folder: its chat template is not read",
+                folder.name(file)
+            ));
+            entry = None;
+        }
         places.push(Place { file, templates: entry.map_or_else(Vec::new, |entry| all(file, entry, notes)) });
     }
     // A folder of further templates alone has no default: that is in another place.

@@ -59,10 +59,11 @@ impl Input {
 
     /// Opens the model for a copy with the same tensors. GGUF and llama2.c outputs get GGUF's tensor names, because
     /// nothing runs them with other names; safetensors outputs keep the names of the source's files.
-    pub fn open_for(&self, out: &Path) -> Result<Source> {
+    /// `name` is the one that the model gets, if it gets one.
+    pub fn open_for(&self, out: &Path, name: Option<String>) -> Result<Source> {
         let ending = out.extension().unwrap_or_default();
         let as_filed = plan::is_folder(out) || ending.eq_ignore_ascii_case("safetensors");
-        open_in(&self.run, &self.input, &self.options(as_filed))
+        open_in(&self.run, &self.input, &Options { name, ..self.options(as_filed) })
     }
 
     /// Opens another model of the same run, under GGUF's tensor names, and prints what its files leave open.
@@ -78,6 +79,7 @@ impl Input {
             no_mmap: self.no_mmap,
             tokenizer: self.tokenizer.clone(),
             pre_tokenizer: self.pre_tokenizer.clone(),
+            name: None,
             as_filed,
         }
     }

@@ -54,6 +54,62 @@ fn merges_that_are_no_pairs() {
 }
 
 #[test]
+fn a_damaged_model_beside_a_sound_tokenizer_is_passed_over() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 499723\n".to_vec();
+    let whole = small_model();
+    for (name, bytes, says) in [
+        ("a pointer", pointer, "Git LFS pointer"),
+        ("cut", whole[..whole.len() - 9].to_vec(), "ends at byte"),
+        ("an archive", b"PK\x03\x04\x14\0\0\0".to_vec(), "is a zip archive"),
+        ("compressed", vec![0x1f, 0x8b, 8, 0, 1], "is compressed (gzip)"),
+        ("noise", vec![0xff; 600], "tokenizer.model"),
+        ("zeros", vec![0; 600], "tokenizer.model"),
+    ] {
+        let dir = folder(false, &[("tokenizer.json", byte_level())]);
+        let path = dir.path().join("tokenizer.model");
+        fs::write(&path, bytes).unwrap();
+        let v = vocab(&dir, "llama", 4);
+        assert_eq!(v.metadata.text("tokenizer.ggml.model"), Some("gpt2"), "{name}");
+        let note = &v.notes[0];
+        assert!(note.contains(says) && note.ends_with("not read; tokenizer.json is read instead"), "{note}");
+        // Alone, or beside an empty file, it is an error.
+        for sound in [None, Some("")] {
+            fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+            sound.iter().for_each(|text| fs::write(dir.path().join("tokenizer.json"), text).unwrap());
+            assert!(fails(&dir, 4).contains(says), "{name}: {}", fails(&dir, 4));
+            fs::write(dir.path().join("tokenizer.json"), "").unwrap();
+        }
+    }
+    // A sound one comes first.
+    assert_eq!(
+        get(&vocab(&folder(true, &[("tokenizer.json", byte_fallback())]), "llama", 6), "model")
+            .unwrap()
+            .as_str(),
+        Some("llama")
+    );
+}
+
+#[test]
+fn tokenizers_under_other_names_are_named() {
+    for (name, bytes, says) in [
+        (
+            "tiktoken.model",
+            b"IQ== 0\nIg== 1\n".to_vec(),
+            "tiktoken.model without a tokenizer.json is not supported",
+        ),
+        ("kimi.tiktoken", b"IQ== 0\n".to_vec(), "kimi.tiktoken without a tokenizer.json"),
+        ("source.model", small_model(), "source.model is a SentencePiece model"),
+    ] {
+        let dir = folder(false, &[]);
+        fs::write(dir.path().join(name), bytes).unwrap();
+        assert!(fails(&dir, 5).contains(says), "{}", fails(&dir, 5));
+    }
+    let dir = folder(false, &[]);
+    fs::write(dir.path().join("other.model"), [0xff; 600]).unwrap();
+    assert!(read_as(dir.path(), "llama", 5, &json!({})).unwrap().is_none());
+}
+
+#[test]
 fn other_kinds_of_models() {
     for kind in ["WordPiece", "WordLevel"] {
         let error = changed(|f| f["model"]["type"] = json!(kind));
