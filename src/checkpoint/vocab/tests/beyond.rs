@@ -80,9 +80,12 @@ fn content_says_what_a_tokenizer_model_is() {
     fs::write(dir.path().join("tokenizer.json"), "").unwrap();
     let v = vocab(&dir, "llama", 5);
     assert!(v.notes[0].contains("tokenizer.json is empty"), "{:?}", v.notes);
-    // A damaged model is named as damaged, whatever is beside it.
+    // A damaged model is passed over and named.
     let dir = folder(true, &[("tokenizer.json", byte_level())]);
     fs::write(dir.path().join("tokenizer.model"), &small_model()[..20]).unwrap();
+    let v = vocab(&dir, "llama", 4);
+    assert!(v.notes[0].contains("tokenizer.model"), "{:?}", v.notes);
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     assert!(fails(&dir, 5).contains("tokenizer.model"));
 }
 
