@@ -272,8 +272,7 @@ impl Order {
         watcher: &dyn Watcher,
     ) -> Result<Option<Statistics>> {
         if let Some(ImportanceSource::File(path)) = &self.importance {
-            let file = source.run.open(path, !self.open.no_mmap)?;
-            return Ok(Some(calibration::imatrix::read(file.name(), &file.read(0, file.len)?)?));
+            return importance::read(&source.run, path, !self.open.no_mmap).map(Some);
         }
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
         if self.method.is_some() {

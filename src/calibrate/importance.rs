@@ -1,9 +1,10 @@
 //! The importance matrix: the mean square of every column of every matrix's inputs (llama.cpp's `tools/imatrix`).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use calibration::imatrix::HASH;
+use calibration::imatrix::{self, HASH};
 use calibration::{Entry, Statistics, rows};
 use formats::metadata::{Metadata, Value};
 use formats::model::{Model, Tensor};
@@ -12,6 +13,7 @@ use kernels::parallel;
 use super::activations::{Activations, LayerWeights};
 use super::{Chunks, Scratch};
 use crate::arch::Blk;
+use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::runner::Network;
 use crate::runner::layerwise::Tap;
@@ -116,6 +118,26 @@ pub fn measure(
         squares.add_entries(network.matrices().last().map(|output| &output.name), &mut entries)?;
     }
     Ok(statistics(entries, chunks))
+}
+
+/// The longest importance matrix that is read, in bytes: those of models of a trillion weights have less than half of that.
+const MOST: u64 = 4 << 30;
+
+/// Reads an importance matrix; `map` maps it into memory.
+///
+/// # Errors
+/// Those of [`RunFiles::open`]; [`Error::Refused`] if it is too long; [`Error::Statistics`] if it is not an importance
+/// matrix.
+pub fn read(run: &RunFiles, path: &Path, map: bool) -> Result<Statistics> {
+    let file = run.open(path, map)?;
+    if file.len > MOST {
+        let (name, len) = (file.name(), file.len);
+        return Err(Error::refused(format!(
+            "{name}: an importance matrix must have at most {MOST} bytes (found {len})"
+        ))
+        .or("name the file that `ggufkit calibrate` or llama-imatrix wrote, not a model"));
+    }
+    Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
 }
 
 /// A placeholder for an importance matrix that will be measured while quantizing layer by layer: the entries that it will

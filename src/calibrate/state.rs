@@ -262,7 +262,10 @@ fn write_layer(file: &mut impl Write, tensors: &[QuantizedTensor]) -> Result<std
 
 /// A file's bytes. What is no file, a pipe or a device, need not have an end.
 fn whole(path: &Path) -> Result<Vec<u8>> {
-    let file = InFile::open(path, false)?;
+    let file = InFile::open(path, false).map_err(|e| match e {
+        Error::NotAFile { .. } => damaged(path),
+        other => other,
+    })?;
     Ok(file.read(0, file.len)?.into_owned())
 }
 

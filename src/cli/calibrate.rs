@@ -211,24 +211,12 @@ fn print_statistics(statistics: &Statistics) -> Result<()> {
     print_json(&Filled { rest: &as_json(statistics), first: ("entries", entries), second: ("", ()) })
 }
 
-/// The longest importance matrix that is read, in bytes: those of models of a trillion weights have less than half of that.
-const MOST: u64 = 4 << 30;
-
-/// Reads an importance matrix.
+/// Reads an importance matrix: [`importance::read`].
 ///
 /// # Errors
-/// Those of [`RunFiles::open`]; [`Error::Refused`] if it is too long; [`Error::Statistics`] if it is not an importance
-/// matrix.
+/// Those of [`importance::read`].
 pub fn read(run: &RunFiles, path: &Path) -> Result<Statistics> {
-    let file = run.open(path, false)?;
-    if file.len > MOST {
-        let (name, len) = (file.name(), file.len);
-        return Err(Error::refused(format!(
-            "{name}: an importance matrix must have at most {MOST} bytes (found {len})"
-        ))
-        .or("name the file that `ggufkit calibrate` or llama-imatrix wrote, not a model"));
-    }
-    Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
+    importance::read(run, path, false)
 }
 
 /// Merges importance matrices; `all` is not empty.

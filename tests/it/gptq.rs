@@ -298,7 +298,7 @@ fn states_of_other_runs_and_damaged_ones_are_refused() {
     }
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    assert!(say("q4_0", &[]).contains("layer-0: is not a regular file"));
+    assert!(say("q4_0", &[]).contains("layer-0: damaged"));
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
     assert!(!dir.names().contains(&"y.gguf".to_string()));
