@@ -11,8 +11,8 @@ import unicodedata
 # Bytes of memory that a run may take, and so many for each byte of its files. Mapped files count as memory.
 MEMORY, PER_BYTE = 64 << 20, 16
 # A byte of a text may be a token, of which there are several copies; an entry of an importance matrix has twenty bytes at
-# least.
-PER_BYTE_OF = {"text": 64, "imatrix": 48}
+# least; a line of a model card, of which one MiB is read, has five.
+PER_BYTE_OF = {"text": 64, "imatrix": 48, "README.md": 48}
 # Beyond that: the process that renders a chat template (SECURITY.md), and the regular expressions of a recipe.
 TEMPLATE, PATTERNS = 256 << 20, 192 << 20
 # Seconds of processor time, and so many for each MiB of the files.
