@@ -64,6 +64,7 @@ for processor in max cortex-a53; do
   export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$root/usr/bin/qemu-aarch64-static -cpu $processor -L $root/usr/aarch64-linux-gnu"
   echo "-- $processor"
   # Dependencies, and what debuggers read, take longer to compile well than they would be waited for.
-  cargo test --quiet --workspace --locked --lib --test misuse --test codecs --test feedback --target aarch64-unknown-linux-gnu \
-    --config 'profile.dev.package."*".opt-level=0' -- "$@"
+  cargo=(cargo test --quiet --locked --target aarch64-unknown-linux-gnu --config 'profile.dev.package."*".opt-level=0')
+  "${cargo[@]}" -p ggufkit -p ggufkit-formats-unit -p ggufkit-calibration-unit -p ggufkit-kernels-unit --lib -- "$@"
+  "${cargo[@]}" -p ggufkit-formats -p ggufkit-calibration -p ggufkit-kernels --test misuse --test codecs --test feedback -- "$@"
 done

@@ -236,7 +236,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file that was rewritten while the run read it, so that a result would be of two states of it.
-    #[error("{}: has changed while it was read, so the result is of two states of it; no file was written", path.display())]
+    #[error("{}: has changed while it was read, so the result would be of two states of it", path.display())]
     Changed {
         /// The file.
         path: PathBuf,

@@ -42,11 +42,11 @@ pub fn parse(text: &[u8], most: u64) -> serde_json::Result<Value> {
     }
 }
 
-/// At least the number of values in a JSON text: all but the first follow one of these characters.
+/// At least the number of values in a JSON text: all but the first follow a comma, or are the first in a list or an object.
 fn values(text: &[u8]) -> usize {
     let mut count = 1;
     outside_strings(text, |rest| {
-        count += usize::from(matches!(rest[0], b',' | b':' | b'[' | b'{'));
+        count += usize::from(matches!(rest[0], b',' | b'[' | b'{'));
         1
     });
     count

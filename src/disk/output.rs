@@ -119,7 +119,8 @@ pub struct Replaces {
     /// settings have another name, so that a run that is killed leaves no folder that looks whole and has the weights of
     /// two models. They get their name back, or are removed if the new files have theirs.
     pub settings: Option<PathBuf>,
-    /// Old weights, which are removed when all new files are in their places: an index before the files that it names.
+    /// Old weights, which are removed when the new ones are in their places, and before new settings are: an index before the
+    /// files that it names.
     pub remove: Vec<PathBuf>,
 }
 
@@ -135,20 +136,33 @@ pub fn finish_set(files: Vec<NewFile>, replaces: &Replaces) -> Result<()> {
     if let Some((run, _)) = files.iter().find_map(|f| f.run.as_ref()) {
         run.unchanged()?;
     }
-    let aside = replaces.settings.as_deref().map(set_aside).transpose()?;
+    let aside = match replaces.settings.as_deref() {
+        Some(settings) => set_aside(settings)?,
+        None => None,
+    };
+    // New settings make the folder a checkpoint again: that comes last.
+    let (settings, weights): (Vec<NewFile>, Vec<NewFile>) =
+        files.into_iter().partition(|f| replaces.settings.as_ref() == Some(&f.target));
     let mut named = 0;
     let all = || -> Result<()> {
-        for f in files {
+        let mut new = Vec::new();
+        for f in weights {
+            let target = f.target.clone();
             f.get_name()?;
             named += 1;
+            new.extend(fs::canonicalize(target));
         }
         for path in &replaces.remove {
+            // On some systems, names that differ in case are one file's.
+            if fs::canonicalize(path).is_ok_and(|path| new.contains(&path)) {
+                continue;
+            }
             match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(path, "remove", e)),
                 _ => sync(folder(path)),
             }
         }
-        Ok(())
+        settings.into_iter().try_for_each(NewFile::get_name)
     };
     let done = all();
     let Some((settings, old)) = replaces.settings.as_deref().zip(aside) else { return done };
@@ -175,8 +189,8 @@ pub fn aside_name(settings: &Path) -> PathBuf {
     settings.with_file_name(name)
 }
 
-/// Gives settings another name, which no file has, and tells it.
-fn set_aside(settings: &Path) -> Result<PathBuf> {
+/// Gives settings another name, which no file has, and tells it; `None` if they are gone.
+fn set_aside(settings: &Path) -> Result<Option<PathBuf>> {
     let first = aside_name(settings);
     let others = (1..1000).map(|n| {
         let mut name = first.as_os_str().to_os_string();
@@ -184,10 +198,14 @@ fn set_aside(settings: &Path) -> Result<PathBuf> {
         PathBuf::from(name)
     });
     let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-    let old = std::iter::once(first.clone()).chain(others).find(free).unwrap_or_else(|| aside_name(settings));
-    fs::rename(settings, &old).map_err(|e| Error::io(settings, "rename", e))?;
+    let taken = || Error::io(&first, "create", io::ErrorKind::AlreadyExists.into());
+    let old = std::iter::once(first.clone()).chain(others).find(free).ok_or_else(taken)?;
+    match fs::rename(settings, &old) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        done => done.map_err(|e| Error::io(settings, "rename", e))?,
+    }
     sync(folder(settings));
-    Ok(old)
+    Ok(Some(old))
 }
 
 /// Makes what was renamed in a folder durable. Not every file system can sync one.
@@ -403,6 +421,16 @@ mod tests {
         let (dir, replaces) = old_checkpoint();
         finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
         assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
+        // What is new is not removed as old, by whatever path.
+        let (dir, mut replaces) = old_checkpoint();
+        replaces.remove.push(dir.path().join(".").join("w-1"));
+        finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
+        assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
+        // Settings that are gone meanwhile are nothing to set aside.
+        let (dir, replaces) = old_checkpoint();
+        fs::remove_file(dir.path().join("config.json")).unwrap();
+        finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
+        assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
         // Settings that are not written stay, and so does what others call that.
         let (dir, replaces) = old_checkpoint();
         fs::write(dir.path().join("config.json.old"), "mine").unwrap();
@@ -423,6 +451,13 @@ mod tests {
         let found = contents(&dir);
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["config.json.old", "index", "notes", "w-1", "w-2", "x"], "nothing is removed");
+        // What is old cannot be removed: the new settings would make a checkpoint of both.
+        let (dir, replaces) = old_checkpoint();
+        fs::remove_file(dir.path().join("w-2")).unwrap();
+        fs::create_dir(dir.path().join("w-2")).unwrap();
+        let e = finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap_err();
+        assert!(e.to_string().contains("files of two checkpoints"), "{e}");
+        assert!(!dir.path().join("config.json").exists());
         // Nor is anything changed if none can.
         let (dir, replaces) = old_checkpoint();
         let before = contents(&dir);

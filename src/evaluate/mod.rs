@@ -115,7 +115,6 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
 }
 
 /// What a model is compared with.
-#[allow(clippy::large_enum_variant)] // a run has one
 pub enum Reference<'a> {
     /// Nothing.
     None,

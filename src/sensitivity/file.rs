@@ -82,6 +82,9 @@ impl<'de> Deserialize<'de> for Figures {
                     let figure = map.next_value();
                     let wrong = |_| A::Error::custom(format!("the figure of {name:?} is not a number"));
                     let figure = figure.map_err(wrong)?;
+                    if list.iter().any(|(other, _)| *other == name) {
+                        return Err(A::Error::custom(format!("{name:?} is there twice")));
+                    }
                     list.push((name, figure));
                 }
                 Ok(Figures(list))
