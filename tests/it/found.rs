@@ -176,14 +176,12 @@ fn what_links_lead_to_is_told_and_not_published() {
     }
     let out = dir.path("m.gguf");
     let text = ok(&["convert", &hub, &out]);
-    for name in ["README.md", "generation_config.json"] {
-        assert!(text.contains(&format!("{name}: is a link that leads out of the folder: not read")), "{text}");
-    }
+    assert!(text.contains("README.md: is a link that leads out of the folder: not read"), "{text}");
     for name in ["tokenizer_config.json", "chat_template.json"] {
         let says = format!("{name}: is a link that leads out of the folder: its chat template is not read");
         assert!(text.contains(&says), "{text}");
     }
-    assert!(text.contains("and 2 more are links that lead out of the folder"), "{text}");
+    assert!(text.contains("and 3 more are links that lead out of the folder"), "{text}");
     let has = |bytes: &[u8]| bytes.windows(private.len()).any(|w| w == private.as_bytes());
     assert!(!has(&dir.read("m.gguf")));
     same(&out, &plain);
@@ -261,7 +259,7 @@ fn a_value_is_read_from_a_file_of_any_name() {
     let name = OsStr::from_bytes(b"t\xff=.txt");
     fs::write(dir.0.path().join(name), "hello").unwrap();
     let mut option = b"tokenizer.chat_template:str=".to_vec();
-    option.extend(dir.0.path().join(name).as_bytes());
+    option.extend(dir.0.path().join(name).as_os_str().as_bytes());
     let mut command = crate::common::program();
     command.args(["edit", &model, &dir.path("e.gguf"), "--set-file"]).arg(OsStr::from_bytes(&option));
     let out = command.output().unwrap();
