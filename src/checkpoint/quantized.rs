@@ -322,7 +322,8 @@ mod tests {
         });
         let llama = crate::arch::Config::from_hub(&arch).unwrap();
         let names = Names::new(stored, &Metadata::new(), &llama.arch.expected(&llama));
-        let arch = if config["own"] == true { crate::arch::by_name("bitnet-b1.58").unwrap() } else { llama.arch };
+        let arch =
+            if config["own"] == true { crate::arch::by_name("bitnet-b1.58").unwrap() } else { llama.arch };
         let form = form(Path::new("m/config.json"), &config, arch, stored, &names);
         form.map(|(form, note)| (form, note.is_some())).map_err(|e| format!("{e} | {:?}", e.hint()))
     }

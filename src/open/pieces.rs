@@ -157,8 +157,9 @@ pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> 
     let starts: Vec<u64> = parts.iter().map(|(_, at, _)| *at).collect();
     let named = parts.into_iter().map(|(_, at, part)| (format!("{}, part at byte {at}", file.name()), part));
     let mut model = gguf::join(named.collect()).map_err(|e| {
-        Error::refused(e.to_string())
-            .or("put the parts of one model into one folder instead, under their own names, and name the first")
+        Error::refused(e.to_string()).or(
+            "put the parts of one model into one folder instead, under their own names, and name the first",
+        )
     })?;
     for t in &mut model.tensors {
         t.location.offset += starts[t.location.file];
@@ -192,7 +193,9 @@ mod tests {
             let piece = Piece::parse(name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!((piece.whole.as_str(), piece.is_certain()), (whole, certain), "{name}");
         }
-        for name in ["m.gguf", "m-00001-of-00002.gguf", "m.part1", "m.gguf.backup", "m-12.gguf", "apart1.gguf"] {
+        for name in
+            ["m.gguf", "m-00001-of-00002.gguf", "m.part1", "m.gguf.backup", "m-12.gguf", "apart1.gguf"]
+        {
             assert!(Piece::parse(name).is_none(), "{name}");
         }
         let order = |a: &str, b: &str| Piece::parse(a).unwrap().place < Piece::parse(b).unwrap().place;

@@ -95,8 +95,7 @@ pub(super) fn check(
         let removed: HashSet<&OsStr> = replaces.remove.iter().filter_map(|p| p.file_name()).collect();
         let gone = |n: &OsStr| written.contains(n) || removed.contains(n);
         let stays = |n: &&String| !gone(OsStr::new(n.as_str()));
-        let read: Vec<&String> =
-            names.iter().filter(|n| is_read_too(n)).filter(stays).collect();
+        let read: Vec<&String> = names.iter().filter(|n| is_read_too(n)).filter(stays).collect();
         if !read.is_empty() && !options.overwrite {
             return Err(Error::refused(format!(
                 "{shown}: has files that would be read with the new weights and are not theirs ({})",

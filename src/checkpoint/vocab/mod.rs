@@ -206,9 +206,14 @@ fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
         match start.map(|start| sentencepiece::content(&start)) {
             _ if name == "tekken.json" || name.ends_with(".tiktoken") => {}
             Some(Content::Other(what, _)) if what.contains("tiktoken") => {}
-            Some(Content::Model) if sentencepiece::check(&name, &folder.look(&name)?.unwrap_or_default()).is_ok() => {
-                let why = format!("{name} is a SentencePiece model, but has no name under which one is looked for");
-                return Err(refused(why).or(format!("if it is this model's, rename it to {}", sentencepiece::FILE)));
+            Some(Content::Model)
+                if sentencepiece::check(&name, &folder.look(&name)?.unwrap_or_default()).is_ok() =>
+            {
+                let why =
+                    format!("{name} is a SentencePiece model, but has no name under which one is looked for");
+                return Err(
+                    refused(why).or(format!("if it is this model's, rename it to {}", sentencepiece::FILE))
+                );
             }
             _ => continue,
         }

@@ -81,13 +81,22 @@ fn a_damaged_model_beside_a_sound_tokenizer_is_passed_over() {
         }
     }
     // A sound one comes first.
-    assert_eq!(get(&vocab(&folder(true, &[("tokenizer.json", byte_fallback())]), "llama", 6), "model").unwrap().as_str(), Some("llama"));
+    assert_eq!(
+        get(&vocab(&folder(true, &[("tokenizer.json", byte_fallback())]), "llama", 6), "model")
+            .unwrap()
+            .as_str(),
+        Some("llama")
+    );
 }
 
 #[test]
 fn tokenizers_under_other_names_are_named() {
     for (name, bytes, says) in [
-        ("tiktoken.model", b"IQ== 0\nIg== 1\n".to_vec(), "tiktoken.model without a tokenizer.json is not supported"),
+        (
+            "tiktoken.model",
+            b"IQ== 0\nIg== 1\n".to_vec(),
+            "tiktoken.model without a tokenizer.json is not supported",
+        ),
         ("kimi.tiktoken", b"IQ== 0\n".to_vec(), "kimi.tiktoken without a tokenizer.json"),
         ("source.model", small_model(), "source.model is a SentencePiece model"),
     ] {
