@@ -93,10 +93,6 @@ impl Card {
         if !path.is_file() {
             return None;
         }
-        if disk::leads_out(folder, &path) {
-            self.notes.push(format!("{name}: is a link that leads out of the folder: not read"));
-            return None;
-        }
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes));
         match read {
@@ -127,6 +123,11 @@ impl Card {
     /// The front matter of the model card, a YAML mapping; `Null` if there is none.
     fn front_matter(&mut self, folder: &Path) -> Node {
         const NAME: &str = "README.md";
+        // It may say anything, which would be published with the GGUF.
+        if disk::leads_out(folder, &folder.join(NAME)) {
+            self.notes.push(format!("{NAME}: is a link that leads out of the folder: not read"));
+            return Node::Null;
+        }
         let Some((head, whole)) = self.load(folder, NAME, yaml::LIMIT) else { return Node::Null };
         let node = match yaml::front_matter(&head, whole) {
             Ok(Some(text)) => yaml::parse(&text),

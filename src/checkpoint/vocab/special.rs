@@ -321,11 +321,7 @@ fn elsewhere(
         return Ok(Some(token.id));
     }
     let key = format!("{role}_token_id");
-    // Through a link that leads out of the folder it is not read, which the reader of the sampling parameters says.
-    let generation = match folder.leads_out("generation_config.json") {
-        true => None,
-        false => folder.object("generation_config.json")?,
-    };
+    let generation = folder.object("generation_config.json")?;
     for (file, json) in [("generation_config.json", generation.as_ref()), ("config.json", Some(config))] {
         let Some(value) = json.and_then(|json| json.get(&key)) else { continue };
         // Several tokens may end a text; the first is the one that training used.
