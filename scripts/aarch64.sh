@@ -65,6 +65,6 @@ for processor in max cortex-a53; do
   echo "-- $processor"
   # Dependencies, and what debuggers read, take longer to compile well than they would be waited for.
   cargo=(cargo test --quiet --locked --target aarch64-unknown-linux-gnu --config 'profile.dev.package."*".opt-level=0')
-  "${cargo[@]}" -p ggufkit -p ggufkit-formats-unit -p ggufkit-calibration-unit -p ggufkit-kernels-unit --lib -- "$@"
-  "${cargo[@]}" -p ggufkit-formats -p ggufkit-calibration -p ggufkit-kernels --test misuse --test codecs --test feedback -- "$@"
+  "${cargo[@]}" -p ggufkit --lib -- "$@"
+  "${cargo[@]}" --workspace --test unit --test misuse --test codecs --test feedback -- "$@"
 done

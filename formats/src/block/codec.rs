@@ -6,7 +6,7 @@ use super::{DType, Encode, portable};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The type has no [`Block`]: it can be copied, but its values are not known to this crate.
+    /// The type has no [`Block`](super::Block): it can be copied, but its values are not known to this crate.
     #[error("{} can be copied but not decoded", .0.name())]
     NoCodec(DType),
     /// A number of weights that is no multiple of the type's block.
