@@ -22,14 +22,16 @@ with open(sys.argv[1], "wb") as f:
 PY
 
 # Interrupted at several moments. A shell that is not interactive starts its background processes with SIGINT ignored,
-# and a program inherits that, so that the signal would do nothing: `set -m` leaves it as it is. Each signal must have
-# ended a run at least once, else nothing was tried.
+# and a program inherits that, so that the signal would do nothing: `set -m` leaves it as it is, and where it was ignored
+# before this script, GNU's env resets it. Each signal must have ended a run at least once, else nothing was tried.
+reset=(env --default-signal=INT)
+"${reset[@]}" true 2>/dev/null || reset=()
 for signal in INT TERM HUP KILL; do
   ended=0
   for delay in 0.02 0.1 0.3; do
     echo old >"$out/target/m.gguf"
     set -m
-    "$ggufkit" quantize "$out/big.bin" "$out/target/m.gguf" --type iq2_s --threads 1 >/dev/null 2>&1 & pid=$!
+    ${reset[@]+"${reset[@]}"} "$ggufkit" quantize "$out/big.bin" "$out/target/m.gguf" --type iq2_s --threads 1 >/dev/null 2>&1 & pid=$!
     set +m
     sleep $delay
     kill -$signal $pid 2>/dev/null || true
