@@ -88,7 +88,7 @@ pub(super) fn check(
         let held: Vec<&String> = names.iter().filter(|n| is_weights(n) || *n == CONFIG).collect();
         if !held.is_empty() && !options.overwrite {
             return Err(Error::refused(format!("{shown}: holds a checkpoint already ({})", several(&held)))
-                .or("name another folder; with --overwrite, its weights and settings are replaced, and nothing else"));
+                .or("name another folder; with --overwrite, its weights, its settings and files of the same names are replaced"));
         }
         replaces = replaced(source, options, weights, paths)?;
         let written: HashSet<&OsStr> = paths.iter().filter_map(|p| p.file_name()).collect();
