@@ -1,5 +1,6 @@
 //! Schemes as TOML: reads the built-in list and the user's recipes, and prints schemes as recipes.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -168,18 +169,24 @@ fn packed<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<DType, D::Erro
     }
 }
 
-/// Replaces the names of schemes and parts by their rules.
+/// Replaces the names of schemes and parts by their rules. Since the first rule that matches applies, the rules of a scheme
+/// that was named before would match nothing: they are left out, so that a recipe of names alone stays small.
 fn resolve<'a>(
     entries: Vec<Entry>,
     named: impl Fn(&str) -> Option<&'a [Rule]>,
 ) -> std::result::Result<Vec<Rule>, String> {
     let mut rules = Vec::new();
+    let mut inserted = HashSet::new();
     for entry in entries {
         match entry {
             Entry::Rule(rule) => rules.push(rule),
-            Entry::Named(name) => rules.extend_from_slice(
-                named(&name).ok_or_else(|| format!("unknown scheme {name:?} among the rules"))?,
-            ),
+            Entry::Named(name) => {
+                let found = named(&name).ok_or_else(|| format!("unknown scheme {name:?} among the rules"))?;
+                // By the place of its rules: a scheme has aliases.
+                if inserted.insert(found.as_ptr()) {
+                    rules.extend_from_slice(found);
+                }
+            }
         }
     }
     Ok(rules)
@@ -378,6 +385,17 @@ mod tests {
             );
             assert_eq!(format!("{:?}", again.rules), format!("{:?}", scheme.rules));
         }
+    }
+
+    /// A scheme without rules, whose empty list has no place of its own, hides no other.
+    #[test]
+    fn a_scheme_named_again_adds_nothing() {
+        let rules = |names: &str| parse(&format!("base = \"q4_k\"\nrules = [{names}]\n"), "").unwrap().rules.len();
+        let (large, small) = (rules("\"q4_k_m\""), rules("\"q2_k\""));
+        assert!(large > 0 && small > 0);
+        assert_eq!(rules(&"\"q4_k_m\", ".repeat(100_000)), large);
+        assert_eq!(rules("\"q4_k_m\", \"Q4_K_M\", \"q2_k\", \"q4_k_m\", \"q2_k\""), large + small);
+        assert_eq!(rules("\"q8_0\", \"f16\", \"q2_k\""), rules("\"q8_0\"") + rules("\"f16\"") + small);
     }
 
     #[test]
