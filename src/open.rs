@@ -10,7 +10,7 @@ use formats::container::{self, gguf, llama2c, pytorch, safetensors};
 use formats::model::{Format, Input, Model};
 
 use crate::checkpoint::{self, Vocabulary};
-use crate::disk::{self, InFile, RunFiles};
+use crate::disk::{self, InFile, Part, RunFiles};
 use crate::error::{Error, Result};
 use crate::source::{Source, foreign, other_weights, scales};
 use crate::tokenizer::pre;
@@ -122,6 +122,8 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
             },
         };
         source = checkpoint::translate(source, folder, vocabulary)?;
+    } else if is_checkpoint {
+        source.filed = checkpoint::beside(folder, |part| part != Part::Weights);
     }
     if matches!(source.model.format, Format::Gguf { .. }) {
         foreign::apply(&mut source);

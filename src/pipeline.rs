@@ -15,7 +15,7 @@ use crate::allocate::{Allocation, Request, SENSITIVITY};
 use crate::calibrate::sequential::{Method, Sequential};
 use crate::calibrate::{self, Chunks, Scratch, importance};
 use crate::checkpoint;
-use crate::disk::{self, NewFile, RunFiles};
+use crate::disk::{self, NewFile, Output, RunFiles};
 use crate::error::{Error, Result};
 use crate::evaluate::compare::{Settings, compare, name_of, short_name};
 use crate::evaluate::comparison::Comparison;
@@ -31,9 +31,9 @@ use crate::scheme::{self, recipe};
 use crate::source::Source;
 use crate::tokenizer::{Text, Tokenizer, text_file};
 
-/// What names the files of a run, for messages.
-const OUT: &str = "OUT";
-const WRITE_RECIPE: &str = "--write-recipe";
+/// The model that is written.
+pub const OUT: Output = Output::model("OUT");
+const WRITE_RECIPE: Output = Output::result("--write-recipe", "a recipe", "recipe.toml");
 
 /// A conversion: the input, the options, and the output.
 #[derive(Debug, Clone, Default)]
@@ -181,9 +181,9 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     }
     // What cannot be meant is said before what cannot be written.
     plan::container(&source.model, &options)?;
-    order.claim(&run)?;
+    let mut text_notes = order.claim(&run)?;
     let chunks = order.chunks(&source)?;
-    let mut text_notes = chunks.as_ref().map_or_else(Vec::new, |c| c.notes.clone());
+    text_notes.extend(chunks.iter().flat_map(|c| c.notes.iter().cloned()));
     options.importance = order.importance.is_some();
     if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
         return Err(Error::usage("--calibration is for GGUF only"));
@@ -293,29 +293,30 @@ impl Order {
     }
 
     /// Claims the files that will be written, as far as they are known before the plan: what is wrong with their names
-    /// is found before the work.
-    fn claim(&self, run: &RunFiles) -> Result<()> {
+    /// is found before the work. Gives notes on what is replaced, but for the model, of which the plan tells it.
+    fn claim(&self, run: &RunFiles) -> Result<Vec<String>> {
         let out = &self.plan.out;
         let name = out.file_name().unwrap_or_default();
         let several = self.plan.machine.is_some_and(|m| m.container() == Container::Expansion);
-        match self.plan.split {
-            _ if several || plan::is_folder(out) => {}
-            _ if self.dry_run => run.pretend(out, OUT)?,
-            Split::None => run.claim(out, OUT)?,
+        let _ = match self.plan.split {
+            _ if several || plan::is_folder(out) => None,
+            _ if self.dry_run => Some(run.pretend(out, OUT)?),
+            Split::None => Some(run.claim(out, OUT)?),
             // How many parts there will be is not known yet, nor that there will be more than one.
             Split::Bytes(_) | Split::Tensors(_) => {
                 let ending = out.extension().unwrap_or_default().to_string_lossy();
-                run.claim(&out.with_file_name(disk::part_name(name, 0, 99_999, &ending)), OUT)?;
+                Some(run.claim(&out.with_file_name(disk::part_name(name, 0, 99_999, &ending)), OUT)?)
             }
-        }
-        let Some(request) = &self.fit else { return Ok(()) };
+        };
+        let Some(request) = &self.fit else { return Ok(Vec::new()) };
         if let Some(path) = request.sensitivity.as_deref().filter(|path| !path.exists())
             && matches!(self.importance, Some(ImportanceSource::Calibration(_)))
             && !self.dry_run
         {
-            run.claim(path, SENSITIVITY)?;
+            let _ = run.claim(path, SENSITIVITY)?;
         }
-        request.write_recipe.as_deref().map_or(Ok(()), |path| run.claim(path, WRITE_RECIPE))
+        let recipe = request.write_recipe.as_deref().map(|path| run.claim(path, WRITE_RECIPE)).transpose()?;
+        Ok(recipe.and_then(|claimed| claimed.note).into_iter().collect())
     }
 
     /// Chooses types for a budget, and plans with them.

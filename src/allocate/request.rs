@@ -7,7 +7,7 @@ use formats::block::{DType, TYPES};
 
 use super::{Allocation, Choices, Goal, SearchSpace, allocate};
 use crate::calibrate::Chunks;
-use crate::disk;
+use crate::disk::{self, Output};
 use crate::error::{Error, Result};
 use crate::memory::{ModelShape, RunConfig, Runtime};
 use crate::plan::{Plan, PlanOptions};
@@ -16,8 +16,8 @@ use crate::runner::KvType;
 use crate::sensitivity::{self, Measuring, Sensitivity, quick};
 use crate::source::Source;
 
-/// The option that names the file of sensitivities, where it is measured and written.
-pub const SENSITIVITY: &str = "--sensitivity";
+/// The file of sensitivities, where it is measured and written.
+pub const SENSITIVITY: Output = Output::result("--sensitivity", "a sensitivity file", "sensitivity.json");
 
 /// What the result has to fit into, as the user states it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,7 +120,8 @@ impl Request {
             let why = format!("{}: does not exist, and a dry run does not measure it", path.display());
             return Err(Error::usage(why).or("measure it first: ggufkit sensitivity MODEL TEXT -o FILE"));
         }
-        run.claim(path, SENSITIVITY)?;
+        // There is no such file, so none is replaced.
+        let _ = run.claim(path, SENSITIVITY)?;
         let mut types = default_types();
         for dtype in self.types.iter().flatten() {
             types.extend((!types.contains(dtype)).then_some(*dtype));

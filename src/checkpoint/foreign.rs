@@ -7,11 +7,9 @@ use formats::model::Tensor;
 use serde_json::Value as Json;
 
 use super::{CONFIG, read_json};
+use crate::disk::ADAPTER;
 use crate::error::Error;
 use crate::source::Foreign;
-
-/// The settings of a PEFT adapter.
-const ADAPTER: &str = "adapter_config.json";
 
 /// How parts of the names of adapters' tensors begin, and what such adapters are called: PEFT's, and those of kohya's,
 /// LyCORIS's and diffusers' scripts.

@@ -11,22 +11,32 @@ mod read;
 pub mod vocab;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use formats::model::Tensor;
 use serde_json::Value as Json;
 
 use crate::arch::{Arch, Config, Heads, Rotary, Rule};
-use crate::disk::InFile;
+pub use crate::disk::CONFIG;
+use crate::disk::{self, InFile, Part};
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
 
 pub use foreign::{adapter_alone, is_other, recognise};
-pub use read::{CONFIG, Vocabulary, settings_only, translate};
-pub use write::export;
+pub use read::{Vocabulary, settings_only, translate};
+pub use write::{copied, export};
 
 /// The longest settings file that is read, in bytes. Tokenizer files, which are longer, are read by [`vocab`].
 const MOST_JSON: u64 = 2 << 20;
+
+/// The files in a checkpoint's folder that are such parts of it, sorted by name, the settings last.
+pub fn beside(folder: &Path, wanted: impl Fn(Part) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| disk::part(name).is_some_and(&wanted)).collect();
+    names.sort_by_key(|name| (name == CONFIG, name.clone()));
+    names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+}
 
 /// Reads a JSON file; `None` if there is no such file. Its numbers may be NaN or infinite, as Python writes them.
 ///

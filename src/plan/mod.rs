@@ -28,7 +28,7 @@ use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
 use crate::arch::rotated;
-use crate::disk::Replaces;
+use crate::disk::{Replaces, ends_in_slash};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::scheme::{Scheme, is_integer};
@@ -61,7 +61,7 @@ pub struct PlanOptions {
     pub allow_requantize: bool,
     /// Allow ternary types for weights that are not ternary.
     pub force: bool,
-    /// Allow replacing the checkpoint in a folder. A single file is always replaced.
+    /// Allow replacing the checkpoint in a folder, with all files that belong to it. A single file is always replaced.
     pub overwrite: bool,
     /// Whether an importance matrix is used; some rules depend on it.
     pub importance: bool,
@@ -200,7 +200,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
 
     if target == Container::Safetensors {
-        container::refuse_quantized(&tensors)?;
+        container::refuse_quantized(options, &tensors)?;
     }
     let order = match target {
         Container::Safetensors | Container::Expansion => ByteOrder::Little,
@@ -219,10 +219,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     if target != Container::Safetensors || !is_folder(&options.out) {
         notes.extend(beside::note(&paths, source.paths()));
     }
-    let all: Vec<&PathBuf> = paths.iter().chain(extra.iter().map(|f| &f.0)).collect();
-    let replaces = folder::check(source, options, target, (&paths, &all), &mut notes)?;
-    let folder =
-        (options.out.to_string_lossy().ends_with('/') && !options.out.exists()).then(|| options.out.clone());
+    let replaces = folder::check(source, options, target, (&paths, &extra), &mut notes)?;
+    let folder = (ends_in_slash(&options.out) && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {
         out: options.out.clone(),
         target,

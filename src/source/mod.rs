@@ -53,6 +53,9 @@ pub struct Source {
     pub run: RunFiles,
     /// What the checkpoint says, where the source is a Hugging Face checkpoint.
     pub hub: Option<Hub>,
+    /// The files of the checkpoint besides its weights, where its tensors were left as they were filed: they hold for a copy
+    /// of the very same tensors. The settings are the last.
+    pub filed: Vec<PathBuf>,
     /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
     pub export: Option<Export>,
 }
@@ -93,6 +96,7 @@ impl Source {
             foreign: None,
             run: RunFiles::default(),
             hub: None,
+            filed: Vec::new(),
             export: None,
         }
     }

@@ -21,6 +21,7 @@ mod imatrix;
 mod limits;
 mod machines;
 mod nvfp4;
+mod outputs;
 mod plans;
 mod pytorch;
 #[cfg(unix)]

@@ -88,6 +88,10 @@ impl Card {
     /// Up to `limit` bytes of a file of the folder, and whether that is the whole file. `None` if there is no such
     /// file, or with a note if it cannot be read.
     fn load(&mut self, folder: &Path, name: &str, limit: usize) -> Option<(Vec<u8>, bool)> {
+        debug_assert!(
+            disk::part(name).is_some(),
+            "{name} is read as a part of a model, and is none in disk::part"
+        );
         let path = folder.join(name);
         // Opening a named pipe would block.
         if !path.is_file() {

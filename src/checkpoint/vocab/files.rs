@@ -55,15 +55,17 @@ impl<'a> Folder<'a> {
 
     /// A file's bytes, at most so many; `None` if there is no such file.
     fn bytes_up_to(&mut self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        // Or it would stay where another model takes this one's place.
+        debug_assert!(
+            disk::part(name).is_some(),
+            "{name} is read as a part of a model, and is none in disk::part"
+        );
         let path = self.path.join(name);
         if !path.is_file() {
             return Ok(None);
         }
         let file = InFile::open(&path, false)?;
-        if file.len > most {
-            let (what, found) = ("the length of this file of a tokenizer".into(), file.len);
-            return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most }).into());
-        }
+        limited(&file, most)?;
         let bytes = file.read(0, file.len)?.into_owned();
         if !self.read.contains(&path) {
             self.read.push(path);
@@ -83,7 +85,13 @@ impl<'a> Folder<'a> {
 
     /// A file's bytes; `None` if there is no such file. It does not count as read.
     pub fn look(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        Folder::new(self.path).bytes(name)
+        let path = self.path.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let file = InFile::open(&path, false)?;
+        limited(&file, MAX_FILE)?;
+        Ok(Some(file.read(0, file.len)?.into_owned()))
     }
 
     /// The files whose names begin so, sorted.
@@ -156,6 +164,15 @@ impl<'a> Folder<'a> {
         names.sort();
         names
     }
+}
+
+/// Refuses a file of more than `most` bytes.
+fn limited(file: &InFile, most: u64) -> Result<()> {
+    if file.len > most {
+        let (what, found) = ("the length of this file of a tokenizer".into(), file.len);
+        return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most }).into());
+    }
+    Ok(())
 }
 
 /// A switch of tokenizer_config.json, which may be missing or null.
