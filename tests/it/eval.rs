@@ -42,8 +42,9 @@ fn perplexity_and_divergence() {
     // The same numbers on one thread, with other instructions, in other batches of chunks.
     let beside = [&["eval", &q4, &text, "--reference", &f16], &few[..]].concat();
     let found = json(&beside);
-    for (key, value) in [("--threads", "1"), ("--batch", "256")] {
-        assert_eq!(json(&[&beside[..], &[key, value]].concat()), found, "{key}");
+    for more in ["--threads 1", "--batch 256", "--batch 128", "--batch 128 --threads 3", "--batch 96 --threads 3"] {
+        let more: Vec<&str> = more.split(' ').collect();
+        assert_eq!(json(&[&beside[..], &more].concat()), found, "{more:?}");
     }
     // Portable instructions are slow.
     let one = ["eval", &q4, &text, "--reference", &f16, "--context", "128", "--chunks", "1", "--json"];
@@ -72,6 +73,10 @@ fn logits_files() {
     let with = |args: &[&str]| json(&[args, &options].concat());
     with(&["eval", &f16, &text, "--save-logits", &file]);
     assert!(dir.read("base.kld").starts_with(b"_logits_"));
+    // In the order of the text, also where threads have batches of their own.
+    let again = dir.path("again.kld");
+    with(&["eval", &f16, &text, "--save-logits", &again, "--batch", "128", "--threads", "3"]);
+    assert!(dir.read("again.kld") == dir.read("base.kld"));
     let by_file = with(&["eval", &q4, &text, "--logits", &file]);
     let side_by_side = with(&["eval", &q4, &text, "--reference", &f16]);
     let kld = |v| number(v, "/summary/against/kld/mean/value");
