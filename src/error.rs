@@ -372,6 +372,16 @@ pub enum Error {
         /// Weights per row.
         cols: u64,
     },
+    /// What was measured on one model is given for another.
+    #[error("{what} were measured on another model, {name}: its weights are not those of {}", path.display())]
+    OtherModel {
+        /// What was measured, with its file: "s.json: the sensitivities".
+        what: String,
+        /// The name of the file or folder of the model that it was measured on.
+        name: String,
+        /// The model that it is given for.
+        path: PathBuf,
+    },
     /// A state folder was written by a run with another model, plan, text or method.
     #[error("{}: holds the state of a different run", .folder.display())]
     OtherState {
@@ -451,6 +461,9 @@ impl Error {
         }
     }
 }
+
+/// What an importance matrix consists of, in [`Error::OtherModel`].
+pub(crate) const IMPORTANCE: &str = "importances";
 
 /// The operation of [`Error::UnsupportedType`] for weights of a checkpoint.
 pub(crate) const FROM_CHECKPOINT: &str = "read as a checkpoint's weights";

@@ -272,7 +272,10 @@ impl Order {
         watcher: &dyn Watcher,
     ) -> Result<Option<Statistics>> {
         if let Some(ImportanceSource::File(path)) = &self.importance {
-            return importance::read(&source.run, path, !self.open.no_mmap).map(Some);
+            let mut found = importance::read(&source.run, path, !self.open.no_mmap)?;
+            let note = importance::check(&found, source)?;
+            found.notes.extend(note);
+            return Ok(Some(found));
         }
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
         if self.method.is_some() {
@@ -330,8 +333,9 @@ impl Order {
     ) -> Result<(Plan, Allocation)> {
         // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let sensitivity = request.sensitivity(source, chunks, self.dry_run, self.limits, watcher)?;
-        let (allocation, plan) = request.choose(source, options, &sensitivity)?;
+        let (sensitivity, note) = request.sensitivity(source, chunks, self.dry_run, self.limits, watcher)?;
+        let (allocation, mut plan) = request.choose(source, options, &sensitivity)?;
+        plan.notes.extend(note);
         Ok((plan, allocation))
     }
 

@@ -100,11 +100,13 @@ impl Request {
         Ok(Goal::Ram { ram, reserve: self.reserve, runs: kv_types.into_iter().flat_map(run).collect() })
     }
 
-    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one.
+    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one. With a note if it
+    /// was measured on another version of the model.
     ///
     /// # Errors
     /// [`Error::Usage`] if it would have to be measured in a dry run; [`Error::Refused`] if the file is one of the inputs;
-    /// [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`] and [`Measuring::run`].
+    /// [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`],
+    /// [`Sensitivity::check`] and [`Measuring::run`].
     pub fn sensitivity(
         &self,
         source: &Source,
@@ -112,10 +114,14 @@ impl Request {
         dry_run: bool,
         limits: Limits,
         watcher: &dyn Watcher,
-    ) -> Result<Sensitivity> {
-        let Some(path) = &self.sensitivity else { return Ok(quick::estimate(source)) };
+    ) -> Result<(Sensitivity, Option<String>)> {
+        let Some(path) = &self.sensitivity else { return Ok((quick::estimate(source), None)) };
         let run = &source.run;
-        let Some(chunks) = chunks.filter(|_| !path.exists()) else { return sensitivity::read(run, path) };
+        let Some(chunks) = chunks.filter(|_| !path.exists()) else {
+            let found = sensitivity::read(run, path)?;
+            let note = found.check(source, path)?;
+            return Ok((found, note));
+        };
         if dry_run {
             let why = format!("{}: does not exist, and a dry run does not measure it", path.display());
             return Err(Error::usage(why).or("measure it first: ggufkit sensitivity MODEL TEXT -o FILE"));
@@ -137,7 +143,7 @@ impl Request {
         let found = measuring.run(source, &chunks, watcher)?;
         watcher.finished();
         run.write_whole(path, sensitivity::print(&found).as_bytes(), SENSITIVITY)?;
-        Ok(found)
+        Ok((found, None))
     }
 
     /// Chooses the types and plans with them; `options` get the scheme.

@@ -6,6 +6,7 @@ pub mod card;
 mod foreign;
 mod json;
 mod names;
+mod other_models;
 mod quantized;
 mod read;
 pub mod vocab;
@@ -21,6 +22,7 @@ pub use crate::disk::CONFIG;
 use crate::disk::{self, InFile, Part};
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
+use crate::text_file;
 
 pub use foreign::{adapter_alone, is_other, recognise};
 pub use read::{Vocabulary, settings_only, translate};
@@ -41,7 +43,8 @@ pub fn beside(folder: &Path, wanted: impl Fn(Part) -> bool) -> Vec<PathBuf> {
 /// Reads a JSON file; `None` if there is no such file. Its numbers may be NaN or infinite, as Python writes them.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::InvalidConfig`] if it is too long or not JSON, with the line.
+/// [`Error::Io`] if it cannot be read; those of [`text_file::strict`]; [`Error::InvalidConfig`] if it is too long or not
+/// JSON, with the line.
 pub fn read_json(path: &Path) -> Result<Option<Json>> {
     let len = match std::fs::metadata(path) {
         Ok(m) => m.len(),
@@ -53,8 +56,8 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
         return Err(Error::InvalidConfig { file: path.to_path_buf(), why });
     }
     let file = InFile::open(path, false)?;
-    let text = file.read(0, file.len)?;
-    let json = json::parse(&text, MOST_JSON).map_err(|e| {
+    let text = text_file::strict(file.name(), file.read(0, file.len)?.into_owned())?.text;
+    let json = json::parse(text.as_bytes(), MOST_JSON).map_err(|e| {
         let why = if e.is_data() { e.to_string() } else { format!("is not JSON: {e}") };
         Error::InvalidConfig { file: path.to_path_buf(), why }
     })?;

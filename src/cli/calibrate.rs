@@ -195,6 +195,7 @@ impl Measuring {
         progress.finished();
         let mut measured = measured?;
         measured.file = source.path.display().to_string();
+        importance::sign(&mut measured, &source)?;
         earlier.push(measured);
         sum(earlier)
     }
@@ -230,7 +231,8 @@ fn sum(all: Vec<Statistics>) -> Result<Statistics> {
 /// Checks that an importance matrix belongs to a model.
 ///
 /// # Errors
-/// [`Error::Refused`] if no tensor's name is in both, [`Error::Statistics`] if a size differs.
+/// [`Error::Refused`] if no tensor's name is in both, [`Error::Statistics`] if a size differs; those of
+/// [`importance::check`].
 pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
     let mut known = 0;
     for t in &source.model.tensors {
@@ -240,5 +242,6 @@ pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
         let why = format!("{} contains none of the tensors of {}", statistics.file, source.path.display());
         return Err(Error::refused(why).or("use an importance matrix that was measured on the same model"));
     }
+    importance::check(statistics, source)?.iter().for_each(|text| note(text));
     Ok(())
 }

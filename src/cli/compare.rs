@@ -68,6 +68,11 @@ impl Compare {
         }
         let text = text_file::read(run, &self.text)?;
         text.notes.iter().for_each(|text| note(text));
+        let sensitivity = self.sensitivity.as_deref().map(|path| {
+            let found = sensitivity::read(run, path)?;
+            found.check(&source, path)?.iter().for_each(|text| note(text));
+            Ok::<_, Error>(found)
+        });
         let settings = Settings {
             text: self.text.display().to_string(),
             cut: self.cutting.cut(&source),
@@ -76,7 +81,7 @@ impl Compare {
             batch: self.running.batch(),
             floor: !self.no_floor,
             generate: 16,
-            sensitivity: self.sensitivity.as_deref().map(|path| sensitivity::read(run, path)).transpose()?,
+            sensitivity: sensitivity.transpose()?,
         };
         for (name, model) in models.iter().filter(|(_, m)| m.context_length() != source.context_length()) {
             let (_, about) =

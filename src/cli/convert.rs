@@ -306,6 +306,7 @@ impl Common {
                 align: self.align,
                 split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
                 edits: self.edits.list(),
+                unreadable: false,
                 bin_version: self.bin_version,
                 group_size: self.group_size,
                 machine: self.machine,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::{Input, Types, types};
 use super::compare::{REPORT, check_page_name};
 use super::json::print_json;
-use super::{claim, print, shown};
+use super::{claim, note, print, shown};
 use ggufkit::Result;
 use ggufkit::allocate::{self, Choices, SearchSpace, default_context};
 use ggufkit::memory::{RunConfig, Runtime};
@@ -92,7 +92,11 @@ impl Frontier {
             claim(run, path, REPORT)?;
         }
         let sensitivity = match &self.sensitivity {
-            Some(path) => sensitivity::read(run, path)?,
+            Some(path) => {
+                let found = sensitivity::read(run, path)?;
+                found.check(&source, path)?.iter().for_each(|text| note(text));
+                found
+            }
             None => quick::estimate(&source),
         };
         self.report.as_deref().map(check_page_name).transpose()?;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
-use super::{Error, FROM_CHECKPOINT};
+use super::{Error, FROM_CHECKPOINT, IMPORTANCE};
 
 impl Error {
     /// What the user can do about it.
@@ -102,6 +102,10 @@ impl Error {
             Self::UnknownSensitivity { .. } => {
                 "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE"
             }
+            Self::OtherModel { what, .. } if what.contains(IMPORTANCE) => {
+                "measure this very model: ggufkit calibrate MODEL TEXT -o FILE"
+            }
+            Self::OtherModel { .. } => "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE",
             Self::NoTypeLeft { .. } => {
                 "allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"
             }

@@ -3,6 +3,7 @@
 
 pub(crate) mod foreign;
 mod hub;
+pub mod sample;
 pub mod scales;
 mod stored;
 pub mod view;
@@ -28,7 +29,8 @@ pub struct Foreign {
     pub what: String,
     /// How a model comes of them.
     pub hint: String,
-    /// Whether they are a whole model, of which only the settings are missing.
+    /// Whether they are a whole model, whose tensors can be put into a GGUF under the names that they have once the user has
+    /// named an architecture.
     pub lacks_settings: bool,
 }
 

@@ -7,6 +7,7 @@ mod bitnet;
 mod calibrate;
 mod checkpoints;
 mod cli;
+mod edits;
 mod eval;
 mod files;
 mod fit;

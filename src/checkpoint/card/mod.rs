@@ -18,6 +18,7 @@ use formats::metadata::{Array, Metadata, Value};
 
 use crate::disk;
 use crate::text;
+use crate::text_file;
 use name::Id;
 use yaml::Node;
 
@@ -133,6 +134,8 @@ impl Card {
             return Node::Null;
         }
         let Some((head, whole)) = self.load(folder, NAME, yaml::LIMIT) else { return Node::Null };
+        // Of a text that says its encoding, and may be cut off at the limit.
+        let head = text_file::by_mark(NAME, &head).map_or(head, |decoded| decoded.text.into_bytes());
         let node = match yaml::front_matter(&head, whole) {
             Ok(Some(text)) => yaml::parse(&text),
             Ok(None) => Ok(Node::Null),

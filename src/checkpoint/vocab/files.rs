@@ -11,6 +11,7 @@ use crate::arch::settings::Reader;
 use crate::checkpoint::json as tree;
 use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
+use crate::text_file;
 
 /// The longest file that is read, in bytes. The largest published tokenizer.json has 35 MB.
 const MAX_FILE: u64 = 256 << 20;
@@ -117,10 +118,7 @@ impl<'a> Folder<'a> {
 
     fn text_up_to(&mut self, name: &str, most: u64) -> Result<Option<String>> {
         let Some(bytes) = self.bytes_up_to(name, most)? else { return Ok(None) };
-        String::from_utf8(bytes).map(Some).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            wrong(&self.name(name), at, "the file is not UTF-8")
-        })
+        text_file::strict(&self.name(name), bytes).map(|decoded| Some(decoded.text))
     }
 
     /// The text of a file that may say anything, so that nothing shows where it is from: `None`, with a note, for a link
@@ -175,13 +173,16 @@ fn limited(file: &InFile, most: u64) -> Result<()> {
     Ok(())
 }
 
-/// A switch of tokenizer_config.json, which may be missing or null.
+/// The settings of a tokenizer beside its tokens.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// A switch of the folder's tokenizer_config.json, which may be missing or null.
 ///
 /// # Errors
 /// [`Error::Format`] for a value of another type.
-pub fn switch(config: Option<&Value>, key: &str) -> Result<Option<bool>> {
+pub fn switch(folder: &Folder, config: Option<&Value>, key: &str) -> Result<Option<bool>> {
     let Some(config) = config else { return Ok(None) };
-    Reader(config).flag(key).map_err(|why| unfit("tokenizer_config.json", why))
+    Reader(config).flag(key).map_err(|why| unfit(&folder.name(TOKENIZER_CONFIG), why))
 }
 
 /// An error at a byte offset of a file.
