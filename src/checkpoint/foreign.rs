@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::{CONFIG, read_json};
 use crate::error::Error;
-use crate::source::Foreign;
+use crate::source::{Foreign, Use};
 
 /// The settings of a PEFT adapter.
 const ADAPTER: &str = "adapter_config.json";
@@ -82,7 +82,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
         return Some(Foreign {
             what: format!("is {what}, not a model"),
             hint: hint.into(),
-            lacks_settings: false,
+            remains: Use::Tensors,
         });
     }
     if is_mistral(tensors) {
@@ -95,7 +95,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
                    or model.safetensors, which most repositories have too; otherwise transformers' \
                    convert_mistral_weights_to_hf.py makes them"
                 .into(),
-            lacks_settings: false,
+            remains: Use::Tensors,
         });
     }
     let decoder = ends("layers.0.self_attn.q_proj.weight") || ends("layers.0.self_attn.qkv_proj.weight");
@@ -106,7 +106,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
                 "put the model's {CONFIG} and tokenizer files beside the weights; --set general.architecture=NAME converts \
                  the tensors under the names that they have, which llama.cpp does not run"
             ),
-            lacks_settings: true,
+            remains: Use::Named,
         });
     }
     None
@@ -126,7 +126,7 @@ pub fn adapter_alone(folder: &Path, others: &[String]) -> Option<Foreign> {
     Some(Foreign {
         what: format!("is {}, not a model", describe(&settings, "LoRA")),
         hint: if mlx { MERGE_MLX } else { MERGE }.into(),
-        lacks_settings: false,
+        remains: Use::Tensors,
     })
 }
 

@@ -390,7 +390,8 @@ mod tests {
     /// A scheme without rules, whose empty list has no place of its own, hides no other.
     #[test]
     fn a_scheme_named_again_adds_nothing() {
-        let rules = |names: &str| parse(&format!("base = \"q4_k\"\nrules = [{names}]\n"), "").unwrap().rules.len();
+        let rules =
+            |names: &str| parse(&format!("base = \"q4_k\"\nrules = [{names}]\n"), "").unwrap().rules.len();
         let (large, small) = (rules("\"q4_k_m\""), rules("\"q2_k\""));
         assert!(large > 0 && small > 0);
         assert_eq!(rules(&"\"q4_k_m\", ".repeat(100_000)), large);

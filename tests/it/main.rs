@@ -3,6 +3,7 @@
 
 mod common;
 
+mod beside;
 mod bitnet;
 mod calibrate;
 mod checkpoints;
@@ -15,6 +16,7 @@ mod found;
 mod gguf;
 mod golden;
 mod gptq;
+mod hints;
 mod hostile;
 mod hub;
 mod imatrix;
