@@ -24,7 +24,7 @@ use super::args::{
     machines, scheme_or_keep, tensor_rule,
 };
 use super::eval::nats;
-use super::outcome::{plan_text, print_plan, report_text};
+use super::outcome::{plan_table, plan_text, print_plan, report_text};
 use super::print;
 use super::progress::Progress;
 
@@ -259,7 +259,10 @@ impl Common {
             prepared.write_recipe()?;
             return match self.json {
                 true => print_plan(source, plan, None, allocation),
-                false => print(&plan_text(source, plan)),
+                false => {
+                    print(&plan_table(source, plan))?;
+                    print(&plan_text(source, plan))
+                }
             };
         }
         let (outcomes, elapsed) = prepared.write(&progress)?;

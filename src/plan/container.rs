@@ -423,7 +423,9 @@ fn tokenizer_notes(metadata: &Metadata) -> Vec<String> {
 
 /// The beginning of a hint for a model that would fit with a shorter context; `fits` is given the metadata with one.
 fn if_shorter(metadata: &Metadata, fits: impl Fn(&Metadata) -> bool) -> String {
-    let seq = metadata.get("llama.context_length").and_then(Value::as_u64).unwrap_or(0);
+    // Layouts have tables with a row for each token.
+    const MOST: u64 = 1 << 20;
+    let seq = metadata.get("llama.context_length").and_then(Value::as_u64).unwrap_or(0).min(MOST);
     let with = |context: u128| {
         let mut shorter = metadata.clone();
         shorter.set("llama.context_length", Value::U32(context.try_into().unwrap_or(u32::MAX)));

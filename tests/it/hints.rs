@@ -136,7 +136,7 @@ fn methods_and_importance_have_one_answer() {
         &["--calibration-seed", "1"],
     ];
     let (mut good, mut bad) = (0, 0);
-    for method in ["search", "gptq", "auto"] {
+    for method in ["search", "gptq"] {
         for chosen in 0..1 << all.len() {
             let mut args =
                 line(&["quantize", &model, &out, "--type", "q4_0", "--dry-run", "--method", method], &[]);
@@ -145,7 +145,7 @@ fn methods_and_importance_have_one_answer() {
             *(if every_way_works(&dir, &args) { &mut good } else { &mut bad }) += 1;
         }
     }
-    assert!(good > 30 && bad > 100, "{good} {bad}");
+    assert_eq!((good, bad), (23, 105));
     // The circle that there was: the answer names all three options.
     let (code, why) =
         fails(&["quantize", &model, &out, "--type", "q4_0", "--method", "gptq", "--imatrix", &im]);
@@ -414,7 +414,7 @@ fn every_machine_gets_a_file_or_a_plain_no() {
         dir.path(name)
     };
     let words = config("words", 128_000, 256, [64, 172], 2);
-    let long = config("long", 512, 40_000_000, [64, 172], 5);
+    let long = config("long", 512, 1_000_000, [64, 172], 64);
     let large = config("large", 32_000, 2048, [4096, 11_008], 32);
     let (bare, tokenizer) = (demo("tiny.bin"), demo("tiny-tokenizer.bin"));
     let whole = demo("model");
@@ -437,7 +437,7 @@ fn every_machine_gets_a_file_or_a_plain_no() {
         };
         for (name, source) in sources {
             for command in ["convert", "quantize"] {
-                let mut args =
+                let args =
                     line(&[command, source[0], &out, "--for", machine.name, "--dry-run"], &source[1..]);
                 if let Err(why) = ends_well(&dir, &args, &mut Vec::new()) {
                     // It cannot be done, and the last message says so.
@@ -445,7 +445,6 @@ fn every_machine_gets_a_file_or_a_plain_no() {
                     assert!(plain.iter().any(|p| why.contains(p)), "{} of {name}: {why}", machine.name);
                     refused.push(format!("{} of {name}", machine.name));
                 }
-                args.truncate(0);
             }
         }
     }

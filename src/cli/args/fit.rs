@@ -114,14 +114,18 @@ impl SizeBudget {
             ("--runtime", self.runtime.is_some()),
         ]);
         if let (Some(asked), false) = (asked, chosen.is_empty()) {
-            let chosen = listed(chosen);
             let mut own = vec![asked];
             own.extend(alone.iter().chain(&of_memory));
-            return Err(Error::usage(format!(
-                "{asked} chooses the types itself and cannot be combined with {chosen}"
-            ))
-            .or(format!(
-                "leave out {chosen} (--tensor still sets single tensors); or leave out {}",
+            // Options of memory mean nothing beside another budget than that.
+            let mut other = chosen.to_vec();
+            if self.fit.is_none() {
+                other.extend(&of_memory);
+            }
+            let why =
+                format!("{asked} chooses the types itself and cannot be combined with {}", listed(chosen));
+            return Err(Error::usage(why).or(format!(
+                "leave out {} (--tensor still sets single tensors); or leave out {}",
+                listed(&other),
                 listed(&own)
             )));
         }
