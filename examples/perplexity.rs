@@ -1,7 +1,7 @@
 //! The perplexity of a model on a text, by llama.cpp's protocol: `cargo run --release --example perplexity -- MODEL
 //! TEXT`.
 
-use ggufkit::evaluate::{Cut, Evaluation, Reference, cut};
+use ggufkit::evaluate::{Cut, CutNames, Evaluation, Reference, cut};
 use ggufkit::runner::{KvType, Network, Options as RunOptions};
 use ggufkit::tokenizer::{Text, Tokenizer};
 use ggufkit::{Options, Result, open};
@@ -10,8 +10,9 @@ fn main() -> Result<()> {
     let [model, text] =
         std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("usage: perplexity MODEL TEXT");
     let source = open(model.as_ref(), &Options::default())?;
+    let names = CutNames::usual(&text);
     let text = Text::read(&source.run, text.as_ref(), &Tokenizer::of(&source)?)?;
-    let chunks = cut(&text.tokens, text.first, Cut { context: 256, chunks: None, stride: None })?;
+    let chunks = cut(&text.tokens, text.first, Cut { context: 256, chunks: None, stride: None }, names)?;
     let network = Network::new(&source, RunOptions::default())?;
     let kv = KvType::F16;
     let evaluation =

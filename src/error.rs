@@ -217,6 +217,21 @@ pub enum Error {
         /// The number of parts.
         count: u64,
     },
+    /// A part of a split model that is not there.
+    #[error("{}: part {part} of {count} of the model is missing{}", folder.join(name).display(),
+        if *missing > 1 { format!(", and {} more of its parts", missing - 1) } else { String::new() })]
+    MissingPart {
+        /// The part's file name.
+        name: String,
+        /// The folder in which it was looked for.
+        folder: PathBuf,
+        /// The part's number, counted from 1.
+        part: usize,
+        /// The number of parts.
+        count: usize,
+        /// How many parts are not there, at least this one.
+        missing: usize,
+    },
     /// A path to read that is a folder, a device or a pipe.
     #[error("{}: is not a regular file", path.display())]
     NotAFile {
@@ -324,7 +339,7 @@ pub enum Error {
         encoding: String,
     },
     /// A text that does not fill the chunks that are needed of it.
-    #[error("{name}: has {found} tokens, but a context of {context} needs at least {need}")]
+    #[error("{name}: has {found} token{}, but chunks of {context} tokens ({option}) need at least {need}", if *found == 1 { "" } else { "s" })]
     TextTooShort {
         /// The text's name.
         name: String,
@@ -334,7 +349,9 @@ pub enum Error {
         context: usize,
         /// The tokens that it should have at least.
         need: usize,
-        /// The options that set the context.
+        /// The longest context for which it is long enough, if there is one.
+        shorter: Option<usize>,
+        /// The option that sets the context.
         option: &'static str,
     },
     /// A context that is longer than the model's.
@@ -352,8 +369,10 @@ pub enum Error {
         asked: String,
         /// What the smallest types give, with its unit.
         smallest: String,
-        /// How the types could get smaller.
-        smaller: &'static str,
+        /// The option that asks for that.
+        enough: String,
+        /// What would let the types get so small, as was found out: each a change of the options.
+        ways: Vec<String>,
     },
     /// No choice of types lets the model run in the memory that was given.
     #[error(transparent)]

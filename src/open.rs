@@ -1,9 +1,11 @@
 //! Opening a model: a path becomes a [`Source`], whatever the format.
 
+mod other;
 mod pieces;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, pytorch, safetensors};
@@ -12,7 +14,7 @@ use formats::model::{Format, Input, Model};
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::{self, InFile, Part, RunFiles};
 use crate::error::{Error, Result};
-use crate::source::{Source, foreign, other_weights, scales};
+use crate::source::{Source, Use, foreign, other_weights, scales};
 use crate::text_file;
 use crate::tokenizer::pre;
 
@@ -107,11 +109,17 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
     // Safetensors that were made of a GGUF have its metadata and names in themselves.
     let foreign_names = matches!(source.model.format, Format::Safetensors | Format::PyTorch)
         && source.model.metadata.get("general.architecture").is_none();
-    if foreign_names {
-        source.foreign = checkpoint::recognise(&source.model.tensors, folder);
-        let note = source.foreign.as_ref().filter(|_| options.as_filed);
-        source.model.notes.extend(note.map(|foreign| format!("this {}", foreign.what)));
-    }
+    source.foreign = match foreign_names {
+        true => checkpoint::recognise(&source.model.tensors, folder),
+        false => other::of_model(&source.model),
+    };
+    // What refuses such a file says so itself; what copies or shows it, as a note.
+    let note = source
+        .foreign
+        .as_ref()
+        .filter(|f| options.as_filed || !matches!(f.remains, Use::Tensors | Use::Named));
+    let note = note.filter(|_| source.model.format != Format::Llama2cTokenizer);
+    source.model.notes.extend(note.map(|foreign| format!("this {}", foreign.what)));
     let is_checkpoint = foreign_names && folder.join(checkpoint::CONFIG).is_file();
     if is_checkpoint && !options.as_filed {
         source.need_model(false)?;
@@ -163,10 +171,9 @@ fn open_file(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
             let Some((.., named)) = part.filter(|part| part.2 as u64 == count) else {
                 return Err(Error::SplitPart { file: file.name().into(), part: no.saturating_add(1), count });
             };
+            let names = || part_names(name, named, "gguf");
             let (files, shards) =
-                open_all(run, path.parent(), part_names(name, named, "gguf"), map, |file| {
-                    file.parse(gguf::read)
-                })?;
+                open_all(run, path.parent(), (&names, named), map, |file| file.parse(gguf::read))?;
             Ok(Source::new(path, gguf::join(shards)?, files))
         }
         Format::Safetensors | Format::PyTorch => match part {
@@ -180,8 +187,8 @@ fn open_file(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
                     return open_index(run, &index, of, map);
                 }
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
-                let names = part_names(name, count, &ending);
-                let (files, shards) = open_all(run, path.parent(), names, map, of.read)?;
+                let names = || part_names(name, count, &ending);
+                let (files, shards) = open_all(run, path.parent(), (&names, count), map, of.read)?;
                 Ok(Source::new(path, safetensors::join(shards)?, files))
             }
             _ => Ok(Source::new(path, model, vec![file])),
@@ -269,8 +276,8 @@ fn open_checkpoint(
         return Ok(None);
     }
     let chosen = one_checkpoint(path, &names, of.single, of.ending)?;
-    let (mut files, mut shards) =
-        open_all(run, Some(path), chosen.as_ref().unwrap_or(&names).iter(), map, of.read)?;
+    let own = chosen.as_ref().unwrap_or(&names);
+    let (mut files, mut shards) = open_all(run, Some(path), (&|| own.iter(), own.len()), map, of.read)?;
     if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
         let own: Vec<bool> = shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
         let mut keep = own.iter();
@@ -320,9 +327,8 @@ fn one_checkpoint(
         // A name without a number may be a whole model beside a part of another one.
         ([], _, Some((set, parts))) if parts.len() == names.len() => {
             let missing = (0..set.1).find(|no| !parts.contains(no)).unwrap_or(0);
-            let name = format!("{}{ending}", container::part_stem(set.0, missing, set.1));
-            Err(Error::refused(format!("{}: {name} is missing", folder.display()))
-                .or(format!("download the missing parts: the model has {}", set.1)))
+            let names = (0..set.1).map(|no| format!("{}{ending}", container::part_stem(set.0, no, set.1)));
+            Err(other::missing_part(folder, names, missing, set.1))
         }
         _ => Ok(None),
     }
@@ -338,7 +344,7 @@ fn open_index(run: &RunFiles, index: &Path, of: &Files, map: bool) -> Result<Sou
     }
     let json = text_file::strict(file.name(), file.read(0, file.len)?.into_owned())?.text.into_bytes();
     let names = safetensors::read_index(file.name(), &json)?;
-    let (files, shards) = open_all(run, index.parent(), names, map, of.read)?;
+    let (files, shards) = open_all(run, index.parent(), (&|| names.iter(), names.len()), map, of.read)?;
     safetensors::check_index(file.name(), &json, &shards)?;
     let mut source = Source::new(index, safetensors::join(shards)?, files);
     source.beside.push(index.to_path_buf());
@@ -353,16 +359,23 @@ fn part_names(name: &OsStr, count: usize, ending: &str) -> impl Iterator<Item = 
     (0..count).map(move |no| disk::part_name(name, no, count, ending))
 }
 
-fn open_all(
+/// Opens all parts of a model: `names` gives their names, `count` in number.
+fn open_all<N: AsRef<Path>, I: Iterator<Item = N>>(
     run: &RunFiles,
     folder: Option<&Path>,
-    names: impl IntoIterator<Item = impl AsRef<Path>>,
+    (names, count): (&dyn Fn() -> I, usize),
     map: bool,
     read: fn(&InFile) -> Result<Model>,
 ) -> Result<(Vec<InFile>, Shards)> {
     let (mut files, mut shards) = (Vec::new(), Vec::new());
-    for name in names {
-        let file = run.open(&folder.unwrap_or(Path::new("")).join(name), map)?;
+    let folder = folder.unwrap_or(Path::new(""));
+    for (no, name) in names().enumerate() {
+        let file = run.open(&folder.join(name), map).map_err(|error| match error {
+            Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                other::missing_part(folder, names(), no, count)
+            }
+            error => error,
+        })?;
         shards.push((file.name().to_string(), read(&file)?));
         files.push(file);
     }
@@ -384,14 +397,14 @@ fn read_safetensors(file: &InFile) -> Result<Model> {
 /// Reads a file of any container.
 fn read(file: &InFile) -> Result<Model> {
     if !file.parse(|input| Ok(pytorch::looks_like(input)))? {
-        return file.parse(container::read).map_err(|e| match pieces::explain(&file.path, &e) {
-            Some(piece) => piece,
-            None => explain(e, file),
+        return file.parse(container::read).map_err(|e| {
+            let known = pieces::explain(&file.path, &e).or_else(|| other::explain(file, &e));
+            known.unwrap_or_else(|| explain(e, file))
         });
     }
     // The directory of an archive is at its end.
     let model = pytorch::read(file.name(), file.len, |range| file.read(range.start, range.end - range.start));
-    model.map_err(|error| match error {
+    model.map_err(|error| match other::explain(file, &error).unwrap_or(error) {
         Error::Format(e) if matches!(e.fault, formats::Fault::NotAModel(_)) => Error::refused(e.to_string())
             .or("name the file with the model's weights: model.safetensors, pytorch_model.bin or a part of these"),
         Error::Format(e) => Error::refused(e.to_string()).or(

@@ -13,13 +13,13 @@ use formats::model::{Encoding, Tensor};
 
 use crate::allocate::{Allocation, Request, SENSITIVITY};
 use crate::calibrate::sequential::{Method, Sequential};
-use crate::calibrate::{self, Chunks, Scratch, importance};
+use crate::calibrate::{self, ChunkLength, Chunks, Scratch, importance};
 use crate::checkpoint;
 use crate::disk::{self, NewFile, Output, RunFiles};
 use crate::error::{Error, Result};
 use crate::evaluate::compare::{Settings, compare, name_of, short_name};
 use crate::evaluate::comparison::Comparison;
-use crate::evaluate::{self, Cut};
+use crate::evaluate::{self, Cut, CutNames};
 use crate::machine::{Machine, Reads};
 use crate::open::Options;
 use crate::outcome::Outcome;
@@ -29,6 +29,7 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::{Network, Options as RunOptions};
 use crate::scheme::{self, recipe};
 use crate::source::Source;
+use crate::text;
 use crate::tokenizer::{Text, Tokenizer, text_file};
 
 /// The model that is written.
@@ -180,14 +181,12 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
         options.scheme = scheme::find(machine.scheme);
     }
     // What cannot be meant is said before what cannot be written.
-    plan::container(&source.model, &options)?;
+    let target = plan::container(&source.model, &options)?;
+    order.refuse_gguf_options(target)?;
     let mut text_notes = order.claim(&run)?;
     let chunks = order.chunks(&source)?;
     text_notes.extend(chunks.iter().flat_map(|c| c.notes.iter().cloned()));
     options.importance = order.importance.is_some();
-    if chunks.is_some() && plan::container(&source.model, &options)? != Container::Gguf {
-        return Err(Error::usage("--calibration is for GGUF only"));
-    }
     options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
@@ -228,11 +227,7 @@ impl Order {
             _ => None,
         };
         if self.method.is_some() && set.is_none() {
-            return Err(Error::usage("this --method needs a calibration set")
-                .or("add --calibration TEXT, or --calibration builtin"));
-        }
-        if set.is_some_and(|set| set.chunks == Some(0)) {
-            return Err(Error::usage("--calibration-chunks must be a positive integer (found 0)"));
+            return Err(Error::usage("this --method needs a calibration set").or("add --calibration TEXT"));
         }
         if self.method.is_none() && self.state.is_some() {
             return Err(Error::usage("--state needs a method that works layer by layer")
@@ -245,6 +240,10 @@ impl Order {
             )
             .or("leave out --type, --recipe and --pure; --tensor still sets single tensors"));
         }
+        // The format that a machine reads is known before the model is.
+        if let Some(machine) = self.plan.machine {
+            self.refuse_gguf_options(machine.container())?;
+        }
         if let Some(align) = self.plan.align.filter(|align| !align.is_power_of_two()) {
             return Err(Error::usage(format!("--align must be a power of two (found {align})")));
         }
@@ -254,11 +253,57 @@ impl Order {
         Ok(())
     }
 
+    /// Refuses what only a GGUF can have in files of another format: types chosen for a budget, and weights that are rounded
+    /// by their importance.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the options to leave out.
+    fn refuse_gguf_options(&self, target: Container) -> Result<()> {
+        let mut without: Vec<&str> = Vec::new();
+        without.extend(self.fit.iter().flat_map(Request::options));
+        match &self.importance {
+            Some(ImportanceSource::File(_)) => without.push("--imatrix"),
+            Some(ImportanceSource::Calibration(set)) => {
+                without.extend(self.method.and_then(|m| m.name()).map(|_| "--method"));
+                without.extend(self.method.filter(|m| m.bias_correction).map(|_| "--bias-correction"));
+                without.extend(self.state.as_ref().map(|_| "--state"));
+                without.push("--calibration");
+                without.extend(set.context.map(|_| "--calibration-context"));
+                without.extend(set.chunks.map(|_| "--calibration-chunks"));
+                without.extend(set.seed.map(|_| "--calibration-seed"));
+            }
+            None => {}
+        }
+        if target == Container::Gguf || without.is_empty() {
+            return Ok(());
+        }
+        let (is, without) = (if without.len() > 1 { "are" } else { "is" }, text::listed(&without));
+        let why = format!("{without} {is} for GGUF only");
+        if let Some(machine) = self.plan.machine {
+            let why = format!("{why}, and --for {} reads {}", machine.name, target.files());
+            return Err(Error::usage(why)
+                .or(format!("leave out {without} (all matrices of such a file have the same type)")));
+        }
+        let types = if target == Container::Llama2c { "f32 or q8_0" } else { "f32, f16 or bf16" };
+        let name = match self.plan.container {
+            Some(_) => "leave out --format and use an output name that ends in .gguf",
+            None => "use an output name that ends in .gguf",
+        };
+        let why = format!("{why}, and {} is to be {}", self.plan.out.display(), target.files());
+        Err(Error::usage(why).or(match self.fit {
+            Some(_) => {
+                format!("{name}; or leave out {without} and add --type SCHEME ({types})")
+            }
+            None => format!("{name}; or leave out {without}"),
+        }))
+    }
+
     /// The tokenized calibration set, if there is one.
     fn chunks(&self, source: &Source) -> Result<Option<Chunks>> {
         let Some(ImportanceSource::Calibration(set)) = &self.importance else { return Ok(None) };
         let option = "--calibration-context";
         let (context, about) = source.chunk_length(set.context, calibrate::DEFAULT_CONTEXT, option);
+        let context = ChunkLength { tokens: context, option };
         let mut chunks = Chunks::read(source, &set.text, context, set.chunks, set.seed)?;
         chunks.notes.extend(about);
         Ok(Some(chunks))
@@ -343,13 +388,14 @@ impl Order {
     fn check_text(&self, source: &Source) -> Result<Option<CheckText>> {
         let Some(check) = &self.check else { return Ok(None) };
         let text_file::Decoded { text, mut notes, .. } = text_file::read(&source.run, &check.text)?;
-        let (context, about) =
-            source.chunk_length(check.context, evaluate::DEFAULT_CONTEXT, "--check-context");
+        let file = check.text.display().to_string();
+        let names = CutNames { text: &file, context: "--check-context", chunks: "--check-chunks" };
+        let (context, about) = source.chunk_length(check.context, evaluate::DEFAULT_CONTEXT, names.context);
         notes.extend(about);
         let cut = Cut { context, chunks: check.chunks, stride: None };
         self.limits.pool()?.install(|| Network::new(source, RunOptions::default()).map(drop))?;
         let tokens = Text::new(&text, &Tokenizer::of(source)?)?;
-        evaluate::cut(&tokens.tokens, tokens.first, cut)?;
+        evaluate::cut(&tokens.tokens, tokens.first, cut, names)?;
         Ok(Some(CheckText { text, cut, notes }))
     }
 }

@@ -53,6 +53,18 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// Names in a sentence: "a", "a and b", "a, b and c".
+pub fn listed(names: &[impl AsRef<str>]) -> String {
+    match names {
+        [] => String::new(),
+        [name] => name.as_ref().to_string(),
+        [first @ .., last] => {
+            let first: Vec<&str> = first.iter().map(AsRef::as_ref).collect();
+            format!("{} and {}", first.join(", "), last.as_ref())
+        }
+    }
+}
+
 /// A shape: "[64, 172]".
 pub fn shape(shape: &[u64]) -> String {
     let dims: Vec<_> = shape.iter().map(u64::to_string).collect();
@@ -216,6 +228,7 @@ mod tests {
         }
         assert_eq!(count(1234567), "1,234,567");
         assert_eq!(count(12), "12");
+        assert_eq!([&["a"][..], &["a", "b"], &["a", "b", "c"]].map(listed), ["a", "a and b", "a, b and c"]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub struct Choices {
     /// The predicted KL divergence of each option, in nats.
     pub losses: Vec<Vec<f64>>,
     /// Whether types were left out for lack of an importance matrix.
-    lacks_importance: bool,
+    pub lacks_importance: bool,
     /// Whether types have prices.
     priced: bool,
     /// Bytes of the files apart from these tensors.
@@ -125,7 +125,8 @@ impl Choices {
     /// of [`plan::plan`].
     pub fn find(source: &Source, options: &mut PlanOptions, space: SearchSpace) -> Result<Self> {
         if plan::container(&source.model, options)? != Container::Gguf {
-            return Err(Error::usage("only a GGUF can have a type for every tensor").or("name OUT .gguf"));
+            return Err(Error::usage("only a GGUF can have a type for every tensor")
+                .or("use an output name that ends in .gguf"));
         }
         let plain =
             |base| Scheme { name: NAME.into(), aliases: vec![], base, file_type: None, rules: vec![] };
@@ -296,7 +297,8 @@ impl Choices {
                 Error::BudgetTooSmall {
                     asked: format!("{} ({size} bytes)", text::bytes(*size)),
                     smallest: format!("{} ({smallest} bytes)", text::bytes(smallest)),
-                    smaller: self.smaller_types_hint(),
+                    enough: format!("--size {smallest}"),
+                    ways: Vec::new(),
                 }
             }),
             Goal::Bits(bits) => {
@@ -308,7 +310,8 @@ impl Choices {
                     Error::BudgetTooSmall {
                         asked: format!("{bits} bits per weight"),
                         smallest: format!("{least:.3}"),
-                        smaller: self.smaller_types_hint(),
+                        enough: format!("--bits-per-weight {least:.3}"),
+                        ways: Vec::new(),
                     }
                 })
             }
@@ -349,14 +352,6 @@ impl Choices {
             }
         }
         Ok(all)
-    }
-
-    /// How the types could get smaller, for hints.
-    fn smaller_types_hint(&self) -> &'static str {
-        match self.lacks_importance {
-            true => "--imatrix FILE or --calibration TEXT (which allow types below 3 bits)",
-            false => "smaller types (--types)",
-        }
     }
 
     /// The memory of a run with `weights` bytes of tensors.

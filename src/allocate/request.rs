@@ -19,6 +19,9 @@ use crate::source::Source;
 /// The file of sensitivities, where it is measured and written.
 pub const SENSITIVITY: Output = Output::result("--sensitivity", "a sensitivity file", "sensitivity.json");
 
+/// More bytes than the metadata about an importance matrix takes, but for unusual names.
+const NAMED: u64 = 1024;
+
 /// What the result has to fit into, as the user states it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Budget {
@@ -28,6 +31,17 @@ pub enum Budget {
     Size(u64),
     /// At most this many bits of tensor data per weight.
     Bits(f64),
+}
+
+impl Budget {
+    /// The option that states it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Ram(_) => "--fit",
+            Self::Size(_) => "--size",
+            Self::Bits(_) => "--bits-per-weight",
+        }
+    }
 }
 
 /// A request for the types with the least predicted KL divergence within a budget.
@@ -69,6 +83,19 @@ impl Request {
         }
     }
 
+    /// The options that state it, but for that of the programs.
+    pub fn options(&self) -> Vec<&'static str> {
+        let mut all = vec![self.budget.option()];
+        all.extend(self.context.map(|_| "--context"));
+        all.extend(self.kv.map(|_| "--kv"));
+        all.extend(self.reserve.map(|_| "--reserve"));
+        all.extend(self.types.as_ref().map(|_| "--types"));
+        all.extend((!self.prices.is_empty()).then_some("--price"));
+        all.extend(self.sensitivity.as_ref().map(|_| SENSITIVITY.option));
+        all.extend(self.write_recipe.as_ref().map(|_| "--write-recipe"));
+        all
+    }
+
     /// The goal for this model, with defaults filled in.
     ///
     /// # Errors
@@ -104,9 +131,9 @@ impl Request {
     /// was measured on another version of the model.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it would have to be measured in a dry run; [`Error::Refused`] if the file is one of the inputs;
-    /// [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`],
-    /// [`Sensitivity::check`] and [`Measuring::run`].
+    /// [`Error::Usage`] if it would have to be measured in a dry run; [`Error::Refused`] if without a text, or if the file is
+    /// one of the inputs; [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`], [`Sensitivity::check`]
+    /// and [`Measuring::run`].
     pub fn sensitivity(
         &self,
         source: &Source,
@@ -117,15 +144,29 @@ impl Request {
     ) -> Result<(Sensitivity, Option<String>)> {
         let Some(path) = &self.sensitivity else { return Ok((quick::estimate(source), None)) };
         let run = &source.run;
-        let Some(chunks) = chunks.filter(|_| !path.exists()) else {
-            let found = sensitivity::read(run, path)?;
-            let note = found.check(source, path)?;
-            return Ok((found, note));
+        let (file, model) = (path.display(), source.path.display());
+        let measure = || {
+            format!(
+                "measure it first: ggufkit sensitivity {model} TEXT -o {file}; or leave out {}",
+                SENSITIVITY.option
+            )
         };
-        if dry_run {
-            let why = format!("{}: does not exist, and a dry run does not measure it", path.display());
-            return Err(Error::usage(why).or("measure it first: ggufkit sensitivity MODEL TEXT -o FILE"));
-        }
+        let chunks = match (path.exists(), chunks) {
+            (true, _) => {
+                let found = sensitivity::read(run, path)?;
+                let note = found.check(source, path)?;
+                return Ok((found, note));
+            }
+            (false, Some(_)) if dry_run => {
+                let why = format!("{file}: does not exist, and a dry run does not measure it");
+                return Err(Error::usage(why).or(measure()));
+            }
+            (false, None) => {
+                let why = format!("{file}: does not exist, and is measured only with --calibration");
+                return Err(Error::refused(why).or(measure()));
+            }
+            (false, Some(chunks)) => chunks,
+        };
         // There is no such file, so none is replaced.
         let _ = run.claim(path, SENSITIVITY)?;
         let mut types = default_types();
@@ -172,7 +213,64 @@ impl Request {
         let space =
             SearchSpace { types: &types, explicit: self.types.is_some(), sensitivity, prices: &self.prices };
         let choices = Choices::find(source, options, space)?;
-        allocate(source, options, choices, &goal, sensitivity)
+        let lacks_importance = choices.lacks_importance;
+        let mut error = match allocate(source, options, choices, &goal, sensitivity) {
+            Err(error @ (Error::BudgetTooSmall { .. } | Error::TooLittleMemory(_))) => error,
+            done => return done,
+        };
+        let found = self.ways_out(source, options, sensitivity, &goal, lacks_importance);
+        match &mut error {
+            Error::BudgetTooSmall { ways, .. } => *ways = found,
+            Error::TooLittleMemory(e) => e.ways = found,
+            _ => {}
+        }
+        Err(error)
+    }
+
+    /// The changes of the options that would meet a budget which cannot be met with these: each is tried.
+    fn ways_out(
+        &self,
+        source: &Source,
+        options: &PlanOptions,
+        sensitivity: &Sensitivity,
+        goal: &Goal,
+        lacks_importance: bool,
+    ) -> Vec<String> {
+        let own = options.importance;
+        let works = |importance: bool, own_types: bool, goal: &Goal| {
+            let mut options = PlanOptions { importance, ..options.clone() };
+            let mut types = self.types.clone().filter(|_| own_types).unwrap_or_else(default_types);
+            types.retain(|t| options.machine.is_none_or(|machine| machine.takes(*t)));
+            let explicit = own_types && self.types.is_some();
+            let space = SearchSpace { types: &types, explicit, sensitivity, prices: &self.prices };
+            // The importance matrix is named in the file, whose size is not known before there is one.
+            let goal = match goal {
+                Goal::Size(size) if importance && !own => &Goal::Size(size.saturating_sub(NAMED)),
+                goal => goal,
+            };
+            let choices = Choices::find(source, &mut options, space);
+            choices.and_then(|choices| choices.fit(goal, sensitivity)).is_ok()
+        };
+        let mut ways = Vec::new();
+        // Types below 3 bits need an importance matrix.
+        if lacks_importance && works(true, true, goal) {
+            ways.push("add --imatrix FILE, which allows types below 3 bits".to_string());
+            ways.push("add --calibration TEXT, which does so too".to_string());
+        }
+        if self.types.is_some() && works(own, false, goal) {
+            ways.push("leave out --types".into());
+        } else if self.types.is_some() && !own && works(true, false, goal) {
+            ways.push("leave out --types and add --imatrix FILE".into());
+        }
+        if let (Goal::Ram { ram, reserve, runs }, Some(KvType::F16 | KvType::F32)) = (goal, self.kv)
+            && sensitivity.cache(KvType::Q8_0).is_some()
+        {
+            let runs = runs.iter().map(|run| RunConfig { kv: KvType::Q8_0, ..*run }).collect();
+            if works(own, true, &Goal::Ram { ram: *ram, reserve: *reserve, runs }) {
+                ways.push("use --kv q8_0".into());
+            }
+        }
+        ways
     }
 }
 

@@ -3,7 +3,6 @@
 use super::Choices;
 use crate::error::{Error, Result, TooLittleMemory};
 use crate::memory::{self, RunConfig};
-use crate::runner::KvType;
 
 impl Choices {
     /// The error for a machine with `ram` bytes, of which `given` or [`memory::reserve`] are left to the system.
@@ -41,8 +40,8 @@ impl Choices {
             kv: run.kv.name(),
             enough,
             context: (low > 0).then_some(low * 256),
-            f16_only: runs.iter().all(|r| r.kv != KvType::Q8_0),
-            smaller: self.smaller_types_hint(),
+            less_reserve: ram.checked_sub(need).filter(|left| *left > 0),
+            ways: Vec::new(),
         })))
     }
 }

@@ -29,10 +29,23 @@ use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::source::Source;
+use crate::text;
 use crate::tokenizer::{Text, Tokenizer, text_file};
 
 /// The usual number of tokens per chunk, as in llama-imatrix.
 pub const DEFAULT_CONTEXT: usize = 512;
+
+/// The fewest tokens of a chunk.
+pub const LEAST_CONTEXT: usize = 16;
+
+/// How calibration texts are cut, and the option that says so, for messages.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkLength {
+    /// Tokens per chunk.
+    pub tokens: usize,
+    /// The option that sets them.
+    pub option: &'static str,
+}
 
 /// The built-in calibration set, a mix of prose, dialogue and code; made by `scripts/make_calibration_text.py`.
 pub const BUILTIN: &str = include_str!("builtin.txt");
@@ -74,7 +87,7 @@ impl Chunks {
     pub fn read(
         source: &Source,
         path: &Path,
-        context: usize,
+        context: ChunkLength,
         limit: Option<usize>,
         seed: Option<u64>,
     ) -> Result<Self> {
@@ -104,11 +117,12 @@ impl Chunks {
     pub fn read_all(
         source: &Source,
         paths: &[impl AsRef<Path>],
-        context: usize,
+        context: ChunkLength,
         skip: usize,
         limit: Option<usize>,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::of(source)?;
+        let ChunkLength { tokens: context, option } = context;
         let (mut all, mut hash) = (Self::default(), Hash::new());
         for path in paths.iter().map(AsRef::as_ref) {
             let (name, bytes) = bytes(&source.run, path)?;
@@ -123,7 +137,8 @@ impl Chunks {
                     found: text.tokens.len(),
                     context,
                     need: context,
-                    option: "--context, or --calibration-context of quantize",
+                    shorter: Some(text.tokens.len()).filter(|n| *n >= LEAST_CONTEXT),
+                    option,
                 });
             }
             all.tokens.append(&mut chunks.tokens);
@@ -134,8 +149,9 @@ impl Chunks {
         let found = all.tokens.len();
         all.tokens = all.tokens.into_iter().skip(skip).take(limit.unwrap_or(usize::MAX)).collect();
         if all.tokens.is_empty() {
-            let why = format!("no chunk is left: the texts have {found}, and the first {skip} are skipped");
-            return Err(Error::usage(why).or("take more chunks or skip fewer"));
+            let names = text::listed(&all.names);
+            let why = format!("--from-chunk {skip}: {names} has only {found} chunks of {context} tokens");
+            return Err(Error::usage(why).or(format!("use --from-chunk {} or less", found.saturating_sub(1))));
         }
         all.hash = hash.finalize().iter().fold("sha256:".to_string(), |mut hash, byte| {
             let _ = write!(hash, "{byte:02x}");

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::{CONFIG, other_models, read_json};
 use crate::disk::ADAPTER;
 use crate::error::Error;
-use crate::source::Foreign;
+use crate::source::{Foreign, Use};
 
 /// How parts of the names of adapters' tensors begin, and what such adapters are called: PEFT's, and those of kohya's,
 /// LyCORIS's and diffusers' scripts.
@@ -80,7 +80,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
         return Some(Foreign {
             what: format!("is {what}, not a model"),
             hint: hint.into(),
-            lacks_settings: false,
+            remains: Use::Tensors,
         });
     }
     if is_mistral(tensors) {
@@ -93,7 +93,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
                    or model.safetensors, which most repositories have too; otherwise transformers' \
                    convert_mistral_weights_to_hf.py makes them"
                 .into(),
-            lacks_settings: false,
+            remains: Use::Tensors,
         });
     }
     let model_settings = read_json(&folder.join(CONFIG)).ok().flatten();
@@ -108,7 +108,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
                 "put the model's {CONFIG} and tokenizer files beside the weights; --set general.architecture=NAME converts \
                  the tensors under the names that they have, which llama.cpp does not run"
             ),
-            lacks_settings: true,
+            remains: Use::Named,
         });
     }
     None
@@ -128,7 +128,7 @@ pub fn adapter_alone(folder: &Path, others: &[String]) -> Option<Foreign> {
     Some(Foreign {
         what: format!("is {}, not a model", describe(&settings, "LoRA")),
         hint: if mlx { MERGE_MLX } else { MERGE }.into(),
-        lacks_settings: false,
+        remains: Use::Tensors,
     })
 }
 

@@ -5,7 +5,7 @@
 use formats::model::Tensor;
 use serde_json::Value as Json;
 
-use crate::source::Foreign;
+use crate::source::{Foreign, Use};
 
 /// A kind of model, and how it is told by the names of its tensors.
 struct Kind {
@@ -151,12 +151,11 @@ fn begins(name: &str, start: &str) -> bool {
 /// What these tensors are, if they are known to be no language model. `config` is the config.json beside them.
 pub fn recognise(tensors: &[Tensor], config: Option<&Json>) -> Option<Foreign> {
     let names = || tensors.iter().map(|t| t.name.as_str());
-    let foreign =
-        |what: String, hint: &str, named| Foreign { what, hint: hint.into(), lacks_settings: named };
+    let foreign = |what: String, hint: &str, remains| Foreign { what, hint: hint.into(), remains };
     let kept: Vec<&str> = names().filter(|name| is_optimizers(name)).collect();
     if let Some(first) = kept.first().filter(|_| 2 * kept.len() > tensors.len()) {
         let what = format!("is the state of an optimizer (tensor {first}), not a model");
-        return Some(foreign(what, TRAINED, false));
+        return Some(foreign(what, TRAINED, Use::Tensors));
     }
     if names().any(is_language) {
         return None;
@@ -164,7 +163,7 @@ pub fn recognise(tensors: &[Tensor], config: Option<&Json>) -> Option<Foreign> {
     // The settings of diffusers name a class so, and those of transformers in another way.
     if let Some(class) = config.and_then(|config| config.get("_class_name")?.as_str()) {
         let what = format!("is a part of a diffusion model ({class} of diffusers), not a language model");
-        return Some(foreign(what, IMAGES, true));
+        return Some(foreign(what, IMAGES, Use::Named));
     }
     let of = |kind: &&Kind| {
         names().find(|name| {
@@ -173,7 +172,7 @@ pub fn recognise(tensors: &[Tensor], config: Option<&Json>) -> Option<Foreign> {
         })
     };
     let (kind, name) = KINDS.iter().find_map(|kind| Some((kind, of(&kind)?)))?;
-    Some(foreign(format!("{}, not a language model (tensor {name})", kind.what), kind.hint, true))
+    Some(foreign(format!("{}, not a language model (tensor {name})", kind.what), kind.hint, Use::Named))
 }
 
 #[cfg(test)]
@@ -227,7 +226,7 @@ mod tests {
         ] {
             let found = recognise(&tensors(names), None).unwrap_or_else(|| panic!("{names:?}"));
             assert!(found.what.contains(says) && found.what.contains("not a"), "{found:?}");
-            assert_eq!(found.lacks_settings, !says.contains("optimizer"));
+            assert_eq!(found.remains == Use::Named, !says.contains("optimizer"));
         }
         let unet = json!({"_class_name": "AutoencoderKL", "sample_size": 64});
         let found = recognise(&tensors(&["w"]), Some(&unet)).unwrap();

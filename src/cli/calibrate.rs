@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use calibration::{Statistics, imatrix};
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
-use super::args::{Input, Resources};
+use super::args::{Input, Resources, at_least_one};
 use super::json::{Filled, List, print_json};
 use super::progress::Progress;
 use super::{claim, note, print};
-use ggufkit::calibrate::{Chunks, DEFAULT_CONTEXT, Scratch, importance};
+use ggufkit::calibrate::{ChunkLength, Chunks, DEFAULT_CONTEXT, Scratch, importance};
 use ggufkit::disk::{self, Output, RunFiles};
 use ggufkit::report::imatrix::{as_json, by_kind, entries, headline, remarks, table};
 use ggufkit::resources::Watcher;
@@ -62,7 +62,7 @@ struct Measuring {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     context: Option<u32>,
     /// Use at most this many chunks [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     chunks: Option<usize>,
     /// Skip the first N chunks; with --merge, this continues where an earlier run ended
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -179,7 +179,9 @@ impl Measuring {
         let source = self.input.open_to_run()?;
         earlier.iter().try_for_each(|statistics| of_model(statistics, &source))?;
         let given = self.context.map(|n| n as usize);
-        let (context, about) = source.chunk_length(given, DEFAULT_CONTEXT, "--context");
+        let option = "--context";
+        let (tokens, about) = source.chunk_length(given, DEFAULT_CONTEXT, option);
+        let context = ChunkLength { tokens, option };
         let chunks = Chunks::read_all(&source, &self.text, context, self.from_chunk, self.chunks)?;
         about.iter().chain(&chunks.notes).for_each(|text| note(text));
         let limits = self.resources.limits();

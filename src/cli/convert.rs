@@ -20,11 +20,11 @@ use regex::Regex;
 
 use super::allocation::allocation_text;
 use super::args::{
-    Edits, Endian, FormatName, Input, Output, Resources, Rounding, SizeBudget, find_scheme, machines,
-    scheme_or_keep, tensor_rule,
+    Edits, Endian, FormatName, Input, Output, Resources, Rounding, SizeBudget, at_least_one, find_scheme,
+    machines, scheme_or_keep, tensor_rule,
 };
 use super::eval::nats;
-use super::outcome::{plan_text, print_plan, report_text};
+use super::outcome::{plan_table, plan_text, print_plan, report_text};
 use super::print;
 use super::progress::Progress;
 
@@ -205,7 +205,7 @@ struct CheckArgs {
     #[arg(long, value_name = "N", requires = "check")]
     check_context: Option<usize>,
     /// Use at most this many chunks for --check [default: all]
-    #[arg(long, value_name = "N", requires = "check")]
+    #[arg(long, value_name = "N", requires = "check", value_parser = at_least_one)]
     check_chunks: Option<usize>,
     /// Fail (exit code 3) if --check finds a mean KL divergence above this, in nats per token (e.g. 0.05); OUT is kept
     #[arg(long, value_name = "NATS", value_parser = nats, requires = "check")]
@@ -261,7 +261,10 @@ impl Common {
             prepared.write_recipe()?;
             return match self.json {
                 true => print_plan(source, plan, None, allocation),
-                false => print(&plan_text(source, plan)),
+                false => {
+                    print(&plan_table(source, plan))?;
+                    print(&plan_text(source, plan))
+                }
             };
         }
         let (outcomes, elapsed) = prepared.write(&progress)?;
@@ -280,7 +283,14 @@ impl Common {
     /// # Errors
     /// [`Error::Usage`] for options that contradict each other, and errors of reading the recipe.
     fn order(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<Order> {
-        let fit = budget.map(SizeBudget::request).transpose()?.flatten();
+        self.rounding.check()?;
+        let chosen: Vec<&str> =
+            [("--type", scheme.is_some()), ("--recipe", self.recipe.is_some()), ("--pure", self.pure)]
+                .iter()
+                .filter(|option| option.1)
+                .map(|option| option.0)
+                .collect();
+        let fit = budget.map(|budget| budget.request(&chosen)).transpose()?.flatten();
         let scheme = match &self.recipe {
             Some(path) => Some(Arc::new(recipe::read(&self.input.run, path)?)),
             None => scheme,

@@ -7,10 +7,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::args::{Input, Running};
+use super::args::{Input, Running, at_least_one};
 use super::json::print_json;
 use super::{claim, note, print};
-use ggufkit::evaluate::{self, Cut, DEFAULT_CONTEXT, Evaluation, Reference};
+use ggufkit::evaluate::{self, Cut, CutNames, DEFAULT_CONTEXT, Evaluation, Reference};
 use ggufkit::runner::{Network, Options};
 use ggufkit::score::bootstrap::{Bootstrap, Interval, Ratio};
 use ggufkit::score::stats::Estimate;
@@ -63,7 +63,7 @@ pub struct Cutting {
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
     /// Use at most this many chunks from the beginning of the text [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub chunks: Option<usize>,
     /// Use overlapping chunks that start N tokens apart, and score every token once [default: no overlap]
     #[arg(long, value_name = "N")]
@@ -143,7 +143,8 @@ impl Eval {
         let tokenizer = Tokenizer::of(source)?;
         let text = Text::read(run, &self.text, &tokenizer)?;
         text.notes.iter().for_each(|text| note(text));
-        let chunks = evaluate::cut(&text.tokens, text.first, cut)?;
+        let name = self.text.display().to_string();
+        let chunks = evaluate::cut(&text.tokens, text.first, cut, CutNames::usual(&name))?;
         let other = reference.map(|r| Network::new(r, options)).transpose()?;
         if let (Some(reference), Some(other)) = (reference, &other) {
             evaluate::same_vocabulary((source, &network), (reference, other))?;

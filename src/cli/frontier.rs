@@ -106,6 +106,10 @@ impl Frontier {
         let mut options = options();
         let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
+        // Without an importance matrix, fewer types are chosen from.
+        let plain = &mut PlanOptions { importance: false, ..self::options() };
+        let without = Choices::find(&source, plain, freedom).ok().filter(|c| c.lacks_importance);
+        let without = without.map(|choices| choices.smallest());
         let context = match self.context {
             Some(context) => context,
             None => default_context(&source),
@@ -188,6 +192,12 @@ impl Frontier {
         text += &table(&scheme_heading, scheme_rows);
         text += "\nbest at this size: the lowest predicted KL divergence of any choice of types in as many bytes, as a fraction of \
                  the scheme's\n";
+        if let Some(smallest) = without {
+            text += &format!(
+                "types below 3 bits are chosen only with --imatrix FILE or --calibration TEXT; without, the smallest size is {}\n",
+                text::bytes(smallest)
+            );
+        }
         if let Some(path) = &self.report {
             text += &format!("\n{}\n", shown(path));
         }

@@ -22,7 +22,8 @@ mod split;
 mod template;
 mod verify;
 
-use std::io::Write;
+use std::fmt::{Display, Write as _};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -164,19 +165,54 @@ fn claim(run: &RunFiles, path: &Path, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// Prints to standard output. Names, notes and paths from files are part of the text: whatever a terminal would act on is
-/// escaped here, but for line breaks and tabs. A closed pipe (`| head`) is not an error.
+/// Prints to standard output, line by line: a table may have a row for each of a million tensors. Names, notes and paths from
+/// files are part of the text: whatever a terminal would act on is escaped here, but for line breaks and tabs. A closed pipe
+/// (`| head`) is not an error.
 ///
 /// # Errors
 /// [`Error::Io`] if the text cannot be written, for example because the disk is full.
-fn print(text: &str) -> Result<()> {
-    let text = with_short_words(&escaped(text, |c| is_hidden(c) && !matches!(c, '\n' | '\t')));
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+fn print(text: &(impl Display + ?Sized)) -> Result<()> {
+    let mut lines = Lines { out: BufWriter::new(std::io::stdout().lock()), line: String::new(), error: None };
+    // What goes wrong is in `lines`.
+    let _ = write!(lines, "{text}");
+    lines.end_line();
+    let done = lines.error.map_or_else(|| lines.out.flush(), Err);
+    match done {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::io("standard output".as_ref(), "write", e))
         }
         _ => Ok(()),
+    }
+}
+
+/// Text on its way to a file, of which one line is kept.
+struct Lines<W> {
+    out: W,
+    line: String,
+    /// What went wrong first.
+    error: Option<std::io::Error>,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes the line that is kept, as it may be shown.
+    fn end_line(&mut self) {
+        let line = with_short_words(&escaped(&self.line, |c| is_hidden(c) && !matches!(c, '\n' | '\t')));
+        self.line.clear();
+        if let Err(e) = self.out.write_all(line.as_bytes()) {
+            self.error.get_or_insert(e);
+        }
+    }
+}
+
+impl<W: Write> std::fmt::Write for Lines<W> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for part in text.split_inclusive('\n') {
+            self.line += part;
+            if part.ends_with('\n') {
+                self.end_line();
+            }
+        }
+        if self.error.is_some() { Err(std::fmt::Error) } else { Ok(()) }
     }
 }
 

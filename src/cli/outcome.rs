@@ -159,8 +159,8 @@ pub fn remarks(plan: &Plan) -> String {
     text
 }
 
-/// A table with every tensor's new type and size and the rule that chose it.
-pub fn plan_text(source: &Source, plan: &Plan) -> String {
+/// What becomes of every tensor, as a table with a row for each.
+pub fn plan_table(source: &Source, plan: &Plan) -> Table {
     let mut table = Table::new(&["tensor", "shape", "from", "to", "bytes", "rule"]);
     for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
         let rule = match decision.fallback_from {
@@ -170,7 +170,12 @@ pub fn plan_text(source: &Source, plan: &Plan) -> String {
         let (size, from) = (text::count(t.location.len), source.stored_as(decision.source));
         table.row([t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]);
     }
-    let mut text = table.to_string();
+    table
+}
+
+/// The files of a plan, and notes for the user: what follows the table.
+pub fn plan_text(source: &Source, plan: &Plan) -> String {
+    let mut text = String::new();
     for (path, len) in plan.paths.iter().zip(plan.layout.files.iter().map(|f| f.len)) {
         let _ = writeln!(text, "{}: {} bytes", shown(path), text::count(len));
     }

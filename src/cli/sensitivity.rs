@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ggufkit::calibrate::Chunks;
+use ggufkit::calibrate::{ChunkLength, Chunks};
 use ggufkit::disk::{self, Output};
 use ggufkit::report::sensitivity::table;
 use ggufkit::resources::Watcher;
@@ -61,7 +61,9 @@ impl Sensitivity {
         let run = &self.input.run;
         claim(run, &self.out, OUT)?;
         let given = self.context.map(|n| n as usize);
-        let (context, about) = source.chunk_length(given, sensitivity::DEFAULT_CONTEXT, "--context");
+        let option = "--context";
+        let (tokens, about) = source.chunk_length(given, sensitivity::DEFAULT_CONTEXT, option);
+        let context = ChunkLength { tokens, option };
         let chunks = self.chunks.map_or_else(|| sensitivity::default_chunks(&source), |n| n as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
         about.iter().chain(&chunks.notes).for_each(|text| note(text));

@@ -20,10 +20,27 @@ impl Error {
                     formats::container::part_stem("NAME", part.saturating_sub(1) as usize, *count as usize);
                 return Some(format!("name it {stem}.gguf, in the folder of the other parts").into());
             }
+            Self::MissingPart { folder, count, missing, .. } => {
+                let (here, folder) = (count.saturating_sub(*missing), folder.display());
+                let are = if here == 1 { "is" } else { "are" };
+                return Some(
+                    format!("all parts belong into one folder, under their own names: {here} of {count} {are} in {folder}").into(),
+                );
+            }
+            Self::Format(formats::Error { fault: formats::Fault::NotAModel(what), .. })
+                if what.starts_with("neither") =>
+            {
+                "a model is a .gguf, a checkpoint's folder or its .safetensors, or llama2.c's .bin"
+            }
             Self::UnsupportedQuantization { .. } => ORIGINAL,
             Self::MissingTensors { names, .. } if matches!(&names[..], [name] if name.ends_with("lm_head.weight")) => {
                 "check that no file of the model is missing; if the token embedding is its output matrix too, write \
                  \"tie_word_embeddings\": true into config.json"
+            }
+            Self::MissingTensors { file, .. }
+                if file.extension().is_some_and(|e| e == "gguf" || e == "bin") =>
+            {
+                "ggufkit inspect --tensors lists what the file has; take the file of the whole model"
             }
             Self::MissingTensors { .. } => {
                 "check that no file of the model is missing, and that config.json belongs to these weights"
@@ -89,11 +106,14 @@ impl Error {
             Self::ContextTooLong { limit, .. } => {
                 return Some(format!("use --context {limit} or less").into());
             }
-            Self::TextTooShort { option, .. } => {
-                return Some(format!("give a longer text or a shorter context ({option})").into());
+            Self::TextTooShort { option, need, shorter, .. } => {
+                let shorter = shorter.map_or(String::new(), |n| format!("use {option} {n} or less; or "));
+                return Some(format!("{shorter}give a text of at least {need} tokens").into());
             }
-            Self::BudgetTooSmall { smaller, .. } => {
-                return Some(format!("ask for more, use {smaller}, or take a smaller model").into());
+            Self::BudgetTooSmall { enough, ways, .. } => {
+                let all =
+                    ways.iter().fold(format!("use {enough} or more"), |all, way| format!("{all}; or {way}"));
+                return Some(format!("{all}; or take a smaller model").into());
             }
             Self::TooLittleMemory(e) => return Some(e.hint().into()),
             Self::InputsNotFinite { .. } => {

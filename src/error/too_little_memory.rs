@@ -29,20 +29,21 @@ pub struct TooLittleMemory {
     pub enough: u64,
     /// The longest context, in tokens, with which it would fit.
     pub context: Option<u64>,
-    /// Whether a q8_0 KV cache was ruled out.
-    pub f16_only: bool,
-    /// How the types could get smaller.
-    pub smaller: &'static str,
+    /// Bytes of the smallest reserve that would be enough, if that is less than is reserved.
+    pub less_reserve: Option<u64>,
+    /// What else would make it fit, as was found out: each a change of the options.
+    pub ways: Vec<String>,
 }
 
 impl TooLittleMemory {
     /// What would make the model fit.
     pub fn hint(&self) -> String {
         let gib = self.enough as f64 / f64::from(1 << 30) + 0.05;
-        let mut options = vec![format!("--fit {gib:.1}G or more")];
-        options.extend(self.context.map(|context| format!("a shorter context (--context {context})")));
-        options.extend(self.f16_only.then(|| "--kv q8_0".to_string()));
-        options.push(format!("a smaller --reserve, {}, or a smaller model", self.smaller));
-        options.join("; ")
+        let mut options = vec![format!("use --fit {gib:.1}G or more")];
+        options.extend(self.context.map(|context| format!("use --context {context} or less")));
+        options.extend(self.less_reserve.map(|bytes| format!("use --reserve {bytes} or less, in bytes")));
+        options.extend(self.ways.iter().cloned());
+        options.push("take a smaller model".into());
+        options.join("; or ")
     }
 }

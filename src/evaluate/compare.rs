@@ -10,7 +10,7 @@ use super::comparison::{self, Candidate, Comparison, MatrixCost, SensitivitySumm
 use crate::arch::Blk;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Cut, Evaluation, Reference};
+use crate::evaluate::{self, Cut, CutNames, Evaluation, Reference};
 use crate::runner::bench::{Plan, measure};
 use crate::runner::{KvType, Network, Options};
 use crate::score::Scores;
@@ -83,7 +83,7 @@ pub fn compare(
     }
     let tokenizer = Tokenizer::of(source)?;
     let text = Text::new(text, &tokenizer)?;
-    let chunks = evaluate::cut(&text.tokens, text.first, settings.cut)?;
+    let chunks = evaluate::cut(&text.tokens, text.first, settings.cut, CutNames::usual(&settings.text))?;
 
     let other_kv = if settings.exact { KvType::F16 } else { KvType::F32 };
     let mut models: Vec<_> = networks.iter().map(|n| (n, settings.kv)).collect();

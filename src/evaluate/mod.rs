@@ -35,6 +35,27 @@ pub struct Cut {
     pub stride: Option<usize>,
 }
 
+/// What a cut's text and settings are called, for messages.
+#[derive(Debug, Clone, Copy)]
+pub struct CutNames<'a> {
+    /// The text's file.
+    pub text: &'a str,
+    /// The option for the tokens per chunk.
+    pub context: &'static str,
+    /// The option for the number of chunks.
+    pub chunks: &'static str,
+}
+
+impl<'a> CutNames<'a> {
+    /// Those of commands that measure on a text and nothing else.
+    pub fn usual(text: &'a str) -> Self {
+        Self { text, context: "--context", chunks: "--chunks" }
+    }
+}
+
+/// The fewest tokens that a chunk may have.
+pub const LEAST_CONTEXT: usize = 4;
+
 /// A chunk of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
@@ -46,28 +67,34 @@ pub struct Chunk {
     pub scored: Range<usize>,
 }
 
-/// Cuts a tokenized text into chunks; `first` replaces the first token of each.
+/// Cuts a tokenized text into chunks; `first` replaces the first token of each. `names` are for messages.
 ///
 /// # Errors
 /// [`Error::TextTooShort`] for fewer tokens than two chunks have (with a stride, fewer than one has); [`Error::Usage`] for
 /// a context below 4, a stride outside 1 to context − 1, or no chunks.
-pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
+pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut, names: CutNames) -> Result<Vec<Chunk>> {
     let (context, len) = (cut.context, tokens.len());
-    if context < 4 {
-        return Err(Error::usage(format!("the context must be at least 4 tokens (found {context})")));
+    let CutNames { text, context: option, chunks } = names;
+    if context < LEAST_CONTEXT {
+        let why = format!("{option} must be at least {LEAST_CONTEXT} tokens (found {context})");
+        return Err(Error::usage(why).or(format!("use {option} {LEAST_CONTEXT} or more")));
     }
     if cut.chunks == Some(0) {
-        return Err(Error::usage("the number of chunks must be at least 1 (found 0)"));
+        let why = format!("{chunks} must be at least 1 (found 0)");
+        return Err(Error::usage(why).or(format!("use {chunks} 1 or more; or leave out {chunks}")));
     }
-    let need = if cut.stride.is_some() { context } else { context.saturating_mul(2) };
+    if let Some(stride) = cut.stride.filter(|stride| *stride == 0 || *stride >= context) {
+        let most = context - 1;
+        let why = format!(
+            "--stride must be from 1 to {most}, shorter than the {context} tokens of {option} (found {stride})"
+        );
+        return Err(Error::usage(why).or(format!("use --stride {most} or less; or leave out --stride")));
+    }
+    let times = if cut.stride.is_some() { 1 } else { 2 };
+    let need = context.saturating_mul(times);
     if len < need {
-        return Err(Error::TextTooShort {
-            name: "text".into(),
-            found: len,
-            context,
-            need,
-            option: "--context",
-        });
+        let shorter = Some(len / times).filter(|n| *n >= LEAST_CONTEXT);
+        return Err(Error::TextTooShort { name: text.into(), found: len, context, need, shorter, option });
     }
     let chunk = |start: usize, scored: Range<usize>| {
         let mut tokens = tokens[start..start + context].to_vec();
@@ -79,10 +106,6 @@ pub fn cut(tokens: &[u32], first: Option<u32>, cut: Cut) -> Result<Vec<Chunk>> {
     let most = cut.chunks.unwrap_or(usize::MAX);
     Ok(match cut.stride {
         None => (0..len / context).take(most).map(|i| chunk(i * context, score::scored(context))).collect(),
-        Some(stride) if stride == 0 || stride >= context => {
-            let why = format!("the stride must be from 1 to {} (found {stride})", context - 1);
-            return Err(Error::usage(why).or(format!("the context is {context} tokens")));
-        }
         Some(stride) => {
             let starts = (0..=len - context).step_by(stride).take(most);
             starts
@@ -158,7 +181,8 @@ impl Evaluation<'_> {
         let context = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
         let together = (self.batch / context.max(1)).max(1).min(chunks.len().max(1));
         let reference = if let Reference::Model(n) = self.reference { Some(n) } else { None };
-        let all: Vec<_> = reference.map(|n| (n, self.kv)).into_iter().chain(self.models.iter().copied()).collect();
+        let all: Vec<_> =
+            reference.map(|n| (n, self.kv)).into_iter().chain(self.models.iter().copied()).collect();
         let abreast = batches_abreast(&all, together * context).min(chunks.len().div_ceil(together).max(1));
         let mut states = Vec::new();
         for (network, kv) in all {
@@ -387,30 +411,55 @@ fn push(
 mod tests {
     use super::*;
 
+    const NAMES: CutNames = CutNames { text: "a.txt", context: "--n", chunks: "--most" };
+
+    #[test]
+    fn what_cannot_be_cut_is_said_with_the_names_that_were_given() {
+        let tokens: Vec<u32> = (0..21).collect();
+        let says = |context, chunks, stride| {
+            let error = cut(&tokens, None, Cut { context, chunks, stride }, NAMES).unwrap_err();
+            format!("{error}; {}", error.hint().unwrap())
+        };
+        let short = says(16, None, None);
+        assert!(
+            short.starts_with("a.txt: has 21 tokens, but chunks of 16 tokens (--n) need at least 32;"),
+            "{short}"
+        );
+        assert!(short.contains("use --n 10 or less"), "{short}");
+        assert!(cut(&tokens, None, Cut { context: 10, chunks: None, stride: None }, NAMES).is_ok());
+        assert!(says(50, None, Some(2)).contains("use --n 21 or less"), "{}", says(50, None, Some(2)));
+        assert!(says(2, None, None).contains("--n 4 or more") && says(8, Some(0), None).contains("--most 1"));
+        assert!(says(8, None, Some(9)).contains("--stride 7 or less"));
+        let error =
+            cut(&tokens[..7], None, Cut { context: 8, chunks: None, stride: None }, NAMES).unwrap_err();
+        assert!(!error.hint().unwrap().contains("--n"), "{error}: no context is short enough");
+    }
+
     #[test]
     fn chunks_are_those_of_the_protocol() {
         let tokens: Vec<u32> = (100..130).collect();
         let plain = Cut { context: 8, chunks: None, stride: None };
-        let all = cut(&tokens, Some(1), plain).unwrap();
+        let all = cut(&tokens, Some(1), plain, NAMES).unwrap();
         assert_eq!(all.len(), 3);
         assert_eq!(all[1].tokens, [1, 109, 110, 111, 112, 113, 114, 115]);
         assert_eq!((all[1].scored.clone(), &all[1].targets[..]), (4..7, &[113, 114, 115][..]));
-        assert_eq!(cut(&tokens, None, plain).unwrap()[1].tokens[0], 108);
-        assert_eq!(cut(&tokens, None, Cut { chunks: Some(2), ..plain }).unwrap().len(), 2);
-        assert!(cut(&tokens[..15], None, plain).is_err());
-        assert!(cut(&tokens, None, Cut { chunks: Some(0), ..plain }).is_err());
+        assert_eq!(cut(&tokens, None, plain, NAMES).unwrap()[1].tokens[0], 108);
+        assert_eq!(cut(&tokens, None, Cut { chunks: Some(2), ..plain }, NAMES).unwrap().len(), 2);
+        assert!(cut(&tokens[..15], None, plain, NAMES).is_err());
+        assert!(cut(&tokens, None, Cut { chunks: Some(0), ..plain }, NAMES).is_err());
     }
 
     #[test]
     fn a_stride_scores_every_token_once() {
         let tokens: Vec<u32> = (0..50).collect();
         for stride in [1, 3, 7] {
-            let all = cut(&tokens, Some(0), Cut { context: 8, chunks: None, stride: Some(stride) }).unwrap();
+            let all =
+                cut(&tokens, Some(0), Cut { context: 8, chunks: None, stride: Some(stride) }, NAMES).unwrap();
             let targets: Vec<u32> = all.iter().flat_map(|c| c.targets.clone()).collect();
             assert_eq!(targets, (1..=*targets.last().unwrap()).collect::<Vec<_>>());
             assert!(targets.len() >= 50 - stride);
         }
-        assert!(cut(&tokens, None, Cut { context: 8, chunks: None, stride: Some(8) }).is_err());
-        assert!(cut(&tokens, None, Cut { context: 8, chunks: None, stride: Some(0) }).is_err());
+        assert!(cut(&tokens, None, Cut { context: 8, chunks: None, stride: Some(8) }, NAMES).is_err());
+        assert!(cut(&tokens, None, Cut { context: 8, chunks: None, stride: Some(0) }, NAMES).is_err());
     }
 }

@@ -52,6 +52,7 @@ const PLAIN: Machine = Machine {
     scheme: "f32",
     types: Types::All,
     limits: &[],
+    others: &[],
     run_hint: "",
 };
 
@@ -65,6 +66,7 @@ pub const MACHINES: &[Machine] = &[
         reads: V0,
         order: Big,
         limits: &[BITS_32, Limit::TiedEmbeddings, Limit::Multiple(4), Limit::DefaultTokens(256)],
+        others: &["run.c-big-endian", "runq.c-big-endian"],
         run_hint: "ullm -c {model} -t {tokenizer} -p \"Once upon a time\"",
         ..PLAIN
     },
@@ -75,6 +77,7 @@ pub const MACHINES: &[Machine] = &[
         reads: V0,
         order: Big,
         limits: &[Limit::Elements],
+        others: &["runq.c-big-endian"],
         run_hint: RUN,
         ..PLAIN
     },
@@ -93,6 +96,7 @@ pub const MACHINES: &[Machine] = &[
         description: "little-endian machines: llama2.c's run.c, f32",
         reads: V0,
         limits: &[Limit::Elements],
+        others: &["runq.c"],
         run_hint: RUN,
         ..PLAIN
     },
@@ -113,6 +117,7 @@ pub const MACHINES: &[Machine] = &[
         reads: V0,
         order: Big,
         limits: &[Limit::Buffers, Limit::File(2_500_000)],
+        others: &["ullm", "run.c-big-endian"],
         run_hint: "name the files stories260K_be.bin and tok512_be.bin and put them next to the program; it writes to output.txt",
         ..PLAIN
     },
@@ -122,6 +127,7 @@ pub const MACHINES: &[Machine] = &[
         description: "PlayStation 3: llama2PS3.c (reads little-endian files)",
         reads: V0,
         limits: &[BITS_32, Limit::TiedEmbeddings],
+        others: &["run.c-big-endian", "runq.c-big-endian"],
         run_hint: "copy {model} and {tokenizer} next to the program",
         ..PLAIN
     },
@@ -131,6 +137,7 @@ pub const MACHINES: &[Machine] = &[
         description: "Pentium II under Windows 98: llama98.c (heap of 96 MiB)",
         reads: V0,
         limits: &[Limit::Heap98],
+        others: &["smollerlm"],
         run_hint: "llama98.exe {model} -z {tokenizer} -t 0.8 -n 256",
         ..PLAIN
     },
@@ -150,6 +157,7 @@ pub const MACHINES: &[Machine] = &[
         description: "68k Macs under System 7: llama2-mac68k.c (reads little-endian files)",
         reads: V0,
         limits: &[BITS_32, Limit::TiedEmbeddings],
+        others: &["run.c-big-endian", "runq.c-big-endian"],
         run_hint: "copy {model} and {tokenizer} next to the program",
         ..PLAIN
     },

@@ -29,6 +29,9 @@ pub struct Machine {
     pub types: Types,
     /// Its other limits.
     pub limits: &'static [Limit],
+    /// Other programs on the same machines, by their names, for models that this one cannot run: what they lack in limits
+    /// or save in memory. In the order in which they are looked at.
+    pub others: &'static [&'static str],
     /// How to run the result: a command or an instruction, in which `{model}` and `{tokenizer}` stand for the files' names.
     pub run_hint: &'static str,
 }
@@ -118,6 +121,16 @@ impl Machine {
             contains || edits(&own, &wanted) <= 1 + wanted.len() / 5
         };
         MACHINES.iter().filter(near).collect()
+    }
+
+    /// The other programs on the same machines: [`Machine::others`].
+    pub fn alternatives(&self) -> impl Iterator<Item = &'static Self> {
+        self.others.iter().filter_map(|name| Self::find(name))
+    }
+
+    /// Whether it reads int8 alone, which takes about a quarter of f32.
+    pub fn is_int8(&self) -> bool {
+        matches!(self.reads, Reads::Llama2c { version: 2, .. })
     }
 
     /// The container that it reads.

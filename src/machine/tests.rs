@@ -8,6 +8,9 @@ fn the_list_of_machines_is_consistent() {
         assert!(!m.description.is_empty() && !m.run_hint.is_empty(), "{}", m.name);
         assert!(MACHINES[..i].iter().all(|other| other.name != m.name), "{}", m.name);
         assert_eq!(Machine::find(&m.name.to_uppercase()), Some(m));
+        // What is offered instead is there, another, and written into a file of the same kind.
+        assert_eq!(m.alternatives().count(), m.others.len(), "{}", m.name);
+        assert!(m.alternatives().all(|o| o != m && o.container() == m.container()), "{}", m.name);
         // (The base of i2_s is f16.)
         let base = scheme::find(m.scheme).unwrap_or_else(|| panic!("{}", m.scheme)).base;
         // It can read its default scheme.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     ByteOrder, Choice, Container, DType, Decision, Encoding, Error, Format, Layout, Location, Metadata,
-    Model, PlanOptions, Result, Source, Tensor, Value, gguf, llama2c, safetensors,
+    Model, PlanOptions, Result, Source, Tensor, Value, gguf, llama2c, machine, safetensors,
 };
 use crate::arch::{self, Made};
 use crate::checkpoint;
@@ -278,11 +278,14 @@ pub(super) fn gguf_metadata(
         return Ok(()); // a plain copy stays identical byte by byte
     }
     if metadata.get("general.architecture").is_none() {
-        notes.push(
-            "the source does not name its architecture (a checkpoint needs a config.json next to its weights), so tensors \
-             keep their names and llama.cpp will not run the GGUF; --set general.architecture=NAME adds a name"
-                .into(),
-        );
+        let why = match model.format {
+            Format::Gguf { .. } => "general.architecture is missing",
+            _ => "a checkpoint needs a config.json next to its weights",
+        };
+        notes.push(format!(
+            "the source does not name its architecture ({why}), so tensors keep their names and llama.cpp will not run the \
+             GGUF; --set general.architecture=NAME adds a name"
+        ));
     } else if metadata.get("tokenizer.ggml.model").is_none() && matches!(model.format, Format::Llama2c { .. })
     {
         metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));
@@ -414,7 +417,13 @@ pub(super) fn place(
             let version = llama2c_version(model, options)?;
             let fork = options.machine.is_some_and(|m| matches!(m.reads, Reads::Llama2c { fork: true, .. }));
             let options = llama2c::Options { fork, ..llama2c::Options::new(version, order) };
-            let layout = llama2c::layout(&name, metadata, tensors, options)?;
+            let layout = llama2c::layout(&name, metadata, tensors, options).map_err(|e| {
+                let shorter =
+                    if_shorter(metadata, |shorter| llama2c::layout(&name, shorter, tensors, options).is_ok());
+                Error::refused(e.to_string()).or(format!(
+                    "{shorter}use a model that llama2.c can hold, a plain Llama; a GGUF can hold others"
+                ))
+            })?;
             let mut extra = Vec::new();
             match metadata.text("tokenizer.ggml.model") {
                 None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
@@ -442,6 +451,19 @@ fn tokenizer_notes(metadata: &Metadata) -> Vec<String> {
     bytes.into_iter().chain(llama2c::tokenizer::unsaid(metadata)).collect()
 }
 
+/// The beginning of a hint for a model that would fit with a shorter context; `fits` is given the metadata with one.
+fn if_shorter(metadata: &Metadata, fits: impl Fn(&Metadata) -> bool) -> String {
+    // Layouts have tables with a row for each token.
+    const MOST: u64 = 1 << 20;
+    let seq = metadata.get("llama.context_length").and_then(Value::as_u64).unwrap_or(0).min(MOST);
+    let with = |context: u128| {
+        let mut shorter = metadata.clone();
+        shorter.set("llama.context_length", Value::U32(context.try_into().unwrap_or(u32::MAX)));
+        fits(&shorter)
+    };
+    machine::shorter_context(machine::longest_context(seq.into(), with))
+}
+
 /// Lays out the three files for a memory expansion.
 fn expansion(options: &PlanOptions, metadata: &Metadata, tensors: &[Tensor]) -> Result<Placed> {
     let out = &options.out;
@@ -449,7 +471,16 @@ fn expansion(options: &PlanOptions, metadata: &Metadata, tensors: &[Tensor]) -> 
         Some(Reads::Expansion { weights }) => weights,
         _ => "weights.reu",
     };
-    let made = llama2c::expansion(&out.display().to_string(), metadata, tensors)?;
+    let name = out.display().to_string();
+    let made = llama2c::expansion(&name, metadata, tensors).map_err(|e| {
+        let hint = if metadata.get("tokenizer.ggml.tokens").is_none() {
+            "add --tokenizer FILE with the model's tokenizer.bin: these machines get it converted".into()
+        } else {
+            let shorter = if_shorter(metadata, |m| llama2c::expansion(&name, m, tensors).is_ok());
+            format!("{shorter}use a smaller model with tied embeddings, such as stories260K")
+        };
+        Error::refused(e.to_string()).or(hint)
+    })?;
     let extra = vec![(out.join("config.bin"), made.config), (out.join("tokenizer.bin"), made.tokenizer)];
     Ok((made.layout, vec![out.join(weights)], extra))
 }

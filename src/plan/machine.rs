@@ -5,7 +5,7 @@ use std::path::Path;
 use formats::block::DType;
 use formats::container::gguf;
 use formats::metadata::Value;
-use formats::model::Encoding;
+use formats::model::{Encoding, Tensor};
 
 use super::Plan;
 use crate::arch::llama_cpp;
@@ -23,24 +23,23 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
     if plan.layout.files.is_empty() {
         return Ok(());
     }
-    for t in &plan.layout.tensors {
-        let usable = match t.encoding {
+    for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
+        let takes = match t.encoding {
             // Every program reads vectors in f32.
             Encoding::Blocks(DType::F32) if t.shape.len() < 2 => true,
             Encoding::Blocks(dtype) => machine.takes(dtype),
             Encoding::I2S => machine.scheme == scheme::I2_S,
             Encoding::Int8Groups { .. } | Encoding::Foreign(_) => true,
         };
-        if !usable {
-            let mut usable: Vec<&str> = match machine.types {
-                Types::Only(all) => all.iter().map(|d| d.name()).collect(),
-                _ => vec!["q4_k_m", "q4_0", "q8_0", "f16"],
-            };
-            if machine.scheme == scheme::I2_S {
-                usable.insert(0, scheme::I2_S);
-            }
+        if !takes {
+            // A type of the source that is kept can only become another, with the errors of both where it is quantized.
+            let kept = decision.from == t.encoding;
+            let again = if kept && !t.encoding.is_plain() { " --allow-requantize" } else { "" };
+            let usable: Vec<String> =
+                usable(machine).iter().map(|name| format!("use --type {name}{again}")).collect();
+            let original = if again.is_empty() { "" } else { "start from the original weights; or " };
             return Err(refuses(machine, format!("tensor {} is {}", t.name, t.encoding.name()))
-                .or(format!("use one of these types: {}", usable.join(", "))));
+                .or(format!("{original}{}", usable.join("; or "))));
         }
     }
     if machine.reads == Reads::Gguf
@@ -53,7 +52,65 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
         check_limit(machine, *limit, plan)?;
     }
     plan.notes.extend(tokenizer_note(machine, plan));
+    plan.notes.extend(larger_note(machine, plan));
     Ok(())
+}
+
+/// A note for the user if the machine's program reads f32 alone, the source has smaller weights, and another program on the
+/// same machine reads int8.
+fn larger_note(machine: &Machine, plan: &Plan) -> Option<String> {
+    let wider = |(decision, t): (&super::Decision, &Tensor)| {
+        t.shape.len() == 2 && t.encoding == Encoding::Blocks(DType::F32) && decision.from != t.encoding
+    };
+    let other = machine.alternatives().find(|other| other.is_int8() && can_run(other, plan))?;
+    let becomes_larger = machine.reads == Reads::Llama2c { version: 0, fork: false }
+        && plan.decisions.iter().zip(&plan.layout.tensors).any(wider);
+    becomes_larger.then(|| {
+        format!(
+            "{} reads f32 alone, so the file is larger than the source: --for {} writes int8, about a quarter of it ({})",
+            machine.name,
+            other.name,
+            other.description.replace(['(', ')'], "")
+        )
+    })
+}
+
+/// Whether another machine's program, which reads a file of the same kind, can run the model of a plan.
+fn can_run(machine: &Machine, plan: &Plan) -> bool {
+    machine.limits.iter().all(|limit| exceeded(machine, *limit, plan).is_none())
+}
+
+/// What to use instead of a program that cannot run a model: others on the same machine which can, or `otherwise`.
+fn instead(machine: &Machine, plan: &Plan, otherwise: &str) -> String {
+    let all: Vec<String> = machine
+        .alternatives()
+        .filter(|other| can_run(other, plan))
+        .map(|other| format!("use --for {} ({})", other.name, other.description.replace(['(', ')'], "")))
+        .chain((!otherwise.is_empty()).then(|| otherwise.to_string()))
+        .collect();
+    all.join("; or ")
+}
+
+/// The bytes of the largest file of a plan, if it were made for another machine: of f32 as it is, of int8 about a quarter.
+fn length(machine: &Machine, plan: &Plan) -> u64 {
+    let own = plan.layout.files.iter().map(|f| f.len).max().unwrap_or(0);
+    let int8 = plan.layout.tensors.iter().any(|t| matches!(t.encoding, Encoding::Int8Groups { .. }));
+    match (machine.is_int8(), int8) {
+        // A byte for each weight, and four for each group, of which the smallest that are usual have 16 weights.
+        (true, false) => own / 4 + own / 16,
+        _ => own,
+    }
+}
+
+/// The schemes to choose from for a machine that does not read all types: its own, and others whose types it reads.
+pub(super) fn usable(machine: &Machine) -> Vec<&'static str> {
+    let mut all = vec![machine.scheme];
+    let more = match machine.types {
+        Types::Only(types) => types.iter().map(|d| d.name()).collect(),
+        _ => vec!["q4_k_m", "q4_0", "q8_0", "f16"],
+    };
+    all.extend(more.into_iter().filter(|name| *name != machine.scheme));
+    all
 }
 
 /// The error for a limit of a machine that is exceeded; `problem` is a sentence without the period.
@@ -160,7 +217,7 @@ fn heap(s: &Sizes, tied: bool) -> u128 {
 }
 
 /// The longest context below `most`, in steps of 16 tokens, that `fits`; `None` if not even the shortest does.
-fn longest_context(most: u128, fits: impl Fn(u128) -> bool) -> Option<u128> {
+pub(super) fn longest_context(most: u128, fits: impl Fn(u128) -> bool) -> Option<u128> {
     let (mut low, mut high) = (0, most / 16);
     while low < high {
         let middle = (low + high).div_ceil(2);
@@ -169,148 +226,166 @@ fn longest_context(most: u128, fits: impl Fn(u128) -> bool) -> Option<u128> {
     (low > 0).then_some(16 * low)
 }
 
-/// Checks one limit.
+/// The error for a limit that a plan exceeds; notes on limits that only need one are added to the plan.
 fn check_limit(machine: &Machine, limit: Limit, plan: &mut Plan) -> Result<()> {
+    if let Some(error) = exceeded(machine, limit, plan) {
+        return Err(error);
+    }
+    let note = match limit {
+        Limit::DefaultTokens(default) => {
+            let seq = Sizes::of(plan).seq;
+            (seq < default.into()).then(|| {
+                format!(
+                    "the model's context length is {seq}, below the {default} tokens that {} generates by default: ask for fewer",
+                    machine.name
+                )
+            })
+        }
+        Limit::Heap98 => Some(format!(
+            "{}, of the 96 MiB that {} allows",
+            heap_text(&Sizes::of(plan), is_tied(plan)),
+            machine.name
+        )),
+        Limit::PlainBpe if plan.metadata.text("tokenizer.ggml.model") == Some("gpt2") => Some(format!(
+            "{} pre-tokenizes text for BPE as GPT-2 does, which gives wrong tokens for models with another \
+             pre-tokenizer; SentencePiece vocabularies are not affected",
+            machine.name
+        )),
+        _ => None,
+    };
+    plan.notes.extend(note);
+    Ok(())
+}
+
+/// Whether the embeddings of a plan's model are tied.
+fn is_tied(plan: &Plan) -> bool {
+    !plan.layout.tensors.iter().any(|t| t.name == "output.weight")
+}
+
+/// What a model takes of llama98.c's heap, in words.
+fn heap_text(s: &Sizes, tied: bool) -> String {
+    let bytes = |n: u128| text::bytes(n.try_into().unwrap_or(u64::MAX));
+    format!(
+        "the model takes {} of heap ({} for the {} tokens of the vocabulary, {} for a context of {} tokens)",
+        bytes(heap(s, tied)),
+        bytes(s.vocab * ALLOCATION_UNIT),
+        s.vocab,
+        bytes(2 * heap_98(4 * s.layers * s.seq * s.kv)),
+        s.seq
+    )
+}
+
+/// The error for a limit that a plan exceeds, with every way out that works; `None` if it does not.
+fn exceeded(machine: &Machine, limit: Limit, plan: &Plan) -> Option<Error> {
     let tensor = |name: &str| plan.layout.tensors.iter().find(|t| t.name == name);
+    let gguf = machine.container() == Container::Gguf;
+    let refuse = |why: String, hint: String| Some(refuses(machine, why).or(hint));
     match limit {
         Limit::File(most) => {
-            let Some(file) = plan.layout.files.iter().find(|f| f.len > most) else { return Ok(()) };
-            let why = format!("the file has {}, more than {most} bytes", text::bytes(file.len));
-            Err(refuses(machine, why).or("use a type with fewer bits per weight, or a smaller model"))
+            let len = length(machine, plan);
+            if len <= most {
+                return None;
+            }
+            let why = format!("the file has {}, more than {most} bytes", text::bytes(len));
+            // Types below that of a scheme are only chosen where there is a budget.
+            let hint = match gguf {
+                true => format!(
+                    "leave out --type and --recipe and add --size {most} to quantize, which chooses types that fit; or use a \
+                     smaller model"
+                ),
+                false => instead(machine, plan, "use a smaller model"),
+            };
+            refuse(why, hint)
         }
-        Limit::OneFile if plan.layout.files.len() > 1 => {
-            Err(refuses(machine, format!("the model is split into {} files", plan.layout.files.len()))
-                .or("leave out --split-max-size; `ggufkit merge` merges an existing split"))
-        }
+        Limit::OneFile if plan.layout.files.len() > 1 => refuse(
+            format!("the model is split into {} files", plan.layout.files.len()),
+            "leave out --split-max-size; ggufkit merge merges a model that is split already".into(),
+        ),
         Limit::Elements => {
             let s = Sizes::of(plan);
             const MOST: u128 = (1 << 31) - 1;
             let matrix = (s.dim * s.dim.max(s.hidden)).max(s.vocab * s.dim);
             let cache = s.layers * s.seq * s.kv;
             if matrix.max(cache) <= MOST {
-                return Ok(());
+                return None;
             }
             let (what, shorter) = match matrix > MOST {
                 true => ("a matrix", None),
                 false => ("the KV cache", longest_context(s.seq, |n| s.layers * n * s.kv <= MOST)),
             };
-            let shorter = shorter.map_or(String::new(), |n| {
-                format!("lower the context length: --set llama.context_length={n}; or ")
-            });
             let why = format!("{what} has {} elements, at least 2^31", matrix.max(cache));
-            Err(refuses(machine, why).or(format!("{shorter}use a smaller model, or llama.cpp")))
+            refuse(why, format!("{}use a smaller model, or llama.cpp", shorter_context(shorter)))
         }
         Limit::TiedEmbeddingsOf(all) => {
-            match plan.metadata.text("general.architecture").is_some_and(|own| all.contains(&own)) {
-                true => check_limit(machine, Limit::TiedEmbeddings, plan),
-                false => Ok(()),
-            }
+            let own = plan.metadata.text("general.architecture").is_some_and(|own| all.contains(&own));
+            if own { exceeded(machine, Limit::TiedEmbeddings, plan) } else { None }
         }
-        Limit::TiedEmbeddings if tensor("output.weight").is_some() => {
+        Limit::TiedEmbeddings if !is_tied(plan) => {
             let why = "the model has untied embeddings (a separate output.weight)".into();
-            Err(refuses(machine, why).or(match machine.container() {
-                Container::Gguf => "use a model with tied embeddings; without --for, the file is for ik_llama.cpp",
-                _ => "use a model with tied embeddings, or another program: --for run.c-big-endian or --for run.c",
-            }))
+            refuse(why, match gguf {
+                true => "use a model with tied embeddings; without --for, the file is for ik_llama.cpp".into(),
+                false => instead(machine, plan, "use a model with tied embeddings"),
+            })
         }
         Limit::Multiple(of) => {
             let s = Sizes::of(plan);
-            match [("dim", s.dim), ("hidden_dim", s.hidden), ("kv_dim", s.kv)]
-                .iter()
-                .find(|n| n.1 % u128::from(of) != 0)
-            {
-                Some((name, n)) => {
-                    Err(refuses(machine, format!("{name} is {n}, not a multiple of {of}")))
-                }
-                None => Ok(()),
-            }
-        }
-        Limit::DefaultTokens(default) => {
-            let seq = Sizes::of(plan).seq;
-            if seq < default.into() {
-                plan.notes.push(format!(
-                    "the model's context length is {seq}, below the {default} tokens that {} generates by default: ask for fewer",
-                    machine.name
-                ));
-            }
-            Ok(())
+            let all = [("dim", s.dim), ("hidden_dim", s.hidden), ("kv_dim", s.kv)];
+            let (name, n) = all.iter().find(|n| n.1 % u128::from(of) != 0)?;
+            let why = format!("{name} is {n}, not a multiple of {of}");
+            refuse(why, instead(machine, plan, "use a model of other sizes"))
         }
         Limit::Buffers => {
             let s = Sizes::of(plan);
             let (held, most) =
                 ([s.dim, s.hidden, s.heads, s.layers * s.kv, s.kv, s.vocab], [64, 172, 8, 320, 64, 512]);
             let names = ["dim", "hidden_dim", "n_heads", "n_layers times kv_dim", "kv_dim", "vocab_size"];
-            match (0..6).find(|&i| held[i] > most[i]) {
-                Some(i) => Err(refuses(
-                    machine,
-                    format!("{} is {}, more than the buffer size of {}", names[i], held[i], most[i]),
-                )
-                .or("use stories260K, or run larger models in ullm (--for ullm)")),
-                None => Ok(()),
-            }
+            let i = (0..6).find(|&i| held[i] > most[i])?;
+            let why = format!("{} is {}, more than the buffer size of {}", names[i], held[i], most[i]);
+            refuse(why, instead(machine, plan, "use stories260K"))
         }
         Limit::Heap98 => {
-            let s = Sizes::of(plan);
-            let tied = tensor("output.weight").is_none();
-            let need = heap(&s, tied);
-            let bytes = |n: u128| text::bytes(n.try_into().unwrap_or(u64::MAX));
-            let text = format!(
-                "the model takes {} of heap ({} for the {} tokens of the vocabulary, {} for a context of {} tokens)",
-                bytes(need),
-                bytes(s.vocab * ALLOCATION_UNIT),
-                s.vocab,
-                bytes(2 * heap_98(4 * s.layers * s.seq * s.kv)),
-                s.seq
-            );
-            if need <= HEAP {
-                plan.notes.push(format!("{text}, of the 96 MiB that {} allows", machine.name));
-                return Ok(());
+            let (s, tied) = (Sizes::of(plan), is_tied(plan));
+            if heap(&s, tied) <= HEAP {
+                return None;
             }
-            let fits = |seq: u128| heap(&Sizes { seq, ..s }, tied) <= HEAP;
-            let shorter = longest_context(s.seq, fits);
-            let shorter = shorter.map_or(String::new(), |n| {
-                format!("lower the context length: --set llama.context_length={n}; or ")
-            });
-            Err(refuses(machine, text).or(format!(
-                "{shorter}use a smaller model or one with a smaller vocabulary; on systems without this heap limit, the same \
-                 file runs in run.c (--for run.c)"
-            )))
+            let shorter = longest_context(s.seq, |seq| heap(&Sizes { seq, ..s }, tied) <= HEAP);
+            let others = instead(machine, plan, "use a smaller model or one with a smaller vocabulary");
+            refuse(heap_text(&s, tied), format!("{}{others}", shorter_context(shorter)))
         }
         Limit::Architectures(all) => {
             let own = plan.metadata.text("general.architecture").unwrap_or("none");
             if all.contains(&own) {
-                return Ok(());
+                return None;
             }
-            Err(refuses(machine, format!("the architecture is {own}"))
-                .or(format!("use a model of architecture {}", all.join(", "))))
+            let why = format!("the architecture is {own}");
+            refuse(why, format!("use a model of architecture {}", all.join(", ")))
         }
-        Limit::NotForLlamaCpp => match plan.metadata.text("general.architecture") {
-            Some(own) if llama_cpp::NOT_LOADED.contains(&own) => {
-                Err(refuses(machine, format!("the architecture is {own}"))
-                    .or("use bitnet.cpp or ik_llama.cpp; llama.cpp's bitnet computes another activation"))
-            }
-            _ => Ok(()),
-        },
-        Limit::PlainBpe if plan.metadata.text("tokenizer.ggml.model") == Some("gpt2") => {
-            plan.notes.push(format!(
-                "{} pre-tokenizes text for BPE as GPT-2 does, which gives wrong tokens for models with another \
-                 pre-tokenizer; SentencePiece vocabularies are not affected",
-                machine.name
-            ));
-            Ok(())
+        Limit::NotForLlamaCpp => {
+            let own = plan.metadata.text("general.architecture");
+            let own = own.filter(|own| llama_cpp::NOT_LOADED.contains(own))?;
+            refuse(
+                format!("the architecture is {own}"),
+                "use bitnet.cpp or ik_llama.cpp; llama.cpp's bitnet computes another activation".into(),
+            )
         }
-        Limit::Vocabulary(kind) => match plan.metadata.text("tokenizer.ggml.model") {
-            Some(own) if own != kind => {
-                Err(refuses(machine, format!("the vocabulary's kind is {own}"))
-                    .or(format!("use a model with a vocabulary of kind {kind}")))
-            }
-            _ => Ok(()),
-        },
-        Limit::NoFrequencies if tensor("rope_freqs.weight").is_some() => Err(refuses(
-            machine,
+        Limit::Vocabulary(kind) => {
+            let own = plan.metadata.text("tokenizer.ggml.model").filter(|own| *own != kind)?;
+            let why = format!("the vocabulary's kind is {own}");
+            refuse(why, format!("use a model with a vocabulary of kind {kind}"))
+        }
+        Limit::NoFrequencies if tensor("rope_freqs.weight").is_some() => refuse(
             "the model has a table of rotary frequencies (rope_freqs.weight)".into(),
-        )
-        .or("use a model without scaled rotary embeddings; the program ignores the table, so such models (e.g. Llama 3.1) give wrong answers")),
-        _ => Ok(()),
+            "use a model without scaled rotary embeddings; the program ignores the table, so such models (e.g. Llama 3.1) \
+             give wrong answers"
+                .into(),
+        ),
+        _ => None,
     }
+}
+
+/// The beginning of a hint for models that would run with a shorter context.
+pub(super) fn shorter_context(most: Option<u128>) -> String {
+    most.map_or(String::new(), |n| {
+        format!("add --set llama.context_length={n} to lower the context length; or ")
+    })
 }

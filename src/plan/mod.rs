@@ -178,7 +178,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         source.refuse_rotated("converted")?;
     }
     if target != Container::Safetensors {
-        source.need_model(metadata.get("general.architecture").is_some())?;
+        let named = metadata.get("general.architecture").is_some();
+        let same = target == Container::Gguf && options.scheme.is_none();
+        source.need_model_to_write(named, same || model.format == Format::Llama2cTokenizer)?;
     }
     notes.extend(pre_tokenizer_note(&metadata));
 
@@ -200,7 +202,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     }
     check_sources(model, options, &decisions, &tensors)?;
     if !source.weightless {
-        ternary::refuse_others(source, options.force, &decisions, &tensors)?;
+        ternary::refuse_others(source, options.force, options.machine, &decisions, &tensors)?;
     }
     notes.extend(decide::missing_importance_note(options, &decisions, &tensors));
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;

@@ -4,7 +4,10 @@ use formats::block::Family;
 use formats::model::{Encoding, Tensor};
 
 use super::Decision;
+use super::machine::usable;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::scheme;
 use crate::source::Source;
 use crate::source::view::Values;
 
@@ -31,6 +34,7 @@ pub fn is_ternary(encoding: Encoding) -> bool {
 pub(super) fn refuse_others(
     source: &Source,
     force: bool,
+    machine: Option<&Machine>,
     decisions: &[Decision],
     tensors: &[Tensor],
 ) -> Result<()> {
@@ -42,17 +46,27 @@ pub(super) fn refuse_others(
         }
     }
     let Some((first, to)) = others.first() else { return Ok(()) };
-    let force = if to == &Encoding::I2S.name() { "" } else { ", or add --force" };
+    let force = to != &Encoding::I2S.name();
+    let instead = match machine {
+        None => format!(
+            "; use q2_k, iq2_m or q4_k_m, choose another type for these tensors with --tensor{}",
+            if force { ", or add --force" } else { "" }
+        ),
+        Some(machine) => {
+            let ternary =
+                |name: &str| scheme::find(name).is_some_and(|s| is_ternary(Encoding::Blocks(s.base)));
+            let types = usable(machine).into_iter().filter(|name| *name != scheme::I2_S && !ternary(name));
+            let mut all: Vec<String> = types.map(|name| format!("use --type {name}")).collect();
+            all.extend(force.then(|| "add --force".to_string()));
+            format!(": {}", all.join("; or "))
+        }
+    };
     let (more, have) = match others.len() - 1 {
         0 => (String::new(), "has"),
         n => (format!(" and {n} more"), "have"),
     };
-    Err(Error::refused(format!("tensor {first}{more} {have} more than the three values that {to} can store")).or(
-        format!(
-            "ternary types are only for models trained with ternary weights; use q2_k, iq2_m or q4_k_m, choose another \
-             type for these tensors with --tensor{force}"
-        ),
-    ))
+    Err(Error::refused(format!("tensor {first}{more} {have} more than the three values that {to} can store"))
+        .or(format!("ternary types are only for models trained with ternary weights{instead}")))
 }
 
 /// Whether the sampled blocks of tensor `i` each have a single magnitude apart from zero.

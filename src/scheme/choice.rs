@@ -26,6 +26,18 @@ pub enum Container {
     Expansion,
 }
 
+impl Container {
+    /// What the files are, in words.
+    pub fn files(self) -> &'static str {
+        match self {
+            Self::Gguf => "a GGUF",
+            Self::Safetensors => "safetensors",
+            Self::Llama2c => "a llama2.c file",
+            Self::Expansion => "the three files of a memory expansion",
+        }
+    }
+}
+
 /// Whether a type holds plain integers such as indices, and not weights.
 pub fn is_integer(d: DType) -> bool {
     d.info().family == Family::Integer

@@ -29,9 +29,21 @@ pub struct Foreign {
     pub what: String,
     /// How a model comes of them.
     pub hint: String,
-    /// Whether they are a whole model, whose tensors can be put into a GGUF under the names that they have once the user has
-    /// named an architecture.
-    pub lacks_settings: bool,
+    /// What can be done with them nevertheless.
+    pub remains: Use,
+}
+
+/// What can be done with weights that are no model. That nothing can run them holds for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Their tensors can be copied as safetensors.
+    Tensors,
+    /// A whole model, of which only the settings are missing: a GGUF can be written if the user names the architecture.
+    Named,
+    /// A GGUF for other purposes, which can be copied as it is.
+    Copies,
+    /// The same, and it can have other types.
+    Types,
 }
 
 /// A model and its open files.
@@ -172,12 +184,26 @@ impl Source {
     /// [`Error::Refused`] with what they are, and how a model comes of them.
     pub fn need_model(&self, named: bool) -> Result<()> {
         match &self.foreign {
-            Some(foreign) if !(named && foreign.lacks_settings) => {
-                let (path, what) = (self.path.display(), &foreign.what);
-                Err(Error::refused(format!("{path}: {what}")).or(&foreign.hint))
-            }
+            Some(foreign) if !(named && foreign.remains == Use::Named) => Err(self.is_foreign(foreign)),
             _ => Ok(()),
         }
+    }
+
+    /// The same for writing a file that is no checkpoint. `copied`: whether it is a GGUF with the types of this one.
+    ///
+    /// # Errors
+    /// Those of [`Self::need_model`].
+    pub fn need_model_to_write(&self, named: bool, copied: bool) -> Result<()> {
+        match &self.foreign {
+            Some(Foreign { remains: Use::Types, .. }) => Ok(()),
+            Some(Foreign { remains: Use::Copies, .. }) if copied => Ok(()),
+            _ => self.need_model(named),
+        }
+    }
+
+    fn is_foreign(&self, foreign: &Foreign) -> Error {
+        let (path, what) = (self.path.display(), &foreign.what);
+        Error::refused(format!("{path}: {what}")).or(&foreign.hint)
     }
 
     /// Refuses a model whose weights are stored rotated. `done` is what cannot be done with it.

@@ -205,8 +205,12 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(&["-o", &out], 2, &["no model", "hint"]);
     says(&[&model, &text], 2, &["--out"]);
     says(&[&model, &text, "-o", &out, "--context", "3"], 2, &["--context"]);
-    says(&[&model, &text, "-o", &out, "--chunks", "0"], 2, &["no chunk is left"]);
-    says(&[&model, &text, "-o", &out, "--from-chunk", "100000"], 2, &["no chunk is left", "hint"]);
+    says(&[&model, &text, "-o", &out, "--chunks", "0"], 2, &["--chunks <N>", "at least 1"]);
+    says(
+        &[&model, &text, "-o", &out, "--from-chunk", "100000"],
+        2,
+        &["--from-chunk 100000", "has only", "hint"],
+    );
     says(&["--show", &text, &model], 2, &["--show"]);
     says(&[&model, &dir.path("none.txt"), "-o", &out], 1, &["none.txt: cannot read", "hint: check the path"]);
     says(&[&model, dir.0.path().to_str().unwrap(), "-o", &out], 1, &["cannot read"]);
@@ -216,7 +220,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(
         &[&model, &text, &short, "-o", &out],
         1,
-        &["short.txt: has", "context of 128", "hint: give a longer text"],
+        &["short.txt: has", "chunks of 128 tokens (--context)", "hint: give a text of at least 128 tokens"],
     );
     std::fs::write(dir.path("empty.txt"), "").unwrap();
     says(&[&model, &dir.path("empty.txt"), "-o", &out], 1, &["empty.txt: has", "hint"]);

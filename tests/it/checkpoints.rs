@@ -425,7 +425,7 @@ fn the_weights_of_a_folder_are_found_among_other_files() {
     let lacks = in_parts(&dir, "lacks", "model");
     std::fs::remove_file(format!("{lacks}/model-00001-of-00002.safetensors")).unwrap();
     let (_, text) = fails(&["convert", &lacks, &dir.path("x.gguf")]);
-    assert!(text.contains("model-00001-of-00002.safetensors is missing"), "{text}");
+    assert!(text.contains("model-00001-of-00002.safetensors: part 1 of 2 of the model is missing"), "{text}");
 
     std::fs::write(dir.path("._m.gguf"), &apple).unwrap();
     let (_, text) = fails(&["convert", &dir.path("._m.gguf"), &dir.path("x.gguf")]);

@@ -42,7 +42,9 @@ fn perplexity_and_divergence() {
     // The same numbers on one thread, with other instructions, in other batches of chunks.
     let beside = [&["eval", &q4, &text, "--reference", &f16], &few[..]].concat();
     let found = json(&beside);
-    for more in ["--threads 1", "--batch 256", "--batch 128", "--batch 128 --threads 3", "--batch 96 --threads 3"] {
+    for more in
+        ["--threads 1", "--batch 256", "--batch 128", "--batch 128 --threads 3", "--batch 96 --threads 3"]
+    {
         let more: Vec<&str> = more.split(' ').collect();
         assert_eq!(json(&[&beside[..], &more].concat()), found, "{more:?}");
     }

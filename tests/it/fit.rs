@@ -173,23 +173,30 @@ fn impossible_wishes_are_told_what_would_be_possible() {
             && why.contains("hint"),
         "{why}"
     );
-    // Smaller types are there, if it is known which weights count.
-    assert!(why.contains("--imatrix FILE or --calibration TEXT"), "{why}");
-    let (_, why) = refused(&["--size", "300K", "--types", "q2_k,f16"]);
-    assert!(why.contains("smaller types (--types)"), "{why}");
+    // Smaller types are there, if it is known which weights count, but none as small as that.
+    assert!(!why.contains("--imatrix"), "{why}");
+    let (_, why) = refused(&["--size", "1M"]);
+    assert!(why.contains("add --imatrix FILE") && why.contains("add --calibration TEXT"), "{why}");
+    let (_, why) = refused(&["--size", "1500K", "--types", "q8_0,f16"]);
+    assert!(why.contains("leave out --types"), "{why}");
     let (code, why) = refused(&["--bits-per-weight", "1.2"]);
     assert!(code == 1 && why.contains("the smallest possible is 2."), "{why}");
     let (code, why) = refused(&["--fit", "300M"]);
     assert_eq!(code, 1);
-    for part in
-        ["for the system", "the smallest choice needs", "less 150.00 MiB", "--fit 0.4G or more", "--reserve"]
-    {
+    for part in [
+        "for the system",
+        "the smallest choice needs",
+        "less 150.00 MiB",
+        "use --fit 0.4G or more",
+        "use --reserve",
+    ] {
         assert!(why.contains(part), "{part}: {why}");
     }
-    let (_, why) = refused(&["--fit", "300M", "--kv", "f16", "--runtime", "ggufkit"]);
-    assert!(why.contains("--kv q8_0"), "{why}");
+    // What would not help is not offered.
+    let (_, why) = refused(&["--fit", "100M", "--kv", "f16", "--runtime", "ggufkit"]);
+    assert!(!why.contains("--kv q8_0") && !why.contains("use --reserve"), "{why}");
     for (args, part) in [
-        (&["--fit", "8G", "--type", "q4_k"][..], "choose the types themselves"),
+        (&["--fit", "8G", "--type", "q4_k"][..], "--fit chooses the types itself"),
         (&["--fit", "8G", "--size", "1G"], "cannot be used with"),
         (&["--type", "q4_k", "--types", "q4_k"], "--types needs a size budget"),
         (&["--size", "3M", "--context", "64"], "--fit"),
@@ -205,7 +212,7 @@ fn impossible_wishes_are_told_what_would_be_possible() {
         assert!(code == 2 && why.contains(part), "{args:?}: {why}");
     }
     let (code, why) = fails(&["quantize", &model, &dir.path("out.bin"), "--size", "3M"]);
-    assert!(code == 2 && why.contains("only a GGUF"), "{why}");
+    assert!(code == 2 && why.contains("--size is for GGUF only"), "{why}");
     assert!(!std::path::Path::new(&out).exists());
 }
 

@@ -3,6 +3,7 @@
 
 mod common;
 
+mod beside;
 mod bitnet;
 mod calibrate;
 mod checkpoints;
@@ -16,6 +17,7 @@ mod found;
 mod gguf;
 mod golden;
 mod gptq;
+mod hints;
 mod hostile;
 mod hub;
 mod imatrix;

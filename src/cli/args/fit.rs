@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use formats::block::DType;
 use ggufkit::allocate::{Budget, Request};
 use ggufkit::memory::Runtime;
-use ggufkit::text::parse_bytes;
+use ggufkit::text::{listed, parse_bytes};
 use ggufkit::{Error, Result};
 
 use super::KvTypeName;
@@ -81,34 +81,81 @@ fn bits(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl SizeBudget {
-    /// Whether one of the size budgets was given.
-    fn is_asked(&self) -> bool {
-        self.fit.is_some() || self.size.is_some() || self.bits_per_weight.is_some()
+    /// The size budget that was given, by its option.
+    fn asked(&self) -> Option<&'static str> {
+        match (self.fit, self.size, self.bits_per_weight) {
+            (Some(_), ..) => Some("--fit"),
+            (_, Some(_), _) => Some("--size"),
+            (.., Some(_)) => Some("--bits-per-weight"),
+            (None, None, None) => None,
+        }
     }
 
-    /// Checks that options that need a size budget have one.
+    /// Checks that options that need a size budget have one, and that nothing else chooses the types. `chosen` are the
+    /// options that do.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the first option that has no effect.
-    fn check(&self) -> Result<()> {
-        let alone = [
+    /// [`Error::Usage`] with the options that have no effect or contradict each other.
+    fn check(&self, chosen: &[&'static str]) -> Result<()> {
+        let given = |options: &[(&'static str, bool)]| -> Vec<&'static str> {
+            options.iter().filter(|o| o.1).map(|o| o.0).collect()
+        };
+        let (asked, need) = (self.asked(), |n: usize| if n > 1 { "need" } else { "needs" });
+        let alone = given(&[
             ("--types", self.types.is_some()),
             ("--price", self.price.is_some()),
             ("--sensitivity", self.sensitivity.is_some()),
             ("--write-recipe", self.write_recipe.is_some()),
-        ];
-        let of_memory = [
+        ]);
+        let of_memory = given(&[
             ("--context", self.context.is_some()),
             ("--kv", self.kv.is_some()),
             ("--reserve", self.reserve.is_some()),
             ("--runtime", self.runtime.is_some()),
-        ];
-        if let Some((option, _)) = of_memory.iter().find(|o| o.1 && self.fit.is_none()) {
-            return Err(Error::usage(format!("{option} needs --fit")).or("add --fit RAM, e.g. --fit 8G"));
+        ]);
+        if let (Some(asked), false) = (asked, chosen.is_empty()) {
+            let mut own = vec![asked];
+            own.extend(alone.iter().chain(&of_memory));
+            // Options of memory mean nothing beside another budget than that.
+            let mut other = chosen.to_vec();
+            if self.fit.is_none() {
+                other.extend(&of_memory);
+            }
+            let why =
+                format!("{asked} chooses the types itself and cannot be combined with {}", listed(chosen));
+            return Err(Error::usage(why).or(format!(
+                "leave out {} (--tensor still sets single tensors); or leave out {}",
+                listed(&other),
+                listed(&own)
+            )));
         }
-        if let Some((option, _)) = alone.iter().find(|a| a.1 && !self.is_asked()) {
-            return Err(Error::usage(format!("{option} needs a size budget"))
-                .or("add --fit RAM, --size BYTES or --bits-per-weight X"));
+        // What takes the place of the budget has to go if there is to be one.
+        let instead = |of: &[&str]| match of {
+            [] => String::new(),
+            of => format!("leave out {} and ", listed(of)),
+        };
+        if self.fit.is_none() && !of_memory.is_empty() {
+            let (options, needs) = (listed(&of_memory), need(of_memory.len()));
+            let other: Vec<&str> = chosen.iter().copied().chain(asked).collect();
+            let mut all = of_memory;
+            if asked.is_none() {
+                all.extend(alone);
+            }
+            return Err(Error::usage(format!(
+                "{options} {needs} --fit, the memory that the model has to fit into"
+            ))
+            .or(format!(
+                "{}add --fit RAM (e.g. --fit 8G); or leave out {}",
+                instead(&other),
+                listed(&all)
+            )));
+        }
+        if asked.is_none() && !alone.is_empty() {
+            let (options, needs) = (listed(&alone), need(alone.len()));
+            return Err(Error::usage(format!("{options} {needs} a size budget")).or(format!(
+                "{}add --fit RAM, --size BYTES or --bits-per-weight X; or leave out {options}",
+                instead(chosen)
+            )));
         }
         if self.types.as_ref().is_some_and(|Types(all)| all.contains(&DType::NVFP4)) {
             return Err(Error::usage(
@@ -119,12 +166,12 @@ impl SizeBudget {
         Ok(())
     }
 
-    /// The request, if a size budget was given.
+    /// The request, if a size budget was given. `chosen` are the options given that choose the types otherwise.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the first option that needs a size budget and has none.
-    pub fn request(&self) -> Result<Option<Request>> {
-        self.check()?;
+    /// [`Error::Usage`] for options that need a size budget and have none, and for a budget beside `chosen`.
+    pub fn request(&self, chosen: &[&'static str]) -> Result<Option<Request>> {
+        self.check(chosen)?;
         let budget = match (self.fit, self.size, self.bits_per_weight) {
             (Some(ram), ..) => Budget::Ram(ram),
             (_, Some(size), _) => Budget::Size(size),

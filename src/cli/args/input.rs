@@ -48,6 +48,7 @@ impl Input {
     /// was read.
     pub fn open_to_run(&self) -> Result<Source> {
         let source = self.open()?;
+        source.need_model(false)?;
         notes(&source).iter().for_each(|text| note(text));
         Ok(source)
     }
@@ -69,6 +70,7 @@ impl Input {
     /// Opens another model of the same run, under GGUF's tensor names, and prints what its files leave open.
     pub fn open_beside(&self, path: &Path) -> Result<Source> {
         let source = open_in(&self.run, path, &self.options(false))?;
+        source.need_model(false)?;
         notes(&source).iter().for_each(|text| note(&format!("{}: {text}", path.display())));
         Ok(source)
     }

@@ -19,3 +19,9 @@ pub use resources::{KvTypeName, Resources, Running};
 pub use rounding::Rounding;
 pub use scheme::{find_scheme, scheme_or_keep, tensor_rule};
 pub use types::{Types, types};
+
+/// Parses a number of things of which there must be one.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n > 0);
+    number.ok_or_else(|| format!("{text:?} must be an integer of at least 1"))
+}
