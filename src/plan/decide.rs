@@ -102,7 +102,8 @@ fn refuse_rows(t: &Tensor) -> Result<()> {
         t.name,
         t.cols()
     );
-    Err(Error::refused(why).or("choose another type for it with --tensor REGEX=TYPE"))
+    Err(Error::refused(why)
+        .or("use --type f16 for the model; or choose another type for this tensor with --tensor REGEX=TYPE"))
 }
 
 /// The type of tensor `i`, and the rule that chose it. Marks the `--tensor` pattern as used.

@@ -287,12 +287,14 @@ fn exceeded(machine: &Machine, limit: Limit, plan: &Plan) -> Option<Error> {
                 return None;
             }
             let why = format!("the file has {}, more than {most} bytes", text::bytes(len));
-            // Types below that of a scheme are only chosen where there is a budget.
+            // The smallest types that need no importance matrix have 3.44 bits per weight.
+            let weights: u64 = plan.layout.tensors.iter().map(Tensor::elements).sum();
             let hint = match gguf {
-                true => format!(
-                    "leave out --type and --recipe and add --size {most} to quantize, which chooses types that fit; or use a \
-                     smaller model"
+                true if weights / 16 * 7 < most => format!(
+                    "use ggufkit quantize, leave out --type and --recipe and add --size {most}, which chooses types that fit; or \
+                     use a smaller model"
                 ),
+                true => "use a smaller model".into(),
                 false => instead(machine, plan, "use a smaller model"),
             };
             refuse(why, hint)

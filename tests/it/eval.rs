@@ -151,7 +151,7 @@ fn what_is_wrong_is_said() {
         assert!(message.contains(what), "{args:?}: {message}");
     };
     says(&["eval", &f16, &text, "--reference", &tiny], "1024 tokens and 512");
-    says(&["eval", &f16, &text, "--context", "100000"], "needs at least");
+    says(&["eval", &f16, &text, "--context", "100000"], "need at least");
     says(&["eval", &f16, &dir.path("nothing.txt")], "nothing.txt");
     says(&["eval", &demo("tiny.bin"), &text], "--tokenizer FILE");
     says(

@@ -458,5 +458,5 @@ fn seeds_choose_chunks() {
     let one = make("1");
     assert!(one == make("1") && one != make("2"));
     let (code, text) = refused(&model, &dir.path("x.bin"), "q8_0", &[]);
-    assert!(code == 2 && text.contains("--calibration is for GGUF"), "{text}");
+    assert!(code == 2 && text.contains("--calibration") && text.contains("are for GGUF only"), "{text}");
 }

@@ -159,7 +159,7 @@ fn gaps_are_said_and_strangers_refused() {
     assert!(code == 2 && text.contains("is read in this run"), "{text}");
     let folder = format!("{}/", dir.path("hub"));
     let (code, text) = fails(&["convert", &model, &folder, "--type", "f16", "--imatrix", &file]);
-    assert!(code == 2 && text.contains("--imatrix is only for GGUF"), "{text}");
+    assert!(code == 2 && text.contains("--imatrix is for GGUF only"), "{text}");
     assert_eq!(fails(&["quantize", &model, &out, "--type", "q4_0", "--effort", "most"]).0, 2);
     assert!(!Path::new(&out).exists());
 }
