@@ -38,7 +38,7 @@ pub struct Foreign {
 pub enum Use {
     /// Their tensors can be copied as safetensors.
     Tensors,
-    /// A whole model, of which only the settings are missing: a GGUF can be written if the user names the architecture.
+    /// A whole model, whose tensors can be put into a GGUF, under the names that they have, if the user names an architecture.
     Named,
     /// A GGUF for other purposes, which can be copied as it is.
     Copies,
