@@ -251,7 +251,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A folder where a file is to be written. Wrong usage.
-    #[error("{}: is a folder, and {what} is one file", path.display())]
+    #[error("{}: is a folder{}, and {what} is one file", path.display(), if path.is_dir() { "" } else { ", by the / at its end" })]
     IsAFolder {
         /// The path.
         path: PathBuf,

@@ -80,18 +80,24 @@ pub fn part(name: &str) -> Option<Part> {
     }
 }
 
-/// Whether weights have this name in a checkpoint: whole, in parts or in a variant (`model.fp16`), or their index. A file
-/// with another name may be weights too, but is not looked for by it.
+/// The variants of weights that transformers and diffusers know by what stands behind the name: `model.fp16.safetensors`.
+const VARIANTS: [&str; 5] = ["fp16", "bf16", "fp32", "fp8", "int8"];
+
+/// Whether weights have this name in a checkpoint: whole, in parts or in a variant, or their index. A file with another name
+/// may be weights too, such as a copy that somebody keeps (`model.mine.safetensors`), but is not looked for by it.
 fn is_weights(name: &str) -> bool {
     let name = name.strip_suffix(".index.json").unwrap_or(name);
     let Some((stem, ending)) = name.rsplit_once('.') else { return false };
     let stem = parse_part_stem(stem).map_or(stem, |(stem, ..)| stem);
+    let (stem, variant) = stem.split_once('.').map_or((stem, None), |(stem, variant)| (stem, Some(variant)));
+    let known = variant.is_none_or(|v| VARIANTS.contains(&v));
+    let number = variant.is_none_or(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
     match ending {
-        "safetensors" => stem == "model" || stem.starts_with("model.") || stem.starts_with("consolidated"),
-        "bin" => stem.starts_with("pytorch_model"),
-        "pth" => stem.starts_with("consolidated"),
-        "h5" => stem == "tf_model",
-        "msgpack" => stem == "flax_model",
+        "safetensors" => stem == "model" && known || stem == "consolidated" && number,
+        "bin" => stem == "pytorch_model" && known,
+        "pth" => stem == "consolidated" && number,
+        "h5" => stem == "tf_model" && variant.is_none(),
+        "msgpack" => stem == "flax_model" && variant.is_none(),
         _ => false,
     }
 }
@@ -140,6 +146,11 @@ mod tests {
                     "optimizer.pt",
                     "adapter_model.safetensors",
                     "models.safetensors",
+                    "model.mine.safetensors",
+                    "model.v1.safetensors",
+                    "pytorch_model_backup.bin",
+                    "consolidated-old.safetensors",
+                    "consolidated.best.pth",
                     "additional_chat_templates",
                     "additional_chat_templates/notes.txt",
                     "my-tokenizer.json",

@@ -87,11 +87,12 @@ impl Error {
             }
             Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",
             Self::LfsPointer { .. } => "run `git lfs pull` in its folder, or download the file from the hub",
-            Self::IsAFolder { path, usual, .. } => {
+            Self::IsAFolder { path, usual, .. } if path.is_dir() => {
                 return Some(
                     format!("name a file, in it or elsewhere: {}", path.join(usual).display()).into(),
                 );
             }
+            Self::IsAFolder { .. } => "there is no such folder: leave out the / to name a file",
             Self::NotWritable { .. } => {
                 "name a regular file: a model is written at many offsets, which devices and pipes do not allow"
             }

@@ -8,7 +8,7 @@ use formats::container::parse_part_stem;
 use crate::disk;
 
 /// A note on files beside `paths` whose names are those of the same model, whole or in another number of parts. `read` are
-/// the inputs, which nobody takes for results.
+/// the inputs, which nobody takes for results, and what is removed.
 pub(super) fn note<'a>(paths: &[PathBuf], read: impl Iterator<Item = &'a Path>) -> Option<String> {
     let first = paths.first()?;
     let model = |name: &Path| {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use formats::container::safetensors;
+use formats::container::{parse_part_stem, safetensors};
 
 use super::container::stem;
 use super::{Container, PlanOptions, is_folder};
@@ -51,7 +51,8 @@ pub(super) fn check(
         }
         Container::Safetensors => {
             let replaces = replaced(source, options, weights, &paths)?;
-            notes.extend(removal(&replaces.remove));
+            let folder = weights.first().map_or(Path::new("."), |first| disk::folder(first));
+            notes.extend(removal(folder, &replaces.remove));
             replaces
         }
         _ => Replaces::default(),
@@ -68,16 +69,30 @@ pub(super) fn check(
     Ok(replaces)
 }
 
-/// A note on what is removed, if anything is.
-fn removal(remove: &[PathBuf]) -> Option<String> {
+/// A note on what is removed from a folder, if anything is. Only parts of one model count as one.
+fn removal(folder: &Path, remove: &[PathBuf]) -> Option<String> {
+    // A folder is removed if nothing else is in it, and says nothing of its own.
+    let is_folder = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    let files: Vec<&PathBuf> = remove.iter().filter(|path| !is_folder(path)).collect();
     let size =
-        remove.iter().filter_map(|path| Some(path.metadata().ok().filter(|m| m.is_file())?.len())).sum();
-    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Each file of a tokenizer counts by its name; of weights there may be hundreds.
-    let (weights, mut names): (Vec<String>, Vec<String>) =
-        remove.iter().map(name).partition(|n| is_weights(n));
-    names.extend((!weights.is_empty()).then(|| several(&weights.iter().collect::<Vec<_>>())));
-    let folder = disk::folder(remove.first()?);
+        files.iter().filter_map(|path| Some(path.metadata().ok().filter(|m| m.is_file())?.len())).sum();
+    let name = |path: &&PathBuf| path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
+    let model = |name: &str| Some(parse_part_stem(name.strip_suffix(".safetensors")?)?.0.to_string());
+    let mut names: Vec<String> = Vec::new();
+    let mut parts: Vec<(String, Vec<String>)> = Vec::new();
+    for name in files.iter().map(name) {
+        match model(&name) {
+            None => names.push(name),
+            Some(of) => match parts.iter_mut().find(|(model, _)| *model == of) {
+                Some((_, parts)) => parts.push(name),
+                None => parts.push((of, vec![name])),
+            },
+        }
+    }
+    names.extend(parts.iter().map(|(_, parts)| several(&parts.iter().collect::<Vec<_>>())));
+    if names.is_empty() {
+        return None;
+    }
     Some(format!(
         "in {}, what is left of the older model is removed once the new one is in place: {} ({})",
         folder.display(),
@@ -132,7 +147,7 @@ impl<'a> Folder<'a> {
                 "{shown}: has files that would be read with the new weights and are not theirs ({})",
                 several(&read)
             ))
-            .or("name another folder, or move them away; --overwrite removes them"));
+            .or("name another folder, or move them away; --overwrite gives them other names (NAME.old)"));
         }
         // Somebody may have trained it, and nothing here could make it again.
         if self.path.join(ADAPTER).is_file() {
@@ -142,18 +157,28 @@ impl<'a> Folder<'a> {
             .or("name another folder, or move the adapter's files away"));
         }
         let mut replaces = Replaces { aside: self.texts(extra, !held.is_empty())?, ..Replaces::default() };
+        // Without a checkpoint, they are somebody's own, whatever their names.
+        if held.is_empty() && options.overwrite {
+            replaces.aside.extend(read.iter().map(|name| self.path.join(name)));
+        }
         for old in &replaces.aside {
             let name = old.file_name().unwrap_or_default().display();
-            notes.push(format!("{shown}: {name} is kept as {}", disk::free_aside_name(old)?.display()));
+            let kept = disk::free_aside_name(old)?;
+            notes.push(format!(
+                "in {shown}, {name} is kept as {}",
+                kept.file_name().unwrap_or_default().display()
+            ));
         }
         if !options.overwrite {
             return Ok(replaces);
         }
         replaces.settings = Some(self.path.join(CONFIG));
-        replaces.remove = self.old()?;
+        if !held.is_empty() {
+            replaces.remove = self.old()?;
+        }
         let mut changed = replaces.remove.iter().chain(&replaces.aside);
         changed.try_for_each(|path| source.run.refuse_input(path))?;
-        notes.extend(removal(&replaces.remove));
+        notes.extend(removal(self.path, &replaces.remove));
         let removed: HashSet<&OsStr> = replaces.remove.iter().filter_map(|p| p.file_name()).collect();
         let weights = held.into_iter().filter(|n| is_weights(n) && !removed.contains(OsStr::new(n.as_str())));
         let kept: Vec<&String> = weights.filter(stays).collect();
@@ -205,7 +230,11 @@ impl<'a> Folder<'a> {
             names.extend(named_by(&self.path.join(index))?);
         }
         names.extend(parts.into_iter().cloned());
-        if let Ok(templates) = std::fs::read_dir(self.path.join(TEMPLATES)) {
+        // Behind a link are somebody else's: it is removed alone.
+        let templates = self.path.join(TEMPLATES);
+        let linked = templates.is_symlink();
+        names.extend(linked.then(|| TEMPLATES.to_string()));
+        if let Some(templates) = (!linked).then(|| std::fs::read_dir(templates).ok()).flatten() {
             let own = templates.filter_map(|e| e.ok()?.file_name().into_string().ok());
             let mut own: Vec<String> =
                 own.map(|n| format!("{TEMPLATES}/{n}")).filter(|n| part(n).is_some()).collect();
@@ -215,7 +244,9 @@ impl<'a> Folder<'a> {
         }
         let mut seen = HashSet::new();
         names.retain(|n| seen.insert(n.clone()) && !self.written.contains(OsStr::new(n)));
-        let there = |path: &PathBuf| path.is_file() || path.ends_with(TEMPLATES) && path.is_dir();
+        let there = |path: &PathBuf| {
+            path.is_file() || path.is_symlink() || path.ends_with(TEMPLATES) && path.is_dir()
+        };
         Ok(names.into_iter().map(|name| self.path.join(name)).filter(there).collect())
     }
 }

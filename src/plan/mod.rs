@@ -223,11 +223,12 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     container::copy_rotary_tables(source, order, &mut layout)?;
     // It would be safe, since files are renamed into their places, but it is never intended.
     paths.iter().chain(extra.iter().map(|f| &f.0)).try_for_each(|path| source.run.refuse_input(path))?;
+    let replaces = folder::check(source, options, target, (&paths, &extra), &mut notes)?;
     // What stays in a checkpoint's folder is told with the rest of it.
     if target != Container::Safetensors || !is_folder(&options.out) {
-        notes.extend(beside::note(&paths, source.paths()));
+        let gone = replaces.remove.iter().map(PathBuf::as_path);
+        notes.extend(beside::note(&paths, source.paths().chain(gone)));
     }
-    let replaces = folder::check(source, options, target, (&paths, &extra), &mut notes)?;
     let folder = (ends_in_slash(&options.out) && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {
         out: options.out.clone(),

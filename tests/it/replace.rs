@@ -214,8 +214,11 @@ fn weights_do_not_join_the_tokenizer_of_another_model() {
         let (code, text) = fails(&["convert", &hub, &out]);
         assert!(code == 1 && text.contains(file) && text.contains("--overwrite"), "{text}");
         let text = ok(&["convert", &hub, &out, "--overwrite"]);
-        assert!(text.contains("is removed once the new one is in place") && text.contains(file), "{text}");
-        assert_eq!(names(&out), ["config.json", "model.safetensors"]);
+        let kept = format!("{file}.old");
+        assert!(text.contains(&format!("{file} is kept as {kept}")), "{text}");
+        let mut wanted = ["config.json", "model.safetensors", &kept];
+        wanted.sort();
+        assert_eq!(names(&out), wanted);
     }
     // An adapter is somebody's work, and would be applied to the new weights.
     let out = dir.path("adapter");
@@ -402,4 +405,63 @@ fn settings_that_an_ended_run_has_left_are_named() {
     fs::remove_file(format!("{out}/config.json.old")).unwrap();
     let text = ok(&["convert", &hub, &out, "--overwrite"]);
     assert!(!text.contains("config.json.old"), "{text}");
+}
+
+/// What looks like a part of a checkpoint is its owner's where there is none, and so is whatever a link leads to.
+#[test]
+fn what_is_somebodys_own_is_not_removed() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    // A folder without a checkpoint.
+    let own = dir.path("own");
+    fs::create_dir_all(format!("{own}/additional_chat_templates")).unwrap();
+    let files = ["params.json", "vocab.txt", "additional_chat_templates/mine.jinja"];
+    files.iter().for_each(|name| fs::write(format!("{own}/{name}"), "mine").unwrap());
+    let line = ["convert", &hub, &own];
+    let why = fails(&line).1;
+    assert!(why.contains("NAME.old") && why.contains("--overwrite"), "{why}");
+    let text = ok(&[&line[..], &["--overwrite"]].concat());
+    for name in ["params.json.old", "vocab.txt.old", "additional_chat_templates.old/mine.jinja"] {
+        assert_eq!(fs::read_to_string(format!("{own}/{name}")).unwrap(), "mine");
+        assert!(text.contains(name.split('/').next().unwrap()), "{text}");
+    }
+    // Weights under names that nothing looks for, beside a checkpoint.
+    let kept = ["model.mine.safetensors", "pytorch_model_backup.bin", "consolidated-old.safetensors"];
+    kept.iter().for_each(|name| fs::write(format!("{own}/{name}"), "mine").unwrap());
+    for name in ["model.fp16.safetensors", "consolidated.00.pth"] {
+        fs::write(format!("{own}/{name}"), "old").unwrap();
+    }
+    fs::create_dir(format!("{own}/additional_chat_templates")).unwrap();
+    for name in ["rag.jinja", "notes.txt"] {
+        fs::write(format!("{own}/additional_chat_templates/{name}"), "old").unwrap();
+    }
+    let text = ok(&[&line[..], &["--overwrite"]].concat());
+    kept.iter().for_each(|name| assert_eq!(fs::read_to_string(format!("{own}/{name}")).unwrap(), "mine"));
+    let note = text.lines().find(|l| l.contains("what is left of the older model")).unwrap();
+    assert!(
+        note.contains(&format!("in {own}, ")) && note.contains("additional_chat_templates/rag.jinja"),
+        "{note}"
+    );
+    assert!(note.contains("model.fp16.safetensors") && note.contains("consolidated.00.pth"), "{note}");
+    assert!(
+        !note.contains("additional_chat_templates,") && !note.contains("additional_chat_templates ("),
+        "{note}"
+    );
+    assert!(!Path::new(&format!("{own}/consolidated.00.pth")).exists());
+    assert!(Path::new(&format!("{own}/additional_chat_templates/notes.txt")).exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn only_a_link_to_templates_is_removed() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = dir.path("out");
+    ok(&["convert", &hub, &format!("{out}/")]);
+    fs::create_dir(dir.path("shared")).unwrap();
+    fs::write(dir.path("shared/rag.jinja"), "theirs").unwrap();
+    std::os::unix::fs::symlink("../shared", format!("{out}/additional_chat_templates")).unwrap();
+    ok(&["convert", &hub, &out, "--overwrite"]);
+    assert!(Path::new(&format!("{out}/additional_chat_templates")).symlink_metadata().is_err());
+    assert_eq!(fs::read_to_string(dir.path("shared/rag.jinja")).unwrap(), "theirs");
 }
