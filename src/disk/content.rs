@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 
 use formats::container::{self, gguf, safetensors};
@@ -28,7 +29,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// A model. It takes the place of any file.
+    /// A model. It takes the place of any file but a text.
     pub const fn model(option: &'static str) -> Self {
         Self { option, what: "a model", usual: "model.gguf", over_model: true }
     }
@@ -41,20 +42,56 @@ impl Output {
     /// Looks at what is at the path of a file that is to be written. Gives a note if a file is replaced.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a model where something else is to be written.
-    pub(super) fn replaces(self, path: &Path) -> Result<Option<String>> {
+    /// [`Error::Refused`] for a model where something else is to be written; [`Error::Usage`] for a text where no text of its
+    /// kind is, if the user has named it.
+    pub(super) fn replaces(self, path: &Path, named: bool) -> Result<Option<String>> {
         if !path.is_file() {
             return Ok(None);
         }
         let shown = path.display();
-        match (self.over_model, model_at(path)) {
-            (false, Some(found)) => {
-                Err(Error::refused(format!("{shown}: is {found}, and {} would replace it", self.what))
-                    .or(format!("choose another name ({}), or remove the file first", self.option)))
-            }
-            _ => Ok(Some(format!("an existing file is replaced: {shown}"))),
+        let replace = |found| format!("{shown}: is {found}, and {} would replace it", self.what);
+        let hint = || format!("choose another name ({}), or remove the file first", self.option);
+        if !self.over_model
+            && let Some(found) = model_at(path)
+        {
+            return Err(Error::refused(replace(found)).or(hint()));
         }
+        if named && let Some(found) = text_at(path).filter(|_| !self.is_again(path)) {
+            return Err(Error::usage(replace(found)).or(hint()));
+        }
+        Ok(Some(format!("an existing file is replaced when all is done: {shown}")))
     }
+
+    /// Whether a text is an earlier one of the kind that is to be written: recipes may have any name.
+    fn is_again(self, path: &Path) -> bool {
+        let is_recipe =
+            |start: Vec<u8>| start.split(|&b| b == b'\n').any(|line| line.starts_with(b"base = "));
+        self.usual.ends_with(".toml") && start_of(path).is_some_and(is_recipe)
+    }
+}
+
+/// The endings of names of texts that somebody has written.
+const TEXTS: [&str; 9] = ["txt", "md", "rst", "csv", "tsv", "log", "org", "tex", "adoc"];
+
+/// The first bytes of a file.
+fn start_of(path: &Path) -> Option<Vec<u8>> {
+    let mut start = Vec::new();
+    std::fs::File::open(path).ok()?.take(4096).read_to_end(&mut start).ok()?;
+    Some(start)
+}
+
+/// What a file is, if by its name and its content it is a text that somebody has written.
+fn text_at(path: &Path) -> Option<&'static str> {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let is_named = path.file_name().and_then(|n| n.to_str()).and_then(part) == Some(Part::Text);
+    if !is_named && !TEXTS.contains(&&*ending) {
+        return None;
+    }
+    let start = start_of(path)?;
+    let is_text = !start.is_empty()
+        && !start.contains(&0)
+        && std::str::from_utf8(&start).map_or_else(|e| e.error_len().is_none(), |_| true);
+    is_text.then_some("a text")
 }
 
 /// The longest JSON file that is looked into, in bytes: no tokenizer is longer.
@@ -183,11 +220,9 @@ mod tests {
             let path = dir.path().join(name);
             fs::write(&path, bytes).unwrap();
             let report = Output::result("--report", "the page", "report.html");
-            assert!(
-                Output::model("OUT").replaces(&path).unwrap().unwrap().contains(name),
-                "a model replaces any"
-            );
-            match report.replaces(&path) {
+            let note = Output::model("OUT").replaces(&path, false).unwrap().unwrap();
+            assert!(note.contains(name), "a model replaces any");
+            match report.replaces(&path, true) {
                 Ok(note) => {
                     assert!(note.unwrap().contains("is replaced"), "{name}");
                     false
@@ -231,7 +266,23 @@ mod tests {
         ] {
             assert!(!is_model(name, &bytes), "{name}: {}", String::from_utf8_lossy(&bytes));
         }
+        // Texts are kept from both, by their names: what is called otherwise is taken for an earlier result.
+        let recipe = Output::result("--write-recipe", "a recipe", "recipe.toml");
+        for (name, text, wanted) in [
+            ("notes.txt", "mine", [true, true, true]),
+            ("README.md", "# Mine\n", [true, true, true]),
+            ("LICENSE", "All mine.\n", [true, true, true]),
+            ("again.txt", "name = \"x\"\nbase = \"q4_0\"\nrules = []\n", [true, true, false]),
+            ("empty.txt", "", [false; 3]),
+            ("bytes.txt", "GGUF\0\0", [false, true, true]),
+            ("mine", "mine", [false; 3]),
+        ] {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            let outputs = [Output::model("OUT"), Output::result("-o", "logits", "base.kld"), recipe];
+            assert_eq!(outputs.map(|o| o.replaces(&path, true).is_err()), wanted, "{name}");
+        }
         let nothing = dir.path().join("nothing");
-        assert_eq!(Output::result("-o", "x", "x").replaces(&nothing).unwrap(), None);
+        assert_eq!(Output::result("-o", "x", "x").replaces(&nothing, true).unwrap(), None);
     }
 }

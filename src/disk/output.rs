@@ -67,6 +67,10 @@ impl NewFile {
             Some(path) => path,
             None => give_some_name(&self.file, folder(&self.target)).map_err(bad)?,
         };
+        // Who may read the file that is replaced may read the new one.
+        if let Some(old) = fs::symlink_metadata(&self.target).ok().filter(|old| old.is_file()) {
+            let _ = fs::set_permissions(&from, old.permissions());
+        }
         if let Err(e) = fs::rename(&from, &self.target) {
             let _ = fs::remove_file(&from);
             return Err(bad(e));

@@ -235,7 +235,7 @@ impl RunFiles {
                 }
             };
         }
-        let note = output.replaces(&target)?;
+        let note = output.replaces(&target, follow)?;
         let mut known = self.known();
         known.named.insert(path.to_path_buf(), identity.clone());
         known.claimed.insert(identity, output);
@@ -400,7 +400,8 @@ mod tests {
             let run = RunFiles::default();
             for e in [run.claim(&path, PAGE).unwrap_err(), run.pretend(&path, PAGE).unwrap_err()] {
                 assert!(matches!(e, Error::IsAFolder { .. }) && e.exit_code() == 2, "{e}");
-                assert!(e.hint().unwrap().contains("report.html"), "{:?}", e.hint());
+                let way = if path.is_dir() { "report.html" } else { "leave out the /" };
+                assert!(e.hint().unwrap().contains(way), "{:?}", e.hint());
             }
         }
     }

@@ -60,11 +60,18 @@ pub(super) fn check(
     let replaced: Vec<String> = paths
         .iter()
         .filter(|path| path.is_file() && !replaces.aside.contains(path))
-        .map(|path| path.display().to_string())
+        .map(|path| match std::fs::canonicalize(path) {
+            Ok(real) if path.is_symlink() && !is_folder(&options.out) => {
+                format!("{} (a link to {})", path.display(), real.display())
+            }
+            _ => path.display().to_string(),
+        })
         .collect();
     if !replaced.is_empty() {
-        notes
-            .push(format!("an existing file is replaced: {}", several(&replaced.iter().collect::<Vec<_>>())));
+        notes.push(format!(
+            "an existing file is replaced when all is done: {}",
+            several(&replaced.iter().collect::<Vec<_>>())
+        ));
     }
     Ok(replaces)
 }
@@ -274,6 +281,16 @@ fn replaced(
 ) -> Result<Replaces> {
     let Some(first) = weights.first() else { return Ok(Replaces::default()) };
     let is_new = |path: &PathBuf| paths.contains(&path);
+    // Under such a name, programs read weights with the settings of the folder.
+    let name = first.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let (folder, settings) = (disk::folder(first), disk::folder(first).join(CONFIG));
+    if part(name) == Some(Part::Weights) && settings.is_file() && !is_new(&settings) {
+        return Err(Error::refused(format!(
+            "{}: programs would read {name} with {CONFIG} and the tokenizer that are there, which are not the new model's",
+            folder.display()
+        ))
+        .or("name the folder itself with --overwrite to replace the whole checkpoint, or give the file another name or folder"));
+    }
     let index = first.with_file_name(format!("{}.safetensors.index.json", stem(first)));
     let single = first.with_file_name("model.safetensors");
     let mut remove = Vec::new();

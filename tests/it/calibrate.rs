@@ -230,7 +230,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(&[&model, &text, "-o", dir.0.path().to_str().unwrap()], 2, &["is a folder", "hint: name a file"]);
     says(&[&model, &text, "-o", &dir.path("no/such.gguf")], 1, &["hint: check the path"]);
     says(&[&model, &text, "-o", &model], 2, &["tiny.gguf: is read in this run", "hint"]);
-    says(&[&model, &short, "-o", &short], 2, &["short.txt: is read in this run"]);
+    says(&[&model, &short, "-o", &short], 2, &["short.txt: is a text, and", "hint: choose another name"]);
 
     // Files of another model, or of none, are known before the work.
     let (other, few) = (dir.path("other.gguf"), ["--context", "64", "--chunks", "1"]);

@@ -23,10 +23,12 @@ fn no_result_is_written_over_what_its_run_reads() {
     ok(&[&["eval", &model, &text, "--save-logits", &dir.path("base.kld")], &short[..]].concat());
     ok(&[&["calibrate", &model, &text, "-o", &dir.path("i.dat")], &short[..]].concat());
     ok(&[&["sensitivity", &model, &text, "-o", &dir.path("s.json")], &short[..]].concat());
+    // Under a name that says nothing: what is called a text is not written over whether it is read or not.
+    fs::copy(&text, dir.path("t.words")).unwrap();
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink("tiny.gguf", dir.path("link.safetensors")).unwrap();
-        fs::hard_link(dir.path("t.txt"), dir.path("same.txt")).unwrap();
+        fs::hard_link(dir.path("t.words"), dir.path("same.words")).unwrap();
     }
     fs::write(dir.path("name.gguf"), "a text with a strange name").unwrap();
     let before = contents(&dir);
@@ -59,11 +61,11 @@ fn no_result_is_written_over_what_its_run_reads() {
     ];
     if cfg!(unix) {
         lines.push("logits @tiny.gguf @link.safetensors --ids 1".into());
-        lines.push(format!("compare @tiny.gguf @other.gguf --text @t.txt --report @same.txt {eval}"));
+        lines.push(format!("compare @tiny.gguf @other.gguf --text @t.txt --report @same.words {eval}"));
     }
     for args in lines {
         // `--set-file KEY=@FILE` has the path behind the key.
-        let args = args.replace("=@", &format!("={}/", dir.0.path().display()));
+        let args = args.replace("@t.txt", "@t.words").replace("=@", &format!("={}/", dir.0.path().display()));
         let (code, why) = fails(&refs(&line(&dir, &args)));
         assert!(code == 2, "{args}: {code} {why}");
         assert!(why.contains("is read in this run") || why.contains(": is named by "), "{args}: {why}");

@@ -94,8 +94,12 @@ fn the_single_file_is_read_where_parts_lie_beside_it() {
     std::fs::copy(format!("{hub}/model.safetensors"), format!("{both}model.safetensors")).unwrap();
     let text = ok(&["convert", &both, &dir.path("m.gguf")]);
     assert!(text.contains("bf16 ") && text.contains("are not read"), "{text}");
-    // And nothing makes such a folder.
+    // And nothing makes such a folder: not beside settings, which are another model's, nor without them.
     let shards = format!("{both}model.safetensors");
+    let (_, text) =
+        fails(&["convert", &dir.path("m.gguf"), &shards, "--split-max-size", "30K", "--overwrite"]);
+    assert!(text.contains("with config.json and the tokenizer that are there"), "{text}");
+    std::fs::remove_file(format!("{both}config.json")).unwrap();
     let (_, text) = fails(&["convert", &dir.path("m.gguf"), &shards, "--split-max-size", "30K"]);
     assert!(text.contains("model.safetensors instead of the new shards"), "{text}");
 }

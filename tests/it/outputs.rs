@@ -48,13 +48,13 @@ fn a_file_is_replaced_with_a_note() {
     for (args, out) in RESULTS.iter().chain(&MODELS) {
         let (args, path) = (arguments(&dir, args, out), dir.path(out));
         let first = said(&refs(&args));
-        assert!(!first.contains(&format!("is replaced: {path}")), "{args:?}: {first}");
+        assert!(!first.contains(&format!("is replaced when all is done: {path}")), "{args:?}: {first}");
         // An earlier result, and whatever else is no model.
         for other in [None, Some("a text of mine")] {
             other.iter().for_each(|text| fs::write(&path, text).unwrap());
             let again = said(&refs(&args));
             assert!(
-                again.contains(&format!("note: an existing file is replaced: {path}\n")),
+                again.contains(&format!("note: an existing file is replaced when all is done: {path}\n")),
                 "{args:?}: {again}"
             );
             assert_ne!(fs::read(&path).unwrap(), b"a text of mine");
@@ -156,4 +156,42 @@ fn a_folder_with_the_name_of_a_file_is_not_filled_by_mistake() {
     assert!(fs::metadata(dir.path("x.gguf/config.json")).is_ok());
     let (code, why) = fails(&refs(&line(&dir, "convert @tiny.gguf @x.gguf/ --format gguf")));
     assert!(code == 2 && why.contains("is a folder") && why.contains("x.gguf/model.gguf"), "{why}");
+}
+
+/// Who may read the file that is replaced may read the new one.
+#[test]
+#[cfg(unix)]
+fn a_private_file_stays_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = with_an_importance_matrix();
+    for (args, out) in [RESULTS[0], RESULTS[3], MODELS[0], MODELS[1]] {
+        let (args, path) = (arguments(&dir, args, out), dir.path(out));
+        ok(&refs(&args));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        ok(&refs(&args));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{args:?}");
+    }
+}
+
+/// Texts are named as results by mistake.
+#[test]
+fn a_text_is_not_replaced() {
+    let dir = with_an_importance_matrix();
+    fs::write(dir.path("notes.txt"), "mine").unwrap();
+    fs::write(dir.path("README.md"), "mine").unwrap();
+    for (args, _) in RESULTS.iter().chain(&MODELS) {
+        if args.contains("--report") {
+            continue; // wants a name that ends with .html
+        }
+        for name in ["notes.txt", "README.md"] {
+            let more = if args.starts_with("convert") || args.starts_with("quantize @tiny.gguf @OUT") {
+                " --format gguf"
+            } else {
+                ""
+            };
+            let (_, why) = fails(&refs(&arguments(&dir, &format!("{args}{more}"), name)));
+            assert!(why.contains("is a text, and") || why.contains("ends in .gguf"), "{args}: {why}");
+            assert_eq!(fs::read(dir.path(name)).unwrap(), b"mine");
+        }
+    }
 }

@@ -173,7 +173,10 @@ fn a_checkpoint_is_not_replaced_unasked() {
     std::fs::write(format!("{hub}/tokenizer_config.json"), "{}").unwrap();
     let gguf = dir.path("m.gguf");
     assert!(!convert(&hub, &gguf).contains("is replaced"));
-    assert!(convert(&hub, &gguf).contains("an existing file is replaced: "), "a single file is");
+    assert!(
+        convert(&hub, &gguf).contains("an existing file is replaced when all is done: "),
+        "a single file is"
+    );
     let other = checkpoint(&dir, "other", &config("LlamaForCausalLM"), &tensors(&[]));
     let before = (dir.read("other/config.json"), dir.read("other/model.safetensors"));
     for out in [other.clone(), format!("{other}/")] {
