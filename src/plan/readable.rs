@@ -21,6 +21,9 @@ const OTHER_TOKENIZERS: [&str; 8] =
 /// Lists of one value per layer, for which llama.cpp asks for as many values as there are layers.
 const PER_LAYER: [&str; 3] = ["feed_forward_length", "attention.head_count", "attention.head_count_kv"];
 
+/// What only this program's readers refuse.
+const OURS: &str = "ggufkit does not run or measure the model like this, other programs may";
+
 /// Something for which a program does not read a model.
 #[derive(Debug)]
 struct Problem {
@@ -32,20 +35,20 @@ struct Problem {
     why: String,
     /// The same, as a sentence of its own.
     alone: String,
-    /// Whether only this program's readers refuse it; others may read the model.
-    ours: bool,
+    /// For what is no reason to refuse the change: what readers of the model make of it, for a note.
+    harmless: Option<&'static str>,
 }
 
 impl Problem {
     fn new(id: impl Into<String>, key: impl Into<String>, why: impl Into<String>) -> Self {
         let (key, why) = (key.into(), why.into());
-        Self { id: id.into(), alone: format!("{key}: {why}"), key, why, ours: false }
+        Self { id: id.into(), alone: format!("{key}: {why}"), key, why, harmless: None }
     }
 
     /// What a reader says about the keys that it names; `key` counts where it names none.
     fn of_reader(id: &str, metadata: &Metadata, error: String, key: &str) -> Self {
         let key = named(metadata, &error).unwrap_or(key).to_string();
-        Self { id: id.into(), key, alone: error.clone(), why: error, ours: true }
+        Self { id: id.into(), key, alone: error.clone(), why: error, harmless: Some(OURS) }
     }
 
     /// The problem as a sentence that begins with the change that makes it.
@@ -84,7 +87,7 @@ pub(super) fn check(
     let mut notes = Vec::new();
     for problem in found.iter().filter(|p| !before.contains(p.id.as_str())) {
         let what = problem.blamed_on(edits);
-        if !problem.ours {
+        let Some(readers) = problem.harmless else {
             return Err(Error::usage(what).or(match unreadable {
                 Unreadable::RefusedUnlessForced => {
                     "programs refuse such a model, or read another one; --force writes it all the same"
@@ -94,9 +97,8 @@ pub(super) fn check(
                      file with `ggufkit edit`"
                 }
             }));
-        }
-        notes
-            .push(format!("{what}; ggufkit does not run or measure the model like this, other programs may"));
+        };
+        notes.push(format!("{what}; {readers}"));
     }
     Ok(notes)
 }
@@ -123,7 +125,7 @@ fn problems(metadata: &Metadata, tensors: &[Tensor], vocabulary: bool) -> Vec<Pr
         let (key, says) = (n.key, n.says);
         let why = format!("no program reads a model without it: it says {says}");
         let alone = format!("no program reads the model without {key}, which says {says}");
-        Problem { id: format!("missing {}", n.part), key, why, alone, ours: false }
+        Problem { id: format!("missing {}", n.part), key, why, alone, harmless: None }
     }));
     found.extend(layers(metadata, arch, tensors));
     found.extend(per_layer(metadata, arch));
@@ -183,7 +185,13 @@ fn shapes(metadata: &Metadata, tensors: &[Tensor]) -> Option<Problem> {
         let (name, has, wants) = (&t.name, &t.shape, &e.shape);
         Some(format!("tensor {name} has the shape {has:?}, and the settings ask for {wants:?}"))
     })?;
-    Some(Problem { id: "shapes".into(), key: String::new(), alone: wrong.clone(), why: wrong, ours: false })
+    Some(Problem {
+        id: "shapes".into(),
+        key: String::new(),
+        alone: wrong.clone(),
+        why: wrong,
+        harmless: None,
+    })
 }
 
 /// A vocabulary whose lists do not go together or do not fit the token embedding, or that this program cannot read.
@@ -230,7 +238,10 @@ fn ids(metadata: &Metadata, n: u64) -> Vec<Problem> {
     let beyond = roles.filter(|(_, value, _)| value.as_u64().is_none_or(|id| id >= n));
     let problems = beyond.map(|(key, value, needed)| {
         let why = format!("there are {n} tokens (found {})", value.describe());
-        Problem { ours: !needed, ..Problem::new(format!("id {key}"), key, why) }
+        Problem {
+            harmless: (!needed).then_some("programs read the model without such a token"),
+            ..Problem::new(format!("id {key}"), key, why)
+        }
     });
     problems.collect()
 }
@@ -361,7 +372,10 @@ mod tests {
         ] {
             let notes = changed(&model, &[set(edits)]).unwrap_or_else(|e| panic!("{edits}: {e}"));
             let [note] = &notes[..] else { panic!("{edits}: {notes:?}") };
-            assert!(note.contains(says) && note.ends_with("other programs may"), "{edits}: {note}");
+            assert!(
+                note.contains(says) && (note.ends_with(OURS) || edits.contains("_token_id")),
+                "{edits}: {note}"
+            );
             assert!(note.starts_with("--set ") && !note.contains("no program"), "{note}");
         }
         for edits in [
