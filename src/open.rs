@@ -9,8 +9,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, pytorch, safetensors};
-use formats::model::{Format, Input, Model};
+use formats::model::{Format, Input, Model, Tensor};
 
+use crate::arch::by_name;
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::{self, InFile, Part, RunFiles};
 use crate::error::{Error, Result};
@@ -106,9 +107,15 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         open_file(run, path, map)?
     };
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    // Safetensors that were made of a GGUF have its metadata and names in themselves.
+    // Safetensors that were made of a GGUF have its metadata and names in themselves. Where an architecture was written into
+    // a checkpoint, config.json still says more of it.
+    let has_settings = |source: &Source| {
+        let named = source.model.metadata.text("general.architecture").is_some_and(|a| by_name(a).is_some());
+        let hub = |t: &Tensor| t.name.ends_with("layers.0.input_layernorm.weight");
+        named && folder.join(checkpoint::CONFIG).is_file() && source.model.tensors.iter().any(hub)
+    };
     let foreign_names = matches!(source.model.format, Format::Safetensors | Format::PyTorch)
-        && source.model.metadata.get("general.architecture").is_none();
+        && (source.model.metadata.get("general.architecture").is_none() || has_settings(&source));
     source.foreign = match foreign_names {
         true => checkpoint::recognise(&source.model.tensors, folder),
         false => other::of_model(&source.model),

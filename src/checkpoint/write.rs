@@ -15,6 +15,7 @@ use crate::disk::{self, TEMPLATES};
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
+use crate::text_file;
 use crate::tokenizer::pre_tokenizer_note;
 
 /// The largest `rope_freqs.weight` that is read, in elements: for attention heads of 2048.
@@ -22,6 +23,9 @@ const MOST_FREQS: u64 = 1024;
 
 /// The longest file that is copied beside the weights, in bytes: no tokenizer is longer.
 const MOST_COMPANION: u64 = 256 << 20;
+
+/// The endings of the files beside the weights that transformers reads as texts in UTF-8.
+const TEXTS: [&str; 3] = ["json", "jinja", "txt"];
 
 /// Gives a model Hugging Face's names and row order, and the files of a checkpoint besides the weights.
 ///
@@ -188,7 +192,18 @@ fn read_beside(
             notes.push(format!("{path}: is a link that leads out of the folder: not copied"));
             continue;
         }
-        let bytes = source.run.read(path, MOST_COMPANION)?;
+        let mut bytes = source.run.read(path, MOST_COMPANION)?;
+        let name = path.display().to_string();
+        // They are read here in any encoding that their byte order mark says, and by transformers in UTF-8 without a mark.
+        let is_text = path.extension().is_some_and(|ending| TEXTS.iter().any(|text| ending == *text));
+        if let Some(decoded) = text_file::by_mark(&name, &bytes).filter(|_| is_text) {
+            let (text, note) = match decoded.valid {
+                true => (Some(decoded.text), "is written as UTF-8 without a byte order mark"),
+                false => (None, "is not of the encoding that its byte order mark says: copied as it is"),
+            };
+            bytes = text.map_or(bytes, String::into_bytes);
+            notes.push(format!("{name}: {note}"));
+        }
         files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));
     }
     if let Some(templates) =

@@ -9,7 +9,7 @@ use formats::container::gguf;
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::machine::Machine;
 use ggufkit::pipeline::{self, Check, Order};
-use ggufkit::plan::{Choice, Plan, PlanOptions, edit};
+use ggufkit::plan::{Choice, Plan, PlanOptions, Unreadable, edit};
 use ggufkit::report::compare::table;
 use ggufkit::resources::Limits;
 use ggufkit::scheme::{self, Scheme, choice, recipe};
@@ -316,7 +316,7 @@ impl Common {
                 align: self.align,
                 split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
                 edits: self.edits.list(),
-                unreadable: false,
+                unreadable: Unreadable::Refused,
                 bin_version: self.bin_version,
                 group_size: self.group_size,
                 machine: self.machine,

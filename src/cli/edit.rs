@@ -8,7 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use super::args::{Edits, Input, Output, Resources};
 use super::convert::write_and_report;
 use ggufkit::plan::edit::{self, key_file, key_value};
-use ggufkit::plan::{self, PlanOptions};
+use ggufkit::plan::{self, PlanOptions, Unreadable};
 use ggufkit::{Error, Result};
 
 /// `ggufkit edit`.
@@ -61,7 +61,8 @@ impl Edit {
         }
         let source = self.input.open_for(&self.out, edit::name(&edits))?;
         let (out, overwrite) = (self.out.clone(), self.output.overwrite);
-        let options = PlanOptions { out, overwrite, edits, unreadable: self.force, ..PlanOptions::default() };
+        let unreadable = if self.force { Unreadable::Written } else { Unreadable::RefusedUnlessForced };
+        let options = PlanOptions { out, overwrite, edits, unreadable, ..PlanOptions::default() };
         let plan = plan::plan(&source, &options)?;
         write_and_report(&source, &plan, self.resources.limits(), self.json)
     }

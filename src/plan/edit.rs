@@ -1,5 +1,6 @@
 //! Changes of metadata, parsed from the command line.
 
+use std::borrow::Cow;
 #[cfg(unix)]
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use formats::metadata::{Array, Kind, Metadata, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
+use crate::arch::by_name;
 use crate::arch::keys::{self, Form};
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
@@ -56,7 +58,14 @@ impl Edit {
                     Some((key, kind)) => (key, Some(kind)),
                     None => (key.as_str(), None),
                 };
-                let decoded = text_file::strict(&path.display().to_string(), run.read_text(path)?)?;
+                let name = path.display().to_string();
+                let decoded = text_file::strict(&name, run.read_text(path)?).map_err(|e| {
+                    let iconv = format!(
+                        "save it as UTF-8; from Latin-1, for example: iconv -f latin1 -t utf-8 {name} > {name}.utf8"
+                    );
+                    let hint = e.hint().map_or(iconv, Cow::into_owned);
+                    Error::refused(format!("--set-file {key}: {e}")).or(hint)
+                })?;
                 let form = usual(key, &decoded.text, metadata);
                 let value = file_value(&decoded.text, kind, form)
                     .map_err(|e| usage(format!("--set-file {key}: {}: {e}", path.display())))?;
@@ -101,14 +110,38 @@ impl Edit {
     }
 }
 
-/// The type that a value gets for which the user names none: that of the key, unless programs take others only; for a new
-/// key, the one that they take. `None` if nothing is known of it.
+/// Refuses changes of settings in a checkpoint that is copied with its files, in which config.json and the tokenizer's files
+/// say what the keys of a GGUF would: programs would not see them.
+///
+/// # Errors
+/// [`Error::Usage`] with the first such key.
+pub(super) fn refuse_settings(edits: &[Edit]) -> Result<()> {
+    let is_setting = |key: &str| {
+        let first = key.split('.').next().unwrap_or(key);
+        key.contains('.') && (["general", "tokenizer"].contains(&first) || by_name(first).is_some())
+    };
+    for edit in edits {
+        if let Some(key) = edit.keys().find(|key| is_setting(key)) {
+            let why = "a checkpoint has its settings in config.json and its tokenizer in files of its own";
+            return Err(Error::usage(format!("{} {key}: {why}", edit.option()))
+                .or("name an output that ends in .gguf, or change these files in a copy of the folder"));
+        }
+    }
+    Ok(())
+}
+
+/// The type that a value gets for which the user names none: that of the key, unless programs take others only, or the text
+/// is a list and the key has a single value, or the other way round; for a new key, the one that they take. `None` if nothing
+/// is known of it.
 fn usual(key: &str, text: &str, metadata: &Metadata) -> Option<Form> {
     let own = metadata.get(key).map(Form::of);
     let Some(taken) = taken(key, metadata) else { return own };
     let list = text.trim_start().starts_with('[');
-    let alike = taken.iter().find(|form| matches!(form, Form::List(_)) == list);
-    own.filter(|own| taken.contains(own)).or(alike.or(taken.first()).copied())
+    let is_alike = |form: &Form| matches!(form, Form::List(_)) == list;
+    let own = own.filter(|own| taken.contains(own));
+    // Some take one value for all layers, or a list of one for each. A template may begin like a list.
+    let alike = own.filter(is_alike).or(taken.iter().copied().find(is_alike));
+    alike.or(own).or(taken.first().copied())
 }
 
 /// The types that programs take for a key, if they are known.
@@ -413,6 +446,10 @@ mod tests {
             ("mamba.block_count", "3", "u32", "from u64 to u32"),
             ("mamba.feed_forward_length", "[8, 9]", "[i32]", ""),
             ("mamba.attention.head_count", "[8, 9]", "[u32]", "is new"),
+            ("mamba.attention.head_count", "8", "u32", "from [u32] to u32"),
+            ("mamba.attention.head_count", "[8, 9]", "[u32]", "from u32 to [u32]"),
+            ("tokenizer.chat_template", "[INST] x", "str", "is new"),
+            ("tokenizer.chat_template", "[]", "str", ""),
             ("mamba.attention.scale", "1", "f32", "is new"),
             ("mamba.attention.causal", "false", "bool", "is new"),
             ("general.version", "2", "str", "is new"),
@@ -430,7 +467,7 @@ mod tests {
         for (key, text, says, hint) in [
             ("a.u8", "x", "\"x\" is not a valid u32", "--set a.u8=str:VALUE"),
             ("mamba.block_count", "3.5", "is not a valid u32", "programs take it as u32 only"),
-            ("mamba.attention.head_count", "x", "not a JSON array", "u32 or [u32] or [i32]"),
+            ("mamba.attention.head_count", "x", "is not a valid u32", "u32 or [u32] or [i32]"),
             ("mamba.attention.causal", "0", "\"0\" is not a valid bool", "bool only"),
         ] {
             let why = set(key, text).1.unwrap_err();

@@ -39,6 +39,18 @@ use edit::Edit;
 use rounding::{Rounding, Search};
 use scales::Scale;
 
+/// What becomes of changes after which programs do not read the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unreadable {
+    /// They are refused.
+    #[default]
+    Refused,
+    /// They are refused, by a command that has `--force`.
+    RefusedUnlessForced,
+    /// They are made all the same.
+    Written,
+}
+
 /// The options of a conversion.
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
@@ -74,8 +86,8 @@ pub struct PlanOptions {
     pub split: Split,
     /// Changes of metadata, applied in this order.
     pub edits: Vec<Edit>,
-    /// Allow changes after which programs do not read the model.
-    pub unreadable: bool,
+    /// What becomes of changes after which programs do not read the model.
+    pub unreadable: Unreadable,
     /// The version of a llama2.c checkpoint; by default it follows from the types.
     pub bin_version: Option<u32>,
     /// The largest group size of a llama2.c version 2 checkpoint, in weights; 64 by default.
@@ -164,11 +176,14 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         )
         .or("edit config.json in the output folder, or set the value in a GGUF and convert that"));
     }
+    if target == Container::Safetensors && !source.filed.is_empty() {
+        edit::refuse_settings(&options.edits)?;
+    }
     for edit in &options.edits {
         notes.extend(edit.apply(&mut metadata, &source.run)?);
     }
-    if !options.edits.is_empty() && !options.unreadable {
-        readable::check(model, &metadata, &options.edits)?;
+    if !options.edits.is_empty() && options.unreadable != Unreadable::Written {
+        notes.extend(readable::check(model, &metadata, &options.edits, options.unreadable)?);
     }
     if target == Container::Gguf {
         notes.extend(rotated(&metadata).map(|key| {

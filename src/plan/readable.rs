@@ -1,10 +1,13 @@
 //! Whether programs can still read a model whose metadata was changed: the checks that its readers make, before the file is
 //! written.
 
+use std::collections::{HashMap, HashSet};
+
 use formats::container::gguf;
-use formats::metadata::{Metadata, Value};
+use formats::metadata::{Array, Metadata, Value};
 use formats::model::{Model, Tensor};
 
+use super::Unreadable;
 use super::edit::{Edit, one_of};
 use crate::arch::keys::{self, Form};
 use crate::arch::{Blk, Config, by_name};
@@ -14,6 +17,12 @@ use crate::tokenizer::Tokenizer;
 /// Kinds of tokenizers that llama.cpp reads and [`Tokenizer`] does not.
 const OTHER_TOKENIZERS: [&str; 8] =
     ["none", "no_vocab", "bert", "hybriddna", "whitespace", "rwkv", "plamo2", "test"];
+
+/// Lists of one value per layer, for which llama.cpp asks for as many values as there are layers.
+const PER_LAYER: [&str; 3] = ["feed_forward_length", "attention.head_count", "attention.head_count_kv"];
+
+/// What only this program's readers refuse.
+const OURS: &str = "ggufkit does not run or measure the model like this, other programs may";
 
 /// Something for which a program does not read a model.
 #[derive(Debug)]
@@ -26,41 +35,72 @@ struct Problem {
     why: String,
     /// The same, as a sentence of its own.
     alone: String,
+    /// For what is no reason to refuse the change: what readers of the model make of it, for a note.
+    harmless: Option<&'static str>,
 }
 
 impl Problem {
     fn new(id: impl Into<String>, key: impl Into<String>, why: impl Into<String>) -> Self {
         let (key, why) = (key.into(), why.into());
-        Self { id: id.into(), alone: format!("{key}: {why}"), key, why }
+        Self { id: id.into(), alone: format!("{key}: {why}"), key, why, harmless: None }
+    }
+
+    /// What a reader says about the keys that it names; `key` counts where it names none.
+    fn of_reader(id: &str, metadata: &Metadata, error: String, key: &str) -> Self {
+        let key = named(metadata, &error).unwrap_or(key).to_string();
+        Self { id: id.into(), key, alone: error.clone(), why: error, harmless: Some(OURS) }
+    }
+
+    /// The problem as a sentence that begins with the change that makes it.
+    fn blamed_on(&self, edits: &[Edit]) -> String {
+        let of = |key: &str| edits.iter().rev().find(|edit| edit.keys().any(|k| k == key));
+        match (of(&self.key), of("general.architecture"), edits) {
+            (Some(edit), ..) => format!("{} {}: {}", edit.option(), self.key, self.why),
+            (None, Some(edit), _) => format!("{} general.architecture: {}", edit.option(), self.alone),
+            (None, None, [edit]) => {
+                format!("{} {}: {}", edit.option(), edit.keys().next().unwrap_or_default(), self.alone)
+            }
+            _ => format!("with these changes: {}", self.alone),
+        }
     }
 }
 
-/// Refuses changes after which no program would read the model, or would read another one. What was wrong before is left
-/// alone.
+/// Refuses changes after which programs would refuse the model, or would read another one. What was wrong before is left
+/// alone. Gives notes on what only this program does not read: others know more architectures, settings and tokenizers.
 ///
 /// # Errors
 /// [`Error::Usage`] with the change and what the key is needed for.
-pub(super) fn check(model: &Model, after: &Metadata, edits: &[Edit]) -> Result<()> {
+pub(super) fn check(
+    model: &Model,
+    after: &Metadata,
+    edits: &[Edit],
+    unreadable: Unreadable,
+) -> Result<Vec<String>> {
     // Reading a large vocabulary takes long.
     let vocabulary = edits.iter().flat_map(Edit::keys).any(|key| key.starts_with("tokenizer."));
     let found = problems(after, &model.tensors, vocabulary);
     if found.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let before = problems(&model.metadata, &model.tensors, vocabulary);
-    let mut new = found.into_iter().filter(|p| !before.iter().any(|b| b.id == p.id));
-    let Some(first) = new.next() else { return Ok(()) };
-    let of = |key: &str| edits.iter().rev().find(|edit| edit.keys().any(|k| k == key));
-    let what = match (of(&first.key), of("general.architecture"), edits) {
-        (Some(edit), ..) => format!("{} {}: {}", edit.option(), first.key, first.why),
-        (None, Some(edit), _) => format!("{} general.architecture: {}", edit.option(), first.alone),
-        (None, None, [edit]) => {
-            format!("{} {}: {}", edit.option(), edit.keys().next().unwrap_or_default(), first.alone)
-        }
-        _ => format!("with these changes: {}", first.alone),
-    };
-    Err(Error::usage(what)
-        .or("no program would read the model as it is; `ggufkit edit` with --force writes it all the same"))
+    let before: HashSet<&str> = before.iter().map(|p| p.id.as_str()).collect();
+    let mut notes = Vec::new();
+    for problem in found.iter().filter(|p| !before.contains(p.id.as_str())) {
+        let what = problem.blamed_on(edits);
+        let Some(readers) = problem.harmless else {
+            return Err(Error::usage(what).or(match unreadable {
+                Unreadable::RefusedUnlessForced => {
+                    "programs refuse such a model, or read another one; --force writes it all the same"
+                }
+                _ => {
+                    "programs refuse such a model, or read another one: leave out this change, or make it in the finished \
+                     file with `ggufkit edit`"
+                }
+            }));
+        };
+        notes.push(format!("{what}; {readers}"));
+    }
+    Ok(notes)
 }
 
 fn problems(metadata: &Metadata, tensors: &[Tensor], vocabulary: bool) -> Vec<Problem> {
@@ -85,9 +125,10 @@ fn problems(metadata: &Metadata, tensors: &[Tensor], vocabulary: bool) -> Vec<Pr
         let (key, says) = (n.key, n.says);
         let why = format!("no program reads a model without it: it says {says}");
         let alone = format!("no program reads the model without {key}, which says {says}");
-        Problem { id: format!("missing {}", n.part), key, why, alone }
+        Problem { id: format!("missing {}", n.part), key, why, alone, harmless: None }
     }));
     found.extend(layers(metadata, arch, tensors));
+    found.extend(per_layer(metadata, arch));
     if !found.iter().any(|p| p.key.starts_with(&format!("{arch}."))) {
         found.extend(shapes(metadata, tensors));
     }
@@ -95,6 +136,17 @@ fn problems(metadata: &Metadata, tensors: &[Tensor], vocabulary: bool) -> Vec<Pr
         found.extend(tokens(metadata, tensors));
     }
     found
+}
+
+/// Lists per layer that have more or fewer values than there are layers.
+fn per_layer(metadata: &Metadata, arch: &str) -> Option<Problem> {
+    let layers = metadata.get(&format!("{arch}.block_count"))?.as_u64()?;
+    PER_LAYER.iter().find_map(|end| {
+        let key = format!("{arch}.{end}");
+        let found = metadata.get(&key)?.as_array()?.len();
+        let why = format!("must have {layers} values, one for each layer (found {found})");
+        (found as u64 != layers).then(|| Problem::new(format!("per layer {key}"), key, why))
+    })
 }
 
 /// The key that an error names: of two, of which one is the beginning of the other, the longer one.
@@ -120,57 +172,78 @@ fn shapes(metadata: &Metadata, tensors: &[Tensor]) -> Option<Problem> {
     let rows = find("token_embd.weight")?.rows();
     let config = match Config::from_gguf(metadata, rows, find("output.weight").is_none(), None) {
         Ok(config) => config,
-        Err(e) => {
-            let why = e.to_string();
-            let named = named(metadata, &why).unwrap_or_default();
-            return Some(Problem { id: "settings".into(), key: named.into(), alone: why.clone(), why });
-        }
+        Err(e) => return Some(Problem::of_reader("settings", metadata, e.to_string(), "")),
     };
     let vocab_size = format!("{}.vocab_size", config.name);
     if let Some(says) = metadata.get(&vocab_size).and_then(Value::as_u64).filter(|says| *says != rows) {
         let why = format!("must be {rows}, the rows of the token embedding (found {says})");
         return Some(Problem::new("vocab_size", vocab_size, why));
     }
-    let by_name: std::collections::HashMap<&str, &Tensor> =
-        tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+    let by_name: HashMap<&str, &Tensor> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
     let wrong = arch.expected(&config).into_iter().find_map(|e| {
         let t = by_name.get(e.gguf.as_str()).filter(|t| t.shape != e.shape)?;
         let (name, has, wants) = (&t.name, &t.shape, &e.shape);
         Some(format!("tensor {name} has the shape {has:?}, and the settings ask for {wants:?}"))
     })?;
-    Some(Problem { id: "shapes".into(), key: String::new(), alone: wrong.clone(), why: wrong })
+    Some(Problem {
+        id: "shapes".into(),
+        key: String::new(),
+        alone: wrong.clone(),
+        why: wrong,
+        harmless: None,
+    })
 }
 
-/// A vocabulary that cannot be read, or is not that of the token embedding.
-fn tokens(metadata: &Metadata, tensors: &[Tensor]) -> Option<Problem> {
-    let problem = |id: &str, why: String| {
-        let named = named(metadata, &why);
-        let key = named.unwrap_or("tokenizer.ggml.model").to_string();
-        Some(Problem { id: id.into(), key, alone: why.clone(), why })
-    };
+/// A vocabulary whose lists do not go together or do not fit the token embedding, or that this program cannot read.
+fn tokens(metadata: &Metadata, tensors: &[Tensor]) -> Vec<Problem> {
+    let list = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}")).and_then(Value::as_array);
+    let mut found = Vec::new();
+    if let Some(n) = list("tokens").map(|tokens| tokens.len() as u64) {
+        found.extend(lengths(n, list, tensors));
+        found.extend(ids(metadata, n));
+    }
     let kind = metadata.text("tokenizer.ggml.model").unwrap_or_default();
-    if !OTHER_TOKENIZERS.contains(&kind)
+    if found.is_empty()
+        && !OTHER_TOKENIZERS.contains(&kind)
         && let Err(e) = Tokenizer::from_metadata(metadata)
     {
-        return problem("tokenizer", e.to_string());
+        found.push(Problem::of_reader("tokenizer", metadata, e.to_string(), "tokenizer.ggml.model"));
     }
-    let found = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array)?.len() as u64;
+    found
+}
+
+/// The first list that has not one value for each of the `n` tokens, or the tokens, if they are not those of the embedding.
+fn lengths<'m>(n: u64, list: impl Fn(&str) -> Option<&'m Array>, tensors: &[Tensor]) -> Option<Problem> {
+    let must = |name: &str, wanted: u64, one_for: &str, found: u64| {
+        let why = format!("must have {wanted} values, one for each {one_for} (found {found})");
+        Problem::new(format!("length {name}"), format!("tokenizer.ggml.{name}"), why)
+    };
     let rows = tensors.iter().find(|t| t.name == "token_embd.weight").map(Tensor::rows);
-    if let Some(rows) = rows.filter(|rows| *rows != found) {
-        let why = format!(
-            "tokenizer.ggml.tokens must have {rows} values, one for each row of the token embedding (found {found})"
-        );
-        return problem("tokens", why);
+    if let Some(rows) = rows.filter(|rows| *rows != n) {
+        return Some(must("tokens", rows, "row of the token embedding", n));
     }
-    let ids =
-        metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id"));
-    let beyond = |value: &Value| value.as_u64().is_none_or(|id| id >= found);
-    let (key, value) = ids.into_iter().find(|(_, value)| beyond(value))?;
-    Some(Problem::new(
-        format!("id {key}"),
-        key,
-        format!("there are {found} tokens (found {})", value.describe()),
-    ))
+    // Programs read as many values as there are tokens.
+    let short = |name: &&str| list(name).is_some_and(|values| (values.len() as u64) < n);
+    let name = ["scores", "token_type"].into_iter().find(short)?;
+    Some(must(name, n, "token", list(name)?.len() as u64))
+}
+
+/// Tokens with a role that are none of the `n` tokens. llama.cpp leaves them out with a warning, which does no harm but for
+/// the beginning and the end of a text: it takes others for them, and does not find the end.
+fn ids(metadata: &Metadata, n: u64) -> Vec<Problem> {
+    let roles = metadata.iter().filter_map(|(key, value)| {
+        let role = key.strip_prefix("tokenizer.ggml.")?.strip_suffix("_token_id")?;
+        Some((key, value, matches!(role, "bos" | "eos")))
+    });
+    let beyond = roles.filter(|(_, value, _)| value.as_u64().is_none_or(|id| id >= n));
+    let problems = beyond.map(|(key, value, needed)| {
+        let why = format!("there are {n} tokens (found {})", value.describe());
+        Problem {
+            harmless: (!needed).then_some("programs read the model without such a token"),
+            ..Problem::new(format!("id {key}"), key, why)
+        }
+    });
+    problems.collect()
 }
 
 #[cfg(test)]
@@ -178,7 +251,7 @@ mod tests {
     use super::*;
     use crate::disk::RunFiles;
     use crate::scheme::facts::tests::model;
-    use formats::metadata::{Array, Kind};
+    use formats::metadata::Kind;
 
     /// A model of two layers with a vocabulary of four tokens.
     fn two_layers() -> Model {
@@ -210,12 +283,12 @@ mod tests {
         model
     }
 
-    fn changed(model: &Model, edits: &[Edit]) -> Result<()> {
+    fn changed(model: &Model, edits: &[Edit]) -> Result<Vec<String>> {
         let mut after = model.metadata.clone();
         for edit in edits {
             edit.apply(&mut after, &RunFiles::default())?;
         }
-        check(model, &after, edits)
+        check(model, &after, edits, Unreadable::Refused)
     }
 
     #[test]
@@ -267,12 +340,11 @@ mod tests {
                 vec![set("general.name=x"), set("llama.feed_forward_length=8")],
                 "with these changes: tensor blk.0.ffn_up.weight",
             ),
-            (vec![set("llama.attention.head_count=0")], "--set llama.attention.head_count: "),
-            (vec![set("llama.attention.layer_norm_rms_epsilon=0")], "must be a positive float"),
-            (vec![set("llama.rope.scaling.type=str:ntk")], "\"ntk\" is not supported"),
             (vec![set("llama.vocab_size=5")], "must be 4, the rows of the token embedding"),
-            (vec![set("tokenizer.ggml.tokens=[\"a\"]")], "tokenizer.ggml.tokens must have 4 values"),
-            (vec![set("tokenizer.ggml.scores=[0]")], "tokenizer.ggml.scores must have 4 values"),
+            (vec![set("tokenizer.ggml.tokens=[\"a\"]")], "tokenizer.ggml.tokens: must have 4 values"),
+            (vec![set("tokenizer.ggml.scores=[0]")], "tokenizer.ggml.scores: must have 4 values"),
+            (vec![set("tokenizer.ggml.token_type=[1]")], "tokenizer.ggml.token_type: must have 4 values"),
+            (vec![set("llama.feed_forward_length=[16]")], "must have 2 values, one for each layer (found 1)"),
             (vec![set("tokenizer.ggml.token_type=[str]:[\"a\"]")], "must be [i32] or [u32]"),
             (
                 vec![set("tokenizer.ggml.eos_token_id=4")],
@@ -282,11 +354,29 @@ mod tests {
                 vec![set("tokenizer.ggml.model=gpt2")],
                 "--set tokenizer.ggml.model: no program reads the model without tokenizer.ggml.merges",
             ),
-            (vec![set("tokenizer.ggml.model=x")], "\"x\" is not supported"),
         ] {
             let why = changed(&model, &edits).unwrap_err();
             assert!(why.to_string().contains(says), "{edits:?}: {why}");
             assert_eq!(why.exit_code(), 2);
+        }
+        for (edits, says) in [
+            ("llama.attention.head_count=0", "--set llama.attention.head_count: "),
+            ("llama.attention.layer_norm_rms_epsilon=0", "must be a positive float"),
+            ("llama.attention.head_count_kv=[1, 2]", "--set llama.attention.head_count_kv: "),
+            ("llama.feed_forward_length=[i32]:[16, 16]", "--set llama.feed_forward_length: "),
+            ("llama.rope.scaling.type=longrope", "\"longrope\" is not supported"),
+            ("llama.expert_count=8", "mixtures of experts"),
+            ("tokenizer.ggml.model=x", "\"x\" is not supported"),
+            ("tokenizer.ggml.padding_token_id=4294967295", "there are 4 tokens (found u32 4294967295)"),
+            ("tokenizer.ggml.eot_token_id=4", "there are 4 tokens"),
+        ] {
+            let notes = changed(&model, &[set(edits)]).unwrap_or_else(|e| panic!("{edits}: {e}"));
+            let [note] = &notes[..] else { panic!("{edits}: {notes:?}") };
+            assert!(
+                note.contains(says) && (note.ends_with(OURS) || edits.contains("_token_id")),
+                "{edits}: {note}"
+            );
+            assert!(note.starts_with("--set ") && !note.contains("no program"), "{note}");
         }
         for edits in [
             vec![set("general.name=x"), remove("llama.vocab_size"), remove("tokenizer.ggml.scores")],
@@ -297,8 +387,38 @@ mod tests {
             vec![set("tokenizer.ggml.model=no_vocab"), remove("tokenizer.ggml.tokens")],
             vec![rename("general.architecture", "general.old"), set("general.architecture=llama")],
         ] {
-            changed(&model, &edits).unwrap_or_else(|e| panic!("{edits:?}: {e}"));
+            let notes = changed(&model, &edits).unwrap_or_else(|e| panic!("{edits:?}: {e}"));
+            assert!(notes.is_empty(), "{edits:?}: {notes:?}");
         }
+    }
+
+    #[test]
+    fn names_of_pre_tokenizers_that_are_not_known_here_are_left_to_other_programs() {
+        let mut model = two_layers();
+        for (key, value) in [
+            ("tokenizer.ggml.model", Value::text("gpt2")),
+            ("tokenizer.ggml.pre", Value::text("llama-bpe")),
+            ("tokenizer.ggml.merges", Value::Array(Array::of_strings(["< u"]))),
+        ] {
+            model.metadata.set(key, value);
+        }
+        for name in ["superbpe-of-tomorrow", "x"] {
+            let notes = changed(&model, &[Edit::Set("tokenizer.ggml.pre".into(), name.into())]).unwrap();
+            assert!(notes.len() == 1 && notes[0].contains(name), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn many_faults_take_no_longer_than_as_many_keys() {
+        let mut model = two_layers();
+        for i in 0..100_000 {
+            model.metadata.set(&format!("tokenizer.ggml.x{i}_token_id"), Value::text("x"));
+        }
+        let edits = [Edit::Set("general.name".into(), "x".into())];
+        assert_eq!(
+            check(&model, &model.metadata, &edits, Unreadable::Refused).unwrap(),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

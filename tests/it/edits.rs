@@ -42,7 +42,7 @@ fn an_edited_file_is_read_or_not_written() {
         ("--set", "llama.block_count=1", "there are tensors of 3 layers"),
         ("--set", "llama.block_count=u64:3", "must be u32 (found u64 3)"),
         ("--set", "llama.feed_forward_length=175", "the settings ask for"),
-        ("--set", "llama.rope.freq_base=-1", "must be a positive float"),
+        ("--set", "llama.attention.head_count_kv=[2]", "must have 3 values, one for each layer"),
         ("--set", "tokenizer.ggml.scores=[f32]:[1]", "must have 512 values"),
         ("--set", "tokenizer.ggml.bos_token_id=512", "there are 512 tokens"),
         ("--set", "split.count=3", "follow from the files"),
@@ -52,9 +52,33 @@ fn an_edited_file_is_read_or_not_written() {
         assert!(code == 2 && why.contains(says) && why.contains("hint: "), "{change}: {why}");
         assert!(!Path::new(&out).exists());
     }
-    // The same changes in a conversion, which says where they can be made all the same.
-    let (code, why) = fails(&["convert", &model, &out, "--set", "llama.block_count=2"]);
-    assert!(code == 2 && why.contains("`ggufkit edit` with --force"), "{why}");
+    let why = fails(&["edit", &model, &out, "--remove", "llama.block_count"]).1;
+    assert!(why.contains("--force writes it all the same"), "{why}");
+    // The same changes in commands that have no such option, or have one for other things.
+    for command in [&["convert"][..], &["quantize", "--type", "q8_0"]] {
+        let (code, why) = fails(&[command, &[&model, &out, "--set", "llama.block_count=2"]].concat());
+        assert!(code == 2 && why.contains("`ggufkit edit`") && !why.contains("--force"), "{why}");
+    }
+    // What only this program does not run.
+    for change in [
+        "llama.attention.head_count_kv=[2, 2, 2]",
+        "llama.feed_forward_length=[i32]:[176, 176, 176]",
+        "llama.rope.scaling.type=longrope",
+        "llama.rope.freq_base=-1",
+        "tokenizer.ggml.padding_token_id=4294967295",
+    ] {
+        for command in [&["edit"][..], &["convert"], &["quantize", "--type", "q8_0"]] {
+            let new = dir.path("new.gguf");
+            let text = said(&[command, &[&model, &new, "--set", change]].concat());
+            let key = change.split('=').next().unwrap();
+            let ours = "ggufkit does not run or measure the model like this, other programs may";
+            let note =
+                if key.ends_with("_id") { "programs read the model without such a token" } else { ours };
+            let says = text.contains(&format!("--set {key}: ")) && text.contains(note);
+            assert!(says && !text.contains("no program"), "{command:?} {change}: {text}");
+            value(&new, key);
+        }
+    }
     ok(&["edit", &model, &out, "--force", "--remove", "llama.block_count"]);
     assert!(fails(&["run", &out]).1.contains("llama.block_count"));
     // A file that is not as it must be can be mended, and changed elsewhere.
@@ -128,7 +152,71 @@ fn texts_from_files_are_in_their_encoding() {
         fs::write(&file, bytes).unwrap();
         let (code, why) = fails(&refs(&call("tokenizer.chat_template")));
         assert!(code == 1 && why.contains("t.jinja") && why.contains(says), "{why}");
+        assert!(why.contains("--set-file tokenizer.chat_template: ") && why.contains("hint: "), "{why}");
+        assert_eq!(why.contains("iconv -f latin1 -t utf-8"), says.contains("not "), "{why}");
     }
+}
+
+#[test]
+fn files_beside_weights_are_written_as_transformers_reads_them() {
+    let dir = Dir::new();
+    let hub = crate::common::first_layers(&dir, 1);
+    let text = |name: &str| fs::read_to_string(format!("{hub}/{name}")).unwrap();
+    fs::write(format!("{hub}/chat_template.jinja"), "{{ 'Öfen' }}").unwrap();
+    let names =
+        ["tokenizer_config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json"];
+    let all: Vec<(&str, String)> = names.into_iter().map(|name| (name, text(name))).collect();
+    let marked = |(name, text): &(&str, String)| match *name {
+        "tokenizer_config.json" => utf16(text, u16::to_le_bytes),
+        "generation_config.json" => utf16(text, u16::to_be_bytes),
+        _ => format!("\u{FEFF}{text}").into_bytes(),
+    };
+    all.iter().for_each(|file| fs::write(format!("{hub}/{}", file.0), marked(file)).unwrap());
+    fs::write(format!("{hub}/merges.txt"), b"\xFF\xFEa").unwrap();
+    let [converted, edited] = ["converted", "edited"].map(|name| format!("{}/", dir.path(name)));
+    let text = said(&["edit", &hub, &edited, "--set", "own.key=1"]);
+    assert!(text.contains("tokenizer_config.json: is written as UTF-8"), "{text}");
+    assert!(text.contains("merges.txt: is not of the encoding"), "{text}");
+    assert_eq!(fs::read(format!("{edited}merges.txt")).unwrap(), b"\xFF\xFEa");
+    fs::remove_file(format!("{hub}/merges.txt")).unwrap();
+    ok(&["convert", &hub, &converted, "--type", "f16"]);
+    for folder in [&converted, &edited] {
+        for (name, text) in &all {
+            assert!(&fs::read_to_string(format!("{folder}{name}")).unwrap() == text, "{folder}{name}");
+        }
+    }
+}
+
+#[test]
+fn settings_of_a_checkpoint_are_not_written_where_no_program_looks() {
+    let dir = Dir::new();
+    let hub = crate::common::first_layers(&dir, 1);
+    for out in [format!("{}/", dir.path("out")), dir.path("out.safetensors")] {
+        for change in [
+            "--set general.architecture=llama",
+            "--remove tokenizer.ggml.pre",
+            "--rename own.x=llama.block_count",
+        ] {
+            let (option, change) = change.split_once(' ').unwrap();
+            let (code, why) = fails(&["edit", &hub, &out, option, change]);
+            let says = why.contains("config.json") && why.contains("ends in .gguf");
+            assert!(says && code == 2, "{change}: {why}");
+            assert!(!Path::new(&out).exists());
+        }
+        ok(&["edit", &hub, &out, "--set", "own.key=1"]);
+    }
+    ok(&["edit", &hub, &dir.path("named.gguf"), "--set", "general.name=x"]);
+    // A checkpoint in which somebody else wrote an architecture is still one.
+    let weights = fs::read(format!("{hub}/model.safetensors")).unwrap();
+    let (head, data) = weights[8..].split_at(u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize);
+    let mut head: Value = serde_json::from_slice(head).unwrap();
+    head["__metadata__"] = of!({"general.architecture": "llama"});
+    let head = head.to_string().into_bytes();
+    let all = [&(head.len() as u64).to_le_bytes()[..], &head, data].concat();
+    ok(&["convert", &hub, &dir.path("plain.gguf")]);
+    fs::write(format!("{hub}/model.safetensors"), all).unwrap();
+    ok(&["convert", &hub, &dir.path("hidden.gguf")]);
+    assert!(dir.read("plain.gguf") == dir.read("hidden.gguf"));
 }
 
 #[test]
