@@ -3,8 +3,11 @@
 
 #![allow(unsafe_code)]
 
+mod content;
 mod output;
+mod parts;
 mod run;
+mod set;
 #[cfg(unix)]
 pub mod signals;
 
@@ -22,8 +25,11 @@ use formats::model::Input;
 use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 use crate::text::visible;
-pub use output::{NewFile, Replaces, aside_name, finish, finish_set, replace};
-pub use run::RunFiles;
+pub use content::Output;
+pub use output::{NewFile, replace};
+pub use parts::{ADAPTER, CONFIG, Part, TEMPLATES, part};
+pub use run::{Claimed, RunFiles, ends_in_slash};
+pub use set::{Replaces, aside_name, finish, finish_set, free_aside_name};
 
 /// What tells whether a file is still what it was: its length, its times, and which file of the file system it is.
 ///

@@ -250,6 +250,16 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A folder where a file is to be written. Wrong usage.
+    #[error("{}: is a folder, and {what} is one file", path.display())]
+    IsAFolder {
+        /// The path.
+        path: PathBuf,
+        /// What was to be written: "an importance matrix".
+        what: &'static str,
+        /// A usual name of such a file.
+        usual: &'static str,
+    },
     /// A file that was rewritten while the run read it, so that a result would be of two states of it.
     #[error("{}: has changed while it was read, so the result would be of two states of it", path.display())]
     Changed {
@@ -307,6 +317,9 @@ pub enum Error {
     /// A check that found a problem, which has been reported.
     #[error("{0}")]
     Failed(String),
+    /// A figure that was measured, and reported, is beyond the limit that the user gave it.
+    #[error("{0}")]
+    LimitMissed(String),
     /// An activation overflowed while the model was run on a text.
     #[error("the inputs of {matrix} are not finite on this text")]
     InputsNotFinite {
@@ -378,6 +391,16 @@ pub enum Error {
         /// Weights per row.
         cols: u64,
     },
+    /// What was measured on one model is given for another.
+    #[error("{what} were measured on another model, {name}: its weights are not those of {}", path.display())]
+    OtherModel {
+        /// What was measured, with its file: "s.json: the sensitivities".
+        what: String,
+        /// The name of the file or folder of the model that it was measured on.
+        name: String,
+        /// The model that it is given for.
+        path: PathBuf,
+    },
     /// A state folder was written by a run with another model, plan, text or method.
     #[error("{}: holds the state of a different run", .folder.display())]
     OtherState {
@@ -445,13 +468,21 @@ impl Error {
         self
     }
 
-    /// The process's exit status: 2 for wrong usage, 1 for everything else.
+    /// The process's exit status: 2 for wrong usage, 3 for a limit that a measurement missed, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
-        let usage =
-            matches!(self, Self::Usage { .. } | Self::WouldOverwrite { .. } | Self::ContextTooLong { .. });
-        if usage { 2 } else { 1 }
+        match self {
+            Self::Usage { .. }
+            | Self::WouldOverwrite { .. }
+            | Self::IsAFolder { .. }
+            | Self::ContextTooLong { .. } => 2,
+            Self::LimitMissed(_) => 3,
+            _ => 1,
+        }
     }
 }
+
+/// What an importance matrix consists of, in [`Error::OtherModel`].
+pub(crate) const IMPORTANCE: &str = "importances";
 
 /// The operation of [`Error::UnsupportedType`] for weights of a checkpoint.
 pub(crate) const FROM_CHECKPOINT: &str = "read as a checkpoint's weights";

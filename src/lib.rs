@@ -33,6 +33,7 @@ pub mod score;
 pub mod sensitivity;
 pub mod source;
 pub mod text;
+pub mod text_file;
 pub mod tokenizer;
 pub mod verify;
 

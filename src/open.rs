@@ -12,9 +12,10 @@ use formats::container::{self, gguf, llama2c, pytorch, safetensors};
 use formats::model::{Format, Input, Model};
 
 use crate::checkpoint::{self, Vocabulary};
-use crate::disk::{self, InFile, RunFiles};
+use crate::disk::{self, InFile, Part, RunFiles};
 use crate::error::{Error, Result};
 use crate::source::{Source, Use, foreign, other_weights, scales};
+use crate::text_file;
 use crate::tokenizer::pre;
 
 /// How to open a model.
@@ -130,6 +131,8 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
             },
         };
         source = checkpoint::translate(source, folder, vocabulary)?;
+    } else if is_checkpoint {
+        source.filed = checkpoint::beside(folder, |part| part != Part::Weights);
     }
     if matches!(source.model.format, Format::Gguf { .. }) {
         foreign::apply(&mut source);
@@ -339,7 +342,7 @@ fn open_index(run: &RunFiles, index: &Path, of: &Files, map: bool) -> Result<Sou
             "{name}: an index must have at most {MAX_INDEX} bytes (found {len})"
         )));
     }
-    let json = file.read(0, file.len)?;
+    let json = text_file::strict(file.name(), file.read(0, file.len)?.into_owned())?.text.into_bytes();
     let names = safetensors::read_index(file.name(), &json)?;
     let (files, shards) = open_all(run, index.parent(), (&|| names.iter(), names.len()), map, of.read)?;
     safetensors::check_index(file.name(), &json, &shards)?;
@@ -402,6 +405,8 @@ fn read(file: &InFile) -> Result<Model> {
     // The directory of an archive is at its end.
     let model = pytorch::read(file.name(), file.len, |range| file.read(range.start, range.end - range.start));
     model.map_err(|error| match other::explain(file, &error).unwrap_or(error) {
+        Error::Format(e) if matches!(e.fault, formats::Fault::NotAModel(_)) => Error::refused(e.to_string())
+            .or("name the file with the model's weights: model.safetensors, pytorch_model.bin or a part of these"),
         Error::Format(e) => Error::refused(e.to_string()).or(
             "if the file is whole and from a source that you trust, write its weights as safetensors with transformers: \
              AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)",

@@ -15,7 +15,7 @@ use crate::allocate::{Allocation, Request, SENSITIVITY};
 use crate::calibrate::sequential::{Method, Sequential};
 use crate::calibrate::{self, ChunkLength, Chunks, Scratch, importance};
 use crate::checkpoint;
-use crate::disk::{self, NewFile, RunFiles};
+use crate::disk::{self, NewFile, Output, RunFiles};
 use crate::error::{Error, Result};
 use crate::evaluate::compare::{Settings, compare, name_of, short_name};
 use crate::evaluate::comparison::Comparison;
@@ -32,9 +32,9 @@ use crate::source::Source;
 use crate::text;
 use crate::tokenizer::{Text, Tokenizer, text_file};
 
-/// What names the files of a run, for messages.
-const OUT: &str = "OUT";
-const WRITE_RECIPE: &str = "--write-recipe";
+/// The model that is written.
+pub const OUT: Output = Output::model("OUT");
+const WRITE_RECIPE: Output = Output::result("--write-recipe", "a recipe", "recipe.toml");
 
 /// A conversion: the input, the options, and the output.
 #[derive(Debug, Clone, Default)]
@@ -183,9 +183,9 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     // What cannot be meant is said before what cannot be written.
     let target = plan::container(&source.model, &options)?;
     order.refuse_gguf_options(target)?;
-    order.claim(&run)?;
+    let mut text_notes = order.claim(&run)?;
     let chunks = order.chunks(&source)?;
-    let mut text_notes = chunks.as_ref().map_or_else(Vec::new, |c| c.notes.clone());
+    text_notes.extend(chunks.iter().flat_map(|c| c.notes.iter().cloned()));
     options.importance = order.importance.is_some();
     options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
@@ -317,7 +317,10 @@ impl Order {
         watcher: &dyn Watcher,
     ) -> Result<Option<Statistics>> {
         if let Some(ImportanceSource::File(path)) = &self.importance {
-            return importance::read(&source.run, path, !self.open.no_mmap).map(Some);
+            let mut found = importance::read(&source.run, path, !self.open.no_mmap)?;
+            let note = importance::check(&found, source)?;
+            found.notes.extend(note);
+            return Ok(Some(found));
         }
         let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
         if self.method.is_some() {
@@ -338,29 +341,30 @@ impl Order {
     }
 
     /// Claims the files that will be written, as far as they are known before the plan: what is wrong with their names
-    /// is found before the work.
-    fn claim(&self, run: &RunFiles) -> Result<()> {
+    /// is found before the work. Gives notes on what is replaced, but for the model, of which the plan tells it.
+    fn claim(&self, run: &RunFiles) -> Result<Vec<String>> {
         let out = &self.plan.out;
         let name = out.file_name().unwrap_or_default();
         let several = self.plan.machine.is_some_and(|m| m.container() == Container::Expansion);
-        match self.plan.split {
-            _ if several || plan::is_folder(out) => {}
-            _ if self.dry_run => run.pretend(out, OUT)?,
-            Split::None => run.claim(out, OUT)?,
+        let _ = match self.plan.split {
+            _ if several || plan::is_folder(out) => None,
+            _ if self.dry_run => Some(run.pretend(out, OUT)?),
+            Split::None => Some(run.claim(out, OUT)?),
             // How many parts there will be is not known yet, nor that there will be more than one.
             Split::Bytes(_) | Split::Tensors(_) => {
                 let ending = out.extension().unwrap_or_default().to_string_lossy();
-                run.claim(&out.with_file_name(disk::part_name(name, 0, 99_999, &ending)), OUT)?;
+                Some(run.claim(&out.with_file_name(disk::part_name(name, 0, 99_999, &ending)), OUT)?)
             }
-        }
-        let Some(request) = &self.fit else { return Ok(()) };
+        };
+        let Some(request) = &self.fit else { return Ok(Vec::new()) };
         if let Some(path) = request.sensitivity.as_deref().filter(|path| !path.exists())
             && matches!(self.importance, Some(ImportanceSource::Calibration(_)))
             && !self.dry_run
         {
-            run.claim(path, SENSITIVITY)?;
+            let _ = run.claim(path, SENSITIVITY)?;
         }
-        request.write_recipe.as_deref().map_or(Ok(()), |path| run.claim(path, WRITE_RECIPE))
+        let recipe = request.write_recipe.as_deref().map(|path| run.claim(path, WRITE_RECIPE)).transpose()?;
+        Ok(recipe.and_then(|claimed| claimed.note).into_iter().collect())
     }
 
     /// Chooses types for a budget, and plans with them.
@@ -374,8 +378,9 @@ impl Order {
     ) -> Result<(Plan, Allocation)> {
         // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let sensitivity = request.sensitivity(source, chunks, self.dry_run, self.limits, watcher)?;
-        let (allocation, plan) = request.choose(source, options, &sensitivity)?;
+        let (sensitivity, note) = request.sensitivity(source, chunks, self.dry_run, self.limits, watcher)?;
+        let (allocation, mut plan) = request.choose(source, options, &sensitivity)?;
+        plan.notes.extend(note);
         Ok((plan, allocation))
     }
 

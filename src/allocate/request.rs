@@ -7,7 +7,7 @@ use formats::block::{DType, TYPES};
 
 use super::{Allocation, Choices, Goal, SearchSpace, allocate};
 use crate::calibrate::Chunks;
-use crate::disk;
+use crate::disk::{self, Output};
 use crate::error::{Error, Result};
 use crate::memory::{ModelShape, RunConfig, Runtime};
 use crate::plan::{Plan, PlanOptions};
@@ -16,8 +16,8 @@ use crate::runner::KvType;
 use crate::sensitivity::{self, Measuring, Sensitivity, quick};
 use crate::source::Source;
 
-/// The option that names the file of sensitivities, where it is measured and written.
-pub const SENSITIVITY: &str = "--sensitivity";
+/// The file of sensitivities, where it is measured and written.
+pub const SENSITIVITY: Output = Output::result("--sensitivity", "a sensitivity file", "sensitivity.json");
 
 /// More bytes than the metadata about an importance matrix takes, but for unusual names.
 const NAMED: u64 = 1024;
@@ -91,7 +91,7 @@ impl Request {
         all.extend(self.reserve.map(|_| "--reserve"));
         all.extend(self.types.as_ref().map(|_| "--types"));
         all.extend((!self.prices.is_empty()).then_some("--price"));
-        all.extend(self.sensitivity.as_ref().map(|_| SENSITIVITY));
+        all.extend(self.sensitivity.as_ref().map(|_| "--sensitivity"));
         all.extend(self.write_recipe.as_ref().map(|_| "--write-recipe"));
         all
     }
@@ -127,12 +127,13 @@ impl Request {
         Ok(Goal::Ram { ram, reserve: self.reserve, runs: kv_types.into_iter().flat_map(run).collect() })
     }
 
-    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one.
+    /// The model's sensitivity: read from the file, measured and written to it, or estimated without one. With a note if it
+    /// was measured on another version of the model.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it would have to be measured in a dry run, [`Error::Refused`] if without a text, or if the file is one of
-    /// the inputs;
-    /// [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`] and [`Measuring::run`].
+    /// [`Error::Usage`] if it would have to be measured in a dry run, [`Error::Refused`] if without a text, or if the file is one of the inputs;
+    /// [`Error::Io`] if it cannot be read or written; those of [`sensitivity::read`],
+    /// [`Sensitivity::check`] and [`Measuring::run`].
     pub fn sensitivity(
         &self,
         source: &Source,
@@ -140,17 +141,21 @@ impl Request {
         dry_run: bool,
         limits: Limits,
         watcher: &dyn Watcher,
-    ) -> Result<Sensitivity> {
-        let Some(path) = &self.sensitivity else { return Ok(quick::estimate(source)) };
+    ) -> Result<(Sensitivity, Option<String>)> {
+        let Some(path) = &self.sensitivity else { return Ok((quick::estimate(source), None)) };
         let run = &source.run;
         let (file, model) = (path.display(), source.path.display());
         let measure = || {
             format!(
-                "measure it first: ggufkit sensitivity {model} TEXT -o {file}; or leave out {SENSITIVITY}"
+                "measure it first: ggufkit sensitivity {model} TEXT -o {file}; or leave out --sensitivity"
             )
         };
         let chunks = match (path.exists(), chunks) {
-            (true, _) => return sensitivity::read(run, path),
+            (true, _) => {
+                let found = sensitivity::read(run, path)?;
+                let note = found.check(source, path)?;
+                return Ok((found, note));
+            }
             (false, Some(_)) if dry_run => {
                 let why = format!("{file}: does not exist, and a dry run does not measure it");
                 return Err(Error::usage(why).or(measure()));
@@ -161,7 +166,8 @@ impl Request {
             }
             (false, Some(chunks)) => chunks,
         };
-        run.claim(path, SENSITIVITY)?;
+        // There is no such file, so none is replaced.
+        let _ = run.claim(path, SENSITIVITY)?;
         let mut types = default_types();
         for dtype in self.types.iter().flatten() {
             types.extend((!types.contains(dtype)).then_some(*dtype));
@@ -177,7 +183,7 @@ impl Request {
         let found = measuring.run(source, &chunks, watcher)?;
         watcher.finished();
         run.write_whole(path, sensitivity::print(&found).as_bytes(), SENSITIVITY)?;
-        Ok(found)
+        Ok((found, None))
     }
 
     /// Chooses the types and plans with them; `options` get the scheme.

@@ -7,6 +7,7 @@ mod blk;
 mod class;
 pub mod config;
 mod idle;
+pub mod keys;
 mod layers;
 mod llama;
 pub mod llama_cpp;

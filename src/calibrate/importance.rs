@@ -14,9 +14,11 @@ use super::activations::{Activations, LayerWeights};
 use super::{Chunks, Scratch};
 use crate::arch::Blk;
 use crate::disk::RunFiles;
-use crate::error::{Error, Result};
+use crate::error::{Error, IMPORTANCE, Result};
 use crate::runner::Network;
 use crate::runner::layerwise::Tap;
+use crate::source::Source;
+use crate::source::sample::{Measured, Sample};
 
 /// The sum of squares of each column of a matrix's inputs.
 pub(crate) struct SquareSums {
@@ -138,6 +140,35 @@ pub fn read(run: &RunFiles, path: &Path, map: bool) -> Result<Statistics> {
         .or("name the file that `ggufkit calibrate` or llama-imatrix wrote, not a model"));
     }
     Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
+}
+
+/// The keys of the model that was measured: the name of its file, and some of its weights ([`Sample::text`]).
+const MODEL: &str = "ggufkit.calibration.model";
+const WEIGHTS: &str = "ggufkit.calibration.weights";
+
+/// Notes in an importance matrix of which model it is.
+///
+/// # Errors
+/// Those of [`Measured::of`].
+pub fn sign(statistics: &mut Statistics, source: &Source) -> Result<()> {
+    if let Some(Measured { name, sample }) = Measured::of(source)? {
+        statistics.metadata.set(MODEL, Value::text(&name));
+        statistics.metadata.set(WEIGHTS, Value::text(&sample.text()));
+    }
+    Ok(())
+}
+
+/// Checks that an importance matrix is of this model, as far as its file says. Gives a note if it was measured on another
+/// version of the model.
+///
+/// # Errors
+/// [`Error::OtherModel`] if it was measured on another model; those of [`Measured::check`].
+pub fn check(statistics: &Statistics, source: &Source) -> Result<Option<String>> {
+    let text = |key| statistics.metadata.text(key);
+    let Some(sample) = text(WEIGHTS).and_then(Sample::parse) else { return Ok(None) };
+    // Two files that are put together may have names of their own.
+    let name = text(MODEL).unwrap_or("a model").to_string();
+    Measured { name, sample }.check(source, &format!("{}: the {IMPORTANCE}", statistics.file))
 }
 
 /// A placeholder for an importance matrix that will be measured while quantizing layer by layer: the entries that it will

@@ -23,7 +23,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use hmac_sha256::Hash;
 
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
@@ -123,7 +123,7 @@ impl Chunks {
     ) -> Result<Self> {
         let tokenizer = Tokenizer::of(source)?;
         let ChunkLength { tokens: context, option } = context;
-        let (mut all, mut hash) = (Self::default(), Sha256::new());
+        let (mut all, mut hash) = (Self::default(), Hash::new());
         for path in paths.iter().map(AsRef::as_ref) {
             let (name, bytes) = bytes(&source.run, path)?;
             hash.update(&bytes);

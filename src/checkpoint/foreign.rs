@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use formats::model::Tensor;
 use serde_json::Value as Json;
 
-use super::{CONFIG, read_json};
+use super::{CONFIG, other_models, read_json};
+use crate::disk::ADAPTER;
 use crate::error::Error;
 use crate::source::{Foreign, Use};
-
-/// The settings of a PEFT adapter.
-const ADAPTER: &str = "adapter_config.json";
 
 /// How parts of the names of adapters' tensors begin, and what such adapters are called: PEFT's, and those of kohya's,
 /// LyCORIS's and diffusers' scripts.
@@ -63,7 +61,7 @@ pub fn is_other(tensors: &[Tensor]) -> bool {
 }
 
 /// What the tensors of safetensors files in `folder` are, if they are no checkpoint that can be read: an adapter, weights
-/// in Mistral's own layout, a checkpoint without its config.json. `None` if that is not known.
+/// in Mistral's own layout, no language model, a checkpoint without its config.json. `None` if that is not known.
 pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     let has = |name: &str| tensors.iter().any(|t| t.name == name);
     let ends = |end: &str| tensors.iter().any(|t| t.name.ends_with(end));
@@ -97,6 +95,10 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
                 .into(),
             remains: Use::Tensors,
         });
+    }
+    let model_settings = read_json(&folder.join(CONFIG)).ok().flatten();
+    if let Some(other) = other_models::recognise(tensors, model_settings.as_ref()) {
+        return Some(other);
     }
     let decoder = ends("layers.0.self_attn.q_proj.weight") || ends("layers.0.self_attn.qkv_proj.weight");
     if !config && (decoder || has("transformer.wte.weight") || has("wte.weight")) {
@@ -155,6 +157,13 @@ pub fn unexpected(file: PathBuf, names: Vec<String>, architecture: &str) -> Erro
             file.display()
         ))
         .or("merge it first (in Python with peft: model.merge_and_unload(), then model.save_pretrained(FOLDER))");
+    }
+    if let Some(name) = names.iter().find(|name| other_models::is_optimizers(name)) {
+        return Error::refused(format!(
+            "{}: has the state of an optimizer beside its weights (tensor {name})",
+            file.display()
+        ))
+        .or("save the model alone: in Python, model.save_pretrained(FOLDER)");
     }
     Error::UnexpectedTensors { file, names, architecture: architecture.into() }
 }
@@ -242,6 +251,10 @@ mod tests {
         let unmerged = vec!["a.weight".to_string(), "m.q_proj.lora_A.default.weight".to_string()];
         let error = unexpected("m".into(), unmerged, "llama");
         assert!(error.to_string().contains("lora_A") && error.hint().unwrap().contains("merge_and_unload"));
+        let trained = vec!["a.weight".to_string(), "optimizer.exp_avg.a.weight".into()];
+        assert!(
+            unexpected("m".into(), trained, "llama").to_string().contains("the state of an optimizer beside")
+        );
         assert!(matches!(unexpected("m".into(), vec!["a".into()], "llama"), Error::UnexpectedTensors { .. }));
     }
 }

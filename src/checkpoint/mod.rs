@@ -6,32 +6,45 @@ pub mod card;
 mod foreign;
 mod json;
 mod names;
+mod other_models;
 mod quantized;
 mod read;
 pub mod vocab;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use formats::model::Tensor;
 use serde_json::Value as Json;
 
 use crate::arch::{Arch, Config, Heads, Rotary, Rule};
-use crate::disk::InFile;
+pub use crate::disk::CONFIG;
+use crate::disk::{self, InFile, Part};
 use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
+use crate::text_file;
 
 pub use foreign::{adapter_alone, is_other, recognise};
-pub use read::{CONFIG, Vocabulary, settings_only, translate};
-pub use write::export;
+pub use read::{Vocabulary, settings_only, translate};
+pub use write::{copied, export};
 
 /// The longest settings file that is read, in bytes. Tokenizer files, which are longer, are read by [`vocab`].
 const MOST_JSON: u64 = 2 << 20;
 
+/// The files in a checkpoint's folder that are such parts of it, sorted by name, the settings last.
+pub fn beside(folder: &Path, wanted: impl Fn(Part) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| disk::part(name).is_some_and(&wanted)).collect();
+    names.sort_by_key(|name| (name == CONFIG, name.clone()));
+    names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+}
+
 /// Reads a JSON file; `None` if there is no such file. Its numbers may be NaN or infinite, as Python writes them.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::InvalidConfig`] if it is too long or not JSON, with the line.
+/// [`Error::Io`] if it cannot be read; those of [`text_file::strict`]; [`Error::InvalidConfig`] if it is too long or not
+/// JSON, with the line.
 pub fn read_json(path: &Path) -> Result<Option<Json>> {
     let len = match std::fs::metadata(path) {
         Ok(m) => m.len(),
@@ -43,8 +56,8 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
         return Err(Error::InvalidConfig { file: path.to_path_buf(), why });
     }
     let file = InFile::open(path, false)?;
-    let text = file.read(0, file.len)?;
-    let json = json::parse(&text, MOST_JSON).map_err(|e| {
+    let text = text_file::strict(file.name(), file.read(0, file.len)?.into_owned())?.text;
+    let json = json::parse(text.as_bytes(), MOST_JSON).map_err(|e| {
         let why = if e.is_data() { e.to_string() } else { format!("is not JSON: {e}") };
         Error::InvalidConfig { file: path.to_path_buf(), why }
     })?;

@@ -12,32 +12,14 @@ use serde_json::Value as Json;
 use super::names::Names;
 use super::quantized::{self, Form, is_float};
 use super::write::made_config;
-use super::{bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
+use super::{beside, bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
 use crate::arch::config::ConfigError;
 use crate::arch::settings::Reader;
 use crate::arch::{Config, Expected, Presence};
-use crate::disk;
+use crate::disk::{self, CONFIG, Part};
 use crate::error::{Error, FROM_CHECKPOINT, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Hub, Source};
-
-/// The file with the settings, which every checkpoint has.
-pub const CONFIG: &str = "config.json";
-
-/// Files that belong to a checkpoint besides its weights and settings.
-const COMPANIONS: [&str; 11] = [
-    "generation_config.json",
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "README.md",
-    "LICENSE",
-];
 
 /// Where a checkpoint's vocabulary comes from.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +65,7 @@ pub fn translate(mut source: Source, folder: &Path, vocabulary: Vocabulary<'_>) 
         source.views.insert(0, Some(view));
     }
     source.beside.push(path);
-    let companions: Vec<_> =
-        COMPANIONS.iter().map(|name| folder.join(name)).filter(|p| p.is_file()).collect();
+    let companions = beside(folder, |part| matches!(part, Part::Companion | Part::Text));
     source.model.notes.extend(through_links(folder, &source.beside));
     if disk::leads_out(folder, &folder.join(CONFIG)) {
         json = own_settings(&config, &json, &source.model.tensors);

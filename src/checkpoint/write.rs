@@ -1,6 +1,7 @@
 //! Writing a model of a supported architecture as a checkpoint that Hugging Face's transformers loads.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use formats::block::DType;
 use formats::metadata::{Array, Metadata, Value};
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::{bias_switch, check_shape, quantized, rows, vocab};
 use crate::arch::config::ConfigError;
 use crate::arch::{Config, Expected, Presence, is_idle};
-use crate::disk;
+use crate::disk::{self, TEMPLATES};
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
@@ -136,16 +137,7 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
     if let Some(hub) = &source.hub {
         let mut json = hub.json.clone();
         quantized::forget(&mut json); // the weights are written dequantized
-        for path in &hub.companions {
-            // Whoever made the folder may have linked a private file of whoever publishes the copy.
-            if disk::leads_out(disk::folder(path), path) {
-                let path = path.display();
-                notes.push(format!("{path}: is a link that leads out of the folder: not copied"));
-                continue;
-            }
-            let bytes = source.run.read(path, MOST_COMPANION)?;
-            files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));
-        }
+        files = read_beside(source, &hub.companions, &mut notes)?;
         return Ok((Export { config: json, files }, notes));
     }
     let id = |key: &str| source.model.metadata.get(&format!("tokenizer.ggml.{key}_token_id"))?.as_u64();
@@ -171,6 +163,41 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
     let names: HashSet<&str> = source.model.tensors.iter().map(|t| t.name.as_str()).collect();
     let json = made_config(config, bos, eos, |e| names.contains(e.hub.as_str()));
     Ok((Export { config: json, files }, notes))
+}
+
+/// The files of the checkpoint that a source was read from, as they are, for a checkpoint of the very same tensors: names and
+/// contents. None for a source that was not left as it was filed. With notes on those that are not copied.
+///
+/// # Errors
+/// [`Error::Io`] if one cannot be read; [`Error::Refused`] if one is too long.
+pub fn copied(source: &Source, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<u8>)>> {
+    read_beside(source, &source.filed, notes)
+}
+
+/// Files that are copied, with their names.
+fn read_beside(
+    source: &Source,
+    paths: &[PathBuf],
+    notes: &mut Vec<String>,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for path in paths {
+        // Whoever made the folder may have linked a private file of whoever publishes the copy.
+        if disk::leads_out(disk::folder(path), path) {
+            let path = path.display();
+            notes.push(format!("{path}: is a link that leads out of the folder: not copied"));
+            continue;
+        }
+        let bytes = source.run.read(path, MOST_COMPANION)?;
+        files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));
+    }
+    if let Some(templates) =
+        paths.first().map(|path| disk::folder(path).join(TEMPLATES)).filter(|path| path.is_dir())
+    {
+        notes
+            .push(format!("{}: chat templates in a folder of their own are not copied", templates.display()));
+    }
+    Ok(files)
 }
 
 /// A config.json of a model's settings, the ids of two tokens, and which of the tensors that a model may have it has.

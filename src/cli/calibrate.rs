@@ -8,9 +8,9 @@ use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use super::args::{Input, Resources, at_least_one};
 use super::json::{Filled, List, print_json};
 use super::progress::Progress;
-use super::{note, print};
+use super::{claim, note, print};
 use ggufkit::calibrate::{ChunkLength, Chunks, DEFAULT_CONTEXT, Scratch, importance};
-use ggufkit::disk::{self, RunFiles};
+use ggufkit::disk::{self, Output, RunFiles};
 use ggufkit::report::imatrix::{as_json, by_kind, entries, headline, remarks, table};
 use ggufkit::resources::Watcher;
 use ggufkit::runner::{Network, Options};
@@ -130,13 +130,11 @@ impl Calibrate {
         }
         let out = files.out.as_deref().expect("clap requires --out unless --show is given");
         // Problems with the output file are reported before the long measurement.
-        if out.is_dir() {
-            let why = format!("{} is a folder", out.display());
-            let file = out.join("imatrix.gguf");
-            return Err(Error::refused(why).or(format!("name a file in it: -o {}", file.display())));
-        }
         let run = measuring.as_ref().map_or_else(RunFiles::default, |m| m.input.run.clone());
-        run.claim(out, OUT)?;
+        if let Some(measuring) = &measuring {
+            run.note(&measuring.input.input)?; // it is opened later
+        }
+        claim(&run, out, OUT)?;
         // The result may replace what it is added to: that is read as a whole before, in a run of its own.
         let earlier: Vec<_> =
             files.merge.iter().map(|path| read(&RunFiles::default(), path)).collect::<Result<_>>()?;
@@ -199,13 +197,14 @@ impl Measuring {
         progress.finished();
         let mut measured = measured?;
         measured.file = source.path.display().to_string();
+        importance::sign(&mut measured, &source)?;
         earlier.push(measured);
         sum(earlier)
     }
 }
 
-/// What names the result, for messages.
-const OUT: &str = "--out";
+/// The result.
+const OUT: Output = Output::result("--out", "an importance matrix", "imatrix.gguf");
 
 /// Prints the statistics as JSON, one entry after another.
 fn print_statistics(statistics: &Statistics) -> Result<()> {
@@ -234,7 +233,8 @@ fn sum(all: Vec<Statistics>) -> Result<Statistics> {
 /// Checks that an importance matrix belongs to a model.
 ///
 /// # Errors
-/// [`Error::Refused`] if no tensor's name is in both, [`Error::Statistics`] if a size differs.
+/// [`Error::Refused`] if no tensor's name is in both, [`Error::Statistics`] if a size differs; those of
+/// [`importance::check`].
 pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
     let mut known = 0;
     for t in &source.model.tensors {
@@ -244,5 +244,6 @@ pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
         let why = format!("{} contains none of the tensors of {}", statistics.file, source.path.display());
         return Err(Error::refused(why).or("use an importance matrix that was measured on the same model"));
     }
+    importance::check(statistics, source)?.iter().for_each(|text| note(text));
     Ok(())
 }

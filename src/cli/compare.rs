@@ -8,8 +8,8 @@ use super::args::{Input, Running};
 use super::eval::Cutting;
 use super::json::print_json;
 use super::progress::Progress;
-use super::{note, print, shown};
-use ggufkit::disk::RunFiles;
+use super::{claim, note, print, shown};
+use ggufkit::disk::{Output, RunFiles};
 use ggufkit::evaluate::compare::{Settings, compare, name_of, short_name};
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::report::compare::table;
@@ -53,8 +53,8 @@ pub struct Compare {
     json: bool,
 }
 
-/// The option that names the page, for messages.
-const REPORT: &str = "--report";
+/// The page.
+pub const REPORT: Output = Output::result("--report", "the HTML page", "report.html");
 
 impl Compare {
     pub fn run(self) -> Result<()> {
@@ -64,10 +64,15 @@ impl Compare {
         // If the page cannot be written, that is reported before the long evaluation.
         let run = &self.input.run;
         if let Some(path) = &self.report {
-            run.claim(path, REPORT)?;
+            claim(run, path, REPORT)?;
         }
         let text = text_file::read(run, &self.text)?;
         text.notes.iter().for_each(|text| note(text));
+        let sensitivity = self.sensitivity.as_deref().map(|path| {
+            let found = sensitivity::read(run, path)?;
+            found.check(&source, path)?.iter().for_each(|text| note(text));
+            Ok::<_, Error>(found)
+        });
         let settings = Settings {
             text: self.text.display().to_string(),
             cut: self.cutting.cut(&source),
@@ -76,7 +81,7 @@ impl Compare {
             batch: self.running.batch(),
             floor: !self.no_floor,
             generate: 16,
-            sensitivity: self.sensitivity.as_deref().map(|path| sensitivity::read(run, path)).transpose()?,
+            sensitivity: sensitivity.transpose()?,
         };
         for (name, model) in models.iter().filter(|(_, m)| m.context_length() != source.context_length()) {
             let (_, about) =

@@ -1,6 +1,6 @@
 //! `convert` and `quantize`: one command under two names. Without `--type`, `convert` keeps every tensor's type.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -207,7 +207,7 @@ struct CheckArgs {
     /// Use at most this many chunks for --check [default: all]
     #[arg(long, value_name = "N", requires = "check", value_parser = at_least_one)]
     check_chunks: Option<usize>,
-    /// Fail (exit code 1) if --check finds a mean KL divergence above this, in nats per token (e.g. 0.05)
+    /// Fail (exit code 3) if --check finds a mean KL divergence above this, in nats per token (e.g. 0.05); OUT is kept
     #[arg(long, value_name = "NATS", value_parser = nats, requires = "check")]
     max_kld: Option<f64>,
 }
@@ -217,12 +217,14 @@ impl CheckArgs {
         Some(Check { text: self.check.clone()?, context: self.check_context, chunks: self.check_chunks })
     }
 
-    fn report(&self, found: &Comparison) -> Result<()> {
+    /// Prints what was found of the model that was written to `out`.
+    fn report(&self, found: &Comparison, out: &Path) -> Result<()> {
         print(&format!("\n{}", table(found)))?;
         let kld = found.candidates[0].kld().map(|k| k.mean.value);
         match (self.max_kld, kld) {
-            (Some(most), Some(kld)) if kld > most => Err(Error::Failed(format!(
-                "the mean KL divergence is {kld:.6}, above --max-kld {most}; the file was written"
+            (Some(most), Some(kld)) if kld > most => Err(Error::LimitMissed(format!(
+                "the mean KL divergence is {kld:.6}, above --max-kld {most}; the file was written and kept: {}",
+                out.display()
             ))),
             _ => Ok(()),
         }
@@ -271,7 +273,7 @@ impl Common {
             false => print(&report_text(source, plan, &outcomes, elapsed))?,
         }
         match prepared.check(&progress)? {
-            Some(comparison) => self.check.report(&comparison),
+            Some(comparison) => self.check.report(&comparison, plan.paths.first().unwrap_or(&self.out)),
             None => Ok(()),
         }
     }
@@ -314,6 +316,7 @@ impl Common {
                 align: self.align,
                 split: self.split_max_size.map_or(gguf::Split::None, gguf::Split::Bytes),
                 edits: self.edits.list(),
+                unreadable: false,
                 bin_version: self.bin_version,
                 group_size: self.group_size,
                 machine: self.machine,

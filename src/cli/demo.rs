@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::Resources;
 use super::compare::side_by_side;
 use super::json::print_json;
-use super::{print, shown};
+use super::{claim, print, shown};
 use ggufkit::evaluate::Cut;
 use ggufkit::evaluate::compare::Settings;
 use ggufkit::evaluate::comparison::Comparison;
@@ -114,6 +114,7 @@ impl Demo {
     fn make(&self, source: &Source, folder: &Path, name: &'static str) -> Result<Made> {
         let scheme = scheme::find(name).expect("the demo's schemes exist");
         let out = folder.join(format!("{NAME}-{}.gguf", name.to_uppercase()));
+        claim(&source.run, &out, pipeline::OUT)?;
         let options = PlanOptions { out, scheme: Some(scheme), ..PlanOptions::default() };
         let start = Instant::now();
         let plan = plan::plan(source, &options)?;

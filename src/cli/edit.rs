@@ -37,6 +37,9 @@ pub struct Edit {
     /// Remove a metadata key
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
+    /// Write the file also if programs will not read it: without a key that they need, or with a value that they refuse
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -58,7 +61,7 @@ impl Edit {
         }
         let source = self.input.open_for(&self.out, edit::name(&edits))?;
         let (out, overwrite) = (self.out.clone(), self.output.overwrite);
-        let options = PlanOptions { out, overwrite, edits, ..PlanOptions::default() };
+        let options = PlanOptions { out, overwrite, edits, unreadable: self.force, ..PlanOptions::default() };
         let plan = plan::plan(&source, &options)?;
         write_and_report(&source, &plan, self.resources.limits(), self.json)
     }

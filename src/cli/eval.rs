@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::{Input, Running, at_least_one};
 use super::json::print_json;
-use super::{note, print};
+use super::{claim, note, print};
 use ggufkit::evaluate::{self, Cut, CutNames, DEFAULT_CONTEXT, Evaluation, Reference};
 use ggufkit::runner::{Network, Options};
 use ggufkit::score::bootstrap::{Bootstrap, Interval, Ratio};
@@ -45,7 +45,7 @@ pub struct Eval {
     save_logits: Option<PathBuf>,
     #[command(flatten)]
     cutting: Cutting,
-    /// Fail (exit code 1) if the mean KL divergence is above this, in nats per token (e.g. 0.05)
+    /// Fail (exit code 3) if the mean KL divergence is above this, in nats per token (e.g. 0.05)
     #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kld: Option<f64>,
     #[command(flatten)]
@@ -103,7 +103,7 @@ impl Eval {
         let source = self.input.open_to_run()?;
         let reference = self.reference.as_deref().map(|path| self.input.open_beside(path)).transpose()?;
         if let Some(path) = &self.save_logits {
-            self.input.run.claim(path, logits_file::SAVE)?;
+            claim(&self.input.run, path, logits_file::SAVE)?;
         }
         let cut = self.cutting.cut(&source);
         let scores = &self.running.pool()?.install(|| self.measure(&source, reference.as_ref(), cut))?;
@@ -130,7 +130,7 @@ impl Eval {
         let kld = summary.against.as_ref().map(|a| a.kld.mean.value);
         match (self.max_kld, kld) {
             (Some(most), Some(kld)) if kld > most => {
-                Err(Error::Failed(format!("the mean KL divergence is {kld:.6}, above --max-kld {most}")))
+                Err(Error::LimitMissed(format!("the mean KL divergence is {kld:.6}, above --max-kld {most}")))
             }
             _ => Ok(()),
         }

@@ -8,9 +8,9 @@ use formats::model::Encoding;
 use serde::Serialize;
 
 use super::args::{Input, Types, types};
-use super::compare::check_page_name;
+use super::compare::{REPORT, check_page_name};
 use super::json::print_json;
-use super::{print, shown};
+use super::{claim, note, print, shown};
 use ggufkit::Result;
 use ggufkit::allocate::{self, Choices, SearchSpace, default_context};
 use ggufkit::memory::{RunConfig, Runtime};
@@ -85,17 +85,18 @@ struct Found<'a> {
     schemes: &'a [SchemePoint],
 }
 
-/// The option that names the page, for messages.
-const REPORT: &str = "--report";
-
 impl Frontier {
     pub fn run(&self) -> Result<()> {
         let (source, run) = (self.input.open()?, &self.input.run);
         if let Some(path) = &self.report {
-            run.claim(path, REPORT)?;
+            claim(run, path, REPORT)?;
         }
         let sensitivity = match &self.sensitivity {
-            Some(path) => sensitivity::read(run, path)?,
+            Some(path) => {
+                let found = sensitivity::read(run, path)?;
+                found.check(&source, path)?.iter().for_each(|text| note(text));
+                found
+            }
             None => quick::estimate(&source),
         };
         self.report.as_deref().map(check_page_name).transpose()?;

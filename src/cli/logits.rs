@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::{Input, Running};
-use super::{print, shown};
+use super::{claim, print, shown};
+use ggufkit::disk::Output;
 use ggufkit::runner::{Network, Options, Run, State, forward};
 use ggufkit::{Error, Result};
 
@@ -25,13 +26,13 @@ pub struct Logits {
     running: Running,
 }
 
-/// What names the result, for messages.
-const OUT: &str = "OUT";
+/// The result.
+const OUT: Output = Output::result("OUT", "a file of logits", "logits.safetensors");
 
 impl Logits {
     pub fn run(self) -> Result<()> {
         let (source, run) = (self.input.open()?, &self.input.run);
-        run.claim(&self.output, OUT)?;
+        claim(run, &self.output, OUT)?;
         let (logits, vocab) = self.running.pool()?.install(|| -> Result<_> {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
             let mut state = State::new(&network, self.running.kv(), 1, self.ids.len())?;

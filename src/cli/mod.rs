@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use ggufkit::disk::{Output, RunFiles};
 use ggufkit::text::{escaped, is_hidden, message, visible, with_short_words};
 use ggufkit::{Error, Result};
 use kernels::Isa;
@@ -77,7 +78,7 @@ enum Command {
     Edit(edit::Edit),
 }
 
-/// Runs the program. The exit code is 0 on success, 1 for an error and 2 for wrong usage.
+/// Runs the program. The exit code is 0 on success, 1 for an error, 2 for wrong usage and 3 for a limit that was missed.
 pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == template::ARGUMENT) {
         return template::main();
@@ -153,6 +154,15 @@ fn raise_open_file_limit() {
 /// Prints a note to standard error, where it is in nobody's way. If that is closed, there is no way to report anything.
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "note: {}", message(text));
+}
+
+/// Claims a file that a command is to write, and prints a note if it takes the place of another.
+///
+/// # Errors
+/// Those of [`RunFiles::claim`].
+fn claim(run: &RunFiles, path: &Path, output: Output) -> Result<()> {
+    run.claim(path, output)?.note.iter().for_each(|text| note(text));
+    Ok(())
 }
 
 /// Prints to standard output, line by line: a table may have a row for each of a million tensors. Names, notes and paths from

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ggufkit::calibrate::{ChunkLength, Chunks};
-use ggufkit::disk;
+use ggufkit::disk::{self, Output};
 use ggufkit::report::sensitivity::table;
 use ggufkit::resources::Watcher;
 use ggufkit::sensitivity::{self, Measuring, print as to_json};
@@ -14,7 +14,7 @@ use ggufkit::{Result, allocate};
 use super::args::{Input, Resources, Types, types};
 use super::calibrate::{of_model, read as read_importance};
 use super::progress::Progress;
-use super::{note, print};
+use super::{claim, note, print};
 
 /// `ggufkit sensitivity`.
 #[derive(Debug, Args)]
@@ -52,14 +52,14 @@ pub struct Sensitivity {
     resources: Resources,
 }
 
-/// What names the result, for messages.
-const OUT: &str = "--out";
+/// The result.
+const OUT: Output = Output::result("--out", "a sensitivity file", "sensitivity.json");
 
 impl Sensitivity {
     pub fn run(self) -> Result<()> {
         let source = self.input.open_to_run()?;
         let run = &self.input.run;
-        run.claim(&self.out, OUT)?;
+        claim(run, &self.out, OUT)?;
         let given = self.context.map(|n| n as usize);
         let option = "--context";
         let (tokens, about) = source.chunk_length(given, sensitivity::DEFAULT_CONTEXT, option);

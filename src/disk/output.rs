@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use super::{RunFiles, folder, write_all_at};
+use super::{RunFiles, finish, folder, write_all_at};
 use crate::error::{Error, Result};
 
 /// How the names of incomplete files begin and end. Between them are random digits: the name cannot be foreseen by
@@ -19,7 +19,7 @@ const PARTIAL: (&str, &str) = (".ggufkit-", ".partial");
 /// [`RunFiles::create`] makes one.
 pub struct NewFile {
     pub(super) target: PathBuf,
-    file: File,
+    pub(super) file: File,
     /// Its path until then, on systems that have no files without a name.
     temporary: Option<PathBuf>,
     /// The run that writes it, and the path that was named.
@@ -61,7 +61,7 @@ impl NewFile {
     }
 
     /// Gives the file its name.
-    fn get_name(mut self) -> Result<()> {
+    pub(super) fn get_name(mut self) -> Result<()> {
         let bad = |e| Error::io(&self.target, "create", e);
         let from = match self.temporary.take() {
             Some(path) => path,
@@ -103,113 +103,8 @@ pub fn replace(
     finish(vec![new])
 }
 
-/// Gives files their names, in the order given, after all of them have been synced to disk.
-///
-/// # Errors
-/// [`Error::Changed`] if a file that the run reads piece by piece was rewritten meanwhile; [`Error::Io`] if a file cannot
-/// be synced or renamed. Files that have been renamed by then stay.
-pub fn finish(files: Vec<NewFile>) -> Result<()> {
-    finish_set(files, &Replaces::default())
-}
-
-/// What a set of new files takes the place of, besides files of the same names: a checkpoint that is replaced.
-#[derive(Debug, Clone, Default)]
-pub struct Replaces {
-    /// The settings that make the folder a checkpoint (config.json). Files cannot be replaced all at once: meanwhile the
-    /// settings have another name, so that a run that is killed leaves no folder that looks whole and has the weights of
-    /// two models. They get their name back, or are removed if the new files have theirs.
-    pub settings: Option<PathBuf>,
-    /// Old weights, which are removed when the new ones are in their places, and before new settings are: an index before the
-    /// files that it names.
-    pub remove: Vec<PathBuf>,
-}
-
-/// As [`finish`], in the place of an older set of files.
-///
-/// # Errors
-/// Those of [`finish`]; [`Error::Io`] if a file cannot be removed; [`Error::Refused`] if new and old files are mixed now,
-/// with the name that the old settings have.
-pub fn finish_set(files: Vec<NewFile>, replaces: &Replaces) -> Result<()> {
-    for f in &files {
-        f.file.sync_all().map_err(|e| Error::io(&f.target, "write", e))?;
-    }
-    if let Some((run, _)) = files.iter().find_map(|f| f.run.as_ref()) {
-        run.unchanged()?;
-    }
-    let aside = match replaces.settings.as_deref() {
-        Some(settings) => set_aside(settings)?,
-        None => None,
-    };
-    // New settings make the folder a checkpoint again: that comes last.
-    let (settings, weights): (Vec<NewFile>, Vec<NewFile>) =
-        files.into_iter().partition(|f| replaces.settings.as_ref() == Some(&f.target));
-    let mut named = 0;
-    let all = || -> Result<()> {
-        let mut new = Vec::new();
-        for f in weights {
-            let target = f.target.clone();
-            f.get_name()?;
-            named += 1;
-            new.extend(fs::canonicalize(target));
-        }
-        for path in &replaces.remove {
-            // On some systems, names that differ in case are one file's.
-            if fs::canonicalize(path).is_ok_and(|path| new.contains(&path)) {
-                continue;
-            }
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(path, "remove", e)),
-                _ => sync(folder(path)),
-            }
-        }
-        settings.into_iter().try_for_each(NewFile::get_name)
-    };
-    let done = all();
-    let Some((settings, old)) = replaces.settings.as_deref().zip(aside) else { return done };
-    let rename = || fs::rename(&old, settings).map_err(|e| Error::io(settings, "create", e));
-    match done {
-        Ok(()) if fs::symlink_metadata(settings).is_ok() => {
-            fs::remove_file(&old).map_err(|e| Error::io(&old, "remove", e))
-        }
-        Ok(()) => rename(),
-        Err(e) if named == 0 => rename().and(Err(e)),
-        Err(e) => Err(Error::refused(format!(
-            "{e}; {} has files of two checkpoints now, and the settings of the old one are in {}",
-            folder(settings).display(),
-            old.display()
-        ))
-        .or("run again with --overwrite, which writes all files of the new one")),
-    }
-}
-
-/// The name of settings while the checkpoint is replaced.
-pub fn aside_name(settings: &Path) -> PathBuf {
-    let mut name = settings.file_name().unwrap_or_default().to_os_string();
-    name.push(".old");
-    settings.with_file_name(name)
-}
-
-/// Gives settings another name, which no file has, and tells it; `None` if they are gone.
-fn set_aside(settings: &Path) -> Result<Option<PathBuf>> {
-    let first = aside_name(settings);
-    let others = (1..1000).map(|n| {
-        let mut name = first.as_os_str().to_os_string();
-        name.push(format!("-{n}"));
-        PathBuf::from(name)
-    });
-    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-    let taken = || Error::io(&first, "create", io::ErrorKind::AlreadyExists.into());
-    let old = std::iter::once(first.clone()).chain(others).find(free).ok_or_else(taken)?;
-    match fs::rename(settings, &old) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        done => done.map_err(|e| Error::io(settings, "rename", e))?,
-    }
-    sync(folder(settings));
-    Ok(Some(old))
-}
-
 /// Makes what was renamed in a folder durable. Not every file system can sync one.
-fn sync(folder: &Path) {
+pub(super) fn sync(folder: &Path) {
     let _ = File::open(folder).and_then(|d| d.sync_all());
 }
 
@@ -338,8 +233,10 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const OUT: crate::disk::Output = crate::disk::Output::model("OUT");
+
     fn create(target: &Path, len: u64) -> Result<NewFile> {
-        RunFiles::default().create(target, len, "OUT")
+        RunFiles::default().create(target, len, OUT)
     }
 
     #[test]
@@ -371,7 +268,7 @@ mod tests {
         assert_eq!(fs::read(&real).unwrap(), b"\0");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 
-        let new = RunFiles::default().create_derived(&link, 2, "OUT").unwrap();
+        let new = RunFiles::default().create_derived(&link, 2, OUT).unwrap();
         finish(vec![new]).unwrap();
         assert_eq!(fs::read(&real).unwrap(), b"\0");
         assert_eq!(fs::symlink_metadata(&link).unwrap().len(), 2);
@@ -379,94 +276,6 @@ mod tests {
         std::os::unix::fs::symlink("real", &link).unwrap();
         replace(&link, |file| Ok(io::Write::write_all(file, b"state"))).unwrap();
         assert_eq!((fs::read(&link).unwrap(), fs::read(&real).unwrap()), (b"state".to_vec(), b"\0".to_vec()));
-    }
-
-    /// What is in a folder, with the contents.
-    fn contents(dir: &tempfile::TempDir) -> Vec<(String, String)> {
-        let mut all: Vec<_> = fs::read_dir(dir)
-            .unwrap()
-            .map(|e| {
-                let path = e.unwrap().path();
-                let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                (name, fs::read_to_string(path).unwrap_or_default())
-            })
-            .collect();
-        all.sort();
-        all
-    }
-
-    /// A folder with an old checkpoint, and what replaces it.
-    fn old_checkpoint() -> (tempfile::TempDir, Replaces) {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["config.json", "index", "w-1", "w-2", "notes"] {
-            fs::write(dir.path().join(name), "old").unwrap();
-        }
-        let path = |name: &str| dir.path().join(name);
-        let replaces =
-            Replaces { settings: Some(path("config.json")), remove: vec![path("index"), path("w-2")] };
-        (dir, replaces)
-    }
-
-    fn new(dir: &tempfile::TempDir, name: &str) -> NewFile {
-        let file = create(&dir.path().join(name), 3).unwrap();
-        file.write(0, b"new").unwrap();
-        file
-    }
-
-    #[test]
-    fn a_set_of_files_takes_the_place_of_another() {
-        let pairs = |all: &[(&str, &str)]| -> Vec<(String, String)> {
-            all.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
-        };
-        let (dir, replaces) = old_checkpoint();
-        finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
-        assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
-        // What is new is not removed as old, by whatever path.
-        let (dir, mut replaces) = old_checkpoint();
-        replaces.remove.push(dir.path().join(".").join("w-1"));
-        finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
-        assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
-        // Settings that are gone meanwhile are nothing to set aside.
-        let (dir, replaces) = old_checkpoint();
-        fs::remove_file(dir.path().join("config.json")).unwrap();
-        finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap();
-        assert_eq!(contents(&dir), pairs(&[("config.json", "new"), ("notes", "old"), ("w-1", "new")]));
-        // Settings that are not written stay, and so does what others call that.
-        let (dir, replaces) = old_checkpoint();
-        fs::write(dir.path().join("config.json.old"), "mine").unwrap();
-        finish_set(vec![new(&dir, "w-1")], &replaces).unwrap();
-        let wanted = [("config.json", "old"), ("config.json.old", "mine"), ("notes", "old"), ("w-1", "new")];
-        assert_eq!(contents(&dir), pairs(&wanted));
-    }
-
-    #[test]
-    fn a_set_that_is_not_whole_is_no_checkpoint() {
-        // The second file cannot get its name.
-        let (dir, replaces) = old_checkpoint();
-        let files = vec![new(&dir, "w-1"), new(&dir, "x"), new(&dir, "config.json")];
-        fs::create_dir(dir.path().join("x")).unwrap();
-        let e = finish_set(files, &replaces).unwrap_err();
-        let says = e.to_string();
-        assert!(says.contains("files of two checkpoints") && says.contains("config.json.old"), "{says}");
-        let found = contents(&dir);
-        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["config.json.old", "index", "notes", "w-1", "w-2", "x"], "nothing is removed");
-        // What is old cannot be removed: the new settings would make a checkpoint of both.
-        let (dir, replaces) = old_checkpoint();
-        fs::remove_file(dir.path().join("w-2")).unwrap();
-        fs::create_dir(dir.path().join("w-2")).unwrap();
-        let e = finish_set(vec![new(&dir, "w-1"), new(&dir, "config.json")], &replaces).unwrap_err();
-        assert!(e.to_string().contains("files of two checkpoints"), "{e}");
-        assert!(!dir.path().join("config.json").exists());
-        // Nor is anything changed if none can.
-        let (dir, replaces) = old_checkpoint();
-        let before = contents(&dir);
-        let files = vec![new(&dir, "x"), new(&dir, "w-1")];
-        fs::create_dir(dir.path().join("x")).unwrap();
-        let e = finish_set(files, &replaces).unwrap_err();
-        assert!(matches!(e, Error::Io { .. }), "{e}");
-        fs::remove_dir(dir.path().join("x")).unwrap();
-        assert_eq!(contents(&dir), before);
     }
 
     #[test]

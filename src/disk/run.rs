@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::output::real_target;
-use super::{InFile, NewFile, Stamp, finish, folder};
+use super::{InFile, NewFile, Output, Stamp, finish, folder};
 use crate::error::{Error, Result};
 
 /// The longest text that is read as a whole, in bytes: a prompt, a text to evaluate on, a calibration set.
@@ -28,8 +28,8 @@ struct Known {
     read: Files<()>,
     /// Files whose bytes are read piece by piece, as long as the run goes on.
     pieces: Vec<(PathBuf, Stamp)>,
-    /// Outputs that are not finished yet, with the option that names each.
-    claimed: Files<&'static str>,
+    /// Outputs that are not finished yet.
+    claimed: Files<Output>,
     /// What these were before they were written, by the paths that name them.
     named: HashMap<PathBuf, Identity>,
 }
@@ -66,6 +66,19 @@ impl<T: Copy> Files<T> {
             self.by_file.remove(&file);
         }
     }
+}
+
+/// An output that is claimed.
+#[derive(Debug)]
+#[must_use = "the user is told what is replaced"]
+pub struct Claimed {
+    /// What is replaced, in words, if a file is.
+    pub note: Option<String>,
+}
+
+/// Whether a path names a folder by its end, whether or not there is one.
+pub fn ends_in_slash(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().last().is_some_and(|&b| std::path::is_separator(b.into()))
 }
 
 /// Which file a path leads to.
@@ -182,51 +195,60 @@ impl RunFiles {
     }
 
     /// Claims a file that the run will write, before the work that makes it: files that the run has read, names that
-    /// cannot be and folders that may not be written to are found now, and files that it reads later are not these.
-    /// `option` is what names the file, for messages.
+    /// cannot be, folders that may not be written to, and models where something else is to be written are found now, and
+    /// files that it reads later are not these. Tells what is replaced.
     ///
     /// # Errors
-    /// [`Error::WouldOverwrite`]; [`Error::Usage`] if another option names the same file; [`Error::Io`] and
-    /// [`Error::NotWritable`] if it cannot be written.
-    pub fn claim(&self, path: &Path, option: &'static str) -> Result<()> {
-        let target = self.claim_for(path, option, true)?;
-        NewFile::create(&target, 0).map(drop)
+    /// [`Error::WouldOverwrite`]; [`Error::IsAFolder`]; [`Error::Usage`] if another option names the same file;
+    /// [`Error::Refused`] if a result that is no model would replace one; [`Error::Io`] and [`Error::NotWritable`] if it
+    /// cannot be written.
+    pub fn claim(&self, path: &Path, output: Output) -> Result<Claimed> {
+        let (target, claimed) = self.claim_for(path, output, true)?;
+        NewFile::create(&target, 0)?;
+        Ok(claimed)
     }
 
     /// As [`RunFiles::claim`], for a file that the run only says it would write.
     ///
     /// # Errors
     /// Those of [`RunFiles::claim`], but for what creating the file would show.
-    pub fn pretend(&self, path: &Path, option: &'static str) -> Result<()> {
-        self.claim_for(path, option, true).map(drop)
+    pub fn pretend(&self, path: &Path, output: Output) -> Result<Claimed> {
+        self.claim_for(path, output, true).map(|(_, claimed)| claimed)
     }
 
-    fn claim_for(&self, path: &Path, option: &'static str, follow: bool) -> Result<PathBuf> {
+    fn claim_for(&self, path: &Path, output: Output, follow: bool) -> Result<(PathBuf, Claimed)> {
         self.refuse_input(path)?;
+        // What is at a name that follows from another is no file in a folder of its own.
+        if follow && (path.is_dir() || ends_in_slash(path)) {
+            let (what, usual) = (output.what, output.usual);
+            return Err(Error::IsAFolder { path: path.to_path_buf(), what, usual });
+        }
         let target = real_target(path, follow)?;
         let identity = Identity::of(path);
-        let mut known = self.known();
-        match known.claimed.get(&identity) {
-            Some(other) if other != option => {
-                let why = format!("{}: is named by {other} and by {option}", path.display());
-                Err(Error::usage(why).or("give each result a file of its own"))
-            }
-            Some(_) => Ok(target),
-            None => {
-                known.named.insert(path.to_path_buf(), identity.clone());
-                known.claimed.insert(identity, option);
-                Ok(target)
-            }
+        if let Some(other) = self.known().claimed.get(&identity) {
+            return match other.option == output.option {
+                true => Ok((target, Claimed { note: None })),
+                false => {
+                    let (other, option) = (other.option, output.option);
+                    let why = format!("{}: is named by {other} and by {option}", path.display());
+                    Err(Error::usage(why).or("give each result a file of its own"))
+                }
+            };
         }
+        let note = output.replaces(&target)?;
+        let mut known = self.known();
+        known.named.insert(path.to_path_buf(), identity.clone());
+        known.claimed.insert(identity, output);
+        Ok((target, Claimed { note }))
     }
 
-    /// Creates a file of `len` bytes (all zero) that the user has named with `option`, on the target's own file system,
-    /// and reserves its space. What a symbolic link leads to is replaced, and the link kept.
+    /// Creates a file of `len` bytes (all zero) that the user has named, on the target's own file system, and reserves its
+    /// space. What a symbolic link leads to is replaced, and the link kept.
     ///
     /// # Errors
     /// Those of [`RunFiles::claim`].
-    pub fn create(&self, path: &Path, len: u64, option: &'static str) -> Result<NewFile> {
-        self.created(path, len, option, true)
+    pub fn create(&self, path: &Path, len: u64, output: Output) -> Result<NewFile> {
+        self.created(path, len, output, true)
     }
 
     /// As [`RunFiles::create`], for a name that follows from what the user named: a file in a folder, or a part of a
@@ -234,12 +256,12 @@ impl RunFiles {
     ///
     /// # Errors
     /// Those of [`RunFiles::claim`].
-    pub fn create_derived(&self, path: &Path, len: u64, option: &'static str) -> Result<NewFile> {
-        self.created(path, len, option, false)
+    pub fn create_derived(&self, path: &Path, len: u64, output: Output) -> Result<NewFile> {
+        self.created(path, len, output, false)
     }
 
-    fn created(&self, path: &Path, len: u64, option: &'static str, follow: bool) -> Result<NewFile> {
-        let target = self.claim_for(path, option, follow)?;
+    fn created(&self, path: &Path, len: u64, output: Output, follow: bool) -> Result<NewFile> {
+        let (target, _) = self.claim_for(path, output, follow)?;
         let mut new = NewFile::create(&target, len)?;
         new.run = Some((self.clone(), path.to_path_buf()));
         Ok(new)
@@ -249,8 +271,8 @@ impl RunFiles {
     ///
     /// # Errors
     /// Those of [`RunFiles::create`] and [`finish`].
-    pub fn write_whole(&self, path: &Path, bytes: &[u8], option: &'static str) -> Result<()> {
-        let file = self.create(path, bytes.len() as u64, option)?;
+    pub fn write_whole(&self, path: &Path, bytes: &[u8], output: Output) -> Result<()> {
+        let file = self.create(path, bytes.len() as u64, output)?;
         file.write(0, bytes)?;
         finish(vec![file])
     }
@@ -283,6 +305,9 @@ impl RunFiles {
 mod tests {
     use super::*;
 
+    const OUT: Output = Output::model("OUT");
+    const PAGE: Output = Output::result("--report", "the page", "report.html");
+
     #[test]
     fn what_is_read_is_not_written_whatever_the_path() {
         let dir = tempfile::tempdir().unwrap();
@@ -302,8 +327,8 @@ mod tests {
         }
         for path in &paths {
             for refused in [
-                run.claim(path, "--report").err(),
-                run.write_whole(path, b"new", "OUT").err(),
+                run.claim(path, PAGE).err(),
+                run.write_whole(path, b"new", OUT).err(),
                 run.refuse_input(path).err(),
             ] {
                 assert!(matches!(refused, Some(Error::WouldOverwrite { .. })), "{refused:?}");
@@ -314,7 +339,7 @@ mod tests {
             (b"model".to_vec(), b"text".to_vec())
         );
         // Another run may.
-        RunFiles::default().write_whole(&text, b"new", "OUT").unwrap();
+        RunFiles::default().write_whole(&text, b"new", OUT).unwrap();
     }
 
     #[test]
@@ -323,12 +348,12 @@ mod tests {
         let path = dir.path().join("f");
         for exists in [false, true] {
             let run = RunFiles::default();
-            run.claim(&path, "--report").unwrap();
+            assert_eq!(run.claim(&path, PAGE).unwrap().note.is_some(), exists);
             let refused = run.read_text(&path);
             assert!(matches!(refused, Err(Error::WouldOverwrite { .. })), "{exists}");
             // Nor written twice, by two options.
-            assert!(matches!(run.claim(&path, "OUT"), Err(Error::Usage { .. })));
-            run.write_whole(&path, b"done", "--report").unwrap();
+            assert!(matches!(run.claim(&path, OUT), Err(Error::Usage { .. })));
+            run.write_whole(&path, b"done", PAGE).unwrap();
             assert_eq!(run.read_text(&path).unwrap(), b"done");
         }
     }
@@ -341,7 +366,7 @@ mod tests {
             fs::write(&model, b"model").unwrap();
             let run = RunFiles::default();
             let _file = run.open(&model, map).unwrap();
-            let new = run.create(&out, 3, "OUT").unwrap();
+            let new = run.create(&out, 3, OUT).unwrap();
             fs::write(&model, b"model two").unwrap();
             assert!(matches!(finish(vec![new]), Err(Error::Changed { path }) if path == model));
             assert!(!out.exists());
@@ -351,7 +376,7 @@ mod tests {
             fs::write(&out, b"third").unwrap();
             fs::rename(&out, &model).unwrap();
             #[cfg(unix)]
-            run.write_whole(&out, b"new", "OUT").unwrap();
+            run.write_whole(&out, b"new", OUT).unwrap();
             let _ = fs::remove_file(&out);
         }
     }
@@ -366,5 +391,31 @@ mod tests {
         assert!(run.read(&path, 4).unwrap_err().to_string().ends_with("f: has more than 4 bytes"));
         #[cfg(unix)]
         assert!(matches!(run.read_text(Path::new("/dev/zero")), Err(Error::NotAFile { .. })));
+    }
+
+    #[test]
+    fn a_folder_is_no_file_whether_or_not_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().to_path_buf(), dir.path().join("new/"), dir.path().join("")] {
+            let run = RunFiles::default();
+            for e in [run.claim(&path, PAGE).unwrap_err(), run.pretend(&path, PAGE).unwrap_err()] {
+                assert!(matches!(e, Error::IsAFolder { .. }) && e.exit_code() == 2, "{e}");
+                assert!(e.hint().unwrap().contains("report.html"), "{:?}", e.hint());
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_is_not_replaced_by_a_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.html");
+        fs::write(&path, b"GGUF").unwrap();
+        let run = RunFiles::default();
+        for refused in [run.claim(&path, PAGE).err(), run.write_whole(&path, b"x", PAGE).err()] {
+            assert!(matches!(refused, Some(Error::Refused { .. })), "{refused:?}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"GGUF");
+        run.write_whole(&path, b"new", OUT).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 }

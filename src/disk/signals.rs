@@ -33,21 +33,21 @@ pub fn speak() {
 #[cfg(target_os = "linux")]
 mod table {
     use std::ops::Range;
-    use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
-    /// A place in the table. It is free while its `end` is 0, and taken while that is 1.
-    pub struct Slot {
-        pub start: AtomicUsize,
-        pub end: AtomicUsize,
-        pub name: AtomicPtr<u8>,
-        pub len: AtomicUsize,
+    /// A place in the table. It is free while its `end` is 0, and being filled while that is 1.
+    struct Slot {
+        start: AtomicUsize,
+        end: AtomicUsize,
+        name: AtomicPtr<u8>,
+        len: AtomicUsize,
     }
 
     const FREE: usize = 0;
     const TAKEN: usize = 1;
 
     /// More maps than a model has shards. Those beyond have no name in the message.
-    pub static SLOTS: [Slot; 1024] = [const {
+    static SLOTS: [Slot; 1024] = [const {
         Slot {
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(FREE),
@@ -55,6 +55,34 @@ mod table {
             len: AtomicUsize::new(0),
         }
     }; 1024];
+
+    impl Slot {
+        /// The name of the map that this place is of, if the map holds an address. Other threads may give the place to another
+        /// map meanwhile, and `start` and `end` of two maps could hold an address that neither does: they count only if
+        /// `end` is the same before and after the others were read. `end` changes before the others do and gets its value
+        /// after them, so then all are of one map. (If the place was given away and taken again by a map with the very same
+        /// `end` in between, they are of the later one, or the fence shows that it is being filled.)
+        fn read(&self, address: usize) -> Option<(*const u8, usize)> {
+            self.read_with(address, || ())
+        }
+
+        /// As [`Slot::read`]; `meanwhile` stands for what other threads may do once `end` was read.
+        fn read_with(&self, address: usize, meanwhile: impl FnOnce()) -> Option<(*const u8, usize)> {
+            let end = self.end.load(Ordering::Acquire);
+            meanwhile();
+            let start = self.start.load(Ordering::Relaxed);
+            let name = (self.name.load(Ordering::Relaxed).cast_const(), self.len.load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            let holds = end > TAKEN && (start..end).contains(&address);
+            (holds && self.end.load(Ordering::Relaxed) == end).then_some(name)
+        }
+    }
+
+    /// The first byte and the length of the name of the map that holds an address. It may be read for as long as that map
+    /// is not dropped.
+    pub fn find(address: usize) -> Option<(*const u8, usize)> {
+        SLOTS.iter().find_map(|slot| slot.read(address))
+    }
 
     /// The name of a map, as long as this value lives.
     pub struct Named {
@@ -72,6 +100,8 @@ mod table {
             };
             let slot = SLOTS.iter().find(take);
             if let Some(slot) = slot {
+                // Whoever sees one of the following values also sees that `end` is no longer what it was: `Slot::read`.
+                fence(Ordering::Release);
                 slot.start.store(addresses.start, Ordering::Relaxed);
                 slot.name.store(name.as_ptr().cast_mut(), Ordering::Relaxed);
                 slot.len.store(name.len(), Ordering::Relaxed);
@@ -96,14 +126,30 @@ mod table {
         #[test]
         fn a_place_is_free_again_when_the_map_is_gone() {
             // Addresses that no map of this process has.
-            let find = |at: usize| SLOTS.iter().any(|s| s.end.load(Ordering::Acquire) == at + 8);
             let top = usize::MAX - 16;
             for _ in 0..3 * SLOTS.len() {
                 let named = Named::new(top..top + 8, "x".into());
-                assert!(find(top));
+                assert!(find(top).is_some_and(|(_, len)| len == 1) && find(top + 8).is_none());
                 drop(named);
-                assert!(!find(top));
+                assert!(find(top).is_none());
             }
+        }
+
+        #[test]
+        fn a_place_that_is_given_away_meanwhile_is_not_of_two_maps() {
+            // Between two maps that have the same place in turn. The begin of one and the end of the other would hold it.
+            let between = usize::MAX - 5000;
+            let named = |addresses| Named::new(addresses, "x".into());
+            let first = named(between + 1000..between + 2000);
+            let slot = first.slot.unwrap();
+            let mut second = None; // lives on
+            let found = slot.read_with(between, || {
+                drop(first);
+                // Another test may take the place in between, which is as good.
+                second = Some(named(between - 2000..between - 1000));
+            });
+            assert!(found.is_none());
+            drop(second);
         }
     }
 }
@@ -130,14 +176,10 @@ extern "C" fn lost(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_v
     // SAFETY: the system calls a handler with SA_SIGINFO with a valid pointer; the address is set for this signal.
     let address = unsafe { (*info).si_addr() } as usize;
     write(WHO.as_ptr(), WHO.len());
-    let holds = |slot: &&table::Slot| {
-        let end = slot.end.load(Ordering::Acquire);
-        address < end && slot.start.load(Ordering::Relaxed) <= address
-    };
-    match table::SLOTS.iter().find(holds) {
-        // The thread that is interrupted here reads this map, so it has not been dropped, nor the name that is dropped with
-        // it.
-        Some(slot) => write(slot.name.load(Ordering::Relaxed), slot.len.load(Ordering::Relaxed)),
+    match table::find(address) {
+        // The thread that is interrupted here reads the one map that holds this address, so it has not been dropped, nor the
+        // name that is dropped with it.
+        Some((name, len)) => write(name, len),
         None => write(SOME.as_ptr(), SOME.len()),
     }
     write(WHY.as_ptr(), WHY.len());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
-use super::{Error, FROM_CHECKPOINT};
+use super::{Error, FROM_CHECKPOINT, IMPORTANCE};
 
 impl Error {
     /// What the user can do about it.
@@ -87,6 +87,11 @@ impl Error {
             }
             Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",
             Self::LfsPointer { .. } => "run `git lfs pull` in its folder, or download the file from the hub",
+            Self::IsAFolder { path, usual, .. } => {
+                return Some(
+                    format!("name a file, in it or elsewhere: {}", path.join(usual).display()).into(),
+                );
+            }
             Self::NotWritable { .. } => {
                 "name a regular file: a model is written at many offsets, which devices and pipes do not allow"
             }
@@ -117,6 +122,10 @@ impl Error {
             Self::UnknownSensitivity { .. } => {
                 "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE"
             }
+            Self::OtherModel { what, .. } if what.contains(IMPORTANCE) => {
+                "measure this very model: ggufkit calibrate MODEL TEXT -o FILE"
+            }
+            Self::OtherModel { .. } => "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE",
             Self::NoTypeLeft { .. } => {
                 "allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"
             }

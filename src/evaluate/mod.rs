@@ -180,21 +180,25 @@ impl Evaluation<'_> {
     pub fn run(mut self, chunks: &[Chunk], mut on_batch: impl FnMut(&[Scores])) -> Result<Evaluated> {
         let context = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
         let together = (self.batch / context.max(1)).max(1).min(chunks.len().max(1));
-        let mut states = Vec::new();
         let reference = if let Reference::Model(n) = self.reference { Some(n) } else { None };
-        for (network, kv) in reference.map(|n| (n, self.kv)).iter().chain(&self.models) {
-            states.push(State::new(network, *kv, together, context)?);
+        let all: Vec<_> =
+            reference.map(|n| (n, self.kv)).into_iter().chain(self.models.iter().copied()).collect();
+        let abreast = batches_abreast(&all, together * context).min(chunks.len().div_ceil(together).max(1));
+        let mut states = Vec::new();
+        for (network, kv) in all {
+            let one = || State::new(network, kv, together, context);
+            states.push((0..abreast).map(|_| one()).collect::<Result<Vec<_>>>()?);
         }
         let mut models = vec![Scores::new(); self.models.len()];
         let mut seconds = vec![0.0; self.models.len()];
         let mut own = reference.map(|_| (Scores::new(), 0.0));
-        for group in chunks.chunks(together) {
+        for group in chunks.chunks(together * abreast) {
             let mut states = states.iter_mut();
             let truth = match (&mut self.reference, states.len() > self.models.len()) {
                 (Reference::Model(n), _) => {
-                    let state = states.next().expect("one for each network");
+                    let states = states.next().expect("one for each network");
                     let start = Instant::now();
-                    let rows = logits(n, state, group, self.batch)?;
+                    let rows = logits_of_batches(n, states, group, together, self.batch)?;
                     if let Some((_, seconds)) = &mut own {
                         *seconds += start.elapsed().as_secs_f64();
                     }
@@ -207,9 +211,9 @@ impl Evaluation<'_> {
             if let (Some((own, _)), Some(truth), false) = (&mut own, &truth, file) {
                 push(own, group, truth, None, false)?;
             }
-            for (i, ((network, _), state)) in self.models.iter().zip(states).enumerate() {
+            for (i, ((network, _), states)) in self.models.iter().zip(states).enumerate() {
                 let start = Instant::now();
-                let rows = logits(network, state, group, self.batch)?;
+                let rows = logits_of_batches(network, states, group, together, self.batch)?;
                 seconds[i] += start.elapsed().as_secs_f64();
                 push(&mut models[i], group, &rows, truth.as_deref(), file)?;
                 if let Some(record) = self.record.as_mut().filter(|_| i == 0) {
@@ -279,6 +283,43 @@ pub fn open_logits(
 /// The header of a logits file for these chunks.
 pub fn head(vocab: usize, cut: Cut, chunks: &[Chunk]) -> Header {
     Header { context: cut.context, vocab, tokens: chunks.iter().flat_map(|c| &c.tokens).copied().collect() }
+}
+
+/// The memory for batches that are computed side by side, in bytes. A batch alone may take more.
+const ABREAST: usize = 128 << 20;
+
+/// How many batches of so many tokens are computed side by side. A small model's products are too short to be shared by
+/// threads: each thread is better given a batch of its own, as long as the batches take little memory.
+fn batches_abreast(models: &[(&Network, KvType)], tokens: usize) -> usize {
+    // As if everything were kept as f32.
+    let bytes = |values: u64| tokens.saturating_mul(4).saturating_mul(values as usize);
+    let cache = |n: &Network| bytes(2 * n.config.layers * n.config.kv_heads * n.config.head);
+    let caches: usize = models.iter().map(|(n, _)| cache(n)).sum();
+    // The logits of the reference are kept while those of another model are computed.
+    let work = |n: &Network| {
+        let c = &n.config;
+        bytes(2 * c.vocab + 4 * c.hidden + 2 * c.intermediate + 2 * (c.heads + c.kv_heads) * c.head)
+    };
+    let one = caches.saturating_add(models.iter().map(|(n, _)| work(n)).max().unwrap_or(0));
+    let threads = rayon::current_num_threads();
+    match ABREAST / one.max(1) {
+        most if threads > 1 && most >= threads => most.min(2 * threads),
+        _ => 1,
+    }
+}
+
+/// The logits of the scored positions of some chunks, `[scored tokens, vocab]`, `together` chunks for each state.
+fn logits_of_batches(
+    network: &Network,
+    states: &mut [State],
+    chunks: &[Chunk],
+    together: usize,
+    batch: usize,
+) -> Result<Vec<f32>> {
+    let batches: Vec<_> = chunks.chunks(together).zip(states).collect();
+    let mut parts =
+        parallel::try_map_items(batches, &|_, (chunks, state)| logits(network, state, chunks, batch))?;
+    Ok(if parts.len() == 1 { parts.remove(0) } else { parts.concat() })
 }
 
 /// The logits of the scored positions of some chunks, `[scored tokens, vocab]`. Each chunk is a sequence of its own.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::arch::{self, Made};
 use crate::checkpoint;
-use crate::disk::{part_name, split_stem};
+use crate::disk::{ends_in_slash, part_name, split_stem};
 use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::scheme;
@@ -19,7 +19,25 @@ use formats::container::part_stem;
 
 /// Whether an output path is a folder: an existing one, or a name that ends in `/`.
 pub fn is_folder(out: &Path) -> bool {
-    out.is_dir() || out.to_string_lossy().ends_with('/')
+    out.is_dir() || ends_in_slash(out)
+}
+
+/// Refuses a folder whose name is that of a file, of which the user may not know that it is a folder: `model.gguf/`.
+///
+/// # Errors
+/// [`Error::Usage`].
+fn refuse_folder_like_file(out: &Path) -> Result<()> {
+    let ending = out.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    if !["gguf", "safetensors", "bin"].contains(&&*ending) {
+        return Ok(());
+    }
+    let (shown, file) = (out.display(), out.join(format!("model.{ending}")));
+    let (why, instead) = match out.is_dir() {
+        true => ("is a folder", format!("name a file in it ({})", file.display())),
+        false => ("names a folder, by the / at its end", "leave out the / to name a file".into()),
+    };
+    Err(Error::usage(format!("{shown}: {why}, though it ends in .{ending} like a file"))
+        .or(format!("{instead}; for a checkpoint, name a folder without such an ending")))
 }
 
 /// The container that is asked for, or that follows from the output's file name extension.
@@ -40,6 +58,9 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
         Some("bin") => Some(Container::Llama2c),
         _ => None,
     };
+    if folder && options.container.is_none() && by_extension == Some(Container::Safetensors) {
+        refuse_folder_like_file(out)?;
+    }
     let requested = options.container.or(by_extension);
     if let Some(machine) = options.machine
         && requested.is_some_and(|t| t != machine.container())
@@ -65,7 +86,9 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
         return Err(Error::usage(why).or("add a / to the end of the name"));
     }
     if folder && !matches!(target, Container::Safetensors | Container::Expansion) {
-        return Err(Error::usage(format!("{} is a folder", out.display())).or("name a file in it"));
+        let file = out.join(if target == Container::Gguf { "model.gguf" } else { "model.bin" });
+        return Err(Error::usage(format!("{}: is a folder", out.display()))
+            .or(format!("name a file in it: {}", file.display())));
     }
     if model.format == Format::Llama2cTokenizer && target != Container::Llama2c {
         return Err(Error::usage("a tokenizer alone can only be converted to another tokenizer.bin")
@@ -367,6 +390,13 @@ pub(super) fn place(
                 // Last, because config.json makes the folder a checkpoint: if the run is interrupted while the files
                 // get their names, the incomplete folder is not one.
                 extra.push((dir.join(checkpoint::CONFIG), export.config_json(main)));
+            } else if folder {
+                // The same checkpoint with its tensors in other files. The settings are the last of these, too.
+                extra.extend(
+                    checkpoint::copied(source, notes)?
+                        .into_iter()
+                        .map(|(name, bytes)| (dir.join(name), bytes)),
+                );
             }
             let paths = match count {
                 1 if !folder => vec![out.clone()],
@@ -488,7 +518,7 @@ pub(super) fn stem(path: &Path) -> String {
 }
 
 /// Refuses quantized types in safetensors, which has none.
-pub(super) fn refuse_quantized(tensors: &[Tensor]) -> Result<()> {
+pub(super) fn refuse_quantized(options: &PlanOptions, tensors: &[Tensor]) -> Result<()> {
     let supported = |e| matches!(e, Encoding::Blocks(d) if d.info().safetensors.is_some());
     let Some(t) = tensors.iter().find(|t| !supported(t.encoding)) else { return Ok(()) };
     let decodable = match t.encoding {
@@ -496,7 +526,22 @@ pub(super) fn refuse_quantized(tensors: &[Tensor]) -> Result<()> {
         Encoding::Int8Groups { .. } | Encoding::I2S => true,
         Encoding::Foreign(_) => false,
     };
-    let e =
-        Error::refused(format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name()));
+    let why = format!("tensor {} is {}, which safetensors cannot hold", t.name, t.encoding.name());
+    let out = &options.out;
+    // Who names a folder may not mean a checkpoint.
+    if is_folder(out) {
+        let e = Error::refused(format!(
+            "{} is a folder, which gets a checkpoint of safetensors; {why}",
+            out.display()
+        ));
+        let file = format!("name a file to keep the types: {}", out.join("model.gguf").display());
+        return Err(match decodable {
+            true => {
+                e.or(format!("{file}; for a checkpoint, use `ggufkit convert` with --type f16, bf16 or f32"))
+            }
+            false => e.or(file),
+        });
+    }
+    let e = Error::refused(why);
     Err(if decodable { e.or("use --type f16, bf16 or f32, or write a .gguf") } else { e })
 }

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use formats::metadata::{Array, Kind, Metadata, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
+use crate::arch::keys::{self, Form};
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
+use crate::tokenizer::text_file;
 
 /// A change of metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,37 +28,40 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// Applies the change. Gives a note if a key that is set or removed is not there, which is what a misspelt one looks
-    /// like.
+    /// Applies the change. Gives notes on what may not be meant: a key that is set or removed and not there, as a misspelt one
+    /// is; a value of another type than the key had; the encoding of a text that was converted. Whether programs still read
+    /// the model is checked when all changes are made.
     ///
     /// # Errors
     /// [`Error::Usage`] if a key that is to be renamed does not exist, if the new name already exists, or if a value does
-    /// not parse; those of [`RunFiles::read_text`] for the file.
-    pub fn apply(&self, metadata: &mut Metadata, run: &RunFiles) -> Result<Option<String>> {
+    /// not parse; those of [`RunFiles::read_text`] and [`text_file::strict`] for the file.
+    pub fn apply(&self, metadata: &mut Metadata, run: &RunFiles) -> Result<Vec<String>> {
         let usage = |why: String| Error::usage(why);
-        let mut note = None;
+        let mut notes = Vec::new();
+        if let Self::Set(key, _) | Self::SetFile(key, _) | Self::Rename(_, key) = self
+            && key.starts_with("split.")
+        {
+            let option = self.option();
+            return Err(usage(format!("{option} {key}: the split.* keys follow from the files"))
+                .or("use `ggufkit split` and `ggufkit merge`"));
+        }
         match self {
-            Self::Set(key, _) if key.starts_with("split.") => {
-                return Err(usage(format!(
-                    "--set {key}: the split.* keys follow from the files; use `ggufkit split` and `ggufkit merge`"
-                )));
-            }
             Self::Set(key, text) => {
-                let value =
-                    parse_value(text, metadata.get(key)).map_err(|e| usage(format!("--set {key}: {e}")))?;
-                note = added("--set", key, &value, metadata);
-                metadata.set(key, value);
+                let value = parse_value(text, usual(key, text, metadata))
+                    .map_err(|e| usage(format!("--set {key}: {e}")).or(other_type(key, metadata)))?;
+                notes.extend(set("--set", key, value, metadata));
             }
             Self::SetFile(key, path) => {
                 let (key, kind) = match key.split_once(':') {
                     Some((key, kind)) => (key, Some(kind)),
                     None => (key.as_str(), None),
                 };
-                let bytes = run.read_text(path)?;
-                let value = file_value(bytes, kind, metadata.get(key))
+                let decoded = text_file::strict(&path.display().to_string(), run.read_text(path)?)?;
+                let form = usual(key, &decoded.text, metadata);
+                let value = file_value(&decoded.text, kind, form)
                     .map_err(|e| usage(format!("--set-file {key}: {}: {e}", path.display())))?;
-                note = added("--set-file", key, &value, metadata);
-                metadata.set(key, value);
+                notes.extend(decoded.notes);
+                notes.extend(set("--set-file", key, value, metadata));
             }
             Self::Rename(key, to) => {
                 if !metadata.rename(key, to) {
@@ -67,12 +72,76 @@ impl Edit {
             }
             Self::Remove(key) => {
                 if metadata.remove(key).is_none() {
-                    note = Some(format!("--remove {key}: there is no such key{}", similar(key, metadata)));
+                    let similar = similar(key, metadata);
+                    notes.push(format!("--remove {key}: there is no such key{similar}"));
                 }
             }
         }
-        Ok(note)
+        Ok(notes)
     }
+
+    /// The option of the command line that makes such a change.
+    pub(super) fn option(&self) -> &'static str {
+        match self {
+            Self::Set(..) => "--set",
+            Self::SetFile(..) => "--set-file",
+            Self::Rename(..) => "--rename",
+            Self::Remove(..) => "--remove",
+        }
+    }
+
+    /// The keys that it changes.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let (one, two) = match self {
+            Self::Set(key, _) | Self::Remove(key) => (key.as_str(), None),
+            Self::SetFile(key, _) => (key.split(':').next().unwrap_or(key), None),
+            Self::Rename(key, to) => (key.as_str(), Some(to.as_str())),
+        };
+        std::iter::once(one).chain(two)
+    }
+}
+
+/// The type that a value gets for which the user names none: that of the key, unless programs take others only; for a new
+/// key, the one that they take. `None` if nothing is known of it.
+fn usual(key: &str, text: &str, metadata: &Metadata) -> Option<Form> {
+    let own = metadata.get(key).map(Form::of);
+    let Some(taken) = taken(key, metadata) else { return own };
+    let list = text.trim_start().starts_with('[');
+    let alike = taken.iter().find(|form| matches!(form, Form::List(_)) == list);
+    own.filter(|own| taken.contains(own)).or(alike.or(taken.first()).copied())
+}
+
+/// The types that programs take for a key, if they are known.
+fn taken(key: &str, metadata: &Metadata) -> Option<&'static [Form]> {
+    keys::forms(key, metadata.text("general.architecture").unwrap_or_default())
+}
+
+/// How a value of another type is set, for one that does not fit.
+fn other_type(key: &str, metadata: &Metadata) -> String {
+    match taken(key, metadata) {
+        Some(taken) => format!("programs take it as {} only", one_of(taken)),
+        None => format!("a value of another type is written with that type: --set {key}=str:VALUE"),
+    }
+}
+
+/// Types as an enumeration: "u32", "u32 or [u32]".
+pub(super) fn one_of(forms: &[Form]) -> String {
+    forms.iter().map(Form::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+/// Sets a key, with a note if it is new or gets another type.
+fn set(option: &str, key: &str, value: Value, metadata: &mut Metadata) -> Option<String> {
+    let form = Form::of(&value);
+    let note = match metadata.get(key).map(Form::of) {
+        None => Some(format!(
+            "{option} {key}: the key is new, with a value of type {form}{}",
+            similar(key, metadata)
+        )),
+        Some(own) if own != form => Some(format!("{option} {key}: its type changes from {own} to {form}")),
+        Some(_) => None,
+    };
+    metadata.set(key, value);
+    note
 }
 
 /// The name that the changes give a model; `None` if they give it none.
@@ -82,19 +151,7 @@ pub fn name(edits: &[Edit]) -> Option<String> {
         _ => None,
     })?;
     // What does not parse is said where the changes are made.
-    parse_value(text, Some(&Value::text(""))).ok()?.as_str().map(str::to_string)
-}
-
-/// A note on a key that is new.
-fn added(option: &str, key: &str, value: &Value, metadata: &Metadata) -> Option<String> {
-    if metadata.get(key).is_some() {
-        return None;
-    }
-    let kind = match value {
-        Value::Array(a) => format!("[{}]", a.kind().name()),
-        other => other.kind().name().to_string(),
-    };
-    Some(format!("{option} {key}: the key is new, with a value of type {kind}{}", similar(key, metadata)))
+    parse_value(text, Some(Form::One(Kind::String))).ok()?.as_str().map(str::to_string)
 }
 
 /// A question that names the key of the model that differs from `key` in a letter or two, if there is one.
@@ -155,12 +212,12 @@ pub fn key_value(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
-/// Parses a value: `u32:7`, `f32:1e-5`, `str:text`, `bool:true`, `[i32]:[1, 2]`. Without a type, the value gets the type of
-/// `existing`; a new key gets a bool, integer or decimal number if the text looks like one, and otherwise a string.
+/// Parses a value: `u32:7`, `f32:1e-5`, `str:text`, `bool:true`, `[i32]:[1, 2]`. Without a type, the value gets the type
+/// `usual`; without that too, a bool, integer or decimal number if the text looks like one, and otherwise a string.
 ///
 /// # Errors
 /// A message if the text does not parse, or does not fit the type.
-pub fn parse_value(text: &str, existing: Option<&Value>) -> std::result::Result<Value, String> {
+pub fn parse_value(text: &str, usual: Option<Form>) -> std::result::Result<Value, String> {
     if let Some((kind, rest)) = text.split_once(':') {
         if let Some(kind) = Kind::from_name(kind).filter(|&k| k != Kind::Array) {
             return scalar(kind, rest);
@@ -169,9 +226,9 @@ pub fn parse_value(text: &str, existing: Option<&Value>) -> std::result::Result<
             return array(kind, rest);
         }
     }
-    match existing {
-        Some(Value::Array(a)) => array(a.kind(), text),
-        Some(value) => scalar(value.kind(), text),
+    match usual {
+        Some(Form::List(kind)) => array(kind, text),
+        Some(Form::One(kind)) => scalar(kind, text),
         None => {
             let kinds = [Kind::Bool, Kind::U32, Kind::I32, Kind::U64, Kind::I64, Kind::F32, Kind::F64];
             let guess = kinds.into_iter().find_map(|kind| scalar(kind, text).ok());
@@ -198,8 +255,10 @@ fn scalar(kind: Kind, text: &str) -> std::result::Result<Value, String> {
         Kind::I32 => number(text).map(Value::I32),
         Kind::U64 => number(text).map(Value::U64),
         Kind::I64 => number(text).map(Value::I64),
-        // "inf" and "nan" would parse, but no metadata should contain them.
-        Kind::F32 => number(text).filter(|x: &f32| x.is_finite()).map(Value::F32),
+        // "inf" and "nan" would parse, but no metadata should contain them. Nor is a small number zero.
+        Kind::F32 => number(text)
+            .filter(|x: &f32| x.is_finite() && (*x != 0.0 || number(text) == Some(0f64)))
+            .map(Value::F32),
         Kind::F64 => number(text).filter(|x: &f64| x.is_finite()).map(Value::F64),
         Kind::Bool => number(text).map(Value::Bool),
         Kind::String => Some(Value::text(text)),
@@ -259,22 +318,18 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-fn file_value(
-    bytes: Vec<u8>,
-    kind: Option<&str>,
-    existing: Option<&Value>,
-) -> std::result::Result<Value, String> {
-    let text = || std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8".to_string());
-    match (kind, existing) {
-        (Some("str"), _) | (None, None | Some(Value::String(_))) => Ok(Value::String(bytes)),
+/// The value that a file's text is: of the type that the user names, or else of the usual one.
+fn file_value(text: &str, kind: Option<&str>, usual: Option<Form>) -> std::result::Result<Value, String> {
+    match (kind, usual) {
+        (Some("str"), _) | (None, None | Some(Form::One(Kind::String))) => Ok(Value::text(text)),
         (Some(kind), _) => match array_kind(kind) {
-            Some(kind) => array(kind, text()?),
+            Some(kind) => array(kind, text),
             None => {
                 Err(format!("the type must be str or an array type such as [str] or [f32] (found {kind})"))
             }
         },
-        (None, Some(Value::Array(a))) => array(a.kind(), text()?),
-        (None, Some(value)) => scalar(value.kind(), text()?.trim()),
+        (None, Some(Form::List(kind))) => array(kind, text),
+        (None, Some(Form::One(kind))) => scalar(kind, text.trim()),
     }
 }
 
@@ -302,9 +357,11 @@ mod tests {
         ] {
             assert_eq!(parse_value(text, None), Ok(value), "{text}");
         }
-        assert_eq!(parse_value("7", Some(&Value::F32(1.0))), Ok(Value::F32(7.0)));
-        assert_eq!(parse_value("7", Some(&Value::text(""))), Ok(Value::text("7")));
-        for text in ["u8:256", "u32:-1", "bool:2", "f32:inf", "[u8]:[300]", "[str]:[1]", "[u8]:7"] {
+        assert_eq!(parse_value("7", Some(Form::One(Kind::F32))), Ok(Value::F32(7.0)));
+        assert_eq!(parse_value("7", Some(Form::One(Kind::String))), Ok(Value::text("7")));
+        for text in
+            ["f32:1e-60", "u8:256", "u32:-1", "bool:2", "f32:inf", "[u8]:[300]", "[str]:[1]", "[u8]:7"]
+        {
             assert!(parse_value(text, None).is_err(), "{text}");
         }
     }
@@ -314,14 +371,74 @@ mod tests {
         let mut m = Metadata::new();
         m.set("a", Value::U32(1));
         m.set("b", Value::U32(1));
-        assert_eq!(Edit::Set("a".into(), "2".into()).apply(&mut m, &RunFiles::default()).unwrap(), None);
+        let none: Vec<String> = Vec::new();
+        assert_eq!(Edit::Set("a".into(), "2".into()).apply(&mut m, &RunFiles::default()).unwrap(), none);
         assert_eq!(m.get("a"), Some(&Value::U32(2)));
         for bad in [
             Edit::Rename("a".into(), "b".into()),
             Edit::Rename("x".into(), "y".into()),
             Edit::Set("a".into(), "-1".into()),
+            Edit::Set("split.count".into(), "2".into()),
+            Edit::Rename("a".into(), "split.count".into()),
         ] {
             assert!(matches!(bad.apply(&mut m, &RunFiles::default()), Err(Error::Usage { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_its_type_or_gets_the_one_that_programs_take() {
+        let mut m = Metadata::new();
+        m.set("general.architecture", Value::text("mamba"));
+        for (key, value) in [
+            ("a.u8", Value::U8(1)),
+            ("a.text", Value::text("x")),
+            ("a.list", Value::Array(Array::of_strings(["x"]))),
+            ("mamba.block_count", Value::U64(2)),
+            ("mamba.feed_forward_length", Value::Array(Array::new(Kind::I32, [Value::I32(8)]).unwrap())),
+        ] {
+            m.set(key, value);
+        }
+        let mut set = |key: &str, text: &str| {
+            let notes = Edit::Set(key.into(), text.into()).apply(&mut m, &RunFiles::default());
+            (m.get(key).map(|v| Form::of(v).to_string()).unwrap_or_default(), notes)
+        };
+        for (key, text, form, note) in [
+            ("a.u8", "7", "u8", ""),
+            ("a.u8", "u32:300", "u32", "its type changes from u8 to u32"),
+            ("a.text", "7", "str", ""),
+            ("a.text", "i32:7", "i32", "from str to i32"),
+            ("a.list", "[\"7\"]", "[str]", ""),
+            ("a.list", "[u8]:[7]", "[u8]", "from [str] to [u8]"),
+            // What programs take as one type only.
+            ("mamba.block_count", "3", "u32", "from u64 to u32"),
+            ("mamba.feed_forward_length", "[8, 9]", "[i32]", ""),
+            ("mamba.attention.head_count", "[8, 9]", "[u32]", "is new"),
+            ("mamba.attention.scale", "1", "f32", "is new"),
+            ("mamba.attention.causal", "false", "bool", "is new"),
+            ("general.version", "2", "str", "is new"),
+            ("general.tags", "[\"a\"]", "[str]", "is new"),
+            ("tokenizer.ggml.eot_token_id", "7", "u32", "is new"),
+            ("mine.size", "7", "u32", "is new"),
+        ] {
+            let (found, notes) = set(key, text);
+            let notes = notes.unwrap().join("\n");
+            assert!(
+                found == form && notes.contains(note) && notes.is_empty() == note.is_empty(),
+                "{key} {notes}"
+            );
+        }
+        for (key, text, says, hint) in [
+            ("a.u8", "x", "\"x\" is not a valid u32", "--set a.u8=str:VALUE"),
+            ("mamba.block_count", "3.5", "is not a valid u32", "programs take it as u32 only"),
+            ("mamba.attention.head_count", "x", "not a JSON array", "u32 or [u32] or [i32]"),
+            ("mamba.attention.causal", "0", "\"0\" is not a valid bool", "bool only"),
+        ] {
+            let why = set(key, text).1.unwrap_err();
+            assert!(
+                why.to_string().contains(says) && why.hint().unwrap().contains(hint),
+                "{why} {:?}",
+                why.hint()
+            );
         }
     }
 
@@ -330,7 +447,7 @@ mod tests {
         let mut m = Metadata::new();
         m.set("general.name", Value::text("x"));
         m.set("tokenizer.chat_template", Value::text(""));
-        let mut said = |edit: Edit| edit.apply(&mut m, &RunFiles::default()).unwrap().unwrap_or_default();
+        let mut said = |edit: Edit| edit.apply(&mut m, &RunFiles::default()).unwrap().join("\n");
         let set = |key: &str| Edit::Set(key.into(), "7".into());
         assert_eq!(said(set("general.name")), "");
         assert_eq!(said(set("general.size")), "--set general.size: the key is new, with a value of type u32");

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use formats::container::safetensors;
 
 use super::container::stem;
 use super::{Container, PlanOptions, is_folder};
 use crate::checkpoint::CONFIG;
-use crate::disk::{self, Replaces, RunFiles};
+use crate::disk::{self, ADAPTER, Part, Replaces, RunFiles, TEMPLATES, part};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::text::bytes;
@@ -17,111 +17,50 @@ use crate::text::bytes;
 /// The longest index that is read, in bytes.
 const MOST_INDEX: u64 = 256 << 20;
 
-/// What transformers, vLLM, llama.cpp's converter and others read along with the weights of a folder, besides [`CONFIG`].
-const READ_TOO: [&str; 27] = [
-    "adapter_config.json",
-    "adapter_model.bin",
-    "added_tokens.json",
-    "additional_chat_templates",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "hf_quant_config.json",
-    "merges.txt",
-    "modules.json",
-    "params.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "quant_config.json",
-    "quantize_config.json",
-    "sentencepiece.bpe.model",
-    "sentencepiece.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tekken.json",
-    "tiktoken.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "video_preprocessor_config.json",
-    "vocab.json",
-    "vocab.txt",
-];
+/// The longest text that is compared with a new one, in bytes.
+const MOST_TEXT: u64 = 16 << 20;
 
-/// Whether programs read such a file, or folder, along with the weights beside it.
-fn is_read_too(name: &str) -> bool {
-    // Versions of Mistral's tokenizers have a number behind the name.
-    READ_TOO.contains(&name) || name.starts_with("tokenizer.model.v") || name.ends_with(".tiktoken")
-}
+/// The end of an index's name.
+const INDEX: &str = ".index.json";
 
-/// Whether a file in a checkpoint's folder has weights, or an index of them.
+/// Whether a file in a checkpoint's folder has weights, or an index of them, under a name of whatever kind.
 fn is_weights(name: &str) -> bool {
-    name.ends_with(".safetensors")
-        || name.ends_with(".safetensors.index.json")
-        || name.starts_with("pytorch_model") && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))
+    part(name) == Some(Part::Weights)
+        || name.ends_with(".safetensors")
+        || name.ends_with(&format!(".safetensors{INDEX}"))
 }
 
 /// Refuses to replace a checkpoint unless that was asked for, and to put weights beside the tokenizer of another model.
-/// Tells which existing files are replaced, and which stay. `weights` are the files of the result that have weights, and
-/// `paths` all. Gives what the result takes the place of.
+/// Tells which existing files are replaced, removed and kept under another name, and which stay. `weights` are the files of
+/// the result that have weights, and `extra` the others with their contents. Gives what the result takes the place of.
 ///
 /// # Errors
-/// [`Error::Refused`]; [`Error::WouldOverwrite`] for old weights that the run reads; [`Error::Io`] if the folder or an index
-/// in it cannot be read.
+/// [`Error::Refused`]; [`Error::WouldOverwrite`] for old weights that the run reads; [`Error::Io`] if the folder or a file in
+/// it cannot be read.
 pub(super) fn check(
     source: &Source,
     options: &PlanOptions,
     target: Container,
-    (weights, paths): (&[PathBuf], &[&PathBuf]),
+    (weights, extra): (&[PathBuf], &[(PathBuf, Vec<u8>)]),
     notes: &mut Vec<String>,
 ) -> Result<Replaces> {
-    let folder = &options.out;
-    let mut replaces = Replaces::default();
-    if target == Container::Safetensors && is_folder(folder) && folder.is_dir() {
-        let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "read", e))?;
-        let mut names: Vec<String> = entries
-            .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .filter(|n| !n.starts_with('.'))
-            .collect();
-        names.sort();
-        let shown = folder.display();
-        let held: Vec<&String> = names.iter().filter(|n| is_weights(n) || *n == CONFIG).collect();
-        if !held.is_empty() && !options.overwrite {
-            return Err(Error::refused(format!("{shown}: holds a checkpoint already ({})", several(&held)))
-                .or("name another folder; with --overwrite, its weights, its settings and files of the same names are replaced"));
+    let paths: Vec<&PathBuf> = weights.iter().chain(extra.iter().map(|(path, _)| path)).collect();
+    let replaces = match target {
+        Container::Safetensors if is_folder(&options.out) && options.out.is_dir() => {
+            Folder::read(&options.out, &paths)?.replaced(source, options, extra, notes)?
         }
-        replaces = replaced(source, options, weights, paths)?;
-        let written: HashSet<&OsStr> = paths.iter().filter_map(|p| p.file_name()).collect();
-        let removed: HashSet<&OsStr> = replaces.remove.iter().filter_map(|p| p.file_name()).collect();
-        let gone = |n: &OsStr| written.contains(n) || removed.contains(n);
-        let stays = |n: &&String| !gone(OsStr::new(n.as_str()));
-        let read: Vec<&String> = names.iter().filter(|n| is_read_too(n)).filter(stays).collect();
-        if !read.is_empty() && !options.overwrite {
-            return Err(Error::refused(format!(
-                "{shown}: has files that would be read with the new weights and are not theirs ({})",
-                several(&read)
-            ))
-            .or("name another folder, or move them away; if they are this model's, add --overwrite, which keeps them"));
+        Container::Safetensors => {
+            let replaces = replaced(source, options, weights, &paths)?;
+            notes.extend(removal(&replaces.remove));
+            replaces
         }
-        let weights = held.into_iter().filter(|n| is_weights(n)).filter(stays);
-        let kept: Vec<&String> = read.into_iter().chain(weights).collect();
-        if !kept.is_empty() {
-            notes.push(format!("in {shown}, files stay that this run does not write: {}", several(&kept)));
-        }
-    } else if target == Container::Safetensors {
-        replaces = replaced(source, options, weights, paths)?;
-    }
-    if !replaces.remove.is_empty() {
-        let old: Vec<String> = replaces.remove.iter().map(|p| p.display().to_string()).collect();
-        let size = replaces.remove.iter().filter_map(|p| Some(p.metadata().ok()?.len())).sum();
-        notes.push(format!(
-            "once the new weights are in place, what is left of the old ones is removed: {} ({})",
-            several(&old.iter().collect::<Vec<_>>()),
-            bytes(size)
-        ));
-    }
-    let replaced: Vec<String> =
-        paths.iter().filter(|p| p.is_file()).map(|p| p.display().to_string()).collect();
+        _ => Replaces::default(),
+    };
+    let replaced: Vec<String> = paths
+        .iter()
+        .filter(|path| path.is_file() && !replaces.aside.contains(path))
+        .map(|path| path.display().to_string())
+        .collect();
     if !replaced.is_empty() {
         notes
             .push(format!("an existing file is replaced: {}", several(&replaced.iter().collect::<Vec<_>>())));
@@ -129,8 +68,170 @@ pub(super) fn check(
     Ok(replaces)
 }
 
-/// What the new weights take the place of, if that was asked for: the index that loaders would go by, with the shards that
-/// it names, or the single file that they would read instead of the new shards.
+/// A note on what is removed, if anything is.
+fn removal(remove: &[PathBuf]) -> Option<String> {
+    let size =
+        remove.iter().filter_map(|path| Some(path.metadata().ok().filter(|m| m.is_file())?.len())).sum();
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Each file of a tokenizer counts by its name; of weights there may be hundreds.
+    let (weights, mut names): (Vec<String>, Vec<String>) =
+        remove.iter().map(name).partition(|n| is_weights(n));
+    names.extend((!weights.is_empty()).then(|| several(&weights.iter().collect::<Vec<_>>())));
+    let folder = disk::folder(remove.first()?);
+    Some(format!(
+        "in {}, what is left of the older model is removed once the new one is in place: {} ({})",
+        folder.display(),
+        names.join(", "),
+        bytes(size)
+    ))
+}
+
+/// A folder that a checkpoint is written into.
+struct Folder<'a> {
+    path: &'a Path,
+    /// The names in it, but for hidden ones, sorted.
+    names: Vec<String>,
+    /// The names of the files that are written into it.
+    written: HashSet<&'a OsStr>,
+}
+
+impl<'a> Folder<'a> {
+    fn read(path: &'a Path, written: &[&'a PathBuf]) -> Result<Self> {
+        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
+        let mut names: Vec<String> = entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .filter(|n| !n.starts_with('.'))
+            .collect();
+        names.sort();
+        Ok(Self { path, names, written: written.iter().filter_map(|p| p.file_name()).collect() })
+    }
+
+    /// What the new checkpoint takes the place of: all that belongs to an older one, of which nothing may be left that is read
+    /// with the new weights.
+    fn replaced(
+        &self,
+        source: &Source,
+        options: &PlanOptions,
+        extra: &[(PathBuf, Vec<u8>)],
+        notes: &mut Vec<String>,
+    ) -> Result<Replaces> {
+        let shown = self.path.display();
+        let stays = |name: &&String| !self.written.contains(OsStr::new(name.as_str()));
+        let held: Vec<&String> = self.names.iter().filter(|n| is_weights(n) || *n == CONFIG).collect();
+        if !held.is_empty() && !options.overwrite {
+            return Err(Error::refused(format!("{shown}: holds a checkpoint already ({})", several(&held))).or(
+                "name another folder; --overwrite replaces the checkpoint as a whole, with its settings, tokenizer and chat \
+                 templates",
+            ));
+        }
+        let read_too =
+            |n: &&String| matches!(part(n), Some(Part::Companion | Part::AsFiled)) || *n == TEMPLATES;
+        let read: Vec<&String> = self.names.iter().filter(read_too).filter(stays).collect();
+        if !read.is_empty() && !options.overwrite {
+            return Err(Error::refused(format!(
+                "{shown}: has files that would be read with the new weights and are not theirs ({})",
+                several(&read)
+            ))
+            .or("name another folder, or move them away; --overwrite removes them"));
+        }
+        // Somebody may have trained it, and nothing here could make it again.
+        if self.path.join(ADAPTER).is_file() {
+            return Err(Error::refused(format!(
+                "{shown}: has an adapter ({ADAPTER}), which programs would apply to the new weights"
+            ))
+            .or("name another folder, or move the adapter's files away"));
+        }
+        let mut replaces = Replaces { aside: self.texts(extra, !held.is_empty())?, ..Replaces::default() };
+        for old in &replaces.aside {
+            let name = old.file_name().unwrap_or_default().display();
+            notes.push(format!("{shown}: {name} is kept as {}", disk::free_aside_name(old)?.display()));
+        }
+        if !options.overwrite {
+            return Ok(replaces);
+        }
+        replaces.settings = Some(self.path.join(CONFIG));
+        replaces.remove = self.old()?;
+        let mut changed = replaces.remove.iter().chain(&replaces.aside);
+        changed.try_for_each(|path| source.run.refuse_input(path))?;
+        notes.extend(removal(&replaces.remove));
+        let removed: HashSet<&OsStr> = replaces.remove.iter().filter_map(|p| p.file_name()).collect();
+        let weights = held.into_iter().filter(|n| is_weights(n) && !removed.contains(OsStr::new(n.as_str())));
+        let kept: Vec<&String> = weights.filter(stays).collect();
+        if !kept.is_empty() {
+            notes.push(format!("in {shown}, files stay that this run does not write: {}", several(&kept)));
+        }
+        let aside = disk::aside_name(Path::new(CONFIG)).display().to_string();
+        let left: Vec<&String> = self.names.iter().filter(|n| n.starts_with(&aside)).collect();
+        if !left.is_empty() {
+            notes.push(format!(
+                "in {shown}, {} stays, which nothing reads: a run that was ended while it replaced a checkpoint leaves the older \
+                 settings under this name; remove it if you do not need it",
+                several(&left)
+            ));
+        }
+        Ok(replaces)
+    }
+
+    /// The texts for people that are kept under other names: those that would be replaced by others, and where a checkpoint
+    /// is replaced, all of them.
+    fn texts(&self, extra: &[(PathBuf, Vec<u8>)], of_old: bool) -> Result<Vec<PathBuf>> {
+        let mut aside = Vec::new();
+        for name in self.names.iter().filter(|n| part(n) == Some(Part::Text)) {
+            let path = self.path.join(name);
+            let new =
+                extra.iter().find(|(new, _)| new.file_name() == path.file_name()).map(|(_, bytes)| bytes);
+            // The text is no input, and has another name before anything is written.
+            let same =
+                |bytes: &Vec<u8>| RunFiles::default().read(&path, MOST_TEXT).is_ok_and(|old| old == *bytes);
+            let is_kept = match new {
+                Some(bytes) => !same(bytes),
+                None => of_old,
+            };
+            if is_kept && path.is_file() {
+                aside.push(path);
+            }
+        }
+        Ok(aside)
+    }
+
+    /// The files of an older checkpoint that are not written anew: indexes, what they name, then everything else.
+    fn old(&self) -> Result<Vec<PathBuf>> {
+        let mut names: Vec<String> = Vec::new();
+        let is_part = |n: &&String| part(n).is_some_and(|part| part != Part::Text);
+        let (indexes, parts): (Vec<&String>, Vec<&String>) =
+            self.names.iter().filter(is_part).partition(|n| n.ends_with(INDEX));
+        for index in indexes {
+            names.push(index.clone());
+            names.extend(named_by(&self.path.join(index))?);
+        }
+        names.extend(parts.into_iter().cloned());
+        if let Ok(templates) = std::fs::read_dir(self.path.join(TEMPLATES)) {
+            let own = templates.filter_map(|e| e.ok()?.file_name().into_string().ok());
+            let mut own: Vec<String> =
+                own.map(|n| format!("{TEMPLATES}/{n}")).filter(|n| part(n).is_some()).collect();
+            own.sort();
+            names.extend(own);
+            names.push(TEMPLATES.into());
+        }
+        let mut seen = HashSet::new();
+        names.retain(|n| seen.insert(n.clone()) && !self.written.contains(OsStr::new(n)));
+        let there = |path: &PathBuf| path.is_file() || path.ends_with(TEMPLATES) && path.is_dir();
+        Ok(names.into_iter().map(|name| self.path.join(name)).filter(there).collect())
+    }
+}
+
+/// The weights that an index names, all in its own folder. A damaged index names none, and nobody can have read any by it.
+fn named_by(index: &Path) -> Result<Vec<String>> {
+    if !index.is_file() {
+        return Ok(Vec::new());
+    }
+    // It is no input of this run, which may remove it.
+    let json = RunFiles::default().read(index, MOST_INDEX)?;
+    Ok(safetensors::read_index(&index.display().to_string(), &json).unwrap_or_default())
+}
+
+/// What new weights under a name of their own take the place of, if that was asked for: the index that loaders would go by, with
+/// the shards that it names, or the single file that they would read instead of the new shards.
 ///
 /// # Errors
 /// Those of [`check`].
@@ -164,18 +265,16 @@ fn replaced(
     if !options.overwrite {
         return Ok(Replaces::default());
     }
-    if index.is_file() {
-        // It is no input of this run, which may remove it.
-        let json = RunFiles::default().read(&index, MOST_INDEX)?;
-        // A damaged index names no files, and nobody can have read any by it.
-        let names = safetensors::read_index(&index.display().to_string(), &json).unwrap_or_default();
-        let shards = names.into_iter().map(|name| first.with_file_name(name));
-        remove.extend(shards.filter(|path| path.is_file() && !is_new(path)));
-    }
+    let shards = named_by(&index)?.into_iter().map(|name| first.with_file_name(name));
+    remove.extend(shards.filter(|path| path.is_file() && !is_new(path)));
     remove.iter().try_for_each(|path| source.run.refuse_input(path))?;
     let settings = disk::folder(first).join(CONFIG);
-    let is_set = is_folder(&options.out) || !remove.is_empty();
-    Ok(Replaces { settings: Some(settings).filter(|path| is_set && path.is_file()), remove })
+    let is_set = !remove.is_empty();
+    Ok(Replaces {
+        settings: Some(settings).filter(|path| is_set && path.is_file()),
+        remove,
+        aside: Vec::new(),
+    })
 }
 
 /// The first of several names, and how many follow: "a and 2 more". At least one.

@@ -8,6 +8,7 @@ mod decide;
 pub mod edit;
 mod folder;
 mod machine;
+mod readable;
 pub mod rounding;
 pub mod scales;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
 use crate::arch::rotated;
-use crate::disk::Replaces;
+use crate::disk::{Replaces, ends_in_slash};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::scheme::{Scheme, is_integer};
@@ -61,7 +62,7 @@ pub struct PlanOptions {
     pub allow_requantize: bool,
     /// Allow ternary types for weights that are not ternary.
     pub force: bool,
-    /// Allow replacing the checkpoint in a folder. A single file is always replaced.
+    /// Allow replacing the checkpoint in a folder, with all files that belong to it. A single file is always replaced.
     pub overwrite: bool,
     /// Whether an importance matrix is used; some rules depend on it.
     pub importance: bool,
@@ -73,6 +74,8 @@ pub struct PlanOptions {
     pub split: Split,
     /// Changes of metadata, applied in this order.
     pub edits: Vec<Edit>,
+    /// Allow changes after which programs do not read the model.
+    pub unreadable: bool,
     /// The version of a llama2.c checkpoint; by default it follows from the types.
     pub bin_version: Option<u32>,
     /// The largest group size of a llama2.c version 2 checkpoint, in weights; 64 by default.
@@ -164,6 +167,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     for edit in &options.edits {
         notes.extend(edit.apply(&mut metadata, &source.run)?);
     }
+    if !options.edits.is_empty() && !options.unreadable {
+        readable::check(model, &metadata, &options.edits)?;
+    }
     if target == Container::Gguf {
         notes.extend(rotated(&metadata).map(|key| {
             format!("the weights are stored rotated ({key}): only PrismML's programs compute with them")
@@ -202,7 +208,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
 
     if target == Container::Safetensors {
-        container::refuse_quantized(&tensors)?;
+        container::refuse_quantized(options, &tensors)?;
     }
     let order = match target {
         Container::Safetensors | Container::Expansion => ByteOrder::Little,
@@ -221,10 +227,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     if target != Container::Safetensors || !is_folder(&options.out) {
         notes.extend(beside::note(&paths, source.paths()));
     }
-    let all: Vec<&PathBuf> = paths.iter().chain(extra.iter().map(|f| &f.0)).collect();
-    let replaces = folder::check(source, options, target, (&paths, &all), &mut notes)?;
-    let folder =
-        (options.out.to_string_lossy().ends_with('/') && !options.out.exists()).then(|| options.out.clone());
+    let replaces = folder::check(source, options, target, (&paths, &extra), &mut notes)?;
+    let folder = (ends_in_slash(&options.out) && !options.out.exists()).then(|| options.out.clone());
     let mut plan = Plan {
         out: options.out.clone(),
         target,
@@ -248,12 +252,16 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The type of a vector that is not quantized. Runtimes of GGUF files accept only f32; in a Hugging Face checkpoint, all
-/// tensors have one type, so the vector gets the main type if that changes no value.
+/// The type of a vector that is not quantized. Programs that run GGUF files take f32 alone (llama.cpp's CPU code multiplies
+/// norms and adds biases in no other type), so a GGUF gets it whatever the source has, unless that is a GGUF, which is copied
+/// as it is. In a Hugging Face checkpoint, all tensors have one type, so the vector gets the main type if that changes no
+/// value.
 fn keep_vector(source: &Source, i: usize, d: DType, target: Container, main: Option<DType>) -> Result<DType> {
-    let float = matches!(d, DType::F16 | DType::BF16 | DType::F64);
+    // Of f64, f32 does not hold every number.
+    let exact = matches!(d, DType::F16 | DType::BF16) || d == DType::F64 && source.hub.is_some();
+    let copied = matches!(source.model.format, Format::Gguf { .. });
     match (target, main) {
-        (Container::Gguf, _) if source.hub.is_some() && float => Ok(DType::F32),
+        (Container::Gguf, _) if exact && !copied => Ok(DType::F32),
         (Container::Safetensors, Some(main @ (DType::F16 | DType::BF16)))
             if source.export.is_some() && d == DType::F32 =>
         {

@@ -141,6 +141,8 @@ pub(super) fn rope_table(network: &Network, state: &State, runs: &[Run]) -> Vec<
 
 /// Below this many numbers, one thread does all the work.
 const SMALL: usize = 1 << 14;
+/// So many numbers are worth a task.
+const TASK: usize = 1 << 13;
 
 /// Calls `f` with each token's index and its part of `all`, which has equal parts for `count` tokens.
 pub(super) fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
@@ -148,7 +150,10 @@ pub(super) fn each(count: usize, all: &mut [f32], f: impl Fn(usize, &mut [f32]) 
     if all.len() < SMALL {
         all.chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(t, x));
     } else {
-        parallel::chunks_mut(all, len, &f);
+        let tokens = (TASK / len).max(1);
+        parallel::chunks_mut(all, tokens * len, &|i, all| {
+            all.chunks_exact_mut(len).enumerate().for_each(|(t, x)| f(i * tokens + t, x));
+        });
     }
 }
 

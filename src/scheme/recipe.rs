@@ -16,6 +16,7 @@ use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::scheme::{self, Scheme};
 use crate::text::{bytes, cut, visible};
+use crate::text_file;
 
 /// The file of built-in schemes.
 #[derive(serde::Deserialize)]
@@ -280,11 +281,9 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads a recipe from a file. Its name is the file's unless it gives one.
 ///
 /// # Errors
-/// Those of [`RunFiles::read`]; [`Error::Refused`] if the recipe is not valid.
+/// Those of [`RunFiles::read`] and [`text_file::strict`]; [`Error::Refused`] if the recipe is not valid.
 pub fn read(run: &RunFiles, path: &Path) -> Result<Scheme> {
-    let text = run.read(path, MAX_BYTES)?;
-    let text = String::from_utf8(text)
-        .map_err(|_| Error::refused(format!("{}: a recipe must be a text in UTF-8", path.display())))?;
+    let text = text_file::strict(&path.display().to_string(), run.read(path, MAX_BYTES)?)?.text;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     parse(&text, &stem).map_err(|why| {
         Error::refused(format!("{}: {why}", path.display())).or(

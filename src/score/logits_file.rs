@@ -21,7 +21,7 @@ use std::path::Path;
 use formats::{Error as FileError, Fault};
 
 use super::{ScoreError, scored};
-use crate::disk::{InFile, NewFile, RunFiles, finish};
+use crate::disk::{InFile, NewFile, Output, RunFiles, finish};
 use crate::error::{Error, Result};
 use kernels::logits::{ln, peak, sum_exp};
 
@@ -227,8 +227,8 @@ fn read_head(file: &InFile) -> Result<Header> {
     Ok(Header { context, vocab, tokens })
 }
 
-/// The option that names the file to write.
-pub const SAVE: &str = "--save-logits";
+/// The file to write.
+pub const SAVE: Output = Output::result("--save-logits", "a file of logits", "base.kld");
 
 /// Writes a file row by row. It appears under its name when [`Writer::finish`] is called, or not at all.
 pub struct Writer {

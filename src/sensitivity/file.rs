@@ -12,6 +12,8 @@ use super::{Matrix, Origin, Probe, Sensitivity};
 use crate::disk::RunFiles;
 use crate::error::Error;
 use crate::runner::KvType;
+use crate::source::sample::{Measured, Sample};
+use crate::text_file;
 
 /// The `format` field.
 const FORMAT: &str = "ggufkit sensitivity 1";
@@ -33,6 +35,18 @@ struct From {
     hash: String,
     context: usize,
     chunks: usize,
+    /// Not in files of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Model>,
+}
+
+/// The model that was measured.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model {
+    name: String,
+    /// Some of its weights: [`Sample::text`].
+    weights: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,10 +110,11 @@ impl<'de> Deserialize<'de> for Figures {
 
 /// The text of a sensitivity file.
 pub fn print(s: &Sensitivity) -> String {
-    let Origin { texts, hash, context, chunks } = s.origin.clone();
+    let Origin { texts, hash, context, chunks, model } = s.origin.clone();
+    let model = model.map(|model| Model { name: model.name, weights: model.sample.text() });
     let file = File {
         format: FORMAT.into(),
-        origin: From { texts, hash, context, chunks },
+        origin: From { texts, hash, context, chunks, model },
         cache: Figures(s.cache.iter().map(|(kv, kld)| (kv.name().to_string(), *kld)).collect()),
         matrices: s.matrices.iter().map(entry).collect(),
     };
@@ -132,9 +147,15 @@ pub fn parse(text: &str) -> Result<Sensitivity, String> {
         let kv = KvType::from_name(&name).ok_or_else(|| format!("cache: {name:?} is not a KV cache type"))?;
         cache.push((kv, number(kld, &name)?));
     }
-    let From { texts, hash, context, chunks } = file.origin;
+    let From { texts, hash, context, chunks, model } = file.origin;
+    let measured = |model: Model| {
+        let sample =
+            Sample::parse(&model.weights).ok_or("origin: model: `weights` is no sample of weights")?;
+        Ok::<_, String>(Measured { name: model.name, sample })
+    };
+    let model = model.map(measured).transpose()?;
     let matrices = file.matrices.into_iter().map(matrix).collect::<Result<Vec<_>, _>>()?;
-    Ok(Sensitivity { origin: Origin { texts, hash, context, chunks }, matrices, cache })
+    Ok(Sensitivity { origin: Origin { texts, hash, context, chunks, model }, matrices, cache })
 }
 
 /// Checks an error or a KL divergence; very small and negative ones become 0.
@@ -174,13 +195,12 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
 /// Reads a sensitivity file.
 ///
 /// # Errors
-/// Those of [`RunFiles::read`]; [`Error::Refused`] if [`parse`] fails.
+/// Those of [`RunFiles::read`] and [`text_file::strict`]; [`Error::Refused`] if [`parse`] fails.
 pub fn read(run: &RunFiles, path: &Path) -> Result<Sensitivity, Error> {
     /// In bytes: some 30,000 matrices, each with an error for every type.
     const MAX_LEN: u64 = 1 << 25;
-    let text = run.read(path, MAX_LEN)?;
-    let text = String::from_utf8(text).map_err(|_| "the file is not UTF-8".to_string());
-    text.and_then(|text| parse(&text)).map_err(|why| {
+    let text = text_file::strict(&path.display().to_string(), run.read(path, MAX_LEN)?)?.text;
+    parse(&text).map_err(|why| {
         Error::refused(format!("{}: {why}", path.display()))
             .or("`ggufkit sensitivity MODEL TEXT -o FILE` makes such files")
     })

@@ -119,6 +119,7 @@ pub fn measure(
         hash: chunks.hash.clone(),
         context: chunks.context(),
         chunks: chunks.tokens.len(),
+        model: None,
     };
     Ok(Sensitivity { origin, matrices: found, cache: caches })
 }

@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::resources::{Limits, Watcher};
 use crate::runner::{KvType, Network, Options};
 use crate::source::Source;
+use crate::source::sample::Measured;
 
 pub use file::{parse, print, read};
 
@@ -58,6 +59,8 @@ pub struct Origin {
     pub context: usize,
     /// Chunks.
     pub chunks: usize,
+    /// The model; `None` for an estimate, and in files of earlier versions.
+    pub model: Option<Measured>,
 }
 
 /// The sensitivity of a matrix.
@@ -145,6 +148,16 @@ impl Sensitivity {
         matrices.map(|(matrix, dtype)| matrix.loss(dtype)).sum()
     }
 
+    /// Checks that it is of this model, as far as is known. `file` is where it comes from. Gives a note if it was measured on
+    /// another version of the model.
+    ///
+    /// # Errors
+    /// [`crate::Error::OtherModel`] if it was measured on another model; those of [`Measured::check`].
+    pub fn check(&self, source: &Source, file: &Path) -> Result<Option<String>> {
+        let check = |model: &Measured| model.check(source, &format!("{}: the sensitivities", file.display()));
+        self.origin.model.as_ref().map_or(Ok(None), check)
+    }
+
     /// How it was obtained, in words.
     pub fn summary(&self) -> String {
         let Origin { texts, context, chunks, .. } = &self.origin;
@@ -173,7 +186,7 @@ impl Measuring<'_> {
     /// Measures an open model on a text.
     ///
     /// # Errors
-    /// Those of [`Network::new`], [`Limits::pool`] and [`measure::measure`].
+    /// Those of [`Network::new`], [`Limits::pool`], [`measure::measure`] and [`Measured::of`].
     pub fn run(&self, source: &Source, chunks: &Chunks, watcher: &dyn Watcher) -> Result<Sensitivity> {
         let pool = self.limits.pool()?;
         let network = pool.install(|| Network::new(source, Options { exact: true, isa: None }))?;
@@ -188,7 +201,9 @@ impl Measuring<'_> {
         let layers = network.depth() + 1;
         watcher.layers(0, layers);
         let on_layer = |done| watcher.layers(done, layers);
-        pool.install(|| measure::measure(&network, chunks, settings, &scratch, on_layer))
+        let mut found = pool.install(|| measure::measure(&network, chunks, settings, &scratch, on_layer))?;
+        found.origin.model = Measured::of(source)?;
+        Ok(found)
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod foreign;
 mod hub;
+pub mod sample;
 pub mod scales;
 mod stored;
 pub mod view;
@@ -37,7 +38,8 @@ pub struct Foreign {
 pub enum Use {
     /// Their tensors can be copied as safetensors.
     Tensors,
-    /// A whole model, of which only the settings are missing: a GGUF can be written if the user names the architecture.
+    /// A whole model, whose tensors can be put into a GGUF under the names that they have once the user has
+    /// named an architecture.
     Named,
     /// A GGUF for other purposes, which can be copied as it is.
     Copies,
@@ -66,6 +68,9 @@ pub struct Source {
     pub run: RunFiles,
     /// What the checkpoint says, where the source is a Hugging Face checkpoint.
     pub hub: Option<Hub>,
+    /// The files of the checkpoint besides its weights, where its tensors were left as they were filed: they hold for a copy
+    /// of the very same tensors. The settings are the last.
+    pub filed: Vec<PathBuf>,
     /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
     pub export: Option<Export>,
 }
@@ -106,6 +111,7 @@ impl Source {
             foreign: None,
             run: RunFiles::default(),
             hub: None,
+            filed: Vec::new(),
             export: None,
         }
     }

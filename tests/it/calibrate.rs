@@ -227,7 +227,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(&["--show", &text], 1, &["not an imatrix", "hint: `ggufkit calibrate"]);
     says(&["--show", &model], 1, &["not an imatrix", "hint: `ggufkit calibrate"]);
     says(&["--show", &dir.path("none.gguf")], 1, &["none.gguf", "hint: check the path"]);
-    says(&[&model, &text, "-o", dir.0.path().to_str().unwrap()], 1, &["is a folder", "hint: name a file"]);
+    says(&[&model, &text, "-o", dir.0.path().to_str().unwrap()], 2, &["is a folder", "hint: name a file"]);
     says(&[&model, &text, "-o", &dir.path("no/such.gguf")], 1, &["hint: check the path"]);
     says(&[&model, &text, "-o", &model], 2, &["tiny.gguf: is read in this run", "hint"]);
     says(&[&model, &short, "-o", &short], 2, &["short.txt: is read in this run"]);

@@ -42,8 +42,11 @@ fn perplexity_and_divergence() {
     // The same numbers on one thread, with other instructions, in other batches of chunks.
     let beside = [&["eval", &q4, &text, "--reference", &f16], &few[..]].concat();
     let found = json(&beside);
-    for (key, value) in [("--threads", "1"), ("--batch", "256")] {
-        assert_eq!(json(&[&beside[..], &[key, value]].concat()), found, "{key}");
+    for more in
+        ["--threads 1", "--batch 256", "--batch 128", "--batch 128 --threads 3", "--batch 96 --threads 3"]
+    {
+        let more: Vec<&str> = more.split(' ').collect();
+        assert_eq!(json(&[&beside[..], &more].concat()), found, "{more:?}");
     }
     // Portable instructions are slow.
     let one = ["eval", &q4, &text, "--reference", &f16, "--context", "128", "--chunks", "1", "--json"];
@@ -53,7 +56,11 @@ fn perplexity_and_divergence() {
     // A limit that is kept, and one that is not.
     let limited = |most: &'static str| [&beside[..], &["--max-kld", most]].concat();
     ok(&limited("0.01"));
-    assert!(fails(&limited("0.00001")).1.contains("above --max-kld"));
+    let (code, why) = fails(&limited("0.00001"));
+    assert!(
+        code == 3 && why.contains("above --max-kld"),
+        "a limit that is missed has a status of its own: {why}"
+    );
     // Without a reference, that is said before anything is read.
     let (code, why) = fails(&["eval", "/nowhere.gguf", &text, "--max-kld", "1"]);
     assert!(code == 2 && why.contains("--max-kld needs a reference") && why.contains("--reference"), "{why}");
@@ -68,6 +75,10 @@ fn logits_files() {
     let with = |args: &[&str]| json(&[args, &options].concat());
     with(&["eval", &f16, &text, "--save-logits", &file]);
     assert!(dir.read("base.kld").starts_with(b"_logits_"));
+    // In the order of the text, also where threads have batches of their own.
+    let again = dir.path("again.kld");
+    with(&["eval", &f16, &text, "--save-logits", &again, "--batch", "128", "--threads", "3"]);
+    assert!(dir.read("again.kld") == dir.read("base.kld"));
     let by_file = with(&["eval", &q4, &text, "--logits", &file]);
     let side_by_side = with(&["eval", &q4, &text, "--reference", &f16]);
     let kld = |v| number(v, "/summary/against/kld/mean/value");
@@ -183,7 +194,13 @@ fn quantizing_with_a_check() {
     let args =
         ["quantize", &demo("model"), &out, "--type", "q5_0", "--check", &text, "--check-context", "128"];
     assert!(ok(&args).contains("KLD"));
-    assert!(fails(&[&args[..], &["--max-kld", "1e-9"]].concat()).1.contains("above --max-kld"));
+    std::fs::remove_file(&out).unwrap();
+    let (code, why) = fails(&[&args[..], &["--max-kld", "1e-9"]].concat());
+    assert!(code == 3 && why.contains("above --max-kld"), "{why}");
+    assert!(
+        why.contains(&format!("was written and kept: {out}")) && std::path::Path::new(&out).exists(),
+        "{why}"
+    );
     // A check that cannot be made is known before anything is written.
     let late =
         ["quantize", &demo("model"), &dir.path("late.gguf"), "--type", "q5_0", "--check", &dir.path("no")];

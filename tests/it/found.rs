@@ -205,7 +205,8 @@ fn files_of_another_model_in_the_folder_are_named() {
         let (code, why) = fails(&["convert", &demo("model"), &out]);
         assert!(code == 1 && why.contains(&format!("are not theirs ({name})")), "{why}");
         let text = ok(&["convert", &demo("model"), &out, "--overwrite"]);
-        assert!(text.contains(&format!("that this run does not write: {name}")), "{text}");
+        assert!(text.contains(&format!("is removed once the new one is in place: {name}")), "{text}");
+        assert!(!Path::new(&format!("{out}{name}")).exists());
     }
     fs::create_dir(dir.path("notes")).unwrap();
     fs::write(dir.path("notes/results.json"), "{}").unwrap();

@@ -488,7 +488,10 @@ fn openvino_gets_no_types_that_it_computes_otherwise() {
     write_gguf(&path, &m, &tensors(true));
     let out = dir.path("o.gguf");
     let (_, why) = fails(&["quantize", &path, &out, "--for", "openvino", "--type", "q4_1"]);
-    assert!(["q4_0", "q8_0", "q6_k", "f16"].iter().all(|t| why.contains(&format!("use --type {t}"))), "{why}");
+    assert!(
+        ["q4_0", "q8_0", "q6_k", "f16"].iter().all(|t| why.contains(&format!("use --type {t}"))),
+        "{why}"
+    );
     ok(&["quantize", &path, &out, "--for", "openvino"]);
 }
 

@@ -387,7 +387,7 @@ fn broken_models_are_refused() {
     std::fs::write(dir.path("tokens.json"), serde_json::to_string(&names).unwrap()).unwrap();
     let set = format!("tokenizer.ggml.tokens={}", dir.path("tokens.json"));
     let gone = ["--remove", "tokenizer.ggml.scores", "--remove", "tokenizer.ggml.token_type"];
-    ok(&[&["edit", &model, &bad][..], &gone, &["--set-file", &set]].concat());
+    ok(&[&["edit", &model, &bad, "--force"][..], &gone, &["--set-file", &set]].concat());
     let (code, text) = refused(&bad, &out, "q4_0", &["--method", "gptq"]);
     assert!(code == 1 && text.contains("512"), "{text}");
     assert!(!Path::new(&out).exists());

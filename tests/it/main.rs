@@ -8,6 +8,7 @@ mod bitnet;
 mod calibrate;
 mod checkpoints;
 mod cli;
+mod edits;
 mod eval;
 mod files;
 mod fit;
@@ -23,6 +24,7 @@ mod imatrix;
 mod limits;
 mod machines;
 mod nvfp4;
+mod outputs;
 mod plans;
 mod pytorch;
 #[cfg(unix)]

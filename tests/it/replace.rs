@@ -68,7 +68,7 @@ fn weights_in_shards_are_replaced_as_a_set() {
         assert!(code == 1 && why.contains("--overwrite"), "{why}");
         let said = ok(&[&convert[..], &["--overwrite", "--dry-run"]].concat());
         assert_eq!(names(&out), old, "a dry run changes nothing");
-        assert!(said.contains("what is left of the old ones is removed"), "{said}");
+        assert!(said.contains("what is left of the older model is removed"), "{said}");
         let text = ok(&[&convert[..], &["--overwrite"]].concat());
         let count = shards(&out).max(1);
         assert_eq!(names(&out), wanted(count), "{before}: {text}");
@@ -207,15 +207,24 @@ fn a_checkpoint_is_not_replaced_unasked() {
 fn weights_do_not_join_the_tokenizer_of_another_model() {
     let dir = Dir::new();
     let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
-    for file in ["tokenizer.json", "chat_template.jinja", "vocab.json", "adapter_config.json"] {
+    for file in ["tokenizer.json", "chat_template.jinja", "vocab.json", "quantize_config.json"] {
         let out = dir.path(&format!("out-{file}"));
         std::fs::create_dir(&out).unwrap();
         std::fs::write(format!("{out}/{file}"), "{}").unwrap();
         let (code, text) = fails(&["convert", &hub, &out]);
         assert!(code == 1 && text.contains(file) && text.contains("--overwrite"), "{text}");
         let text = ok(&["convert", &hub, &out, "--overwrite"]);
-        assert!(text.contains("files stay that this run does not write") && text.contains(file), "{text}");
-        assert_eq!(std::fs::read(format!("{out}/{file}")).unwrap(), b"{}");
+        assert!(text.contains("is removed once the new one is in place") && text.contains(file), "{text}");
+        assert_eq!(names(&out), ["config.json", "model.safetensors"]);
+    }
+    // An adapter is somebody's work, and would be applied to the new weights.
+    let out = dir.path("adapter");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(format!("{out}/adapter_config.json"), "{}").unwrap();
+    for more in [&[][..], &["--overwrite"]] {
+        let (code, text) = fails(&[&["convert", &hub, &out], more].concat());
+        assert!(code == 1 && text.contains("has an adapter") && text.contains("move the adapter"), "{text}");
+        assert_eq!(names(&out), ["adapter_config.json"]);
     }
     // What the run writes itself stays nobody's.
     std::fs::write(format!("{hub}/special_tokens_map.json"), "{\"a\": 1}").unwrap();
@@ -224,4 +233,173 @@ fn weights_do_not_join_the_tokenizer_of_another_model() {
     std::fs::write(format!("{out}/special_tokens_map.json"), "{}").unwrap();
     convert(&hub, &out);
     assert_eq!(dir.read("own/special_tokens_map.json"), b"{\"a\": 1}");
+}
+
+/// Writes files of an older model into a folder, under every kind of name that belongs to one, and files of the user's. Gives
+/// the names of the former, without texts.
+fn older_model(out: &str) -> Vec<&'static str> {
+    const PARTS: [&str; 31] = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer.model.v3",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "tekken.json",
+        "qwen.tiktoken",
+        "chat_template.jinja",
+        "chat_template.json",
+        "additional_chat_templates/rag.jinja",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "quantize_config.json",
+        "params.json",
+        "consolidated.00.pth",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "extra-weights.safetensors",
+        "model.safetensors.index.json",
+        "model.fp16.safetensors",
+        "pytorch_model-00001-of-00001.bin",
+        "pytorch_model.bin.index.json",
+        "tf_model.h5",
+    ];
+    fs::create_dir_all(format!("{out}/additional_chat_templates")).unwrap();
+    PARTS.iter().for_each(|name| fs::write(format!("{out}/{name}"), "{}").unwrap());
+    let index =
+        r#"{"weight_map": {"a": "extra-weights.safetensors", "b": "model-00001-of-00002.safetensors"}}"#;
+    fs::write(format!("{out}/model.safetensors.index.json"), index).unwrap();
+    for name in ["notes.txt", "other.safetensors", "m.gguf", "training_args.bin", "README.md", "LICENSE"] {
+        fs::write(format!("{out}/{name}"), "mine").unwrap();
+    }
+    PARTS.to_vec()
+}
+
+#[test]
+fn nothing_of_an_older_model_is_left_that_is_read_with_the_new_one() {
+    let dir = Dir::new();
+    let hub = crate::common::first_layers(&dir, 1); // with a tokenizer.model and a README.md
+    let whole = crate::common::gguf(&dir); // becomes a tokenizer.json
+    for (i, args) in [
+        vec!["convert", &hub, "OUT"],
+        vec!["convert", &whole, "OUT", "--type", "f16"],
+        vec!["quantize", &hub, "OUT", "--type", "bf16"],
+        vec!["quantize", &whole, "OUT", "--type", "f32", "--split-max-size", "200K"],
+        vec!["merge", &hub, "OUT"],
+        vec!["merge", &whole, "OUT"],
+        vec!["split", &hub, "OUT", "--max-size", "1M"],
+        vec!["edit", &hub, "OUT", "--set", "a=str:b"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (new, out) = (format!("{}/", dir.path(&format!("new-{i}"))), dir.path(&format!("out-{i}")));
+        let line = |out: &str| -> Vec<String> {
+            args.iter().map(|a| if *a == "OUT" { out.to_string() } else { a.to_string() }).collect()
+        };
+        ok(&crate::common::refs(&line(&new)));
+        let old = older_model(&out);
+        let mut line = line(&out);
+        line.push("--overwrite".into());
+        line.push("--dry-run".into());
+        let plain = args[0] == "convert" || args[0] == "quantize";
+        let before = names(&out);
+        if plain {
+            ok(&crate::common::refs(&line));
+            assert_eq!(names(&out), before, "a dry run changes nothing");
+        }
+        line.pop();
+        let text = ok(&crate::common::refs(&line));
+        // What a fresh folder has, byte for byte, and what is the user's.
+        let (written, mut wanted) = (names(&new), names(&new));
+        let mut mine = vec!["notes.txt", "other.safetensors", "m.gguf", "training_args.bin"];
+        mine.extend(["README.md.old", "LICENSE.old"]);
+        wanted.extend(mine.iter().map(|name| name.to_string()));
+        wanted.sort();
+        assert_eq!(names(&out), wanted, "{args:?}: {text}");
+        for name in &written {
+            assert!(
+                fs::read(format!("{out}/{name}")).unwrap() == fs::read(format!("{new}/{name}")).unwrap(),
+                "{name}"
+            );
+        }
+        mine.iter()
+            .for_each(|name| assert_eq!(fs::read(format!("{out}/{name}")).unwrap(), b"mine", "{name}"));
+        // Each is named, but for weights, of which there may be many.
+        let is_weights =
+            |name: &str| name.contains("model-0") || name.contains("weights") || name.contains("index");
+        for name in old.iter().filter(|n| !written.iter().any(|w| w == *n) && !is_weights(n)) {
+            let name = name.rsplit('/').next().unwrap();
+            let weights = ["model.fp16.safetensors", "consolidated.00.pth", "tf_model.h5"];
+            assert!(weights.contains(&name) || text.contains(name), "{args:?} {name}: {text}");
+        }
+        assert!(text.contains("README.md is kept as") && text.contains("README.md.old"), "{text}");
+        ok(&["inspect", &out]);
+    }
+}
+
+#[test]
+fn a_copy_of_a_checkpoint_in_other_files_is_a_checkpoint() {
+    let dir = Dir::new();
+    let hub = crate::common::first_layers(&dir, 1);
+    fs::write(format!("{hub}/preprocessor_config.json"), "{}").unwrap();
+    let (parts, whole) = (dir.path("parts/"), dir.path("whole/"));
+    ok(&["split", &hub, &parts, "--max-size", "1M"]);
+    ok(&["merge", &parts, &whole]);
+    assert_eq!(names(&whole), names(&hub));
+    for name in names(&hub).iter().filter(|n| *n != "model.safetensors") {
+        assert!(
+            fs::read(format!("{hub}/{name}")).unwrap() == fs::read(format!("{whole}/{name}")).unwrap(),
+            "{name}"
+        );
+    }
+    for made in [&parts, &whole] {
+        ok(&["verify", made, "--against", &hub]);
+    }
+}
+
+#[test]
+fn texts_for_people_are_kept() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    fs::write(format!("{hub}/README.md"), "of the model").unwrap();
+    let out = dir.path("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(format!("{out}/README.md"), "mine").unwrap();
+    // Also where there is no checkpoint yet, and once more without a loss.
+    let text = convert(&hub, &out);
+    assert!(text.contains("README.md is kept as"), "{text}");
+    fs::write(format!("{out}/README.md"), "mine again").unwrap();
+    ok(&["convert", &hub, &out, "--overwrite"]);
+    let read = |name: &str| fs::read_to_string(format!("{out}/{name}")).unwrap();
+    assert_eq!(
+        [read("README.md"), read("README.md.old"), read("README.md.old-1")],
+        ["of the model", "mine", "mine again"]
+    );
+    // The same text is no other.
+    let text = ok(&["convert", &hub, &out, "--overwrite"]);
+    assert!(!text.contains("is kept as") && names(&out).len() == 5, "{text}: {:?}", names(&out));
+}
+
+#[test]
+fn settings_that_an_ended_run_has_left_are_named() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let out = in_shards(&dir, "m", "60K");
+    fs::rename(format!("{out}/config.json"), format!("{out}/config.json.old")).unwrap();
+    for _ in 0..2 {
+        let text = ok(&["convert", &hub, &out, "--overwrite"]);
+        assert!(text.contains("config.json.old stays") && text.contains("remove it"), "{text}");
+    }
+    assert!(names(&out).contains(&"config.json.old".to_string()));
+    fs::remove_file(format!("{out}/config.json.old")).unwrap();
+    let text = ok(&["convert", &hub, &out, "--overwrite"]);
+    assert!(!text.contains("config.json.old"), "{text}");
 }

@@ -188,6 +188,7 @@ fn a_tokenizer_that_is_larger_than_the_embedding_is_refused() {
         "edit",
         &plain,
         &large,
+        "--force",
         "--remove",
         "tokenizer.ggml.scores",
         "--remove",

@@ -4,7 +4,22 @@ use std::fs;
 
 use crate::common::{Dir, demo, fails, gguf, ok, run};
 use crate::hub::{checkpoint, config, tensors};
+use formats::metadata::Value;
 use serde_json::json;
+
+/// Writes the model again with another value, which programs may not read.
+fn with(model: &str, out: &str, key: &str, value: Value) {
+    let source = ggufkit::open(model.as_ref(), &Default::default()).unwrap();
+    let mut metadata = source.model.metadata.clone();
+    metadata.set(key, value);
+    let tensors: Vec<_> = source
+        .model
+        .tensors
+        .iter()
+        .map(|t| (t.name.clone(), t.shape.clone(), crate::common::weights(model, &t.name)))
+        .collect();
+    crate::common::write_gguf(out, &metadata, &tensors);
+}
 
 #[test]
 fn settings_of_a_wrong_type_are_errors() {
@@ -142,15 +157,15 @@ fn only_a_chat_needs_a_chat_template() {
     let plain = gguf(&dir);
     let text = fs::read(demo("heldout.txt")).unwrap();
     fs::write(dir.path("t.txt"), &text[..4000]).unwrap();
-    fs::write(dir.path("bytes"), b"{{ x \xff }}").unwrap();
-    let file = format!("tokenizer.chat_template:str={}", dir.path("bytes"));
-    for (set, value) in [
-        ("--set", "tokenizer.chat_template=u32:7"),
-        ("--set", "tokenizer.chat_template=[str]:[\"x\"]"),
-        ("--set-file", &file),
-    ] {
-        let odd = dir.path("odd.gguf");
-        ok(&["edit", &plain, &odd, set, value]);
+    let odd = dir.path("odd.gguf");
+    for value in [Some("u32:7"), Some("[str]:[\"x\"]"), None] {
+        match value {
+            Some(value) => {
+                let set = format!("tokenizer.chat_template={value}");
+                ok(&["edit", &plain, &odd, "--force", "--set", &set]);
+            }
+            None => with(&plain, &odd, "tokenizer.chat_template", Value::String(b"{{ x \xff }}".to_vec())),
+        }
         ok(&["eval", &odd, &dir.path("t.txt"), "--context", "32", "--chunks", "1"]);
         ok(&["run", &odd, "--prompt", "Once", "--tokens", "1"]);
         let out = run(&["run", &odd, "--chat", "--prompt", "Hi"]);

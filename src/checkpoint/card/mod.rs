@@ -18,6 +18,7 @@ use formats::metadata::{Array, Metadata, Value};
 
 use crate::disk;
 use crate::text;
+use crate::text_file;
 use name::Id;
 use yaml::Node;
 
@@ -88,6 +89,10 @@ impl Card {
     /// Up to `limit` bytes of a file of the folder, and whether that is the whole file. `None` if there is no such
     /// file, or with a note if it cannot be read.
     fn load(&mut self, folder: &Path, name: &str, limit: usize) -> Option<(Vec<u8>, bool)> {
+        debug_assert!(
+            disk::part(name).is_some(),
+            "{name} is read as a part of a model, and is none in disk::part"
+        );
         let path = folder.join(name);
         // Opening a named pipe would block.
         if !path.is_file() {
@@ -129,6 +134,8 @@ impl Card {
             return Node::Null;
         }
         let Some((head, whole)) = self.load(folder, NAME, yaml::LIMIT) else { return Node::Null };
+        // Of a text that says its encoding, and may be cut off at the limit.
+        let head = text_file::by_mark(NAME, &head).map_or(head, |decoded| decoded.text.into_bytes());
         let node = match yaml::front_matter(&head, whole) {
             Ok(Some(text)) => yaml::parse(&text),
             Ok(None) => Ok(Node::Null),

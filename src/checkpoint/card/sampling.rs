@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::Card;
 use crate::checkpoint::json;
+use crate::text_file;
 
 const NAME: &str = "generation_config.json";
 
@@ -36,7 +37,14 @@ pub fn read(card: &mut Card, folder: &Path) {
         card.notes.push(format!("{NAME}: longer than {LIMIT} bytes: left out"));
         return;
     }
-    let config: Json = match json::parse(&bytes, LIMIT as u64) {
+    let text = match text_file::strict(NAME, bytes) {
+        Ok(decoded) => decoded.text,
+        Err(why) => {
+            card.notes.push(format!("{why}: left out"));
+            return;
+        }
+    };
+    let config: Json = match json::parse(text.as_bytes(), LIMIT as u64) {
         Ok(config @ Json::Object(_)) => config,
         Ok(_) => {
             card.notes.push(format!("{NAME}: not a JSON object: left out"));

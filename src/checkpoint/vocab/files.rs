@@ -11,6 +11,7 @@ use crate::arch::settings::Reader;
 use crate::checkpoint::json as tree;
 use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
+use crate::text_file;
 
 /// The longest file that is read, in bytes. The largest published tokenizer.json has 35 MB.
 const MAX_FILE: u64 = 256 << 20;
@@ -55,15 +56,17 @@ impl<'a> Folder<'a> {
 
     /// A file's bytes, at most so many; `None` if there is no such file.
     fn bytes_up_to(&mut self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        // Or it would stay where another model takes this one's place.
+        debug_assert!(
+            disk::part(name).is_some(),
+            "{name} is read as a part of a model, and is none in disk::part"
+        );
         let path = self.path.join(name);
         if !path.is_file() {
             return Ok(None);
         }
         let file = InFile::open(&path, false)?;
-        if file.len > most {
-            let (what, found) = ("the length of this file of a tokenizer".into(), file.len);
-            return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most }).into());
-        }
+        limited(&file, most)?;
         let bytes = file.read(0, file.len)?.into_owned();
         if !self.read.contains(&path) {
             self.read.push(path);
@@ -83,7 +86,13 @@ impl<'a> Folder<'a> {
 
     /// A file's bytes; `None` if there is no such file. It does not count as read.
     pub fn look(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        Folder::new(self.path).bytes(name)
+        let path = self.path.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let file = InFile::open(&path, false)?;
+        limited(&file, MAX_FILE)?;
+        Ok(Some(file.read(0, file.len)?.into_owned()))
     }
 
     /// The files whose names begin so, sorted.
@@ -109,10 +118,7 @@ impl<'a> Folder<'a> {
 
     fn text_up_to(&mut self, name: &str, most: u64) -> Result<Option<String>> {
         let Some(bytes) = self.bytes_up_to(name, most)? else { return Ok(None) };
-        String::from_utf8(bytes).map(Some).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            wrong(&self.name(name), at, "the file is not UTF-8")
-        })
+        text_file::strict(&self.name(name), bytes).map(|decoded| Some(decoded.text))
     }
 
     /// The text of a file that may say anything, so that nothing shows where it is from: `None`, with a note, for a link
@@ -158,13 +164,25 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// A switch of tokenizer_config.json, which may be missing or null.
+/// Refuses a file of more than `most` bytes.
+fn limited(file: &InFile, most: u64) -> Result<()> {
+    if file.len > most {
+        let (what, found) = ("the length of this file of a tokenizer".into(), file.len);
+        return Err(FormatError::of(file.name(), Fault::TooMany { what, found, most }).into());
+    }
+    Ok(())
+}
+
+/// The settings of a tokenizer beside its tokens.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// A switch of the folder's tokenizer_config.json, which may be missing or null.
 ///
 /// # Errors
 /// [`Error::Format`] for a value of another type.
-pub fn switch(config: Option<&Value>, key: &str) -> Result<Option<bool>> {
+pub fn switch(folder: &Folder, config: Option<&Value>, key: &str) -> Result<Option<bool>> {
     let Some(config) = config else { return Ok(None) };
-    Reader(config).flag(key).map_err(|why| unfit("tokenizer_config.json", why))
+    Reader(config).flag(key).map_err(|why| unfit(&folder.name(TOKENIZER_CONFIG), why))
 }
 
 /// An error at a byte offset of a file.

@@ -30,7 +30,7 @@ use formats::metadata::{Array, Kind, Metadata, Value};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::pre::table;
-use files::{Folder, switch, unfit};
+use files::{Folder, TOKENIZER_CONFIG, switch, unfit};
 use lists::Merges;
 use sentencepiece::{Content, Settings};
 use special::Special;
@@ -85,7 +85,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     if model.is_none() && !folder.has(json::FILE) && !folder.has("vocab.json") {
         return none(&folder);
     }
-    let config = folder.object("tokenizer_config.json")?;
+    let config = folder.object(TOKENIZER_CONFIG)?;
     let config = config.as_ref();
     let mut json = if model.is_some() && folder.is_empty(json::FILE) {
         notes.push(format!("{} is empty: {} is read", folder.name(json::FILE), sentencepiece::FILE));
@@ -122,7 +122,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     }
 
     let mut metadata = Metadata::new();
-    let prefix = space_prefix(&source, wanted, config)?;
+    let prefix = space_prefix(&folder, &source, wanted, config)?;
     if let Some(prefix) = prefix {
         metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
     }
@@ -228,11 +228,12 @@ fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
 
 /// Whether a space is put before texts; `None` where programs do by themselves what the model does.
 fn space_prefix(
+    folder: &Folder,
     source: &Source,
     wanted: &Wanted,
     config: Option<&serde_json::Value>,
 ) -> Result<Option<bool>> {
-    let given = switch(config, "add_prefix_space")?;
+    let given = switch(folder, config, "add_prefix_space")?;
     // convert_hf_to_gguf.py writes this for this architecture only.
     let given = given.filter(|_| wanted.arch == "llama");
     Ok(match source {
@@ -267,7 +268,7 @@ fn byte_level(
     };
     let pre = match (wanted.pre, &json) {
         (Some(name), _) => name,
-        (None, Some(json)) => pre::recognise(json, config)?,
+        (None, Some(json)) => pre::recognise(json, switch(folder, config, "clean_up_tokenization_spaces")?)?,
         (None, None) => by_class()?,
     };
     let mut more = listed.to_vec();

@@ -6,17 +6,16 @@
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::vocab::files::switch;
 use crate::checkpoint::vocab::json::Json;
 use crate::error::{Error, Result};
 use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NUMBER, PreTokenizer, TABLE};
 
-/// The name of the pre-tokenizer of a tokenizer.json. `config` is its tokenizer_config.json.
+/// The name of the pre-tokenizer of a tokenizer.json. `clean` is `clean_up_tokenization_spaces` in the tokenizer_config.json
+/// beside it.
 ///
 /// # Errors
 /// [`Error::UnknownPreTokenizer`], with the rules.
-pub fn recognise(json: &Json, config: Option<&Value>) -> Result<&'static str> {
-    let clean = switch(config, "clean_up_tokenization_spaces")?;
+pub fn recognise(json: &Json, clean: Option<bool>) -> Result<&'static str> {
     let found = normalizer(&json.normalizer).zip(splits(&json.pre_tokenizer)).and_then(|(nfc, splits)| {
         let splits: Vec<&str> = splits.iter().map(String::as_str).collect();
         find(&splits, nfc, json.ignore_merges, clean.unwrap_or(true))
@@ -164,7 +163,7 @@ mod tests {
             &mut crate::checkpoint::vocab::files::Folder::new(dir.path()),
             true,
         );
-        recognise(&json.unwrap().unwrap(), Some(&config))
+        recognise(&json.unwrap().unwrap(), config["clean_up_tokenization_spaces"].as_bool())
     }
 
     #[test]

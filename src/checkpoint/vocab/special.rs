@@ -9,6 +9,7 @@ use formats::metadata::{Metadata, Value as Meta};
 use serde_json::Value;
 
 use crate::arch::settings::wrong;
+use crate::checkpoint::CONFIG;
 use crate::checkpoint::vocab::files::{Folder, switch, unfit};
 use crate::checkpoint::vocab::json::Json;
 use crate::checkpoint::vocab::tokens::{Added, Tokens};
@@ -102,7 +103,7 @@ impl Special {
         let added = json.map_or(&[][..], |j| &j.added);
         let id_of = |added: &[Added], name: &str| added.iter().find(|a| a.text == name).map(|a| a.id);
         for (role, _) in &ROLES[..names.roles] {
-            if let Some(says) = switch(tokenizer_config, &format!("add_{role}_token"))? {
+            if let Some(says) = switch(folder, tokenizer_config, &format!("add_{role}_token"))? {
                 special.add_default(role, says);
             }
             if tokenizer_config.is_some()
@@ -115,7 +116,7 @@ impl Special {
             let key = format!("{role}_token_id");
             let found = config.get(&key).filter(|id| !id.is_null());
             let found = found.or_else(|| config.get("text_config")?.get(&key));
-            if let Some(id) = id("config.json", &key, found)? {
+            if let Some(id) = id(&folder.name(CONFIG), &key, found)? {
                 special.set(role, id, tokens, notes);
             }
         }
@@ -322,12 +323,12 @@ fn elsewhere(
     }
     let key = format!("{role}_token_id");
     let generation = folder.object("generation_config.json")?;
-    for (file, json) in [("generation_config.json", generation.as_ref()), ("config.json", Some(config))] {
+    for (file, json) in [("generation_config.json", generation.as_ref()), (CONFIG, Some(config))] {
         let Some(value) = json.and_then(|json| json.get(&key)) else { continue };
         // Several tokens may end a text; the first is the one that training used.
         let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         for value in several {
-            if let Some(id) = id(file, &key, Some(value))? {
+            if let Some(id) = id(&folder.name(file), &key, Some(value))? {
                 return Ok(Some(id));
             }
         }

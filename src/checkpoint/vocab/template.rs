@@ -7,15 +7,13 @@ use formats::metadata::{Array, Metadata, Value as Meta};
 use serde_json::Value;
 
 use crate::checkpoint::vocab::files::Folder;
+use crate::disk::TEMPLATES;
 use crate::error::Result;
 
 /// The most templates of one tokenizer. Published ones have up to four.
 const MOST: usize = 64;
 
 const FILE: &str = "chat_template.jinja";
-
-/// The folder of further templates beside chat_template.jinja, each a file of its name.
-const MORE: &str = "additional_chat_templates";
 
 /// The name of the template that is used unless another one is asked for.
 const DEFAULT: &str = "default";
@@ -135,8 +133,8 @@ fn key_part(name: &str) -> String {
 /// The templates in files of their own.
 fn in_files(folder: &mut Folder, notes: &mut Vec<String>) -> Place {
     let mut files = vec![(DEFAULT.to_string(), FILE.to_string())];
-    for file in folder.list(MORE, ".jinja") {
-        let stem = file.trim_start_matches(MORE).trim_start_matches('/').trim_end_matches(".jinja");
+    for file in folder.list(TEMPLATES, ".jinja") {
+        let stem = file.trim_start_matches(TEMPLATES).trim_start_matches('/').trim_end_matches(".jinja");
         files.push((key_part(stem), file));
     }
     let mut templates = Vec::new();

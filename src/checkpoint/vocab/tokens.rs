@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use crate::arch::settings::Reader;
-use crate::checkpoint::vocab::files::{Folder, unfit};
+use crate::checkpoint::vocab::files::{Folder, TOKENIZER_CONFIG, unfit};
 use crate::error::{Error, Result};
 
 /// The most tokens of a vocabulary, or rows of an embedding (the largest published vocabulary has a million tokens). The
@@ -154,7 +154,7 @@ pub fn too_many(file: &str, id: u32, rows: usize) -> Error {
 
 /// The tokens of tokenizer_config.json's `added_tokens_decoder`, in the order of the file.
 pub fn added_tokens_decoder(folder: &Folder, config: Option<&Value>) -> Result<Vec<Added>> {
-    let file = folder.name("tokenizer_config.json");
+    let file = folder.name(TOKENIZER_CONFIG);
     let Some(config) = config else { return Ok(Vec::new()) };
     let map = Reader(config).object("added_tokens_decoder").map_err(|why| unfit(&file, why))?;
     let Some(map) = map else { return Ok(Vec::new()) };

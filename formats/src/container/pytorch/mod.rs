@@ -161,6 +161,14 @@ fn state<'p, 'a>(
             };
             entries.iter().find(is_it).map(|&(_, value)| value)
         };
+        // What `optimizer.state_dict()` gives: its tensors are under the numbers of the weights.
+        let named = |key: &str| {
+            entries.iter().any(|&(k, _)| matches!(pickle.node(k), Node::Text(text) if *text == key))
+        };
+        if named("param_groups") && named("state") {
+            let what = "it is the state of an optimizer (\"state\" and \"param_groups\"), which training keeps beside the model";
+            return Err(Error::of(name, Fault::NotAModel(what.into())));
+        }
         let Some((key, inner)) = INNER.iter().find_map(|key| Some((key, find(key)?))) else {
             return Err(nothing(&pickle.describe(root)));
         };

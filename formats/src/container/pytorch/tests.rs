@@ -297,6 +297,10 @@ fn pickles_that_are_no_state_dict() {
         let why = failure(&with_pickle(pickle));
         assert!(why.contains(says), "{says}: {why}");
     }
+    let optimizer =
+        [b"\x80\x02}".to_vec(), text("state"), b"}s".to_vec(), text("param_groups"), b"]s.".to_vec()];
+    let why = failure(&with_pickle(&optimizer.concat()));
+    assert!(why.contains("the state of an optimizer"), "{why}");
     let twice = [
         b"\x80\x02}",
         &[text("w"), tensor("0", 2, 0, &[2], &[1]), b"s".to_vec()].concat().repeat(2)[..],

@@ -1,0 +1,317 @@
+//! Text files: their bytes as characters.
+//!
+//! A text is UTF-8, or what its byte order mark says: UTF-16 and UTF-32 in either byte order (Windows PowerShell's `>` writes
+//! UTF-16). Files of other kinds that are given for a text by mistake are refused by name, since a model would otherwise be
+//! measured on their bytes. Sources: the Unicode Standard, section 23.8 (byte order mark); the signatures are those of the
+//! formats' own specifications.
+
+use std::fmt::Write as _;
+
+use formats::{Error as FormatError, Fault};
+
+use crate::error::{Error, Result};
+
+/// A text file's characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// The characters, without a byte order mark. What is not valid is U+FFFD.
+    pub text: String,
+    /// What a reader of a measurement on this text should know: the encoding that was converted, invalid bytes with
+    /// their number and the place of the first.
+    pub notes: Vec<String>,
+    /// Whether every byte was valid.
+    pub valid: bool,
+}
+
+/// The first bytes of files that are no texts, what they are, and how to get at a text.
+const OTHERS: [(&[u8], &str, &str); 19] = [
+    (b"\x1f\x8b", "a gzip archive", "unpack it first: gunzip -c FILE > text.txt"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first: zstd -d FILE -o text.txt"),
+    (b"\x50\x2a\x4d\x18", "a zstd archive", "unpack it first: zstd -d FILE -o text.txt"),
+    (b"PK\x03\x04", "a zip archive", ZIP),
+    (b"PK\x05\x06", "a zip archive", ZIP),
+    (b"\xfd7zXZ\0", "an xz archive", "unpack it first: xz -dc FILE > text.txt"),
+    (b"BZh", "a bzip2 archive", "unpack it first: bunzip2 -c FILE > text.txt"),
+    (b"\x04\x22\x4d\x18", "an lz4 archive", "unpack it first: lz4 -dc FILE > text.txt"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: 7z x FILE"),
+    (b"Rar!\x1a\x07", "a rar archive", "unpack it first"),
+    (b"PAR1", "a Parquet file", TABLE),
+    (b"ARROW1", "an Arrow file", TABLE),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", TABLE),
+    (b"SQLite format 3\0", "an SQLite database", TABLE),
+    (b"%PDF-", "a PDF", "extract its text first: pdftotext FILE text.txt"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an older Office document", "save it as plain text first"),
+    (b"{\\rtf", "an RTF document", "save it as plain text first"),
+    (
+        b"GGUF",
+        "a GGUF file",
+        "give the text first to last: a model is the first argument, a text the one after it",
+    ),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", LFS),
+];
+const ZIP: &str =
+    "unpack it first: unzip FILE (a .docx or .odt document is a zip too: save it as plain text)";
+const TABLE: &str = "write its column of texts into a text file first";
+const LFS: &str = "run `git lfs pull` in its folder, or download the file from the hub";
+
+/// The characters of a text file with these bytes; `name` is for messages.
+///
+/// # Errors
+/// [`Error::NotAText`] for archives, tables, documents and models, and for UTF-16 without its mark.
+pub fn decode(name: &str, bytes: &[u8]) -> Result<Decoded> {
+    if let Some(marked) = by_mark(name, bytes) {
+        return Ok(marked);
+    }
+    refuse_others(name, bytes)?;
+    Ok(utf8(name, bytes, 0))
+}
+
+/// The characters of a text file of which none may be lost: settings, a list of tokens, a template. It is decoded as every
+/// text, and all of it must be valid.
+///
+/// # Errors
+/// Those of [`decode`]; [`Error::Format`] with the place of the first byte that is not of the encoding.
+pub fn strict(name: &str, bytes: Vec<u8>) -> Result<Decoded> {
+    let Some(decoded) = by_mark(name, &bytes) else {
+        refuse_others(name, &bytes)?;
+        return match String::from_utf8(bytes) {
+            // A tokenizer may have many megabytes: they are not copied.
+            Ok(text) => Ok(Decoded { text, notes: Vec::new(), valid: true }),
+            Err(e) => {
+                let fault = Fault::Unsupported("the file is not UTF-8".into());
+                Err(FormatError::at(name, e.utf8_error().valid_up_to() as u64, fault).into())
+            }
+        };
+    };
+    match decoded.valid {
+        true => Ok(decoded),
+        false => {
+            let fault =
+                Fault::Unsupported("the file is not of the encoding that its byte order mark says".into());
+            Err(FormatError::of(name, fault).into())
+        }
+    }
+}
+
+/// The characters of a text that begins with a byte order mark; `None` for another one.
+pub(crate) fn by_mark(name: &str, bytes: &[u8]) -> Option<Decoded> {
+    // The mark of UTF-32 begins with that of UTF-16.
+    Some(match bytes {
+        [0xFF, 0xFE, 0, 0, rest @ ..] => utf32(name, rest, u32::from_le_bytes, "UTF-32LE"),
+        [0, 0, 0xFE, 0xFF, rest @ ..] => utf32(name, rest, u32::from_be_bytes, "UTF-32BE"),
+        [0xFF, 0xFE, rest @ ..] => utf16(name, rest, u16::from_le_bytes, "UTF-16LE"),
+        [0xFE, 0xFF, rest @ ..] => utf16(name, rest, u16::from_be_bytes, "UTF-16BE"),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => utf8(name, rest, 3),
+        _ => return None,
+    })
+}
+
+/// Refuses what is no text, and texts in UTF-16 without its mark.
+fn refuse_others(name: &str, bytes: &[u8]) -> Result<()> {
+    let refuse = |what: &str, hint: &str| {
+        let (name, what) = (name.to_string(), what.to_string());
+        let hint = hint.replace("FILE", &name);
+        Err(Error::NotAText { name, what, hint })
+    };
+    // A text may begin with the letters of a signature; a file of the kind has other bytes soon.
+    let start = &bytes[..bytes.len().min(512)];
+    let letters = [&b"GGUF"[..], b"BZh", b"PAR1", b"ARROW1"];
+    let is_text = std::str::from_utf8(start).map_or_else(|e| e.error_len().is_none(), |_| true)
+        && !start.iter().any(|b| *b < 9);
+    let is = |magic: &[u8]| bytes.starts_with(magic) && !(is_text && letters.contains(&magic));
+    if let Some((_, what, hint)) = OTHERS.iter().find(|(magic, ..)| is(magic)) {
+        return refuse(what, hint);
+    }
+    if bytes.get(257..262) == Some(b"ustar") {
+        return refuse("a tar archive", "unpack it first: tar xf FILE");
+    }
+    if let Some(encoding) = unmarked(bytes) {
+        let hint = format!("convert it first: iconv -f {encoding} -t UTF-8 FILE > text.txt");
+        return refuse(&format!("{encoding} without a byte order mark"), &hint);
+    }
+    Ok(())
+}
+
+/// The encoding of a text whose every second byte is mostly zero, as that of Latin letters in UTF-16 without a mark.
+fn unmarked(bytes: &[u8]) -> Option<&'static str> {
+    let start = &bytes[..bytes.len().min(1 << 16) & !1];
+    let zeros = |odd: usize| start.iter().skip(odd).step_by(2).filter(|b| **b == 0).count();
+    let (even, odd) = (zeros(0), zeros(1));
+    let (many, few) = (start.len() / 2 * 3 / 10, start.len() / 2 / 20);
+    match () {
+        () if start.len() < 8 => None,
+        () if odd > many && even <= few => Some("UTF-16LE"),
+        () if even > many && odd <= few => Some("UTF-16BE"),
+        () => None,
+    }
+}
+
+fn utf8(name: &str, bytes: &[u8], mark: usize) -> Decoded {
+    let (mut text, mut notes) = (String::with_capacity(bytes.len()), Vec::new());
+    if mark > 0 {
+        notes.push(format!("{name}: the byte order mark at its beginning is not part of the text"));
+    }
+    // The number of invalid bytes, and the place of the first.
+    let (mut invalid, mut first, mut at, mut line) = (0, None, mark, 1);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        at += chunk.valid().len();
+        if first.is_none() {
+            line += chunk.valid().bytes().filter(|b| *b == b'\n').count();
+        }
+        if !chunk.invalid().is_empty() {
+            text.push('\u{FFFD}');
+            first = first.or(Some((at, chunk.invalid()[0])));
+            invalid += chunk.invalid().len();
+            at += chunk.invalid().len();
+        }
+    }
+    if let Some((at, byte)) = first {
+        let mut note = format!(
+            "{name}: {invalid} of {} bytes are not UTF-8 and are read as U+FFFD; the first is 0x{byte:02X} at byte {at}, line {line}",
+            bytes.len() + mark
+        );
+        let _ = write!(note, " (convert the text first, e.g. from Latin-1: iconv -f LATIN1 -t UTF-8 {name})");
+        notes.push(note);
+    }
+    let zeros = text.bytes().filter(|b| *b == 0).count();
+    if zeros > 0 {
+        notes.push(format!("{name}: {zeros} of its characters are NUL, so it may be no text"));
+    }
+    Decoded { text, notes, valid: invalid == 0 }
+}
+
+fn utf16(name: &str, bytes: &[u8], unit: fn([u8; 2]) -> u16, encoding: &str) -> Decoded {
+    let (units, rest) = bytes.as_chunks::<2>();
+    let characters = char::decode_utf16(units.iter().map(|pair| unit(*pair))).map(std::result::Result::ok);
+    marked(name, characters, !rest.is_empty(), bytes.len(), encoding)
+}
+
+fn utf32(name: &str, bytes: &[u8], unit: fn([u8; 4]) -> u32, encoding: &str) -> Decoded {
+    let (units, rest) = bytes.as_chunks::<4>();
+    let characters = units.iter().map(|four| char::from_u32(unit(*four)));
+    marked(name, characters, !rest.is_empty(), bytes.len(), encoding)
+}
+
+/// A text that said its encoding by a byte order mark. `None` is what is no character; `cut` says that the last one is
+/// incomplete.
+fn marked(
+    name: &str,
+    characters: impl Iterator<Item = Option<char>>,
+    cut: bool,
+    bytes: usize,
+    encoding: &str,
+) -> Decoded {
+    let (mut text, mut invalid) = (String::with_capacity(bytes / 2), usize::from(cut));
+    for c in characters {
+        text.push(c.unwrap_or(char::REPLACEMENT_CHARACTER));
+        invalid += usize::from(c.is_none());
+    }
+    if cut {
+        text.push(char::REPLACEMENT_CHARACTER);
+    }
+    let mut notes = vec![format!("{name}: read as {encoding}, as its byte order mark says")];
+    if invalid > 0 {
+        let part = if cut { ", the last of them cut off" } else { "" };
+        notes.push(format!("{name}: {invalid} characters are not {encoding}{part}: they are read as U+FFFD"));
+    }
+    Decoded { text, notes, valid: invalid == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Die Öfen\r\nα → 😀 end\n";
+
+    fn text(bytes: &[u8]) -> Decoded {
+        decode("t.txt", bytes).unwrap()
+    }
+
+    #[test]
+    fn a_byte_order_mark_says_the_encoding() {
+        let units: Vec<u16> = TEXT.encode_utf16().collect();
+        let with = |mark: &[u8], bytes: Vec<u8>| [mark, &bytes].concat();
+        let all = [
+            with(&[0xFF, 0xFE], units.iter().flat_map(|u| u.to_le_bytes()).collect()),
+            with(&[0xFE, 0xFF], units.iter().flat_map(|u| u.to_be_bytes()).collect()),
+            with(&[0xFF, 0xFE, 0, 0], TEXT.chars().flat_map(|c| (c as u32).to_le_bytes()).collect()),
+            with(&[0, 0, 0xFE, 0xFF], TEXT.chars().flat_map(|c| (c as u32).to_be_bytes()).collect()),
+            with(&[0xEF, 0xBB, 0xBF], TEXT.into()),
+        ];
+        for bytes in &all {
+            let found = text(bytes);
+            assert_eq!((&*found.text, found.valid, found.notes.len()), (TEXT, true, 1), "{bytes:?}");
+            assert!(found.notes[0].contains("byte order mark"), "{:?}", found.notes);
+        }
+        let plain = text(TEXT.as_bytes());
+        assert_eq!((&*plain.text, plain.valid, plain.notes.len()), (TEXT, true, 0));
+        // Half a character at the end, and half a pair of surrogates.
+        let cut = text(&all[0][..all[0].len() - 1]);
+        assert!(!cut.valid && cut.notes[1].contains("1 characters are not UTF-16LE"), "{:?}", cut.notes);
+        assert_eq!(text(b"\xFE\xFF\xD8\x00\0a").text, "\u{FFFD}a");
+        assert_eq!(text(b"\xFF\xFE\0\0\0\0\x11\0").text, "\u{FFFD}");
+        assert_eq!(text(b"").text, "");
+    }
+
+    #[test]
+    fn where_nothing_may_be_lost_all_must_be_valid() {
+        let utf16 = |text: &str| -> Vec<u8> {
+            [0xFEFFu16].into_iter().chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect()
+        };
+        for bytes in [TEXT.as_bytes().to_vec(), format!("\u{FEFF}{TEXT}").into(), utf16(TEXT)] {
+            let found = strict("t.json", bytes).unwrap();
+            assert!(found.text == TEXT && found.valid, "{found:?}");
+        }
+        let mut cut = utf16(TEXT);
+        cut.pop();
+        for (bytes, says) in [
+            (&b"caf\xE9"[..], "the file is not UTF-8 (at byte 3)"),
+            (b"\xEF\xBB\xBFcaf\xE9", "not of the encoding"),
+            (&cut, "not of the encoding"),
+            (&utf16("plain words")[2..], "UTF-16BE without"),
+            (b"PK\x03\x04\0\0", "a zip archive"),
+        ] {
+            let why = strict("t.json", bytes.to_vec()).unwrap_err().to_string();
+            assert!(why.contains("t.json") && why.contains(says), "{why}");
+        }
+    }
+
+    #[test]
+    fn invalid_bytes_are_counted_and_the_first_has_a_place() {
+        let found = text(b"caf\xC3\xA9\ncaf\xE9 \xFF\xE2\x82 \xE2\x82\xAC");
+        assert_eq!(found.text, "café\ncaf\u{FFFD} \u{FFFD}\u{FFFD} €");
+        let note = &found.notes[0];
+        assert!(note.contains("4 of 18 bytes") && note.contains("0xE9 at byte 9, line 2"), "{note}");
+        assert!(!found.valid && found.notes.len() == 1);
+        let zeros = text(b"some text with a \0 in it, and more of it");
+        assert!(zeros.valid && zeros.notes[0].contains("1 of its characters are NUL"), "{:?}", zeros.notes);
+    }
+
+    #[test]
+    fn files_that_are_no_texts_are_refused_by_name() {
+        let mut tar = vec![b'a'; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        let le: Vec<u8> = "plain words".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let be: Vec<u8> = "plain words".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for (bytes, what) in [
+            (&b"\x1f\x8b\x08\0 and more"[..], "gzip"),
+            (b"\x28\xb5\x2f\xfd\x04", "zstd"),
+            (b"PK\x03\x04\x14\0", "zip"),
+            (b"PAR1\x15\x04", "Parquet"),
+            (b"\xfd7zXZ\0\0", "xz"),
+            (b"BZh91AY&SY\x8d\0", "bzip2"),
+            (b"%PDF-1.7", "PDF"),
+            (b"ARROW1\0\0", "Arrow"),
+            (b"GGUF\x03\0\0\0", "GGUF"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+            (&tar, "tar"),
+            (&le, "UTF-16LE without"),
+            (&be, "UTF-16BE without"),
+        ] {
+            let e = decode("t.txt", bytes).unwrap_err();
+            assert!(e.to_string().contains(what) && e.to_string().contains("t.txt"), "{e}");
+            assert!(!e.hint().unwrap().contains("FILE"), "{e}");
+        }
+    }
+}
