@@ -318,13 +318,17 @@ fn a_part_stands_for_the_whole_in_safetensors_too() {
     // A single file in place of a sharded model would not be read while the old index is there.
     let hub = format!("{}/", dir.path("hub"));
     ok(&["convert", &gguf, &hub, "--split-max-size", "200K"]);
+    // Nor would it go with the settings that are there, if they are another model's.
+    let (code, text) = fails(&["convert", &gguf, &format!("{hub}model.safetensors"), "--overwrite"]);
+    assert!(code == 1 && text.contains("with config.json and the tokenizer that are there"), "{text}");
+    std::fs::remove_file(format!("{hub}config.json")).unwrap();
     let (code, text) = fails(&["convert", &gguf, &format!("{hub}model.safetensors")]);
     assert!(code == 1 && text.contains("index.json instead of the new model"), "{text}");
     assert!(text.contains("--overwrite"), "{text}");
     ok(&["convert", &gguf, &format!("{hub}model.safetensors"), "--overwrite"]);
     let left: Vec<_> = std::fs::read_dir(&hub).unwrap().map(|e| e.unwrap().file_name()).collect();
     let weights = left.iter().filter(|n| n.to_string_lossy().contains("safetensors")).count();
-    assert!(weights == 1 && left.iter().any(|n| n == "config.json"), "{left:?}");
+    assert!(weights == 1 && left.iter().any(|n| n == "tokenizer.json"), "{left:?}");
 }
 
 #[test]
