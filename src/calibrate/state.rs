@@ -102,7 +102,7 @@ impl State {
     /// `state.json` cannot be parsed; [`Error::Io`] if it cannot be created or read.
     pub fn open(folder: &Path, run: String) -> Result<Self> {
         let path = folder.join("state.json");
-        let bytes = match whole(&path) {
+        let bytes = match whole(&path, MOST_INDEX) {
             Ok(bytes) => bytes,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
@@ -260,17 +260,23 @@ fn write_layer(file: &mut impl Write, tensors: &[QuantizedTensor]) -> Result<std
     Ok(all().and_then(|()| file.write_all(&hash.finish().to_le_bytes())))
 }
 
-/// A file's bytes. What is no file, a pipe or a device, need not have an end.
-fn whole(path: &Path) -> Result<Vec<u8>> {
+/// More bytes than `state.json` takes, which has a fingerprint and a number.
+const MOST_INDEX: u64 = 64 << 10;
+
+/// A file's bytes, at most so many. What is no file, a pipe or a device, need not have an end.
+fn whole(path: &Path, most: u64) -> Result<Vec<u8>> {
     let file = InFile::open(path, false).map_err(|e| match e {
         Error::NotAFile { .. } => damaged(path),
         other => other,
     })?;
+    if file.len > most {
+        return Err(damaged(path));
+    }
     Ok(file.read(0, file.len)?.into_owned())
 }
 
 fn read_layer(path: &Path) -> Result<Vec<QuantizedTensor>> {
-    let bytes = whole(path)?;
+    let bytes = whole(path, u64::MAX)?;
     parse_layer(&bytes).ok_or_else(|| damaged(path))
 }
 

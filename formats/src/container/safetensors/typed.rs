@@ -6,7 +6,7 @@
 //! * Strings are strings, or arrays of bytes where they are not UTF-8.
 //! * Arrays are `[kind, [value, ...]]`. A byte of an array of bools that is neither 0 nor 1 is a number.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, SeqAccess, Unexpected, Visitor};
@@ -18,6 +18,30 @@ use crate::metadata::{Array, Kind, Metadata, Value};
 /// Metadata as JSON.
 pub fn to_json(metadata: &Metadata) -> Json {
     metadata.iter().map(|(key, value)| json!([key, value.kind().name(), encode(value)])).collect()
+}
+
+/// The text of [`to_json`], written value by value: as a tree, an array of bools takes a hundred times its bytes.
+pub fn to_text(metadata: &Metadata) -> String {
+    let mut text = String::from("[");
+    for (i, (key, value)) in metadata.iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        let _ = write!(text, "{comma}[{},{},", Json::from(key), Json::from(value.kind().name()));
+        match value {
+            Value::Array(a) => {
+                let _ = write!(text, "[{},[", Json::from(a.kind().name()));
+                for (j, item) in items(a).enumerate() {
+                    let _ = write!(text, "{}{item}", if j > 0 { "," } else { "" });
+                }
+                text += "]]";
+            }
+            value => {
+                let _ = write!(text, "{}", encode(value));
+            }
+        }
+        text.push(']');
+    }
+    text.push(']');
+    text
 }
 
 /// The third part of an entry of [`to_json`].

@@ -172,7 +172,7 @@ impl Settings {
                 Self { others: first.clone(), first }
             }
             None => {
-                let typed = typed::to_json(metadata).to_string();
+                let typed = typed::to_text(metadata);
                 let with = |typed| entry(&[(FORMAT, PYTORCH), (TYPED, typed)]);
                 Self { first: with(&typed), others: with("[]") }
             }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::container::safetensors::typed::{from_json, from_text, to_json};
+use crate::container::safetensors::typed::{from_json, from_text, to_json, to_text};
 use crate::metadata::{Array, KINDS, Kind, Metadata, Value};
 
 /// A scalar or string of a kind, from any bits.
@@ -63,6 +63,7 @@ proptest! {
         let json = to_json(&m);
         prop_assert_eq!(bits(&from_json(&json).unwrap()), bits(&m));
         prop_assert_eq!(bits(&from_text(&json.to_string()).unwrap()), bits(&m));
+        prop_assert_eq!(to_text(&m), json.to_string());
     }
 
     #[test]
