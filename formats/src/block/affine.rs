@@ -50,14 +50,14 @@ struct Sums {
     x: Row,
 }
 
-impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
+impl<const N: usize> Groups<N> {
     /// The smallest and the largest of zero and the weights of nonzero importance.
     #[inline(always)]
     fn bounds(&self) -> (Row, Row) {
         let (mut lo, mut hi) = (ZERO, ZERO);
         for j in 0..N {
             for l in 0..LANES {
-                let x = if WEIGHTED && self.w[j][l] == 0.0 { 0.0 } else { self.x[j][l] };
+                let x = if self.w[j][l] == 0.0 { 0.0 } else { self.x[j][l] };
                 lo[l] = if x < lo[l] { x } else { lo[l] };
                 hi[l] = if x > hi[l] { x } else { hi[l] };
             }
@@ -71,8 +71,8 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         let (mut w, mut x) = (ZERO, ZERO);
         for j in 0..N {
             for l in 0..LANES {
-                w[l] += if WEIGHTED { self.w[j][l] } else { 1.0 };
-                x[l] += if WEIGHTED { self.w[j][l] * self.x[j][l] } else { self.x[j][l] };
+                w[l] += self.w[j][l];
+                x[l] += self.w[j][l] * self.x[j][l];
             }
         }
         let (w, x) = black_box((w, x));
@@ -86,7 +86,7 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
         for j in 0..N {
             for l in 0..LANES {
                 let q = L::level((self.x[j][l] - o[l]) * inverse[l]);
-                let wq = if WEIGHTED { self.w[j][l] * q } else { q };
+                let wq = self.w[j][l] * q;
                 xq[l] += self.x[j][l] * wq;
                 qq[l] += wq * q;
                 q1[l] += wq;
@@ -104,30 +104,17 @@ impl<const N: usize, const WEIGHTED: bool> Groups<N, WEIGHTED> {
             for l in 0..LANES {
                 let y = self.x[j][l] - o[l];
                 let r = y - s[l] * L::level(y * inverse[l]);
-                error[l] += if WEIGHTED { self.w[j][l] * r } else { r } * r;
+                error[l] += self.w[j][l] * r * r;
             }
         }
         black_box(error)
     }
 }
 
-/// Finds the numbers to store.
+/// Finds the numbers to store. Minimums are subtracted and not negative, so groups above zero are searched as their negatives,
+/// with negative halves. At [`Effort::Thorough`], both signs are tried.
 #[inline(always)]
 pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
-    x: &[f32; 256],
-    w: Option<&[f32; 256]>,
-    effort: Effort,
-) -> Affine<G> {
-    match w {
-        Some(w) if w.iter().any(|w| *w > 0.0) => fit_signed::<S, H, N, G, true>(x, Some(w), effort),
-        _ => fit_signed::<S, H, N, G, false>(x, None, effort),
-    }
-}
-
-/// Minimums are subtracted and not negative, so groups above zero are searched as their negatives, with negative halves. At
-/// [`Effort::Thorough`], both signs are tried.
-#[inline(always)]
-fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
     x: &[f32; 256],
     w: Option<&[f32; 256]>,
     effort: Effort,
@@ -138,7 +125,7 @@ fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WE
         return out;
     }
     let unit = unit(peak);
-    let mut groups = side_by_side::<H, N, WEIGHTED>(x, w, unit);
+    let mut groups = side_by_side::<H, N>(x, w, unit);
     // The search is called once, in a loop: with every further call, all of it would be compiled again.
     let mut negated = mostly_positive(&groups);
     let (mut found, mut best_negated) = (Candidate::<H>::NONE, negated);
@@ -147,7 +134,7 @@ fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WE
             negate(&mut groups);
         }
         negated ^= side == 1;
-        let other = search::<S, H, N, WEIGHTED>(&groups, unit, effort);
+        let other = search::<S, H, N>(&groups, unit, effort);
         if side == 0 || other.error < found.error {
             (found, best_negated) = (other, negated);
         }
@@ -155,7 +142,7 @@ fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WE
     if best_negated != negated {
         negate(&mut groups);
     }
-    found.write::<S, N, G, WEIGHTED>(&mut out, &groups, unit);
+    found.write::<S, N, G>(&mut out, &groups, unit);
     if best_negated {
         (out.d, out.dmin) = (-out.d, 0.0 - out.dmin);
     }
@@ -164,9 +151,7 @@ fn fit_signed<S: Shape, const H: usize, const N: usize, const G: usize, const WE
 
 /// Whether groups that are entirely above zero are further from it, in sum, than groups entirely below.
 #[inline(always)]
-fn mostly_positive<const H: usize, const N: usize, const WEIGHTED: bool>(
-    groups: &[Groups<N, WEIGHTED>; H],
-) -> bool {
+fn mostly_positive<const H: usize, const N: usize>(groups: &[Groups<N>; H]) -> bool {
     let mut beyond = ZERO;
     for g in groups {
         let (mut lo, mut hi) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
@@ -186,7 +171,7 @@ fn mostly_positive<const H: usize, const N: usize, const WEIGHTED: bool>(
 }
 
 #[inline(always)]
-fn negate<const H: usize, const N: usize, const WEIGHTED: bool>(groups: &mut [Groups<N, WEIGHTED>; H]) {
+fn negate<const H: usize, const N: usize>(groups: &mut [Groups<N>; H]) {
     for g in groups {
         for j in 0..N {
             for l in 0..LANES {
@@ -207,22 +192,18 @@ struct Candidate<const H: usize> {
 }
 
 #[inline(always)]
-fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
-    groups: &[Groups<N, WEIGHTED>; H],
+fn search<S: Shape, const H: usize, const N: usize>(
+    groups: &[Groups<N>; H],
     unit: f32,
     effort: Effort,
 ) -> Candidate<H> {
-    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(groups);
+    let many = effort > Effort::Normal || effort > Effort::Fast && uneven(groups);
     let mut sums = [Sums { w: ZERO, x: ZERO }; H];
     let mut free = [GroupFit { s: ZERO, o: ZERO, qq: ZERO, q1: ZERO }; H];
     for h in 0..H {
         sums[h] = groups[h].sums();
-        free[h] = fit_group::<S, N, WEIGHTED>(
-            &groups[h],
-            &sums[h],
-            S::ENDS,
-            if effort == Effort::Fast { 1 } else { 2 },
-        );
+        free[h] =
+            fit_group::<S, N>(&groups[h], &sums[h], S::ENDS, if effort == Effort::Fast { 1 } else { 2 });
     }
 
     let rounds = match effort {
@@ -263,7 +244,7 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
         for round in 0..=if is_short { 0 } else { rounds } {
             if round > 0 {
                 let (d, dmin) = (at.d, at.dmin);
-                at.refit::<S, N, WEIGHTED>(groups, &sums, unit);
+                at.refit::<S, N>(groups, &sums, unit);
                 if (d, dmin) == (at.d, at.dmin) {
                     break;
                 }
@@ -273,7 +254,7 @@ fn search<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
                 (false, 0) => S::REACH[0],
                 (false, _) => S::REACH[1],
             };
-            at.neighbours::<S, N, WEIGHTED>(groups, &free, &sums, reach);
+            at.neighbours::<S, N>(groups, &free, &sums, reach);
             best = if !is_short && at.error < best.error { *at } else { best };
         }
     }
@@ -293,8 +274,8 @@ fn sort<const H: usize>(at: &mut [Candidate<H>; 3]) {
 /// The best scale and offset of each group by itself: levels from each of the starting points, then rounding and fitting
 /// alternately. Offsets are not above zero.
 #[inline(always)]
-fn fit_group<S: Shape, const N: usize, const WEIGHTED: bool>(
-    groups: &Groups<N, WEIGHTED>,
+fn fit_group<S: Shape, const N: usize>(
+    groups: &Groups<N>,
     sums: &Sums,
     ends: &[[f32; 2]],
     rounds: usize,
@@ -387,9 +368,9 @@ impl<const H: usize> Candidate<H> {
 
     /// Tries integers up to `reach` (scales, minimums) from the present ones, each with the nearest levels, and keeps the best.
     #[inline(always)]
-    fn neighbours<S: Shape, const N: usize, const WEIGHTED: bool>(
+    fn neighbours<S: Shape, const N: usize>(
         &mut self,
-        groups: &[Groups<N, WEIGHTED>; H],
+        groups: &[Groups<N>; H],
         free: &[GroupFit; H],
         sums: &[Sums; H],
         reach: [i32; 2],
@@ -433,12 +414,7 @@ impl<const H: usize> Candidate<H> {
 
     /// The best halves for the present levels and integers, as they are stored.
     #[inline(always)]
-    fn refit<S: Shape, const N: usize, const WEIGHTED: bool>(
-        &mut self,
-        groups: &[Groups<N, WEIGHTED>; H],
-        sums: &[Sums; H],
-        unit: f32,
-    ) {
+    fn refit<S: Shape, const N: usize>(&mut self, groups: &[Groups<N>; H], sums: &[Sums; H], unit: f32) {
         let (mut dd, mut de, mut ee, mut bd, mut be) = (ZERO, ZERO, ZERO, ZERO, ZERO);
         for h in 0..H {
             let (mut s, mut o) = (ZERO, ZERO);
@@ -475,10 +451,10 @@ impl<const H: usize> Candidate<H> {
 
     /// Rounds with the final numbers and stores the codes.
     #[inline(always)]
-    fn write<S: Shape, const N: usize, const G: usize, const WEIGHTED: bool>(
+    fn write<S: Shape, const N: usize, const G: usize>(
         &self,
         out: &mut Affine<G>,
-        groups: &[Groups<N, WEIGHTED>; H],
+        groups: &[Groups<N>; H],
         unit: f32,
     ) {
         (out.d, out.dmin) = (self.d / unit, self.dmin / unit);

@@ -63,17 +63,8 @@ impl Block<32, 17> for Mxfp4 {
 
     #[inline(always)]
     fn encode_all(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, _: Effort, bytes: &mut [[u8; 17]]) {
-        match w {
-            None => {
-                for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)) {
-                    pack_powers::<false>(x, None, bytes);
-                }
-            }
-            Some(w) => {
-                for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(LANES)) {
-                    pack_powers::<true>(x, Some(w), bytes);
-                }
-            }
+        for (i, (x, bytes)) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)).enumerate() {
+            pack_powers(x, w.map(|w| &w[LANES * i..LANES * i + x.len()]), bytes);
         }
     }
 }
@@ -84,8 +75,8 @@ const SMALLEST: f32 = 1e-36;
 /// Only three powers of two can be the best scale: the one with which the peak is between the last level but one and beyond the
 /// last, and its two neighbours.
 #[inline(always)]
-fn pack_powers<const WEIGHTED: bool>(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, bytes: &mut [[u8; 17]]) {
-    let (groups, units) = gather::<32, WEIGHTED>(x, w, SMALLEST);
+fn pack_powers(x: &[[f32; 32]], w: Option<&[[f32; 32]]>, bytes: &mut [[u8; 17]]) {
+    let (groups, units) = gather::<32>(x, w, SMALLEST);
     let (mut best, mut least) = ([0.0; LANES], [f32::INFINITY; LANES]);
     for power in [0.125, 0.25, 0.0625] {
         let error = groups.error::<Floats>(&[power; LANES]);
@@ -145,17 +136,8 @@ impl Block<64, 36> for Nvfp4 {
     #[inline(always)]
     fn encode_all(x: &[[f32; 64]], w: Option<&[[f32; 64]]>, effort: Effort, bytes: &mut [[u8; 36]]) {
         let (x, w) = (x.as_flattened().as_chunks::<16>().0, w.map(|w| w.as_flattened().as_chunks::<16>().0));
-        match w {
-            None => {
-                for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(2)) {
-                    pack_small_floats::<false>(x, None, effort, bytes);
-                }
-            }
-            Some(w) => {
-                for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(2)) {
-                    pack_small_floats::<true>(x, Some(w), effort, bytes);
-                }
-            }
+        for (i, (x, bytes)) in x.chunks(LANES).zip(bytes.chunks_mut(2)).enumerate() {
+            pack_small_floats(x, w.map(|w| &w[LANES * i..LANES * i + x.len()]), effort, bytes);
         }
     }
 }
@@ -178,13 +160,8 @@ pub(super) fn pack_short_nibbles(q: &[u8; 16], bytes: &mut [u8]) {
 
 /// Tries all scales from one with which the peak is beyond the last level to one with which it is among small levels.
 #[inline(always)]
-fn pack_small_floats<const WEIGHTED: bool>(
-    x: &[[f32; 16]],
-    w: Option<&[[f32; 16]]>,
-    effort: Effort,
-    bytes: &mut [[u8; 36]],
-) {
-    let (groups, units) = gather::<16, WEIGHTED>(x, w, SMALLEST);
+fn pack_small_floats(x: &[[f32; 16]], w: Option<&[[f32; 16]]>, effort: Effort, bytes: &mut [[u8; 36]]) {
+    let (groups, units) = gather::<16>(x, w, SMALLEST);
     let peaks = groups.peaks();
     let (mut usual, mut best, mut least) = ([0; LANES], [0; LANES], [f32::INFINITY; LANES]);
     for l in 0..LANES {

@@ -62,9 +62,7 @@ pub(super) fn top<const W: usize>(x: &[f32; W]) -> f32 {
 
 /// Whether some weights are much more important than others, so that clipping the largest may be best.
 #[inline(always)]
-pub(super) fn uneven<const H: usize, const N: usize, const WEIGHTED: bool>(
-    groups: &[Groups<N, WEIGHTED>; H],
-) -> bool {
+pub(super) fn uneven<const H: usize, const N: usize>(groups: &[Groups<N>; H]) -> bool {
     let (mut least, mut most) = ([f32::INFINITY; LANES], [0.0; LANES]);
     for g in groups {
         for j in 0..N {
@@ -82,14 +80,14 @@ pub(super) fn uneven<const H: usize, const N: usize, const WEIGHTED: bool>(
 }
 
 /// Puts the groups of a super-block side by side, multiplied by `unit`; importances are multiplied by a power of two that
-/// keeps them below 2.
+/// keeps them below 2. If none are given, or all are zero, they are one.
 #[inline(always)]
-pub(super) fn side_by_side<const H: usize, const N: usize, const WEIGHTED: bool>(
+pub(super) fn side_by_side<const H: usize, const N: usize>(
     x: &[f32; 256],
     w: Option<&[f32; 256]>,
     unit: f32,
-) -> [Groups<N, WEIGHTED>; H] {
-    let mut groups = [const { Groups::<N, WEIGHTED>::EMPTY }; H];
+) -> [Groups<N>; H] {
+    let mut groups = [const { Groups::<N>::EMPTY }; H];
     let far = 2.0;
     for h in 0..H {
         for j in 0..N {
@@ -98,9 +96,10 @@ pub(super) fn side_by_side<const H: usize, const N: usize, const WEIGHTED: bool>
             }
         }
     }
-    if let Some(w) = w {
-        let top = top(w);
-        let unit = if top > 0.0 { self::unit(top) } else { 0.0 };
+    if let Some(w) = w
+        && top(w) > 0.0
+    {
+        let unit = self::unit(top(w));
         for h in 0..H {
             for j in 0..N {
                 for l in 0..LANES {
@@ -119,45 +118,30 @@ pub(super) fn fit<S: Shape, const H: usize, const N: usize, const G: usize>(
     w: Option<&[f32; 256]>,
     effort: Effort,
 ) -> Scaled<G> {
-    match w {
-        Some(w) if w.iter().any(|w| *w > 0.0) => search::<S, H, N, G, true>(x, Some(w), effort),
-        _ => search::<S, H, N, G, false>(x, None, effort),
-    }
-}
-
-#[inline(always)]
-fn search<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
-    x: &[f32; 256],
-    w: Option<&[f32; 256]>,
-    effort: Effort,
-) -> Scaled<G> {
     let mut out = Scaled { d: 0.0, scales: [0; G], codes: [0; 256] };
     let peak = top(x);
     // Weights below the smallest scale are stored as zeros.
     let all_zero = peak <= HALF_MIN / 2.0;
     let unit = unit(peak);
-    let groups = match all_zero {
-        true => side_by_side::<H, N, WEIGHTED>(x, None, 0.0),
-        false => side_by_side::<H, N, WEIGHTED>(x, w, unit),
-    };
+    let groups = side_by_side::<H, N>(x, w, if all_zero { 0.0 } else { unit });
     let (d, scales) = match all_zero {
         true => (1.0, [[0.0; LANES]; H]),
-        false => search_scales::<S, H, N, WEIGHTED>(&groups, unit, effort),
+        false => search_scales::<S, H, N>(&groups, unit, effort),
     };
     out.d = if all_zero { 0.0 } else { d / unit };
-    write::<S, H, N, G, WEIGHTED>(&mut out, &groups, &scales, d);
+    write::<S, H, N, G>(&mut out, &groups, &scales, d);
     out
 }
 
 /// The common scale (times `unit`) and the integer scales of the groups.
 #[inline(always)]
-fn search_scales<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
-    groups: &[Groups<N, WEIGHTED>; H],
+fn search_scales<S: Shape, const H: usize, const N: usize>(
+    groups: &[Groups<N>; H],
     unit: f32,
     effort: Effort,
 ) -> (f32, [Row; H]) {
     // The best scale of each group by itself.
-    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast && uneven(groups);
+    let many = effort > Effort::Normal || effort > Effort::Fast && uneven(groups);
     let (mut s, mut weight) = ([[0.0; LANES]; H], [[0.0; LANES]; H]);
     for h in 0..H {
         let g = &groups[h];
@@ -188,7 +172,7 @@ fn search_scales<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>
         };
         for round in 0..=rounds {
             if round > 0 {
-                let fitted = refit::<S, H, N, WEIGHTED>(groups, d, &scales, unit);
+                let fitted = refit::<S, H, N>(groups, d, &scales, unit);
                 if fitted == d {
                     break;
                 }
@@ -199,7 +183,7 @@ fn search_scales<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>
                 0 => S::REACH[0],
                 _ => S::REACH[1],
             };
-            let error = neighbours::<S, H, N, WEIGHTED>(groups, d, &mut scales, reach);
+            let error = neighbours::<S, H, N>(groups, d, &mut scales, reach);
             keep(&mut best, error, d, &scales);
         }
     }
@@ -226,10 +210,8 @@ pub(super) fn common<const H: usize>(
     unit: f32,
 ) -> [f32; 3] {
     let mut top = 0.0f32;
-    for h in 0..H {
-        for l in 0..LANES {
-            top = if numbers[h][l].abs() > top.abs() { numbers[h][l] } else { top };
-        }
+    for &number in numbers.as_flattened() {
+        top = if number.abs() > top.abs() { number } else { top };
     }
     let usual = if top < 0.0 && least < 0.0 { least } else { most };
     let mut found = [(f32::INFINITY, stored_scale(top / usual / unit) * unit); 3];
@@ -239,12 +221,13 @@ pub(super) fn common<const H: usize>(
             d[c] = stored_scale(top / tops[c] / unit) * unit;
         }
         let inverse = inverse(&d);
-        for h in 0..H {
-            for l in 0..LANES {
-                for c in 0..LANES {
-                    let r = numbers[h][l] - d[c] * nearest(clamp(numbers[h][l] * inverse[c], least, most));
-                    lost[c] += weight[h][l] * (r * r);
-                }
+        // The end is hidden: otherwise the compiler would unroll the loop, which saves no time.
+        for (&number, &weight) in
+            numbers.as_flattened().iter().zip(weight.as_flattened()).take(black_box(LANES * H))
+        {
+            for c in 0..LANES {
+                let r = number - d[c] * nearest(clamp(number * inverse[c], least, most));
+                lost[c] += weight * (r * r);
             }
         }
         let lost = black_box(lost);
@@ -265,8 +248,8 @@ pub(super) fn common<const H: usize>(
 /// Tries integer scales up to `reach` from those given, each with the nearest levels, and keeps the best. Returns the error
 /// of the whole super-block.
 #[inline(always)]
-fn neighbours<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
-    groups: &[Groups<N, WEIGHTED>; H],
+fn neighbours<S: Shape, const H: usize, const N: usize>(
+    groups: &[Groups<N>; H],
     d: f32,
     scales: &mut [Row; H],
     reach: i32,
@@ -297,8 +280,8 @@ fn neighbours<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
 
 /// The best common scale (times `unit`) for the present levels, as it is stored.
 #[inline(always)]
-fn refit<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
-    groups: &[Groups<N, WEIGHTED>; H],
+fn refit<S: Shape, const H: usize, const N: usize>(
+    groups: &[Groups<N>; H],
     d: f32,
     scales: &[Row; H],
     unit: f32,
@@ -321,9 +304,9 @@ fn refit<S: Shape, const H: usize, const N: usize, const WEIGHTED: bool>(
 
 /// Rounds with the final scales and stores the codes.
 #[inline(always)]
-fn write<S: Shape, const H: usize, const N: usize, const G: usize, const WEIGHTED: bool>(
+fn write<S: Shape, const H: usize, const N: usize, const G: usize>(
     out: &mut Scaled<G>,
-    groups: &[Groups<N, WEIGHTED>; H],
+    groups: &[Groups<N>; H],
     scales: &[Row; H],
     d: f32,
 ) {

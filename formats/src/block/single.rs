@@ -26,41 +26,34 @@ pub(super) fn encode<S: Shape<W, B>, const W: usize, const B: usize>(
     effort: Effort,
     bytes: &mut [[u8; B]],
 ) {
-    match w {
-        None => {
-            for (x, bytes) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)) {
-                encode_lanes::<S, W, B, false>(x, None, effort, bytes);
-            }
-        }
-        Some(w) => {
-            for ((x, w), bytes) in x.chunks(LANES).zip(w.chunks(LANES)).zip(bytes.chunks_mut(LANES)) {
-                encode_lanes::<S, W, B, true>(x, Some(w), effort, bytes);
-            }
-        }
+    for (i, (x, bytes)) in x.chunks(LANES).zip(bytes.chunks_mut(LANES)).enumerate() {
+        let w = w.map(|w| &w[LANES * i..LANES * i + x.len()]);
+        encode_lanes::<S, W, B>(x, w, effort, bytes);
     }
 }
 
-/// Puts up to eight blocks side by side, each multiplied by a power of two of its own. If all importances of a block are
-/// zero, they become one. Missing blocks, and those without a weight above `smallest`, become lanes of zeros. Also returns
+/// Puts up to eight blocks side by side, each multiplied by a power of two of its own. If no importances
+/// are given, or all of a block are zero, they are one. Missing blocks, and those without a weight above `smallest`, become lanes of zeros. Also returns
 /// the powers, which are zero for such lanes.
 #[inline(always)]
-pub(super) fn gather<const N: usize, const WEIGHTED: bool>(
+pub(super) fn gather<const N: usize>(
     x: &[[f32; N]],
     w: Option<&[[f32; N]]>,
     smallest: f32,
-) -> (Groups<N, WEIGHTED>, Row) {
-    let (mut groups, mut units) = (Groups::<N, WEIGHTED>::EMPTY, [0.0; LANES]);
+) -> (Groups<N>, Row) {
+    let (mut groups, mut units) = (Groups::<N>::EMPTY, [0.0; LANES]);
     for l in 0..x.len() {
         let peak = top(&x[l]);
         units[l] = if peak > smallest { unit(peak) } else { 0.0 };
         for j in 0..N {
             groups.x[j][l] = clamp(x[l][j] * units[l], -2.0, 2.0);
         }
-        if let Some(w) = w {
-            let most = top(&w[l]);
-            let per = if most > 0.0 { unit(most) } else { 0.0 };
+        if let Some(w) = w
+            && top(&w[l]) > 0.0
+        {
+            let per = unit(top(&w[l]));
             for j in 0..N {
-                groups.w[j][l] = if most > 0.0 { clamp(w[l][j] * per, 0.0, 2.0) } else { 1.0 };
+                groups.w[j][l] = clamp(w[l][j] * per, 0.0, 2.0);
             }
         }
     }
@@ -68,14 +61,14 @@ pub(super) fn gather<const N: usize, const WEIGHTED: bool>(
 }
 
 #[inline(always)]
-fn encode_lanes<S: Shape<W, B>, const W: usize, const B: usize, const WEIGHTED: bool>(
+fn encode_lanes<S: Shape<W, B>, const W: usize, const B: usize>(
     x: &[[f32; W]],
     w: Option<&[[f32; W]]>,
     effort: Effort,
     bytes: &mut [[u8; B]],
 ) {
-    let (groups, units) = gather::<W, WEIGHTED>(x, w, HALF_MIN / 2.0);
-    let many = effort > Effort::Normal || WEIGHTED && effort > Effort::Fast;
+    let (groups, units) = gather::<W>(x, w, HALF_MIN / 2.0);
+    let many = effort > Effort::Normal || w.is_some() && effort > Effort::Fast;
     let places = if many { S::MORE_PEAK_LEVELS } else { S::PEAK_LEVELS };
     let (free, _) = groups.free_scales::<S::Levels>(places, if effort == Effort::Fast { 1 } else { 2 });
 

@@ -14,12 +14,12 @@ type Trits = Integers<-1, 1>;
 const LANES: usize = 8;
 
 /// A block in the form in which it is searched: magnitudes and importances.
-struct Magnitudes<const WEIGHTED: bool> {
+struct Magnitudes {
     x: [Row; 32],
     w: [Row; 32],
 }
 
-impl<const WEIGHTED: bool> Magnitudes<WEIGHTED> {
+impl Magnitudes {
     /// Σw|x| and Σw over the magnitudes above a threshold. Representing these by their mean lowers the error by
     /// (Σw|x|)² / Σw.
     #[inline(always)]
@@ -27,8 +27,8 @@ impl<const WEIGHTED: bool> Magnitudes<WEIGHTED> {
         let (mut sum, mut count) = ([0.0; LANES], [0.0; LANES]);
         for j in 0..32 {
             for l in 0..LANES {
-                let (x, w) = (self.x[j][l], if WEIGHTED { self.w[j][l] } else { 1.0 });
-                let wx = if WEIGHTED { w * x } else { x };
+                let (x, w) = (self.x[j][l], self.w[j][l]);
+                let wx = w * x;
                 let mask = u32::from(x > threshold).wrapping_neg();
                 sum[l] += f32::from_bits(wx.to_bits() & mask);
                 count[l] += f32::from_bits(w.to_bits() & mask);
@@ -46,7 +46,7 @@ impl<const WEIGHTED: bool> Magnitudes<WEIGHTED> {
         for j in 0..32 {
             for l in 0..LANES {
                 let r = self.x[j][l] - d * Trits::level(self.x[j][l] * inverse);
-                error[l] += if WEIGHTED { self.w[j][l] * r } else { r } * r;
+                error[l] += self.w[j][l] * r * r;
             }
         }
         total(&black_box(error))
@@ -60,10 +60,12 @@ const THRESHOLDS: [f32; 8] = [0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6];
 /// search alternates between the two, from several thresholds.
 #[inline(always)]
 fn fit(x: &[f32; 256], w: Option<&[f32; 256]>, effort: Effort) -> f32 {
-    match w {
-        Some(w) if counts(x, w) => search::<true>(x, w, effort),
-        _ => search::<false>(x, x, effort),
-    }
+    // The search is called once: with a second call, all of it would be compiled again.
+    let w = match w {
+        Some(w) if counts(x, w) => w,
+        _ => &[1.0; 256],
+    };
+    search(x, w, effort)
 }
 
 /// Whether any nonzero weight has a nonzero importance.
@@ -77,18 +79,18 @@ fn counts(x: &[f32; 256], w: &[f32; 256]) -> bool {
 }
 
 #[inline(always)]
-fn search<const WEIGHTED: bool>(x: &[f32; 256], w: &[f32; 256], effort: Effort) -> f32 {
+fn search(x: &[f32; 256], w: &[f32; 256], effort: Effort) -> f32 {
     let largest = top(x);
     if largest <= HALF_MIN / 2.0 {
         return 0.0;
     }
     // Multiplied by powers of two: that is exact, and squares stay in range.
-    let (unit, per) = (unit(largest), if WEIGHTED { unit(top(w)) } else { 1.0 });
-    let mut block = Magnitudes::<WEIGHTED> { x: [[0.0; LANES]; 32], w: [[0.0; LANES]; 32] };
+    let (unit, per) = (unit(largest), unit(top(w)));
+    let mut block = Magnitudes { x: [[0.0; LANES]; 32], w: [[0.0; LANES]; 32] };
     for j in 0..32 {
         for l in 0..LANES {
             block.x[j][l] = clamp(x[LANES * j + l].abs() * unit, 0.0, 2.0);
-            block.w[j][l] = if WEIGHTED { clamp(w[LANES * j + l] * per, 0.0, 2.0) } else { 1.0 };
+            block.w[j][l] = clamp(w[LANES * j + l] * per, 0.0, 2.0);
         }
     }
 

@@ -8,7 +8,8 @@ use std::hint::{black_box, select_unpredictable};
 
 use super::grid::QuadList;
 use super::nearest::{HalfCosts, LANES, Lanes};
-use super::points::{Code, Parabola, SHIFT, Trial, assign, costs, fix_parity, refit, shifts};
+use super::points::{Code, Parabola, SHIFT, Trial, costs, refit, shifts};
+use super::queries::{Answers, Flips, assign, queries, take};
 use super::sample::{Sample, Signs, clamp, stored};
 use crate::block::Effort;
 
@@ -124,20 +125,20 @@ fn coarse_fit<const D: usize, const L: usize, T: Lattice<D, L>>(
 /// The steps near the estimated one, relative to it.
 const NEAR: Lanes = [0.76, 0.83, 0.9, 0.96, 1.02, 1.09, 1.17, 1.27];
 
-/// A group's best step and how the cost grows beside it: the parabola through the smallest of the costs at a few steps and its
-/// neighbours.
+/// The steps near a group's estimated one.
 #[inline(always)]
-fn refine<const D: usize, const L: usize, T: Lattice<D, L>>(
-    s: &Sample,
-    g: usize,
-    from: &Parabola,
-    halves: &mut HalfCosts,
-) -> Parabola {
-    let mut t = [0.0; LANES];
+fn near(from: &Parabola) -> Lanes {
+    let mut steps = [0.0; LANES];
     for l in 0..LANES {
-        t[l] = from.step * NEAR[l];
+        steps[l] = from.step * NEAR[l];
     }
-    let e = costs::<D, L, T>(s, g, &t, halves);
+    steps
+}
+
+/// A group's best step and how the cost grows beside it: the parabola through the smallest of the costs `e` with the steps `t`
+/// and its neighbours.
+#[inline(always)]
+fn refine(from: &Parabola, t: &Lanes, e: &Lanes) -> Parabola {
     let mut k = 0;
     for l in 1..LANES {
         k = if e[l] < e[k] { l } else { k };
@@ -168,40 +169,64 @@ fn nearest_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
     trial
 }
 
-/// Tries `N` values of d, each with the 8 / N scales of every group whose steps are nearest to its best one.
+/// The number of values of d that are tried together.
+const TRIED: usize = 2;
+
+/// The number of scales of each group that are tried with each of them.
+const WIDTH: usize = LANES / TRIED;
+
+/// For each of these values of d, the lowest of the scales of a group whose steps are nearest to its best one.
 #[inline(always)]
-fn try_scales<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
-    s: &Sample,
-    d: &[f32; N],
-    parabolas: &[Parabola; GROUPS],
-    halves: &mut HalfCosts,
-) -> Trial {
-    let width = LANES / N;
-    let mut trials = [Trial { d: 0.0, scales: [0; GROUPS], cost: 0.0 }; N];
-    for g in 0..256 / T::GROUP {
-        let mut steps = [0.0; LANES];
-        let mut first = [0; N];
-        for n in 0..N {
-            let place = (parabolas[g].step / (d[n] * T::UNIT) - 1.0) * 0.5 - (width as f32 - 1.0) * 0.5;
-            let lowest = clamp(place + 0.5, 0.0, (T::SCALES - width) as f32) as usize;
-            first[n] = lowest;
-            for i in 0..width {
-                steps[n * width + i] = d[n] * T::UNIT * (2 * (lowest + i) + 1) as f32;
-            }
+fn lowest_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
+    d: &[f32; TRIED],
+    best: &Parabola,
+) -> [u8; TRIED] {
+    let mut lowest = [0; TRIED];
+    for n in 0..TRIED {
+        let place = (best.step / (d[n] * T::UNIT) - 1.0) * 0.5 - (WIDTH as f32 - 1.0) * 0.5;
+        lowest[n] = clamp(place + 0.5, 0.0, (T::SCALES - WIDTH) as f32) as u8;
+    }
+    lowest
+}
+
+/// The steps with these scales.
+#[inline(always)]
+fn steps_from<const D: usize, const L: usize, T: Lattice<D, L>>(
+    d: &[f32; TRIED],
+    lowest: &[u8; TRIED],
+) -> Lanes {
+    let mut steps = [0.0; LANES];
+    for n in 0..TRIED {
+        for i in 0..WIDTH {
+            steps[n * WIDTH + i] = d[n] * T::UNIT * (2 * (usize::from(lowest[n]) + i) + 1) as f32;
         }
-        let cost = costs::<D, L, T>(s, g, &steps, halves);
-        for n in 0..N {
+    }
+    steps
+}
+
+/// Of these values of d, each with the scales that cost least in each group, the one that costs least.
+#[inline(always)]
+fn best_trial(
+    groups: usize,
+    d: &[f32; TRIED],
+    lowest: &[[u8; TRIED]; GROUPS],
+    costs: &[Lanes; GROUPS],
+) -> Trial {
+    let mut trials = [Trial { d: 0.0, scales: [0; GROUPS], cost: 0.0 }; TRIED];
+    for n in 0..TRIED {
+        trials[n].d = d[n];
+        for g in 0..groups {
+            let cost = &costs[g].as_chunks::<WIDTH>().0[n];
             let mut k = 0;
-            for i in 1..width {
-                k = if cost[n * width + i] < cost[n * width + k] { i } else { k };
+            for i in 1..WIDTH {
+                k = if cost[i] < cost[k] { i } else { k };
             }
-            trials[n].scales[g] = (first[n] + k) as u8;
-            trials[n].cost += cost[n * width + k];
+            trials[n].scales[g] = lowest[g][n] + k as u8;
+            trials[n].cost += cost[k];
         }
     }
     let mut best = 0;
-    for n in 0..N {
-        trials[n].d = d[n];
+    for n in 0..TRIED {
         best = if trials[n].cost < trials[best].cost { n } else { best };
     }
     trials[best]
@@ -210,26 +235,25 @@ fn try_scales<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
 /// The values of d that are compared by the estimates, in rows of eight.
 const ASKED: usize = 4;
 
-/// The `N` values of d that are best by the estimates, as they are stored.
+/// The values of d that are best by the estimates, as they are stored.
 #[inline(always)]
-fn promising_scales<const D: usize, const L: usize, const N: usize, T: Lattice<D, L>>(
+fn promising_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
     parabolas: &[Parabola; GROUPS],
-) -> [f32; N] {
+) -> [f32; TRIED] {
     let mut top = 0.0;
     for g in 0..256 / T::GROUP {
         top = if parabolas[g].step > top { parabolas[g].step } else { top };
     }
     let last = (2 * T::SCALES - 1) as f32;
     let (mut d, mut cost) = ([[0.0; LANES]; ASKED], [[0.0; LANES]; ASKED]);
-    for i in 0..ASKED {
+    // Ends of loops are hidden where the compiler would unroll what takes no time.
+    for i in 0..black_box(ASKED) {
         for l in 0..LANES {
             let part = (i * LANES + l) as f32 / (ASKED * LANES - 1) as f32;
             d[i][l] = stored(top / (T::UNIT * last * (1.2 - 0.75 * part)));
         }
-    }
-    for g in 0..256 / T::GROUP {
-        let Parabola { step, curve } = parabolas[g];
-        for i in 0..ASKED {
+        for g in 0..256 / T::GROUP {
+            let Parabola { step, curve } = parabolas[g];
             for l in 0..LANES {
                 let unit = d[i][l] * T::UNIT;
                 let scale = clamp((step / unit - 1.0) * 0.5, 0.0, (T::SCALES - 1) as f32);
@@ -239,18 +263,15 @@ fn promising_scales<const D: usize, const L: usize, const N: usize, T: Lattice<D
             }
         }
     }
-    let mut best = [0.0; N];
-    for n in 0..N {
-        let (mut i, mut l) = (0, 0);
-        for a in 0..ASKED {
-            for b in 0..LANES {
-                if cost[a][b] < cost[i][l] {
-                    (i, l) = (a, b);
-                }
-            }
+    let (d, cost) = (d.as_flattened(), cost.as_flattened_mut());
+    let mut best = [0.0; TRIED];
+    for best in &mut best {
+        let mut least = 0;
+        for at in 0..black_box(ASKED * LANES) {
+            least = if cost[at] < cost[least] { at } else { least };
         }
-        best[n] = d[i][l];
-        cost[i][l] = f32::INFINITY;
+        *best = d[least];
+        cost[least] = f32::INFINITY;
     }
     best
 }
@@ -271,16 +292,15 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         Effort::Thorough => THOROUGH,
     };
 
+    let groups = 256 / T::GROUP;
     let mut parabolas = [Parabola { step: 0.0, curve: 0.0 }; GROUPS];
-    let mut energy = 0.0;
-    for g in 0..256 / T::GROUP {
+    let (mut energies, mut energy) = ([0.0; GROUPS], 0.0);
+    for g in 0..groups {
         let (e, total) = s.energy(T::GROUP * g, T::GROUP);
+        energies[g] = e;
         energy += e;
         if e > 0.0 {
             parabolas[g] = coarse_fit::<D, L, T>(&s, g, (e / total).sqrt() * T::USUAL);
-            if plan.ladder {
-                parabolas[g] = refine::<D, L, T>(&s, g, &parabolas[g], &mut halves);
-            }
         } else {
             let least = if T::SIGNS == Signs::Free || T::SIGNS == Signs::Even { T::LEVELS[0] } else { SHIFT };
             parabolas[g].curve = total * (least * least);
@@ -290,31 +310,105 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         return code;
     }
 
-    let mut d = [0.0; 2];
+    // All turns are those of one loop, since costs and nearest points are much code, compiled for every call in the source.
+    let mut turn = if plan.ladder { Turn::Refine } else { Turn::Round(0) };
+    let (mut d, mut lowest) = ([0.0; TRIED], [[0; TRIED]; GROUPS]);
     let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
     let mut next = Code { ..code };
-    for round in 0..plan.guesses + plan.trials {
-        let promising = promising_scales::<D, L, 2, T>(&parabolas);
-        // After the first round, the first is the value of d that was fitted to the points.
-        d = if round == 0 { promising } else { [d[0], promising[0]] };
-        let mut trial = if round < plan.guesses {
-            nearest_scales::<D, L, T>(d[0], &parabolas)
-        } else {
-            try_scales::<D, L, 2, T>(&s, &d, &parabolas, &mut halves)
-        };
-        next.down = code.down;
-        trial.cost = assign::<D, L, T>(&s, &trial, round > 0, &mut next, &mut halves);
-        if trial.cost >= best.cost {
-            break;
+    let (mut steps, mut cost) = ([[0.0; LANES]; GROUPS], [[0.0; LANES]; GROUPS]);
+    let (mut answers, mut flips) = (Answers::NONE, Flips::NONE);
+    loop {
+        if let Turn::Round(round) = turn {
+            let promising = promising_scales::<D, L, T>(&parabolas);
+            // After the first round, the first is the value of d that was fitted to the points.
+            d = if round == 0 { promising } else { [d[0], promising[0]] };
         }
-        best = trial;
-        std::mem::swap(&mut code, &mut next);
-        d[0] = refit::<D, L, T>(&s, &code, &mut parabolas);
+        let count = match turn {
+            Turn::Refine => groups,
+            Turn::Round(round) if round >= plan.guesses => groups,
+            _ => 0,
+        };
+        for g in 0..count {
+            if matches!(turn, Turn::Refine) {
+                if energies[g] == 0.0 {
+                    continue;
+                }
+                steps[g] = near(&parabolas[g]);
+            } else {
+                lowest[g] = lowest_scales::<D, L, T>(&d, &parabolas[g]);
+                steps[g] = steps_from::<D, L, T>(&d, &lowest[g]);
+            }
+            cost[g] = costs::<D, L, T>(&s, g, &steps[g], &mut halves);
+        }
+
+        let (mut trial, mut sides) = (best, 1);
+        let count = match turn {
+            Turn::Refine => 0,
+            Turn::Round(round) => {
+                trial = if round < plan.guesses {
+                    nearest_scales::<D, L, T>(d[0], &parabolas)
+                } else {
+                    best_trial(groups, &d, &lowest, &cost)
+                };
+                sides = if round == 0 { shifts(T::SIGNS).len() } else { 1 };
+                queries(D, sides)
+            }
+            Turn::Parity => flips.queries::<D>(),
+        };
+        for q in 0..count {
+            let query = match turn {
+                Turn::Round(round) => assign::<D, L, T>(&s, &trial, round > 0, &code, q),
+                _ => flips.query::<D>(&s, q),
+            };
+            answers.ask::<D, L, T>(q, &query, &mut halves);
+        }
+
+        turn = match turn {
+            Turn::Refine => {
+                for g in 0..groups {
+                    if energies[g] > 0.0 {
+                        parabolas[g] = refine(&parabolas[g], &steps[g], &cost[g]);
+                    }
+                }
+                Turn::Round(0)
+            }
+            Turn::Round(round) => {
+                next = Code { d: trial.d, scales: trial.scales, signs: s.signs, down: code.down, ..next };
+                trial.cost = take::<D, L, T>(&answers, sides, &mut next);
+                let better = trial.cost < best.cost;
+                if better {
+                    best = trial;
+                    std::mem::swap(&mut code, &mut next);
+                    d[0] = refit::<D, L, T>(&s, &code, &mut parabolas);
+                }
+                if better && round + 1 < plan.guesses + plan.trials {
+                    Turn::Round(round + 1)
+                } else if best.cost >= energy || T::SIGNS != Signs::Even {
+                    break;
+                } else {
+                    flips = Flips::of::<D, L, T>(&s, &code);
+                    Turn::Parity
+                }
+            }
+            Turn::Parity => {
+                flips.take::<D>(&s, &answers, &mut code);
+                break;
+            }
+        };
     }
     if best.cost >= energy {
         code.d = 0.0;
-    } else if T::SIGNS == Signs::Even {
-        fix_parity::<D, L, T>(&s, &mut code, &mut halves);
     }
     code
+}
+
+/// The turns of the search.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// The estimates for groups are refined.
+    Refine,
+    /// Scales are chosen, then points, then d.
+    Round(usize),
+    /// Signs are flipped whose parity is wrong.
+    Parity,
 }

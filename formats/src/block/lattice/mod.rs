@@ -14,6 +14,7 @@ mod iq2;
 mod iq3;
 mod nearest;
 mod points;
+mod queries;
 mod sample;
 mod tables;
 
