@@ -9,7 +9,7 @@ use std::hint::{black_box, select_unpredictable};
 use super::grid::QuadList;
 use super::nearest::{HalfCosts, LANES, Lanes};
 use super::points::{Code, Parabola, SHIFT, Trial, costs, refit, shifts};
-use super::queries::{Answers, Flips, assign, queries, take};
+use super::queries::{Answers, Flips, assign, columns, queries, take};
 use super::sample::{Sample, Signs, clamp, stored};
 use crate::block::Effort;
 
@@ -263,15 +263,24 @@ fn promising_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
             }
         }
     }
-    let (d, cost) = (d.as_flattened(), cost.as_flattened_mut());
     let mut best = [0.0; TRIED];
-    for best in &mut best {
-        let mut least = 0;
-        for at in 0..black_box(ASKED * LANES) {
-            least = if cost[at] < cost[least] { at } else { least };
+    for n in 0..black_box(TRIED) {
+        // The first of the smallest: in each lane, then among lanes.
+        let (mut row, mut least) = ([0; LANES], cost[0]);
+        for i in 1..ASKED {
+            for l in 0..LANES {
+                let better = cost[i][l] < least[l];
+                least[l] = if better { cost[i][l] } else { least[l] };
+                row[l] = if better { i } else { row[l] };
+            }
         }
-        *best = d[least];
-        cost[least] = f32::INFINITY;
+        let mut k = 0;
+        for l in 1..LANES {
+            let better = least[l] < least[k] || least[l] == least[k] && row[l] < row[k];
+            k = if better { l } else { k };
+        }
+        best[n] = d[row[k]][k];
+        cost[row[k]][k] = f32::INFINITY;
     }
     best
 }
@@ -317,6 +326,8 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     let mut next = Code { ..code };
     let (mut steps, mut cost) = ([[0.0; LANES]; GROUPS], [[0.0; LANES]; GROUPS]);
     let (mut answers, mut flips) = (Answers::NONE, Flips::NONE);
+    let (x, w) = (columns::<D>(&s.x), columns::<D>(&s.w));
+    let mut flipped = ([[0.0; LANES]; D], [[0.0; LANES]; D]);
     loop {
         if let Turn::Round(round) = turn {
             let promising = promising_scales::<D, L, T>(&parabolas);
@@ -329,16 +340,17 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
             _ => 0,
         };
         for g in 0..count {
-            if matches!(turn, Turn::Refine) {
+            let now = if matches!(turn, Turn::Refine) {
                 if energies[g] == 0.0 {
                     continue;
                 }
-                steps[g] = near(&parabolas[g]);
+                near(&parabolas[g])
             } else {
                 lowest[g] = lowest_scales::<D, L, T>(&d, &parabolas[g]);
-                steps[g] = steps_from::<D, L, T>(&d, &lowest[g]);
-            }
-            cost[g] = costs::<D, L, T>(&s, g, &steps[g], &mut halves);
+                steps_from::<D, L, T>(&d, &lowest[g])
+            };
+            steps[g] = now;
+            cost[g] = costs::<D, L, T>(&s, g, &now, &mut halves);
         }
 
         let (mut trial, mut sides) = (best, 1);
@@ -357,8 +369,8 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         };
         for q in 0..count {
             let query = match turn {
-                Turn::Round(round) => assign::<D, L, T>(&s, &trial, round > 0, &code, q),
-                _ => flips.query::<D>(&s, q),
+                Turn::Round(round) => assign::<D, L, T>((&x, &w), &trial, round > 0, &code, q),
+                _ => flips.query::<D>(&s, q, &mut flipped.0, &mut flipped.1),
             };
             answers.ask::<D, L, T>(q, &query, &mut halves);
         }

@@ -8,12 +8,28 @@ use super::nearest::{HalfCosts, LANES, Lanes};
 use super::points::{Code, Trial, shifts, values};
 use super::sample::{Sample, Signs};
 
-/// Eight vectors whose nearest points are asked for, each with its step and its shift.
-pub(super) struct Query<const D: usize> {
-    x: [Lanes; D],
-    w: [Lanes; D],
-    steps: Lanes,
-    shift: Lanes,
+/// Eight vectors whose nearest points are asked for, in lanes, each with its step and its shift.
+pub(super) struct Query<'a, const D: usize> {
+    pub x: &'a [Lanes; D],
+    pub w: &'a [Lanes; D],
+    pub steps: Lanes,
+    pub shift: Lanes,
+}
+
+/// Coordinate j of eight vectors after another in row j of `D`.
+pub(super) type Columns = [Lanes; 32];
+
+/// The targets and the importances of a sample, by columns.
+#[inline(always)]
+pub(super) fn columns<const D: usize>(of: &[f32; 256]) -> Columns {
+    let mut columns = [[0.0; LANES]; 32];
+    for at in (0..256).step_by(D) {
+        let (batch, l) = (at / (D * LANES), at / D % LANES);
+        for j in 0..D {
+            columns[batch * D + j][l] = of[at + j];
+        }
+    }
+    columns
 }
 
 /// The largest number of queries for a super-block: two for each pair of [`Flips`].
@@ -33,10 +49,10 @@ impl Answers {
     pub(super) fn ask<const D: usize, const L: usize, T: Lattice<D, L>>(
         &mut self,
         q: usize,
-        query: &Query<D>,
+        query: &Query<'_, D>,
         halves: &mut HalfCosts,
     ) {
-        halves.fill(&query.x, &query.w, &values::<D, L, T>(&query.steps, &query.shift));
+        halves.fill(query.x, query.w, &values::<D, L, T>(&query.steps, &query.shift));
         (self.cost[q], self.points[q]) = halves.nearest(T::WALK);
     }
 }
@@ -49,32 +65,23 @@ pub(super) const fn queries(d: usize, sides: usize) -> usize {
 /// Query number `q` of those for the scales of a trial: first all vectors with the first shift, then with the second. With
 /// `keep`, points are shifted as in `code`.
 #[inline(always)]
-pub(super) fn assign<const D: usize, const L: usize, T: Lattice<D, L>>(
-    s: &Sample,
+pub(super) fn assign<'a, const D: usize, const L: usize, T: Lattice<D, L>>(
+    (x, w): (&'a Columns, &'a Columns),
     trial: &Trial,
     keep: bool,
     code: &Code,
     q: usize,
-) -> Query<D> {
+) -> Query<'a, D> {
     let (side, batch) = (q / queries(D, 1), q % queries(D, 1));
-    let mut query = Query {
-        x: [[0.0; LANES]; D],
-        w: [[0.0; LANES]; D],
-        steps: [0.0; LANES],
-        shift: [shifts(T::SIGNS)[side]; LANES],
-    };
+    let (mut steps, mut shift) = ([0.0; LANES], [shifts(T::SIGNS)[side]; LANES]);
     for l in 0..LANES {
         let at = (batch * LANES + l) * D;
-        query.steps[l] = trial.d * T::UNIT * f32::from(2 * trial.scales[at / T::GROUP] + 1);
+        steps[l] = trial.d * T::UNIT * f32::from(2 * trial.scales[at / T::GROUP] + 1);
         if keep && code.down[at / 8] {
-            query.shift[l] = -query.shift[l];
-        }
-        for j in 0..D {
-            query.x[j][l] = s.x[at + j];
-            query.w[j][l] = s.w[at + j];
+            shift[l] = -shift[l];
         }
     }
-    query
+    Query { x: &x.as_chunks().0[batch], w: &w.as_chunks().0[batch], steps, shift }
 }
 
 /// Takes the points that [`assign`] asked for, of `sides` shifts the better one. Returns their cost.
@@ -166,25 +173,30 @@ impl Flips {
         self.count.div_ceil(LANES / FLIPS) * (8 / D)
     }
 
-    /// Query number `q`. Lane l has weight `weights[l / FLIPS][l % FLIPS]` of its vector flipped; if there is no second vector,
-    /// its lanes are not looked at.
+    /// Query number `q`, whose columns are put into `x` and `w`. Lane l has weight `weights[l / FLIPS][l % FLIPS]` of its vector
+    /// flipped; if there is no second vector, its lanes are not looked at.
     #[inline(always)]
-    pub(super) fn query<const D: usize>(&self, s: &Sample, q: usize) -> Query<D> {
+    pub(super) fn query<'a, const D: usize>(
+        &self,
+        s: &Sample,
+        q: usize,
+        x: &'a mut [Lanes; D],
+        w: &'a mut [Lanes; D],
+    ) -> Query<'a, D> {
         let (first, part) = (q / (8 / D) * (LANES / FLIPS), q % (8 / D));
-        let mut query =
-            Query { x: [[0.0; LANES]; D], w: [[0.0; LANES]; D], steps: [0.0; LANES], shift: [0.0; LANES] };
+        let mut steps = [0.0; LANES];
         for l in 0..LANES {
             let i = first + l / FLIPS;
-            query.steps[l] = self.steps[i];
+            steps[l] = self.steps[i];
             for j in 0..D {
                 let weight = D * part + j;
                 let at = 8 * usize::from(self.eights[i]) + weight;
-                let x = s.x[at].abs();
-                query.x[j][l] = if usize::from(self.weights[i][l % FLIPS]) == weight { -x } else { x };
-                query.w[j][l] = s.w[at];
+                let size = s.x[at].abs();
+                x[j][l] = if usize::from(self.weights[i][l % FLIPS]) == weight { -size } else { size };
+                w[j][l] = s.w[at];
             }
         }
-        query
+        Query { x, w, steps, shift: [0.0; LANES] }
     }
 
     /// Takes the flips that cost least, and the points that belong to them.
