@@ -57,8 +57,9 @@ pub enum Prior {
 }
 
 impl Prior {
-    /// The factors for the weights of a block.
-    #[inline(always)]
+    /// The factors for the weights of a block. Not inlined, and so compiled with the target's plain instructions: roots take as
+    /// long in wider ones, and every type would have a copy.
+    #[inline(never)]
     pub(super) fn weigh<const W: usize>(self, x: &[f32; W], h: Option<&[f32; W]>, w: &mut [f32; W]) {
         // No type represents larger weights, and the squares of these are finite.
         const FAR: f32 = (1 << 30) as f32;
@@ -102,7 +103,7 @@ const SHARE: f32 = 0.6;
 /// are means of the weights that they represent, so the decoded vector is shorter than the original, by the error's share
 /// of the energy. With few bits, all outputs become smaller, and that costs more KL divergence than the squared error that
 /// is saved. Restoring six tenths of it was best for types of one to three bits (docs/encoders.md).
-#[inline(always)]
+#[inline(never)]
 pub(super) fn amplification<const W: usize>(x: &[f32; W], w: &[f32; W], y: &[f32; W]) -> f32 {
     let (mut all, mut along) = ([0.0f32; 8], [0.0f32; 8]);
     let chunks = x.as_chunks::<8>().0.iter().zip(w.as_chunks::<8>().0).zip(y.as_chunks::<8>().0);
