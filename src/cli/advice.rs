@@ -248,15 +248,14 @@ mod tests {
     }
 
     /// Options of other programs, which hints name with these.
-    const OTHERS: [&str; 8] = [
+    const OTHERS: [&str; 7] = [
         "--lora",
         "--mmproj",
         "--control-vector",
         "--dequantize",
+        "--de-quantize",
         "--model",
         "--adapter-path",
-        "--kl-divergence-base",
-        "--kl-divergence",
     ];
 
     #[test]

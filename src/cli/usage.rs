@@ -133,7 +133,10 @@ fn tip(program: &Command, command: &Command, argument: &str) -> Option<String> {
         };
         return Some(advice::for_command(program, name, answer));
     }
-    near.map(|near| similar(near))
+    // What other commands that write models have, this one has.
+    let elsewhere =
+        || advice::has(program, "convert", argument).then(|| format!("`ggufkit convert` has {argument}"));
+    near.map(|near| similar(near)).or_else(elsewhere)
 }
 
 fn similar(option: &str) -> String {
@@ -171,6 +174,7 @@ mod tests {
             (&["eval", "a", "b", "-c", "512"], "--context N"),
             (&["run", "a", "-n", "5"], "--tokens N"),
             (&["split", "a", "b", "--split-max-tensors", "5"], "--max-tensors N"),
+            (&["merge", "a", "b", "--split-max-size", "1G"], "`ggufkit convert` has --split-max-size"),
             // Misspelt ones.
             (&["convert", "a", "b", "--tesnor", "x"], "a similar option exists: --tensor"),
             (&["merge", "a", "b", "--overwirte"], "a similar option exists: --overwrite"),

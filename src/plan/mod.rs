@@ -192,11 +192,18 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let mut metadata = model.metadata.clone();
     if let Some(edit) = options.edits.first().filter(|_| source.export.is_some()) {
         let (option, key) = (edit.option(), edit.keys().next().unwrap_or_default());
-        return Err(Error::usage(format!(
-            "{option} {key}: changes a GGUF's metadata, and a checkpoint has its settings in config.json"
-        ))
-        .or("make the change in a GGUF (`ggufkit edit IN NEW.gguf`) and convert that; or leave it out, and edit config.json \
-             in the finished folder"));
+        let (folder, gguf) = match is_folder(&options.out) {
+            true => (
+                format!("{} is a folder, which gets a checkpoint, and ", options.out.display()),
+                options.out.join("model.gguf").display().to_string(),
+            ),
+            false => (String::new(), "NEW.gguf".into()),
+        };
+        return Err(Error::usage(format!("{option} {key}: {folder}a checkpoint has its settings in config.json"))
+            .or(format!(
+                "make the change in a GGUF ({gguf}), and convert that; or leave it out, and edit config.json in the finished \
+                 checkpoint"
+            )));
     }
     if target == Container::Safetensors && !source.filed.is_empty() {
         edit::refuse_settings(&options.edits)?;
