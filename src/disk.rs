@@ -25,7 +25,7 @@ use formats::model::Input;
 use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 use crate::text::visible;
-pub use content::Output;
+pub use content::{Output, replaced_name, replaced_note};
 pub use output::{NewFile, replace};
 pub use parts::{ADAPTER, CONFIG, Part, TEMPLATES, part};
 pub use run::{Claimed, RunFiles, ends_in_slash};

@@ -155,6 +155,8 @@ pub fn open_in(run: &RunFiles, path: &Path, options: &Options) -> Result<Source>
         let note = pre::set(&mut source.model.metadata, name);
         source.model.notes.extend(note);
     }
+    let tokenizer = options.tokenizer.as_ref().map(|_| "--tokenizer");
+    source.tokenizer_option = tokenizer.or(options.pre_tokenizer.as_ref().map(|_| "--pre-tokenizer"));
     source.beside.iter().try_for_each(|path| run.note(path))?;
     source.run = run.clone();
     Ok(source)

@@ -173,6 +173,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     order.read.iter().try_for_each(|path| run.note(path))?;
     let mut source = crate::open_in(&run, &order.input, &order.open)?;
     let mut options = order.plan.clone();
+    options.dry_run |= order.dry_run;
     options.rounding.method = order.method.and_then(|m| m.name());
     options.rounding.bias = order.method.is_some_and(|m| m.bias_correction);
     if let (Some(machine), None, None) = (options.machine, &options.scheme, &order.fit)

@@ -8,7 +8,7 @@ const MOST_PER_CORE: usize = 4;
 /// The error for threads that the system does not give.
 pub(crate) fn no_threads(e: &dyn std::error::Error) -> Error {
     Error::refused(format!("cannot start threads: {e}"))
-        .or("raise the limits of processes and memory (`ulimit -u`, `ulimit -v`), or use fewer: --threads 1")
+        .or("raise the limits of processes and memory (`ulimit -u`, `ulimit -v`); or use fewer: --threads 1")
 }
 
 /// Limits of a run.

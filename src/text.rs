@@ -212,6 +212,25 @@ impl std::fmt::Display for Table {
     }
 }
 
+/// The least number of letters to insert, remove or replace that makes one text of the other (Levenshtein's distance);
+/// 3 stands for more than two.
+pub fn letters_apart(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > 2 || a.len() > 256 {
+        return 3;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()].min(3)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,5 +292,19 @@ mod tests {
         t.row(["a".into(), "1".into()]);
         t.row(["bcdef".into(), "12".into()]);
         assert_eq!(t.to_string(), "  name    n\n  a       1\n  bcdef  12\n");
+    }
+
+    #[test]
+    fn letters_are_counted_as_they_differ() {
+        for (a, b, n) in [
+            ("", "", 0),
+            ("ab", "ab", 0),
+            ("ab", "b", 1),
+            ("ab", "ba", 2),
+            ("abc", "xyz", 3),
+            ("a", "abcd", 3),
+        ] {
+            assert_eq!(letters_apart(a, b), n, "{a} {b}");
+        }
     }
 }

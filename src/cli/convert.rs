@@ -15,7 +15,7 @@ use ggufkit::resources::Limits;
 use ggufkit::scheme::{self, Scheme, choice, recipe};
 use ggufkit::source::Source;
 use ggufkit::text::parse_bytes;
-use ggufkit::{Error, Options, Result};
+use ggufkit::{Options, Result};
 use regex::Regex;
 
 use super::allocation::allocation_text;
@@ -23,7 +23,7 @@ use super::args::{
     Edits, Endian, FormatName, Input, Output, Resources, Rounding, SizeBudget, at_least_one, find_scheme,
     machines, scheme_or_keep, tensor_rule,
 };
-use super::eval::nats;
+use super::eval::{nats, within};
 use super::outcome::{plan_table, plan_text, print_plan, report_text};
 use super::print;
 use super::progress::Progress;
@@ -221,13 +221,7 @@ impl CheckArgs {
     fn report(&self, found: &Comparison, out: &Path) -> Result<()> {
         print(&format!("\n{}", table(found)))?;
         let kld = found.candidates[0].kld().map(|k| k.mean.value);
-        match (self.max_kld, kld) {
-            (Some(most), Some(kld)) if kld > most => Err(Error::LimitMissed(format!(
-                "the mean KL divergence is {kld:.6}, above --max-kld {most}; the file was written and kept: {}",
-                out.display()
-            ))),
-            _ => Ok(()),
-        }
+        within(self.max_kld, kld, &format!("; the file was written and kept: {}", out.display()))
     }
 }
 
@@ -281,7 +275,7 @@ impl Common {
     /// Turns the options into an order for the library.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that contradict each other, and errors of reading the recipe.
+    /// [`ggufkit::Error::Usage`] for options that contradict each other, and errors of reading the recipe.
     fn order(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<Order> {
         self.rounding.check()?;
         let chosen: Vec<&str> =
@@ -311,6 +305,7 @@ impl Common {
                 allow_requantize: self.allow_requantize,
                 force: self.force,
                 overwrite: self.output.overwrite,
+                dry_run: self.dry_run,
                 importance: false,
                 order: self.endian.map(Into::into),
                 align: self.align,

@@ -63,7 +63,7 @@ impl Edit {
         let (out, overwrite) = (self.out.clone(), self.output.overwrite);
         let unreadable = if self.force { Unreadable::Written } else { Unreadable::RefusedUnlessForced };
         let options = PlanOptions { out, overwrite, edits, unreadable, ..PlanOptions::default() };
-        let plan = plan::plan(&source, &options)?;
+        let (source, plan) = plan::copy(source, &options)?;
         write_and_report(&source, &plan, self.resources.limits(), self.json)
     }
 }

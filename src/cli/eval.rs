@@ -93,6 +93,23 @@ pub fn nats(text: &str) -> std::result::Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} must be a number of at least 0"))
 }
 
+/// Compares a mean KL divergence with the limit of `--max-kld`, if there is one. What was not measured, or is no number, is not
+/// within a limit. `more` ends the message.
+///
+/// # Errors
+/// [`Error::LimitMissed`].
+pub fn within(most: Option<f64>, kld: Option<f64>, more: &str) -> Result<()> {
+    match (most, kld) {
+        (Some(most), Some(kld)) if kld.is_nan() || kld > most => Err(Error::LimitMissed(format!(
+            "the mean KL divergence is {kld:.6}, above --max-kld {most}{more}"
+        ))),
+        (Some(most), None) => Err(Error::LimitMissed(format!(
+            "the mean KL divergence was not measured, so that it may be above --max-kld {most}{more}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 impl Eval {
     pub fn run(self) -> Result<()> {
         if self.max_kld.is_some() && self.reference.is_none() && self.logits.is_none() {
@@ -127,13 +144,7 @@ impl Eval {
         } else {
             print(&as_text(&summary, interval, ratio, cut))?;
         }
-        let kld = summary.against.as_ref().map(|a| a.kld.mean.value);
-        match (self.max_kld, kld) {
-            (Some(most), Some(kld)) if kld > most => {
-                Err(Error::LimitMissed(format!("the mean KL divergence is {kld:.6}, above --max-kld {most}")))
-            }
-            _ => Ok(()),
-        }
+        within(self.max_kld, summary.against.as_ref().map(|a| a.kld.mean.value), "")
     }
 
     /// The model's scores.

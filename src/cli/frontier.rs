@@ -194,7 +194,7 @@ impl Frontier {
                  the scheme's\n";
         if let Some(smallest) = without {
             text += &format!(
-                "types below 3 bits are chosen only with --imatrix FILE or --calibration TEXT; without, the smallest size is {}\n",
+                "below 3 bits, ggufkit quantize needs --imatrix FILE or --calibration TEXT; without, the smallest size is {}\n",
                 text::bytes(smallest)
             );
         }

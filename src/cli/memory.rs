@@ -5,6 +5,9 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::OnceLock;
+
+use super::advice;
 
 /// The system's allocator, which never returns without memory.
 struct OrExit;
@@ -44,6 +47,29 @@ fn or_exit(ptr: *mut u8, bytes: usize) -> *mut u8 {
     ptr
 }
 
+/// What can be done about it whatever runs, as the end of the message.
+const ALWAYS: &str = " more bytes\n  hint: free some memory, or raise its limit (`ulimit -v`)\n";
+
+/// The same with the options of the command that runs. Made before it runs: later there may be no memory for it.
+static HINT: OnceLock<String> = OnceLock::new();
+
+/// Makes the hint for the running command.
+pub fn advise() {
+    let less = advice::own(&["--memory", "--threads", "--context"]);
+    let less: Vec<&str> = less
+        .into_iter()
+        .map(|option| match option {
+            "--threads" => "--threads 1",
+            "--context" => "a shorter --context",
+            option => option,
+        })
+        .collect();
+    if !less.is_empty() {
+        let start = " more bytes\n  hint: free some memory, raise its limit (`ulimit -v`), or use less:";
+        let _ = HINT.set(format!("{start} {}\n", less.join(", ")));
+    }
+}
+
 /// Says how many bytes were not to be had, without allocating any, and ends the process.
 #[cold]
 fn out_of_memory(bytes: usize) -> ! {
@@ -57,7 +83,7 @@ fn out_of_memory(bytes: usize) -> ! {
             break;
         }
     }
-    let hint = " more bytes\n  hint: free some memory, raise its limit (`ulimit -v`), or use less: --memory, --threads 1, a shorter --context\n";
+    let hint = HINT.get().map_or(ALWAYS, String::as_str);
     for part in [&b"ggufkit: out of memory: the system has no "[..], &digits[at..], hint.as_bytes()] {
         // SAFETY: the pointer and the length are those of one slice.
         unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };

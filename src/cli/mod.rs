@@ -1,5 +1,6 @@
 //! The command line: one file per command. Nothing outside this module prints.
 
+mod advice;
 mod allocation;
 mod args;
 mod bench;
@@ -20,6 +21,7 @@ mod run;
 mod sensitivity;
 mod split;
 mod template;
+mod usage;
 mod verify;
 
 use std::fmt::{Display, Write as _};
@@ -27,7 +29,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use ggufkit::disk::{Output, RunFiles};
 use ggufkit::text::{escaped, is_hidden, message, visible, with_short_words};
@@ -86,7 +88,11 @@ pub fn main() -> ExitCode {
     limit_malloc_arenas();
     #[cfg(unix)]
     ggufkit::disk::signals::speak();
-    let cli = Cli::parse(); // exits with 2 itself if the arguments are wrong
+    let matches = usage::parse(Cli::command()); // exits with 2 itself if the arguments are wrong
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut Cli::command()).exit());
+    advice::runs(Cli::command(), &matches);
+    #[cfg(unix)]
+    memory::advise();
     raise_open_file_limit();
     let result = Isa::chosen().map_err(Error::usage).and_then(|_| match cli.command {
         Command::Demo(c) => c.run(),
@@ -112,7 +118,7 @@ pub fn main() -> ExitCode {
             // If standard error is closed, there is no way to report anything.
             let mut err = std::io::stderr().lock();
             let _ = writeln!(err, "ggufkit: {}", message(&e.to_string()));
-            if let Some(hint) = e.hint() {
+            if let Some(hint) = e.hint().and_then(|hint| advice::hint(&hint)) {
                 let _ = writeln!(err, "  hint: {}", message(&hint));
             }
             ExitCode::from(e.exit_code())
@@ -153,7 +159,7 @@ fn raise_open_file_limit() {
 
 /// Prints a note to standard error, where it is in nobody's way. If that is closed, there is no way to report anything.
 fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "note: {}", message(text));
+    let _ = writeln!(std::io::stderr().lock(), "note: {}", message(&advice::note(text)));
 }
 
 /// Claims a file that a command is to write, and prints a note if it takes the place of another.
@@ -225,7 +231,7 @@ fn shown(path: &Path) -> String {
 mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
+        use clap::CommandFactory as _;
         super::Cli::command().debug_assert();
     }
 }

@@ -9,6 +9,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
+use super::advice;
 use super::allocation::allocation_json;
 use super::json::{Filled, List, print_json};
 use super::shown;
@@ -146,7 +147,7 @@ pub fn remarks(plan: &Plan) -> String {
             / weights as f64;
         let _ = writeln!(
             text,
-            "note: rows of {cols} weights are not a multiple of the block size {}, so {} tensors became {} instead of {}: {cost:+.2} bits per weight",
+            "note: rows of {cols} weights are not a multiple of the block size {}, so {} tensors are {} instead of {}: {cost:+.2} bits per weight",
             intended.info().weights,
             tensors.len(),
             encoding.name(),
@@ -154,7 +155,7 @@ pub fn remarks(plan: &Plan) -> String {
         );
     }
     for note in &plan.notes {
-        let _ = writeln!(text, "note: {}", visible(note));
+        let _ = writeln!(text, "note: {}", visible(&advice::note(note)));
     }
     text
 }
@@ -243,7 +244,7 @@ pub fn print_plan(
             "quantized": s.quantized,
         })),
         "tensors": null,
-        "notes": plan.notes,
+        "notes": plan.notes.iter().map(|note| advice::note(note)).collect::<Vec<_>>(),
     });
     if let Some(allocation) = allocation {
         value["fit"] = allocation_json(allocation);

@@ -82,6 +82,6 @@ fn rewrite(
     let source = input.open_for(out, None)?;
     let options =
         PlanOptions { out: out.to_path_buf(), overwrite: output.overwrite, split, ..PlanOptions::default() };
-    let plan = plan::plan(&source, &options)?;
+    let (source, plan) = plan::copy(source, &options)?;
     write_and_report(&source, &plan, resources.limits(), json)
 }

@@ -1,5 +1,6 @@
 //! `ggufkit verify`: checks that a model's files are intact, or compares its weights with another model's.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -32,6 +33,9 @@ pub struct Verify {
     json: bool,
 }
 
+/// The most lines about tensors that only one of two models has, where they have none in common.
+const MOST_UNMATCHED: usize = 8;
+
 impl Verify {
     pub fn run(&self) -> Result<()> {
         // A checkpoint alone is checked with its own tensor names; for a comparison both sides need GGUF's names.
@@ -47,16 +51,18 @@ impl Verify {
         let findings = pool.install(|| verify(&source, reference.as_ref()))?;
         run.unchanged()?;
         let unmatched = reference.as_ref().map(|r| unmatched(&source, r)).unwrap_or_default();
-        let compared = reference.is_some();
         match self.json {
             true => print_findings(&source, &findings, &unmatched)?,
-            false => print(&as_text(&source, &findings, &unmatched, compared))?,
+            false => print(&as_text(&source, &findings, &unmatched, reference.is_some()))?,
         }
+        let compared = findings.iter().any(|f| f.comparison.is_some());
         let total = findings.len();
         let broken = findings.iter().filter(|f| f.not_finite.is_some()).count();
         let undefined = |f: &&Finding| difference(f).is_some_and(|d| !d.is_finite());
         if broken > 0 {
             Err(Error::Failed(format!("{broken} of {total} tensors contain infinities or NaNs")))
+        } else if let Some(reference) = reference.as_ref().filter(|_| !compared) {
+            Err(nothing_compared(&source, reference))
         } else if let Some(first) = unmatched.first() {
             Err(Error::Failed(first.clone()))
         } else if let Some(f) = findings.iter().find(undefined) {
@@ -65,6 +71,28 @@ impl Verify {
             Ok(())
         }
     }
+}
+
+/// Why no tensor of two models was compared, and what their tensors have in common. Nothing compared is no pass.
+fn nothing_compared(source: &Source, reference: &Source) -> Error {
+    let (here, there) = (source.path.display(), reference.path.display());
+    let names = |s: &'_ Source| -> Vec<String> { s.model.tensors.iter().map(|t| t.name.clone()).collect() };
+    let theirs: HashSet<String> = names(reference).into_iter().collect();
+    let same = names(source).iter().filter(|name| theirs.contains(*name)).count();
+    let why = match (&source.model.tensors[..], &reference.model.tensors[..]) {
+        ([], _) => format!("{here} has no tensors"),
+        (_, []) => format!("{there} has no tensors"),
+        (ours, _) if same > 0 => format!(
+            "{same} of the {} tensors of {here} are in {there} under the same name, and all of these have another shape there",
+            ours.len()
+        ),
+        ([ours, ..], [first, ..]) => format!(
+            "no tensor has the same name in both ({} is in {here}, {} in {there})",
+            ours.name, first.name
+        ),
+    };
+    Error::refused(format!("nothing was compared: {why}"))
+        .or("give a model of the same architecture and size; `ggufkit inspect MODEL --tensors` lists the tensors of one")
 }
 
 /// The relative error, if the tensor was compared.
@@ -89,12 +117,21 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
             let _ = writeln!(text, "{name} ({of}): infinity or NaN at weight {at}");
         }
     }
-    if compared {
-        let _ = write!(text, "{table}");
-        let _ = writeln!(text, "all tensors: {}", percent(total));
+    let pairs = findings.iter().filter(|f| f.comparison.is_some()).count();
+    if compared && pairs > 0 {
+        let all = match unmatched {
+            [] => "all tensors".into(),
+            _ => format!("the {pairs} tensors that are in both"),
+        };
+        let _ = writeln!(text, "{table}{all}: {}", percent(total));
     }
-    for line in unmatched {
+    // Of two models that have nothing in common, some are enough.
+    let lines = if compared && pairs == 0 { unmatched.len().min(MOST_UNMATCHED) } else { unmatched.len() };
+    for line in &unmatched[..lines] {
         let _ = writeln!(text, "{}", visible(line));
+    }
+    if lines < unmatched.len() {
+        let _ = writeln!(text, "and {} more", unmatched.len() - lines);
     }
     for note in notes(source) {
         let _ = writeln!(text, "note: {}", visible(&note));

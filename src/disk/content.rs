@@ -28,6 +28,22 @@ pub struct Output {
     over_model: bool,
 }
 
+/// A note on files that a run replaces, or would replace, if it is a dry run.
+pub fn replaced_note(files: &str, dry_run: bool) -> String {
+    let is = if dry_run { "would be" } else { "is" };
+    format!("an existing file {is} replaced when all is done: {files}")
+}
+
+/// A file that is replaced, in words: with what it leads to, if the user has named a link.
+pub fn replaced_name(path: &Path, named: bool) -> String {
+    match std::fs::canonicalize(path) {
+        Ok(real) if named && path.is_symlink() => {
+            format!("{} (a link to {})", path.display(), real.display())
+        }
+        _ => path.display().to_string(),
+    }
+}
+
 impl Output {
     /// A model. It takes the place of any file but a text.
     pub const fn model(option: &'static str) -> Self {
@@ -39,14 +55,14 @@ impl Output {
         Self { option, what, usual, over_model: false }
     }
 
-    /// Looks at what is at the path of a file that is to be written. Gives a note if a file is replaced.
+    /// Looks at what is at the path of a file that is to be written: says whether a file is replaced.
     ///
     /// # Errors
     /// [`Error::Refused`] for a model where something else is to be written; [`Error::Usage`] for a text where no text of its
     /// kind is, if the user has named it.
-    pub(super) fn replaces(self, path: &Path, named: bool) -> Result<Option<String>> {
+    pub(super) fn replaces(self, path: &Path, named: bool) -> Result<bool> {
         if !path.is_file() {
-            return Ok(None);
+            return Ok(false);
         }
         let shown = path.display();
         let replace = |found| format!("{shown}: is {found}, and {} would replace it", self.what);
@@ -59,7 +75,7 @@ impl Output {
         if named && let Some(found) = text_at(path).filter(|_| !self.is_again(path)) {
             return Err(Error::usage(replace(found)).or(hint()));
         }
-        Ok(Some(format!("an existing file is replaced when all is done: {shown}")))
+        Ok(true)
     }
 
     /// Whether a text is an earlier one of the kind that is to be written: recipes may have any name.
@@ -220,11 +236,10 @@ mod tests {
             let path = dir.path().join(name);
             fs::write(&path, bytes).unwrap();
             let report = Output::result("--report", "the page", "report.html");
-            let note = Output::model("OUT").replaces(&path, false).unwrap().unwrap();
-            assert!(note.contains(name), "a model replaces any");
+            assert!(Output::model("OUT").replaces(&path, false).unwrap(), "a model replaces any");
             match report.replaces(&path, true) {
-                Ok(note) => {
-                    assert!(note.unwrap().contains("is replaced"), "{name}");
+                Ok(replaced) => {
+                    assert!(replaced, "{name}");
                     false
                 }
                 Err(e) => {
@@ -283,6 +298,6 @@ mod tests {
             assert_eq!(outputs.map(|o| o.replaces(&path, true).is_err()), wanted, "{name}");
         }
         let nothing = dir.path().join("nothing");
-        assert_eq!(Output::result("-o", "x", "x").replaces(&nothing, true).unwrap(), None);
+        assert!(!Output::result("-o", "x", "x").replaces(&nothing, true).unwrap());
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::output::real_target;
-use super::{InFile, NewFile, Output, Stamp, finish, folder};
+use super::{InFile, NewFile, Output, Stamp, finish, folder, replaced_name, replaced_note};
 use crate::error::{Error, Result};
 
 /// The longest text that is read as a whole, in bytes: a prompt, a text to evaluate on, a calibration set.
@@ -235,7 +235,8 @@ impl RunFiles {
                 }
             };
         }
-        let note = output.replaces(&target, follow)?;
+        let replaced = output.replaces(&target, follow)?;
+        let note = replaced.then(|| replaced_note(&replaced_name(path, follow), false));
         let mut known = self.known();
         known.named.insert(path.to_path_buf(), identity.clone());
         known.claimed.insert(identity, output);

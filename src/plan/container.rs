@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     ByteOrder, Choice, Container, DType, Decision, Encoding, Error, Format, Layout, Location, Metadata,
-    Model, PlanOptions, Result, Source, Tensor, Value, gguf, llama2c, machine, safetensors,
+    Model, PlanOptions, Result, Source, Tensor, Value, effect, gguf, llama2c, machine, safetensors,
 };
 use crate::arch::{self, Made};
 use crate::checkpoint;
@@ -79,7 +79,7 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
     let target = requested.or(options.machine.map(Machine::container)).ok_or_else(|| {
         let out = out.display();
         Error::usage(format!("{out}: the format is not clear from the file name extension"))
-            .or("use an output name that ends in .gguf, .safetensors or .bin, or add --format")
+            .or("use an output name that ends in .gguf, .safetensors or .bin; or add --format FORMAT")
     })?;
     if !folder && target == Container::Expansion {
         let why = format!("the output is three files, so {} must be a folder", out.display());
@@ -94,30 +94,17 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
         return Err(Error::usage("a tokenizer alone can only be converted to another tokenizer.bin")
             .or("to add it to a model, convert the model with --tokenizer FILE"));
     }
-    let only = |wrong: bool, option: &str, container: &str| match wrong {
-        true => Err(Error::usage(format!("{option} is only for {container}"))),
-        false => Ok(()),
-    };
-    only(options.align.is_some() && target != Container::Gguf, "--align", "GGUF")?;
-    only(options.bin_version.is_some() && target != Container::Llama2c, "--bin-version", "llama2.c files")?;
-    only(
-        options.split != gguf::Split::None && matches!(target, Container::Llama2c | Container::Expansion),
-        "splitting",
-        "GGUF and safetensors",
-    )?;
-    let grouped =
-        target == Container::Llama2c && options.scheme.as_ref().is_none_or(|s| s.base == DType::Q8_0);
-    only(options.group_size.is_some() && !grouped, "--group-size", "llama2.c files of --type q8_0")?;
-    only(options.rounding.importance.is_some() && target != Container::Gguf, "--imatrix", "GGUF")?;
-    only(options.pure && options.scheme.is_none(), "--pure", "a --type other than keep")?;
+    effect::refuse_other_formats(model, options, target)?;
     if options.pure && options.scheme.as_ref().is_some_and(|s| s.rules.iter().any(|r| r.to == Choice::I2S)) {
         return Err(Error::usage(
             "--pure would use the base f16 for every matrix, so none would be i2_s",
         )
         .or("leave out --pure; set the types of output and embedding with --output-type and --embedding-type"));
     }
-    let big = options.order == Some(ByteOrder::Big) && target == Container::Safetensors;
-    only(big, "--endian big", "GGUF and llama2.c (safetensors are little-endian by definition)")?;
+    if options.order == Some(ByteOrder::Big) && target == Container::Safetensors {
+        let why = "--endian big is only for GGUF and llama2.c (safetensors are little-endian by definition)";
+        return Err(Error::usage(why));
+    }
     if let (Some(machine), Some(order)) = (options.machine, options.order)
         && machine.order != order
     {
@@ -194,6 +181,7 @@ pub(super) fn llama2c_decisions(
         Encoding::Int8Groups { size } if options.scheme.is_none() => Some(size),
         _ => None,
     });
+    effect::refuse_group_size(options, version, kept)?;
     let largest = options.group_size.unwrap_or(64);
     let size = match (version, kept) {
         (2, Some(size)) => size,
@@ -295,7 +283,7 @@ pub(super) fn gguf_metadata(
         );
     }
     if source.hub.is_some() && tensors.iter().any(|t| t.encoding == Encoding::Blocks(DType::F64)) {
-        notes.push("f64 weights were kept, but llama.cpp cannot compute with them; use --type f32".into());
+        notes.push("the weights stay f64, with which llama.cpp cannot compute; use --type f32".into());
     }
     let quantized = tensors.iter().any(|t| !t.encoding.is_plain());
     if (quantized || source.hub.is_some()) && !by_user("general.quantization_version") {
@@ -428,7 +416,7 @@ pub(super) fn place(
             match metadata.text("tokenizer.ggml.model") {
                 None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
                 None | Some("no_vocab") => {
-                    notes.push("the source has no vocabulary, so no tokenizer.bin was written".into());
+                    notes.push("the source has no vocabulary, so there is no tokenizer.bin".into());
                 }
                 Some(_) => {
                     notes.extend(tokenizer_notes(metadata));
@@ -543,5 +531,6 @@ pub(super) fn refuse_quantized(options: &PlanOptions, tensors: &[Tensor]) -> Res
         });
     }
     let e = Error::refused(why);
-    Err(if decodable { e.or("use --type f16, bf16 or f32, or write a .gguf") } else { e })
+    let name = "use an output name that ends in .gguf";
+    Err(e.or(if decodable { format!("{name}; or use --type f16, bf16 or f32") } else { name.into() }))
 }

@@ -14,6 +14,7 @@ use crate::arch::by_name;
 use crate::arch::keys::{self, Form};
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
+use crate::text::letters_apart;
 use crate::tokenizer::text_file;
 
 /// A change of metadata.
@@ -191,25 +192,6 @@ pub fn name(edits: &[Edit]) -> Option<String> {
 fn similar(key: &str, metadata: &Metadata) -> String {
     let near = metadata.iter().map(|(own, _)| (letters_apart(key, own), own)).min();
     near.filter(|n| n.0 <= 2).map_or(String::new(), |(_, own)| format!(" (is {own} meant?)"))
-}
-
-/// The least number of letters to insert, remove or replace that makes one text of the other (Levenshtein's distance);
-/// 3 stands for more than two.
-fn letters_apart(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    if a.len().abs_diff(b.len()) > 2 || a.len() > 256 {
-        return 3;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()].min(3)
 }
 
 /// Splits "KEY=FILE", where the file's name is any that the system allows.
@@ -494,15 +476,5 @@ mod tests {
             "--remove general.names: there is no such key (is general.name meant?)"
         );
         assert_eq!(said(Edit::Remove("general.name".into())), "");
-        for (a, b, n) in [
-            ("", "", 0),
-            ("ab", "ab", 0),
-            ("ab", "b", 1),
-            ("ab", "ba", 2),
-            ("abc", "xyz", 3),
-            ("a", "abcd", 3),
-        ] {
-            assert_eq!(letters_apart(a, b), n, "{a} {b}");
-        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn check(
         Container::Safetensors => {
             let replaces = replaced(source, options, weights, &paths)?;
             let folder = weights.first().map_or(Path::new("."), |first| disk::folder(first));
-            notes.extend(removal(folder, &replaces.remove));
+            notes.extend(removal(folder, &replaces.remove, options.dry_run));
             replaces
         }
         _ => Replaces::default(),
@@ -60,24 +60,16 @@ pub(super) fn check(
     let replaced: Vec<String> = paths
         .iter()
         .filter(|path| path.is_file() && !replaces.aside.contains(path))
-        .map(|path| match std::fs::canonicalize(path) {
-            Ok(real) if path.is_symlink() && !is_folder(&options.out) => {
-                format!("{} (a link to {})", path.display(), real.display())
-            }
-            _ => path.display().to_string(),
-        })
+        .map(|path| disk::replaced_name(path, **path == options.out))
         .collect();
     if !replaced.is_empty() {
-        notes.push(format!(
-            "an existing file is replaced when all is done: {}",
-            several(&replaced.iter().collect::<Vec<_>>())
-        ));
+        notes.push(disk::replaced_note(&several(&replaced.iter().collect::<Vec<_>>()), options.dry_run));
     }
     Ok(replaces)
 }
 
-/// A note on what is removed from a folder, if anything is. Only parts of one model count as one.
-fn removal(folder: &Path, remove: &[PathBuf]) -> Option<String> {
+/// A note on what is removed from a folder, or would be in a dry run, if anything is. Only parts of one model count as one.
+fn removal(folder: &Path, remove: &[PathBuf], dry_run: bool) -> Option<String> {
     // A folder is removed if nothing else is in it, and says nothing of its own.
     let is_folder = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
     let files: Vec<&PathBuf> = remove.iter().filter(|path| !is_folder(path)).collect();
@@ -101,8 +93,9 @@ fn removal(folder: &Path, remove: &[PathBuf]) -> Option<String> {
         return None;
     }
     Some(format!(
-        "in {}, what is left of the older model is removed once the new one is in place: {} ({})",
+        "in {}, what is left of the older model {} removed once the new one is in place: {} ({})",
         folder.display(),
+        if dry_run { "would be" } else { "is" },
         names.join(", "),
         bytes(size)
     ))
@@ -171,8 +164,9 @@ impl<'a> Folder<'a> {
         for old in &replaces.aside {
             let name = old.file_name().unwrap_or_default().display();
             let kept = disk::free_aside_name(old)?;
+            let is = if options.dry_run { "would be" } else { "is" };
             notes.push(format!(
-                "in {shown}, {name} is kept as {}",
+                "in {shown}, {name} {is} kept as {}",
                 kept.file_name().unwrap_or_default().display()
             ));
         }
@@ -185,12 +179,13 @@ impl<'a> Folder<'a> {
         }
         let mut changed = replaces.remove.iter().chain(&replaces.aside);
         changed.try_for_each(|path| source.run.refuse_input(path))?;
-        notes.extend(removal(self.path, &replaces.remove));
+        notes.extend(removal(self.path, &replaces.remove, options.dry_run));
         let removed: HashSet<&OsStr> = replaces.remove.iter().filter_map(|p| p.file_name()).collect();
         let weights = held.into_iter().filter(|n| is_weights(n) && !removed.contains(OsStr::new(n.as_str())));
         let kept: Vec<&String> = weights.filter(stays).collect();
         if !kept.is_empty() {
-            notes.push(format!("in {shown}, files stay that this run does not write: {}", several(&kept)));
+            let stay = if options.dry_run { "would stay" } else { "stay" };
+            notes.push(format!("in {shown}, files {stay} that this run does not write: {}", several(&kept)));
         }
         let aside = disk::aside_name(Path::new(CONFIG)).display().to_string();
         let left: Vec<&String> = self.names.iter().filter(|n| n.starts_with(&aside)).collect();
@@ -289,7 +284,7 @@ fn replaced(
             "{}: programs would read {name} with {CONFIG} and the tokenizer that are there, which are not the new model's",
             folder.display()
         ))
-        .or("name the folder itself with --overwrite to replace the whole checkpoint, or give the file another name or folder"));
+        .or("name the folder itself with --overwrite, which replaces the whole checkpoint; or give the file another name or folder"));
     }
     let index = first.with_file_name(format!("{}.safetensors.index.json", stem(first)));
     let single = first.with_file_name("model.safetensors");

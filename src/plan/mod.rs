@@ -6,7 +6,9 @@ pub(crate) mod bias;
 mod container;
 mod decide;
 pub mod edit;
+mod effect;
 mod folder;
+mod gone;
 mod machine;
 mod readable;
 pub mod rounding;
@@ -28,7 +30,8 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
-use crate::arch::rotated;
+use crate::arch::{by_name, rotated};
+use crate::checkpoint;
 use crate::disk::{Replaces, ends_in_slash};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -76,6 +79,8 @@ pub struct PlanOptions {
     pub force: bool,
     /// Allow replacing the checkpoint in a folder, with all files that belong to it. A single file is always replaced.
     pub overwrite: bool,
+    /// Whether the plan is only shown: notes say what would be done.
+    pub dry_run: bool,
     /// Whether an importance matrix is used; some rules depend on it.
     pub importance: bool,
     /// The byte order; by default that of the source.
@@ -158,6 +163,21 @@ impl Plan {
     }
 }
 
+/// The plan of a copy, of a model that was opened with the names that its tensors have in its files. In a folder, what has
+/// GGUF's names becomes a checkpoint under Hugging Face's, since nothing reads a folder of others; what has names of its own
+/// is copied with the settings beside it. Gives the source as it is written.
+///
+/// # Errors
+/// Those of [`plan`] and [`checkpoint::export`].
+pub fn copy(mut source: Source, options: &PlanOptions) -> Result<(Source, Plan)> {
+    let target = container(&source.model, options)?;
+    if target == Container::Safetensors && is_folder(&options.out) && source.has_gguf_names() {
+        source = checkpoint::export(source)?;
+    }
+    let plan = plan(&source, options)?;
+    Ok((source, plan))
+}
+
 /// Makes the plan.
 ///
 /// # Errors
@@ -170,11 +190,20 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let target = container(model, options)?;
     let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();
-    if source.export.is_some() && !options.edits.is_empty() {
-        return Err(Error::usage(
-            "--set cannot change a checkpoint, because its settings are in config.json",
-        )
-        .or("edit config.json in the output folder, or set the value in a GGUF and convert that"));
+    if let Some(edit) = options.edits.first().filter(|_| source.export.is_some()) {
+        let (option, key) = (edit.option(), edit.keys().next().unwrap_or_default());
+        let (folder, gguf) = match is_folder(&options.out) {
+            true => (
+                format!("{} is a folder, which gets a checkpoint, and ", options.out.display()),
+                options.out.join("model.gguf").display().to_string(),
+            ),
+            false => (String::new(), "NEW.gguf".into()),
+        };
+        return Err(Error::usage(format!("{option} {key}: {folder}a checkpoint has its settings in config.json"))
+            .or(format!(
+                "make the change in a GGUF ({gguf}), and convert that; or leave it out, and edit config.json in the finished \
+                 checkpoint"
+            )));
     }
     if target == Container::Safetensors && !source.filed.is_empty() {
         edit::refuse_settings(&options.edits)?;
@@ -198,6 +227,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         source.need_model_to_write(named, same || model.format == Format::Llama2cTokenizer)?;
     }
     notes.extend(pre_tokenizer_note(&metadata));
+    if target == Container::Safetensors && source.export.is_none() && source.has_gguf_names() {
+        notes.push(gguf_names(&metadata));
+    }
 
     let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
         Container::Llama2c | Container::Expansion => {
@@ -221,6 +253,8 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     }
     notes.extend(decide::missing_importance_note(options, &decisions, &tensors));
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
+    notes.extend(effect::unused_search(&options.rounding, &decisions, &tensors));
+    notes.extend(effect::unused_tokenizer(source, target));
 
     if target == Container::Safetensors {
         container::refuse_quantized(options, &tensors)?;
@@ -233,8 +267,13 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         container::gguf_metadata(source, options, &decisions, &tensors, &mut metadata, &mut notes)?;
         rounding::gguf_metadata(&search, &options.edits, &mut metadata);
     }
-    let (mut layout, paths, extra) =
-        container::place(source, options, target, order, &metadata, &tensors, &mut notes)?;
+    let place = |metadata: &Metadata, notes: &mut Vec<String>| {
+        container::place(source, options, target, order, metadata, &tensors, notes)
+    };
+    let (mut layout, paths, extra) = place(&metadata, &mut notes)?;
+    effect::refuse_lost_edits(source, options, target, &metadata, |metadata| {
+        place(metadata, &mut Vec::new()).map(|(layout, _, extra)| effect::Files::of(layout, extra))
+    })?;
     container::copy_rotary_tables(source, order, &mut layout)?;
     // It would be safe, since files are renamed into their places, but it is never intended.
     paths.iter().chain(extra.iter().map(|f| &f.0)).try_for_each(|path| source.run.refuse_input(path))?;
@@ -266,6 +305,16 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         plan.run_hint = machine::run_hint(machine, &plan);
     }
     Ok(plan)
+}
+
+/// What it means that safetensors have GGUF's names.
+fn gguf_names(metadata: &Metadata) -> String {
+    let name = metadata.text("general.architecture").unwrap_or_default();
+    let checkpoint =
+        if by_name(name).is_some() { "; for a checkpoint that it loads, name a folder" } else { "" };
+    format!(
+        "the tensors keep GGUF's names, under which ggufkit reads them, and transformers does not{checkpoint}"
+    )
 }
 
 /// The type of a vector that is not quantized. Programs that run GGUF files take f32 alone (llama.cpp's CPU code multiplies

@@ -9,6 +9,7 @@ use formats::model::{Model, Tensor};
 
 use super::Unreadable;
 use super::edit::{Edit, one_of};
+use super::gone::gone;
 use crate::arch::keys::{self, Form};
 use crate::arch::{Blk, Config, by_name};
 use crate::error::{Error, Result};
@@ -76,12 +77,16 @@ pub(super) fn check(
     edits: &[Edit],
     unreadable: Unreadable,
 ) -> Result<Vec<String>> {
+    let found_gone = removed(model, after, edits);
     // Reading a large vocabulary takes long.
     let vocabulary = edits.iter().flat_map(Edit::keys).any(|key| key.starts_with("tokenizer."));
-    let found = problems(after, &model.tensors, vocabulary);
-    if found.is_empty() {
+    let mut found = problems(after, &model.tensors, vocabulary);
+    if found.is_empty() && found_gone.is_empty() {
         return Ok(Vec::new());
     }
+    // What is wrong without a key says more than that it is gone.
+    let wrong: HashSet<String> = found.iter().map(|problem| problem.key.clone()).collect();
+    found.extend(found_gone.into_iter().filter(|problem| !wrong.contains(&problem.key)));
     let before = problems(&model.metadata, &model.tensors, vocabulary);
     let before: HashSet<&str> = before.iter().map(|p| p.id.as_str()).collect();
     let mut notes = Vec::new();
@@ -101,6 +106,19 @@ pub(super) fn check(
         notes.push(format!("{what}; {readers}"));
     }
     Ok(notes)
+}
+
+/// Keys that are gone, where programs take other values for them than the model had.
+fn removed(model: &Model, after: &Metadata, edits: &[Edit]) -> Vec<Problem> {
+    let mut keys: Vec<&str> =
+        edits.iter().flat_map(Edit::keys).filter(|key| after.get(key).is_none()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let of = |key: &str| {
+        let found = gone(after, key, model.metadata.get(key)?, &model.tensors)?;
+        Some(Problem { harmless: found.note, ..Problem::new(format!("gone {key}"), key, found.why) })
+    };
+    keys.into_iter().filter_map(of).collect()
 }
 
 fn problems(metadata: &Metadata, tensors: &[Tensor], vocabulary: bool) -> Vec<Problem> {

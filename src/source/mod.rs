@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use formats::block::i2_s;
-use formats::model::{Encoding, Model, Tensor};
+use formats::model::{Encoding, Format, Model, Tensor};
 
 use crate::arch::rotated;
 use crate::disk::{InFile, RunFiles};
@@ -70,6 +70,8 @@ pub struct Source {
     /// The files of the checkpoint besides its weights, where its tensors were left as they were filed: they hold for a copy
     /// of the very same tensors. The settings are the last.
     pub filed: Vec<PathBuf>,
+    /// The option that gave the tokenizer, or its pre-tokenizer, where that is not the source's own.
+    pub tokenizer_option: Option<&'static str>,
     /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
     pub export: Option<Export>,
 }
@@ -111,8 +113,16 @@ impl Source {
             run: RunFiles::default(),
             hub: None,
             filed: Vec::new(),
+            tokenizer_option: None,
             export: None,
         }
+    }
+
+    /// Whether the tensors have GGUF's names: all that were given these when they were opened, and the safetensors that were
+    /// made of a GGUF, but no checkpoint whose tensors were left as they were filed.
+    pub fn has_gguf_names(&self) -> bool {
+        let own = matches!(self.model.format, Format::Safetensors | Format::PyTorch);
+        !own || self.filed.is_empty() && self.model.metadata.get("general.architecture").is_some()
     }
 
     /// The context length that the model was made for, in tokens; `None` if its metadata does not say.

@@ -50,6 +50,7 @@ enum Scheme {
 }
 
 /// What is added to texts: what the file says, or else the default of its kind of vocabulary.
+#[derive(PartialEq)]
 struct Rules {
     add_bos: bool,
     add_eos: bool,
@@ -71,6 +72,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// Whether another tokenizer adds the same tokens to texts, and takes the same for the ends of texts and turns.
+    pub(crate) fn adds_as(&self, other: &Self) -> bool {
+        self.rules == other.rules && self.roles == other.roles
+    }
+
     /// The tokenizer of a GGUF's metadata.
     ///
     /// # Errors

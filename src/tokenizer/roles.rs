@@ -96,6 +96,7 @@ const FORMER: &[(&str, &str)] = &[("fim_pre", "prefix"), ("fim_suf", "suffix"), 
 const SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
 /// The tokens with a role.
+#[derive(PartialEq)]
 pub struct Roles {
     pub bos: Option<u32>,
     pub eos: Option<u32>,

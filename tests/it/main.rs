@@ -3,6 +3,7 @@
 
 mod common;
 
+mod answers;
 mod beside;
 mod bitnet;
 mod calibrate;

@@ -68,7 +68,7 @@ fn weights_in_shards_are_replaced_as_a_set() {
         assert!(code == 1 && why.contains("--overwrite"), "{why}");
         let said = ok(&[&convert[..], &["--overwrite", "--dry-run"]].concat());
         assert_eq!(names(&out), old, "a dry run changes nothing");
-        assert!(said.contains("what is left of the older model is removed"), "{said}");
+        assert!(said.contains("what is left of the older model would be removed"), "{said}");
         let text = ok(&[&convert[..], &["--overwrite"]].concat());
         let count = shards(&out).max(1);
         assert_eq!(names(&out), wanted(count), "{before}: {text}");
