@@ -228,22 +228,22 @@ mod tests {
 
     /// Every text of the program's source in which an option is named.
     fn texts() -> Vec<String> {
-        fn walk(folder: &Path, all: &mut Vec<String>) {
+        fn walk(folder: &Path, text: &Regex, all: &mut Vec<String>) {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
-                    walk(&path, all);
+                    walk(&path, text, all);
                 } else if path.extension().is_some_and(|e| e == "rs") {
                     let code = std::fs::read_to_string(&path).unwrap();
                     let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap().replace("\\\n", "");
-                    let text = Regex::new(r#""((?:[^"\\\n]|\\.)*)""#).unwrap();
                     let found = text.captures_iter(&code).map(|found| found[1].to_string());
                     all.extend(found.filter(|text| options(text).next().is_some()));
                 }
             }
         }
         let mut all = Vec::new();
-        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+        let text = Regex::new(r#""((?:[^"\\\n]|\\.)*)""#).unwrap();
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &text, &mut all);
         all
     }
 

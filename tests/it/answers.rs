@@ -91,6 +91,7 @@ fn hints_name_options_that_the_command_has_or_the_command_that_has_them() {
     fs::write(dir.path("recipe.toml"), "base = \"q8_0\"\n").unwrap();
     let (odd, none, recipe) = (dir.path("odd"), dir.path("none.safetensors"), dir.path("recipe.toml"));
     let bin = dir.path("x.bin");
+    let commands = regex::Regex::new("ggufkit ([a-z]+)").unwrap();
     let mut named = 0;
     for source in [&whole, &small, &hub, &unweighted, &recipe, &demo("tiny-tokenizer.bin")] {
         for args in [
@@ -116,7 +117,6 @@ fn hints_name_options_that_the_command_has_or_the_command_that_has_them() {
                 for option in options(line) {
                     named += 1;
                     let elsewhere = || {
-                        let commands = regex::Regex::new("ggufkit ([a-z]+)").unwrap();
                         let mut all = commands.captures_iter(line).map(|found| found[1].to_string());
                         all.any(|command| ok(&[&command, "--help"]).contains(&option))
                     };
