@@ -32,9 +32,9 @@ pub(super) fn encode<S: Shape<W, B>, const W: usize, const B: usize>(
     }
 }
 
-/// Puts up to eight blocks side by side, each multiplied by a power of two of its own. If no importances
-/// are given, or all of a block are zero, they are one. Missing blocks, and those without a weight above `smallest`, become lanes of zeros. Also returns
-/// the powers, which are zero for such lanes.
+/// Puts up to eight blocks side by side, each multiplied by a power of two of its own. If no importances are given, or all of a
+/// block are zero, they are one. Missing blocks, and those without a weight above `smallest`, become lanes of zeros. Also
+/// returns the powers, which are zero for such lanes.
 #[inline(always)]
 pub(super) fn gather<const N: usize>(
     x: &[[f32; N]],

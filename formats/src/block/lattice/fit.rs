@@ -9,7 +9,7 @@ use std::hint::{black_box, select_unpredictable};
 use super::grid::QuadList;
 use super::nearest::{HalfCosts, LANES, Lanes};
 use super::points::{Code, Parabola, SHIFT, Trial, costs, refit, shifts};
-use super::queries::{Answers, Flips, assign, columns, queries, take};
+use super::queries::{Answers, Flips, assign, batches, columns, take};
 use super::sample::{Sample, Signs, clamp, stored};
 use crate::block::Effort;
 
@@ -246,7 +246,7 @@ fn promising_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
     }
     let last = (2 * T::SCALES - 1) as f32;
     let (mut d, mut cost) = ([[0.0; LANES]; ASKED], [[0.0; LANES]; ASKED]);
-    // Ends of loops are hidden where the compiler would unroll what takes no time.
+    // The ends of loops that take little time are hidden, so that the compiler does not unroll them.
     for i in 0..black_box(ASKED) {
         for l in 0..LANES {
             let part = (i * LANES + l) as f32 / (ASKED * LANES - 1) as f32;
@@ -285,6 +285,19 @@ fn promising_scales<const D: usize, const L: usize, T: Lattice<D, L>>(
     best
 }
 
+/// The turns of [`fit`], in their order. Costs of steps and nearest points are asked for in one place each, in a loop over the
+/// turns: a search is much code, and a second call in the source would compile all of it again.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// The estimates of the groups' best steps are refined by the cost of steps near them, if the plan says so.
+    Refine,
+    /// Scales are chosen, by the estimates or by their cost; the nearest points are taken; and d is fitted to them. Repeated as
+    /// long as the cost falls.
+    Round(usize),
+    /// Last, where the parity of eight signs is wrong, one of them is flipped.
+    Parity,
+}
+
 /// Packs a super-block.
 #[inline(always)]
 pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
@@ -319,7 +332,6 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         return code;
     }
 
-    // All turns are those of one loop, since costs and nearest points are much code, compiled for every call in the source.
     let mut turn = if plan.ladder { Turn::Refine } else { Turn::Round(0) };
     let (mut d, mut lowest) = ([0.0; TRIED], [[0; TRIED]; GROUPS]);
     let mut best = Trial { d: 0.0, scales: [0; GROUPS], cost: energy };
@@ -331,15 +343,15 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
     loop {
         if let Turn::Round(round) = turn {
             let promising = promising_scales::<D, L, T>(&parabolas);
-            // After the first round, the first is the value of d that was fitted to the points.
+            // After the first round, d[0] is the one that was fitted to the points.
             d = if round == 0 { promising } else { [d[0], promising[0]] };
         }
-        let count = match turn {
+        let costed = match turn {
             Turn::Refine => groups,
             Turn::Round(round) if round >= plan.guesses => groups,
             _ => 0,
         };
-        for g in 0..count {
+        for g in 0..costed {
             let now = if matches!(turn, Turn::Refine) {
                 if energies[g] == 0.0 {
                     continue;
@@ -354,7 +366,7 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         }
 
         let (mut trial, mut sides) = (best, 1);
-        let count = match turn {
+        let asked = match turn {
             Turn::Refine => 0,
             Turn::Round(round) => {
                 trial = if round < plan.guesses {
@@ -363,11 +375,11 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
                     best_trial(groups, &d, &lowest, &cost)
                 };
                 sides = if round == 0 { shifts(T::SIGNS).len() } else { 1 };
-                queries(D, sides)
+                sides * batches(D)
             }
             Turn::Parity => flips.queries::<D>(),
         };
-        for q in 0..count {
+        for q in 0..asked {
             let query = match turn {
                 Turn::Round(round) => assign::<D, L, T>((&x, &w), &trial, round > 0, &code, q),
                 _ => flips.query::<D>(&s, q, &mut flipped.0, &mut flipped.1),
@@ -412,15 +424,4 @@ pub(super) fn fit<const D: usize, const L: usize, T: Lattice<D, L>>(
         code.d = 0.0;
     }
     code
-}
-
-/// The turns of the search.
-#[derive(Clone, Copy)]
-enum Turn {
-    /// The estimates for groups are refined.
-    Refine,
-    /// Scales are chosen, then points, then d.
-    Round(usize),
-    /// Signs are flipped whose parity is wrong.
-    Parity,
 }

@@ -16,7 +16,7 @@ pub(super) struct Query<'a, const D: usize> {
     pub shift: Lanes,
 }
 
-/// Coordinate j of eight vectors after another in row j of `D`.
+/// The vectors of a super-block in batches of eight: row batch · D + j has coordinate j of the batch's vectors.
 pub(super) type Columns = [Lanes; 32];
 
 /// The targets and the importances of a sample, by columns.
@@ -32,7 +32,7 @@ pub(super) fn columns<const D: usize>(of: &[f32; 256]) -> Columns {
     columns
 }
 
-/// The largest number of queries for a super-block: two for each pair of [`Flips`].
+/// The largest number of queries in a turn: of two vectors in [`Flips`], of sixteen pairs, two parts each.
 const QUERIES: usize = 32;
 
 /// The nearest points of queries and their costs.
@@ -57,9 +57,9 @@ impl Answers {
     }
 }
 
-/// The number of queries for all vectors of a super-block, with each of `sides` shifts.
-pub(super) const fn queries(d: usize, sides: usize) -> usize {
-    sides * (256 / d / LANES)
+/// The number of batches of eight vectors of `d` weights in a super-block.
+pub(super) const fn batches(d: usize) -> usize {
+    256 / d / LANES
 }
 
 /// Query number `q` of those for the scales of a trial: first all vectors with the first shift, then with the second. With
@@ -72,7 +72,7 @@ pub(super) fn assign<'a, const D: usize, const L: usize, T: Lattice<D, L>>(
     code: &Code,
     q: usize,
 ) -> Query<'a, D> {
-    let (side, batch) = (q / queries(D, 1), q % queries(D, 1));
+    let (side, batch) = (q / batches(D), q % batches(D));
     let (mut steps, mut shift) = ([0.0; LANES], [shifts(T::SIGNS)[side]; LANES]);
     for l in 0..LANES {
         let at = (batch * LANES + l) * D;
