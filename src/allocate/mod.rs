@@ -267,7 +267,7 @@ impl Choices {
     /// # Errors
     /// [`Error::ContextTooLong`] for a longer context than the model's; those of [`ModelShape::read`].
     pub fn memory_overhead(&self, run: RunConfig) -> Result<u64> {
-        Ok(Memory::of(&self.shape(run)?, 0, run).total())
+        Ok(Memory::of(&self.shape(run)?, 0, run).needed())
     }
 
     fn shape(&self, run: RunConfig) -> Result<ModelShape> {
