@@ -238,7 +238,14 @@ pub fn of(input: &Input) -> Result<Option<Kind>, Error> {
     if start.starts_with(b"\xFF\xFE") || start.starts_with(b"\xFE\xFF") {
         return Ok(Some(kind(Class::Text, "a text (UTF-16)")));
     }
-    if may_be_text(start) { text(input, start).map(Some) } else { binary(input, start) }
+    // Bytes that no text begins with.
+    let no_text = |magic: &[u8]| !magic.iter().all(|b| (0x20..0x7f).contains(b));
+    if let Some((_, kind)) = BINARY.iter().find(|(magic, _)| no_text(magic) && start.starts_with(magic)) {
+        return Ok(Some(*kind));
+    }
+    // The header of a tar archive may be all letters, as is the first word of a GGUF that was cut.
+    let of_letters = start.get(257..262) == Some(b"ustar") || start == b"GGUF";
+    if may_be_text(start) && !of_letters { text(input, start).map(Some) } else { binary(input, start) }
 }
 
 fn text(input: &Input, start: &[u8]) -> Result<Kind, Error> {
@@ -251,7 +258,9 @@ fn text(input: &Input, start: &[u8]) -> Result<Kind, Error> {
     match text.first() {
         Some(b'{') if input.len <= MOST_JSON => {
             need(input, input.len)?;
-            Ok(json(input.bytes).unwrap_or(kind(Class::Text, TEXT)))
+            let own = start.windows(19).any(|w| w == b"ggufkit sensitivity");
+            let found = json(input.bytes).unwrap_or(kind(Class::Text, TEXT));
+            Ok(if own { SENSITIVITIES } else { found })
         }
         Some(b'[') if input.len <= MOST_JSON => {
             need(input, input.len)?;
@@ -297,6 +306,7 @@ fn binary(input: &Input, start: &[u8]) -> Result<Option<Kind>, Error> {
     Ok(Some(known))
 }
 
+const SENSITIVITIES: Kind = kind(Class::Sensitivities, "a file of sensitivities");
 const IMATRIX: Kind = kind(Class::Imatrix, "an importance matrix");
 
 /// What a file in the format of a model is.
@@ -394,9 +404,7 @@ fn json(bytes: &[u8]) -> Option<Kind> {
             kind(Class::Settings, "the settings of a checkpoint")
         }
         () if has("weight_map") => kind(Class::Settings, "the index of a checkpoint"),
-        () if has("format") && has("origin") && has("matrices") => {
-            kind(Class::Sensitivities, "a file of sensitivities")
-        }
+        () if has("format") && has("origin") && has("matrices") => SENSITIVITIES,
         () if has("_diffusers_version") => {
             kind(Class::Settings, "the settings of a diffusion model (diffusers)")
         }

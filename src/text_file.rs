@@ -87,10 +87,6 @@ fn refuse_others(name: &str, bytes: &[u8]) -> Result<()> {
         let hint = hint.replace("FILE", &name);
         Err(Error::NotAText { name, what, hint })
     };
-    if let Some(encoding) = unmarked(bytes) {
-        let hint = format!("convert it first: iconv -f {encoding} -t UTF-8 FILE > text.txt");
-        return refuse(&format!("{encoding} without a byte order mark"), &hint);
-    }
     let of = |kind: Kind| match (kind.class, kind.hint) {
         (Class::Text | Class::Recipe | Class::Settings | Class::Sensitivities | Class::Empty, _) => None,
         // A tokenizer of a checkpoint is JSON.
@@ -101,6 +97,10 @@ fn refuse_others(name: &str, bytes: &[u8]) -> Result<()> {
     };
     if let Some((what, hint)) = kind::of(&Input::whole(name, bytes)).ok().flatten().and_then(of) {
         return refuse(what, hint);
+    }
+    if let Some(encoding) = unmarked(bytes) {
+        let hint = format!("convert it first: iconv -f {encoding} -t UTF-8 FILE > text.txt");
+        return refuse(&format!("{encoding} without a byte order mark"), &hint);
     }
     let start = &bytes[..bytes.len().min(1 << 16)];
     let controls = start.iter().filter(|&&b| is_control(b)).count();

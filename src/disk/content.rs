@@ -146,7 +146,8 @@ pub fn instead(path: &Path, wanted: Wanted, error: Error) -> Error {
         class if class == wanted.class => error,
         // What is wrong in a text that may be of the kind, its reader knows.
         Class::Text
-            if found.what == kind::TEXT && matches!(wanted.class, Class::Recipe | Class::Sensitivities) =>
+            if found.what == kind::TEXT
+                && matches!(wanted.class, Class::Recipe | Class::Sensitivities | Class::Tokenizer) =>
         {
             error
         }

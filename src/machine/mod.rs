@@ -150,8 +150,7 @@ impl Machine {
                 Limit::Architectures(all) => Some(*all),
                 _ => None,
             }),
-            // llama2.c and what is made of it compute one.
-            _ => Some(&["llama"]),
+            _ => Some(llama_cpp::LLAMA2C),
         }
     }
 

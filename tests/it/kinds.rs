@@ -154,7 +154,7 @@ fn texts_of_two_and_four_bytes_for_each_character_are_told_without_a_mark() {
             }
         }
         // The same as UTF-8 is read.
-        fs::write(dir.path("u.txt"), &text).unwrap();
+        fs::write(dir.path("u.txt"), &text[..text.find('\n').unwrap()]).unwrap();
         ok(&refs(&line(&dir, "run @tiny.gguf --tokens 1 --prompt-file @u.txt")));
     }
 }
@@ -185,13 +185,9 @@ fn an_architecture_that_a_program_does_not_compute_is_said_first() {
     ok(&["quantize", &demo("model"), &dir.path("base.gguf"), "--type", "f16"]);
     let name = "--set general.architecture=qwen2";
     ok(&refs(&line(&dir, &format!("edit @base.gguf @q.gguf {name} --force"))));
-    for (target, out) in [
-        ("ullm", "o.bin"),
-        ("llama98", "o"),
-        ("c64", "o"),
-        ("bitnet.cpp", "o.gguf"),
-        ("llama.cpp-tiger", "o.gguf"),
-    ] {
+    for (target, out) in
+        [("ullm", "o.bin"), ("llama98", "o"), ("bitnet.cpp", "o.gguf"), ("llama.cpp-tiger", "o.gguf")]
+    {
         let (code, why) =
             fails(&refs(&line(&dir, &format!("quantize @q.gguf @{out} --type q4_k --for {target}"))));
         let says = format!("the architecture is qwen2, which --for {target} does not support");
