@@ -145,8 +145,9 @@ pub fn pipeline(folder: &Path) -> Option<Foreign> {
         what: format!(
             "is a pipeline of diffusers ({class}), which makes images or sound, not a language model{of}"
         ),
-        hint: other_models::IMAGES.into(),
-        remains: Use::Named,
+        hint: "stable-diffusion.cpp and ComfyUI-GGUF convert models of images, from the files of the parts"
+            .into(),
+        remains: Use::Tensors,
     })
 }
 

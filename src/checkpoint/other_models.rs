@@ -22,7 +22,7 @@ struct Kind {
 const AS_IT_IS: &str =
     "--set general.architecture=NAME writes a GGUF of the tensors under the names that they have";
 
-pub const IMAGES: &str = "stable-diffusion.cpp and ComfyUI-GGUF convert models of images (stable-diffusion.cpp: sd -M convert -m \
+const IMAGES: &str = "stable-diffusion.cpp and ComfyUI-GGUF convert models of images (stable-diffusion.cpp: sd -M convert -m \
                       FILE -o OUT); --set general.architecture=NAME writes a GGUF of the tensors under the names that they have";
 
 const UNET: &str = "is the UNet or transformer of a diffusion model, which makes images";

@@ -76,7 +76,8 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
         return None;
     }
     let (what, hint) = known(file, &start)?;
-    Some(Error::refused(format!("{}: is {what}, not a model", file.name())).or(hint))
+    let not = if what.ends_with(" model") { "which is not read" } else { "not a model" };
+    Some(Error::refused(format!("{}: is {what}, {not}", file.name())).or(hint))
 }
 
 /// What a file is, by its content and for texts by its name too, and what to give in its place.
