@@ -23,9 +23,10 @@ use formats::Fault;
 use formats::model::Input;
 
 use crate::error::{Error, Result};
+use crate::kind::{self, Kind};
 #[cfg(target_os = "linux")]
 use crate::text::visible;
-pub use content::{Output, replaced_name, replaced_note};
+pub use content::{Output, instead, replaced_name, replaced_note};
 pub use output::{NewFile, replace};
 pub use parts::{ADAPTER, CONFIG, Part, TEMPLATES, part};
 pub use run::{Claimed, RunFiles, ends_in_slash};
@@ -154,6 +155,11 @@ impl InFile {
     /// Its path, as text for messages.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the file is, by its content; `None` if that is not known.
+    pub fn kind(&self) -> Option<Kind> {
+        self.parse(kind::of).ok().flatten()
     }
 
     /// Parses the file: calls `parse` with the start of the file, and with more of it for as long as that gives

@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod disk;
 pub mod error;
 pub mod evaluate;
+pub mod kind;
 pub mod machine;
 pub mod memory;
 mod open;

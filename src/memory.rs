@@ -45,8 +45,10 @@ const BATCH: u64 = 512;
 const LLAMA_CPP: [u64; 2] = [10 << 20, 200 << 10];
 /// Bytes, at most, that llama.cpp keeps of the largest matrix that it repacks.
 const REPACK: u64 = 32 << 20;
-/// Bytes of ggufkit without a model.
-const GGUFKIT: u64 = 32 << 20;
+/// Bytes of ggufkit without a model, at least and at most, and bytes for each column of the widest matrix: each thread unpacks
+/// some rows of it at a time.
+const GGUFKIT: [u64; 2] = [16 << 20, 32 << 20];
+const PANELS: u64 = 2 << 10;
 /// Bytes of address space that are reserved but hardly used: libraries, stacks, gaps that allocators leave. They count
 /// where the address space is limited (`ulimit -v`).
 const UNTOUCHED: u64 = 128 << 20;
@@ -234,17 +236,31 @@ impl Memory {
                 let widths = 3 * hidden + 3 * query_width + widest_layer_kv + 2 * feed_forward;
                 let products = feed_forward.max(query_width) * 2;
                 let compute = batch * 4 * widths + batch * products + vocab * 4;
-                (cache(context.next_multiple_of(16)), compute, GGUFKIT)
+                let panels = feed_forward.max(query_width).max(hidden).saturating_mul(PANELS);
+                let process = GGUFKIT[0].saturating_add(panels).min(GGUFKIT[1]);
+                (cache(context.next_multiple_of(16)), compute, process)
             }
         };
+        // Address space does not shrink with the model.
+        let untouched = match runtime {
+            Runtime::LlamaCpp => UNTOUCHED,
+            Runtime::Ggufkit => UNTOUCHED + GGUFKIT[1] - process,
+        };
         let vocabulary = vocab * TOKEN + merges * MERGE;
-        Self { weights, kv_cache, compute, vocabulary, process, untouched: UNTOUCHED }
+        Self { weights, kv_cache, compute, vocabulary, process, untouched }
     }
 
     /// Resident memory with the context filled.
     pub fn resident(&self) -> u64 {
         let Self { weights, kv_cache, compute, vocabulary, process, .. } = *self;
         [weights, kv_cache, compute, vocabulary, process].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// What a machine needs for the run: the resident memory, and a quarter of what is not weights, at most 128 MiB, for what
+    /// allocators and libraries take besides.
+    pub fn needed(&self) -> u64 {
+        let resident = self.resident();
+        resident.saturating_add(((resident - self.weights.min(resident)) / 4).min(UNTOUCHED))
     }
 
     /// Address space: what a limit such as `ulimit -v` must allow.
@@ -301,6 +317,26 @@ mod tests {
         let q8 = RunConfig { runtime: Runtime::LlamaCpp, context: 4096, kv: KvType::Q8_0 };
         assert_eq!(Memory::of(&shape, 0, q8).kv_cache, 68 << 20);
         assert_eq!(Memory::of(&shape, 7, q8).total(), Memory::of(&shape, 0, q8).total() + 7);
+    }
+
+    #[test]
+    fn small_models_need_little() {
+        let shape = ModelShape {
+            hidden: 256,
+            feed_forward: 768,
+            query_width: 256,
+            ..ModelShape::read(&llama(4, 4, 2), 1024).unwrap()
+        };
+        let shape = ModelShape { kv_per_token: 1024, widest_layer_kv: 256, ..shape };
+        let how = RunConfig { runtime: Runtime::Ggufkit, context: 256, kv: KvType::F16 };
+        // Measured: 26 to 28 MiB resident with 7 MiB of weights read into memory, with 1 and 16 threads.
+        let small = Memory::of(&shape, 7 << 20, how);
+        assert!((28 << 20..32 << 20).contains(&small.resident()), "{small:?}");
+        assert!(small.needed() < 40 << 20 && small.total() > small.needed(), "{small:?}");
+        // Of a large one, the figures are as for programs with many threads.
+        let large = ModelShape::read(&llama(32, 32, 32), 32000).unwrap();
+        let large = Memory::of(&large, 4 << 30, RunConfig { context: 4096, ..how });
+        assert_eq!((large.process, large.needed()), (32 << 20, large.resident() + UNTOUCHED));
     }
 
     #[test]

@@ -244,6 +244,10 @@ fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
             let (path, what) = (path.display(), adapter.what);
             return Err(Error::refused(format!("{path}: {what}")).or(adapter.hint));
         }
+        if let Some(pipeline) = checkpoint::pipeline(path) {
+            let (path, what) = (path.display(), pipeline.what);
+            return Err(Error::refused(format!("{path}: {what}")).or(pipeline.hint));
+        }
         if path.join(checkpoint::CONFIG).is_file() {
             return Ok(checkpoint::settings_only(path));
         }

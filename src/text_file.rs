@@ -1,15 +1,16 @@
 //! Text files: their bytes as characters.
 //!
 //! A text is UTF-8, or what its byte order mark says: UTF-16 and UTF-32 in either byte order (Windows PowerShell's `>` writes
-//! UTF-16). Files of other kinds that are given for a text by mistake are refused by name, since a model would otherwise be
-//! measured on their bytes. Sources: the Unicode Standard, section 23.8 (byte order mark); the signatures are those of the
-//! formats' own specifications.
+//! UTF-16). Files of other kinds that are given for a text by mistake are refused by name ([`crate::kind`]), since a model would
+//! otherwise be measured on their bytes. Source: the Unicode Standard, section 23.8 (byte order mark).
 
 use std::fmt::Write as _;
 
+use formats::model::Input;
 use formats::{Error as FormatError, Fault};
 
 use crate::error::{Error, Result};
+use crate::kind::{self, Class, Kind, Wanted};
 
 /// A text file's characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,41 +24,14 @@ pub struct Decoded {
     pub valid: bool,
 }
 
-/// The first bytes of files that are no texts, what they are, and how to get at a text.
-const OTHERS: [(&[u8], &str, &str); 19] = [
-    (b"\x1f\x8b", "a gzip archive", "unpack it first: gunzip -c FILE > text.txt"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first: zstd -d FILE -o text.txt"),
-    (b"\x50\x2a\x4d\x18", "a zstd archive", "unpack it first: zstd -d FILE -o text.txt"),
-    (b"PK\x03\x04", "a zip archive", ZIP),
-    (b"PK\x05\x06", "a zip archive", ZIP),
-    (b"\xfd7zXZ\0", "an xz archive", "unpack it first: xz -dc FILE > text.txt"),
-    (b"BZh", "a bzip2 archive", "unpack it first: bunzip2 -c FILE > text.txt"),
-    (b"\x04\x22\x4d\x18", "an lz4 archive", "unpack it first: lz4 -dc FILE > text.txt"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: 7z x FILE"),
-    (b"Rar!\x1a\x07", "a rar archive", "unpack it first"),
-    (b"PAR1", "a Parquet file", TABLE),
-    (b"ARROW1", "an Arrow file", TABLE),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", TABLE),
-    (b"SQLite format 3\0", "an SQLite database", TABLE),
-    (b"%PDF-", "a PDF", "extract its text first: pdftotext FILE text.txt"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an older Office document", "save it as plain text first"),
-    (b"{\\rtf", "an RTF document", "save it as plain text first"),
-    (
-        b"GGUF",
-        "a GGUF file",
-        "give the text first to last: a model is the first argument, a text the one after it",
-    ),
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", LFS),
-];
-const ZIP: &str =
-    "unpack it first: unzip FILE (a .docx or .odt document is a zip too: save it as plain text)";
-const TABLE: &str = "write its column of texts into a text file first";
-const LFS: &str = "run `git lfs pull` in its folder, or download the file from the hub";
+/// Of so many characters, one may be a control character that no text has.
+const CONTROLS: usize = 20;
 
 /// The characters of a text file with these bytes; `name` is for messages.
 ///
 /// # Errors
-/// [`Error::NotAText`] for archives, tables, documents and models, and for UTF-16 without its mark.
+/// [`Error::NotAText`] for archives, tables, documents, models and other files of bytes, and for UTF-16 and UTF-32
+/// without its mark.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<Decoded> {
     if let Some(marked) = by_mark(name, bytes) {
         return Ok(marked);
@@ -106,44 +80,82 @@ pub(crate) fn by_mark(name: &str, bytes: &[u8]) -> Option<Decoded> {
     })
 }
 
-/// Refuses what is no text, and texts in UTF-16 without its mark.
+/// Refuses what is no text, and texts in UTF-16 or UTF-32 without its mark.
 fn refuse_others(name: &str, bytes: &[u8]) -> Result<()> {
     let refuse = |what: &str, hint: &str| {
         let (name, what) = (name.to_string(), what.to_string());
         let hint = hint.replace("FILE", &name);
         Err(Error::NotAText { name, what, hint })
     };
-    // A text may begin with the letters of a signature; a file of the kind has other bytes soon.
-    let start = &bytes[..bytes.len().min(512)];
-    let letters = [&b"GGUF"[..], b"BZh", b"PAR1", b"ARROW1"];
-    let is_text = std::str::from_utf8(start).map_or_else(|e| e.error_len().is_none(), |_| true)
-        && !start.iter().any(|b| *b < 9);
-    let is = |magic: &[u8]| bytes.starts_with(magic) && !(is_text && letters.contains(&magic));
-    if let Some((_, what, hint)) = OTHERS.iter().find(|(magic, ..)| is(magic)) {
+    let of = |kind: Kind| match (kind.class, kind.hint) {
+        (Class::Text | Class::Recipe | Class::Settings | Class::Sensitivities | Class::Empty, _) => None,
+        // A tokenizer of a checkpoint is JSON.
+        (Class::Tokenizer, _) if kind::may_be_text(bytes) => None,
+        (Class::Model, "") => Some((kind.what, MODEL)),
+        (_, "") => Some((kind.what, Wanted::TEXT.hint)),
+        (_, hint) => Some((kind.what, hint)),
+    };
+    if let Some((what, hint)) = kind::of(&Input::whole(name, bytes)).ok().flatten().and_then(of) {
         return refuse(what, hint);
-    }
-    if bytes.get(257..262) == Some(b"ustar") {
-        return refuse("a tar archive", "unpack it first: tar xf FILE");
     }
     if let Some(encoding) = unmarked(bytes) {
         let hint = format!("convert it first: iconv -f {encoding} -t UTF-8 FILE > text.txt");
         return refuse(&format!("{encoding} without a byte order mark"), &hint);
     }
-    Ok(())
+    let start = &bytes[..bytes.len().min(1 << 16)];
+    let controls = start.iter().filter(|&&b| is_control(b)).count();
+    match controls > start.len() / CONTROLS && (controls > 8 || std::str::from_utf8(start).is_err()) {
+        true => refuse("a file of bytes that are no text", Wanted::TEXT.hint),
+        false => Ok(()),
+    }
 }
 
-/// The encoding of a text whose every second byte is mostly zero, as that of Latin letters in UTF-16 without a mark.
+const MODEL: &str = "give the text first to last: a model is the first argument, a text the one after it";
+
+/// Whether a byte is a control character that no text has, in whatever encoding.
+fn is_control(b: u8) -> bool {
+    b < 9 || (14..27).contains(&b) || (28..32).contains(&b)
+}
+
+/// The encoding of a text in UTF-16 or UTF-32 without a mark. Every second byte of UTF-16 is the upper half of a character:
+/// zero in Latin letters, and small in those of most alphabets. Of Chinese and Japanese, it is only known that each pair of
+/// bytes is a character, and that some bytes are none of a text in another encoding.
 fn unmarked(bytes: &[u8]) -> Option<&'static str> {
-    let start = &bytes[..bytes.len().min(1 << 16) & !1];
-    let zeros = |odd: usize| start.iter().skip(odd).step_by(2).filter(|b| **b == 0).count();
-    let (even, odd) = (zeros(0), zeros(1));
-    let (many, few) = (start.len() / 2 * 3 / 10, start.len() / 2 / 20);
+    let start = &bytes[..bytes.len().min(1 << 16) & !3];
+    let upper = |odd: usize| start.iter().skip(odd).step_by(2).filter(|&&b| b < 9 || is_control(b)).count();
+    let (even, odd) = (upper(0), upper(1));
+    if start.len() < 8 || even + odd == 0 {
+        return None;
+    }
+    let (fours, _) = start.as_chunks::<4>();
+    let is_text = |c: char| !c.is_control() || "\t\n\r\u{c}".contains(c);
+    let utf32 = |unit: fn([u8; 4]) -> u32| {
+        fours.iter().all(|four| char::from_u32(unit(*four)).is_some_and(|c| is_text(c) && c != '\u{FFFE}'))
+    };
+    let (twos, _) = start.as_chunks::<2>();
+    // A pair of surrogates may be cut at the end. Where many characters are of no use, it is no text.
+    let utf16 = |unit: fn([u8; 2]) -> u16| {
+        let characters = char::decode_utf16(twos.iter().map(|two| unit(*two)));
+        let wrong = characters.filter(|c| !c.as_ref().is_ok_and(|&c| is_text(c) && !is_private(c))).count();
+        wrong <= 1 + twos.len() / 500
+    };
+    let (many, is_utf8) = (start.len() / 2 * 3 / 10, std::str::from_utf8(start).is_ok());
     match () {
-        () if start.len() < 8 => None,
-        () if odd > many && even <= few => Some("UTF-16LE"),
-        () if even > many && odd <= few => Some("UTF-16BE"),
+        () if utf32(u32::from_le_bytes) => Some("UTF-32LE"),
+        () if utf32(u32::from_be_bytes) => Some("UTF-32BE"),
+        () if odd > many && even <= odd / 3 && utf16(u16::from_le_bytes) => Some("UTF-16LE"),
+        () if even > many && odd <= even / 3 && utf16(u16::from_be_bytes) => Some("UTF-16BE"),
+        () if is_utf8 || bytes.len() % 2 == 1 => None,
+        () if odd > even && utf16(u16::from_le_bytes) => Some("UTF-16LE"),
+        () if utf16(u16::from_be_bytes) => Some("UTF-16BE"),
+        () if utf16(u16::from_le_bytes) => Some("UTF-16LE"),
         () => None,
     }
+}
+
+/// Whether a character has no meaning that Unicode gives it.
+fn is_private(c: char) -> bool {
+    matches!(c, '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..) || u32::from(c) & 0xFFFE == 0xFFFE
 }
 
 fn utf8(name: &str, bytes: &[u8], mark: usize) -> Decoded {

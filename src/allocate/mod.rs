@@ -189,6 +189,14 @@ impl Choices {
             let why = format!(
                 "--types {name}: no tensor can get it: its error was not measured, or no row is a multiple of its block size"
             );
+            let quantized = source.model.tensors.iter().any(|t| !t.encoding.is_plain());
+            if quantized && !options.allow_requantize {
+                let why = format!(
+                    "--types {name}: no tensor can get it, since those of the model are already quantized"
+                );
+                let hint = "start from the original weights, or add --allow-requantize, which adds the errors of both";
+                return Err(Error::usage(why).or(hint));
+            }
             return Err(Error::usage(why).or(format!(
                 "leave it out of --types, or measure it: ggufkit sensitivity --types {name},..."
             )));
@@ -267,7 +275,7 @@ impl Choices {
     /// # Errors
     /// [`Error::ContextTooLong`] for a longer context than the model's; those of [`ModelShape::read`].
     pub fn memory_overhead(&self, run: RunConfig) -> Result<u64> {
-        Ok(Memory::of(&self.shape(run)?, 0, run).total())
+        Ok(Memory::of(&self.shape(run)?, 0, run).needed())
     }
 
     fn shape(&self, run: RunConfig) -> Result<ModelShape> {

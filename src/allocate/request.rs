@@ -237,8 +237,8 @@ impl Request {
         lacks_importance: bool,
     ) -> Vec<String> {
         let own = options.importance;
-        let works = |importance: bool, own_types: bool, goal: &Goal| {
-            let mut options = PlanOptions { importance, ..options.clone() };
+        let tried = |importance: bool, own_types: bool, allow_requantize: bool, goal: &Goal| {
+            let mut options = PlanOptions { importance, allow_requantize, ..options.clone() };
             let mut types = self.types.clone().filter(|_| own_types).unwrap_or_else(default_types);
             types.retain(|t| options.machine.is_none_or(|machine| machine.takes(*t)));
             let explicit = own_types && self.types.is_some();
@@ -251,7 +251,17 @@ impl Request {
             let choices = Choices::find(source, &mut options, space);
             choices.and_then(|choices| choices.fit(goal, sensitivity)).is_ok()
         };
+        let again = options.allow_requantize;
+        let works = |importance, own_types, goal: &Goal| tried(importance, own_types, again, goal);
         let mut ways = Vec::new();
+        if !again && source.model.tensors.iter().any(|t| !t.encoding.is_plain()) {
+            const ORIGINAL: &str = "start from the original weights, or add --allow-requantize";
+            if tried(own, true, true, goal) {
+                ways.push(format!("{ORIGINAL}, which adds the errors of both"));
+            } else if !own && tried(true, true, true, goal) {
+                ways.push(format!("{ORIGINAL} and --imatrix FILE, which adds the errors of both"));
+            }
+        }
         // Types below 3 bits need an importance matrix.
         if lacks_importance && works(true, true, goal) {
             ways.push("add --imatrix FILE, which allows types below 3 bits".to_string());

@@ -8,6 +8,9 @@ const EXPERTS: &[&str] = &["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 /// Architectures that llama.cpp does not load. They are bitnet.cpp's; llama.cpp's own "bitnet" has another activation.
 pub const NOT_LOADED: &[&str] = &["bitnet-b1.58", "bitnet-25"];
 
+/// The architectures that llama2.c computes, and the programs that were made of it.
+pub const LLAMA2C: &[&str] = &["llama"];
+
 /// The matrices of a layer, in groups, whose products llama.cpp multiplies by a scale of the whole tensor
 /// (`blk.N.attn_q.scale`) in this architecture's graph. `None` for architectures whose graphs are not known to do so:
 /// the loader takes such scales in for all, but some graphs do not use them.

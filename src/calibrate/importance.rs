@@ -13,8 +13,9 @@ use kernels::parallel;
 use super::activations::{Activations, LayerWeights};
 use super::{Chunks, Scratch};
 use crate::arch::Blk;
-use crate::disk::RunFiles;
+use crate::disk::{RunFiles, instead};
 use crate::error::{Error, IMPORTANCE, Result};
+use crate::kind::Wanted;
 use crate::runner::Network;
 use crate::runner::layerwise::Tap;
 use crate::source::Source;
@@ -131,15 +132,18 @@ const MOST: u64 = 4 << 30;
 /// Those of [`RunFiles::open`]; [`Error::Refused`] if it is too long; [`Error::Statistics`] if it is not an importance
 /// matrix.
 pub fn read(run: &RunFiles, path: &Path, map: bool) -> Result<Statistics> {
-    let file = run.open(path, map)?;
-    if file.len > MOST {
-        let (name, len) = (file.name(), file.len);
-        return Err(Error::refused(format!(
-            "{name}: an importance matrix must have at most {MOST} bytes (found {len})"
-        ))
-        .or("name the file that `ggufkit calibrate` or llama-imatrix wrote, not a model"));
-    }
-    Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
+    let read = || {
+        let file = run.open(path, map)?;
+        if file.len > MOST {
+            let (name, len) = (file.name(), file.len);
+            return Err(Error::refused(format!(
+                "{name}: an importance matrix must have at most {MOST} bytes (found {len})"
+            ))
+            .or("name the file that `ggufkit calibrate` or llama-imatrix wrote, not a model"));
+        }
+        Ok(imatrix::read(file.name(), &file.read(0, file.len)?)?)
+    };
+    read().map_err(|e| instead(path, Wanted::IMATRIX, e))
 }
 
 /// The keys of the model that was measured: the name of its file, and some of its weights ([`Sample::text`]).

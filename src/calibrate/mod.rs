@@ -25,8 +25,9 @@ use std::path::{Path, PathBuf};
 
 use hmac_sha256::Hash;
 
-use crate::disk::RunFiles;
+use crate::disk::{RunFiles, instead};
 use crate::error::{Error, Result};
+use crate::kind::Wanted;
 use crate::random::Random;
 use crate::source::Source;
 use crate::text;
@@ -195,7 +196,7 @@ fn bytes(run: &RunFiles, path: &Path) -> Result<(String, Cow<'static, [u8]>)> {
     if name == BUILTIN_NAME && !path.is_file() {
         return Ok((name, Cow::Borrowed(BUILTIN.as_bytes())));
     }
-    Ok((name, Cow::Owned(run.read_text(path)?)))
+    Ok((name, Cow::Owned(run.read_text(path).map_err(|e| instead(path, Wanted::TEXT, e))?)))
 }
 
 #[cfg(test)]

@@ -102,6 +102,10 @@ impl State {
     /// `state.json` cannot be parsed; [`Error::Io`] if it cannot be created or read.
     pub fn open(folder: &Path, run: String) -> Result<Self> {
         let path = folder.join("state.json");
+        if folder.is_file() {
+            return Err(Error::refused(format!("{}: is a file, not a state folder", folder.display()))
+                .or("name an empty or new folder: --state DIR"));
+        }
         let bytes = match whole(&path, MOST_INDEX) {
             Ok(bytes) => bytes,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {

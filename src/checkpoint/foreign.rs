@@ -10,6 +10,7 @@ use super::{CONFIG, other_models, read_json};
 use crate::disk::ADAPTER;
 use crate::error::Error;
 use crate::source::{Foreign, Use};
+use crate::text::listed;
 
 /// How parts of the names of adapters' tensors begin, and what such adapters are called: PEFT's, and those of kohya's,
 /// LyCORIS's and diffusers' scripts.
@@ -128,6 +129,24 @@ pub fn adapter_alone(folder: &Path, others: &[String]) -> Option<Foreign> {
     Some(Foreign {
         what: format!("is {}, not a model", describe(&settings, "LoRA")),
         hint: if mlx { MERGE_MLX } else { MERGE }.into(),
+        remains: Use::Tensors,
+    })
+}
+
+/// What a folder without weights is, if it is a pipeline of diffusers, whose models are in folders of their own.
+pub fn pipeline(folder: &Path) -> Option<Foreign> {
+    let index = read_json(&folder.join("model_index.json")).ok().flatten()?;
+    let class = index.get("_class_name")?.as_str()?;
+    let parts: Vec<&str> =
+        index.as_object()?.keys().map(String::as_str).filter(|name| !name.starts_with('_')).collect();
+    let parts: Vec<&str> = parts.into_iter().filter(|name| folder.join(name).is_dir()).collect();
+    let of = if parts.is_empty() { String::new() } else { format!("; its parts are {}", listed(&parts)) };
+    Some(Foreign {
+        what: format!(
+            "is a pipeline of diffusers ({class}), which makes images or sound, not a language model{of}"
+        ),
+        hint: "stable-diffusion.cpp and ComfyUI-GGUF convert models of images, from the files of the parts"
+            .into(),
         remains: Use::Tensors,
     })
 }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::source::view::RowOrder;
 use crate::text_file;
 
-pub use foreign::{adapter_alone, is_other, recognise};
+pub use foreign::{adapter_alone, is_other, pipeline, recognise};
 pub use read::{Vocabulary, settings_only, translate};
 pub use write::{copied, export};
 

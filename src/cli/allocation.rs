@@ -12,7 +12,7 @@ pub fn allocation_json(allocation: &Allocation) -> serde_json::Value {
     let memory = allocation.memory.as_ref().map(|(run, m)| {
         serde_json::json!({
             "runtime": run.runtime.name(), "context": run.context, "kv": run.kv.name(), "resident": m.resident(),
-            "total": m.total(), "weights": m.weights, "cache": m.kv_cache,
+            "needed": m.needed(), "total": m.total(), "weights": m.weights, "cache": m.kv_cache,
         })
     });
     serde_json::json!({
@@ -41,15 +41,15 @@ pub fn allocation_text(allocation: &Allocation, recipe: Option<&Path>) -> String
         let _ = writeln!(
             text,
             "  weights {}, KV cache {}, batch buffers {}, vocabulary and program {}: {} resident, {} \
-             including reserved address space; {} available, {} left",
+             with room for what allocators keep; {} available, {} left",
             bytes(memory.weights),
             bytes(memory.kv_cache),
             bytes(memory.compute),
             bytes(memory.vocabulary + memory.process),
             bytes(memory.resident()),
-            bytes(memory.total()),
+            bytes(memory.needed()),
             bytes(room),
-            bytes(room.saturating_sub(memory.total())),
+            bytes(room.saturating_sub(memory.needed())),
         );
     } else {
         let left = allocation.limit.saturating_sub(allocation.bytes);

@@ -39,6 +39,10 @@ pub struct Frontier {
     /// Context length in tokens for the memory column [default: 4096, or the model's maximum if that is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     context: Option<u64>,
+    /// Also list sizes for which weights that are already quantized are quantized again, which adds the errors of both;
+    /// `quantize` needs the same option for these
+    #[arg(long)]
+    allow_requantize: bool,
     /// Number of rows in the table
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1000))]
     rows: u32,
@@ -103,11 +107,11 @@ impl Frontier {
         // A type that no tensor of this model can get is an error only where the user named it.
         let explicit = self.types.0 != allocate::default_types();
         let freedom = SearchSpace { types: &self.types.0, explicit, sensitivity: &sensitivity, prices: &[] };
-        let mut options = options();
+        let mut options = self.options();
         let choices = Choices::find(&source, &mut options, freedom)?;
         let all = budget::frontier(&choices.items);
         // Without an importance matrix, fewer types are chosen from.
-        let plain = &mut PlanOptions { importance: false, ..self::options() };
+        let plain = &mut PlanOptions { importance: false, ..self.options() };
         let without = Choices::find(&source, plain, freedom).ok().filter(|c| c.lacks_importance);
         let without = without.map(|choices| choices.smallest());
         let context = match self.context {
@@ -192,6 +196,14 @@ impl Frontier {
         text += &table(&scheme_heading, scheme_rows);
         text += "\nbest at this size: the lowest predicted KL divergence of any choice of types in as many bytes, as a fraction of \
                  the scheme's\n";
+        let kept =
+            source.model.tensors.iter().filter(|t| t.shape.len() > 1 && !t.encoding.is_plain()).count();
+        if kept > 0 && !self.allow_requantize {
+            text += &format!(
+                "{kept} tensors are already quantized, and keep their types or become floats: --allow-requantize, here and with \
+                 quantize, gives smaller sizes, with the errors of both\n"
+            );
+        }
         if let Some(smallest) = without {
             text += &format!(
                 "below 3 bits, ggufkit quantize needs --imatrix FILE or --calibration TEXT; without, the smallest size is {}\n",
@@ -203,17 +215,17 @@ impl Frontier {
         }
         print(&text)
     }
-}
 
-fn options() -> PlanOptions {
-    PlanOptions {
-        // Only the plan is made: nothing is written to this path.
-        out: "all sizes of a model.gguf".into(),
-        // Sizes do not depend on the importance matrix, and most files with types chosen here are made with one.
-        importance: true,
-        allow_requantize: true,
-        force: true,
-        ..PlanOptions::default()
+    fn options(&self) -> PlanOptions {
+        PlanOptions {
+            // Only the plan is made: nothing is written to this path.
+            out: "all sizes of a model.gguf".into(),
+            // Sizes do not depend on the importance matrix, and most files with types chosen here are made with one.
+            importance: true,
+            allow_requantize: self.allow_requantize,
+            force: true,
+            ..PlanOptions::default()
+        }
     }
 }
 

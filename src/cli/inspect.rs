@@ -79,7 +79,7 @@ impl Inspect {
                 table.row([name.into(), kv.name().into()].into_iter().chain(parts.map(text::bytes)));
                 all.push(json!({
                     "runtime": name, "kv": kv.name(), "weights": m.weights, "cache": m.kv_cache, "compute": m.compute,
-                    "vocabulary": m.vocabulary, "process": m.process, "resident": m.resident(), "total": m.total(),
+                    "vocabulary": m.vocabulary, "process": m.process, "resident": m.resident(), "needed": m.needed(), "total": m.total(),
                 }));
             }
         }

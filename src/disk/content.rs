@@ -1,19 +1,14 @@
 //! What a run writes under the names that its user gave, and what is there already: a result of one kind takes the place of
-//! another, but not of a model.
+//! another, but not of a model. And what a file is that a run was to read, and could not.
 
 #![deny(unsafe_code)]
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
-use formats::container::{self, gguf, safetensors};
-use formats::model::Format;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-
 use super::{InFile, Part, part};
 use crate::error::{Error, Result};
+use crate::kind::{self, Class, Wanted};
 
 /// A file that a run writes under a name that its user gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +105,6 @@ fn text_at(path: &Path) -> Option<&'static str> {
     is_text.then_some("a text")
 }
 
-/// The longest JSON file that is looked into, in bytes: no tokenizer is longer.
-const MOST_JSON: u64 = 256 << 20;
-
-/// How files of models begin that are not read: GGML's from before GGUF, PyTorch's from before 1.6, HDF5.
-const OLDER: [&[u8]; 5] =
-    [b"tjgg", b"fmgg", b"lmgg", b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9", b"\x89HDF\r\n\x1a\n"];
-
 /// What a file is, if it is a model or a part of one: by its content, and where that does not say it, by the name that parts
 /// of checkpoints have. `None` for anything else, also if it cannot be read.
 fn model_at(path: &Path) -> Option<&'static str> {
@@ -137,83 +125,34 @@ fn model_at(path: &Path) -> Option<&'static str> {
 
 /// What a file is by its content, if that is a model or a part of one.
 fn of_content(file: &InFile) -> Option<&'static str> {
-    let start = file.read(0, file.len.min(4096)).ok()?.into_owned();
-    if OLDER.iter().any(|magic| start.starts_with(magic)) {
-        return Some("a model in an older format");
-    }
-    if start.trim_ascii_start().starts_with(b"{") && file.len <= MOST_JSON {
-        return json(&file.read(0, file.len).ok()?);
-    }
-    // A SentencePiece model: pieces, each field 1 with its length, and in it field 1 again.
-    if let [0x0a, len, 0x0a, ..] = start[..]
-        && start.get(2 + usize::from(len)) == Some(&0x0a)
-    {
-        return Some("a SentencePiece tokenizer");
-    }
-    match file.parse(container::sniff).ok()? {
-        Format::Gguf { .. } => {
-            // An importance matrix is a GGUF as well. A damaged GGUF may have been a model.
-            let is_imatrix = file.parse(gguf::read).is_ok_and(|model| {
-                let mut names = model.tensors.iter().map(|t| &t.name);
-                model.metadata.text("general.type") == Some("imatrix")
-                    || !model.tensors.is_empty()
-                        && names.all(|n| n.ends_with(".in_sum2") || n.ends_with(".counts"))
-            });
-            (!is_imatrix).then_some("a model (GGUF)")
-        }
-        Format::Safetensors => {
-            let is_logits = file.parse(safetensors::read).is_ok_and(|model| {
-                let mut names: Vec<&str> = model.tensors.iter().map(|t| t.name.as_str()).collect();
-                names.sort_unstable();
-                names == ["ids", "logits"]
-            });
-            (!is_logits).then_some("a file of weights (safetensors)")
-        }
-        Format::PyTorch => Some("a file of weights (PyTorch)"),
-        Format::Llama2cTokenizer => Some("a tokenizer (llama2.c)"),
-        _ => Some("a model (llama2.c)"),
-    }
+    let found = file.kind()?;
+    matches!(found.class, Class::Model | Class::Tokenizer | Class::Settings).then_some(found.what)
 }
 
-/// What a JSON file is by the keys of its root, if that is a part of a checkpoint.
-fn json(bytes: &[u8]) -> Option<&'static str> {
-    let Keys(keys) = serde_json::from_slice(bytes).ok()?;
-    let has = |key: &str| keys.contains(key);
-    if has("model_type") || has("architectures") {
-        return Some("the settings of a checkpoint");
+/// The error for a file that was to be `wanted` and was refused: what it is instead, by its content. `error` is what its
+/// reader said, and remains if the file is of the kind that is wanted, or of none that is known, or could not be read.
+pub fn instead(path: &Path, wanted: Wanted, error: Error) -> Error {
+    if matches!(error, Error::WouldOverwrite { .. } | Error::Changed { .. } | Error::LfsPointer { .. }) {
+        return error;
     }
-    if has("weight_map") {
-        return Some("the index of a checkpoint");
+    let is = |what: &str, hint: String| {
+        Error::refused(format!("{}: is {what}, not {}", path.display(), wanted.what)).or(hint)
+    };
+    if path.is_dir() {
+        return is("a folder", wanted.hint.into());
     }
-    let tokenizer =
-        has("added_tokens") && has("model") || has("tokenizer_class") || has("added_tokens_decoder");
-    tokenizer.then_some("a tokenizer")
-}
-
-/// The keys of a JSON object, without its values. Of many, only some are kept.
-struct Keys(BTreeSet<String>);
-
-impl<'de> Deserialize<'de> for Keys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        const MOST: usize = 4096;
-        struct Root;
-        impl<'de> Visitor<'de> for Root {
-            type Value = Keys;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Keys, A::Error> {
-                let mut keys = BTreeSet::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    map.next_value::<IgnoredAny>()?;
-                    if keys.len() < MOST {
-                        keys.insert(key);
-                    }
-                }
-                Ok(Keys(keys))
-            }
+    let Some(found) = InFile::open(path, false).ok().and_then(|file| file.kind()) else { return error };
+    match found.class {
+        class if class == wanted.class => error,
+        // What is wrong in a text that may be of the kind, its reader knows.
+        Class::Text
+            if found.what == kind::TEXT
+                && matches!(wanted.class, Class::Recipe | Class::Sensitivities | Class::Tokenizer) =>
+        {
+            error
         }
-        deserializer.deserialize_map(Root)
+        _ if found.hint.is_empty() || !found.hint.starts_with("unpack") => is(found.what, wanted.hint.into()),
+        _ => is(found.what, found.hint.replace("FILE", &path.display().to_string())),
     }
 }
 

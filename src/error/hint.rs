@@ -32,6 +32,9 @@ impl Error {
             {
                 "a model is a .gguf, a checkpoint's folder or its .safetensors, or llama2.c's .bin"
             }
+            Self::Format(formats::Error { fault: formats::Fault::Ends { .. }, .. }) => {
+                "the file is not complete: let its download end, or download or copy it again"
+            }
             Self::UnsupportedQuantization { .. } => ORIGINAL,
             Self::MissingTensors { names, .. } if matches!(&names[..], [name] if name.ends_with("lm_head.weight")) => {
                 "check that no file of the model is missing; if the token embedding is its output matrix too, write \

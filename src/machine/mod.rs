@@ -8,6 +8,7 @@ mod tests;
 use formats::block::{DType, Family};
 use formats::model::ByteOrder;
 
+use crate::arch::llama_cpp;
 use crate::scheme::Container;
 
 pub use list::MACHINES;
@@ -139,6 +140,28 @@ impl Machine {
             Reads::Gguf => Container::Gguf,
             Reads::Llama2c { .. } => Container::Llama2c,
             Reads::Expansion { .. } => Container::Expansion,
+        }
+    }
+
+    /// The architectures that it computes; `None` if these are all that llama.cpp knows.
+    pub fn architectures(&self) -> Option<&'static [&'static str]> {
+        match self.container() {
+            Container::Gguf => self.limits.iter().find_map(|limit| match limit {
+                Limit::Architectures(all) => Some(*all),
+                _ => None,
+            }),
+            _ => Some(llama_cpp::LLAMA2C),
+        }
+    }
+
+    /// Whether it computes models of this architecture, by its name in GGUF.
+    pub fn computes(&self, architecture: &str) -> bool {
+        match self.architectures() {
+            Some(all) => all.contains(&architecture),
+            None => {
+                !self.limits.contains(&Limit::NotForLlamaCpp)
+                    || !llama_cpp::NOT_LOADED.contains(&architecture)
+            }
         }
     }
 

@@ -3,16 +3,17 @@
 
 use std::path::Path;
 
-use calibration::imatrix;
 use formats::model::{Format, Model};
 use formats::{Error as FormatError, Fault};
 
 use crate::disk::{self, InFile};
 use crate::error::Error;
+use crate::kind::{self, Class};
 use crate::source::{Foreign, Use};
 
-/// The longest file in the older format of importance matrices that is looked at, in bytes.
-const MOST_IMATRIX: u64 = 256 << 20;
+const TEXT: &str = "give the model first, and the text after it";
+/// What a model is.
+const MODEL: &str = "a model is a .gguf, a checkpoint's folder or its .safetensors, or llama2.c's .bin";
 /// How many bytes of other files are looked at.
 const START: u64 = 4096;
 
@@ -71,11 +72,12 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
     let Error::Format(FormatError { fault, .. }) = error else { return None };
     let start = file.read(0, file.len.min(START)).ok()?;
     // Of an archive, another fault may be found first.
-    if !matches!(fault, Fault::NotAModel(_)) && !is_npz(&start) {
+    if !matches!(fault, Fault::NotAModel(_)) && !kind::is_npz(&start) {
         return None;
     }
     let (what, hint) = known(file, &start)?;
-    Some(Error::refused(format!("{}: is {what}, not a model", file.name())).or(hint))
+    let not = if what.ends_with(" model") { "which is not read" } else { "not a model" };
+    Some(Error::refused(format!("{}: is {what}, {not}", file.name())).or(hint))
 }
 
 /// What a file is, by its content and for texts by its name too, and what to give in its place.
@@ -87,26 +89,28 @@ fn known(file: &InFile, start: &[u8]) -> Option<(String, String)> {
         "{of_folder}; for a llama2.c checkpoint, give that as IN and this file with --tokenizer FILE"
     );
     let said = |what: &str, hint: &str| Some((what.to_string(), hint.to_string()));
-    if is_sentencepiece(start) {
-        return said("a tokenizer (a SentencePiece model)", &tokenizer);
+    let found = file.kind()?;
+    let own = found.hint.replace("FILE", file.name());
+    match found.class {
+        Class::Tokenizer if !kind::may_be_text(start) => return said(found.what, &tokenizer),
+        Class::Imatrix => return said(found.what, GIVE_IMATRIX),
+        Class::Logits => {
+            let hint = "give the model as IN, and this file with --logits FILE of ggufkit eval";
+            return said(found.what, hint);
+        }
+        // Of these, the error says more.
+        Class::Model if found.hint.is_empty() || found.what == "a zip archive" => return None,
+        Class::Model | Class::Other if own.is_empty() => return said(found.what, MODEL),
+        Class::Model | Class::Other => return said(found.what, &own),
+        Class::Empty => return None,
+        Class::Recipe => return said(found.what, "give the model as IN, and a recipe with --recipe FILE"),
+        Class::Sensitivities => {
+            return said(found.what, "give the model as IN, and this file with --sensitivity FILE");
+        }
+        Class::Tokenizer | Class::Settings | Class::Text => {}
     }
-    if is_npz(start) || start.starts_with(b"\x93NUMPY") {
-        return said(
-            "an array of NumPy (.npy, .npz)",
-            "weights are read from safetensors, GGUF, PyTorch and llama2.c files: take the model's safetensors, or write these \
-             with Python's safetensors.numpy.save_file",
-        );
-    }
-    if start.starts_with(b"_logits_") {
-        return said(
-            "a file of logits",
-            "give the model as IN, and this file with --logits FILE of ggufkit eval",
-        );
-    }
-    let is_text = std::str::from_utf8(start).map_or_else(|e| e.error_len().is_none(), |_| true)
-        && !start.iter().any(|&b| b < 9);
-    if !is_text {
-        return is_old_imatrix(file).then(|| ("an importance matrix".into(), GIVE_IMATRIX.into()));
+    if !kind::may_be_text(start) {
+        return if found.class == Class::Text { said(found.what, TEXT) } else { None };
     }
     let is = |names: &[&str]| names.contains(&&*name);
     let ends = |ending: &str| name.ends_with(ending);
@@ -122,8 +126,6 @@ fn known(file: &InFile, start: &[u8]) -> Option<(String, String)> {
             "tokenizer_config.json",
         ]) {
             said("a part of a tokenizer", &of_folder)
-        } else if start.windows(19).any(|w| w == b"ggufkit sensitivity") {
-            said("a file of sensitivities", "give the model as IN, and this file with --sensitivity FILE")
         } else if is(&["config.json", "generation_config.json", "adapter_config.json", "params.json"]) {
             said("a file of settings", &of_folder)
         } else {
@@ -139,29 +141,7 @@ fn known(file: &InFile, start: &[u8]) -> Option<(String, String)> {
             "give the model as IN, and a recipe with --recipe FILE",
         );
     }
-    ends(".txt").then(|| ("a text".into(), "give the model first, and the text after it".into()))
-}
-
-/// Whether these are the first bytes of a SentencePiece model: a message whose first field is the first piece, which begins
-/// with its text and then has its score (`sentencepiece_model.proto`).
-fn is_sentencepiece(start: &[u8]) -> bool {
-    let [0x0a, piece, 0x0a, text, rest @ ..] = start else { return false };
-    text < piece && rest.get(usize::from(*text)) == Some(&0x15)
-}
-
-/// Whether these are the first bytes of a zip archive whose first member is an array of NumPy.
-fn is_npz(start: &[u8]) -> bool {
-    let Some(header) = start.get(..30).filter(|header| header.starts_with(b"PK\x03\x04")) else {
-        return false;
-    };
-    let length = usize::from(u16::from_le_bytes([header[26], header[27]]));
-    start.get(30..30 + length).is_some_and(|name| name.ends_with(b".npy"))
-}
-
-/// Whether a file is an importance matrix in llama-imatrix's older format.
-fn is_old_imatrix(file: &InFile) -> bool {
-    file.len <= MOST_IMATRIX
-        && file.read(0, file.len).is_ok_and(|bytes| imatrix::read(file.name(), &bytes).is_ok())
+    ends(".txt").then(|| ("a text".into(), TEXT.into()))
 }
 
 /// The error for part `no` (from 0) of a split model in `folder`, which is not there. `names` are those of all parts, in order.

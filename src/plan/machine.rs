@@ -4,13 +4,13 @@ use std::path::Path;
 
 use formats::block::DType;
 use formats::container::gguf;
-use formats::metadata::Value;
+use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 
 use super::Plan;
 use crate::arch::llama_cpp;
 use crate::error::{Error, Result};
-use crate::machine::{Limit, Machine, Reads, Types};
+use crate::machine::{Limit, MACHINES, Machine, Reads, Types};
 use crate::scheme::{self, Container};
 use crate::text;
 
@@ -23,6 +23,7 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
     if plan.layout.files.is_empty() {
         return Ok(());
     }
+    check_architecture(machine, &plan.metadata)?;
     for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
         let takes = match t.encoding {
             // Every program reads vectors in f32.
@@ -54,6 +55,32 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
     plan.notes.extend(tokenizer_note(machine, plan));
     plan.notes.extend(larger_note(machine, plan));
     Ok(())
+}
+
+/// Checks that a machine's program computes the architecture of a model. It comes before everything else, since no types and no
+/// file names help where it does not.
+///
+/// # Errors
+/// [`Error::Refused`] with the programs that compute it.
+pub(super) fn check_architecture(machine: &Machine, metadata: &Metadata) -> Result<()> {
+    let Some(own) = metadata.text("general.architecture").filter(|own| !machine.computes(own)) else {
+        return Ok(());
+    };
+    let others = MACHINES.iter().filter(|other| other.order == machine.order && other.computes(own));
+    let mut ways: Vec<String> =
+        others.map(|other| format!("--for {} ({})", other.name, other.description)).collect();
+    if ways.is_empty() {
+        let others = MACHINES.iter().filter(|other| other.computes(own));
+        ways = others.map(|other| format!("--for {} ({})", other.name, other.description)).collect();
+    }
+    let mut hint = format!("these run it: {}", ways.join("; "));
+    if llama_cpp::NOT_LOADED.contains(&own) {
+        hint += "; ik_llama.cpp, without --for. llama.cpp's bitnet computes another activation";
+    }
+    if let Some(all) = machine.architectures() {
+        hint += &format!("; or use a model of architecture {}", all.join(", "));
+    }
+    Err(refuses(machine, format!("the architecture is {own}")).or(hint))
 }
 
 /// A note for the user if the machine's program reads f32 alone, the source has smaller weights, and another program on the
@@ -354,21 +381,9 @@ fn exceeded(machine: &Machine, limit: Limit, plan: &Plan) -> Option<Error> {
             let others = instead(machine, plan, "use a smaller model or one with a smaller vocabulary");
             refuse(heap_text(&s, tied), format!("{}{others}", shorter_context(shorter)))
         }
-        Limit::Architectures(all) => {
-            let own = plan.metadata.text("general.architecture").unwrap_or("none");
-            if all.contains(&own) {
-                return None;
-            }
-            let why = format!("the architecture is {own}");
-            refuse(why, format!("use a model of architecture {}", all.join(", ")))
-        }
-        Limit::NotForLlamaCpp => {
-            let own = plan.metadata.text("general.architecture");
-            let own = own.filter(|own| llama_cpp::NOT_LOADED.contains(own))?;
-            refuse(
-                format!("the architecture is {own}"),
-                "use bitnet.cpp or ik_llama.cpp; llama.cpp's bitnet computes another activation".into(),
-            )
+        // A GGUF that names none; [`check_architecture`] has looked at the others.
+        Limit::Architectures(all) if plan.metadata.text("general.architecture").is_none() => {
+            refuse("the architecture is not known".into(), format!("use a model of architecture {}", all.join(", ")))
         }
         Limit::Vocabulary(kind) => {
             let own = plan.metadata.text("tokenizer.ggml.model").filter(|own| *own != kind)?;

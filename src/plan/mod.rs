@@ -187,6 +187,10 @@ pub fn copy(mut source: Source, options: &PlanOptions) -> Result<(Source, Plan)>
 /// or, with `strict`, if a block does not divide a row. [`Error::Io`] and [`Error::Format`] if the source cannot be read.
 pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let model = &source.model;
+    // With edits, it is looked at again when these are made.
+    if let Some(machine) = options.machine.filter(|_| options.edits.is_empty()) {
+        machine::check_architecture(machine, &model.metadata)?;
+    }
     let target = container(model, options)?;
     let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();

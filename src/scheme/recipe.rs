@@ -12,8 +12,9 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor, value::MapA
 use super::Choice;
 use super::role::Role;
 use super::rule::{Condition, Layers, Rule};
-use crate::disk::RunFiles;
+use crate::disk::{RunFiles, instead};
 use crate::error::{Error, Result};
+use crate::kind::Wanted;
 use crate::scheme::{self, Scheme};
 use crate::text::{bytes, cut, visible};
 use crate::text_file;
@@ -283,13 +284,13 @@ const MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// Those of [`RunFiles::read`] and [`text_file::strict`]; [`Error::Refused`] if the recipe is not valid.
 pub fn read(run: &RunFiles, path: &Path) -> Result<Scheme> {
-    let text = text_file::strict(&path.display().to_string(), run.read(path, MAX_BYTES)?)?.text;
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    parse(&text, &stem).map_err(|why| {
-        Error::refused(format!("{}: {why}", path.display())).or(
-            "docs/schemes.md describes recipes; `ggufkit quantize --print-recipe q4_k_m` prints an example",
-        )
-    })
+    let read = || {
+        let text = text_file::strict(&path.display().to_string(), run.read(path, MAX_BYTES)?)?.text;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        parse(&text, &stem)
+            .map_err(|why| Error::refused(format!("{}: {why}", path.display())).or(Wanted::RECIPE.hint))
+    };
+    read().map_err(|e| instead(path, Wanted::RECIPE, e))
 }
 
 /// Prints a scheme as a recipe, which [`parse`] turns back into the same scheme.

@@ -21,8 +21,9 @@ use std::path::Path;
 use formats::{Error as FileError, Fault};
 
 use super::{ScoreError, scored};
-use crate::disk::{InFile, NewFile, Output, RunFiles, finish};
+use crate::disk::{InFile, NewFile, Output, RunFiles, finish, instead};
 use crate::error::{Error, Result};
+use crate::kind::Wanted;
 use kernels::logits::{ln, peak, sum_exp};
 
 /// Steps of a range: 16 bits.
@@ -101,8 +102,11 @@ impl Reader {
     /// not valid or its length is wrong.
     pub fn open(run: &RunFiles, path: &Path) -> Result<Self> {
         // Not mapped: rows are read once, in order, and a mapped file that is truncated meanwhile would crash the process.
-        let file = run.open(path, false)?;
-        let head = read_head(&file)?;
+        let open = || {
+            let file = run.open(path, false)?;
+            Ok((read_head(&file)?, file))
+        };
+        let (head, file) = open().map_err(|e| instead(path, Wanted::LOGITS, e))?;
         Ok(Self { file, head, next: 0 })
     }
 
@@ -168,10 +172,7 @@ fn read_head(file: &InFile) -> Result<Header> {
     let magic = file.read(0, file.len.min(8))?;
     if magic[..] != MAGIC[..] {
         let why = "not a logits file: it does not begin with \"_logits_\"";
-        let error = Error::refused(format!("{}: {why}", file.name()));
-        return Err(
-            error.or("`llama-perplexity --kl-divergence-base FILE` and `ggufkit eval` write such files")
-        );
+        return Err(Error::refused(format!("{}: {why}", file.name())).or(Wanted::LOGITS.hint));
     }
     let ends = |what: String, end: u64| bad(file.len, Fault::Ends { what, end, len: file.len });
     if file.len < FIXED {

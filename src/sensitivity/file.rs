@@ -9,8 +9,9 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::{Matrix, Origin, Probe, Sensitivity};
-use crate::disk::RunFiles;
+use crate::disk::{RunFiles, instead};
 use crate::error::Error;
+use crate::kind::Wanted;
 use crate::runner::KvType;
 use crate::source::sample::{Measured, Sample};
 use crate::text_file;
@@ -199,9 +200,11 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
 pub fn read(run: &RunFiles, path: &Path) -> Result<Sensitivity, Error> {
     /// In bytes: some 30,000 matrices, each with an error for every type.
     const MAX_LEN: u64 = 1 << 25;
-    let text = text_file::strict(&path.display().to_string(), run.read(path, MAX_LEN)?)?.text;
-    parse(&text).map_err(|why| {
-        Error::refused(format!("{}: {why}", path.display()))
-            .or("`ggufkit sensitivity MODEL TEXT -o FILE` makes such files")
-    })
+    let read = || {
+        let text = text_file::strict(&path.display().to_string(), run.read(path, MAX_LEN)?)?.text;
+        parse(&text).map_err(|why| {
+            Error::refused(format!("{}: {why}", path.display())).or(Wanted::SENSITIVITIES.hint)
+        })
+    };
+    read().map_err(|e| instead(path, Wanted::SENSITIVITIES, e))
 }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::disk::RunFiles;
+use crate::disk::{RunFiles, instead};
 use crate::error::Result;
+use crate::kind::Wanted;
 
 pub use crate::text_file::{Decoded, decode, strict};
 
@@ -12,5 +13,6 @@ pub use crate::text_file::{Decoded, decode, strict};
 /// # Errors
 /// Those of [`RunFiles::read_text`] and [`decode`].
 pub fn read(run: &RunFiles, path: &Path) -> Result<Decoded> {
-    decode(&path.display().to_string(), &run.read_text(path)?)
+    let bytes = run.read_text(path).map_err(|e| instead(path, Wanted::TEXT, e))?;
+    decode(&path.display().to_string(), &bytes)
 }

@@ -213,7 +213,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     );
     says(&["--show", &text, &model], 2, &["--show"]);
     says(&[&model, &dir.path("none.txt"), "-o", &out], 1, &["none.txt: cannot read", "hint: check the path"]);
-    says(&[&model, dir.0.path().to_str().unwrap(), "-o", &out], 1, &["cannot read"]);
+    says(&[&model, dir.0.path().to_str().unwrap(), "-o", &out], 1, &["is a folder, not a text"]);
     says(&[&demo("tiny.bin"), &text, "-o", &out], 1, &["has no tokenizer", "hint", "--tokenizer"]);
     std::fs::write(dir.path("short.txt"), "A word.").unwrap();
     let short = dir.path("short.txt");
@@ -224,8 +224,8 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     );
     std::fs::write(dir.path("empty.txt"), "").unwrap();
     says(&[&model, &dir.path("empty.txt"), "-o", &out], 1, &["empty.txt: has", "hint"]);
-    says(&["--show", &text], 1, &["not an imatrix", "hint: `ggufkit calibrate"]);
-    says(&["--show", &model], 1, &["not an imatrix", "hint: `ggufkit calibrate"]);
+    says(&["--show", &text], 1, &["not an importance matrix", "hint: `ggufkit calibrate"]);
+    says(&["--show", &model], 1, &["not an importance matrix", "hint: `ggufkit calibrate"]);
     says(&["--show", &dir.path("none.gguf")], 1, &["none.gguf", "hint: check the path"]);
     says(&[&model, &text, "-o", dir.0.path().to_str().unwrap()], 2, &["is a folder", "hint: name a file"]);
     says(&[&model, &text, "-o", &dir.path("no/such.gguf")], 1, &["hint: check the path"]);
@@ -236,7 +236,11 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     let (other, few) = (dir.path("other.gguf"), ["--context", "64", "--chunks", "1"]);
     calibrate(&demo("model"), &other, &few);
     says(&[&model, &text, "-o", &out, "--merge", &other], 1, &["other.gguf", "in the model it has", "hint"]);
-    says(&[&model, &text, "-o", &out, "--merge", &text], 1, &["calibration.txt: not an imatrix"]);
+    says(
+        &[&model, &text, "-o", &out, "--merge", &text],
+        1,
+        &["calibration.txt: is a text, not an importance matrix"],
+    );
     #[cfg(target_os = "linux")]
     {
         says(&[&model, &text, "-o", "/dev/full"], 1, &["/dev/full: cannot write a regular file here"]);

@@ -403,7 +403,9 @@ fn what_was_measured_on_another_model_is_refused() {
         .to_vec()
     };
     let frontier = |model: &str| {
-        ["frontier", model, "--types", "q4_0,q8_0", "--sensitivity", &sensitivity].map(String::from).to_vec()
+        ["frontier", model, "--types", "q4_0,q8_0", "--allow-requantize", "--sensitivity", &sensitivity]
+            .map(String::from)
+            .to_vec()
     };
     for (make, way) in [
         (&sized as &dyn Fn(&str) -> Vec<String>, "ggufkit sensitivity"),

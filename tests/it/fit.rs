@@ -181,19 +181,19 @@ fn impossible_wishes_are_told_what_would_be_possible() {
     assert!(why.contains("leave out --types"), "{why}");
     let (code, why) = refused(&["--bits-per-weight", "1.2"]);
     assert!(code == 1 && why.contains("the smallest possible is 2."), "{why}");
-    let (code, why) = refused(&["--fit", "300M"]);
+    let (code, why) = refused(&["--fit", "50M"]);
     assert_eq!(code, 1);
     for part in [
         "for the system",
         "the smallest choice needs",
-        "less 150.00 MiB",
-        "use --fit 0.4G or more",
+        "less 25.00 MiB",
+        "use --fit 0.1G or more",
         "use --reserve",
     ] {
         assert!(why.contains(part), "{part}: {why}");
     }
     // What would not help is not offered.
-    let (_, why) = refused(&["--fit", "100M", "--kv", "f16", "--runtime", "ggufkit"]);
+    let (_, why) = refused(&["--fit", "20M", "--kv", "f16", "--runtime", "ggufkit"]);
     assert!(!why.contains("--kv q8_0") && !why.contains("use --reserve"), "{why}");
     for (args, part) in [
         (&["--fit", "8G", "--type", "q4_k"][..], "--fit chooses the types itself"),
@@ -232,11 +232,11 @@ fn a_machine_gets_what_it_can_hold() {
     let text = ok(&["quantize", &model, &out, "--fit", "512M", "--dry-run"]);
     assert!(text.contains("512.00 MiB of RAM, 256.00 MiB of it reserved"), "{text}");
     // A tight one: the memory that is foretold is what `inspect` says of the file.
-    let how = ["--fit", "168M", "--reserve", "2500K", "--kv", "f16", "--runtime", "ggufkit"];
+    let how = ["--fit", "31M", "--reserve", "2500K", "--kv", "f16", "--runtime", "ggufkit"];
     let text = ok(&[&["quantize", &model, &out][..], &how].concat());
     let found = json(&["inspect", &out, "--memory", "--json"]);
-    let of = |i: usize| found["memory"][i]["total"].as_u64().unwrap();
-    let (total, room) = (of(2), 168 * 1024 * 1024 - 2500 * 1024);
+    let of = |i: usize| found["memory"][i]["needed"].as_u64().unwrap();
+    let (total, room) = (of(2), 31 * 1024 * 1024 - 2500 * 1024);
     assert_eq!(
         (found["memory"][2]["runtime"].as_str(), found["memory"][2]["kv"].as_str()),
         (Some("ggufkit"), Some("f16"))

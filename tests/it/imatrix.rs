@@ -149,7 +149,10 @@ fn gaps_are_said_and_strangers_refused() {
     assert!(code == 1 && text.contains("none of the tensors in this importance matrix"), "{text}");
     std::fs::write(&file, "a text").unwrap();
     let (code, text) = fails(&quantize);
-    assert!(code == 1 && text.contains("i.gguf: not an imatrix") && text.contains("hint"), "{text}");
+    assert!(
+        code == 1 && text.contains("i.gguf: is a text, not an importance matrix") && text.contains("hint"),
+        "{text}"
+    );
     std::fs::remove_file(&file).unwrap();
     let (code, text) = fails(&quantize);
     assert!(code == 1 && text.contains("i.gguf") && text.contains("hint"), "{text}");

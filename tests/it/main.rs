@@ -22,6 +22,7 @@ mod hints;
 mod hostile;
 mod hub;
 mod imatrix;
+mod kinds;
 mod limits;
 mod machines;
 mod nvfp4;

@@ -10,8 +10,9 @@ use formats::model::{ByteOrder, Format, Model};
 use crate::checkpoint::vocab::how;
 use crate::checkpoint::vocab::sentencepiece::{Content, content, whole};
 use crate::checkpoint::vocab::tokens::{MOST_TOKENS, Type};
-use crate::disk::{InFile, RunFiles};
+use crate::disk::{InFile, RunFiles, instead};
 use crate::error::{Error, Result};
+use crate::kind::Wanted;
 
 /// The longest SentencePiece model that is read, in bytes: pieces of usual length, as many as there may be.
 const MOST: u64 = 32 * MOST_TOKENS;
@@ -23,6 +24,10 @@ const MOST: u64 = 32 * MOST_TOKENS;
 /// [`Error::Io`]; [`Error::Format`] for a damaged file; [`Error::Refused`] for other tokenizers, with what they are;
 /// [`Error::InvalidVocabulary`] for a damaged table of normalizations.
 pub fn tokenizer_file(run: &RunFiles, path: &Path, map: bool) -> Result<Model> {
+    read_file(run, path, map).map_err(|e| instead(path, Wanted::TOKENIZER, e))
+}
+
+fn read_file(run: &RunFiles, path: &Path, map: bool) -> Result<Model> {
     let file = run.open(path, map)?;
     let start = file.read(0, file.len.min(4096))?.into_owned();
     // The first piece: field 1, its length, and in it field 1 again. A tokenizer.bin begins with a small number.
@@ -62,9 +67,7 @@ pub fn tokenizer_file(run: &RunFiles, path: &Path, map: bool) -> Result<Model> {
         }
         Content::Other(what, _) if !is_bin(&file) => {
             let why = format!("{}: this file {what}", file.name());
-            Err(Error::refused(why).or(
-                "name the checkpoint's tokenizer.bin, or the SentencePiece tokenizer.model it was made of",
-            ))
+            Err(Error::refused(why).or(Wanted::TOKENIZER.hint))
         }
         _ => file.parse(tokenizer::read),
     }
