@@ -125,6 +125,7 @@ impl Chunks {
         let tokenizer = Tokenizer::of(source)?;
         let ChunkLength { tokens: context, option } = context;
         let (mut all, mut hash) = (Self::default(), Hash::new());
+        let mut of_texts = Vec::new();
         for path in paths.iter().map(AsRef::as_ref) {
             let (name, bytes) = bytes(&source.run, path)?;
             hash.update(&bytes);
@@ -142,12 +143,24 @@ impl Chunks {
                     option,
                 });
             }
+            of_texts.push((name.clone(), all.tokens.len()..all.tokens.len() + chunks.tokens.len()));
             all.tokens.append(&mut chunks.tokens);
             if !all.names.contains(&name) {
                 all.names.push(name);
             }
         }
         let found = all.tokens.len();
+        // A text that no chunk is taken of would be named in the result, and counts for nothing.
+        let taken = skip..skip.saturating_add(limit.unwrap_or(usize::MAX));
+        for (name, chunks) in &of_texts {
+            if found > skip && (chunks.end <= taken.start || chunks.start >= taken.end) {
+                all.notes.push(format!(
+                    "{name} is not used: its chunks are numbers {} to {} of {found}, and --chunks and --from-chunk choose others",
+                    chunks.start,
+                    chunks.end - 1
+                ));
+            }
+        }
         all.tokens = all.tokens.into_iter().skip(skip).take(limit.unwrap_or(usize::MAX)).collect();
         if all.tokens.is_empty() {
             let names = text::listed(&all.names);

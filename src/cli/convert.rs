@@ -135,7 +135,7 @@ struct Common {
     /// Use a recipe, a scheme of your own in a file (docs/schemes.md), instead of --type
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Set the type of tensors whose name matches REGEX (e.g. attn_v=q8_0, ffn_norm=keep); may be repeated, and the first
+    /// Set the type of tensors whose name matches REGEX (e.g. attn_v=q8_0, ffn_down=keep); may be repeated, and the first
     /// match applies
     #[arg(long, value_name = "REGEX=TYPE", value_parser = tensor_rule)]
     tensor: Vec<(Regex, Choice)>,

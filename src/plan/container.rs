@@ -14,7 +14,7 @@ use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::scheme;
 use crate::source::view::Values;
-use formats::block::{TYPES, i2_s};
+use formats::block::{Family, TYPES, i2_s};
 use formats::container::part_stem;
 
 /// Whether an output path is a folder: an existing one, or a name that ends in `/`.
@@ -281,6 +281,23 @@ pub(super) fn gguf_metadata(
             "the file has no vocabulary; add the checkpoint's tokenizer.bin or tokenizer.model with --tokenizer to include one"
                 .into(),
         );
+    }
+    // What was f64 is told below, and integers are no norms or biases.
+    let is_odd =
+        |dtype: DType| !matches!(dtype, DType::F32 | DType::F64) && dtype.info().family != Family::Integer;
+    let odd =
+        |t: &&Tensor| t.shape.len() < 2 && matches!(t.encoding, Encoding::Blocks(dtype) if is_odd(dtype));
+    let mut odd = tensors.iter().filter(odd);
+    if let Some(first) = odd.next() {
+        let others = match odd.count() {
+            0 => String::new(),
+            n => format!(" and {n} more norms or biases"),
+        };
+        notes.push(format!(
+            "{}{others} are {}, and llama.cpp computes with these in f32 alone; --tensor NAME=f32 gives them f32",
+            first.name,
+            first.encoding.name()
+        ));
     }
     if source.hub.is_some() && tensors.iter().any(|t| t.encoding == Encoding::Blocks(DType::F64)) {
         notes.push("the weights stay f64, with which llama.cpp cannot compute; use --type f32".into());

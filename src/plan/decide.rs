@@ -26,7 +26,7 @@ const WIDE: &str = "more than four dimensions";
 /// scheme.
 ///
 /// # Errors
-/// [`Error::Usage`] if a `--tensor` pattern matches no tensor; [`Error::Refused`] if the rows of an I2_S tensor do not fit;
+/// [`Error::Usage`] if a `--tensor` pattern decides about no tensor; [`Error::Refused`] if the rows of an I2_S tensor do not fit;
 /// [`Error::InvalidConfig`] for settings of a wrong type.
 pub(super) fn decisions(
     source: &Source,
@@ -86,7 +86,14 @@ pub(super) fn decisions(
         out.push((Decision { source: i, from: t.encoding, rule, fallback_from }, tensor));
     }
     if let Some(i) = used.iter().position(|u| !u) {
-        return Err(Error::usage(format!("--tensor {}: no tensor name matches", options.tensors[i].0))
+        let pattern = &options.tensors[i].0;
+        if model.tensors.iter().any(|t| pattern.is_match(&t.name)) {
+            let why = format!(
+                "--tensor {pattern}: every tensor that matches has its type from an earlier --tensor"
+            );
+            return Err(Error::usage(why).or("leave it out, or put it before the other"));
+        }
+        return Err(Error::usage(format!("--tensor {pattern}: no tensor name matches"))
             .or("list the names with `ggufkit inspect MODEL --tensors`"));
     }
     Ok(out)

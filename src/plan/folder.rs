@@ -44,6 +44,9 @@ pub(super) fn check(
     (weights, extra): (&[PathBuf], &[(PathBuf, Vec<u8>)]),
     notes: &mut Vec<String>,
 ) -> Result<Replaces> {
+    if !is_folder(&options.out) {
+        weights.iter().try_for_each(|path| refuse_part(path, target))?;
+    }
     let paths: Vec<&PathBuf> = weights.iter().chain(extra.iter().map(|(path, _)| path)).collect();
     let replaces = match target {
         Container::Safetensors if is_folder(&options.out) && options.out.is_dir() => {
@@ -66,6 +69,34 @@ pub(super) fn check(
         notes.push(disk::replaced_note(&several(&replaced.iter().collect::<Vec<_>>()), options.dry_run));
     }
     Ok(replaces)
+}
+
+/// Refuses to replace a file that a checkpoint cannot be read without by a model of another form: its settings or tokenizer,
+/// or weights that lie beside the settings. A link is followed to what it names.
+///
+/// # Errors
+/// [`Error::Refused`].
+fn refuse_part(path: &Path, target: Container) -> Result<()> {
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if !real.is_file() {
+        return Ok(());
+    }
+    let what = match real.file_name().and_then(OsStr::to_str).and_then(part) {
+        Some(Part::Settings) => "the settings of a checkpoint",
+        Some(Part::Companion | Part::AsFiled) => "a file of a checkpoint (its tokenizer or settings)",
+        // As weights of the checkpoint's own form, `replaced` sees to them.
+        Some(Part::Weights)
+            if target != Container::Safetensors && disk::folder(&real).join(CONFIG).is_file() =>
+        {
+            "a file of a checkpoint's weights"
+        }
+        _ => match disk::tokenizer_at(&real) {
+            Some(what) => what,
+            None => return Ok(()),
+        },
+    };
+    Err(Error::refused(format!("{}: is {what}, and a model would replace it", path.display()))
+        .or("give the file another name or folder, or remove the old one first"))
 }
 
 /// A note on what is removed from a folder, or would be in a dry run, if anything is. Only parts of one model count as one.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use formats::block::DType;
+use formats::block::{DType, Family};
 use formats::container::gguf;
 use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
@@ -25,6 +25,19 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
     }
     check_architecture(machine, &plan.metadata)?;
     for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
+        let is_llama_cpp = machine.limits.contains(&Limit::NotForLlamaCpp);
+        let is_vector = t.shape.len() < 2
+            && !matches!(t.encoding, Encoding::Blocks(dtype) if dtype.info().family == Family::Integer);
+        if is_llama_cpp && is_vector && t.encoding != Encoding::Blocks(DType::F32) {
+            let why = format!(
+                "tensor {} is {}, and norms and biases are computed in f32 alone",
+                t.name,
+                t.encoding.name()
+            );
+            return Err(refuses(machine, why).or(
+                "leave out the --tensor that gives it another type; if the source has it so, add --tensor '(norm|bias)=f32'",
+            ));
+        }
         let takes = match t.encoding {
             // Every program reads vectors in f32.
             Encoding::Blocks(DType::F32) if t.shape.len() < 2 => true,

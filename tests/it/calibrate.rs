@@ -254,3 +254,22 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
         assert!(said.contains("standard output") && said.contains("hint: free some space"), "{said}");
     }
 }
+
+#[test]
+fn a_text_of_which_no_chunk_is_taken_is_named() {
+    let dir = Dir::new();
+    let (model, first, second) = (demo("model"), demo("calibration.txt"), demo("heldout.txt"));
+    let notes = |more: &[&str]| {
+        let out = dir.path("imatrix.gguf");
+        let args =
+            [&["calibrate", &model, &first, &second, "-o", &out, "--context", "64"][..], more].concat();
+        String::from_utf8_lossy(&program().args(&args).output().unwrap().stderr).into_owned()
+    };
+    let few = notes(&["--chunks", "2"]);
+    assert!(few.contains("heldout.txt is not used") && !few.contains("calibration.txt is not used"), "{few}");
+    let late = notes(&["--from-chunk", "400", "--chunks", "2"]);
+    assert!(
+        late.contains("calibration.txt is not used") && !late.contains("heldout.txt is not used"),
+        "{late}"
+    );
+}

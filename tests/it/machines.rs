@@ -309,3 +309,26 @@ fn an_output_matrix_that_is_the_embedding_is_left_out() {
     write(0.0);
     ok(&["convert", &out, &dir.path("c64/"), "--for", "c64"]);
 }
+
+#[test]
+fn norms_are_f32_where_llama_cpp_computes() {
+    let dir = Dir::new();
+    let out = dir.path("out.gguf");
+    let (model, odd) = (demo("model"), ["--tensor", "ffn_norm=bf16"]);
+    let quantize = ["quantize", &model, &out, "--type", "q8_0"];
+    let (_, why) = fails(&[&quantize[..], &odd, &["--for", "llama.cpp"]].concat());
+    assert!(why.contains("blk.0.ffn_norm.weight is bf16") && why.contains("(norm|bias)=f32"), "{why}");
+    ok(&[&quantize[..], &["--tensor", "(norm|bias)=f32", "--for", "llama.cpp"]].concat());
+    // A rule that an earlier one leaves nothing is named as that.
+    let (_, why) = fails(&[&quantize[..], &["--tensor", "norm=f32"], &odd].concat());
+    assert!(
+        why.contains("--tensor ffn_norm: every tensor that matches has its type from an earlier --tensor"),
+        "{why}"
+    );
+    // Other programs may compute with them: a note.
+    let output = run(&[&quantize[..], &odd].concat());
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(notes.contains("blk.0.ffn_norm.weight and 3 more norms or biases are bf16"), "{notes}");
+    let output = run(&quantize);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("norms or biases"));
+}

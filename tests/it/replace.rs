@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Dir, fails, json, ok};
+use crate::common::{Dir, demo, fails, gguf, json, ok};
 use crate::hub::{checkpoint, config, tensors};
 
 /// Converts, and gives the report.
@@ -292,7 +292,7 @@ fn older_model(out: &str) -> Vec<&'static str> {
 fn nothing_of_an_older_model_is_left_that_is_read_with_the_new_one() {
     let dir = Dir::new();
     let hub = crate::common::first_layers(&dir, 1); // with a tokenizer.model and a README.md
-    let whole = crate::common::gguf(&dir); // becomes a tokenizer.json
+    let whole = gguf(&dir); // becomes a tokenizer.json
     for (i, args) in [
         vec!["convert", &hub, "OUT"],
         vec!["convert", &whole, "OUT", "--type", "f16"],
@@ -467,4 +467,37 @@ fn only_a_link_to_templates_is_removed() {
     ok(&["convert", &hub, &out, "--overwrite"]);
     assert!(Path::new(&format!("{out}/additional_chat_templates")).symlink_metadata().is_err());
     assert_eq!(fs::read_to_string(dir.path("shared/rag.jinja")).unwrap(), "theirs");
+}
+
+#[test]
+fn a_model_of_another_form_takes_no_place_of_a_checkpoint_s_file() {
+    let dir = Dir::new();
+    let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
+    let old = gguf(&dir);
+    fs::write(format!("{hub}/tokenizer.model"), fs::read(demo("model/tokenizer.model")).unwrap()).unwrap();
+    fs::copy(demo("tiny-tokenizer.bin"), dir.path("words.bin")).unwrap();
+    let named = [
+        (format!("{hub}/model.safetensors"), "a file of a checkpoint's weights"),
+        (format!("{hub}/config.json"), "the settings of a checkpoint"),
+        (format!("{hub}/tokenizer.model"), "a file of a checkpoint"),
+        (dir.path("words.bin"), "a tokenizer"),
+    ];
+    for (out, what) in &named {
+        let before = fs::read(out).unwrap();
+        let (code, why) = fails(&["convert", &old, out, "--format", "gguf"]);
+        assert_eq!(code, 1, "{why}");
+        assert!(why.contains(what) && why.contains("would replace it"), "{why}");
+        assert_eq!(fs::read(out).unwrap(), before);
+    }
+    // A link is followed to what it names.
+    #[cfg(unix)]
+    {
+        let link = dir.path("link.gguf");
+        std::os::unix::fs::symlink(format!("{hub}/model.safetensors"), &link).unwrap();
+        assert!(fails(&["convert", &old, &link]).1.contains("a file of a checkpoint's weights"));
+    }
+    // Weights that lie alone are somebody's earlier result.
+    let alone = dir.path("model.safetensors");
+    fs::write(&alone, "old").unwrap();
+    ok(&["convert", &old, &alone, "--format", "gguf"]);
 }
