@@ -14,7 +14,6 @@ use formats::model::{Encoding, Tensor};
 use crate::allocate::{Allocation, Request, SENSITIVITY};
 use crate::calibrate::sequential::{Method, Sequential};
 use crate::calibrate::{self, ChunkLength, Chunks, Scratch, importance};
-use crate::checkpoint;
 use crate::disk::{self, NewFile, Output, RunFiles};
 use crate::error::{Error, Result};
 use crate::evaluate::compare::{Settings, compare, name_of, short_name};
@@ -197,7 +196,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
             )
             .or("leave out --check, and compare afterwards: ggufkit compare IN OUT --text TEXT"));
         }
-        source = checkpoint::export(source)?;
+        source = plan::as_checkpoint(source, &options)?;
     }
     // What would make the check impossible is found before the work rather than after it.
     let check_text = if order.dry_run { None } else { order.check_text(&source)? };
