@@ -14,7 +14,6 @@ use formats::model::{Encoding, Tensor};
 use crate::allocate::{Allocation, Request, SENSITIVITY};
 use crate::calibrate::sequential::{Method, Sequential};
 use crate::calibrate::{self, ChunkLength, Chunks, Scratch, importance};
-use crate::checkpoint;
 use crate::disk::{self, NewFile, Output, RunFiles};
 use crate::error::{Error, Result};
 use crate::evaluate::compare::{Settings, compare, name_of, short_name};
@@ -45,7 +44,8 @@ pub struct Order {
     pub open: Options,
     /// Files that were read for the order, a recipe for one: they are not written over.
     pub read: Vec<PathBuf>,
-    /// The output and its types. The importance matrix is filled in from `importance`.
+    /// The output and its types. The importance matrix is filled in from `importance`. With `plan.dry_run`, nothing is
+    /// measured, and no model is written; a recipe that was asked for is.
     pub plan: PlanOptions,
     /// Whether the default scheme of `plan.machine` is used if no scheme is given, even if the machine could use the
     /// weights as they are.
@@ -62,8 +62,6 @@ pub struct Order {
     pub check: Option<Check>,
     /// Threads and memory.
     pub limits: Limits,
-    /// Whether to stop before anything is measured or a model is written. A recipe that was asked for is written.
-    pub dry_run: bool,
 }
 
 /// Where the importance matrix comes from.
@@ -149,10 +147,10 @@ struct CheckText {
 /// ```
 ///
 /// # Errors
-/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`Order::dry_run`], only those of the first.
+/// Those of [`prepare`], [`Prepared::write`] and [`Prepared::check`]; with [`PlanOptions::dry_run`], only those of the first.
 pub fn run(order: &Order, watcher: &dyn Watcher) -> Result<Report> {
     let prepared = prepare(order, watcher)?;
-    if order.dry_run {
+    if order.plan.dry_run {
         prepared.write_recipe()?;
         return Ok(Report { outcomes: Vec::new(), elapsed: Duration::ZERO, comparison: None });
     }
@@ -173,7 +171,6 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     order.read.iter().try_for_each(|path| run.note(path))?;
     let mut source = crate::open_in(&run, &order.input, &order.open)?;
     let mut options = order.plan.clone();
-    options.dry_run |= order.dry_run;
     options.rounding.method = order.method.and_then(|m| m.name());
     options.rounding.bias = order.method.is_some_and(|m| m.bias_correction);
     if let (Some(machine), None, None) = (options.machine, &options.scheme, &order.fit)
@@ -189,6 +186,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     text_notes.extend(chunks.iter().flat_map(|c| c.notes.iter().cloned()));
     options.importance = order.importance.is_some();
     options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
+    // Unlike in a copy ([`plan::copy`]), weights under names of their own must be those of a known architecture.
     let folder = plan::is_folder(&options.out) || source.hub.is_some();
     if folder && plan::container(&source.model, &options)? == Container::Safetensors {
         if order.check.is_some() {
@@ -197,10 +195,10 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
             )
             .or("leave out --check, and compare afterwards: ggufkit compare IN OUT --text TEXT"));
         }
-        source = checkpoint::export(source)?;
+        source = plan::as_checkpoint(source, &options)?;
     }
     // What would make the check impossible is found before the work rather than after it.
-    let check_text = if order.dry_run { None } else { order.check_text(&source)? };
+    let check_text = if order.plan.dry_run { None } else { order.check_text(&source)? };
     text_notes.extend(check_text.iter().flat_map(|check| check.notes.iter().cloned()));
     let (mut plan, allocation) = match &order.fit {
         Some(request) => {
@@ -323,7 +321,7 @@ impl Order {
             found.notes.extend(note);
             return Ok(Some(found));
         }
-        let Some(chunks) = chunks.filter(|_| !self.dry_run) else { return Ok(None) };
+        let Some(chunks) = chunks.filter(|_| !self.plan.dry_run) else { return Ok(None) };
         if self.method.is_some() {
             // The layer-by-layer run measures it itself.
             return Ok(Some(importance::placeholder(&source.model, chunks)));
@@ -349,7 +347,7 @@ impl Order {
         let several = self.plan.machine.is_some_and(|m| m.container() == Container::Expansion);
         let _ = match self.plan.split {
             _ if several || plan::is_folder(out) => None,
-            _ if self.dry_run => Some(run.pretend(out, OUT)?),
+            _ if self.plan.dry_run => Some(run.pretend(out, OUT)?),
             Split::None => Some(run.claim(out, OUT)?),
             // How many parts there will be is not known yet, nor that there will be more than one.
             Split::Bytes(_) | Split::Tensors(_) => {
@@ -360,7 +358,7 @@ impl Order {
         let Some(request) = &self.fit else { return Ok(Vec::new()) };
         if let Some(path) = request.sensitivity.as_deref().filter(|path| !path.exists())
             && matches!(self.importance, Some(ImportanceSource::Calibration(_)))
-            && !self.dry_run
+            && !self.plan.dry_run
         {
             let _ = run.claim(path, SENSITIVITY)?;
         }
@@ -379,7 +377,8 @@ impl Order {
     ) -> Result<(Plan, Allocation)> {
         // Impossible requests fail before anything is measured.
         request.goal(source)?;
-        let (sensitivity, note) = request.sensitivity(source, chunks, self.dry_run, self.limits, watcher)?;
+        let (sensitivity, note) =
+            request.sensitivity(source, chunks, self.plan.dry_run, self.limits, watcher)?;
         let (allocation, mut plan) = request.choose(source, options, &sensitivity)?;
         plan.notes.extend(note);
         Ok((plan, allocation))

@@ -324,7 +324,6 @@ impl Common {
             state: self.rounding.state(),
             check: self.check.order(),
             limits: self.resources.limits(),
-            dry_run: self.dry_run,
         })
     }
 }

@@ -3,11 +3,13 @@
 
 use formats::block::{DType, Effort};
 use formats::container::{Layout, gguf};
-use formats::metadata::Metadata;
+use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Format, Model, Tensor};
 
+use super::edit::Edit;
+use super::gone::gone;
 use super::rounding::Rounding;
-use super::{Container, Decision, PlanOptions};
+use super::{Container, Decision, PlanOptions, is_folder};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::text::listed;
@@ -85,8 +87,9 @@ pub(super) fn refuse_group_size(options: &PlanOptions, version: u32, kept: Optio
     Err(Error::usage(why).or(format!("leave out --group-size; or {instead}")))
 }
 
-/// Refuses changes of metadata that are lost, because the format has no place for the key: those without which the files
-/// would be the same, byte by byte, although they change a value. `place` gives the files of other metadata.
+/// Refuses values of metadata that are lost, because the format has no place for the key: those without which the files
+/// would be the same, byte by byte, although they change a value. A key that was removed is not there either way, and a value
+/// that the format's programs have built in needs no place. `place` gives the files of other metadata.
 ///
 /// # Errors
 /// [`Error::Usage`] with the first such key.
@@ -104,33 +107,82 @@ pub(super) fn refuse_lost_edits(
     let before = &source.model.metadata;
     let files = place(after)?;
     for edit in &options.edits {
-        if edit.keys().all(|key| before.get(key) == after.get(key)) {
-            continue; // it says what the source says
+        // What says what the source says.
+        let same = edit.keys().all(|key| before.get(key) == after.get(key));
+        if same || matches!(edit, Edit::Remove(_)) {
+            continue;
         }
         let mut without = after.clone();
         edit.keys().for_each(|key| match before.get(key) {
             Some(value) => without.set(key, value.clone()),
             None => drop(without.remove(key)),
         });
-        if place(&without).is_ok_and(|found| found == files) {
-            let (option, key) = (edit.option(), edit.keys().next().unwrap_or_default());
-            let why = format!("{option} {key}: {} has no place for this key", target.files());
-            return Err(Error::usage(why).or("leave it out; or use an output name that ends in .gguf"));
+        let lost = place(&without).is_ok_and(|found| found.is_same(&files));
+        let is_meant = |key| is_built_in(key, after, &source.model.tensors, &files, &place);
+        if lost && !edit.keys().all(is_meant) {
+            let (option, key) = (edit.option(), edit.keys().last().unwrap_or_default());
+            let why = format!("{option} {key}: there is no place for this key in {}", target.files());
+            let alone = source.model.format == Format::Llama2cTokenizer;
+            return Err(Error::usage(why).or(match options.container {
+                // The format follows from the machine, or from the source.
+                _ if options.machine.is_some() || alone => "leave it out",
+                Some(_) => "leave it out; or leave out --format and use an output name that ends in .gguf",
+                None => "leave it out; or use an output name that ends in .gguf",
+            }));
         }
     }
     Ok(())
 }
 
+/// Whether programs that read the files have the value of `key` built in, or take it where no key says another: with another
+/// value there would be no such files, or a note on what programs do otherwise, or programs would read another model without
+/// the key. True of a key that is not there.
+fn is_built_in(
+    key: &str,
+    after: &Metadata,
+    tensors: &[Tensor],
+    files: &Files,
+    place: impl Fn(&Metadata) -> Result<Files>,
+) -> bool {
+    let Some(value) = after.get(key) else { return true };
+    let Some(other) = another(value) else { return false };
+    let (mut with, mut without) = (after.clone(), after.clone());
+    with.set(key, other.clone());
+    without.remove(key);
+    place(&with).map_or(true, |found| found.notes.iter().any(|note| !files.notes.contains(note)))
+        || gone(&without, key, value, tensors).is_none() && gone(&without, key, &other, tensors).is_some()
+}
+
+/// Another value of the same type; `None` for types that no format has built in.
+fn another(value: &Value) -> Option<Value> {
+    Some(match value {
+        Value::Bool(switch) => Value::Bool(!switch),
+        Value::U32(n) => Value::U32(n.wrapping_add(1)),
+        Value::I32(n) => Value::I32(n.wrapping_add(1)),
+        Value::U64(n) => Value::U64(n.wrapping_add(1)),
+        Value::I64(n) => Value::I64(n.wrapping_add(1)),
+        Value::F32(x) => Value::F32(2.0 * x + 1.0),
+        Value::F64(x) => Value::F64(2.0 * x + 1.0),
+        other => Value::text(&format!("another {}", other.as_str()?)),
+    })
+}
+
 /// What the files of a result consist of, but for the weights: their lengths, with headers and tables, and small files.
-#[derive(PartialEq)]
 pub(super) struct Files {
     files: Vec<formats::container::OutFile>,
     extra: Vec<Vec<u8>>,
+    /// What is noted where they are laid out.
+    notes: Vec<String>,
 }
 
 impl Files {
-    pub(super) fn of(layout: Layout, extra: Vec<(std::path::PathBuf, Vec<u8>)>) -> Self {
-        Self { files: layout.files, extra: extra.into_iter().map(|(_, bytes)| bytes).collect() }
+    pub(super) fn of(layout: Layout, extra: Vec<(std::path::PathBuf, Vec<u8>)>, notes: Vec<String>) -> Self {
+        Self { files: layout.files, extra: extra.into_iter().map(|(_, bytes)| bytes).collect(), notes }
+    }
+
+    /// Whether these are the same bytes.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.files, &self.extra) == (&other.files, &other.extra)
     }
 }
 
@@ -153,11 +205,18 @@ pub(super) fn unused_search(
     Some(format!("{given} {has} no effect here: no tensor gets a type whose scales are searched"))
 }
 
-/// A note on an option that names another tokenizer, if the files of the source's own are copied.
-pub(super) fn unused_tokenizer(source: &Source, target: Container) -> Option<String> {
+/// A note on an option that names another tokenizer, if the files of the source's own are copied, or none are written.
+pub(super) fn unused_tokenizer(source: &Source, options: &PlanOptions, target: Container) -> Option<String> {
     let option = source.tokenizer_option?;
-    let copied = source.hub.is_some() || !source.filed.is_empty();
-    (target == Container::Safetensors && copied).then(|| {
-        format!("{option} has no effect here: the files of the source's own tokenizer are copied as they are")
-    })
+    let of_checkpoint = source.hub.is_some() || !source.filed.is_empty();
+    // That an option is ignored may have been said where the vocabulary was read.
+    let said = source.model.notes.iter().any(|note| note.starts_with(option));
+    if target != Container::Safetensors || !of_checkpoint || said {
+        return None;
+    }
+    let why = match is_folder(&options.out) {
+        true => "the files of the source's own tokenizer are copied as they are",
+        false => "no tokenizer is written with a single file of a checkpoint",
+    };
+    Some(format!("{option} has no effect here: {why}"))
 }

@@ -5,7 +5,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::Tensor;
 
 use crate::arch::{Config, by_name, keys};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Difference, Tokenizer};
 
 /// What comes of a key that is gone.
 #[derive(Debug, PartialEq)]
@@ -17,7 +17,42 @@ pub(super) struct Gone {
 }
 
 /// The names of the kinds of vocabularies whose tokens are chosen by their scores.
-const BY_SCORE: [&str; 2] = ["llama", "t5"];
+const BY_SCORE: [&str; 3] = ["llama", "t5", "plamo2"];
+
+/// Ends of settings' keys, with the value that programs take without the key, whatever the architecture; 1 is true. Source:
+/// the initial values of llama.cpp's `llama_hparams`.
+const DEFAULTS: [(f64, &[&str]); 3] = [
+    (
+        0.0,
+        &[
+            "expert_count",
+            "expert_used_count",
+            "expert_shared_count",
+            "expert_weights_scale",
+            "expert_weights_norm",
+            "leading_dense_block_count",
+            "attention.sliding_window",
+            "attention.clamp_kqv",
+            "attention.max_alibi_bias",
+            "attention.scale",
+            "logit_scale",
+            "embedding_scale",
+            "residual_scale",
+            "rope.scaling.finetuned",
+        ],
+    ),
+    (1.0, &["attention.causal"]),
+    (10000.0, &["rope.freq_base"]),
+];
+
+/// Whether a setting has the value that programs take without its key.
+fn is_default(end: &str, had: &Value) -> bool {
+    let number = match had {
+        Value::Bool(switch) => Some(f64::from(u8::from(*switch))),
+        other => other.as_f64().or(other.as_i128().map(|n| n as f64)),
+    };
+    DEFAULTS.iter().any(|(value, ends)| Some(*value) == number && ends.contains(&end))
+}
 
 /// What comes of `key` having had this value and being gone from the metadata; `None` if the model is read as before.
 ///
@@ -28,6 +63,11 @@ pub(super) fn gone(after: &Metadata, key: &str, had: &Value, tensors: &[Tensor])
     let kind = after.text("tokenizer.ggml.model").unwrap_or_default();
     let any =
         |other: &dyn Fn(&Value) -> bool| had.as_array().is_some_and(|list| list.values().any(|v| other(&v)));
+    let of_tokens = key.starts_with("tokenizer.ggml.");
+    // A vocabulary that is gone as a whole is not read otherwise. That it must be there is checked by itself.
+    if of_tokens && (matches!(kind, "none" | "no_vocab") || after.get("tokenizer.ggml.tokens").is_none()) {
+        return None;
+    }
     match key {
         "tokenizer.ggml.scores" => {
             let counts = BY_SCORE.contains(&kind) && any(&|score| score.as_f64() != Some(0.0));
@@ -59,14 +99,25 @@ pub(super) fn gone(after: &Metadata, key: &str, had: &Value, tensors: &[Tensor])
     }
     let mut with = after.clone();
     with.set(key, had.clone());
-    if key.starts_with("tokenizer.ggml.") {
-        // A note of its own says that a pre-tokenizer is not named.
+    let default = |note| Some(Gone { why: "without it, programs take their default", note: Some(note) });
+    if of_tokens {
         let [with, without] = [&with, after].map(|metadata| Tokenizer::from_metadata(metadata).ok());
-        let other = with.zip(without).is_some_and(|(with, without)| !with.adds_as(&without));
-        return other.then_some(Gone {
-            why: "without it, programs take their default, which is another",
-            note: Some("texts begin or end with other tokens"),
-        });
+        let Some((with, without)) = with.zip(without) else {
+            // A note of its own says that a pre-tokenizer is not named.
+            let is_read = key != "tokenizer.ggml.pre" && keys::forms(key, "").is_some();
+            return if is_read { default("texts may get other tokens") } else { None };
+        };
+        let another = |note| {
+            Some(Gone { why: "without it, programs take their default, which is another", note: Some(note) })
+        };
+        return match with.differs(&without)? {
+            Difference::Spaces => {
+                refused("without it, programs treat spaces otherwise, and texts are split into other tokens")
+            }
+            Difference::Added => another("texts begin or end with other tokens"),
+            Difference::Unknown => another("what has no token of its own gets another one"),
+            Difference::Ends => another("generation ends at other tokens"),
+        };
     }
     let arch = after.text("general.architecture")?;
     let end = key.strip_prefix(arch)?.strip_prefix('.')?;
@@ -81,10 +132,10 @@ pub(super) fn gone(after: &Metadata, key: &str, had: &Value, tensors: &[Tensor])
         Config::from_gguf(metadata, rows, find("output.weight").is_none(), None).ok()
     };
     let Some((with, without)) = settings(&with).zip(settings(after)) else {
-        return Some(Gone {
-            why: "without it, programs take their default",
-            note: Some("the model may have been trained with another value"),
-        });
+        return match is_default(end, had) {
+            true => None,
+            false => default("the model may have been trained with another value"),
+        };
     };
     let same = (with.kv_heads, with.head, with.causal) == (without.kv_heads, without.head, without.causal)
         && (with.theta, with.epsilon, with.scaling) == (without.theta, without.epsilon, without.scaling);
@@ -127,6 +178,7 @@ mod tests {
             ("llama", &*scores, floats(-1.0), Some(true)),
             ("t5", &scores, floats(-1.0), Some(true)),
             ("llama", &scores, floats(0.0), None),
+            ("plamo2", &scores, floats(-1.0), Some(true)),
             ("bert", &scores, floats(-1.0), None),
             ("llama", &kinds, types(3), Some(true)),
             ("bert", &kinds, types(3), Some(true)),
@@ -139,6 +191,18 @@ mod tests {
             ("llama", "tokenizer.ggml.add_bos_token", Value::Bool(true), None),
             ("llama", "tokenizer.ggml.add_bos_token", Value::Bool(false), Some(false)),
             ("llama", "tokenizer.ggml.eot_token_id", Value::U32(3), Some(false)),
+            ("llama", "tokenizer.ggml.unknown_token_id", Value::U32(3), Some(false)),
+            ("llama", "tokenizer.ggml.add_space_prefix", Value::Bool(false), Some(true)),
+            ("llama", "tokenizer.ggml.add_space_prefix", Value::Bool(true), None),
+            ("t5", "tokenizer.ggml.add_space_prefix", Value::Bool(true), Some(true)),
+            // A tokenizer that is not read here.
+            ("bert", "tokenizer.ggml.add_bos_token", Value::Bool(true), Some(false)),
+            ("rwkv", "tokenizer.ggml.eos_token_id", Value::U32(3), Some(false)),
+            ("bert", "tokenizer.ggml.own_key", Value::U32(3), None),
+            // None at all.
+            ("no_vocab", &scores, floats(-1.0), None),
+            ("none", &kinds, types(3), None),
+            ("no_vocab", "tokenizer.ggml.add_space_prefix", Value::Bool(false), None),
             ("llama", "tokenizer.chat_template", Value::text("x"), None),
             ("llama", "qwen2.rope.freq_base", Value::F32(10000.0), None),
             ("llama", "qwen2.rope.freq_base", Value::F32(1e6), Some(true)),
@@ -155,10 +219,39 @@ mod tests {
                 "{kind} {key} {had:?} {found:?}"
             );
         }
-        // An architecture whose defaults are not known here.
+        // An architecture that is not read here.
         let mut other = metadata("llama");
         other.set("general.architecture", Value::text("mamba"));
-        let found = gone(&other, "mamba.expert_count", &Value::U32(8), &[]).unwrap();
-        assert!(found.note.is_some());
+        for (end, had, noted) in [
+            ("expert_count", Value::U32(8), true),
+            ("expert_count", Value::U32(0), false),
+            ("expert_weights_norm", Value::Bool(true), true),
+            ("expert_weights_norm", Value::Bool(false), false),
+            ("attention.causal", Value::Bool(true), false),
+            ("logit_scale", Value::F32(0.0), false),
+            ("rope.freq_base", Value::F32(10000.0), false),
+            ("rope.freq_base", Value::F32(50000.0), true),
+            // The default is the number of heads.
+            ("attention.head_count_kv", Value::U32(0), true),
+        ] {
+            let found = gone(&other, &format!("mamba.{end}"), &had, &[]);
+            assert_eq!(found.is_some(), noted, "{end} {had:?} {found:?}");
+            assert!(found.is_none_or(|gone| gone.note.is_some()));
+        }
+        // What is said fits what changes.
+        for (key, had, says) in [
+            ("add_bos_token", Value::Bool(false), "begin or end"),
+            ("bos_token_id", Value::U32(3), "begin or end"),
+            ("eos_token_id", Value::U32(3), "generation ends at other tokens"),
+            ("eot_token_id", Value::U32(3), "generation ends at other tokens"),
+            ("unknown_token_id", Value::U32(3), "no token of its own"),
+        ] {
+            let found = gone(&metadata("llama"), &format!("tokenizer.ggml.{key}"), &had, &[]).unwrap();
+            assert!(found.note.is_some_and(|note| note.contains(says)), "{key} {found:?}");
+        }
+        // With the whole vocabulary, its parts go.
+        let mut without = metadata("llama");
+        without.remove("tokenizer.ggml.tokens");
+        assert_eq!(gone(&without, &kinds, &types(3), &[]), None);
     }
 }

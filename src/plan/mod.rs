@@ -172,10 +172,44 @@ impl Plan {
 pub fn copy(mut source: Source, options: &PlanOptions) -> Result<(Source, Plan)> {
     let target = container(&source.model, options)?;
     if target == Container::Safetensors && is_folder(&options.out) && source.has_gguf_names() {
-        source = checkpoint::export(source)?;
+        source = as_checkpoint(source, options)?;
     }
     let plan = plan(&source, options)?;
     Ok((source, plan))
+}
+
+/// The source under Hugging Face's names, as a checkpoint that is to be written. Of changes of metadata, only the removal of
+/// keys that are not there can be made in one.
+///
+/// # Errors
+/// [`Error::Usage`] for other changes; those of [`checkpoint::export`].
+pub fn as_checkpoint(source: Source, options: &PlanOptions) -> Result<Source> {
+    let mut metadata = source.model.metadata.clone();
+    let mut notes = Vec::new();
+    for edit in &options.edits {
+        match edit {
+            Edit::Remove(key) if metadata.get(key).is_none() => {
+                notes.extend(edit.apply(&mut metadata, &source.run)?);
+            }
+            _ => return Err(no_settings(edit, options)),
+        }
+    }
+    let mut source = checkpoint::export(source)?;
+    source.model.notes.extend(notes);
+    Ok(source)
+}
+
+/// Why a change of metadata cannot be made in a checkpoint.
+fn no_settings(edit: &Edit, options: &PlanOptions) -> Error {
+    let (option, key) = (edit.option(), edit.keys().next().unwrap_or_default());
+    let folder = match is_folder(&options.out) {
+        true => format!("{} is a folder, which gets a checkpoint, and ", options.out.display()),
+        false => String::new(),
+    };
+    Error::usage(format!("{option} {key}: {folder}a checkpoint has its settings in config.json")).or(
+        "make the change in a GGUF (NEW.gguf), and convert that; or leave it out, and edit config.json in the finished \
+         checkpoint",
+    )
 }
 
 /// Makes the plan.
@@ -194,29 +228,20 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let target = container(model, options)?;
     let mut notes = model.notes.clone();
     let mut metadata = model.metadata.clone();
-    if let Some(edit) = options.edits.first().filter(|_| source.export.is_some()) {
-        let (option, key) = (edit.option(), edit.keys().next().unwrap_or_default());
-        let (folder, gguf) = match is_folder(&options.out) {
-            true => (
-                format!("{} is a folder, which gets a checkpoint, and ", options.out.display()),
-                options.out.join("model.gguf").display().to_string(),
-            ),
-            false => (String::new(), "NEW.gguf".into()),
-        };
-        return Err(Error::usage(format!("{option} {key}: {folder}a checkpoint has its settings in config.json"))
-            .or(format!(
-                "make the change in a GGUF ({gguf}), and convert that; or leave it out, and edit config.json in the finished \
-                 checkpoint"
-            )));
+    // Those that are left were told of when the checkpoint was made.
+    let edits = if source.export.is_some() { &[][..] } else { &options.edits };
+    let is_removal = |edit: &&Edit| matches!(edit, Edit::Remove(_));
+    if let Some(edit) = options.edits.iter().find(|edit| source.export.is_some() && !is_removal(edit)) {
+        return Err(no_settings(edit, options));
     }
     if target == Container::Safetensors && !source.filed.is_empty() {
-        edit::refuse_settings(&options.edits)?;
+        edit::refuse_settings(edits)?;
     }
-    for edit in &options.edits {
+    for edit in edits {
         notes.extend(edit.apply(&mut metadata, &source.run)?);
     }
-    if !options.edits.is_empty() && options.unreadable != Unreadable::Written {
-        notes.extend(readable::check(model, &metadata, &options.edits, options.unreadable)?);
+    if !edits.is_empty() && options.unreadable != Unreadable::Written {
+        notes.extend(readable::check(model, &metadata, edits, options.unreadable)?);
     }
     if target == Container::Gguf {
         notes.extend(rotated(&metadata).map(|key| {
@@ -258,7 +283,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     notes.extend(decide::missing_importance_note(options, &decisions, &tensors));
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
     notes.extend(effect::unused_search(&options.rounding, &decisions, &tensors));
-    notes.extend(effect::unused_tokenizer(source, target));
+    notes.extend(effect::unused_tokenizer(source, options, target));
 
     if target == Container::Safetensors {
         container::refuse_quantized(options, &tensors)?;
@@ -276,7 +301,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     };
     let (mut layout, paths, extra) = place(&metadata, &mut notes)?;
     effect::refuse_lost_edits(source, options, target, &metadata, |metadata| {
-        place(metadata, &mut Vec::new()).map(|(layout, _, extra)| effect::Files::of(layout, extra))
+        let mut notes = Vec::new();
+        let (layout, _, extra) = place(metadata, &mut notes)?;
+        Ok(effect::Files::of(layout, extra, notes))
     })?;
     container::copy_rotary_tables(source, order, &mut layout)?;
     // It would be safe, since files are renamed into their places, but it is never intended.

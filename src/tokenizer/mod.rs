@@ -60,6 +60,19 @@ struct Rules {
     escaped_spaces: bool,
 }
 
+/// What two tokenizers with the same tokens do differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// They split texts at other places, since one puts a space before them, or has another character in place of spaces.
+    Spaces,
+    /// They put other tokens before or behind texts.
+    Added,
+    /// They have another token for what has none.
+    Unknown,
+    /// They end generation at other tokens.
+    Ends,
+}
+
 /// A vocabulary, ready to encode and decode.
 pub struct Tokenizer {
     tokens: Tokens,
@@ -72,9 +85,22 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Whether another tokenizer adds the same tokens to texts, and takes the same for the ends of texts and turns.
-    pub(crate) fn adds_as(&self, other: &Self) -> bool {
-        self.rules == other.rules && self.roles == other.roles
+    /// What another tokenizer with the same tokens makes otherwise of texts; the first of [`Difference`]'s, or `None`.
+    pub(crate) fn differs(&self, other: &Self) -> Option<Difference> {
+        let spaces = |of: &Self| (of.rules.space_prefix, of.rules.escaped_spaces);
+        let begins = |of: &Self| (of.rules.add_bos, of.roles.bos);
+        let ends = |of: &Self| of.roles.eos.filter(|_| of.rules.add_eos);
+        if spaces(self) != spaces(other) {
+            Some(Difference::Spaces)
+        } else if begins(self) != begins(other) || ends(self) != ends(other) {
+            Some(Difference::Added)
+        } else if self.roles.unknown != other.roles.unknown {
+            Some(Difference::Unknown)
+        } else if self.roles != other.roles {
+            Some(Difference::Ends)
+        } else {
+            None
+        }
     }
 
     /// The tokenizer of a GGUF's metadata.

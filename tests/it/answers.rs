@@ -44,11 +44,16 @@ fn a_folder_made_of_a_gguf_is_a_checkpoint_whatever_command_makes_it() {
         }
         // What `edit` changes has no place there.
         let out = dir.path(&format!("edit-{i}/"));
-        for change in [["--set", "llama.context_length=64"], ["--remove", "general.license"]] {
+        for change in [["--set", "llama.context_length=64"], ["--remove", "llama.rope.freq_base"]] {
             let (code, why) = fails(&["edit", source, &out, change[0], change[1]]);
             assert!(code == 2 && why.contains(change[0]) && why.contains("config.json"), "{why}");
-            assert!(!Path::new(&out).exists());
+            assert!(why.contains("(NEW.gguf)") && !Path::new(&out).exists(), "{why}");
         }
+        // What is not there is gone.
+        let without = dir.path(&format!("without-{i}/"));
+        let text = said(&["edit", source, &without, "--remove", "general.license"]);
+        assert!(text.contains("--remove general.license: there is no such key"), "{text}");
+        ok(&["verify", &without, "--against", &converted]);
         let changed = dir.path("changed.gguf");
         ok(&["edit", source, &changed, "--set", "llama.context_length=64"]);
         ok(&["convert", &changed, &out]);
@@ -173,7 +178,7 @@ fn options_without_an_effect_are_refused_or_noted() {
         ] {
             let (code, why) = fails(&[command, source, &out, change[0], change[1]]);
             let key = change[1].split('=').next().unwrap();
-            let says = format!("{} {key}: a llama2.c file has no place for this key", change[0]);
+            let says = format!("{} {key}: there is no place for this key in a llama2.c file", change[0]);
             assert!(code == 2 && why.contains(&says) && why.contains("ends in .gguf"), "{why}");
             assert!(!Path::new(&out).exists());
         }
@@ -194,7 +199,48 @@ fn options_without_an_effect_are_refused_or_noted() {
     fs::write(&file, "x").unwrap();
     let (_, why) =
         fails(&["edit", &whole, &out, "--set-file", &format!("tokenizer.chat_template:str={file}")]);
-    assert!(why.contains("--set-file tokenizer.chat_template: a llama2.c file has no place"), "{why}");
+    assert!(why.contains("--set-file tokenizer.chat_template: there is no place"), "{why}");
+    let (_, why) = fails(&["edit", &whole, &out, "--rename", "llama.rope.freq_base=own.base"]);
+    assert!(why.contains("--rename own.base: there is no place"), "{why}");
+    // What is removed is not there either way, and what programs have built in or take without a key needs no place.
+    let (more, bare) = (dir.path("more.gguf"), dir.path("bare.gguf"));
+    ok(&["edit", &whole, &more, "--set", "general.license=mit", "--set", "own.key=7"]);
+    ok(&[
+        "edit",
+        &whole,
+        &bare,
+        "--remove",
+        "llama.rope.freq_base",
+        "--remove",
+        "tokenizer.ggml.bos_token_id",
+    ]);
+    for (source, change) in [
+        (&more, ["--remove", "general.license"]),
+        (&more, ["--remove", "own.key"]),
+        (&more, ["--remove", "absent.key"]),
+        (&bare, ["--set", "llama.rope.freq_base=10000"]),
+        (&bare, ["--set", "tokenizer.ggml.bos_token_id=1"]),
+        (&bare, ["--set", "llama.attention.causal=true"]),
+        (&bare, ["--set", "llama.attention.key_length=16"]),
+        (&bare, ["--set", "llama.expert_count=0"]),
+        (&bare, ["--set", "tokenizer.ggml.add_bos_token=true"]),
+        (&bare, ["--set", "tokenizer.ggml.remove_extra_whitespaces=false"]),
+    ] {
+        let (one, two) = (dir.path("one.bin"), dir.path("two.bin"));
+        ok(&["convert", source, &one]);
+        ok(&["edit", source, &two, change[0], change[1]]);
+        assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap(), "{change:?}");
+    }
+    for change in ["tokenizer.ggml.add_bos_token=false", "tokenizer.ggml.add_space_prefix=false"] {
+        assert!(fails(&["edit", &bare, &out, "--set", change]).1.contains("there is no place"));
+    }
+    // Where the format is given otherwise, no other name helps.
+    let (_, why) = fails(&["convert", &whole, &dir.path("c64/"), "--for", "c64", "--set", "general.name=x"]);
+    let says =
+        "--set general.name: there is no place for this key in the three files of a memory expansion\n";
+    assert!(why.contains(says) && why.ends_with("hint: leave it out\n"), "{why}");
+    let (_, why) = fails(&["convert", &whole, &out, "--format", "llama2c", "--set", "general.name=x"]);
+    assert!(why.contains("leave out --format and use an output name that ends in .gguf"), "{why}");
     // A tokenizer has no weights.
     for option in [
         &["--type", "f32"][..],
@@ -207,7 +253,7 @@ fn options_without_an_effect_are_refused_or_noted() {
         assert!(code == 2 && why.contains(option[0]) && why.contains("leave out"), "{option:?}: {why}");
     }
     let (_, why) = fails(&["convert", &tokenizer, &out, "--set", "own.key=1"]);
-    assert!(why.contains("no place"), "{why}");
+    assert!(why.contains("no place") && why.ends_with("hint: leave it out\n"), "{why}");
     // Groups where there are none, and groups that are copied.
     let (_, why) = fails(&["convert", &whole, &out, "--group-size", "16"]);
     assert!(why.contains("--group-size 16: there are no groups in llama2.c version 0"), "{why}");
@@ -231,7 +277,12 @@ fn options_without_an_effect_are_refused_or_noted() {
     // Another tokenizer for a checkpoint whose own is copied.
     let model = demo("model/tokenizer.model");
     let text = said(&["convert", &demo("model"), &dir.path("c/"), "--tokenizer", &model]);
-    assert!(text.contains("--tokenizer has no effect here"), "{text}");
+    assert!(text.contains("--tokenizer has no effect here: the files"), "{text}");
+    let single = dir.path("single.safetensors");
+    let text = said(&["convert", &demo("model"), &single, "--tokenizer", &model]);
+    assert!(text.contains("--tokenizer has no effect here: no tokenizer is written"), "{text}");
+    let text = said(&["convert", &demo("model"), &single, "--pre-tokenizer", "llama-bpe"]);
+    assert_eq!(text.matches("note: --pre-tokenizer").count(), 1, "{text}");
     assert!(!said(&["convert", &demo("model"), &to, "--tokenizer", &model]).contains("no effect"));
 }
 
@@ -262,6 +313,18 @@ fn a_key_for_which_programs_take_another_value_is_not_removed_in_silence() {
         let text = said(&["edit", &whole, &out, "--remove", key]);
         assert_eq!(text.contains("without it"), noted, "{key}: {text}");
     }
+    // A vocabulary that goes as a whole leaves nothing that is read otherwise.
+    let lists = ["tokens", "scores", "token_type"].map(|list| format!("tokenizer.ggml.{list}"));
+    let mut args = vec!["edit", &whole, &out, "--set", "tokenizer.ggml.model=no_vocab"];
+    lists.iter().for_each(|list| args.extend(["--remove", list]));
+    assert!(!said(&args).contains("without it"));
+    ok(&["edit", &whole, &out, "--set", "tokenizer.ggml.add_space_prefix=false"]);
+    let (code, why) =
+        fails(&["edit", &out, &dir.path("p.gguf"), "--remove", "tokenizer.ggml.add_space_prefix"]);
+    assert!(code == 2 && why.contains("treat spaces otherwise"), "{why}");
+    ok(&["edit", &whole, &out, "--set", "tokenizer.ggml.eot_token_id=5"]);
+    let text = said(&["edit", &out, &dir.path("p.gguf"), "--remove", "tokenizer.ggml.eot_token_id"]);
+    assert!(text.contains("generation ends at other tokens"), "{text}");
     ok(&["edit", &whole, &out, "--set", "tokenizer.ggml.add_bos_token=false"]);
     let text = said(&["edit", &out, &dir.path("p.gguf"), "--remove", "tokenizer.ggml.add_bos_token"]);
     assert!(text.contains("take their default, which is another"), "{text}");
@@ -271,6 +334,10 @@ fn a_key_for_which_programs_take_another_value_is_not_removed_in_silence() {
     ok(&[&["edit", &whole, &other, "--force"][..], &set].concat());
     let text = said(&["edit", &other, &dir.path("q.gguf"), "--remove", "mamba.expert_count"]);
     assert!(text.contains("trained with another value"), "{text}");
+    ok(&["edit", &other, &out, "--set", "mamba.expert_count=0"]);
+    assert!(
+        !said(&["edit", &out, &dir.path("q.gguf"), "--remove", "mamba.expert_count"]).contains("without it")
+    );
 }
 
 #[test]
