@@ -326,9 +326,7 @@ fn norms_are_f32_where_llama_cpp_computes() {
         "{why}"
     );
     // Other programs may compute with them: a note.
-    let output = run(&[&quantize[..], &odd].concat());
-    let notes = String::from_utf8_lossy(&output.stderr);
+    let notes = ok(&[&quantize[..], &odd].concat());
     assert!(notes.contains("blk.0.ffn_norm.weight and 3 more norms or biases are bf16"), "{notes}");
-    let output = run(&quantize);
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("norms or biases"));
+    assert!(!ok(&quantize).contains("norms or biases"));
 }
