@@ -180,7 +180,8 @@ fn written<'a>(args: &'a [OsString], reported: &str) -> Option<&'a str> {
     if reported.starts_with("--") {
         return None;
     }
-    let mut words = args.iter().skip(1).map_while(|word| Some(word.to_str()?).filter(|word| *word != "--"));
+    let options = args.iter().skip(1).take_while(|word| *word != "--");
+    let mut words = options.filter_map(|word| word.to_str());
     let word = words.find(|word| word.starts_with(reported))?;
     let name = word.split('=').next().unwrap_or(word);
     name[reported.len()..].starts_with(char::is_alphabetic).then_some(name)

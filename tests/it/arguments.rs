@@ -42,6 +42,9 @@ fn arguments_may_be_any_bytes() {
             out.status
         );
     }
+    let out = program().args([OsStr::new("run"), odd, OsStr::new("-ngl")]).output().unwrap();
+    let why = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(2) && why.contains("there is no such choice"), "{why}");
     // The name of the program too.
     let out = program().arg0(odd).args(["merge", "--outtype"]).output().unwrap();
     let why = String::from_utf8_lossy(&out.stderr);
