@@ -49,24 +49,38 @@ pub fn for_command(program: &Command, name: &str, text: &str) -> String {
     running.with_commands(text).into_owned()
 }
 
-/// Those of some options that the running command has; all, before one runs.
+/// The program and the name of the command that runs.
 #[cfg_attr(not(unix), allow(dead_code))]
-pub fn own<'a>(options: &[&'a str]) -> Vec<&'a str> {
-    let has =
-        |option: &&&str| RUNNING.get().is_none_or(|running| has(&running.program, &running.name, option));
-    options.iter().filter(has).copied().collect()
+pub fn command() -> Option<(&'static Command, &'static str)> {
+    RUNNING.get().map(|running| (&running.program, &*running.name))
 }
 
 /// Whether a command has an option, which is given with its dashes.
 pub(super) fn has(program: &Command, command: &str, option: &str) -> bool {
-    let names = |arg: &Arg| {
+    ["--help", "--version"].contains(&option) || find(program, command, option).is_some()
+}
+
+/// Whether a command has an option that takes no value.
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(super) fn has_switch(program: &Command, command: &str, option: &str) -> bool {
+    find(program, command, option).is_some_and(|arg| !arg.get_action().takes_values())
+}
+
+fn find<'a>(program: &'a Command, command: &str, option: &str) -> Option<&'a Arg> {
+    let named = |arg: &&Arg| {
         let mut all = arg.get_all_aliases().unwrap_or_default();
         all.extend(arg.get_long());
         all.iter().any(|name| option.strip_prefix("--") == Some(*name))
     };
-    let found = program.find_subcommand(command);
-    ["--help", "--version"].contains(&option)
-        || found.is_some_and(|command| command.get_arguments().any(names))
+    program.find_subcommand(command)?.get_arguments().find(named)
+}
+
+/// The command that is named as one that has an option: `convert`, which has what all commands that write models have in
+/// common, or the first one.
+pub(super) fn command_with<'a>(program: &'a Command, option: &str) -> Option<&'a str> {
+    let names: Vec<&str> =
+        program.get_subcommands().map(Command::get_name).filter(|name| has(program, name, option)).collect();
+    names.iter().find(|name| **name == "convert").or(names.first()).copied()
 }
 
 /// The long options that a text names.
@@ -108,17 +122,34 @@ impl Running {
         let kept: Vec<Cow<'_, str>> = ways(text)
             .into_iter()
             .filter(|way| !self.is_done(way))
-            .map(|way| self.with_commands(way))
+            .map(|way| match self.with_commands(way) {
+                Cow::Borrowed(way) => self.without_given(way),
+                named => named,
+            })
             .collect();
         let hint = kept.join("; ");
         let hint = hint.strip_prefix("or ").unwrap_or(&hint);
         (!hint.is_empty()).then(|| hint.to_string())
     }
 
-    /// Whether a way out is to give a switch that was given.
+    /// Whether a way out is nothing but to add switches that were given. A way that only mentions them is another: to run the
+    /// command again with them, or to add one to an option with a value.
     fn is_done(&self, way: &str) -> bool {
-        let without = way.contains("leave out") || way.contains("without");
-        !without && options(way).any(|option| self.given.iter().any(|given| given == option))
+        let way = way.strip_prefix("or ").unwrap_or(way);
+        let adds = way.starts_with("add --") || way.starts_with("--");
+        adds && options(way).all(|option| self.given.iter().any(|given| given == option))
+    }
+
+    /// A way to name another file or folder, without the switches that were given: "name the folder itself with --overwrite".
+    fn without_given<'a>(&self, way: &'a str) -> Cow<'a, str> {
+        if !way.strip_prefix("or ").unwrap_or(way).starts_with("name ") {
+            return way.into();
+        }
+        let given = self.given.iter().map(|option| format!(" with {option},"));
+        given.fold(Cow::from(way), |way, given| match way.contains(&given) {
+            true => way.replace(&given, ",").into(),
+            false => way,
+        })
     }
 
     /// The text, with the command that has an option where the running one lacks it. Options of other programs stay.
@@ -133,14 +164,8 @@ impl Running {
         }
         let mut all: Vec<(String, &str)> = Vec::new();
         for option in lacking {
-            let names =
-                self.program.get_subcommands().map(Command::get_name).filter(|name| has(name, option));
-            let mut names: Vec<&str> = names.collect();
-            if names.contains(&"convert") {
-                names = vec!["convert"]; // what all commands that write models have in common, it has
-            }
-            if let Some(first) = names.first() {
-                all.push((format!("`ggufkit {first}`"), option));
+            if let Some(other) = command_with(&self.program, option) {
+                all.push((format!("`ggufkit {other}`"), option));
             }
         }
         let Some((first, _)) = all.first() else { return text.into() };
@@ -221,6 +246,23 @@ mod tests {
         assert_eq!(merge.hint("add --overwrite; or name another").as_deref(), Some("name another"));
         assert_eq!(merge.hint("add --overwrite"), None);
         assert_eq!(merge.hint("leave out --overwrite").as_deref(), Some("leave out --overwrite"));
+        // What has more to it than the switch, or is to be done another time.
+        for hint in [
+            "run again with --overwrite, which writes all files of the new one",
+            "leave out --group-size; or add --type q8_0 --overwrite",
+            "use --type q8_0 --overwrite; or use --type f16 --overwrite",
+            "write to another folder, without --overwrite",
+        ] {
+            assert_eq!(running("convert", &["--overwrite"]).hint(hint).as_deref(), Some(hint));
+        }
+        assert_eq!(
+            merge
+                .hint(
+                    "name the folder itself with --overwrite, which replaces the whole checkpoint; or another"
+                )
+                .as_deref(),
+            Some("name the folder itself, which replaces the whole checkpoint; or another")
+        );
         // An option with a value may have to get another one.
         let convert = running("convert", &[]);
         assert_eq!(convert.hint("use --type f16").as_deref(), Some("use --type f16"));

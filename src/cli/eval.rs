@@ -100,7 +100,10 @@ pub fn nats(text: &str) -> std::result::Result<f64, String> {
 /// [`Error::LimitMissed`].
 pub fn within(most: Option<f64>, kld: Option<f64>, more: &str) -> Result<()> {
     match (most, kld) {
-        (Some(most), Some(kld)) if kld.is_nan() || kld > most => Err(Error::LimitMissed(format!(
+        (Some(most), Some(kld)) if kld.is_nan() => Err(Error::LimitMissed(format!(
+            "the mean KL divergence is not a number (NaN), so that it is not within --max-kld {most}{more}"
+        ))),
+        (Some(most), Some(kld)) if kld > most => Err(Error::LimitMissed(format!(
             "the mean KL divergence is {kld:.6}, above --max-kld {most}{more}"
         ))),
         (Some(most), None) => Err(Error::LimitMissed(format!(
@@ -255,4 +258,41 @@ fn as_text(s: &Summary, interval: Option<Interval>, ratio: Option<Ratio>, cut: C
     }
     let _ = write!(text, "{table}");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_missed_by_what_is_above_it_unmeasured_or_no_number() {
+        for (most, kld, says) in [
+            (None, Some(f64::NAN), None),
+            (None, None, None),
+            (Some(0.1), Some(0.1), None),
+            (Some(0.1), Some(-1e-9), None),
+            (Some(0.1), Some(0.25), Some("the mean KL divergence is 0.250000, above --max-kld 0.1; kept")),
+            (
+                Some(0.1),
+                Some(f64::INFINITY),
+                Some("the mean KL divergence is inf, above --max-kld 0.1; kept"),
+            ),
+            (
+                Some(0.1),
+                Some(f64::NAN),
+                Some(
+                    "the mean KL divergence is not a number (NaN), so that it is not within --max-kld 0.1; kept",
+                ),
+            ),
+            (
+                Some(0.1),
+                None,
+                Some("the mean KL divergence was not measured, so that it may be above --max-kld 0.1; kept"),
+            ),
+        ] {
+            let found = within(most, kld, "; kept").err();
+            assert_eq!(found.as_ref().map(ToString::to_string).as_deref(), says);
+            assert!(found.is_none_or(|e| e.exit_code() == 3));
+        }
+    }
 }

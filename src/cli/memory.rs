@@ -7,6 +7,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
 
+use clap::Command;
+
 use super::advice;
 
 /// The system's allocator, which never returns without memory.
@@ -55,19 +57,24 @@ static HINT: OnceLock<String> = OnceLock::new();
 
 /// Makes the hint for the running command.
 pub fn advise() {
-    let less = advice::own(&["--memory", "--threads", "--context"]);
-    let less: Vec<&str> = less
-        .into_iter()
-        .map(|option| match option {
-            "--threads" => "--threads 1",
-            "--context" => "a shorter --context",
-            option => option,
-        })
-        .collect();
+    let less = advice::command().map(|(program, command)| less(program, command)).unwrap_or_default();
     if !less.is_empty() {
         let start = " more bytes\n  hint: free some memory, raise its limit (`ulimit -v`), or use less:";
         let _ = HINT.set(format!("{start} {}\n", less.join(", ")));
     }
+}
+
+/// The options with which a command takes less memory.
+fn less(program: &Command, command: &str) -> Vec<&'static str> {
+    // Where --memory takes no value, it asks how much memory a model takes, and --context is for that question.
+    if advice::has_switch(program, command, "--memory") {
+        return Vec::new();
+    }
+    [("--memory", "--memory"), ("--threads", "--threads 1"), ("--context", "a shorter --context")]
+        .into_iter()
+        .filter(|(option, _)| advice::has(program, command, option))
+        .map(|(_, way)| way)
+        .collect()
 }
 
 /// Says how many bytes were not to be had, without allocating any, and ends the process.
@@ -90,4 +97,24 @@ fn out_of_memory(bytes: usize) -> ! {
     }
     // SAFETY: ends the process at once. Files that were being written have no names yet.
     unsafe { libc::_exit(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn only_what_takes_less_memory_is_advised() {
+        let program = super::super::Cli::command();
+        for (command, wanted) in [
+            ("convert", &["--memory", "--threads 1"][..]),
+            ("calibrate", &["--memory", "--threads 1", "a shorter --context"]),
+            ("eval", &["--threads 1", "a shorter --context"]),
+            ("inspect", &[]),
+            ("verify", &[]),
+        ] {
+            assert_eq!(less(&program, command), wanted, "{command}");
+        }
+    }
 }

@@ -121,7 +121,7 @@ fn as_text(source: &Source, findings: &[Finding], unmatched: &[String], compared
     if compared && pairs > 0 {
         let all = match unmatched {
             [] => "all tensors".into(),
-            _ => format!("the {pairs} tensors that are in both"),
+            _ => format!("the {pairs} tensors that were compared"),
         };
         let _ = writeln!(text, "{table}{all}: {}", percent(total));
     }

@@ -1,4 +1,4 @@
-//! What is said of what was asked for: options that another command has, that have no effect, or that are llama.cpp's; what
+//! What is said of what was asked for: options that another command has, or that have no effect; what
 //! was compared; what a dry run would do.
 
 use std::fs;
@@ -160,8 +160,51 @@ fn what_was_given_is_not_advised_again() {
         let (_, why) = fails(&[&args[..], &["--overwrite"]].concat());
         assert!(why.contains("hint: ") && !why.contains("--overwrite"), "{args:?}: {why}");
     }
+    // A way to name another output stays, without what was given.
+    for command in ["convert", "merge"] {
+        let (_, why) = fails(&[command, &whole, &inside, "--overwrite"]);
+        assert!(
+            why.contains("hint: name the folder itself, which replaces the whole checkpoint; or "),
+            "{why}"
+        );
+        let (_, why) = fails(&[command, &whole, &inside]);
+        assert!(why.contains("hint: name the folder itself with --overwrite, which"), "{why}");
+    }
     // Where it helps, it is named.
     assert!(fails(&["merge", &whole, &hub]).1.contains("--overwrite"));
+    // A switch does nothing without the option that it goes with.
+    let (groups, small) = (dir.path("groups.bin"), dir.path("small.gguf"));
+    ok(&["convert", &whole, &groups, "--type", "q8_0", "--group-size", "16"]);
+    ok(&["quantize", &whole, &small, "--type", "q5_0"]);
+    let bin = dir.path("again.bin");
+    let (_, why) = fails(&["convert", &groups, &bin, "--group-size", "8", "--allow-requantize"]);
+    assert!(why.contains("leave out --group-size; or add --type q8_0 --allow-requantize"), "{why}");
+    ok(&["convert", &groups, &bin, "--group-size", "8", "--allow-requantize", "--type", "q8_0"]);
+    let other = dir.path("other.gguf");
+    let (_, why) = fails(&["convert", &small, &other, "--for", "openvino", "--allow-requantize"]);
+    let ways = why.split("hint: ").nth(1).unwrap().trim_end().split("; or ");
+    let again = ways.filter(|way| way.starts_with("use --type ") && way.ends_with(" --allow-requantize"));
+    assert!(again.count() > 1, "{why}");
+}
+
+#[test]
+fn notes_about_a_source_name_the_command_that_has_an_option() {
+    let dir = Dir::new();
+    let (whole, hub) = (gguf(&dir), dir.path("hub/"));
+    ok(&["convert", &whole, &hub]);
+    let path = format!("{hub}tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for token in tokenizer["added_tokens"].as_array_mut().unwrap() {
+        token["rstrip"] = true.into();
+    }
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    for more in [&[][..], &["--json"]] {
+        let text = ok(&[&["verify", &hub, "--against", &whole][..], more].concat());
+        assert!(text.contains("--set general.name=phi-3-NAME (`ggufkit convert` has --set)"), "{text}");
+    }
+    // The command that has it.
+    let text = said(&["convert", &hub, &dir.path("x.gguf")]);
+    assert!(text.contains("--set general.name=phi-3-NAME") && !text.contains("has --set"), "{text}");
 }
 
 #[test]
@@ -304,13 +347,17 @@ fn a_key_for_which_programs_take_another_value_is_not_removed_in_silence() {
         }
         ok(&["edit", source, &dir.path("forced.gguf"), "--force", "--remove", key]);
     }
-    for (key, noted) in [
-        ("llama.rope.freq_base", false),
-        ("tokenizer.ggml.bos_token_id", false),
-        ("llama.vocab_size", false),
-        ("general.file_type", false),
+    let begins = dir.path("begins.gguf");
+    ok(&["edit", &whole, &begins, "--set", "tokenizer.ggml.add_bos_token=false"]);
+    for (source, key, noted) in [
+        (&whole, "llama.rope.freq_base", false),
+        (&whole, "tokenizer.ggml.bos_token_id", false),
+        (&whole, "llama.vocab_size", false),
+        (&whole, "general.file_type", false),
+        (&begins, "tokenizer.ggml.add_bos_token", true),
     ] {
-        let text = said(&["edit", &whole, &out, "--remove", key]);
+        let text = said(&["edit", source, &out, "--remove", key]);
+        assert_eq!(text.contains("without it, programs take their default"), noted, "{key}: {text}");
         assert_eq!(text.contains("without it"), noted, "{key}: {text}");
     }
     // A vocabulary that goes as a whole leaves nothing that is read otherwise.
@@ -406,8 +453,25 @@ fn nothing_compared_is_no_pass() {
     let layers = crate::common::first_layers(&dir, 3);
     let out = run(&["verify", &layers, "--against", &other]);
     let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.code() == Some(1) && text.contains(" tensors that are in both: 0"), "{text}");
+    assert!(out.status.code() == Some(1) && text.contains(" tensors that were compared: 0"), "{text}");
     assert!(!text.contains("all tensors"), "{text}");
+}
+
+#[test]
+fn the_tensors_that_were_compared_are_counted() {
+    let dir = Dir::new();
+    let (weights, settings) = (tensors(&[]), config("LlamaForCausalLM"));
+    let mut other = tensors(&[]);
+    other.iter_mut().find(|t| t.2.len() == 2 && t.2[0] != t.2[1]).unwrap().2.reverse();
+    let one = checkpoint(&dir, "one", &settings, &weights);
+    let two = checkpoint(&dir, "two", &settings, &other);
+    for folder in [&one, &two] {
+        fs::remove_file(format!("{folder}/config.json")).unwrap();
+    }
+    let out = run(&["verify", &one, "--against", &two]);
+    let text = String::from_utf8(out.stdout).unwrap();
+    let says = format!("the {} tensors that were compared: 0", weights.len() - 1);
+    assert!(out.status.code() == Some(1) && text.contains(&says), "{text}");
 }
 
 #[test]
@@ -437,21 +501,6 @@ fn json_is_whole_whatever_the_exit_code() {
     }
     let (code, why) = fails(&["quantize", &whole, &out, "--type", "q8_0", "--check", &text, "--json"]);
     assert!(code == 2 && why.contains("--json"), "{why}");
-}
-
-#[test]
-fn llama_cpp_s_options_are_answered() {
-    for (args, says) in [
-        (&["convert", "a", "--outfile", "b"][..], "the output is the second argument"),
-        (&["convert", "a", "b", "--outtype", "f16"], "--type f16"),
-        (&["quantize", "a", "b", "Q4_K_M"], "--type Q4_K_M"),
-        (&["merge", "a", "b", "--outtype", "f16"], "`ggufkit convert` has --type"),
-        (&["merge", "--merge", "a", "b"], "`ggufkit merge IN OUT`"),
-    ] {
-        let (code, why) = fails(args);
-        assert!(code == 2 && why.contains(says) && !why.contains("similar"), "{args:?}: {why}");
-    }
-    assert!(ok(&["convert", "--help"]).contains("Usage") && ok(&["--version"]).starts_with("ggufkit "));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 mod answers;
+mod arguments;
 mod beside;
 mod bitnet;
 mod calibrate;

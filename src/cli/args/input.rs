@@ -8,12 +8,12 @@ use ggufkit::source::Source;
 use ggufkit::tokenizer::pre_tokenizer_note;
 use ggufkit::{Options, Result, open_in, plan};
 
-use super::super::note;
+use super::super::{advice, note};
 
-/// What was unusual about a model's files, and what they leave open.
+/// What was unusual about a model's files, and what they leave open, for the running command's user.
 pub fn notes(source: &Source) -> Vec<String> {
     let open = pre_tokenizer_note(&source.model.metadata);
-    source.model.notes.iter().cloned().chain(open).collect()
+    source.model.notes.iter().cloned().chain(open).map(|text| advice::note(&text).into_owned()).collect()
 }
 
 /// The model that a command reads, and how.
