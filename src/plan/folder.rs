@@ -44,7 +44,8 @@ pub(super) fn check(
     (weights, extra): (&[PathBuf], &[(PathBuf, Vec<u8>)]),
     notes: &mut Vec<String>,
 ) -> Result<Replaces> {
-    if !is_folder(&options.out) {
+    // A tokenizer alone, turned to another byte order, may replace an earlier one.
+    if !is_folder(&options.out) && !source.model.tensors.is_empty() {
         weights.iter().try_for_each(|path| refuse_part(path, target))?;
     }
     let paths: Vec<&PathBuf> = weights.iter().chain(extra.iter().map(|(path, _)| path)).collect();
