@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::kind::{self, Kind};
 #[cfg(target_os = "linux")]
 use crate::text::visible;
-pub use content::{Output, instead, replaced_name, replaced_note, tokenizer_at};
+pub use content::{Output, instead, replaced_name, replaced_note};
 pub use output::{NewFile, replace};
 pub use parts::{ADAPTER, CONFIG, Part, TEMPLATES, part};
 pub use run::{Claimed, RunFiles, ends_in_slash};

@@ -123,12 +123,6 @@ fn model_at(path: &Path) -> Option<&'static str> {
     of_content(&file).or_else(by_name)
 }
 
-/// What a file is by its content, if that is a tokenizer.
-pub fn tokenizer_at(path: &Path) -> Option<&'static str> {
-    let found = InFile::open(path, false).ok()?.kind()?;
-    (found.class == Class::Tokenizer).then_some(found.what)
-}
-
 /// What a file is by its content, if that is a model or a part of one.
 fn of_content(file: &InFile) -> Option<&'static str> {
     let found = file.kind()?;

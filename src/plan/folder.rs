@@ -91,10 +91,7 @@ fn refuse_part(path: &Path, target: Container) -> Result<()> {
         {
             "a file of a checkpoint's weights"
         }
-        _ => match disk::tokenizer_at(&real) {
-            Some(what) => what,
-            None => return Ok(()),
-        },
+        _ => return Ok(()),
     };
     Err(Error::refused(format!("{}: is {what}, and a model would replace it", path.display()))
         .or("give the file another name or folder, or remove the old one first"))

@@ -475,12 +475,10 @@ fn a_model_of_another_form_takes_no_place_of_a_checkpoint_s_file() {
     let hub = checkpoint(&dir, "hub", &config("LlamaForCausalLM"), &tensors(&[]));
     let old = gguf(&dir);
     fs::write(format!("{hub}/tokenizer.model"), fs::read(demo("model/tokenizer.model")).unwrap()).unwrap();
-    fs::copy(demo("tiny-tokenizer.bin"), dir.path("words.bin")).unwrap();
     let named = [
         (format!("{hub}/model.safetensors"), "a file of a checkpoint's weights"),
         (format!("{hub}/config.json"), "the settings of a checkpoint"),
         (format!("{hub}/tokenizer.model"), "a file of a checkpoint"),
-        (dir.path("words.bin"), "a tokenizer"),
     ];
     for (out, what) in &named {
         let before = fs::read(out).unwrap();
