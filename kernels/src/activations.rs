@@ -300,29 +300,40 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
     let group = form.group();
     row.codes[x.len()..].fill(0);
     row.scales[x.len() / group..].fill(0.0);
-    let token = match form {
-        Form::Token(_) => Some(floor(peak(x))),
-        _ => None,
-    };
-    for (g, x) in x.chunks_exact(group).enumerate() {
-        let (scale, inverse) = match (token, group) {
-            (Some(peak), _) => (peak / 127.0, 127.0 / peak),
-            (None, ..=32) => {
-                let peak = peak(x);
-                let inverse = if peak == 0.0 { 0.0 } else { 127.0 / peak };
+    let groups = x.len() / group;
+    // Peaks first, and what numbers are multiplied by in the place of the sums: divisions of many groups take as long as one.
+    let (scales, inverses) = (&mut row.scales[..groups], &mut row.sums[..groups]);
+    match (form, group) {
+        (Form::Token(_), _) => {
+            let peak = floor(peak(x));
+            scales.fill(peak / 127.0);
+            inverses.fill(127.0 / peak);
+        }
+        (_, ..=32) => {
+            for (scale, x) in scales.iter_mut().zip(x.chunks_exact(group)) {
+                *scale = peak(x);
+            }
+            for (scale, inverse) in scales.iter_mut().zip(inverses) {
+                *inverse = if *scale == 0.0 { 0.0 } else { 127.0 / *scale };
                 // Beyond a half's range the scale stays as it is, rather than become infinite.
-                let d = peak / 127.0;
-                (if d < 65504.0 { f16_to_f32(f32_to_f16(d)) } else { d }, inverse)
+                let d = *scale / 127.0;
+                *scale = if d < 65504.0 { f16_to_f32(f32_to_f16(d)) } else { d };
             }
-            (None, _) => {
+        }
+        _ => {
+            for (scale, x) in scales.iter_mut().zip(x.chunks_exact(group)) {
+                *scale = first(x, peak(x));
+            }
+            for (scale, inverse) in scales.iter_mut().zip(inverses) {
                 // The peak gets the code −127, whatever its sign.
-                let peak = peak(x);
-                let signed = first(x, peak);
-                if peak == 0.0 { (0.0, 0.0) } else { (signed / -127.0, -127.0 / signed) }
+                let signed = *scale;
+                *inverse = if signed == 0.0 { 0.0 } else { -127.0 / signed };
+                *scale = if signed == 0.0 { 0.0 } else { signed / -127.0 };
             }
-        };
-        row.scales[g] = scale;
-        round(x, inverse, &mut row.codes[g * group..][..group]);
+        }
+    }
+    for ((x, codes), inverse) in x.chunks_exact(group).zip(row.codes.chunks_exact_mut(group)).zip(&*row.sums) {
+        round(x, *inverse, codes);
     }
     for (lane, q) in row.lanes.iter_mut().zip(row.codes.as_chunks::<4>().0) {
         *lane = -offset * (i32::from(q[0]) + i32::from(q[1]) + i32::from(q[2]) + i32::from(q[3]));
@@ -336,10 +347,7 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
         *wide = i16::from(*q);
     }
     for (sum, q) in row.sixteens.iter_mut().zip(row.codes.as_chunks::<16>().0) {
-        *sum = 0;
-        for q in q {
-            *sum += i16::from(*q);
-        }
+        *sum = q.iter().map(|&q| i16::from(q)).sum();
     }
 }
 
@@ -349,10 +357,15 @@ fn floor(peak: f32) -> f32 {
     if peak < 1e-5 { 1e-5 } else { peak }
 }
 
-/// The first of the numbers with this magnitude.
+/// The first of the numbers with this magnitude; the magnitude, if it is no number.
 #[inline(always)]
 fn first(x: &[f32], peak: f32) -> f32 {
-    x.iter().copied().find(|x| x.abs() == peak).unwrap_or(peak)
+    // The last that is met on the way back, without a branch for each.
+    let mut place = x.len();
+    for (i, x) in x.iter().enumerate() {
+        place = place.min(if x.abs() == peak { i } else { usize::MAX });
+    }
+    x.get(place).copied().unwrap_or(peak)
 }
 
 per_isa! {

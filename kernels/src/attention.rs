@@ -139,7 +139,13 @@ impl KvHead {
                 key.iter().enumerate().for_each(|(d, &x)| k[(block * dim + d) * KEYS + lane] = x);
             }
             Store::F16(k) => {
-                key.iter().enumerate().for_each(|(d, &x)| k[(block * dim + d) * KEYS + lane] = half(x));
+                // Halves side by side first, which is vectors' work.
+                let place = k[block * dim * KEYS..][..dim * KEYS].as_chunks_mut::<KEYS>().0;
+                for (key, place) in key.chunks(GROUP).zip(place.chunks_mut(GROUP)) {
+                    let mut halves = [0; GROUP];
+                    halves.iter_mut().zip(key).for_each(|(h, &x)| *h = half(x));
+                    place.iter_mut().zip(halves).for_each(|(k, h)| k[lane] = h);
+                }
             }
             Store::Q8_0 { codes, scales } => {
                 for (g, x) in key.chunks_exact(GROUP).enumerate() {

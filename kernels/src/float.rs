@@ -122,21 +122,19 @@ per_isa! {
 
 #[inline(always)]
 fn soft_max_body(x: &mut [f32], scale: f32) {
+    // What is no number is never larger, as in `f32::max`, which takes more than one instruction.
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut most = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
-    for x in chunks {
+    // What is left is computed as a whole chunk too, of which only so much is taken.
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for x in chunks.iter().chain([&last]) {
         for i in 0..LANES {
-            most[i] = most[i].max(x[i]);
+            most[i] = larger(most[i], x[i]);
         }
     }
-    let mut peak = f32::NEG_INFINITY;
-    for x in rest {
-        peak = peak.max(*x);
-    }
-    for x in most {
-        peak = peak.max(x);
-    }
-    let most = peak;
+    let most = most.into_iter().fold(f32::NEG_INFINITY, larger);
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = x.as_chunks_mut::<LANES>();
     for x in chunks {
@@ -145,9 +143,12 @@ fn soft_max_body(x: &mut [f32], scale: f32) {
             lanes[i] += x[i];
         }
     }
-    for (i, x) in rest.iter_mut().enumerate() {
+    for x in &mut last {
         *x = exp((*x - most) * scale);
-        lanes[i] += *x;
+    }
+    for (i, x) in rest.iter_mut().enumerate() {
+        *x = last[i];
+        lanes[i] += last[i];
     }
     let inverse = 1.0 / tree(lanes);
     for x in x {
