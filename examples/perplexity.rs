@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let kv = KvType::F16;
     let evaluation =
         Evaluation { models: vec![(&network, kv)], reference: Reference::None, kv, batch: 512, record: None };
-    let found = evaluation.run(&chunks, |_| ())?;
+    let found = evaluation.run(&chunks, &mut |_| ())?;
     let summary = found.models[0].summary().expect("a text of several chunks");
     println!("perplexity {:.4}", summary.perplexity.value);
     Ok(())

@@ -21,6 +21,7 @@ pub mod kind;
 pub mod machine;
 pub mod memory;
 mod open;
+mod order;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;

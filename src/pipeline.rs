@@ -332,9 +332,11 @@ impl Order {
         let scratch = Scratch { memory: self.limits.memory, folder };
         let depth = network.depth();
         watcher.layers(0, depth);
-        let on_layer = |layer| watcher.layers(layer + 1, depth);
-        let measured =
-            pool.install(|| calibrate::importance::importance(&network, chunks, &scratch, on_layer))?;
+        let measured = pool.install(|| {
+            calibrate::importance::importance(&network, chunks, &scratch, &mut |layer| {
+                watcher.layers(layer + 1, depth)
+            })
+        })?;
         watcher.finished();
         Ok(Some(measured))
     }
@@ -442,11 +444,13 @@ impl Prepared<'_> {
         let models =
             vec![(name_of(out, &self.source.path), crate::open_in(&self.source.run, out, &self.order.open)?)];
         let settings = Settings::new(check.text.display().to_string(), text.cut);
-        let on_chunk = |done, of| watcher.chunks(done, of);
         let reference = short_name(&self.source.path);
         let pool = self.order.limits.pool()?;
-        let found =
-            pool.install(|| compare((&reference, &self.source), &models, &text.text, &settings, on_chunk))?;
+        let found = pool.install(|| {
+            compare((&reference, &self.source), &models, &text.text, &settings, &mut |done, of| {
+                watcher.chunks(done, of)
+            })
+        })?;
         watcher.finished();
         self.source.run.unchanged()?;
         Ok(Some(found))

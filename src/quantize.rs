@@ -18,6 +18,7 @@ use crate::calibrate::state::{State, fingerprint};
 use crate::calibrate::{self, Scratch};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
+use crate::order;
 use crate::outcome::{Outcome, QuantizedTensor, measure_error};
 use crate::plan::{Plan, bias, scales};
 use crate::resources::{Watcher, no_threads};
@@ -228,7 +229,9 @@ fn factors(source: &Source, plan: &Plan, target: u64) -> Result<Vec<f32>> {
 /// All bands, in the order of the files.
 fn jobs(source: &Source, plan: &Plan, factors: &[f32], target: u64) -> Vec<Job> {
     let mut order: Vec<usize> = (0..plan.decisions.len()).collect();
-    order.sort_by_key(|&i| (plan.layout.tensors[i].location.file, plan.layout.tensors[i].location.offset));
+    order::by_key(&mut order, |&i| {
+        (plan.layout.tensors[i].location.file, plan.layout.tensors[i].location.offset)
+    });
     let mut jobs = Vec::new();
     for tensor in order {
         let t = &plan.layout.tensors[tensor];

@@ -332,7 +332,8 @@ fn quantize_body(form: Form, offset: i32, x: &[f32], row: Row) {
             }
         }
     }
-    for ((x, codes), inverse) in x.chunks_exact(group).zip(row.codes.chunks_exact_mut(group)).zip(&*row.sums) {
+    for ((x, codes), inverse) in x.chunks_exact(group).zip(row.codes.chunks_exact_mut(group)).zip(&*row.sums)
+    {
         round(x, *inverse, codes);
     }
     for (lane, q) in row.lanes.iter_mut().zip(row.codes.as_chunks::<4>().0) {

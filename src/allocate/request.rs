@@ -10,6 +10,7 @@ use crate::calibrate::Chunks;
 use crate::disk::{self, Output};
 use crate::error::{Error, Result};
 use crate::memory::{ModelShape, RunConfig, Runtime};
+use crate::order;
 use crate::plan::{Plan, PlanOptions};
 use crate::resources::{Limits, Watcher};
 use crate::runner::KvType;
@@ -297,7 +298,7 @@ pub fn default_context(source: &Source) -> u64 {
 /// long, as far as each is the best choice for some model and size.
 pub fn default_types() -> Vec<DType> {
     let mut types: Vec<DType> = TYPES.iter().filter(|t| t.usual).map(|t| t.dtype).collect();
-    types.sort_by(|a, b| a.bits_per_weight().total_cmp(&b.bits_per_weight()));
+    order::by(&mut types, |a, b| a.bits_per_weight().total_cmp(&b.bits_per_weight()));
     types
 }
 

@@ -155,7 +155,7 @@ impl<'a> Activations<'a> {
         layer: usize,
         tap: Tap,
         weights: &[&LayerWeights],
-        mut visit: impl FnMut(Inputs) -> Result<()>,
+        visit: &mut dyn FnMut(Inputs) -> Result<()>,
     ) -> Result<()> {
         let (network, context) = (self.network, self.context);
         for (first, count) in self.batches() {
@@ -226,7 +226,7 @@ impl<'a> Activations<'a> {
     ///
     /// # Errors
     /// [`Error::Io`] if activations cannot be read back from disk.
-    pub fn visit_output_inputs(&self, mut visit: impl FnMut(Inputs)) -> Result<()> {
+    pub fn visit_output_inputs(&self, visit: &mut dyn FnMut(Inputs)) -> Result<()> {
         for (first, count) in self.batches() {
             let mut by_model = Vec::new();
             for model in &self.models {

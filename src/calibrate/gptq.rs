@@ -9,6 +9,7 @@ use formats::block::{DType, Encode};
 
 use super::factor::Factor;
 use super::gram::Gram;
+use crate::order;
 use kernels::gemm::{Part, View, gemm, product};
 use kernels::{self, Isa, feedback, float, parallel};
 
@@ -58,7 +59,7 @@ impl FactoredHessian {
         let mean = if mean > 0.0 && mean.is_finite() { mean } else { 1.0 };
         let mut order: Vec<usize> = (0..n).collect();
         if sorted {
-            order.sort_by(|&a, &b| gram.h[b * n + b].total_cmp(&gram.h[a * n + a]).then(a.cmp(&b)));
+            order::by(&mut order, |&a, &b| gram.h[b * n + b].total_cmp(&gram.h[a * n + a]).then(a.cmp(&b)));
         }
         let mut damping = regularization.damping;
         loop {

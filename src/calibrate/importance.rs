@@ -79,7 +79,7 @@ pub fn importance(
     network: &Network,
     chunks: &Chunks,
     scratch: &Scratch,
-    on_layer: impl FnMut(usize),
+    on_layer: &mut dyn FnMut(usize),
 ) -> Result<Statistics> {
     measure(network, chunks, scratch, false, on_layer)
 }
@@ -96,7 +96,7 @@ pub fn measure(
     chunks: &Chunks,
     scratch: &Scratch,
     output: bool,
-    mut on_layer: impl FnMut(usize),
+    on_layer: &mut dyn FnMut(usize),
 ) -> Result<Statistics> {
     let mut activations = Activations::new(network, &chunks.tokens, 1, scratch)?;
     let mut entries = BTreeMap::new();
@@ -104,7 +104,7 @@ pub fn measure(
         let mut weights = LayerWeights::default();
         for tap in Tap::ALL {
             let mut squares = SquareSums::new(network.width(tap));
-            activations.visit_inputs(layer, tap, &[&weights], |inputs| {
+            activations.visit_inputs(layer, tap, &[&weights], &mut |inputs| {
                 squares.add(&inputs.by_model[0]);
                 Ok(())
             })?;
@@ -117,7 +117,7 @@ pub fn measure(
     }
     if output {
         let mut squares = SquareSums::new(network.width(Tap::Attention));
-        activations.visit_output_inputs(|inputs| squares.add(&inputs.by_model[0]))?;
+        activations.visit_output_inputs(&mut |inputs| squares.add(&inputs.by_model[0]))?;
         squares.add_entries(network.matrices().last().map(|output| &output.name), &mut entries)?;
     }
     Ok(statistics(entries, chunks))

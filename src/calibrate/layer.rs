@@ -78,7 +78,7 @@ impl Layer<'_> {
             let asymmetric = self.method.asymmetric;
             let (mut gram, mut held_out) = (Gram::new(width, asymmetric), Gram::for_loss(width, asymmetric));
             let mut squares = SquareSums::new(width);
-            activations.visit_inputs(self.layer, tap, &[&original, &quantized], |inputs| {
+            activations.visit_inputs(self.layer, tap, &[&original, &quantized], &mut |inputs| {
                 squares.add(&inputs.by_model[0]);
                 self.collect(&inputs, &mut gram, &mut held_out);
                 Ok(())

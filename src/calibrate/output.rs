@@ -66,7 +66,7 @@ impl Layer<'_> {
         let two = self.method.asymmetric;
         let (mut gram, mut held_out) = (Gram::new(n, two), Gram::for_loss(n, two));
         let mut squares = SquareSums::new(n);
-        activations.visit_output_inputs(|inputs| {
+        activations.visit_output_inputs(&mut |inputs| {
             squares.add(&inputs.by_model[0]);
             self.collect(&inputs, &mut gram, &mut held_out);
         })?;

@@ -21,6 +21,7 @@ use crate::arch::{Arch, Config, Heads, Rotary, Rule};
 pub use crate::disk::CONFIG;
 use crate::disk::{self, InFile, Part};
 use crate::error::{Error, Result};
+use crate::order;
 use crate::source::view::RowOrder;
 use crate::text_file;
 
@@ -36,7 +37,7 @@ pub fn beside(folder: &Path, wanted: impl Fn(Part) -> bool) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| disk::part(name).is_some_and(&wanted)).collect();
-    names.sort_by_key(|name| (name == CONFIG, name.clone()));
+    order::by_key(&mut names, |name| (name == CONFIG, name.clone()));
     names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
 }
 

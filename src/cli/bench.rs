@@ -47,7 +47,7 @@ impl Bench {
             let bar = ProgressBar::new(2 * plan.repeats as u64);
             let style = "{bar:30} {pos}/{len}  {eta} left";
             bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-            let found = measure(&network, plan, || bar.inc(1));
+            let found = measure(&network, plan, &|| bar.inc(1));
             bar.finish_and_clear();
             self.input.run.unchanged()?;
             let found = found?;

@@ -191,9 +191,11 @@ impl Measuring {
         let scratch = Scratch { memory: limits.memory, folder: folder.to_path_buf() };
         let (progress, depth) = (Progress::new(), network.depth());
         progress.layers(0, depth);
-        let tick = |layer| progress.layers(layer + 1, depth);
-        let measured =
-            pool.install(|| importance::measure(&network, &chunks, &scratch, self.output_matrix, tick));
+        let measured = pool.install(|| {
+            importance::measure(&network, &chunks, &scratch, self.output_matrix, &mut |layer| {
+                progress.layers(layer + 1, depth)
+            })
+        });
         progress.finished();
         let mut measured = measured?;
         measured.file = source.path.display().to_string();

@@ -113,8 +113,8 @@ pub fn side_by_side(
     settings: &Settings,
 ) -> Result<Comparison> {
     let progress = Progress::new();
-    let tick = |done, of| progress.chunks(done, of);
-    let found = compare((&short_name(&source.path), source), models, text, settings, tick)?;
+    let mut tick = |done, of| progress.chunks(done, of);
+    let found = compare((&short_name(&source.path), source), models, text, settings, &mut tick)?;
     progress.finished();
     Ok(found)
 }

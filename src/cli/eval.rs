@@ -188,7 +188,7 @@ impl Eval {
             record: record.transpose()?,
         };
         let bar = bar(chunks.len());
-        let mut all = evaluation.run(&chunks, |scores| {
+        let mut all = evaluation.run(&chunks, &mut |scores| {
             bar.set_position(scores[0].chunks().len() as u64);
             if let Some(s) = scores[0].summary() {
                 bar.set_message(format!("perplexity {:.4}", s.perplexity.value));

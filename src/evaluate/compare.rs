@@ -69,7 +69,7 @@ pub fn compare(
     candidates: &[(String, Source)],
     text: &str,
     settings: &Settings,
-    mut on_chunk: impl FnMut(usize, usize),
+    on_chunk: &mut dyn FnMut(usize, usize),
 ) -> Result<Comparison> {
     let options = Options { exact: settings.exact, isa: None };
     let (name, source) = reference;
@@ -96,7 +96,7 @@ pub fn compare(
         record: None,
     };
     let mut found =
-        evaluation.run(&chunks, |s| on_chunk(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
+        evaluation.run(&chunks, &mut |s| on_chunk(s.last().map_or(0, |s| s.chunks().len()), chunks.len()))?;
     let (own, own_seconds) = found.reference.expect("the reference is a model");
     let own = own.summary().ok_or_else(|| Error::refused("no tokens were scored"))?;
     let floor = floor.and_then(|_| found.models.pop()).and_then(|s| s.summary());
@@ -105,7 +105,7 @@ pub fn compare(
     let speed = |network: &Network| -> Result<Option<f64>> {
         let (generate, kv) = (settings.generate, settings.kv);
         let plan = Plan { prompt: 0, generate, repeats: 1, batch: settings.batch, kv };
-        let measured = if generate > 0 { Some(measure(network, plan, || ())?) } else { None };
+        let measured = if generate > 0 { Some(measure(network, plan, &|| ())?) } else { None };
         Ok(measured.and_then(|m| m.generate_tokens_per_second).map(|s| s.median))
     };
     let bootstrap = Bootstrap::default();

@@ -177,7 +177,7 @@ impl Evaluation<'_> {
     /// # Errors
     /// Those of [`State::new`] and [`forward`]; [`Error::Refused`] for logits that are NaN or infinite, or a logits file with
     /// too few rows; those of [`logits_file::Reader::next_row`] and [`logits_file::Writer::logits`].
-    pub fn run(mut self, chunks: &[Chunk], mut on_batch: impl FnMut(&[Scores])) -> Result<Evaluated> {
+    pub fn run(mut self, chunks: &[Chunk], on_batch: &mut dyn FnMut(&[Scores])) -> Result<Evaluated> {
         let context = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
         let together = (self.batch / context.max(1)).max(1).min(chunks.len().max(1));
         let reference = if let Reference::Model(n) = self.reference { Some(n) } else { None };

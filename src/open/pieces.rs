@@ -12,6 +12,7 @@ use regex::Regex;
 
 use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
+use crate::order;
 
 /// What follows the name of the whole file in the name of a piece: a word, a number or letters, and perhaps a count.
 static PIECE: LazyLock<Regex> = LazyLock::new(|| {
@@ -70,7 +71,7 @@ pub fn explain(path: &Path, error: &Error) -> Option<Error> {
         .filter_map(|n| Some((Piece::parse(&n)?, n)))
         .filter(|(p, _)| p.whole == own.whole && p.style == own.style && p.place.1.len() == own.place.1.len())
         .collect();
-    all.sort_by(|a, b| a.0.place.cmp(&b.0.place));
+    order::by(&mut all, |a, b| a.0.place.cmp(&b.0.place));
     if all.len() < 2 && !own.is_certain() {
         return None;
     }
@@ -153,7 +154,7 @@ pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> 
         Ok((split.map(|(no, _)| no), at, part))
     });
     let mut parts = parts.collect::<Result<Vec<_>>>()?;
-    parts.sort_by_key(|(no, at, _)| (*no, *at));
+    order::by_key(&mut parts, |(no, at, _)| (*no, *at));
     let starts: Vec<u64> = parts.iter().map(|(_, at, _)| *at).collect();
     let named = parts.into_iter().map(|(_, at, part)| (format!("{}, part at byte {at}", file.name()), part));
     let mut model = gguf::join(named.collect()).map_err(|e| {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::evaluate::comparison::Comparison;
+use crate::order;
 use crate::score::bootstrap::FEWEST;
 use crate::score::stats::Estimate;
 use crate::score::summary::Against;
@@ -48,7 +49,7 @@ impl Comparison {
         let mut order: Vec<_> = (0..self.candidates.len())
             .filter_map(|i| Some((i, self.candidates[i].kld()?.mean.value)))
             .collect();
-        order.sort_by(|a, b| a.1.total_cmp(&b.1));
+        order::by(&mut order, |a, b| a.1.total_cmp(&b.1));
         for pair in order.windows(2) {
             let (a, b) = (pair[0].0.min(pair[1].0), pair[0].0.max(pair[1].0));
             notes.extend(self.overlap(a, b));

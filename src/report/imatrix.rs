@@ -9,6 +9,7 @@ use calibration::{Statistics, Summary, Warning};
 use serde_json::{Value, json};
 
 use crate::arch::Blk;
+use crate::order;
 use crate::text::{Table, count, visible};
 
 /// Warnings that are shown; of further ones, only the number.
@@ -40,7 +41,7 @@ fn parts(name: &str) -> (Option<u64>, &str) {
 /// The statistics of every entry, by layer.
 fn in_order(s: &Statistics) -> Vec<(String, Summary)> {
     let mut all = s.summaries();
-    all.sort_by(|(a, _), (b, _)| {
+    order::by(&mut all, |(a, _), (b, _)| {
         let key = |name| (parts(name).0.unwrap_or(u64::MAX), parts(name).1);
         key(a).cmp(&key(b))
     });

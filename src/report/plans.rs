@@ -4,6 +4,7 @@ use super::compare::{nats, shorten};
 use super::plots::{Area, TEXT, WIDTH, axes, best_place, tick_label};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
 use crate::evaluate::comparison::{Candidate, Comparison};
+use crate::order;
 use formats::block::DType;
 
 /// The colour of type number `at` of `of`, from red for the fewest bits to blue for the most.
@@ -34,7 +35,7 @@ fn types(c: &Comparison) -> Vec<&str> {
             types.push(&t.dtype);
         }
     }
-    types.sort_by(|a, b| bits(a).total_cmp(&bits(b)).then(a.cmp(b)));
+    order::by(&mut types, |a, b| bits(a).total_cmp(&bits(b)).then(a.cmp(b)));
     types
 }
 

@@ -3,6 +3,7 @@
 use super::compare::{nats, percent, range, shorten};
 use super::svg::{Anchor, Scale, Svg, class, text_width};
 use crate::evaluate::comparison::{Candidate, Comparison};
+use crate::order;
 use crate::text::bytes;
 
 /// The width of all plots, in pixels.
@@ -210,7 +211,7 @@ fn panels(c: &Comparison) -> Vec<Panel<'_>> {
         }
     }
     for errors in panels.iter_mut().flat_map(|p| &mut p.errors) {
-        errors.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+        order::by(errors, |a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
         // Of several tensors with the same role and layer, such as experts, the largest error.
         errors.dedup_by_key(|e| e.0);
     }

@@ -70,7 +70,7 @@ pub struct Measured {
 ///
 /// # Errors
 /// Those of [`State::new`] and [`forward`].
-pub fn measure(network: &Network, plan: Plan, tick: impl Fn()) -> Result<Measured> {
+pub fn measure(network: &Network, plan: Plan, tick: &dyn Fn()) -> Result<Measured> {
     let mut state = State::new(network, plan.kv, 1, plan.prompt.max(1) + plan.generate)?;
     let vocab = network.vocab() as u64;
     // Arbitrary tokens, the same each time.

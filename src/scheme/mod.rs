@@ -6,6 +6,7 @@ pub mod recipe;
 pub mod role;
 pub mod rule;
 
+use crate::order;
 use std::sync::{Arc, LazyLock};
 
 use formats::block::{DType, Family, Section};
@@ -148,7 +149,7 @@ pub fn table() -> Vec<(String, Vec<String>)> {
             false => s.base.info().section == Some(*section),
         };
         let mut schemes: Vec<_> = all().iter().filter(listed).collect();
-        schemes.sort_by(|a, b| b.base.bits_per_weight().total_cmp(&a.base.bits_per_weight()));
+        order::by(&mut schemes, |a, b| b.base.bits_per_weight().total_cmp(&a.base.bits_per_weight()));
         let name = |s: &Arc<Scheme>| match s.aliases.is_empty() {
             true => s.name.clone(),
             false => format!("{} ({})", s.name, s.aliases.join(", ")),

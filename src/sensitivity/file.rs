@@ -12,6 +12,7 @@ use super::{Matrix, Origin, Probe, Sensitivity};
 use crate::disk::{RunFiles, instead};
 use crate::error::Error;
 use crate::kind::Wanted;
+use crate::order;
 use crate::runner::KvType;
 use crate::source::sample::{Measured, Sample};
 use crate::text_file;
@@ -185,7 +186,7 @@ fn matrix(e: Entry) -> Result<Matrix, String> {
     if probes.is_empty() {
         return Err(format!("{name}: `probes` is empty"));
     }
-    probes.sort_by(|a, b| a.error.total_cmp(&b.error));
+    order::by(&mut probes, |a, b| a.error.total_cmp(&b.error));
     let mut errors = Vec::new();
     for (t, x) in e.errors.0 {
         errors.push((dtype(&t, &name)?, number(x, &name)?));

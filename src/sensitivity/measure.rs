@@ -17,6 +17,7 @@ use crate::calibrate::choose::encode_rows;
 use crate::calibrate::importance::{SquareSums, inputs_not_finite};
 use crate::calibrate::{Chunks, Scratch};
 use crate::error::{Error, Result};
+use crate::order;
 use crate::outcome::not_finite;
 use crate::runner::layerwise::{Dense, Tap, dense};
 use crate::runner::{KvType, Network};
@@ -112,7 +113,7 @@ pub fn measure(
         found[matrix].probes[probe].kld = kld.max(0.0);
     }
     for matrix in &mut found {
-        matrix.probes.sort_by(|a, b| a.error.total_cmp(&b.error));
+        order::by(&mut matrix.probes, |a, b| a.error.total_cmp(&b.error));
     }
     let origin = Origin {
         texts: chunks.names.clone(),

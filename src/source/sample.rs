@@ -11,6 +11,7 @@ use formats::model::Tensor;
 use super::Source;
 use crate::arch::Blk;
 use crate::error::{Error, Result};
+use crate::order;
 
 /// Matrices of layers that are looked at, at most.
 const MATRICES: usize = 8;
@@ -51,7 +52,7 @@ impl Sample {
         };
         let mut all: Vec<usize> = (0..tensors.len()).filter(|&i| is_matrix(&tensors[i])).collect();
         // Formats differ in the order of tensors.
-        all.sort_by_key(|&i| &tensors[i].name);
+        order::by_key(&mut all, |&i| &tensors[i].name);
         if source.weightless || all.is_empty() {
             return Ok(None);
         }

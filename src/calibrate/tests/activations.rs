@@ -28,7 +28,7 @@ fn through(
             let mut seen = 0;
             let known = vec![&weights; models];
             activations
-                .visit_inputs(layer, tap, &known, |inputs| {
+                .visit_inputs(layer, tap, &known, &mut |inputs| {
                     assert_eq!(inputs.first, seen);
                     seen += inputs.count;
                     all.iter_mut().zip(inputs.by_model).for_each(|(all, x)| all.extend(x));
@@ -149,7 +149,7 @@ fn each_model_has_its_own_way() {
         let (mut original, mut made) = (LayerWeights::default(), LayerWeights::default());
         for tap in Tap::ALL {
             activations
-                .visit_inputs(layer, tap, &[&original, &made], |inputs| {
+                .visit_inputs(layer, tap, &[&original, &made], &mut |inputs| {
                     let same = inputs.by_model[0] == inputs.by_model[1];
                     assert_eq!(same, layer == 0 && tap == Tap::Attention, "{layer} {tap:?}");
                     Ok(())

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::checkpoint::vocab::lists::MOST_MERGES;
 use crate::checkpoint::vocab::{base64, pre};
+use crate::order;
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION};
 
@@ -186,10 +187,10 @@ impl Vocab {
             if count > MOST_MERGES {
                 return Err(format!("its tokens consist of others in more than {MOST_MERGES} ways"));
             }
-            pairs.sort_by_key(|(a, b, ..)| (*a, *b));
+            order::by_key(&mut pairs, |(a, b, ..)| (*a, *b));
             merges.push((self.scores.get(id as usize).copied().unwrap_or(0.0), id, pairs));
         }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        order::by(&mut merges, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let merges: Vec<String> =
             merges.iter().flat_map(|(_, _, pairs)| pairs).map(|(_, _, a, b)| format!("{a} {b}")).collect();
         Ok(self.with_spaces(

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use formats::metadata::{Array, Kind, Metadata, Value};
 
 use crate::error::{Error, Result};
+use crate::order;
 use crate::tokenizer::pre::table;
 use files::{Folder, TOKENIZER_CONFIG, switch, unfit};
 use lists::Merges;
@@ -161,7 +162,7 @@ fn sentencepiece_file(folder: &mut Folder, notes: &mut Vec<String>) -> Result<Op
     if !folder.has(json::FILE) && !folder.has("vocab.json") {
         names.extend(["spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"].map(String::from));
         let mut versions = folder.list_here("tokenizer.model.v");
-        versions.sort_by_key(|name| std::cmp::Reverse((name.len(), name.clone())));
+        order::by_key(&mut versions, |name| std::cmp::Reverse((name.len(), name.clone())));
         names.extend(versions);
     }
     let others = [json::FILE, "vocab.json"];
