@@ -30,9 +30,10 @@ const CONTROLS: usize = 20;
 /// The characters of a text file with these bytes; `name` is for messages.
 ///
 /// # Errors
-/// [`Error::NotAText`] for archives, tables, documents, models and other files of bytes, and for UTF-16 and UTF-32
-/// without its mark.
+/// [`Error::NotAText`] for archives, tables, documents, models and other files of bytes, for UTF-16 and UTF-32 without its
+/// mark, and for a text whose encoding changes between UTF-8 and UTF-16.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<Decoded> {
+    refuse_mixed(name, bytes)?;
     if let Some(marked) = by_mark(name, bytes) {
         return Ok(marked);
     }
@@ -46,6 +47,7 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Decoded> {
 /// # Errors
 /// Those of [`decode`]; [`Error::Format`] with the place of the first byte that is not of the encoding.
 pub fn strict(name: &str, bytes: Vec<u8>) -> Result<Decoded> {
+    refuse_mixed(name, &bytes)?;
     let Some(decoded) = by_mark(name, &bytes) else {
         refuse_others(name, &bytes)?;
         return match String::from_utf8(bytes) {
@@ -108,6 +110,78 @@ fn refuse_others(name: &str, bytes: &[u8]) -> Result<()> {
         true => refuse("a file of bytes that are no text", Wanted::TEXT.hint),
         false => Ok(()),
     }
+}
+
+/// So many bytes in a row that are UTF-8 are no text in UTF-16: in that of Latin letters every second byte is zero, and a
+/// Chinese character has two bytes of letters about once in five.
+const RUN: usize = 64;
+/// The same at the end of a file, where texts are appended.
+const LAST_RUN: usize = 24;
+
+/// Refuses a text whose encoding changes: Windows PowerShell's `>` writes UTF-16, and most programs append UTF-8; the other way
+/// round with its `>>`.
+fn refuse_mixed(name: &str, bytes: &[u8]) -> Result<()> {
+    let (first, at, then) = match bytes {
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return Ok(()),
+        [0xFF, 0xFE, rest @ ..] | [0xFE, 0xFF, rest @ ..] => match narrow_run(rest) {
+            Some(at) => ("UTF-16", 2 + at, "UTF-8"),
+            None => return Ok(()),
+        },
+        _ => match wide_end(bytes) {
+            Some(at) => ("UTF-8", at, "UTF-16"),
+            None => return Ok(()),
+        },
+    };
+    Err(Error::NotAText {
+        name: name.into(),
+        what: format!("a text whose encoding changes: {first}, and from byte {at} on {then}"),
+        hint: format!(
+            "make it one encoding: (head -c {at} {name} | iconv -f {first} -t UTF-8; tail -c +{} {name} | iconv -f {then}{} -t \
+             UTF-8) > text.txt",
+            at + 1,
+            // A mark in the middle says its own order.
+            if then == "UTF-8" || bytes[at..].starts_with(&[0xFF, 0xFE]) { "" } else { "LE" },
+        ),
+    })
+}
+
+/// Where a long run of UTF-8 without control characters begins in what should be UTF-16.
+fn narrow_run(bytes: &[u8]) -> Option<usize> {
+    let (mut start, mut at) = (0, 0);
+    let long = |start: usize, end: usize| end - start >= if end == bytes.len() { LAST_RUN } else { RUN };
+    for chunk in bytes.utf8_chunks() {
+        for b in chunk.valid().bytes() {
+            if b == 0 || is_control(b) {
+                if long(start, at) {
+                    return Some(start);
+                }
+                start = at + 1;
+            }
+            at += 1;
+        }
+        if !chunk.invalid().is_empty() {
+            if long(start, at) {
+                return Some(start);
+            }
+            at += chunk.invalid().len();
+            start = at;
+        }
+    }
+    long(start, at).then_some(start)
+}
+
+/// Where UTF-16 begins in what begins as UTF-8.
+fn wide_end(bytes: &[u8]) -> Option<usize> {
+    let valid = bytes.utf8_chunks().next()?.valid();
+    let end = valid.bytes().position(is_control).unwrap_or(valid.len());
+    if end < LAST_RUN || end == bytes.len() {
+        return None;
+    }
+    if bytes[end..].starts_with(&[0xFF, 0xFE]) {
+        return Some(end);
+    }
+    // The first character's lower half is a letter like those before it.
+    (bytes[end] == 0 && unmarked(&bytes[end - 1..]) == Some("UTF-16LE")).then_some(end - 1)
 }
 
 const MODEL: &str = "give the text first to last: a model is the first argument, a text the one after it";
@@ -183,7 +257,10 @@ fn utf8(name: &str, bytes: &[u8], mark: usize) -> Decoded {
             "{name}: {invalid} of {} bytes are not UTF-8 and are read as U+FFFD; the first is 0x{byte:02X} at byte {at}, line {line}",
             bytes.len() + mark
         );
-        let _ = write!(note, " (convert the text first, e.g. from Latin-1: iconv -f LATIN1 -t UTF-8 {name})");
+        let _ = write!(
+            note,
+            " (convert the text first from its encoding, e.g. iconv -f WINDOWS-1252 -t UTF-8 {name}; `file {name}` may name it)"
+        );
         notes.push(note);
     }
     let zeros = text.bytes().filter(|b| *b == 0).count();
@@ -225,7 +302,9 @@ fn marked(
     let mut notes = vec![format!("{name}: read as {encoding}, as its byte order mark says")];
     if invalid > 0 {
         let part = if cut { ", the last of them cut off" } else { "" };
-        notes.push(format!("{name}: {invalid} characters are not {encoding}{part}: they are read as U+FFFD"));
+        let (characters, they) =
+            if invalid == 1 { ("character is", "it is") } else { ("characters are", "they are") };
+        notes.push(format!("{name}: {invalid} {characters} not {encoding}{part}: {they} read as U+FFFD"));
     }
     Decoded { text, notes, valid: invalid == 0 }
 }
@@ -238,6 +317,33 @@ mod tests {
 
     fn text(bytes: &[u8]) -> Decoded {
         decode("t.txt", bytes).unwrap()
+    }
+
+    #[test]
+    fn encodings_that_change_are_refused() {
+        let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let line = "The text is long enough, and here it goes on.\r\n";
+        let marked = [vec![0xFF, 0xFE], wide(line)].concat();
+        let chinese = [vec![0xFF, 0xFE], wide(&"汉字和假名混在一起，中文信息处理。\n".repeat(20))].concat();
+        for (first, then, at) in [
+            (&marked, line.as_bytes().to_vec(), marked.len()),
+            (&marked, "Ещё одна строка текста.".as_bytes().to_vec(), marked.len()),
+            (&chinese, line.as_bytes().to_vec(), chinese.len()),
+            (&line.as_bytes().to_vec(), wide(line), line.len()),
+            (&line.as_bytes().to_vec(), marked.clone(), line.len()),
+            (&"é".repeat(30).into_bytes(), marked.clone(), 60),
+        ] {
+            let both = [first.clone(), then].concat();
+            for error in [decode("t.txt", &both).unwrap_err(), strict("t.txt", both).unwrap_err()] {
+                let text = error.to_string();
+                // A line break before it may belong to either.
+                let near = (at - 3..=at).any(|at| text.contains(&format!("from byte {at} on")));
+                assert!(near, "{text}, not {at}");
+            }
+        }
+        for whole in [marked, chinese, line.as_bytes().to_vec(), line.repeat(100).into_bytes()] {
+            assert!(decode("t.txt", &whole).unwrap().valid);
+        }
     }
 
     #[test]
@@ -260,7 +366,7 @@ mod tests {
         assert_eq!((&*plain.text, plain.valid, plain.notes.len()), (TEXT, true, 0));
         // Half a character at the end, and half a pair of surrogates.
         let cut = text(&all[0][..all[0].len() - 1]);
-        assert!(!cut.valid && cut.notes[1].contains("1 characters are not UTF-16LE"), "{:?}", cut.notes);
+        assert!(!cut.valid && cut.notes[1].contains("1 character is not UTF-16LE"), "{:?}", cut.notes);
         assert_eq!(text(b"\xFE\xFF\xD8\x00\0a").text, "\u{FFFD}a");
         assert_eq!(text(b"\xFF\xFE\0\0\0\0\x11\0").text, "\u{FFFD}");
         assert_eq!(text(b"").text, "");

@@ -75,9 +75,21 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
     if !matches!(fault, Fault::NotAModel(_)) && !kind::is_npz(&start) {
         return None;
     }
+    if let (Some(at), Fault::NotAModel(_)) = (gguf_within(&start), fault) {
+        let name = file.name();
+        return Some(
+            Error::refused(format!("{name}: a GGUF begins at byte {at}, after bytes that do not belong to it"))
+                .or(format!("cut them off: tail -c +{} {} > NEW.gguf", at + 1, super::pieces::quoted(name))),
+        );
+    }
     let (what, hint) = known(file, &start)?;
     let not = if what.ends_with(" model") { "which is not read" } else { "not a model" };
     Some(Error::refused(format!("{}: is {what}, {not}", file.name())).or(hint))
+}
+
+/// Where a GGUF of a known version begins, if not at the beginning.
+fn gguf_within(start: &[u8]) -> Option<usize> {
+    start.windows(8).position(|w| w.starts_with(b"GGUF") && matches!(w[4..], [1..=3, 0, 0, 0] | [0, 0, 0, 1..=3]))
 }
 
 /// What a file is, by its content and for texts by its name too, and what to give in its place.

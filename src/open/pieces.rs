@@ -2,6 +2,7 @@
 //! (`X.gguf.part1of2`, `X.gguf-split-a`), which belong together with `cat`; and parts of a split GGUF, each of which is a
 //! GGUF, are put together with `cat` though they do not belong together so.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -26,6 +27,11 @@ static INSIDE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(pattern).expect("the pattern is valid")
 });
 
+/// The name of a part of a split GGUF, which raw pieces sometimes have too.
+static PART: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)^(.+?)[._-](\d{1,9})[._-]of[._-](\d{1,9})(\.gguf)$").expect("the pattern is valid")
+});
+
 /// The name of a piece, taken apart.
 struct Piece {
     /// The name of the whole file.
@@ -48,6 +54,14 @@ impl Piece {
         Some(Self { whole: format!("{}{}", text(1), text(5)), style, place })
     }
 
+    /// A piece that is named like a part of a split GGUF.
+    fn like_a_part(name: &str) -> Option<Self> {
+        let found = PART.captures(name)?;
+        let place = (found[2].parse().ok()?, String::new());
+        let style = ("as a part".to_string(), found[3].parse().ok());
+        Some(Self { whole: format!("{}{}", &found[1], &found[4]), style, place })
+    }
+
     /// Whether the name alone says that it is one of several pieces.
     fn is_certain(&self) -> bool {
         !self.style.0.is_empty() || self.style.1.is_some() || self.place.1.is_empty()
@@ -64,14 +78,24 @@ pub fn explain(path: &Path, error: &Error) -> Option<Error> {
         _ => return None,
     };
     let name = path.file_name()?.to_str()?;
-    let own = Piece::parse(name)?;
+    let parse = |name: &str| Piece::parse(name).or_else(|| Piece::like_a_part(name));
+    let own = parse(name)?;
     let entries = std::fs::read_dir(disk::folder(path)).ok()?;
     let mut all: Vec<(Piece, String)> = entries
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter_map(|n| Some((Piece::parse(&n)?, n)))
+        .filter_map(|n| Some((parse(&n)?, n)))
         .filter(|(p, _)| p.whole == own.whole && p.style == own.style && p.place.1.len() == own.place.1.len())
         .collect();
     order::by(&mut all, |a, b| a.0.place.cmp(&b.0.place));
+    // The parts of a split all begin as a GGUF does.
+    let is_gguf = |name: &str| {
+        let mut start = [0; 4];
+        let read = std::fs::File::open(path.with_file_name(name)).and_then(|mut f| f.read_exact(&mut start));
+        read.is_ok() && start == *b"GGUF"
+    };
+    if own.style.0 == "as a part" && all.iter().skip(1).all(|(_, name)| is_gguf(name)) {
+        return None;
+    }
     if all.len() < 2 && !own.is_certain() {
         return None;
     }
@@ -109,10 +133,13 @@ pub fn explain(path: &Path, error: &Error) -> Option<Error> {
 }
 
 /// A name as a shell takes it.
-fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-+=@%/".contains(c);
     if name.chars().all(plain) { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
+
+/// Bytes that may lie between two parts.
+const BETWEEN: u64 = 16;
 
 /// The model in a file that holds the parts of a split GGUF one behind the other, in any order; `None` if it holds one part
 /// only. `first` is the one at the start, of `count`.
@@ -123,9 +150,10 @@ pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> 
     let mut starts = vec![0u64];
     let mut end = gguf::end(first);
     while let Some(at) = end.filter(|at| at + 4 <= file.len) {
-        if file.read(at, 4)?[..] != *b"GGUF" {
-            break;
-        }
+        // Programs that join texts put a line break or an end of file (Ctrl-Z) between them.
+        let between = file.read(at, (file.len - at).min(BETWEEN + 4))?;
+        let Some(gap) = between.windows(4).position(|four| four == b"GGUF") else { break };
+        let at = at + gap as u64;
         if starts.len() as u64 >= count.max(1) {
             let name = file.name();
             return Err(Error::refused(format!(
@@ -176,6 +204,20 @@ pub fn glued(file: &InFile, first: &Model, count: u64) -> Result<Option<Model>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn raw_pieces_may_be_named_like_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = (1..=3).map(|i| folder.path().join(format!("m-0000{i}-of-00003.gguf"))).collect();
+        let write = |starts: [&[u8]; 3]| paths.iter().zip(starts).for_each(|(p, s)| std::fs::write(p, s).unwrap());
+        let no_model = || Error::from(formats::Error::of("m", Fault::NotAModel("nothing".into())));
+        write([b"GGUF....", b"12345678", b"1234"]);
+        let text = explain(&paths[1], &no_model()).unwrap();
+        assert!(text.to_string().contains("raw piece 2 of 3 of m.gguf"), "{text}");
+        // Of a split, whatever is wrong with a part.
+        write([b"GGUF....", b"GGUF5678", b"GGUF"]);
+        assert!(explain(&paths[0], &no_model()).is_none());
+    }
 
     #[test]
     fn names_of_pieces_are_taken_apart() {

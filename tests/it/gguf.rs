@@ -283,6 +283,17 @@ fn raw_pieces_and_glued_parts_are_recognised() {
         assert!(dir.read("merged.gguf") == bytes);
     }
     assert_eq!(logits(&dir, &glued), logits(&dir, &whole));
+    // Joined by programs for texts.
+    for between in ["\n", "\r\n", "\u{1a}"] {
+        let parts = [1, 2, 3].map(|i| [part(i), between.as_bytes().to_vec()].concat());
+        std::fs::write(&glued, parts.concat()).unwrap();
+        said(&["merge", &glued, &merged]);
+        assert!(dir.read("merged.gguf") == bytes);
+    }
+    // Bytes of a download's header, or of a mistake.
+    std::fs::write(&glued, [&[0; 16][..], &bytes].concat()).unwrap();
+    let (_, why) = fails(&["inspect", &glued]);
+    assert!(why.contains("a GGUF begins at byte 16") && why.contains("tail -c +17"), "{why}");
     for (parts, says) in [
         ([part(1), part(2)].concat(), "is 2 parts of a split of 3, one behind the other"),
         ([part(2), part(3)].concat(), "is 2 parts of a split of 3, one behind the other"),
