@@ -65,6 +65,15 @@ pub fn listed(names: &[impl AsRef<str>]) -> String {
     }
 }
 
+/// The first `most` of several names in a sentence, and how many more there are: "a, b and 3 more".
+pub fn first_of(names: &[impl AsRef<str>], most: usize) -> String {
+    if names.len() <= most {
+        return listed(names);
+    }
+    let first: Vec<&str> = names[..most].iter().map(AsRef::as_ref).collect();
+    format!("{} and {} more", first.join(", "), names.len() - most)
+}
+
 /// A shape: "[64, 172]".
 pub fn shape(shape: &[u64]) -> String {
     let dims: Vec<_> = shape.iter().map(u64::to_string).collect();

@@ -166,7 +166,7 @@ pub fn plan_table(source: &Source, plan: &Plan) -> Table {
     for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
         let rule = match decision.fallback_from {
             Some(d) => format!("{} (block of {} does not divide {})", decision.rule, d.name(), t.cols()),
-            None => decision.rule.clone(),
+            None => decision.rule.to_string(),
         };
         let (size, from) = (text::count(t.location.len), source.stored_as(decision.source));
         table.row([t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]);

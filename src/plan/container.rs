@@ -205,7 +205,7 @@ pub(super) fn llama2c_decisions(
         let decision = Decision {
             source: i,
             from: t.encoding,
-            rule: format!("llama2.c v{version}"),
+            rule: format!("llama2.c v{version}").into(),
             fallback_from: None,
         };
         (decision, Tensor { encoding, location: Location::default(), ..t.clone() })
@@ -453,7 +453,8 @@ fn tokenizer_notes(metadata: &Metadata) -> Vec<String> {
     let bytes = llama2c::tokenizer::without_bytes(metadata).then(|| {
         "the vocabulary has no tokens for bytes: llama2.c gives characters without a token wrong ids".into()
     });
-    bytes.into_iter().chain(llama2c::tokenizer::unsaid(metadata)).collect()
+    let said = [llama2c::tokenizer::unsaid(metadata), llama2c::tokenizer::special(metadata)];
+    bytes.into_iter().chain(said.into_iter().flatten()).collect()
 }
 
 /// The beginning of a hint for a model that would fit with a shorter context; `fits` is given the metadata with one.

@@ -20,6 +20,7 @@ pub mod ternary;
 pub use crate::scheme::{Choice, Container};
 pub use container::{container, is_folder};
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -111,7 +112,7 @@ pub struct Decision {
     /// The source tensor's encoding.
     pub from: Encoding,
     /// The rule that chose the new encoding, in words.
-    pub rule: String,
+    pub rule: Cow<'static, str>,
     /// The type that the rule chose, if the tensor got another because this type's block does not divide the rows.
     pub fallback_from: Option<DType>,
 }
@@ -262,12 +263,10 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
 
     let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
         Container::Llama2c | Container::Expansion => {
-            container::llama2c_decisions(source, options, &metadata, &mut notes)?
+            container::llama2c_decisions(source, options, &metadata, &mut notes)?.into_iter().unzip()
         }
         _ => decide::decisions(source, options, target, &metadata)?,
-    }
-    .into_iter()
-    .unzip();
+    };
     let (decisions, tensors) = match options.rounding.bias {
         true => bias::add(source, target, decisions, tensors)?,
         false => (decisions, tensors),
@@ -306,6 +305,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         Ok(effect::Files::of(layout, extra, notes))
     })?;
     container::copy_rotary_tables(source, order, &mut layout)?;
+    if matches!(target, Container::Llama2c | Container::Expansion) {
+        notes.extend(checkpoint::left_out::of_llama2c(&metadata));
+    }
     // It would be safe, since files are renamed into their places, but it is never intended.
     paths.iter().chain(extra.iter().map(|f| &f.0)).try_for_each(|path| source.run.refuse_input(path))?;
     let replaces = folder::check(source, options, target, (&paths, &extra), &mut notes)?;

@@ -42,14 +42,14 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
             return Err(bad(Fault::Text { what: "a metadata key".into(), problem }));
         }
     }
-    let mut names = HashSet::new();
+    let mut names = HashSet::with_capacity(tensors.len());
     let mut placed = Vec::with_capacity(tensors.len());
     let mut total = 0u64;
     for t in tensors {
-        let mut t = t.clone();
-        if !names.insert(t.name.clone()) {
-            return Err(bad(Fault::Duplicate { what: "tensor", name: t.name }));
+        if !names.insert(t.name.as_str()) {
+            return Err(bad(Fault::Duplicate { what: "tensor", name: t.name.clone() }));
         }
+        let mut t = t.clone();
         t.location = Location { file: 0, offset: 0, len: stored_bytes(&t).map_err(bad)? };
         let padded = t.location.len.checked_next_multiple_of(alignment);
         total = padded.and_then(|n| total.checked_add(n)).filter(|&n| n < 1 << 62).ok_or_else(|| {
