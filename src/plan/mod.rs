@@ -295,13 +295,15 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         container::gguf_metadata(source, options, &decisions, &tensors, &mut metadata, &mut notes)?;
         rounding::gguf_metadata(&search, &options.edits, &mut metadata);
     }
-    let place = |metadata: &Metadata, notes: &mut Vec<String>| {
-        container::place(source, options, target, order, metadata, &tensors, notes)
+    let place = |metadata: &Metadata, tensors: Vec<Tensor>, notes: &mut Vec<String>| {
+        container::place(source, options, target, order, metadata, tensors, notes)
     };
-    let (mut layout, paths, extra) = place(&metadata, &mut notes)?;
+    // What loses no edits is not laid out again.
+    let again = if effect::may_lose_edits(options, target) { tensors.clone() } else { Vec::new() };
+    let (mut layout, paths, extra) = place(&metadata, tensors, &mut notes)?;
     effect::refuse_lost_edits(source, options, target, &metadata, |metadata| {
         let mut notes = Vec::new();
-        let (layout, _, extra) = place(metadata, &mut notes)?;
+        let (layout, _, extra) = place(metadata, again.clone(), &mut notes)?;
         Ok(effect::Files::of(layout, extra, notes))
     })?;
     container::copy_rotary_tables(source, order, &mut layout)?;
