@@ -431,7 +431,8 @@ pub(super) fn place(
                 ))
             })?;
             let mut extra = Vec::new();
-            match metadata.text("tokenizer.ggml.model") {
+            let has_tokens = metadata.get("tokenizer.ggml.tokens").is_some();
+            match metadata.text("tokenizer.ggml.model").filter(|_| has_tokens) {
                 None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
                 None | Some("no_vocab") => {
                     notes.push("the source has no vocabulary, so there is no tokenizer.bin".into());

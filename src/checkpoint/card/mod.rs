@@ -105,6 +105,8 @@ pub struct Card {
     pub metadata: Metadata,
     /// Notes about values that could not be used.
     pub notes: Vec<String>,
+    /// Notes on what a GGUF cannot say.
+    pub of_gguf: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
 }

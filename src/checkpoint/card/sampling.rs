@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::Card;
 use crate::checkpoint::json;
+use crate::text::listed;
 use crate::text_file;
 
 const NAME: &str = "generation_config.json";
@@ -29,6 +30,18 @@ const SETTINGS: [(&str, Kind, &[&str]); 12] = [
     ("mirostat", Kind::I32, &["mirostat"]),
     ("mirostat_tau", Kind::F32, &["mirostat_tau"]),
     ("mirostat_eta", Kind::F32, &["mirostat_eta"]),
+];
+
+/// Settings that change what is generated, and for which a GGUF has no keys.
+const WITHOUT_KEYS: [&str; 8] = [
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "no_repeat_ngram_size",
+    "sequence_bias",
+    "stop_strings",
+    "suppress_tokens",
 ];
 
 /// Adds the parameters of the folder's generation config to the card.
@@ -57,6 +70,17 @@ pub fn read(card: &mut Card, folder: &Path) {
             return;
         }
     };
+    let is_set = |field: &&str| match config.get(*field) {
+        None | Some(Json::Null) => false,
+        Some(Json::Array(list)) => !list.is_empty(),
+        Some(Json::Object(map)) => !map.is_empty(),
+        Some(value) => *value != 0,
+    };
+    let others: Vec<&str> = WITHOUT_KEYS.into_iter().filter(is_set).collect();
+    if !others.is_empty() {
+        let what = listed(&others);
+        card.of_gguf.push(format!("{NAME}: a GGUF has no place for {what}: programs generate texts without"));
+    }
     for (key, kind, fields) in SETTINGS {
         let found = fields.iter().find_map(|f| Some((f, config.get(f).filter(|json| !json.is_null())?)));
         let Some((field, json)) = found else { continue };
