@@ -125,7 +125,7 @@ pub enum Error {
         others: Vec<String>,
     },
     /// A model without a tokenizer, where one is needed.
-    #[error("{}has no tokenizer (tokenizer.ggml.model)", path.as_ref().map_or("the model ".into(), |p| format!("{}: ", p.display())))]
+    #[error("{}has no vocabulary (tokenizer.ggml.tokens), without which texts are no tokens", path.as_ref().map_or("the model ".into(), |p| format!("{}: ", p.display())))]
     NoTokenizer {
         /// The model, where its path is known.
         path: Option<PathBuf>,

@@ -65,6 +65,15 @@ pub fn listed(names: &[impl AsRef<str>]) -> String {
     }
 }
 
+/// The first `most` of several names in a sentence, and how many more there are: "a, b and 3 more".
+pub fn first_of(names: &[impl AsRef<str>], most: usize) -> String {
+    if names.len() <= most {
+        return listed(names);
+    }
+    let first: Vec<&str> = names[..most].iter().map(AsRef::as_ref).collect();
+    format!("{} and {} more", first.join(", "), names.len() - most)
+}
+
 /// A shape: "[64, 172]".
 pub fn shape(shape: &[u64]) -> String {
     let dims: Vec<_> = shape.iter().map(u64::to_string).collect();
@@ -166,20 +175,12 @@ impl Table {
 
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        // Of a long cell, only the part that is shown is escaped.
-        self.add(cells.into_iter().map(|cell| cut(&visible(&cut(&cell, CELL)), CELL)));
+        self.add(cells.into_iter().map(|cell| shown_cell(&cell)));
     }
 
     fn add(&mut self, cells: impl IntoIterator<Item = String>) {
-        let is_number =
-            |s: &str| s.is_empty() || s.starts_with(|c: char| c.is_ascii_digit() || "-+±".contains(c));
         for (i, cell) in cells.into_iter().enumerate() {
-            if i == self.columns.len() {
-                self.columns.push((0, true));
-            }
-            let (width, numbers) = &mut self.columns[i];
-            *width = (*width).max(cell.chars().count());
-            *numbers &= self.rows.is_empty() || is_number(&cell);
+            see(&mut self.columns, i, &cell, self.rows.is_empty());
             self.text += &cell;
             self.cells.push(self.text.len());
         }
@@ -196,20 +197,74 @@ impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (mut start, mut first) = (0, 0);
         for &end in &self.rows {
-            let mut line = String::new();
-            for (&cell_end, &(width, right)) in self.cells[first..end].iter().zip(&self.columns) {
+            let cells = self.cells[first..end].iter().map(|&cell_end| {
                 let cell = &self.text[start..cell_end];
-                // Not the widths of `format!`, which end at 65,535.
-                let space = " ".repeat(width.saturating_sub(cell.chars().count()));
-                let (before, after) = if right { (&*space, "") } else { ("", &*space) };
-                let _ = write!(line, "  {before}{cell}{after}");
                 start = cell_end;
-            }
-            writeln!(f, "{}", line.trim_end())?;
+                cell
+            });
+            write_row(f, cells, &self.columns)?;
             first = end;
         }
         Ok(())
     }
+}
+
+/// A table of rows that are made twice, once for the widths of its columns, rather than kept: of a million, they take much
+/// memory. Otherwise as a [`Table`].
+pub struct Rows<F> {
+    /// The heading.
+    pub heading: Vec<String>,
+    /// Makes the rows.
+    pub rows: F,
+}
+
+impl<F: Fn() -> I, I: Iterator<Item = Vec<String>>> std::fmt::Display for Rows<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut columns = Vec::new();
+        let heading: Vec<String> = self.heading.iter().map(|cell| visible(cell)).collect();
+        heading.iter().enumerate().for_each(|(i, cell)| see(&mut columns, i, cell, true));
+        for row in (self.rows)() {
+            row.iter().enumerate().for_each(|(i, cell)| see(&mut columns, i, &shown_cell(cell), false));
+        }
+        write_row(f, heading.iter().map(String::as_str), &columns)?;
+        for row in (self.rows)() {
+            let row: Vec<String> = row.iter().map(|cell| shown_cell(cell)).collect();
+            write_row(f, row.iter().map(String::as_str), &columns)?;
+        }
+        Ok(())
+    }
+}
+
+/// A cell as it is shown. Of a long one, only the part that is shown is escaped.
+fn shown_cell(cell: &str) -> String {
+    cut(&visible(&cut(cell, CELL)), CELL)
+}
+
+/// Takes note of a cell of column `i`, for its width, and whether all below the heading are numbers.
+fn see(columns: &mut Vec<(usize, bool)>, i: usize, cell: &str, heading: bool) {
+    if i == columns.len() {
+        columns.push((0, true));
+    }
+    let (width, numbers) = &mut columns[i];
+    *width = (*width).max(cell.chars().count());
+    let is_number = cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "-+±".contains(c));
+    *numbers &= heading || is_number;
+}
+
+/// Writes the cells of a row under each other.
+fn write_row<'a>(
+    f: &mut std::fmt::Formatter<'_>,
+    cells: impl Iterator<Item = &'a str>,
+    columns: &[(usize, bool)],
+) -> std::fmt::Result {
+    let mut line = String::new();
+    for (cell, &(width, right)) in cells.zip(columns) {
+        // Not the widths of `format!`, which end at 65,535.
+        let space = " ".repeat(width.saturating_sub(cell.chars().count()));
+        let (before, after) = if right { (&*space, "") } else { ("", &*space) };
+        let _ = write!(line, "  {before}{cell}{after}");
+    }
+    writeln!(f, "{}", line.trim_end())
 }
 
 /// The least number of letters to insert, remove or replace that makes one text of the other (Levenshtein's distance);

@@ -5,6 +5,7 @@ mod bitnet;
 pub mod card;
 mod foreign;
 mod json;
+pub mod left_out;
 mod names;
 mod other_models;
 mod quantized;

@@ -437,12 +437,13 @@ fn metadata(
         }
     };
     let mut keys: Vec<Metadata> = vec![card.metadata, config.metadata()];
-    let mut notes = Vec::new();
+    source.model.notes.extend(card.of_gguf.iter().cloned());
+    let mut notes = card.of_gguf;
     match found {
         Some(v) => {
             source.model.notes.extend(v.notes);
             source.beside.extend(v.files);
-            notes = v.gguf_notes;
+            notes.extend(v.gguf_notes);
             keys.push(v.metadata);
         }
         None => {
@@ -455,11 +456,9 @@ fn metadata(
             );
             keys.push(none);
             if let Vocabulary::Folder { .. } = vocabulary {
-                notes.push(
-                    "no tokenizer files in the folder: a GGUF of it has no vocabulary, so programs can only give it token ids"
-                        .into(),
-                );
-                source.model.notes.extend(notes.iter().cloned());
+                let none = "no tokenizer files in the folder: a GGUF of it has no vocabulary, so programs can only give it token ids";
+                notes.push(none.into());
+                source.model.notes.push(none.into());
             }
         }
     }

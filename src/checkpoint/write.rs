@@ -8,7 +8,7 @@ use formats::metadata::{Array, Metadata, Value};
 use formats::model::{Encoding, Tensor};
 use serde_json::json;
 
-use super::{bias_switch, check_shape, quantized, rows, vocab};
+use super::{bias_switch, card, check_shape, left_out, quantized, rows, vocab};
 use crate::arch::config::ConfigError;
 use crate::arch::{Config, Expected, Presence, is_idle};
 use crate::disk::{self, TEMPLATES};
@@ -144,7 +144,8 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
         files = read_beside(source, &hub.companions, &mut notes)?;
         return Ok((Export { config: json, files }, notes));
     }
-    let id = |key: &str| source.model.metadata.get(&format!("tokenizer.ggml.{key}_token_id"))?.as_u64();
+    let metadata = &source.model.metadata;
+    let id = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}_token_id"))?.as_u64();
     let (bos, eos) = (id("bos"), id("eos"));
     let mut generation = json!({});
     for (key, id) in [("bos_token_id", bos), ("eos_token_id", eos), ("pad_token_id", id("padding"))] {
@@ -152,18 +153,32 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
             generation[key] = json!(id);
         }
     }
+    // Generation ends with the end of a turn and of a message, too.
+    let mut ends: Vec<u64> = [eos, id("eot"), id("eom")].into_iter().flatten().collect();
+    let mut seen = HashSet::new();
+    ends.retain(|id| seen.insert(*id));
+    if ends.len() > 1 {
+        generation["eos_token_id"] = json!(ends);
+    }
+    let parameters = source.model.tensors.iter().map(Tensor::elements).sum();
+    let mut card = card::made(metadata, parameters);
+    card.kept.extend(card::write_sampling(metadata, &mut generation));
     files.push(("generation_config.json".into(), format!("{generation:#}\n").into_bytes()));
-    if has_vocabulary(&source.model.metadata) {
-        match vocab::files(&source.model.metadata, Some(config.context)) {
-            Ok(made) => {
-                files.extend(made);
-                notes.extend(pre_tokenizer_note(&source.model.metadata));
-            }
-            Err(why) => notes.push(format!(
-                "the tokenizer is not written ({why}): copy the tokenizer files of the original model into the folder"
-            )),
+    files.extend(card.text.map(|text| ("README.md".into(), text.into_bytes())));
+    let mut has_tokenizer = false;
+    let copy = "copy the tokenizer files of the original model into the folder";
+    match has_vocabulary(metadata).then(|| vocab::files(metadata, Some(config.context), &mut notes)) {
+        Some(Ok(made)) => {
+            files.extend(made);
+            has_tokenizer = true;
+            notes.extend(pre_tokenizer_note(metadata));
+        }
+        Some(Err(why)) => notes.push(format!("the tokenizer is not written ({why}): {copy}")),
+        None => {
+            notes.push(format!("the source has no vocabulary, so the checkpoint has no tokenizer: {copy}"))
         }
     }
+    notes.extend(left_out::of_checkpoint(metadata, &card.kept, has_tokenizer));
     let names: HashSet<&str> = source.model.tensors.iter().map(|t| t.name.as_str()).collect();
     let json = made_config(config, bos, eos, |e| names.contains(e.hub.as_str()));
     Ok((Export { config: json, files }, notes))

@@ -1,6 +1,6 @@
 //! What happens to a model's tensors, as text and JSON: what is planned, and what was done.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use formats::block::{DType, Family};
@@ -18,7 +18,7 @@ use ggufkit::allocate::Allocation;
 use ggufkit::outcome::Outcome;
 use ggufkit::plan::{self, Plan};
 use ggufkit::source::Source;
-use ggufkit::text::{self, Table, visible};
+use ggufkit::text::{self, Rows, Table, visible};
 
 /// A warning if weights that are not ternary were written in a ternary type; otherwise empty.
 pub fn not_ternary(plan: &Plan, outcomes: &[Outcome]) -> String {
@@ -161,17 +161,17 @@ pub fn remarks(plan: &Plan) -> String {
 }
 
 /// What becomes of every tensor, as a table with a row for each.
-pub fn plan_table(source: &Source, plan: &Plan) -> Table {
-    let mut table = Table::new(&["tensor", "shape", "from", "to", "bytes", "rule"]);
-    for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
+pub fn plan_table<'a>(source: &'a Source, plan: &'a Plan) -> impl Display + use<'a> {
+    let row = move |(decision, t): (&plan::Decision, &Tensor)| {
         let rule = match decision.fallback_from {
             Some(d) => format!("{} (block of {} does not divide {})", decision.rule, d.name(), t.cols()),
-            None => decision.rule.clone(),
+            None => decision.rule.to_string(),
         };
         let (size, from) = (text::count(t.location.len), source.stored_as(decision.source));
-        table.row([t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]);
-    }
-    table
+        vec![t.name.clone(), text::shape(&t.shape), from, t.encoding.name(), size, rule]
+    };
+    let heading = ["tensor", "shape", "from", "to", "bytes", "rule"].map(String::from).to_vec();
+    Rows { heading, rows: move || plan.decisions.iter().zip(&plan.layout.tensors).map(row) }
 }
 
 /// The files of a plan, and notes for the user: what follows the table.

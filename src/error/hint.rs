@@ -71,8 +71,11 @@ impl Error {
                 "without weights only --dry-run works; weights are read from .safetensors and pytorch_model.bin files"
             }
             Self::NoTokenizer { .. } => {
-                "for a llama2.c checkpoint, name its tokenizer.bin: --tokenizer FILE; a GGUF contains its tokenizer, and a checkpoint folder \
-                 has tokenizer files next to the weights"
+                "add --tokenizer FILE with the model's tokenizer.bin or tokenizer.model; or convert the checkpoint again, with its \
+                 tokenizer files next to the weights"
+            }
+            Self::InvalidVocabulary { .. } => {
+                "convert the model again from its checkpoint; what needs no text (convert, quantize, verify) works on this file"
             }
             Self::VocabularyMismatch { .. } => {
                 "the tokenizer's files and the weights belong to different models; take both from one checkpoint"

@@ -100,6 +100,28 @@ pub enum Limit {
     NoFrequencies,
 }
 
+impl Limit {
+    /// Whether the model alone decides it, so that no option of a conversion helps where it is exceeded.
+    pub fn is_of_model(self) -> bool {
+        match self {
+            Self::TiedEmbeddings
+            | Self::TiedEmbeddingsOf(_)
+            | Self::Multiple(_)
+            | Self::Buffers
+            | Self::Architectures(_)
+            | Self::Vocabulary(_)
+            | Self::NoFrequencies => true,
+            Self::File(_)
+            | Self::OneFile
+            | Self::Elements
+            | Self::DefaultTokens(_)
+            | Self::Heap98
+            | Self::NotForLlamaCpp
+            | Self::PlainBpe => false,
+        }
+    }
+}
+
 impl Machine {
     /// The machine with this name, ignoring case.
     pub fn find(name: &str) -> Option<&'static Self> {

@@ -1,8 +1,10 @@
 //! Files that belong to a model and are none: tokenizers, importance matrices, settings, adapters, parts for images. Given in
 //! the model's place, they are named, with what to give instead.
 
+use std::collections::HashSet;
 use std::path::Path;
 
+use formats::container::parse_part_stem;
 use formats::model::{Format, Model};
 use formats::{Error as FormatError, Fault};
 
@@ -156,6 +158,21 @@ fn known(file: &InFile, start: &[u8]) -> Option<(String, String)> {
     ends(".txt").then(|| ("a text".into(), TEXT.into()))
 }
 
+/// How many files of a folder are parts of the same model as `part`, by their names; `None` if that is not named like one.
+fn numbered(folder: &Path, part: &Path) -> Option<usize> {
+    let of = |name: &Path| {
+        let (stem, no, count) = parse_part_stem(name.file_stem()?.to_str()?)?;
+        Some((stem.to_string(), count, name.extension()?.to_os_string(), no))
+    };
+    let (stem, count, ending, _) = of(part)?;
+    let entries = std::fs::read_dir(folder).ok()?;
+    let own = entries.filter_map(|entry| {
+        let (a, b, c, no) = of(Path::new(&entry.ok()?.file_name()))?;
+        ((a, b, c) == (stem.clone(), count, ending.clone())).then_some(no)
+    });
+    Some(own.collect::<HashSet<_>>().len())
+}
+
 /// The error for part `no` (from 0) of a split model in `folder`, which is not there. `names` are those of all parts, in order.
 pub fn missing_part(
     folder: &Path,
@@ -163,16 +180,21 @@ pub fn missing_part(
     no: usize,
     count: usize,
 ) -> Error {
-    /// Parts that are looked for: a file's name can promise any number.
+    /// The most parts that are looked for one by one: a file's name can promise any number.
     const MOST: usize = 10_000;
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let mut name = String::new();
     let mut missing = 0;
-    for (i, part) in names.take(MOST.max(no + 1)).enumerate() {
+    for (i, part) in names.enumerate() {
         if i == no {
             name = part.as_ref().display().to_string();
+            // Of numbered ones, the folder says which it has.
+            if let Some(here) = (count > MOST).then(|| numbered(folder, part.as_ref())).flatten() {
+                missing = count.saturating_sub(here).max(1);
+                break;
+            }
         }
         missing += usize::from(!folder.join(part.as_ref()).exists());
     }
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     Error::MissingPart { name, folder: folder.to_path_buf(), part: no + 1, count, missing }
 }

@@ -205,7 +205,7 @@ pub(super) fn llama2c_decisions(
         let decision = Decision {
             source: i,
             from: t.encoding,
-            rule: format!("llama2.c v{version}"),
+            rule: format!("llama2.c v{version}").into(),
             fallback_from: None,
         };
         (decision, Tensor { encoding, location: Location::default(), ..t.clone() })
@@ -336,7 +336,7 @@ pub(super) fn main_type(tensors: &[Tensor]) -> Option<DType> {
 
 type Placed = (Layout, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);
 
-/// Lays out the output files and names them.
+/// Lays out the output files and names them. The tensors are given away: there may be a million.
 ///
 /// # Errors
 /// [`Error::Format`] if the container cannot hold the model.
@@ -346,7 +346,7 @@ pub(super) fn place(
     target: Container,
     order: ByteOrder,
     metadata: &Metadata,
-    tensors: &[Tensor],
+    tensors: Vec<Tensor>,
     notes: &mut Vec<String>,
 ) -> Result<Placed> {
     let model = &source.model;
@@ -355,7 +355,7 @@ pub(super) fn place(
     match target {
         Container::Gguf => {
             let layout =
-                gguf::layout(&name, metadata, tensors, gguf::Options { order, split: options.split })?;
+                gguf::layout_of(&name, metadata, tensors, gguf::Options { order, split: options.split })?;
             let count = layout.files.len();
             let paths = match count {
                 1 => vec![out.clone()],
@@ -381,7 +381,7 @@ pub(super) fn place(
                 _ => format!("{}.safetensors", part_stem(&stem, i, count)),
             };
             let options = safetensors::Options { split: options.split };
-            let layout = safetensors::layout(&name, metadata, tensors, options, &names)?;
+            let layout = safetensors::layout(&name, metadata, &tensors, options, &names)?;
             let count = layout.files.len();
             let names: Vec<_> = (0..count).map(|i| names(i, count)).collect();
             let mut extra = Vec::new();
@@ -390,7 +390,7 @@ pub(super) fn place(
                 extra.push((index, safetensors::index(&layout, &names)));
             }
             if let Some(export) = source.export.as_ref().filter(|_| folder) {
-                let main = main_type(tensors).unwrap_or(DType::F32);
+                let main = main_type(&tensors).unwrap_or(DType::F32);
                 extra.extend(export.files.iter().map(|(name, bytes)| (dir.join(name), bytes.clone())));
                 // Last, because config.json makes the folder a checkpoint: if the run is interrupted while the files
                 // get their names, the incomplete folder is not one.
@@ -411,7 +411,7 @@ pub(super) fn place(
         }
         Container::Expansion => {
             notes.extend(tokenizer_notes(metadata));
-            expansion(options, metadata, tensors)
+            expansion(options, metadata, &tensors)
         }
         Container::Llama2c if model.format == Format::Llama2cTokenizer => {
             let bytes = llama2c::tokenizer::write(&name, metadata, order)?;
@@ -422,15 +422,17 @@ pub(super) fn place(
             let version = llama2c_version(model, options)?;
             let fork = options.machine.is_some_and(|m| matches!(m.reads, Reads::Llama2c { fork: true, .. }));
             let options = llama2c::Options { fork, ..llama2c::Options::new(version, order) };
-            let layout = llama2c::layout(&name, metadata, tensors, options).map_err(|e| {
-                let shorter =
-                    if_shorter(metadata, |shorter| llama2c::layout(&name, shorter, tensors, options).is_ok());
+            let layout = llama2c::layout(&name, metadata, &tensors, options).map_err(|e| {
+                let shorter = if_shorter(metadata, |shorter| {
+                    llama2c::layout(&name, shorter, &tensors, options).is_ok()
+                });
                 Error::refused(e.to_string()).or(format!(
                     "{shorter}use a model that llama2.c can hold, a plain Llama; a GGUF can hold others"
                 ))
             })?;
             let mut extra = Vec::new();
-            match metadata.text("tokenizer.ggml.model") {
+            let has_tokens = metadata.get("tokenizer.ggml.tokens").is_some();
+            match metadata.text("tokenizer.ggml.model").filter(|_| has_tokens) {
                 None | Some("no_vocab") if matches!(model.format, Format::Llama2c { .. }) => {}
                 None | Some("no_vocab") => {
                     notes.push("the source has no vocabulary, so there is no tokenizer.bin".into());
@@ -453,7 +455,8 @@ fn tokenizer_notes(metadata: &Metadata) -> Vec<String> {
     let bytes = llama2c::tokenizer::without_bytes(metadata).then(|| {
         "the vocabulary has no tokens for bytes: llama2.c gives characters without a token wrong ids".into()
     });
-    bytes.into_iter().chain(llama2c::tokenizer::unsaid(metadata)).collect()
+    let said = [llama2c::tokenizer::unsaid(metadata), llama2c::tokenizer::special(metadata)];
+    bytes.into_iter().chain(said.into_iter().flatten()).collect()
 }
 
 /// The beginning of a hint for a model that would fit with a shorter context; `fits` is given the metadata with one.

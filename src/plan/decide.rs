@@ -1,5 +1,7 @@
 //! Decides each tensor's new type by applying the rules in order.
 
+use std::borrow::Cow;
+
 use formats::block::DType;
 use formats::container::gguf;
 use formats::metadata::Metadata;
@@ -33,16 +35,18 @@ pub(super) fn decisions(
     options: &PlanOptions,
     target: Container,
     metadata: &Metadata,
-) -> Result<Vec<(Decision, Tensor)>> {
+) -> Result<(Vec<Decision>, Vec<Tensor>)> {
     let model = &source.model;
     let main = container::main_type(&model.tensors);
     let inputs = RuleInputs::new(model, metadata, options.importance)
         .map_err(|e| Error::InvalidConfig { file: source.path.clone(), why: e.to_string() })?;
     let mut used = vec![false; options.tensors.len()];
-    let mut out = Vec::with_capacity(model.tensors.len());
+    // Not pairs, which would have to be taken apart: there may be a million.
+    let mut decisions = Vec::with_capacity(model.tensors.len());
+    let mut tensors = Vec::with_capacity(model.tensors.len());
     for (i, t) in model.tensors.iter().enumerate() {
         let (choice, mut rule) = choose(&inputs, i, t, options, &mut used);
-        let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&rule.as_str());
+        let left_alone = choice == Choice::Keep && [VECTOR, EXEMPT].contains(&&*rule);
         let mut fallback_from = None;
         let encoding = match choice {
             Choice::Keep => match t.encoding {
@@ -82,8 +86,8 @@ pub(super) fn decisions(
             }
             (e, _) => e,
         };
-        let tensor = Tensor { encoding, location: Location::default(), ..t.clone() };
-        out.push((Decision { source: i, from: t.encoding, rule, fallback_from }, tensor));
+        tensors.push(Tensor { encoding, location: Location::default(), ..t.clone() });
+        decisions.push(Decision { source: i, from: t.encoding, rule, fallback_from });
     }
     if let Some(i) = used.iter().position(|u| !u) {
         let pattern = &options.tensors[i].0;
@@ -96,7 +100,7 @@ pub(super) fn decisions(
         return Err(Error::usage(format!("--tensor {pattern}: no tensor name matches"))
             .or("list the names with `ggufkit inspect MODEL --tensors`"));
     }
-    Ok(out)
+    Ok((decisions, tensors))
 }
 
 /// Checks that I2_S's block divides the rows: bitnet.cpp has no type with smaller blocks to fall back to.
@@ -120,11 +124,11 @@ fn choose(
     t: &Tensor,
     options: &PlanOptions,
     used: &mut [bool],
-) -> (Choice, String) {
+) -> (Choice, Cow<'static, str>) {
     for (i, (pattern, choice)) in options.tensors.iter().enumerate() {
         if pattern.is_match(&t.name) {
             used[i] = true;
-            return (*choice, format!("--tensor {pattern}"));
+            return (*choice, format!("--tensor {pattern}").into());
         }
     }
     let subject = inputs.subject(i, t);
@@ -147,7 +151,10 @@ fn choose(
         _ if subject.role == Role::Exempt => (Choice::Keep, EXEMPT.into()),
         _ if matches!(t.encoding, Encoding::Blocks(d) if is_integer(d)) => (Choice::Keep, "integers".into()),
         Some(s) if options.pure => (Choice::To(s.base), "pure".into()),
-        Some(s) => s.choose(&subject),
+        Some(s) => {
+            let (choice, rule) = s.choose(&subject);
+            (choice, rule.into())
+        }
     }
 }
 
@@ -209,7 +216,7 @@ mod tests {
     fn chosen(tensors: &[(&str, &[u64])], options: PlanOptions) -> Vec<(String, String)> {
         let plan = planned(tensors, options).unwrap();
         let types = plan.layout.tensors.iter().map(|t| t.encoding.name());
-        types.zip(plan.decisions).map(|(t, s)| (t, s.rule)).collect()
+        types.zip(plan.decisions).map(|(t, s)| (t, s.rule.into_owned())).collect()
     }
 
     fn is(found: &[(String, String)], expected: &[(&str, &str)]) {

@@ -87,6 +87,11 @@ pub(super) fn refuse_group_size(options: &PlanOptions, version: u32, kept: Optio
     Err(Error::usage(why).or(format!("leave out --group-size; or {instead}")))
 }
 
+/// Whether values of metadata that the user gave may be lost: GGUF and safetensors hold any key.
+pub(super) fn may_lose_edits(options: &PlanOptions, target: Container) -> bool {
+    matches!(target, Container::Llama2c | Container::Expansion) && !options.edits.is_empty()
+}
+
 /// Refuses values of metadata that are lost, because the format has no place for the key: those without which the files
 /// would be the same, byte by byte, although they change a value. A key that was removed is not there either way, and a value
 /// that the format's programs have built in needs no place. `place` gives the files of other metadata.
@@ -100,8 +105,7 @@ pub(super) fn refuse_lost_edits(
     after: &Metadata,
     place: impl Fn(&Metadata) -> Result<Files>,
 ) -> Result<()> {
-    // The others hold any key.
-    if !matches!(target, Container::Llama2c | Container::Expansion) || options.edits.is_empty() {
+    if !may_lose_edits(options, target) {
         return Ok(());
     }
     let before = &source.model.metadata;

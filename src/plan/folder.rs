@@ -20,6 +20,9 @@ const MOST_INDEX: u64 = 256 << 20;
 /// The longest text that is compared with a new one, in bytes.
 const MOST_TEXT: u64 = 16 << 20;
 
+/// The longest tokenizer that is compared with a new one, in bytes.
+const MOST_TOKENIZER: u64 = 256 << 20;
+
 /// The end of an index's name.
 const INDEX: &str = ".index.json";
 
@@ -59,7 +62,10 @@ pub(super) fn check(
             notes.extend(removal(folder, &replaces.remove, options.dry_run));
             replaces
         }
-        _ => Replaces::default(),
+        _ => {
+            extra.iter().try_for_each(|(path, bytes)| refuse_other_side(options, weights, path, bytes))?;
+            Replaces::default()
+        }
     };
     let replaced: Vec<String> = paths
         .iter()
@@ -95,6 +101,23 @@ fn refuse_part(path: &Path, target: Container) -> Result<()> {
     };
     Err(Error::refused(format!("{}: is {what}, and a model would replace it", path.display()))
         .or("give the file another name or folder, or remove the old one first"))
+}
+
+/// Refuses to replace a file that the user did not name (a tokenizer or settings that are written beside the weights) by
+/// another, unless it is replaced with its model: in another byte order, or of another model, it belongs to what lies there.
+///
+/// # Errors
+/// [`Error::Refused`].
+fn refuse_other_side(options: &PlanOptions, weights: &[PathBuf], path: &Path, new: &[u8]) -> Result<()> {
+    // It is no input of the run.
+    let same = || RunFiles::default().read(path, MOST_TOKENIZER).is_ok_and(|old| old == new);
+    let with_model = weights.first().is_some_and(|model| model.is_file());
+    if path == options.out || with_model || !path.is_file() || same() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Error::refused(format!("{path}: is there already, with other contents than the new model's"))
+        .or("give the model another name or folder, or move this file away first"))
 }
 
 /// A note on what is removed from a folder, or would be in a dry run, if anything is. Only parts of one model count as one.

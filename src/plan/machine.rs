@@ -24,6 +24,17 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
         return Ok(());
     }
     check_architecture(machine, &plan.metadata)?;
+    // What no option changes comes first, or following the hint of another refusal would lead to this one.
+    let mut of_model = machine.limits.iter().filter(|limit| limit.is_of_model());
+    if let Some(error) = of_model.find_map(|limit| exceeded(machine, *limit, plan)) {
+        return Err(error);
+    }
+    if machine.reads == Reads::Gguf
+        && let Some(why) = plan.layout.tensors.iter().find_map(gguf::beyond_ggml)
+    {
+        return Err(refuses(machine, why)
+            .or("leave out --for: the programs that such models are made for read the GGUF"));
+    }
     for (decision, t) in plan.decisions.iter().zip(&plan.layout.tensors) {
         let is_llama_cpp = machine.limits.contains(&Limit::NotForLlamaCpp);
         let is_vector = t.shape.len() < 2
@@ -55,12 +66,6 @@ pub(super) fn check(machine: &Machine, plan: &mut Plan) -> Result<()> {
             return Err(refuses(machine, format!("tensor {} is {}", t.name, t.encoding.name()))
                 .or(format!("{original}{}", usable.join("; or "))));
         }
-    }
-    if machine.reads == Reads::Gguf
-        && let Some(why) = plan.layout.tensors.iter().find_map(gguf::beyond_ggml)
-    {
-        return Err(refuses(machine, why)
-            .or("leave out --for: the programs that such models are made for read the GGUF"));
     }
     for limit in machine.limits {
         check_limit(machine, *limit, plan)?;
@@ -161,26 +166,35 @@ fn refuses(machine: &Machine, problem: String) -> Error {
     ))
 }
 
-/// What stands in [`run_hint`] for the tokenizer's file where none is written.
-const NO_TOKENIZER: &str = "TOKENIZER";
+/// Whether a plan writes the model's vocabulary: into a GGUF, or beside a llama2.c checkpoint.
+fn has_vocabulary(plan: &Plan) -> bool {
+    let tokens = plan.metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array);
+    match plan.target {
+        Container::Gguf => tokens.is_some_and(|tokens| !tokens.is_empty()),
+        _ => !plan.extra.is_empty(),
+    }
+}
 
-/// A note for the user if the machine's program needs a file with the tokenizer, and none is written.
+/// A note for the user if the machine's program needs the tokenizer, and none is written.
 fn tokenizer_note(machine: &Machine, plan: &Plan) -> Option<String> {
-    let missing = machine.run_hint.contains("{tokenizer}") && plan.extra.is_empty();
-    missing.then(|| {
+    (!has_vocabulary(plan)).then(|| {
         format!(
-            "no tokenizer is written, since the source has none, but {} needs one: name the model's with --tokenizer \
-             FILE, or put the name of its tokenizer.bin in the place of {NO_TOKENIZER}",
+            "no tokenizer is written, since the source has none, and {} does not run the model without: add --tokenizer \
+             FILE with the model's tokenizer.bin or tokenizer.model, or put the tokenizer files of a checkpoint next to its \
+             weights",
             machine.name
         )
     })
 }
 
-/// How to run the files of a plan; `None` for a tokenizer alone.
+/// How to run the files of a plan; `None` for a tokenizer alone, and for a model that cannot be run without one.
 pub(super) fn run_hint(machine: &Machine, plan: &Plan) -> Option<String> {
     let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = name(plan.paths.first()?);
-    let tokenizer = plan.extra.first().map_or(NO_TOKENIZER.into(), |p| name(&p.0));
+    if !has_vocabulary(plan) {
+        return None;
+    }
+    let tokenizer = plan.extra.first().map_or(String::new(), |p| name(&p.0));
     Some(machine.run_hint.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
 }
 

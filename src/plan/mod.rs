@@ -20,6 +20,7 @@ pub mod ternary;
 pub use crate::scheme::{Choice, Container};
 pub use container::{container, is_folder};
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -111,7 +112,7 @@ pub struct Decision {
     /// The source tensor's encoding.
     pub from: Encoding,
     /// The rule that chose the new encoding, in words.
-    pub rule: String,
+    pub rule: Cow<'static, str>,
     /// The type that the rule chose, if the tensor got another because this type's block does not divide the rows.
     pub fallback_from: Option<DType>,
 }
@@ -262,12 +263,10 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
 
     let (decisions, tensors): (Vec<_>, Vec<_>) = match target {
         Container::Llama2c | Container::Expansion => {
-            container::llama2c_decisions(source, options, &metadata, &mut notes)?
+            container::llama2c_decisions(source, options, &metadata, &mut notes)?.into_iter().unzip()
         }
         _ => decide::decisions(source, options, target, &metadata)?,
-    }
-    .into_iter()
-    .unzip();
+    };
     let (decisions, tensors) = match options.rounding.bias {
         true => bias::add(source, target, decisions, tensors)?,
         false => (decisions, tensors),
@@ -296,16 +295,21 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         container::gguf_metadata(source, options, &decisions, &tensors, &mut metadata, &mut notes)?;
         rounding::gguf_metadata(&search, &options.edits, &mut metadata);
     }
-    let place = |metadata: &Metadata, notes: &mut Vec<String>| {
-        container::place(source, options, target, order, metadata, &tensors, notes)
+    let place = |metadata: &Metadata, tensors: Vec<Tensor>, notes: &mut Vec<String>| {
+        container::place(source, options, target, order, metadata, tensors, notes)
     };
-    let (mut layout, paths, extra) = place(&metadata, &mut notes)?;
+    // What loses no edits is not laid out again.
+    let again = if effect::may_lose_edits(options, target) { tensors.clone() } else { Vec::new() };
+    let (mut layout, paths, extra) = place(&metadata, tensors, &mut notes)?;
     effect::refuse_lost_edits(source, options, target, &metadata, |metadata| {
         let mut notes = Vec::new();
-        let (layout, _, extra) = place(metadata, &mut notes)?;
+        let (layout, _, extra) = place(metadata, again.clone(), &mut notes)?;
         Ok(effect::Files::of(layout, extra, notes))
     })?;
     container::copy_rotary_tables(source, order, &mut layout)?;
+    if matches!(target, Container::Llama2c | Container::Expansion) {
+        notes.extend(checkpoint::left_out::of_llama2c(&metadata));
+    }
     // It would be safe, since files are renamed into their places, but it is never intended.
     paths.iter().chain(extra.iter().map(|f| &f.0)).try_for_each(|path| source.run.refuse_input(path))?;
     let replaces = folder::check(source, options, target, (&paths, &extra), &mut notes)?;

@@ -62,6 +62,9 @@ pub(super) fn adjust(
     const PACKED: Encoding = Encoding::Blocks(DType::NVFP4);
     let model = &source.model;
     let own: HashMap<usize, usize> = scales::pairs(model).into_iter().map(|(w, s)| (s, w)).collect();
+    if own.is_empty() && tensors.iter().all(|t| t.encoding != PACKED) {
+        return (decisions, tensors, Vec::new());
+    }
     let kept: HashSet<usize> =
         decisions.iter().zip(&tensors).filter(|(_, t)| t.encoding == PACKED).map(|(s, _)| s.source).collect();
     let names: HashSet<&str> = model.tensors.iter().map(|t| t.name.as_str()).collect();

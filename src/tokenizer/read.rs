@@ -10,6 +10,9 @@ use super::tokens::{Attributes, Tokens};
 use super::{Rules, Scheme, Tokenizer, bpe, spm, unigram};
 use crate::error::{Error, Result};
 
+/// The kinds of tokenizers by which files say that they have none.
+const NO_VOCABULARY: [&str; 2] = ["no_vocab", "none"];
+
 /// Reads the keys under `tokenizer.`.
 pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     let file = Keys(metadata);
@@ -17,6 +20,9 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         return Err(Error::NoTokenizer { path: None });
     };
     let model = model.as_str().ok_or_else(|| file.wrong("model", "a string"))?;
+    if NO_VOCABULARY.contains(&model) || metadata.get(&key("tokens")).is_none() {
+        return Err(Error::NoTokenizer { path: None });
+    }
     let gemma4 = model == "gemma4";
     let pre =
         if gemma4 { "gemma4" } else { file.text("pre")?.filter(|p| !p.is_empty()).unwrap_or("default") };

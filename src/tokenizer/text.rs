@@ -54,10 +54,12 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::NoTokenizer`]; those of [`Tokenizer::from_metadata`].
     pub fn of(source: &Source) -> Result<Self> {
-        let metadata = &source.model.metadata;
-        if metadata.get("tokenizer.ggml.model").is_none() {
-            return Err(Error::NoTokenizer { path: Some(source.path.clone()) });
-        }
-        Self::from_metadata(metadata)
+        Self::from_metadata(&source.model.metadata).map_err(|error| match error {
+            Error::NoTokenizer { .. } => Error::NoTokenizer { path: Some(source.path.clone()) },
+            Error::InvalidVocabulary { why } => {
+                Error::InvalidVocabulary { why: format!("{}: {why}", source.path.display()) }
+            }
+            other => other,
+        })
     }
 }

@@ -175,13 +175,13 @@ fn what_was_given_is_not_advised_again() {
     // A switch does nothing without the option that it goes with.
     let (groups, small) = (dir.path("groups.bin"), dir.path("small.gguf"));
     ok(&["convert", &whole, &groups, "--type", "q8_0", "--group-size", "16"]);
-    ok(&["quantize", &whole, &small, "--type", "q5_0"]);
+    ok(&["quantize", &whole, &small, "--type", "iq4_nl"]);
     let bin = dir.path("again.bin");
     let (_, why) = fails(&["convert", &groups, &bin, "--group-size", "8", "--allow-requantize"]);
     assert!(why.contains("leave out --group-size; or add --type q8_0 --allow-requantize"), "{why}");
     ok(&["convert", &groups, &bin, "--group-size", "8", "--allow-requantize", "--type", "q8_0"]);
     let other = dir.path("other.gguf");
-    let (_, why) = fails(&["convert", &small, &other, "--for", "openvino", "--allow-requantize"]);
+    let (_, why) = fails(&["convert", &small, &other, "--for", "llama.cpp-tiger", "--allow-requantize"]);
     let ways = why.split("hint: ").nth(1).unwrap().trim_end().split("; or ");
     let again = ways.filter(|way| way.starts_with("use --type ") && way.ends_with(" --allow-requantize"));
     assert!(again.count() > 1, "{why}");

@@ -214,7 +214,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_written() {
     says(&["--show", &text, &model], 2, &["--show"]);
     says(&[&model, &dir.path("none.txt"), "-o", &out], 1, &["none.txt: cannot read", "hint: check the path"]);
     says(&[&model, dir.0.path().to_str().unwrap(), "-o", &out], 1, &["is a folder, not a text"]);
-    says(&[&demo("tiny.bin"), &text, "-o", &out], 1, &["has no tokenizer", "hint", "--tokenizer"]);
+    says(&[&demo("tiny.bin"), &text, "-o", &out], 1, &["has no vocabulary", "hint", "--tokenizer"]);
     std::fs::write(dir.path("short.txt"), "A word.").unwrap();
     let short = dir.path("short.txt");
     says(

@@ -23,6 +23,7 @@ mod hints;
 mod hostile;
 mod hub;
 mod imatrix;
+mod kept;
 mod kinds;
 mod limits;
 mod machines;

@@ -166,7 +166,10 @@ fn wrong_arguments_are_told() {
     }
     let (code, text) = fails(&["run", &bin]);
     assert!(
-        code == 1 && text.contains("no tokenizer") && text.contains("hint: ") && text.contains("--tokenizer")
+        code == 1
+            && text.contains("no vocabulary")
+            && text.contains("hint: ")
+            && text.contains("--tokenizer")
     );
     let (code, text) = fails(&[&model, &["--prompt-file", "/nowhere/at all"][..]].concat());
     assert!(code == 1 && text.contains("/nowhere/at all"), "{text}");

@@ -4,6 +4,7 @@
 //! Keys, value types and their order are those of llama.cpp's convert_hf_to_gguf.py. Where that stops at an invalid
 //! card, this leaves the invalid value out with a note, so that nobody has to edit a README to convert weights.
 
+mod made;
 mod name;
 mod sampling;
 #[cfg(test)]
@@ -19,7 +20,9 @@ use formats::metadata::{Array, Metadata, Value};
 use crate::disk;
 use crate::text;
 use crate::text_file;
+pub use made::{Made, made};
 use name::Id;
+pub use sampling::write as write_sampling;
 use yaml::Node;
 
 /// The largest number of base models, and of data sets, that are written: each has keys of its own.
@@ -27,6 +30,48 @@ const SOURCES: usize = 1000;
 
 /// The largest number of notes.
 const NOTES: usize = 20;
+
+/// Keys under `general.` that have one text, with the card's fields for it. Of several fields, the first that is there counts,
+/// and the first is written.
+const TEXTS: [(&str, &[&str]); 15] = [
+    ("license", &["license"]),
+    ("license.name", &["license_name"]),
+    ("license.link", &["license_link"]),
+    ("name", &["name", "model_name"]),
+    ("author", &["author", "model_author", "model_creator"]),
+    ("version", &["version", "model_version"]),
+    ("organization", &["organization", "model_organization"]),
+    ("finetune", &["finetune", "model_finetune"]),
+    ("basename", &["basename", "model_basename", "model_type"]),
+    ("description", &["description", "model_description"]),
+    ("size_label", &["size_label", "model_size_label"]),
+    // The card's links lead to the model that is converted, not to the GGUF.
+    ("source.url", &["url", "model_url"]),
+    ("source.doi", &["doi", "model_doi"]),
+    ("source.uuid", &["uuid", "model_uuid"]),
+    ("source.repo_url", &["repo_url", "model_repo_url"]),
+];
+
+/// Keys under `general.` that have a list of texts, with the card's fields, whose texts are put together, and the one of
+/// these that is written.
+const LISTS: [(&str, &[&str], &str); 2] =
+    [("tags", &["tags", "pipeline_tag"], "tags"), ("languages", &["languages", "language"], "language")];
+
+/// The same for lists of models and data sets, which have several keys for each; the first field that is there counts. The
+/// first holds ids on the hub, the last descriptions as well.
+const DESCRIBED: [(&str, [&str; 3]); 2] = [
+    ("base_model", ["base_model", "base_models", "base_model_sources"]),
+    ("dataset", ["datasets", "dataset", "dataset_sources"]),
+];
+
+/// What is said of each model or data set.
+const PARTS: [&str; 9] =
+    ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
+
+/// The card's fields for a key with one text.
+fn fields(key: &str) -> &'static [&'static str] {
+    TEXTS.iter().find(|(own, _)| *own == key).map_or(&[], |(_, fields)| fields)
+}
 
 /// What is known of a checkpoint besides the files that are read here.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +105,8 @@ pub struct Card {
     pub metadata: Metadata,
     /// Notes about values that could not be used.
     pub notes: Vec<String>,
+    /// Notes on what a GGUF cannot say.
+    pub of_gguf: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
 }
@@ -72,15 +119,16 @@ pub fn read(about: &About) -> Card {
     sampling::read(&mut card, about.folder);
     card.identity(&front, about);
     card.license(&front);
-    for key in ["url", "doi", "uuid", "repo_url"] {
-        // The card's links lead to the model that is converted, not to the GGUF.
-        let value = card.field(&front, &[key, &format!("model_{key}")]);
-        card.set(&format!("source.{key}"), value);
+    for key in ["source.url", "source.doi", "source.uuid", "source.repo_url"] {
+        let value = card.field(&front, key);
+        card.set(key, value);
     }
-    card.sources(&front, &["base_model", "base_models", "base_model_sources"], "base_model", about);
-    card.sources(&front, &["datasets", "dataset", "dataset_sources"], "dataset", about);
-    card.list(&front, &["tags", "pipeline_tag"], "tags");
-    card.list(&front, &["languages", "language"], "languages");
+    for (key, fields) in DESCRIBED {
+        card.sources(&front, &fields, key, about);
+    }
+    for (key, fields, _) in LISTS {
+        card.list(&front, fields, key);
+    }
     card.tidy();
     card
 }
@@ -156,9 +204,14 @@ impl Card {
         }
     }
 
-    /// The text of the first of these keys that has one.
-    fn field(&mut self, node: &Node, keys: &[&str]) -> Option<String> {
-        for key in keys {
+    /// The text of the first of a key's fields that has one.
+    fn field(&mut self, node: &Node, key: &str) -> Option<String> {
+        self.text(node, fields(key))
+    }
+
+    /// The text of the first of these fields that has one.
+    fn text(&mut self, node: &Node, fields: &[&str]) -> Option<String> {
+        for key in fields {
             match node.get(key) {
                 None | Some(Node::Null) => {}
                 Some(Node::Text(text)) if text.trim().is_empty() => {}
@@ -183,21 +236,21 @@ impl Card {
             })
         };
 
-        let name = self.field(front, &["name", "model_name"]).or_else(|| titled(|id| &id.name));
+        let name = self.field(front, "name").or_else(|| titled(|id| &id.name));
         self.set("name", name);
-        let author = self.field(front, &["author", "model_author", "model_creator"]);
+        let author = self.field(front, "author");
         self.set("author", author);
-        let version = self.field(front, &["version", "model_version"]).or_else(|| guess(|id| &id.version));
+        let version = self.field(front, "version").or_else(|| guess(|id| &id.version));
         self.set("version", version);
-        let organization = self.field(front, &["organization", "model_organization"]);
+        let organization = self.field(front, "organization");
         self.set("organization", organization.or_else(|| titled(|id| &id.organization)));
-        let finetune = self.field(front, &["finetune", "model_finetune"]);
+        let finetune = self.field(front, "finetune");
         self.set("finetune", finetune.or_else(|| guess(|id| &id.finetune)));
-        let basename = self.field(front, &["basename", "model_basename", "model_type"]);
+        let basename = self.field(front, "basename");
         self.set("basename", basename.or_else(|| guess(|id| &id.basename)));
-        let description = self.field(front, &["description", "model_description"]);
+        let description = self.field(front, "description");
         self.set("description", description);
-        let size = self.field(front, &["size_label", "model_size_label"]);
+        let size = self.field(front, "size_label");
         self.set("size_label", size.or_else(|| guess(|id| &id.size_label)).or_else(counted));
     }
 
@@ -208,11 +261,11 @@ impl Card {
                 let texts = self.texts(items, "license");
                 (!texts.is_empty()).then(|| texts.join(","))
             }
-            _ => self.field(front, &["license"]),
+            _ => self.field(front, "license"),
         };
         self.set("license", license);
-        for (key, field) in [("license.name", "license_name"), ("license.link", "license_link")] {
-            let value = self.field(front, &[field]);
+        for key in ["license.name", "license.link"] {
+            let value = self.field(front, key);
             self.set(key, value);
         }
     }
@@ -281,9 +334,7 @@ impl Card {
 
     /// The parts of a base model or data set that the card gives as a mapping.
     fn described(&mut self, node: &Node) -> Vec<(&'static str, String)> {
-        const PARTS: [&str; 9] =
-            ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
-        PARTS.into_iter().filter_map(|part| Some((part, self.field(node, &[part])?))).collect()
+        PARTS.into_iter().filter_map(|part| Some((part, self.text(node, &[part])?))).collect()
     }
 }
 

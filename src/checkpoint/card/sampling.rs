@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use formats::metadata::{Kind, Value};
+use formats::metadata::{Kind, Metadata, Value};
 use serde_json::Value as Json;
 
 use super::Card;
 use crate::checkpoint::json;
+use crate::text::listed;
 use crate::text_file;
 
 const NAME: &str = "generation_config.json";
@@ -14,7 +15,8 @@ const NAME: &str = "generation_config.json";
 /// The longest file that is read, in bytes; published ones have a few hundred.
 const LIMIT: usize = 1 << 20;
 
-/// The parameters: the key under `general.sampling`, the value type, and the names in the file.
+/// The parameters: the key under `general.sampling`, the value type, and the names in the file, of which the last is
+/// transformers' own.
 const SETTINGS: [(&str, Kind, &[&str]); 12] = [
     ("sequence", Kind::String, &["sequence"]),
     ("top_k", Kind::I32, &["top_k"]),
@@ -28,6 +30,18 @@ const SETTINGS: [(&str, Kind, &[&str]); 12] = [
     ("mirostat", Kind::I32, &["mirostat"]),
     ("mirostat_tau", Kind::F32, &["mirostat_tau"]),
     ("mirostat_eta", Kind::F32, &["mirostat_eta"]),
+];
+
+/// Settings that change what is generated, and for which a GGUF has no keys.
+const WITHOUT_KEYS: [&str; 8] = [
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "no_repeat_ngram_size",
+    "sequence_bias",
+    "stop_strings",
+    "suppress_tokens",
 ];
 
 /// Adds the parameters of the folder's generation config to the card.
@@ -56,6 +70,17 @@ pub fn read(card: &mut Card, folder: &Path) {
             return;
         }
     };
+    let is_set = |field: &&str| match config.get(*field) {
+        None | Some(Json::Null) => false,
+        Some(Json::Array(list)) => !list.is_empty(),
+        Some(Json::Object(map)) => !map.is_empty(),
+        Some(value) => *value != 0,
+    };
+    let others: Vec<&str> = WITHOUT_KEYS.into_iter().filter(is_set).collect();
+    if !others.is_empty() {
+        let what = listed(&others);
+        card.of_gguf.push(format!("{NAME}: a GGUF has no place for {what}: programs generate texts without"));
+    }
     for (key, kind, fields) in SETTINGS {
         let found = fields.iter().find_map(|f| Some((f, config.get(f).filter(|json| !json.is_null())?)));
         let Some((field, json)) = found else { continue };
@@ -71,6 +96,36 @@ pub fn read(card: &mut Card, folder: &Path) {
             }
         }
     }
+}
+
+/// Those of the parameters with which transformers draws tokens at random, rather than to take the likeliest.
+const OF_SAMPLING: [&str; 4] = ["temperature", "top_k", "top_p", "min_p"];
+
+/// Adds the parameters of a GGUF to the settings of a `generation_config.json`. Gives the keys that were written.
+pub fn write(metadata: &Metadata, config: &mut Json) -> Vec<String> {
+    let mut kept = Vec::new();
+    for (key, kind, fields) in SETTINGS {
+        let (key, Some(field)) = (format!("general.sampling.{key}"), fields.last()) else { continue };
+        let Some(value) = metadata.get(&key).filter(|value| value.kind() == kind) else { continue };
+        let json = match value {
+            Value::I32(n) => Json::from(*n),
+            // The shortest number that is the same in 32 bits.
+            Value::F32(x) if x.is_finite() => {
+                Json::from(x.to_string().parse::<f64>().unwrap_or(f64::from(*x)))
+            }
+            other => match other.as_str() {
+                Some(text) => Json::from(text),
+                None => continue,
+            },
+        };
+        config[*field] = json;
+        kept.push(key);
+    }
+    if OF_SAMPLING.iter().any(|field| config.get(field).is_some()) {
+        // No temperature at all is the likeliest token.
+        config["do_sample"] = (config["temperature"].as_f64() != Some(0.0)).into();
+    }
+    kept
 }
 
 /// A metadata value of this type; `None` if the JSON value is of another.

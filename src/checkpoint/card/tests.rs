@@ -251,6 +251,17 @@ fn sampling_has_kinds() {
 }
 
 #[test]
+fn settings_of_generation_without_keys_are_named() {
+    let text = br#"{"stop_strings": ["x"], "suppress_tokens": [], "no_repeat_ngram_size": 0, "forced_eos_token_id": 2,
+        "bad_words_ids": null, "max_length": 20}"#;
+    let card = card_in("m", &[("generation_config.json", text)], &json!({}), 0);
+    assert!(card.notes.is_empty());
+    let says =
+        "a GGUF has no place for forced_eos_token_id and stop_strings: programs generate texts without";
+    assert_eq!(card.of_gguf, [format!("generation_config.json: {says}")]);
+}
+
+#[test]
 fn odd_sampling_is_left_out_with_a_note() {
     for (text, note) in [
         (r#"{"top_k": true}"#, "top_k is not a 32-bit integer"),

@@ -25,12 +25,46 @@ const BYTE: i128 = 6;
 /// Names and contents of files.
 pub type Files = Vec<(String, Vec<u8>)>;
 
+/// Ends of the keys under `tokenizer.ggml` that the files hold, or that follow from them, with generation_config.json.
+const HELD: [&str; 21] = [
+    "model",
+    "pre",
+    "tokens",
+    "scores",
+    "token_type",
+    "token_type_count",
+    "merges",
+    "add_space_prefix",
+    "remove_extra_whitespaces",
+    "precompiled_charsmap",
+    "add_bos_token",
+    "add_eos_token",
+    "bos_token_id",
+    "eos_token_id",
+    "unknown_token_id",
+    "padding_token_id",
+    "seperator_token_id",
+    "mask_token_id",
+    "cls_token_id",
+    "eot_token_id",
+    "eom_token_id",
+];
+
+/// Whether the files of a checkpoint's tokenizer say what a GGUF says under this key.
+pub fn holds(key: &str) -> bool {
+    let templates = ["tokenizer.chat_template", "tokenizer.chat_templates"];
+    key.strip_prefix("tokenizer.ggml.").is_some_and(|end| HELD.contains(&end))
+        || templates.contains(&key)
+        || key.starts_with("tokenizer.chat_template.")
+}
+
 /// The files of the vocabulary in a GGUF's metadata; `context` is the model's context length. If they cannot be made, why.
-pub fn files(metadata: &Metadata, context: Option<u64>) -> Result<Files, String> {
+/// `notes` gets what is left out.
+pub fn files(metadata: &Metadata, context: Option<u64>, notes: &mut Vec<String>) -> Result<Files, String> {
     let vocab = Vocab::new(metadata)?;
     let kind = metadata.text("tokenizer.ggml.model").unwrap_or_default();
     let (mut json, clean) = match kind {
-        "gpt2" => vocab.byte_level(metadata)?,
+        "gpt2" => vocab.byte_level(metadata, notes)?,
         "llama" => (vocab.sentencepiece(metadata)?, false),
         "t5" => (vocab.unigram(metadata), false),
         other => {
@@ -122,7 +156,7 @@ impl Vocab {
     }
 
     /// A byte-level tokenizer, and whether spaces are cleaned up in decoded text, which tells some pre-tokenizers apart.
-    fn byte_level(&self, metadata: &Metadata) -> Result<(Json, bool), String> {
+    fn byte_level(&self, metadata: &Metadata, notes: &mut Vec<String>) -> Result<(Json, bool), String> {
         let name = metadata.text("tokenizer.ggml.pre").filter(|p| !p.is_empty()).unwrap_or("default");
         let row = table::find(name).ok_or_else(|| format!("the pre-tokenizer {name:?} is not known"))?;
         let splits = row.patterns_in_json().find(|list| list.iter().all(|p| !p.ends_with('\u{2026}')));
@@ -142,8 +176,8 @@ impl Vocab {
         steps.push(bytes.clone());
 
         let known: HashSet<&str> = self.tokens().map(|(_, text)| text).collect();
-        let merges = metadata.get("tokenizer.ggml.merges").and_then(Value::as_array);
-        let merges: Vec<&str> = merges
+        let all = metadata.get("tokenizer.ggml.merges").and_then(Value::as_array);
+        let merges: Vec<&str> = all
             .into_iter()
             .flat_map(Array::strings)
             .filter_map(|merge| str::from_utf8(merge).ok())
@@ -155,6 +189,13 @@ impl Vocab {
                 })
             })
             .collect();
+        let dropped = all.map_or(0, Array::len) - merges.len();
+        if dropped > 0 {
+            notes.push(format!(
+                "{dropped} of the tokenizer's merges are left out, as they are not of two tokens that make a third one: \
+                 transformers does not load a file with such merges"
+            ));
+        }
         let (nfc, clean) = pre::conditions(row, splits);
         let json = json!({
             "normalizer": if nfc { json!({"type": "NFC"}) } else { Json::Null },

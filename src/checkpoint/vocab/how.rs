@@ -16,7 +16,7 @@ use crate::checkpoint::vocab::json;
 use crate::checkpoint::vocab::sentencepiece::Settings;
 use crate::checkpoint::vocab::tokens::{Token, Tokens, Type};
 use crate::error::Result;
-use crate::text::visible;
+use crate::text::{first_of, visible};
 use crate::tokenizer::{Normalizer, Tokenizer, is_phi3, keeps_spaces};
 
 /// A text with what tokenizers differ in: scripts, code, numbers, spaces, line ends, characters in several forms.
@@ -205,6 +205,20 @@ fn steps<'a>(value: &'a Json, list: &str) -> Vec<&'a Json> {
         None if value.is_null() => Vec::new(),
         None => vec![value],
     }
+}
+
+/// A note on added tokens that are found as words of their own only, which a GGUF cannot say.
+pub fn single_words(json: &json::Json, tokens: &Tokens) -> Option<String> {
+    let lost: Vec<String> =
+        json.single_words.iter().filter(|a| tokens.fits(a.id)).map(|a| visible(&a.text)).collect();
+    let is = if lost.len() == 1 { "is a token" } else { "are tokens" };
+    let names = first_of(&lost, 3);
+    (!lost.is_empty()).then(|| {
+        format!(
+            "{names} {is} in the model's own tokenizer only where no letter is beside them (single_word). A GGUF cannot say \
+             that: llama.cpp and ggufkit find them within words, too"
+        )
+    })
 }
 
 /// A note on added tokens that take the whitespace beside them out of a text, which a GGUF cannot say. `name` is the

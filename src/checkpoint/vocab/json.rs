@@ -30,6 +30,8 @@ pub struct Json {
     pub added: Vec<Added>,
     /// The added tokens that take the whitespace beside them.
     pub strips: Vec<Strips>,
+    /// The added tokens that are found in a text as words of their own only.
+    pub single_words: Vec<Added>,
     pub normalizer: Value,
     pub pre_tokenizer: Value,
     pub post_processor: Value,
@@ -79,6 +81,8 @@ struct AddedToken {
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
 }
 
 #[derive(Deserialize)]
@@ -131,9 +135,13 @@ pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
         (false, false) => None,
         (left, right) => Some(Strips { id: a.id, text: a.content.clone(), left, right }),
     };
+    let single_word = |a: &AddedToken| {
+        a.single_word.then(|| Added { id: a.id, text: a.content.clone(), special: a.special })
+    };
     let added = root.added_tokens.0;
     let mut json = Json {
         strips: added.iter().filter_map(strips).collect(),
+        single_words: added.iter().filter_map(single_word).collect(),
         added: added.into_iter().map(|a| Added { id: a.id, text: a.content, special: a.special }).collect(),
         name: name.clone(),
         normalizer,

@@ -38,7 +38,7 @@ use special::Special;
 use tokens::{Token, Tokens, added_tokens_decoder, added_tokens_json};
 
 pub use alone::tokenizer_file;
-pub use export::files;
+pub use export::{files, holds};
 
 /// What is needed besides the tokenizer's files.
 pub struct Wanted<'a> {
@@ -110,6 +110,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let mut gguf_notes = Vec::new();
     if let Some(json) = &json {
         gguf_notes.extend(how::strips(json, &tokens, wanted.name.unwrap_or_default()));
+        gguf_notes.extend(how::single_words(json, &tokens));
     }
     if wanted.pre.is_some() && !matches!(source, Source::ByteLevel { .. }) {
         notes.push("--pre-tokenizer is ignored: only byte-level tokenizers have a pre-tokenizer".into());
@@ -145,6 +146,7 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     if wanted.arch == "llama" {
         by_size(wanted.rows, &mut metadata);
     }
+    special::write_ends(&mut folder, wanted.config, &mut metadata, &mut gguf_notes)?;
     notes.extend(gguf_notes.iter().cloned());
     Ok(Some(Vocabulary { metadata, notes, gguf_notes, files: folder.read }))
 }

@@ -5,6 +5,8 @@
 //! BOS or EOS, three more files are tried, since llama.cpp would take token 11 for both: tokenizer_config.json's own
 //! list of ids, special_tokens_map.json and generation_config.json.
 
+use std::collections::HashSet;
+
 use formats::metadata::{Metadata, Value as Meta};
 use serde_json::Value;
 
@@ -14,6 +16,8 @@ use crate::checkpoint::vocab::files::{Folder, switch, unfit};
 use crate::checkpoint::vocab::json::Json;
 use crate::checkpoint::vocab::tokens::{Added, Tokens};
 use crate::error::Result;
+use crate::text::{first_of, visible};
+use crate::tokenizer::Tokenizer;
 
 /// The roles in the order in which they are looked for, with their keys in a GGUF. `cls` has none: it is only another
 /// name for BOS.
@@ -305,6 +309,53 @@ fn id(file: &str, key: &str, value: Option<&Value>) -> Result<Option<u32>> {
         Some(id) => Ok(Some(id)),
         None => Err(unfit(file, wrong(key, "a token id", value))),
     }
+}
+
+/// Writes the further tokens that end generation: those that generation_config.json or config.json lists with EOS and that
+/// programs do not know by their text. A GGUF has a key for the end of a turn and one for the end of a message.
+///
+/// # Errors
+/// Those of [`Special::find`].
+pub fn write_ends(
+    folder: &mut Folder,
+    config: &Value,
+    metadata: &mut Metadata,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    const KEY: &str = "eos_token_id";
+    let generation = folder.object("generation_config.json")?;
+    let mut listed = Vec::new();
+    for (file, json) in [("generation_config.json", generation.as_ref()), (CONFIG, Some(config))] {
+        let several = json.and_then(|json| json.get(KEY)?.as_array());
+        for value in several.into_iter().flatten() {
+            listed.extend(id(&folder.name(file), KEY, Some(value))?);
+        }
+    }
+    if listed.len() < 2 {
+        return Ok(());
+    }
+    // What cannot be read here is not run here either.
+    let Ok(tokenizer) = Tokenizer::from_metadata(metadata) else { return Ok(()) };
+    listed.retain(|id| !tokenizer.is_end(*id) && (*id as usize) < tokenizer.len());
+    let mut seen = HashSet::new();
+    listed.retain(|id| seen.insert(*id));
+    let mut left = listed.into_iter();
+    for role in ["eot", "eom"] {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        if metadata.get(&key).is_none()
+            && let Some(id) = left.next()
+        {
+            metadata.set(&key, Meta::U32(id));
+        }
+    }
+    let left: Vec<String> = left.map(|id| visible(&tokenizer.token(id))).collect();
+    if !left.is_empty() {
+        notes.push(format!(
+            "generation ends with more tokens than a GGUF has keys for: programs go on after {}",
+            first_of(&left, 4)
+        ));
+    }
+    Ok(())
 }
 
 /// A role's id in the files that convert_hf_to_gguf.py does not read, or in config.json's list of several ids.

@@ -3,12 +3,15 @@
 //! beside it, then tokenizer_config.json, then chat_template.json, which was for processors. (llama.cpp's converter takes
 //! tokenizer_config.json's first.)
 
+use std::collections::BTreeMap;
+
 use formats::metadata::{Array, Metadata, Value as Meta};
 use serde_json::Value;
 
 use crate::checkpoint::vocab::files::Folder;
 use crate::disk::TEMPLATES;
 use crate::error::Result;
+use crate::text::{first_of, visible};
 
 /// The most templates of one tokenizer. Published ones have up to four.
 const MOST: usize = 64;
@@ -73,6 +76,25 @@ pub fn write(folder: &mut Folder, config: Option<&Value>, metadata: &mut Metadat
             notes.push(format!(
                 "the chat template is that of {}, as in transformers; {} has another one, which is left out",
                 first.file, place.file
+            ));
+        }
+    }
+    let by_name = |place: &Place| -> BTreeMap<String, String> { place.templates.iter().cloned().collect() };
+    let written = by_name(&used);
+    for place in &places {
+        let own = by_name(place);
+        let lost: Vec<&str> = own
+            .iter()
+            .filter(|(name, text)| *name != DEFAULT && written.get(*name) != Some(text))
+            .map(|(name, _)| &**name)
+            .collect();
+        // More than there may be were told of.
+        if !lost.is_empty() && own.len() <= MOST {
+            let (is, template) = if lost.len() == 1 { ("is", "template") } else { ("are", "templates") };
+            let names = visible(&first_of(&lost, 4));
+            notes.push(format!(
+                "{}: the chat {template} {names} {is} left out, as transformers takes those of another file",
+                place.file
             ));
         }
     }

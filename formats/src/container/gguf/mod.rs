@@ -16,7 +16,7 @@ mod write;
 pub use read::read;
 pub(crate) use split::assign;
 pub use split::{Split, join, split_of};
-pub use write::{Options, layout};
+pub use write::{Options, layout, layout_of};
 
 /// The alignment of tensor data, in bytes, in files without [`ALIGNMENT_KEY`].
 pub const DEFAULT_ALIGNMENT: u64 = 32;

@@ -1,6 +1,7 @@
 //! The reader. Every length is compared with what is left of the file before anything is allocated.
 
 use std::collections::HashSet;
+use std::mem::take;
 
 use super::numbers::{Info, Numbers};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_LEN, MOST_DIMS, MOST_NAME};
@@ -68,19 +69,22 @@ pub fn read(input: &Input) -> Result<Model> {
     };
 
     let mut infos = Vec::new();
-    let mut names = HashSet::new();
     for _ in 0..n_tensors {
-        let info = r.info()?;
-        if !names.insert(info.name.clone()) {
-            return Err(r.c.fault(info.at, Fault::Duplicate { what: "tensor", name: info.name }));
-        }
-        infos.push(info);
+        infos.push(r.info()?);
     }
+    let mut names = HashSet::with_capacity(infos.len());
+    for info in &infos {
+        if !names.insert(info.name.as_str()) {
+            let name = info.name.clone();
+            return Err(r.c.fault(info.at, Fault::Duplicate { what: "tensor", name }));
+        }
+    }
+    drop(names);
     let start = r.c.at.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
     let numbers = Numbers::of(&metadata, &infos, alignment, input.len.saturating_sub(start));
     let mut tensors = Vec::with_capacity(infos.len());
     let mut expected = 0u64;
-    for info in &infos {
+    for info in &mut infos {
         let tensor = r.tensor(info, &numbers)?;
         let Location { offset, len, .. } = tensor.location;
         if offset != expected {
@@ -267,9 +271,10 @@ impl Reader<'_> {
         Ok(Info { at, dims_at, id_at, name, shape, id, offset })
     }
 
-    /// The tensor of a tensor info. Its offset is still relative to the start of the tensor data.
-    fn tensor(&self, info: &Info, numbers: &Numbers) -> Result<Tensor> {
-        let Info { name, shape, id, offset, .. } = info;
+    /// The tensor of a tensor info, of which it takes the name and the shape: there may be a million. Its offset is still
+    /// relative to the start of the tensor data.
+    fn tensor(&self, info: &mut Info, numbers: &Numbers) -> Result<Tensor> {
+        let Info { name, shape, id, offset, .. } = &*info;
         let encoding = numbers.encoding(info).map_err(|why| {
             self.c.fault(info.id_at, Fault::TensorType { tensor: name.clone(), id: id.to_string(), why })
         })?;
@@ -289,6 +294,6 @@ impl Reader<'_> {
         }
         let len = encoding.bytes(n).ok_or_else(|| wrong("its size overflows".into()))?;
         let location = Location { file: 0, offset: *offset, len };
-        Ok(Tensor { name: name.clone(), shape: shape.clone(), encoding, location })
+        Ok(Tensor { name: take(&mut info.name), shape: take(&mut info.shape), encoding, location })
     }
 }

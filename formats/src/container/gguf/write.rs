@@ -27,6 +27,14 @@ pub struct Options {
 /// type that GGUF does not have, and [`Fault::Split`] for too many parts. Names and shapes that only ggml does not read are
 /// written: [`super::beyond_ggml`].
 pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Options) -> Result<Layout> {
+    layout_of(name, metadata, tensors.to_vec(), options)
+}
+
+/// The same for tensors that are given away: of a million, a second list takes much memory.
+///
+/// # Errors
+/// Those of [`layout`].
+pub fn layout_of(name: &str, metadata: &Metadata, tensors: Vec<Tensor>, options: Options) -> Result<Layout> {
     let bad = |fault| Error::of(name, fault);
     let alignment = match metadata.get(ALIGNMENT_KEY) {
         None => DEFAULT_ALIGNMENT,
@@ -42,28 +50,27 @@ pub fn layout(name: &str, metadata: &Metadata, tensors: &[Tensor], options: Opti
             return Err(bad(Fault::Text { what: "a metadata key".into(), problem }));
         }
     }
-    let mut names = HashSet::new();
-    let mut placed = Vec::with_capacity(tensors.len());
+    let mut names = HashSet::with_capacity(tensors.len());
+    if let Some(t) = tensors.iter().find(|t| !names.insert(t.name.as_str())) {
+        return Err(bad(Fault::Duplicate { what: "tensor", name: t.name.clone() }));
+    }
+    drop(names);
+    let mut placed = tensors;
     let mut total = 0u64;
-    for t in tensors {
-        let mut t = t.clone();
-        if !names.insert(t.name.clone()) {
-            return Err(bad(Fault::Duplicate { what: "tensor", name: t.name }));
-        }
-        t.location = Location { file: 0, offset: 0, len: stored_bytes(&t).map_err(bad)? };
+    for t in &mut placed {
+        t.location = Location { file: 0, offset: 0, len: stored_bytes(t).map_err(bad)? };
         let padded = t.location.len.checked_next_multiple_of(alignment);
         total = padded.and_then(|n| total.checked_add(n)).filter(|&n| n < 1 << 62).ok_or_else(|| {
             let why = "the sizes of the tensors overflow".into();
             bad(Fault::Shape { tensor: t.name.clone(), shape: t.shape.clone(), why })
         })?;
-        placed.push(t);
     }
     let shards = split::assign(&placed, alignment, options.split);
     let mut files = Vec::with_capacity(shards.len());
     for (i, range) in shards.iter().enumerate() {
         let mut own = if i == 0 { metadata.clone() } else { Metadata::new() };
         if shards.len() > 1 {
-            split::annotate(&mut own, i, shards.len(), tensors.len()).map_err(bad)?;
+            split::annotate(&mut own, i, shards.len(), placed.len()).map_err(bad)?;
             if i > 0 && alignment != DEFAULT_ALIGNMENT {
                 own.set(ALIGNMENT_KEY, Value::U32(alignment as u32));
             }

@@ -13,7 +13,7 @@
 use crate::container::Cursor;
 use crate::error::{Error, Fault, Result};
 use crate::metadata::{Array, Kind, Metadata, Value};
-use crate::model::{ByteOrder, Format, Input, Model};
+use crate::model::{ByteOrder, Format, Input, Model, Tensor};
 
 /// The longest file, in bytes: 250,000 tokens take 4 MB.
 const MAX_FILE: u64 = 64 << 20;
@@ -38,6 +38,7 @@ const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const NORMAL: i32 = 1;
 const UNKNOWN_TYPE: i32 = 2;
 const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
@@ -363,6 +364,26 @@ pub fn unsaid(metadata: &Metadata) -> Option<String> {
     Some(format!("unlike this tokenizer, llama2.c {all}: texts may get other tokens there"))
 }
 
+/// A note on the special tokens of a vocabulary (control tokens and those that users defined) that a tokenizer.bin has no
+/// type for; `None` if there are none besides those that llama2.c has built in.
+pub fn special(metadata: &Metadata) -> Option<String> {
+    let array = |key| metadata.get(key).and_then(Value::as_array);
+    let is_special =
+        |v: Value| v.as_i128().is_some_and(|t| [CONTROL.into(), USER_DEFINED.into()].contains(&t));
+    let found = array(TYPES)?.values().enumerate().skip(FIRST_BYTE).filter(|(_, v)| is_special(v.clone()));
+    let ids: Vec<usize> = found.map(|(id, _)| id).collect();
+    let first = array(TOKENS)?.strings().nth(*ids.first()?)?;
+    let name = String::from_utf8_lossy(first).into_owned();
+    Some(match ids.len() {
+        1 => format!(
+            "token {name} is special, which a tokenizer.bin cannot say: llama2.c takes it for other text"
+        ),
+        n => format!(
+            "{n} tokens are special (the first is {name}), which a tokenizer.bin cannot say: llama2.c takes them for other text"
+        ),
+    })
+}
+
 /// The most rows of an embedding that was made for so many tokens: people round up, to a multiple of 128 at most, or add
 /// a few.
 fn padded(tokens: usize) -> usize {
@@ -377,7 +398,8 @@ fn padded(tokens: usize) -> usize {
 pub fn attach(model: &mut Model, tokenizer: &Model) -> Result<()> {
     let array = |key| tokenizer.metadata.get(key).and_then(Value::as_array);
     let tokens = array(TOKENS).map_or(0, Array::len);
-    let vocab = model.metadata.get("llama.vocab_size").and_then(Value::as_u64);
+    let embedding = model.tensors.iter().find(|t| t.name == "token_embd.weight").map(Tensor::rows);
+    let vocab = model.metadata.get("llama.vocab_size").and_then(Value::as_u64).or(embedding);
     let rows = vocab
         .and_then(|n| usize::try_from(n).ok())
         .filter(|&n| n >= tokens && n <= MAX_ROWS && n <= padded(tokens));

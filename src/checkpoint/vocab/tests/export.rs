@@ -17,7 +17,7 @@ const TEXTS: [&str; 6] = [
 /// The vocabulary that is read from the files that are made of this metadata.
 fn back(metadata: &Metadata, rows: u64) -> Vocabulary {
     let dir = tempfile::tempdir().unwrap();
-    for (name, bytes) in super::super::files(metadata, Some(64)).unwrap() {
+    for (name, bytes) in super::super::files(metadata, Some(64), &mut Vec::new()).unwrap() {
         fs::write(dir.path().join(name), bytes).unwrap();
     }
     read_as(dir.path(), "llama", rows, &json!({})).unwrap().unwrap()
@@ -51,7 +51,7 @@ fn byte_level_vocabularies_of_every_pre_tokenizer() {
     let mut recognised = 0;
     for row in TABLE {
         let m = bytes(row.name);
-        let Ok(_) = super::super::files(&m, None) else {
+        let Ok(_) = super::super::files(&m, None, &mut Vec::new()) else {
             assert!(
                 row.splits.is_none() || row.raw || row.recognised != Recognised::BySplits,
                 "{}",
@@ -69,7 +69,7 @@ fn byte_level_vocabularies_of_every_pre_tokenizer() {
         recognised += 1;
     }
     assert!(recognised > 20, "{recognised}");
-    let error = super::super::files(&bytes("kimi-k2"), None).unwrap_err();
+    let error = super::super::files(&bytes("kimi-k2"), None, &mut Vec::new()).unwrap_err();
     assert!(error.contains("kimi-k2"), "{error}");
 }
 
@@ -79,7 +79,7 @@ fn rows_without_a_token_stay_without() {
     file["model"]["vocab"]["<|end|>"] = json!(3);
     let dir = folder(false, &[("tokenizer.json", file)]);
     let v = vocab(&dir, "llama", 9);
-    let made = super::super::files(&v.metadata, None).unwrap();
+    let made = super::super::files(&v.metadata, None, &mut Vec::new()).unwrap();
     let json: Value = serde_json::from_slice(&made[0].1).unwrap();
     assert_eq!(json["model"]["vocab"].as_object().unwrap().len(), 4);
     let again = back(&v.metadata, 9);
