@@ -12,7 +12,7 @@ use crate::arch::llama_cpp;
 use crate::error::{Error, Result};
 use crate::machine::{Limit, MACHINES, Machine, Reads, Types};
 use crate::scheme::{self, Container};
-use crate::text;
+use crate::text::{self, shell_word};
 
 /// Checks a plan against the limits of a machine, and adds notes to the plan.
 ///
@@ -178,7 +178,7 @@ fn tokenizer_note(machine: &Machine, plan: &Plan) -> Option<String> {
 
 /// How to run the files of a plan; `None` for a tokenizer alone.
 pub(super) fn run_hint(machine: &Machine, plan: &Plan) -> Option<String> {
-    let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |p: &Path| shell_word(p.file_name().unwrap_or_default());
     let model = name(plan.paths.first()?);
     let tokenizer = plan.extra.first().map_or(NO_TOKENIZER.into(), |p| name(&p.0));
     Some(machine.run_hint.replace("{model}", &model).replace("{tokenizer}", &tokenizer))
