@@ -30,6 +30,7 @@ pub use content::{Output, instead, replaced_name, replaced_note};
 pub use output::{NewFile, replace};
 pub use parts::{ADAPTER, CONFIG, Part, TEMPLATES, part};
 pub use run::{Claimed, RunFiles, ends_in_slash};
+pub(crate) use run::{is_dash, no_standard_output};
 pub use set::{Replaces, aside_name, finish, finish_set, free_aside_name};
 
 /// What tells whether a file is still what it was: its length, its times, and which file of the file system it is.

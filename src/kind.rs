@@ -340,7 +340,7 @@ fn weights(input: &Input) -> Result<Option<Kind>, Error> {
             match is_logits {
                 true => other(
                     "a file of logits that ggufkit logits wrote",
-                    "ggufkit inspect --tensors FILE lists what is in it",
+                    "`ggufkit inspect --tensors FILE` lists what is in it",
                 ),
                 false => kind(Class::Model, "a file of weights (safetensors)"),
             }

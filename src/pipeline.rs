@@ -4,7 +4,7 @@
 //! [`run`] is [`prepare`] (open, measure, plan), [`Prepared::write`] (quantize, write) and [`Prepared::check`] (compare
 //! with the source). Callers that want to show something in between call the three themselves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use calibration::Statistics;
@@ -120,6 +120,8 @@ pub struct Prepared<'a> {
     /// The layer-by-layer run, if the order has a method.
     sequential: Option<Sequential>,
     check_text: Option<CheckText>,
+    /// Whether the source has the tensor names of a checkpoint, under which it is not run.
+    as_checkpoint: bool,
 }
 
 /// The text of a check, and how it is cut.
@@ -187,18 +189,21 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     options.importance = order.importance.is_some();
     options.rounding.importance = order.measure_importance(&source, chunks.as_ref(), watcher)?;
     // Unlike in a copy ([`plan::copy`]), weights under names of their own must be those of a known architecture.
-    let folder = plan::is_folder(&options.out) || source.hub.is_some();
-    if folder && plan::container(&source.model, &options)? == Container::Safetensors {
-        if order.check.is_some() {
-            return Err(Error::usage(
-                "--check compares models under GGUF's tensor names, and the result is a checkpoint",
-            )
-            .or("leave out --check, and compare afterwards: ggufkit compare IN OUT --text TEXT"));
-        }
-        source = plan::as_checkpoint(source, &options)?;
+    let folder = plan::is_folder(&options.out);
+    let as_checkpoint = (folder || source.hub.is_some())
+        && plan::container(&source.model, &options)? == Container::Safetensors;
+    if as_checkpoint && !folder && order.check.is_some() {
+        let out = options.out.display();
+        return Err(Error::usage(format!(
+            "--check runs the result, and {out} alone will have no settings (config.json) and no tokenizer"
+        ))
+        .or("name a folder as the output, which gets a whole checkpoint: OUT/; or leave out --check"));
     }
     // What would make the check impossible is found before the work rather than after it.
     let check_text = if order.plan.dry_run { None } else { order.check_text(&source)? };
+    if as_checkpoint {
+        source = plan::as_checkpoint(source, &options)?;
+    }
     text_notes.extend(check_text.iter().flat_map(|check| check.notes.iter().cloned()));
     let (mut plan, allocation) = match &order.fit {
         Some(request) => {
@@ -215,7 +220,7 @@ pub fn prepare<'a>(order: &'a Order, watcher: &dyn Watcher) -> Result<Prepared<'
     });
     let notes = sequential.as_ref().map_or_else(Vec::new, |s| s.notes(&plan));
     plan.notes.extend(text_notes.into_iter().chain(notes));
-    Ok(Prepared { order, source, plan, allocation, sequential, check_text })
+    Ok(Prepared { order, source, plan, allocation, sequential, check_text, as_checkpoint })
 }
 
 impl Order {
@@ -440,14 +445,19 @@ impl Prepared<'_> {
         let Some((check, text)) = self.order.check.as_ref().zip(self.check_text.as_ref()) else {
             return Ok(None);
         };
-        let out = self.plan.paths.first().unwrap_or(&self.order.plan.out);
-        let models =
-            vec![(name_of(out, &self.source.path), crate::open_in(&self.source.run, out, &self.order.open)?)];
+        let out = match self.as_checkpoint {
+            true => &self.order.plan.out,
+            false => self.plan.paths.first().unwrap_or(&self.order.plan.out),
+        };
+        let open = |path: &Path| crate::open_in(&self.source.run, path, &self.order.open);
+        let again = self.as_checkpoint.then(|| open(&self.order.input)).transpose()?;
+        let source = again.as_ref().unwrap_or(&self.source);
+        let models = vec![(name_of(out, &source.path), open(out)?)];
         let settings = Settings::new(check.text.display().to_string(), text.cut);
-        let reference = short_name(&self.source.path);
+        let reference = short_name(&source.path);
         let pool = self.order.limits.pool()?;
         let found = pool.install(|| {
-            compare((&reference, &self.source), &models, &text.text, &settings, &mut |done, of| {
+            compare((&reference, source), &models, &text.text, &settings, &mut |done, of| {
                 watcher.chunks(done, of)
             })
         })?;

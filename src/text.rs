@@ -1,5 +1,6 @@
 //! Formatting of numbers, sizes, names and tables for people, and parsing of sizes.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 
 /// Bytes in a suitable unit (powers of 1024): "1.03 MiB".
@@ -95,6 +96,38 @@ pub fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> String {
         } else {
             out.push(c);
         }
+    }
+    out
+}
+
+/// A word of a command line as a shell takes it: as it is, or in quotes. Bytes that are no text or not seen are written with
+/// their escapes within `$'...'`, which bash and zsh know.
+pub fn shell_word(word: &OsStr) -> String {
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric() || "_-+=./:,@%".contains(c) || (!c.is_ascii() && !c.is_whitespace())
+    };
+    match word.to_str() {
+        Some(text) if text.contains(is_hidden) => format!("$'{}'", escaped_bytes(text.as_bytes())),
+        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_string(),
+        Some(text) => format!("'{}'", text.replace('\'', r"'\''")),
+        None => format!("$'{}'", escaped_bytes(word.as_encoded_bytes())),
+    }
+}
+
+/// Bytes as they are written within `$'...'`.
+fn escaped_bytes(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\'' | '\\' => out.extend(['\\', c]),
+                c if is_hidden(c) => {
+                    c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out += &format!("\\x{byte:02x}"));
+                }
+                c => out.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| out += &format!("\\x{byte:02x}"));
     }
     out
 }
@@ -314,6 +347,29 @@ mod tests {
         {
             let shown = visible(&format!("x{c}y"));
             assert!(!shown.contains(c) && shown.starts_with("x\\u{"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (word, written) in [
+            ("model.gguf", "model.gguf"),
+            ("a/b-c_1.gguf", "a/b-c_1.gguf"),
+            ("schön.gguf", "schön.gguf"),
+            ("my model.gguf", "'my model.gguf'"),
+            ("it's", r"'it'\''s'"),
+            ("$(x)", "'$(x)'"),
+            ("~/x", "'~/x'"),
+            ("", "''"),
+            ("a\nb'\\", r"$'a\x0ab\'\\'"),
+            ("\u{202e}x", r"$'\xe2\x80\xaex'"),
+        ] {
+            assert_eq!(shell_word(word.as_ref()), written);
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt as _;
+            assert_eq!(shell_word(OsStr::from_bytes(b"a\xff b")), r"$'a\xff b'");
         }
     }
 

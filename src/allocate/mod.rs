@@ -198,7 +198,7 @@ impl Choices {
                 return Err(Error::usage(why).or(hint));
             }
             return Err(Error::usage(why).or(format!(
-                "leave it out of --types, or measure it: ggufkit sensitivity --types {name},..."
+                "leave it out of --types, or measure it: `ggufkit sensitivity MODEL TEXT -o FILE --types {name},...`"
             )));
         }
         Ok(found)

@@ -16,6 +16,7 @@ use crate::resources::{Limits, Watcher};
 use crate::runner::KvType;
 use crate::sensitivity::{self, Measuring, Sensitivity, quick};
 use crate::source::Source;
+use crate::text::shell_word;
 
 /// The file of sensitivities, where it is measured and written.
 pub const SENSITIVITY: Output = Output::result("--sensitivity", "a sensitivity file", "sensitivity.json");
@@ -145,10 +146,10 @@ impl Request {
     ) -> Result<(Sensitivity, Option<String>)> {
         let Some(path) = &self.sensitivity else { return Ok((quick::estimate(source), None)) };
         let run = &source.run;
-        let (file, model) = (path.display(), source.path.display());
+        let (file, model) = (shell_word(path.as_os_str()), shell_word(source.path.as_os_str()));
         let measure = || {
             format!(
-                "measure it first: ggufkit sensitivity {model} TEXT -o {file}; or leave out {}",
+                "measure it first: `ggufkit sensitivity {model} TEXT -o {file}`; or leave out {}",
                 SENSITIVITY.option
             )
         };

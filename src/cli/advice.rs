@@ -185,12 +185,10 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-    use std::path::Path;
 
     fn running(name: &str, given: &[&str]) -> Running {
         let given = given.iter().map(|g| g.to_string()).collect();
-        Running { program: super::super::Cli::command(), name: name.into(), given }
+        Running { program: super::super::program(), name: name.into(), given }
     }
 
     #[test]
@@ -268,27 +266,6 @@ mod tests {
         assert_eq!(convert.hint("use --type f16").as_deref(), Some("use --type f16"));
     }
 
-    /// Every text of the program's source in which an option is named.
-    fn texts() -> Vec<String> {
-        fn walk(folder: &Path, text: &Regex, all: &mut Vec<String>) {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    walk(&path, text, all);
-                } else if path.extension().is_some_and(|e| e == "rs") {
-                    let code = std::fs::read_to_string(&path).unwrap();
-                    let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap().replace("\\\n", "");
-                    let found = text.captures_iter(&code).map(|found| found[1].to_string());
-                    all.extend(found.filter(|text| options(text).next().is_some()));
-                }
-            }
-        }
-        let mut all = Vec::new();
-        let text = Regex::new(r#""((?:[^"\\\n]|\\.)*)""#).unwrap();
-        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &text, &mut all);
-        all
-    }
-
     /// Options of other programs, which hints name with these.
     const OTHERS: [&str; 7] = [
         "--lora",
@@ -302,14 +279,15 @@ mod tests {
 
     #[test]
     fn every_option_that_is_named_anywhere_is_one() {
-        let texts = texts();
+        let texts: Vec<String> =
+            super::super::tests::texts().into_iter().filter(|text| options(text).next().is_some()).collect();
         assert!(texts.len() > 100, "{}", texts.len());
-        let program = super::super::Cli::command();
+        let program = super::super::program();
         let commands: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
         for text in &texts {
             for option in options(text).filter(|option| !OTHERS.contains(option)) {
                 let known = commands.iter().any(|command| has(&program, command, option));
-                assert!(known || super::super::usage::is_foreign(option), "{option} is no option: {text}");
+                assert!(known || super::super::foreign::is_foreign(option), "{option} is no option: {text}");
             }
             // Whatever the command, its user is told where each option is.
             for command in &commands {

@@ -198,7 +198,7 @@ struct Common {
 #[derive(Debug, Args)]
 struct CheckArgs {
     /// After writing, evaluate IN and OUT on this text file and report the KL divergence
-    #[arg(long, value_name = "TEXT", conflicts_with = "json")]
+    #[arg(long, value_name = "TEXT")]
     check: Option<PathBuf>,
     /// Context length in tokens of each chunk for --check [default: 512, or the model's context length if that is
     /// shorter]
@@ -217,9 +217,8 @@ impl CheckArgs {
         Some(Check { text: self.check.clone()?, context: self.check_context, chunks: self.check_chunks })
     }
 
-    /// Prints what was found of the model that was written to `out`.
-    fn report(&self, found: &Comparison, out: &Path) -> Result<()> {
-        print(&format!("\n{}", table(found)))?;
+    /// Whether what was found of the model that was written to `out` is within the limit.
+    fn judge(&self, found: &Comparison, out: &Path) -> Result<()> {
         let kld = found.candidates[0].kld().map(|k| k.mean.value);
         within(self.max_kld, kld, &format!("; the file was written and kept: {}", out.display()))
     }
@@ -229,6 +228,12 @@ impl Convert {
     pub fn run(&self) -> Result<()> {
         self.common.run(self.scheme.clone(), None)
     }
+
+    /// Checks that the options go together.
+    #[cfg(test)]
+    pub fn check(&self) -> Result<()> {
+        self.common.rounding.check()
+    }
 }
 
 impl Quantize {
@@ -237,6 +242,14 @@ impl Quantize {
             Self::Print(scheme) => print(&recipe::print(scheme)),
             Self::Make(q) => q.common.run(q.scheme.clone(), Some(&q.budget)),
         }
+    }
+
+    /// Checks that the options go together.
+    #[cfg(test)]
+    pub fn check(&self) -> Result<()> {
+        let Self::Make(q) = self else { return Ok(()) };
+        q.common.rounding.check()?;
+        q.budget.request(&q.common.chosen(q.scheme.as_ref())).map(drop)
     }
 }
 
@@ -254,7 +267,7 @@ impl Common {
         if self.dry_run {
             prepared.write_recipe()?;
             return match self.json {
-                true => print_plan(source, plan, None, allocation),
+                true => print_plan(source, plan, None, (allocation, None)),
                 false => {
                     print(&plan_table(source, plan))?;
                     print(&plan_text(source, plan))
@@ -262,14 +275,26 @@ impl Common {
             };
         }
         let (outcomes, elapsed) = prepared.write(&progress)?;
-        match self.json {
-            true => print_plan(source, plan, Some(&outcomes), allocation)?,
-            false => print(&report_text(source, plan, &outcomes, elapsed))?,
+        if !self.json {
+            print(&report_text(source, plan, &outcomes, elapsed))?;
         }
-        match prepared.check(&progress)? {
-            Some(comparison) => self.check.report(&comparison, plan.paths.first().unwrap_or(&self.out)),
-            None => Ok(()),
+        let checked = prepared.check(&progress);
+        if self.json {
+            // What was written is said even if it could not be checked.
+            let comparison = checked.as_ref().ok().and_then(Option::as_ref);
+            print_plan(source, plan, Some(&outcomes), (allocation, comparison))?;
         }
+        let Some(comparison) = checked? else { return Ok(()) };
+        if !self.json {
+            print(&format!("\n{}", table(&comparison)))?;
+        }
+        self.check.judge(&comparison, plan.paths.first().unwrap_or(&self.out))
+    }
+
+    /// The options given that choose the types of the weights; `scheme` is the value of `--type`.
+    fn chosen(&self, scheme: Option<&Arc<Scheme>>) -> Vec<&'static str> {
+        let all = [("--type", scheme.is_some()), ("--recipe", self.recipe.is_some()), ("--pure", self.pure)];
+        all.iter().filter(|option| option.1).map(|option| option.0).collect()
     }
 
     /// Turns the options into an order for the library.
@@ -278,12 +303,7 @@ impl Common {
     /// [`ggufkit::Error::Usage`] for options that contradict each other, and errors of reading the recipe.
     fn order(&self, scheme: Option<Arc<Scheme>>, budget: Option<&SizeBudget>) -> Result<Order> {
         self.rounding.check()?;
-        let chosen: Vec<&str> =
-            [("--type", scheme.is_some()), ("--recipe", self.recipe.is_some()), ("--pure", self.pure)]
-                .iter()
-                .filter(|option| option.1)
-                .map(|option| option.0)
-                .collect();
+        let chosen = self.chosen(scheme.as_ref());
         let fit = budget.map(|budget| budget.request(&chosen)).transpose()?.flatten();
         let scheme = match &self.recipe {
             Some(path) => Some(Arc::new(recipe::read(&self.input.run, path)?)),
@@ -333,7 +353,7 @@ pub fn write_and_report(source: &Source, plan: &Plan, limits: Limits, json: bool
     let start = Instant::now();
     let outcomes = pipeline::write(source, plan, None, limits, &Progress::new())?;
     match json {
-        true => print_plan(source, plan, Some(&outcomes), None),
+        true => print_plan(source, plan, Some(&outcomes), (None, None)),
         false => print(&report_text(source, plan, &outcomes, start.elapsed())),
     }
 }

@@ -87,7 +87,7 @@ impl Demo {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {}
                 _ => {
                     let why = format!("{}: exists, and is not the demo's", path.display());
-                    return Err(Error::refused(why).or("name a new folder: ggufkit demo FOLDER"));
+                    return Err(Error::refused(why).or("name a new folder: `ggufkit demo FOLDER`"));
                 }
             }
             std::fs::write(&path, bytes).map_err(|e| Error::io(&path, "write", e))?;

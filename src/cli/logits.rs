@@ -45,7 +45,7 @@ impl Logits {
         })?;
         if logits.iter().any(|x| !x.is_finite()) {
             return Err(Error::refused("some logits are infinite or NaN")
-                .or("the model's file may be damaged: check it with `ggufkit verify`"));
+                .or("the model's file may be damaged: check it with `ggufkit verify MODEL`"));
         }
         let (n, size) = (self.ids.len(), 4 * logits.len());
         let header = serde_json::json!({

@@ -10,6 +10,7 @@ mod convert;
 mod demo;
 mod edit;
 mod eval;
+mod foreign;
 mod frontier;
 mod inspect;
 mod json;
@@ -21,6 +22,8 @@ mod run;
 mod sensitivity;
 mod split;
 mod template;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod verify;
 
@@ -80,6 +83,15 @@ enum Command {
     Edit(edit::Edit),
 }
 
+/// The program as clap knows it. A negative number is a value that an option may refuse, not another option.
+fn program() -> clap::Command {
+    let negative = |arg: clap::Arg| match !arg.is_positional() && arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(negative))
+}
+
 /// Runs the program. The exit code is 0 on success, 1 for an error, 2 for wrong usage and 3 for a limit that was missed.
 pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == template::ARGUMENT) {
@@ -88,9 +100,15 @@ pub fn main() -> ExitCode {
     limit_malloc_arenas();
     #[cfg(unix)]
     ggufkit::disk::signals::speak();
-    let matches = usage::parse(Cli::command()); // exits with 2 itself if the arguments are wrong
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut Cli::command()).exit());
-    advice::runs(Cli::command(), &matches);
+    let parsed = usage::parse(program()).and_then(|matches| match Cli::from_arg_matches(&matches) {
+        Ok(cli) => Ok((matches, cli)),
+        Err(e) => Err(usage::printed(&e.format(&mut program()))),
+    });
+    let (matches, cli) = match parsed {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    advice::runs(program(), &matches);
     #[cfg(unix)]
     memory::advise();
     raise_open_file_limit();
@@ -114,16 +132,19 @@ pub fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            // If standard error is closed, there is no way to report anything.
-            let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "ggufkit: {}", message(&e.to_string()));
-            if let Some(hint) = e.hint().and_then(|hint| advice::hint(&hint)) {
-                let _ = writeln!(err, "  hint: {}", message(&hint));
-            }
-            ExitCode::from(e.exit_code())
-        }
+        Err(e) => fail(&e),
     }
+}
+
+/// Prints an error and what can be done about it to standard error. Gives the code to exit with.
+fn fail(e: &Error) -> ExitCode {
+    // If standard error is closed, there is no way to report anything.
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(err, "ggufkit: {}", message(&e.to_string()));
+    if let Some(hint) = e.hint().and_then(|hint| advice::hint(&hint)) {
+        let _ = writeln!(err, "  hint: {}", message(&hint));
+    }
+    ExitCode::from(e.exit_code())
 }
 
 /// glibc reserves 64 MiB of address space per thread for its heaps. If the address space is limited (`ulimit -v`), the
@@ -225,13 +246,4 @@ impl<W: Write> std::fmt::Write for Lines<W> {
 /// A path as it is shown: in one line, whatever its name.
 fn shown(path: &Path) -> String {
     visible(&path.display().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory as _;
-        super::Cli::command().debug_assert();
-    }
 }

@@ -15,6 +15,7 @@ use super::json::{Filled, List, print_json};
 use super::shown;
 use ggufkit::Result;
 use ggufkit::allocate::Allocation;
+use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::outcome::Outcome;
 use ggufkit::plan::{self, Plan};
 use ggufkit::source::Source;
@@ -199,12 +200,12 @@ pub fn run_hint(plan: &Plan) -> String {
     plan.run_hint.as_ref().map_or(String::new(), |hint| format!("to run it: {}\n", text::visible(hint)))
 }
 
-/// Prints the plan as JSON; with `outcomes`, also what was done.
+/// Prints the plan as JSON; with `outcomes`, also what was done, and the comparison with the source if there was one.
 pub fn print_plan(
     source: &Source,
     plan: &Plan,
     outcomes: Option<&[Outcome]>,
-    allocation: Option<&Allocation>,
+    (allocation, comparison): (Option<&Allocation>, Option<&Comparison>),
 ) -> Result<()> {
     let tensor = |(i, (decision, t)): (usize, (&plan::Decision, &Tensor))| {
         let mut entry = json!({
@@ -248,6 +249,9 @@ pub fn print_plan(
     });
     if let Some(allocation) = allocation {
         value["fit"] = allocation_json(allocation);
+    }
+    if let Some(comparison) = comparison {
+        value["check"] = json!(comparison);
     }
     // Few files have a million tensors, but one may.
     let tensors = List(|| plan.decisions.iter().zip(&plan.layout.tensors).enumerate().map(tensor));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use formats::container::gguf;
+use formats::container::{gguf, parse_part_stem};
 
 use super::args::{Input, Output, Resources};
 use super::convert::write_and_report;
@@ -38,14 +38,19 @@ pub struct Split {
 
 /// `ggufkit merge`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  ggufkit merge model-00001-of-00003.gguf model.gguf")]
+#[command(
+    after_help = "Examples:
+  ggufkit merge model-00001-of-00003.gguf model.gguf
+  ggufkit merge model-*-of-00003.gguf model.gguf",
+    override_usage = "ggufkit merge [OPTIONS] <IN> [SHARD]... <OUT>"
+)]
 pub struct Merge {
     #[command(flatten)]
     input: Input,
-    /// The output file
-    #[arg(value_name = "OUT")]
-    out: PathBuf,
+    /// The output file, which comes last. Between IN and it, the other shards may be named too (as *.gguf does); they are
+    /// found beside IN in any case
+    #[arg(value_name = "OUT", required = true)]
+    out: Vec<PathBuf>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -68,7 +73,30 @@ impl Split {
 
 impl Merge {
     pub fn run(&self) -> Result<()> {
-        rewrite(&self.input, (&self.out, &self.output), gguf::Split::None, &self.resources, self.json)
+        let (out, shards) = self.out.split_last().expect("clap requires OUT");
+        self.refuse_strangers(out, shards)?;
+        rewrite(&self.input, (out, &self.output), gguf::Split::None, &self.resources, self.json)
+    }
+
+    /// Refuses files that are no shards of the model, and a shard in the place of the output.
+    fn refuse_strangers(&self, out: &Path, shards: &[PathBuf]) -> Result<()> {
+        let set = |path: &Path| -> Option<(PathBuf, String, usize)> {
+            let (stem, _, count) = parse_part_stem(path.file_stem()?.to_str()?)?;
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Some((folder.canonicalize().ok()?, format!("{stem}.{}", path.extension()?.to_str()?), count))
+        };
+        let own = set(&self.input.input);
+        let input = self.input.input.display();
+        if let Some(other) = shards.iter().find(|shard| own.is_none() || set(shard) != own) {
+            let why = format!("{} and {input} are not shards of one model", other.display());
+            return Err(Error::usage(why).or("name one shard, and the output after it: IN OUT"));
+        }
+        if own.is_some() && set(out) == own && out.exists() {
+            let why = format!("no output is given: {} is a shard of the model, as {input} is", out.display());
+            return Err(Error::usage(why).or("add the name of the merged model at the end"));
+        }
+        Ok(())
     }
 }
 

@@ -1,150 +1,152 @@
 //! The command line as it was written: what is no argument is answered with the one that was meant, by llama.cpp's names too.
 
 use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command};
-use ggufkit::scheme;
-use ggufkit::text::letters_apart;
+use formats::container::parse_part_stem;
+use ggufkit::text::{letters_apart, shell_word};
+use ggufkit::{Error, scheme};
 
-use super::advice;
+use super::{advice, fail, foreign};
 
-/// Names of an option in llama.cpp's programs and scripts, and what takes its place here.
-type Foreign = (&'static [&'static str], &'static str);
+/// What is said of an option that is written before the command.
+const AFTER: &str = "options follow the name of the command";
 
-/// The answers, by what the options are called there: `convert_hf_to_gguf.py`, `llama-quantize`, `llama-gguf-split`,
-/// `llama-imatrix`, `llama-perplexity`, `llama-cli`, `llama-bench`.
-const FOREIGN: &[Foreign] = &[
-    (
-        &["--outtype", "--ftype", "--quant", "--qtype"],
-        "the type is given with --type, for example --type f16",
-    ),
-    (&["--outfile", "--output", "--out", "--outdir", "--output-file", "-o"], OUT),
-    (&["--model", "--model-path", "-m"], "the model is the first argument, without an option"),
-    (&["--leave-output-tensor"], "the output matrix keeps its type with --output-type keep"),
-    (&["--output-tensor-type"], "the type of the output matrix is given with --output-type"),
-    (&["--token-embedding-type"], "the type of the token embedding is given with --embedding-type"),
-    (
-        &["--tensor-type", "--tensor-type-file"],
-        "the types of single tensors are given with --tensor REGEX=TYPE, or in a --recipe",
-    ),
-    (
-        &["--override-kv", "--model-name", "--metadata"],
-        "metadata is set with --set KEY=VALUE (the name is general.name)",
-    ),
-    (&["--bigendian", "--big-endian"], "the byte order is given with --endian big"),
-    (&["--keep-split"], "the result is split with --split-max-size SIZE"),
-    (
-        &["--split-max-tensors"],
-        "`ggufkit split IN OUT --max-tensors N` splits a file by the number of tensors",
-    ),
-    (&["--split"], "`ggufkit split IN OUT --max-size SIZE` splits a file"),
-    (&["--merge"], "`ggufkit merge IN OUT` merges the shards of a split model"),
-    (&["--kl-divergence-base"], "logits are saved with --save-logits FILE, and read with --logits FILE"),
-    (&["--kl-divergence"], "the KL divergence is measured with --logits FILE, or with --reference MODEL"),
-    (&["--ppl-stride"], "overlapping chunks are asked for with --stride N"),
-    (&["--ctx-size", "-c"], "the context length is given with --context N"),
-    (
-        &["--cache-type-k", "--cache-type-v", "-ctk", "-ctv"],
-        "the type of the KV cache is given with --kv TYPE",
-    ),
-    (&["--batch-size", "-b", "--ubatch-size", "-ub"], "the batch size is given with --batch N"),
-    (&["--n-predict", "--predict", "-n"], "the number of tokens to generate is given with --tokens N"),
-    (&["--prompt", "-p"], "the prompt is given with --prompt TEXT"),
-    (&["--temp"], "the temperature is given with --temperature T"),
-    (&["-s"], "the seed is given with --seed N"),
-    (&["--conversation", "-cnv"], "a chat is asked for with --chat"),
-    (&["--system-prompt", "-sys"], "the system message of a chat is given with --system TEXT"),
-    (&["--nthreads", "-t", "--threads-batch", "-tb"], "the number of threads is given with --threads N"),
-    (&["--process-output"], "the output matrix is measured with --output-matrix"),
-    (&["--in-file"], "an importance matrix is added with --merge FILE"),
-    (&["--output-format"], "the format of the importance matrix is given with --format"),
-    (&["--show-statistics"], "an importance matrix is shown with `ggufkit calibrate --show FILE`"),
-    (&["--chunk"], "the first chunks are skipped with --from-chunk N"),
-    (
-        &[
-            "--use-temp-file",
-            "--no-lazy",
-            "--no-mmap-output",
-            "--n-gpu-layers",
-            "--gpu-layers",
-            "-ngl",
-            "--flash-attn",
-            "-fa",
-            "--split-mode",
-            "-sm",
-            "--main-gpu",
-            "-mg",
-            "--tensor-split",
-            "-ts",
-            "--no-kv-offload",
-            "-nkvo",
-            "--device",
-            "-dev",
-            "--override-tensor",
-            "-ot",
-            "--mlock",
-            "--numa",
-        ],
-        "leave it out: there is no such choice here",
-    ),
+/// What clap guesses by the likeness of words.
+const GUESSES: [ContextKind; 4] = [
+    ContextKind::SuggestedArg,
+    ContextKind::SuggestedSubcommand,
+    ContextKind::SuggestedValue,
+    ContextKind::Suggested,
 ];
 
-/// The answers that only hold for some commands, which come before the others.
-const OF_COMMANDS: &[(&[&str], Foreign)] = &[
-    (
-        &["eval", "calibrate", "sensitivity"],
-        (&["--file", "-f"], "the text file is an argument without an option, after the model"),
-    ),
-    (&["compare"], (&["--file", "-f"], "the text file is given with --text FILE")),
-    (&["run"], (&["--file", "-f"], "the prompt is read from a file with --prompt-file FILE")),
-    (&["bench"], (&["--n-prompt", "-p"], "the length of the prompt is given with --prompt N")),
-    (
-        &["bench"],
-        (
-            &["--n-gen", "--n-predict", "--predict", "-n"],
-            "the number of tokens to generate is given with --generate N",
-        ),
-    ),
-    (&["bench"], (&["--repetitions", "-r"], "the number of measurements is given with --repeats N")),
-    (&["split"], (&["--split-max-size"], "the size of a shard is given with --max-size SIZE")),
-    (
-        &["convert", "quantize"],
-        (&["--max-size", "--max-shard-size"], "the size of a shard is given with --split-max-size SIZE"),
-    ),
-    (&["demo"], (&["--model", "--model-path", "-m"], "leave it out: the bundled model is taken")),
-];
-
-/// The answer for an output file, which depends on the command.
-const OUT: &str = "the output is the second argument, without an option: IN OUT";
-
-/// Whether an option is one of llama.cpp's that are answered here.
-#[cfg(test)]
-pub fn is_foreign(option: &str) -> bool {
-    let of_commands = OF_COMMANDS.iter().map(|(_, foreign)| foreign);
-    FOREIGN.iter().chain(of_commands).any(|(names, _)| names.contains(&option))
-}
-
-/// What takes the place of one of llama.cpp's options in a command.
-fn foreign(command: &str, option: &str) -> Option<&'static str> {
-    let of_command =
-        OF_COMMANDS.iter().filter(|(commands, _)| commands.contains(&command)).map(|(_, foreign)| foreign);
-    of_command.chain(FOREIGN).find(|(names, _)| names.contains(&option)).map(|(_, answer)| *answer)
-}
-
-/// The arguments of the program. Ends it, with 2, if they are wrong.
-pub fn parse(mut program: Command) -> ArgMatches {
+/// The arguments of the program.
+///
+/// # Errors
+/// The code to exit with, if they are wrong (2) or ask for a text that is printed here, such as the help.
+pub fn parse(mut program: Command) -> Result<ArgMatches, ExitCode> {
     let args: Vec<OsString> = std::env::args_os().collect();
-    match program.try_get_matches_from_mut(&args) {
-        Ok(matches) => matches,
-        Err(error) if error.kind() == ErrorKind::UnknownArgument => answered(error, &program, &args).exit(),
-        Err(error) => error.exit(),
+    program.try_get_matches_from_mut(&args).map_err(|error| printed(&explained(error, &program, &args)))
+}
+
+/// Prints what clap says: a usage error, or the help. Gives the code to exit with.
+pub fn printed(error: &clap::Error) -> ExitCode {
+    match error.print().and_then(|()| std::io::stdout().flush()) {
+        Err(e) if !error.use_stderr() && e.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(&Error::io("standard output".as_ref(), "write", e))
+        }
+        _ => ExitCode::from(error.exit_code() as u8),
     }
 }
 
-/// An unknown argument, answered with what is meant. clap's own guesses go by the likeness of words alone, and suggest
-/// `--output-type` for llama.cpp's `--outtype`.
+/// A usage error with what is meant in place of clap's guesses, which go by the likeness of words alone: `split` for
+/// `perplexity`, q8_0 for q4_0, and `--output-type` for llama.cpp's `--outtype`.
+fn explained(mut error: clap::Error, program: &Command, args: &[OsString]) -> clap::Error {
+    let tip = match error.kind() {
+        ErrorKind::UnknownArgument => return answered(error, program, args),
+        // clap takes `-hf` for `-h`.
+        ErrorKind::DisplayHelp => match words(args).find(|word| word.starts_with("-h") && *word != "-h") {
+            Some(word) if foreign::option("", word).is_some() => {
+                error = clap::Error::new(ErrorKind::UnknownArgument).with_cmd(program);
+                error.insert(ContextKind::InvalidArg, ContextValue::String(word.into()));
+                return answered(error, program, args);
+            }
+            _ => return error,
+        },
+        ErrorKind::InvalidSubcommand => match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(name)) => command_tip(program, name),
+            _ => return error,
+        },
+        ErrorKind::MissingRequiredArgument => return with_ways(error, args),
+        ErrorKind::InvalidValue => {
+            match (error.get(ContextKind::InvalidValue), error.get(ContextKind::SuggestedValue)) {
+                (Some(ContextValue::String(word)), Some(ContextValue::String(guess)))
+                    if is_near(word, guess) =>
+                {
+                    return error;
+                }
+                _ => None,
+            }
+        }
+        _ => return error,
+    };
+    GUESSES.iter().for_each(|kind| drop(error.remove(*kind)));
+    with_tip(error, tip)
+}
+
+/// The words that may be options.
+fn words(args: &[OsString]) -> impl Iterator<Item = &str> {
+    args.iter().skip(1).take_while(|word| *word != "--").filter_map(|word| word.to_str())
+}
+
+fn with_tip(mut error: clap::Error, tip: Option<String>) -> clap::Error {
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+    }
+    error
+}
+
+/// Whether a word is a name with a letter or two wrong. Another digit makes another name: q4_0 is no misspelt q8_0.
+fn is_near(word: &str, name: &str) -> bool {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    letters_apart(word, name) <= 1 + usize::from(name.len() > 6) && digits(word) == digits(name)
+}
+
+/// What is meant by a word in the place of a command, if that is known.
+fn command_tip(program: &Command, word: &str) -> Option<String> {
+    let own: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
+    if let Some(answer) = foreign::command(word, &own) {
+        return Some(answer);
+    }
+    let near = own.iter().min_by_key(|name| letters_apart(word, name)).filter(|name| is_near(word, name));
+    if let Some(name) =
+        near.or_else(|| only(own.iter().filter(|name| word.len() > 2 && name.starts_with(word))))
+    {
+        return Some(format!("a similar command exists: {name}"));
+    }
+    if scheme::find(word).is_some() {
+        return Some(format!("`ggufkit quantize IN OUT --type {word}` quantizes a model"));
+    }
+    let path = Path::new(word);
+    (path.exists() || path.extension().is_some() || word.contains(['/', '\\'])).then(|| {
+        let path = shell_word(path.as_os_str());
+        format!(
+            "a command comes first, for example `ggufkit inspect {path}`; `ggufkit --help` lists the commands"
+        )
+    })
+}
+
+/// The one item that there is, if there are not several.
+fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    all.next().filter(|_| all.next().is_none())
+}
+
+/// Missing arguments, of which clap names one where others would do: the types of `quantize` can be chosen in several ways.
+fn with_ways(error: clap::Error, args: &[OsString]) -> clap::Error {
+    let missing = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing,
+        _ => return error,
+    };
+    if !missing.iter().any(|arg| arg == "--type <SCHEME>") {
+        return error;
+    }
+    let words = args.iter().skip(2).filter_map(|word| word.to_str());
+    let tip = match words.into_iter().find(|word| scheme::find(word).is_some()) {
+        Some(word) => format!("the type is given with an option: --type {word}"),
+        None => "the types of the weights are chosen with --type SCHEME (for example --type q4_k_m; the schemes are listed by \
+                 `ggufkit quantize --help`), with --recipe FILE, or for a size: --fit RAM, --size BYTES or --bits-per-weight X; \
+                 --for MACHINE takes what its program runs"
+            .into(),
+    };
+    with_tip(error, Some(tip))
+}
+
+/// An unknown argument, answered with what is meant.
 fn answered(mut error: clap::Error, program: &Command, args: &[OsString]) -> clap::Error {
     let reported = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(argument)) => argument.clone(),
@@ -153,25 +155,19 @@ fn answered(mut error: clap::Error, program: &Command, args: &[OsString]) -> cla
     let argument = written(args, &reported).unwrap_or(&reported);
     let words = args.iter().enumerate().skip(1);
     let command = words.clone().find_map(|(at, word)| Some((at, program.find_subcommand(word)?)));
-    if command.is_none() && advice::command_with(program, argument).is_some() {
-        return error;
-    }
-    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::Suggested] {
-        error.remove(kind);
-    }
+    GUESSES.iter().for_each(|kind| drop(error.remove(*kind)));
     error.insert(ContextKind::InvalidArg, ContextValue::String(argument.into()));
-    let Some((at, command)) = command else { return error };
+    let Some((at, command)) = command else {
+        let tip = option_tip(program, None, argument).map_or_else(String::new, |tip| format!("{tip}; "));
+        return with_tip(error, Some(format!("{tip}{AFTER}, and `ggufkit --help` lists the commands")));
+    };
     let mut command = command.clone().bin_name(format!("{} {}", program.get_name(), command.get_name()));
     error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
     let mut tip = tip(program, &command, argument);
     if at > 1 {
-        const AFTER: &str = "options follow the name of the command";
         tip = Some(tip.map_or_else(|| AFTER.into(), |tip| format!("{tip}; {AFTER}")));
     }
-    if let Some(tip) = tip {
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
-    }
-    error
+    with_tip(error, tip)
 }
 
 /// The word of the command line that an unknown option with one dash is in: clap takes it apart into letters, and reports
@@ -180,40 +176,48 @@ fn written<'a>(args: &'a [OsString], reported: &str) -> Option<&'a str> {
     if reported.starts_with("--") {
         return None;
     }
-    let options = args.iter().skip(1).take_while(|word| *word != "--");
-    let mut words = options.filter_map(|word| word.to_str());
-    let word = words.find(|word| word.starts_with(reported))?;
+    let word = words(args).find(|word| word.starts_with(reported))?;
     let name = word.split('=').next().unwrap_or(word);
     name[reported.len()..].starts_with(char::is_alphabetic).then_some(name)
 }
 
 /// What is meant by an argument that a command does not know, if that is known.
 fn tip(program: &Command, command: &Command, argument: &str) -> Option<String> {
-    let (name, argument) = (command.get_name(), argument.split('=').next().unwrap_or(argument));
-    if !argument.starts_with('-') {
-        let typed = advice::has(program, name, "--type") && scheme::find(argument).is_some();
-        return typed.then(|| format!("the type is given with an option: --type {argument}"));
+    let name = command.get_name();
+    if argument.starts_with('-') {
+        return option_tip(program, Some(command), argument);
     }
+    if advice::has(program, name, "--type") && scheme::find(argument).is_some() {
+        return Some(format!("the type is given with an option: --type {argument}"));
+    }
+    let part = Path::new(argument).file_stem().and_then(|stem| parse_part_stem(stem.to_str()?));
+    if part.is_some() {
+        return Some("one shard stands for all of a split model: name the first alone".into());
+    }
+    (name == "run").then(|| "the prompt is given with an option: --prompt TEXT".into())
+}
+
+/// What is meant by an option that a command does not have, or that is given without one.
+fn option_tip(program: &Command, command: Option<&Command>, argument: &str) -> Option<String> {
+    let name = command.map_or("", Command::get_name);
+    let argument = argument.split('=').next().unwrap_or(argument);
     // What differs in a letter or two is a misspelt option of this command, and what begins a single one is that.
     let own: Vec<String> = command
-        .get_arguments()
+        .into_iter()
+        .flat_map(Command::get_arguments)
         .filter(|arg| !arg.is_hide_set())
         .filter_map(|arg: &Arg| Some(format!("--{}", arg.get_long()?)))
         .collect();
     let apart = |own: &&String| (letters_apart(argument, own), own.len());
-    let near = own
-        .iter()
-        .min_by_key(apart)
-        .filter(|own| letters_apart(argument, own) <= 1 + usize::from(own.len() > 6));
-    let begun = || {
-        let mut all = own.iter().filter(|own| argument.len() > 3 && own.starts_with(argument));
-        all.next().filter(|_| all.next().is_none())
-    };
-    if let Some(answer) = foreign(name, argument) {
-        let has_out = command.get_positionals().any(|arg| arg.get_id() == "out");
+    let near = own.iter().min_by_key(apart).filter(|own| is_near(argument, own));
+    let begun = || only(own.iter().filter(|own| argument.len() > 3 && own.starts_with(argument)));
+    if let Some(answer) = foreign::option(name, argument) {
+        let has_out = command.is_none_or(|c| c.get_positionals().any(|arg| arg.get_id() == "out"));
         let answer = match answer {
-            OUT if own.iter().any(|own| own == "--out") => "the output is given with --out FILE, or -o FILE",
-            OUT if !has_out => return near.map(|near| similar(near)),
+            foreign::OUT if own.iter().any(|own| own == "--out") => {
+                "the output is given with --out FILE, or -o FILE"
+            }
+            foreign::OUT if !has_out => return near.map(|near| similar(near)),
             answer => answer,
         };
         return Some(advice::for_command(program, name, answer));
@@ -235,14 +239,12 @@ fn similar(option: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn said(args: &[&str]) -> String {
-        let mut program = super::super::Cli::command();
+        let mut program = super::super::program();
         let args: Vec<OsString> = std::iter::once(&"ggufkit").chain(args).map(OsString::from).collect();
         let error = program.try_get_matches_from_mut(&args).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{args:?}");
-        answered(error, &program, &args).to_string()
+        explained(error, &program, &args).to_string()
     }
 
     #[test]
@@ -286,6 +288,22 @@ mod tests {
                 "`ggufkit convert` has --type; options follow the name of the command\n",
             ),
             (&["--nothing", "edit", "a", "b"], "tip: options follow the name of the command\n"),
+            // Without a command.
+            (
+                &["--type", "f16"],
+                "`ggufkit convert` has --type; options follow the name of the command, and `ggufkit --help`",
+            ),
+            (
+                &["-m", "x.gguf", "-p", "x"],
+                "the model is the first argument, without an option; options follow the name",
+            ),
+            (
+                &["--nothing"],
+                "tip: options follow the name of the command, and `ggufkit --help` lists the commands\n",
+            ),
+            // What is no option.
+            (&["run", "x.gguf", "Once upon a time"], "--prompt TEXT\n"),
+            (&["inspect", "x-00001-of-00003.gguf", "x-00002-of-00003.gguf"], "one shard stands for all"),
             // Options of other commands.
             (&["convert", "a", "b", "--remove", "x"], "`ggufkit edit` has --remove"),
             (&["inspect", "a", "--against", "x"], "`ggufkit verify` has --against"),
@@ -303,9 +321,8 @@ mod tests {
         for args in [
             &["convert", "a", "b", "--quite-another"][..],
             &["inspect", "a", "--quite-another"],
-            &["merge", "a", "b", "c"],
+            &["convert", "a", "b", "c"],
             &["convert", "a", "b", "--cal"],
-            &["--outtype", "f16"],
         ] {
             assert!(!said(args).contains("tip:"), "{args:?}: {}", said(args));
         }
@@ -313,19 +330,16 @@ mod tests {
 
     #[test]
     fn options_with_one_dash_are_read_as_a_whole() {
-        let short =
-            |row: &Foreign| row.0.iter().filter(|n| !n.starts_with("--")).copied().collect::<Vec<_>>();
-        for (row, command) in FOREIGN
-            .iter()
-            .map(|row| (row, "run"))
-            .chain(OF_COMMANDS.iter().map(|(commands, row)| (row, commands[0])))
-        {
+        let short = |row: &foreign::Foreign| {
+            row.0.iter().filter(|n| !n.starts_with("--")).copied().collect::<Vec<_>>()
+        };
+        for (row, command) in foreign::rows() {
             for option in short(row) {
                 let text = said(&[command, "a", option, "1"]);
                 assert!(text.contains(&format!("unexpected argument '{option}' found")), "{text}");
-                let own = foreign(command, option);
+                let own = foreign::option(command, option);
                 // A command without an output has no answer for it.
-                let answer = if row.1 == OUT { "" } else { own.unwrap() };
+                let answer = if row.1 == foreign::OUT { "" } else { own.unwrap() };
                 assert!(text.contains(answer), "{command} {option}: {text}");
                 assert_eq!(text.contains("tip:"), !answer.is_empty(), "{command} {option}: {text}");
             }
@@ -333,6 +347,7 @@ mod tests {
         for (args, wanted) in [
             (&["run", "a", "-ngl", "99"][..], "there is no such choice"),
             (&["run", "a", "-fa"], "there is no such choice"),
+            (&["run", "-hf", "ggml-org/tiny"], "download it first"),
             (&["eval", "a", "b", "-ctk", "q8_0"], "--kv TYPE\n"),
             (&["eval", "a", "b", "-ctv=q8_0"], "--kv TYPE\n"),
             (&["eval", "a", "b", "-ub", "512"], "--batch N\n"),
@@ -344,5 +359,78 @@ mod tests {
         }
         // What is in no list is not taken for its first letter.
         assert!(!said(&["run", "a", "-nothing"]).contains("tip:"));
+    }
+
+    #[test]
+    fn commands_that_other_programs_have_are_answered_with_ours() {
+        for (word, wanted) in [
+            ("perplexity", "`ggufkit eval MODEL TEXT`"),
+            ("llama-perplexity", "`ggufkit eval MODEL TEXT`"),
+            ("info", "`ggufkit inspect MODEL`"),
+            ("gguf_dump.py", "`ggufkit inspect MODEL`"),
+            ("imatrix", "`ggufkit calibrate MODEL TEXT -o FILE`"),
+            ("./convert_hf_to_gguf.py", "`ggufkit convert IN OUT`"),
+            ("gguf-split", "`ggufkit merge IN OUT`"),
+            ("llama-server", "there is no server"),
+            ("CLI", "`ggufkit run MODEL --prompt TEXT`"),
+            ("pull", "which other programs download"),
+            ("llama-bench", "the command is `ggufkit bench`"),
+            ("/usr/bin/llama-quantize.exe", "the command is `ggufkit quantize`"),
+            ("Convert", "the command is `ggufkit convert`"),
+            // Misspelt, or the beginning of one.
+            ("quantise", "a similar command exists: quantize\n"),
+            ("inpsect", "a similar command exists: inspect\n"),
+            ("quant", "a similar command exists: quantize\n"),
+            // No command, but what one is about.
+            ("q4_k_m", "`ggufkit quantize IN OUT --type q4_k_m`"),
+            ("my model.gguf", "`ggufkit inspect 'my model.gguf'`"),
+            ("models/tiny", "`ggufkit inspect models/tiny`"),
+        ] {
+            for args in [&[word, "a", "b"][..], &[word], &[word, "--model", "x"], &["help", word]] {
+                let text = said(args);
+                assert!(text.contains(wanted) && !text.contains("subcommand exists"), "{args:?}: {text}");
+            }
+        }
+        for word in ["nothing", "tokenize", "s", "co"] {
+            assert!(!said(&[word, "a"]).contains("tip:"), "{word}: {}", said(&[word, "a"]));
+        }
+    }
+
+    #[test]
+    fn a_value_is_suggested_only_for_a_misspelt_one() {
+        for (value, suggested) in [("q8-0", true), ("q4_0", false), ("f61", false), ("f8", false)] {
+            let text = said(&["run", "a", "--kv", value]);
+            assert_eq!(text.contains("tip:"), suggested, "{text}");
+            assert!(text.contains("possible values: f32, f16, q8_0"), "{text}");
+        }
+        for (value, suggested) in [("ggu", true), ("ggml", false), ("safetensor", true)] {
+            let text = said(&["convert", "a", "b", "--format", value]);
+            assert_eq!(text.contains("tip:"), suggested, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_choose_types_is_named() {
+        for args in [
+            &["quantize"][..],
+            &["quantize", "a"],
+            &["quantize", "a", "b"],
+            &["quantize", "a", "b", "--pure"],
+        ] {
+            let text = said(args);
+            for way in [
+                "--type SCHEME",
+                "--recipe FILE",
+                "--fit RAM",
+                "--size BYTES",
+                "--bits-per-weight X",
+                "--for MACHINE",
+            ] {
+                assert!(text.contains(way), "{args:?}: {text}");
+            }
+        }
+        let text = said(&["quantize", "a.gguf", "Q4_K_M"]);
+        assert!(text.contains("the type is given with an option: --type Q4_K_M\n"), "{text}");
+        assert!(!said(&["eval", "a"]).contains("tip:"));
     }
 }

@@ -217,6 +217,9 @@ impl RunFiles {
     }
 
     fn claim_for(&self, path: &Path, output: Output, follow: bool) -> Result<(PathBuf, Claimed)> {
+        if follow && is_dash(path) {
+            return Err(no_standard_output());
+        }
         self.refuse_input(path)?;
         // What is at a name that follows from another is no file in a folder of its own.
         if follow && (path.is_dir() || ends_in_slash(path)) {
@@ -300,6 +303,17 @@ impl RunFiles {
             known.claimed.remove(&identity);
         }
     }
+}
+
+/// Whether a path is `-`, by which other programs mean standard input or output.
+pub(crate) fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// The answer to `-` as an output: results appear whole or not at all, and some are written at many offsets.
+pub(crate) fn no_standard_output() -> Error {
+    Error::usage("-: a result is written to a file, not to standard output")
+        .or("name a file; ./- is one with this name")
 }
 
 #[cfg(test)]

@@ -43,13 +43,13 @@ impl Error {
             Self::MissingTensors { file, .. }
                 if file.extension().is_some_and(|e| e == "gguf" || e == "bin") =>
             {
-                "ggufkit inspect --tensors lists what the file has; take the file of the whole model"
+                "`ggufkit inspect --tensors FILE` lists what the file has; take the file of the whole model"
             }
             Self::MissingTensors { .. } => {
                 "check that no file of the model is missing, and that config.json belongs to these weights"
             }
             Self::UnexpectedTensors { .. } => {
-                "ggufkit inspect --tensors lists what is there; if only other programs use these tensors, save the model again \
+                "`ggufkit inspect --tensors MODEL` lists what is there; if only other programs use these tensors, save the model again \
                  without them (transformers' from_pretrained and save_pretrained leave them out)"
             }
             Self::UnreadTensors { .. } => {
@@ -59,7 +59,7 @@ impl Error {
             Self::WrongShape { .. } => "check that the settings (config.json) belong to these weights",
             Self::UnsupportedType { operation, .. } if *operation == FROM_CHECKPOINT => ORIGINAL,
             Self::NotFinite { .. } => {
-                "ask whoever made the checkpoint; ggufkit verify lists every such tensor"
+                "ask whoever made the checkpoint; `ggufkit verify MODEL` lists every such tensor"
             }
             Self::InvalidCode { .. } => DAMAGED,
             Self::NoWeights { others, .. } | Self::NoModel { others, hub_cache: false, .. }
@@ -81,7 +81,7 @@ impl Error {
                 "the tokenizer's files and the weights belong to different models; take both from one checkpoint"
             }
             Self::NoChatTemplate => {
-                "leave out --chat to continue a text, or set a template with `ggufkit edit --set-file \
+                "leave out --chat to continue a text, or set a template with `ggufkit edit IN OUT --set-file \
                  tokenizer.chat_template:str=FILE`"
             }
             Self::ChatTemplate { .. } => {
@@ -99,6 +99,9 @@ impl Error {
                 );
             }
             Self::IsAFolder { .. } => "there is no such folder: leave out the / to name a file",
+            Self::NotAFile { path } if !path.is_dir() => {
+                "give a regular file: what comes from a pipe or a device can be written into one first"
+            }
             Self::NotWritable { .. } => {
                 "name a regular file: a model is written at many offsets, which devices and pipes do not allow"
             }
@@ -124,15 +127,15 @@ impl Error {
             }
             Self::TooLittleMemory(e) => return Some(e.hint().into()),
             Self::InputsNotFinite { .. } => {
-                "the model overflows on this text; ggufkit verify MODEL lists weights that are NaN or infinite"
+                "the model overflows on this text; `ggufkit verify MODEL` lists weights that are NaN or infinite"
             }
             Self::UnknownSensitivity { .. } => {
-                "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE"
+                "measure this very model: `ggufkit sensitivity MODEL TEXT -o FILE`"
             }
             Self::OtherModel { what, .. } if what.contains(IMPORTANCE) => {
-                "measure this very model: ggufkit calibrate MODEL TEXT -o FILE"
+                "measure this very model: `ggufkit calibrate MODEL TEXT -o FILE`"
             }
-            Self::OtherModel { .. } => "measure this very model: ggufkit sensitivity MODEL TEXT -o FILE",
+            Self::OtherModel { .. } => "measure this very model: `ggufkit sensitivity MODEL TEXT -o FILE`",
             Self::NoTypeLeft { .. } => {
                 "allow more with --types, f16 for one, or give it one with --tensor REGEX=TYPE"
             }
@@ -141,7 +144,7 @@ impl Error {
             }
             Self::DamagedState { .. } => "remove the state folder and start again",
             Self::OtherVocabulary { .. } => "compare models that share a tokenizer",
-            Self::Io { source, what, .. } => match source.kind() {
+            Self::Io { source, what, path } => match source.kind() {
                 io::ErrorKind::StorageFull => "free some space or write to another disk",
                 io::ErrorKind::FileTooLarge => {
                     "raise the limit of file sizes (`ulimit -f`), or write to another disk"
@@ -151,6 +154,9 @@ impl Error {
                 io::ErrorKind::ReadOnlyFilesystem => "write to another folder",
                 io::ErrorKind::NotFound if *what == "create" => {
                     "check the path; missing folders are not created"
+                }
+                io::ErrorKind::NotFound if path.as_os_str() == "-" => {
+                    "a file is named by its path; that of standard input is /dev/stdin, which may be a pipe for a text, not for a model"
                 }
                 io::ErrorKind::NotFound => "check the path",
                 _ => return None,

@@ -21,7 +21,7 @@ const START: u64 = 4096;
 
 /// What the user is to do about an importance matrix in the place of a model.
 const GIVE_IMATRIX: &str =
-    "give the model as IN, and this file with --imatrix FILE; ggufkit calibrate --show FILE prints it";
+    "give the model as IN, and this file with --imatrix FILE; `ggufkit calibrate --show FILE` prints it";
 
 /// What a GGUF or a tokenizer.bin is, if it is not a whole model.
 pub fn of_model(model: &Model) -> Option<Foreign> {
@@ -109,7 +109,7 @@ fn known(file: &InFile, start: &[u8]) -> Option<(String, String)> {
         Class::Tokenizer if !kind::may_be_text(start) => return said(found.what, &tokenizer),
         Class::Imatrix => return said(found.what, GIVE_IMATRIX),
         Class::Logits => {
-            let hint = "give the model as IN, and this file with --logits FILE of ggufkit eval";
+            let hint = "give the model as IN, and this file with --logits FILE of `ggufkit eval`";
             return said(found.what, hint);
         }
         // Of these, the error says more.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::arch::{self, Made};
 use crate::checkpoint;
-use crate::disk::{ends_in_slash, part_name, split_stem};
+use crate::disk::{ends_in_slash, is_dash, no_standard_output, part_name, split_stem};
 use crate::machine::{Machine, Reads};
 use crate::plan::edit::Edit;
 use crate::scheme;
@@ -77,9 +77,16 @@ pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
         }));
     }
     let target = requested.or(options.machine.map(Machine::container)).ok_or_else(|| {
-        let out = out.display();
-        Error::usage(format!("{out}: the format is not clear from the file name extension"))
-            .or("use an output name that ends in .gguf, .safetensors or .bin; or add --format FORMAT")
+        let shown = out.display();
+        if is_dash(out) {
+            return no_standard_output();
+        }
+        let name = match out.extension() {
+            None => format!("an output name that ends in .gguf ({shown}.gguf), .safetensors or .bin"),
+            Some(_) => "an output name that ends in .gguf, .safetensors or .bin".into(),
+        };
+        Error::usage(format!("{shown}: the format is not clear from the file name extension"))
+            .or(format!("use {name}; or add --format FORMAT"))
     })?;
     if !folder && target == Container::Expansion {
         let why = format!("the output is three files, so {} must be a folder", out.display());
@@ -542,7 +549,9 @@ pub(super) fn refuse_quantized(options: &PlanOptions, tensors: &[Tensor]) -> Res
             "{} is a folder, which gets a checkpoint of safetensors; {why}",
             out.display()
         ));
-        let file = format!("name a file to keep the types: {}", out.join("model.gguf").display());
+        // A folder that is not there is only made for a checkpoint.
+        let file = if out.is_dir() { out.join("model.gguf") } else { out.with_extension("gguf") };
+        let file = format!("name a file to keep the types: {}", file.display());
         return Err(match decodable {
             true => {
                 e.or(format!("{file}; for a checkpoint, use `ggufkit convert` with --type f16, bf16 or f32"))

@@ -12,7 +12,7 @@ use crate::arch::llama_cpp;
 use crate::error::{Error, Result};
 use crate::machine::{Limit, MACHINES, Machine, Reads, Types};
 use crate::scheme::{self, Container};
-use crate::text;
+use crate::text::{self, shell_word};
 
 /// Checks a plan against the limits of a machine, and adds notes to the plan.
 ///
@@ -189,7 +189,7 @@ fn tokenizer_note(machine: &Machine, plan: &Plan) -> Option<String> {
 
 /// How to run the files of a plan; `None` for a tokenizer alone, and for a model that cannot be run without one.
 pub(super) fn run_hint(machine: &Machine, plan: &Plan) -> Option<String> {
-    let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |p: &Path| shell_word(p.file_name().unwrap_or_default());
     let model = name(plan.paths.first()?);
     if !has_vocabulary(plan) {
         return None;

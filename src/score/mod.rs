@@ -109,7 +109,7 @@ impl From<ScoreError> for crate::Error {
         let error = Self::refused(e.to_string());
         match e {
             ScoreError::NotFinite { .. } => error.or(
-                "the weights or the arithmetic overflow; look for NaN and infinities with `ggufkit verify`",
+                "the weights or the arithmetic overflow; look for NaN and infinities with `ggufkit verify MODEL`",
             ),
             ScoreError::LengthMismatch { .. } => error.or("compare models that share a tokenizer"),
             _ => error,

@@ -499,8 +499,6 @@ fn json_is_whole_whatever_the_exit_code() {
         let text = String::from_utf8_lossy(&found.stdout);
         serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"));
     }
-    let (code, why) = fails(&["quantize", &whole, &out, "--type", "q8_0", "--check", &text, "--json"]);
-    assert!(code == 2 && why.contains("--json"), "{why}");
 }
 
 #[test]

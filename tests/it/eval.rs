@@ -1,6 +1,6 @@
 //! Measuring, as a user does it.
 
-use crate::common::{Dir, demo, fails, gguf, json, ok, program, published};
+use crate::common::{Dir, demo, fails, gguf, json, ok, program, published, run};
 use serde_json::Value;
 
 fn number(v: &Value, path: &str) -> f64 {
@@ -206,10 +206,42 @@ fn quantizing_with_a_check() {
         ["quantize", &demo("model"), &dir.path("late.gguf"), "--type", "q5_0", "--check", &dir.path("no")];
     fails(&late);
     assert!(!dir.names().contains(&"late.gguf".to_string()));
-    let folder = ["convert", &demo("model"), &dir.path("folder/"), "--type", "f16", "--check", &text];
-    let (code, why) = fails(&folder);
-    assert!(code == 2 && why.contains("ggufkit compare IN OUT --text TEXT"), "{why}");
-    assert!(!dir.names().contains(&"folder".to_string()));
+    // A folder gets a whole checkpoint, which is run; a file of its weights alone is not.
+    let more = ["--type", "f16", "--check", &text, "--check-context", "128", "--check-chunks", "2"];
+    let alone = dir.path("alone.safetensors");
+    let (code, why) = fails(&[&["convert", &demo("model"), &alone][..], &more].concat());
+    assert!(code == 2 && why.contains("no settings (config.json)") && why.contains("name a folder"), "{why}");
+    assert!(!dir.names().contains(&"alone.safetensors".to_string()));
+    let folder = dir.path("folder/");
+    let printed = ok(&[&["convert", &demo("model"), &folder][..], &more].concat());
+    assert!(printed.contains("KLD") && printed.contains("folder"), "{printed}");
+    ok(&["verify", &folder, "--against", &demo("model")]);
+    // From a GGUF, in shards, over what is there.
+    let [f16, ..] = models(&dir);
+    let more = [&more[..], &["--split-max-size", "2M", "--overwrite", "--json"]].concat();
+    let found = json(&[&["convert", &f16, &folder][..], &more].concat());
+    assert!(found["check"]["candidates"][0]["name"].as_str().unwrap().contains("folder"), "{found}");
+}
+
+#[test]
+fn a_check_is_part_of_the_json() {
+    let dir = Dir::new();
+    let [_, _, text] = models(&dir);
+    let out = dir.path("checked.gguf");
+    let mut args = vec!["quantize", "", &out, "--type", "q5_0", "--check", &text, "--json"];
+    args.extend(["--check-context", "128", "--check-chunks", "2"]);
+    let model = demo("model");
+    args[1] = &model;
+    let found = json(&args);
+    let kld = found["check"]["candidates"][0]["summary"]["against"]["kld"]["mean"]["value"].as_f64();
+    assert!(found["written"] == true && kld.is_some_and(|kld| kld > 0.0), "{}", found["check"]);
+    // A limit that is missed is said by the exit code and on standard error; the JSON is whole.
+    args.extend(["--max-kld", "1e-9"]);
+    let out = run(&args);
+    assert_eq!(out.status.code(), Some(3));
+    let again: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(again["check"]["chunks"], found["check"]["chunks"]);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("above --max-kld"));
 }
 
 /// What is said of the first model is said of those beside it.

@@ -185,7 +185,7 @@ fn budgets_and_schemes_have_one_answer() {
     // A file of sensitivities that is not there.
     let none = dir.path("none.json");
     let (code, why) = fails(&["quantize", &model, &out, "--size", "3M", "--sensitivity", &none]);
-    assert!(code == 1 && why.contains(&format!("ggufkit sensitivity {model} TEXT -o {none}")), "{why}");
+    assert!(code == 1 && why.contains(&format!("`ggufkit sensitivity {model} TEXT -o {none}`")), "{why}");
     let args = line(&["quantize", &model, &out, "--size", "3M", "--sensitivity", &none], &[]);
     every_way_works(&dir, &args);
 }

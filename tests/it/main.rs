@@ -40,4 +40,5 @@ mod settings;
 mod structure;
 mod texts;
 mod types;
+mod usage;
 mod vocab;

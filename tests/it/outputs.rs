@@ -151,7 +151,7 @@ fn a_folder_with_the_name_of_a_file_is_not_filled_by_mistake() {
         let edits = args.starts_with("edit");
         let is_folder = why.contains("x/ is a folder, which gets a checkpoint");
         assert!(code == if edits { 2 } else { 1 } && is_folder, "{args}: {why}");
-        let way = if edits { "a GGUF (NEW.gguf)" } else { "x/model.gguf" };
+        let way = if edits { "a GGUF (NEW.gguf)" } else { "x.gguf" };
         assert!(why.contains(way) && (edits || why.contains("--type f16")), "{args}: {why}");
         assert_eq!(dir.names(), before, "{args}");
     }

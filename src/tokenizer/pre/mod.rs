@@ -29,7 +29,7 @@ pub fn missing_note(metadata: &Metadata) -> Option<String> {
         format!(
             "{KEY} is missing: texts are split by the default rules, which give other tokens than the model's own; \
              name the model's pre-tokenizer with --pre-tokenizer NAME (llama-bpe for Llama 3, qwen2 for Qwen 2 to 3), or \
-             write it into a copy: ggufkit edit IN OUT --set {KEY}=str:NAME"
+             write it into a copy: `ggufkit edit IN OUT --set {KEY}=str:NAME`"
         )
     })
 }
