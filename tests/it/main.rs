@@ -39,4 +39,5 @@ mod settings;
 mod structure;
 mod texts;
 mod types;
+mod values;
 mod vocab;
