@@ -144,6 +144,46 @@ pub fn forms(key: &str, arch: &str) -> Option<&'static [Form]> {
     find(SETTINGS, end)
 }
 
+/// Names of settings in config.json and in the tokenizer's files, with the keys of a GGUF that say the same: behind the
+/// name of the architecture, or whole.
+#[rustfmt::skip]
+const OF_HUB: &[(&str, &str)] = &[
+    ("rope_theta", "rope.freq_base"),
+    ("max_position_embeddings", "context_length"),
+    ("hidden_size", "embedding_length"),
+    ("num_hidden_layers", "block_count"),
+    ("intermediate_size", "feed_forward_length"),
+    ("num_attention_heads", "attention.head_count"),
+    ("num_key_value_heads", "attention.head_count_kv"),
+    ("head_dim", "attention.key_length"),
+    ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    ("vocab_size", "vocab_size"),
+    ("sliding_window", "attention.sliding_window"),
+    ("rope_scaling", "rope.scaling.type"),
+    ("is_causal", "attention.causal"),
+    ("num_local_experts", "expert_count"),
+    ("num_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("bos_token_id", "tokenizer.ggml.bos_token_id"),
+    ("eos_token_id", "tokenizer.ggml.eos_token_id"),
+    ("unk_token_id", "tokenizer.ggml.unknown_token_id"),
+    ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+    ("add_bos_token", "tokenizer.ggml.add_bos_token"),
+    ("add_eos_token", "tokenizer.ggml.add_eos_token"),
+    ("chat_template", "tokenizer.chat_template"),
+    ("temperature", "general.sampling.temp"),
+    ("top_k", "general.sampling.top_k"),
+    ("top_p", "general.sampling.top_p"),
+];
+
+/// The key of a GGUF of this architecture that says what a name of config.json says; `None` if there is none, or none that
+/// is known.
+pub fn of_hub(name: &str, arch: &str) -> Option<String> {
+    let (_, key) = OF_HUB.iter().find(|(hub, _)| *hub == name)?;
+    let whole = key.starts_with("general.") || key.starts_with("tokenizer.");
+    Some(if whole { key.to_string() } else { format!("{arch}.{key}") })
+}
+
 /// A key that programs need to read a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needed {
@@ -228,6 +268,16 @@ mod tests {
             assert_eq!(forms(key, "mamba"), None, "{key}");
         }
         assert_eq!(forms(".block_count", ""), None);
+    }
+
+    #[test]
+    fn names_of_config_json_have_keys_that_are_known() {
+        for (hub, _) in OF_HUB {
+            let key = of_hub(hub, "mamba").unwrap();
+            assert!(forms(&key, "mamba").is_some() && key.contains('.'), "{hub} {key}");
+        }
+        assert_eq!(of_hub("rope_theta", "llama").as_deref(), Some("llama.rope.freq_base"));
+        assert_eq!(of_hub("tie_word_embeddings", "llama"), None);
     }
 
     #[test]

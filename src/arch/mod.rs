@@ -14,6 +14,7 @@ pub mod llama_cpp;
 mod qwen;
 pub mod rope;
 pub(crate) mod settings;
+pub mod values;
 
 pub use blk::Blk;
 pub use config::Config;

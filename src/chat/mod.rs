@@ -66,6 +66,32 @@ impl fmt::Debug for Template {
     }
 }
 
+/// Why a text is no template, or none that is parsed here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not parse.
+    Syntax(String),
+    /// It is beyond the limits of what is parsed.
+    TooLarge(String),
+}
+
+/// What is wrong with the text of a template, as a sentence; `None` if it parses. That it can be rendered is another matter.
+pub fn fault(text: &str) -> Option<Fault> {
+    let why = |e: Error| e.to_string();
+    match limits::exceeded(text) {
+        Some(_) => Template::new(text, 0).err().map(why).map(Fault::TooLarge),
+        // A thread has as much stack as the engine's limits of nesting need, whoever asks.
+        None => std::thread::scope(|scope| {
+            let parse = || Template::new(text, 0).err().map(why).map(Fault::Syntax);
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, parse);
+            thread.ok()?.join().ok()?
+        }),
+    }
+}
+
+/// Bytes of stack in which the engine parses a template that is within the limits.
+const STACK: usize = 4 << 20;
+
 impl Template {
     /// Parses a template. `now` is the time for `strftime_now`, in seconds since 1970 (UTC).
     ///

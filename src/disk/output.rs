@@ -115,12 +115,14 @@ pub(super) fn sync(folder: &Path) {
 /// The path of the file to replace: what a symbolic link leads to, so that the link is kept.
 ///
 /// # Errors
-/// [`Error::NotWritable`] for a folder, a device or a pipe; [`Error::Io`] for a link that leads nowhere.
+/// [`Error::NotWritable`] for a folder, a device or a pipe; [`Error::Refused`] for a link that leads nowhere; [`Error::Io`]
+/// for one that cannot be followed.
 pub(super) fn real_target(target: &Path, follow: bool) -> Result<PathBuf> {
     let path = match fs::symlink_metadata(target) {
-        Ok(meta) if meta.is_symlink() && follow => {
-            fs::canonicalize(target).map_err(|e| Error::io(target, "follow", e))?
-        }
+        Ok(meta) if meta.is_symlink() && follow => fs::canonicalize(target).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => leads_nowhere(target),
+            _ => Error::io(target, "follow", e),
+        })?,
         _ => target.to_path_buf(),
     };
     let system = fs::canonicalize(folder(target)).is_ok_and(|f| {
@@ -131,6 +133,16 @@ pub(super) fn real_target(target: &Path, follow: bool) -> Result<PathBuf> {
         return Err(Error::NotWritable { path: target.to_path_buf() });
     }
     Ok(path)
+}
+
+/// The error for a symbolic link to what is not there. Nothing is written there unasked: it may be on a disk that is not
+/// mounted at the moment.
+fn leads_nowhere(link: &Path) -> Error {
+    let to = fs::read_link(link).unwrap_or_default();
+    let to = if to.is_relative() { folder(link).join(to) } else { to };
+    let (link, to) = (link.display(), to.display());
+    Error::refused(format!("{link}: is a symbolic link to {to}, which is not there"))
+        .or(format!("name {to} itself, or remove the link"))
 }
 
 /// A new path in a folder for a file that is not complete yet.

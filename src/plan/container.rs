@@ -40,6 +40,16 @@ fn refuse_folder_like_file(out: &Path) -> Result<()> {
         .or(format!("{instead}; for a checkpoint, name a folder without such an ending")))
 }
 
+/// The container that the ending of a file's name says.
+pub(super) fn by_ending(file: &Path) -> Option<Container> {
+    match file.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).as_deref() {
+        Some("gguf") => Some(Container::Gguf),
+        Some("safetensors") => Some(Container::Safetensors),
+        Some("bin") => Some(Container::Llama2c),
+        _ => None,
+    }
+}
+
 /// The container that is asked for, or that follows from the output's file name extension.
 ///
 /// # Errors
@@ -47,16 +57,12 @@ fn refuse_folder_like_file(out: &Path) -> Result<()> {
 pub fn container(model: &Model, options: &PlanOptions) -> Result<Container> {
     let out = &options.out;
     let folder = is_folder(out);
-    let by_extension = match out.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref()
-    {
-        _ if folder && options.machine.is_some_and(|m| m.container() == Container::Expansion) => {
+    let by_extension = match folder {
+        true if options.machine.is_some_and(|m| m.container() == Container::Expansion) => {
             Some(Container::Expansion)
         }
-        _ if folder => Some(Container::Safetensors),
-        Some("gguf") => Some(Container::Gguf),
-        Some("safetensors") => Some(Container::Safetensors),
-        Some("bin") => Some(Container::Llama2c),
-        _ => None,
+        true => Some(Container::Safetensors),
+        false => by_ending(out),
     };
     if folder && options.container.is_none() && by_extension == Some(Container::Safetensors) {
         refuse_folder_like_file(out)?;

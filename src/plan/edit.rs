@@ -1,21 +1,28 @@
 //! Changes of metadata, parsed from the command line.
 
+mod value;
+
 use std::borrow::Cow;
 #[cfg(unix)]
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
-use formats::metadata::{Array, Kind, Metadata, Value};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+use formats::metadata::{Kind, Metadata, Value};
 
-use crate::arch::by_name;
 use crate::arch::keys::{self, Form};
+use crate::arch::{by_model_type, by_name};
+use crate::checkpoint;
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
+use crate::source::Source;
 use crate::text::letters_apart;
 use crate::tokenizer::text_file;
+pub use value::parse_value;
+use value::file_value;
+
+/// The longest key of a GGUF, in bytes.
+const MOST_KEY: usize = 65535;
 
 /// A change of metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +54,11 @@ impl Edit {
             let option = self.option();
             return Err(usage(format!("{option} {key}: the split.* keys follow from the files"))
                 .or("use `ggufkit split` and `ggufkit merge`"));
+        }
+        let named = self.keys().last().filter(|_| !matches!(self, Self::Remove(_)));
+        if let Some(key) = named.filter(|key| !(1..=MOST_KEY).contains(&key.len())) {
+            let (option, found) = (self.option(), key.len());
+            return Err(usage(format!("{option}: a key must have from 1 to {MOST_KEY} bytes (found {found})")));
         }
         match self {
             Self::Set(key, text) => {
@@ -111,24 +123,51 @@ impl Edit {
     }
 }
 
-/// Refuses changes of settings in a checkpoint that is copied with its files, in which config.json and the tokenizer's files
-/// say what the keys of a GGUF would: programs would not see them.
+/// Refuses changes of keys in a checkpoint that is copied with its files, where no program would see them: config.json and
+/// the tokenizer's files say what the keys of a GGUF would, and config.json has names of its own. What is left are the texts
+/// in the header of the weights: those that are there, and new keys of other names with a dot.
 ///
 /// # Errors
 /// [`Error::Usage`] with the first such key.
-pub(super) fn refuse_settings(edits: &[Edit]) -> Result<()> {
-    let is_setting = |key: &str| {
-        let first = key.split('.').next().unwrap_or(key);
-        key.contains('.') && (["general", "tokenizer"].contains(&first) || by_name(first).is_some())
-    };
-    for edit in edits {
-        if let Some(key) = edit.keys().find(|key| is_setting(key)) {
-            let why = "a checkpoint has its settings in config.json and its tokenizer in files of its own";
-            return Err(Error::usage(format!("{} {key}: {why}", edit.option()))
-                .or("name an output that ends in .gguf, or change these files in a copy of the folder"));
-        }
+pub(super) fn refuse_settings(source: &Source, edits: &[Edit]) -> Result<()> {
+    let header = &source.model.metadata;
+    let config = source.filed.iter().find(|path| path.ends_with(checkpoint::CONFIG));
+    let changed = || edits.iter().flat_map(|edit| edit.keys().map(move |key| (edit, key)));
+    // Reading the settings is left to those who need them.
+    if !changed().any(|(_, key)| header.get(key).is_none() || is_setting(key)) {
+        return Ok(());
     }
-    Ok(())
+    let settings = config.map(|path| checkpoint::read_json(path)).transpose()?.flatten();
+    let settings = settings.unwrap_or_default();
+    let is_refused = |key: &str| {
+        let first = key.split('.').next().unwrap_or(key);
+        // A text for whoever reads the weights, which no settings file has.
+        let is_text = header.get(key).is_some() || key == WRITER;
+        is_setting(key) || !is_text && (first == key || settings.get(first).is_some())
+    };
+    let Some((edit, key)) = changed().find(|(_, key)| is_refused(key)) else { return Ok(()) };
+    let why = "a checkpoint has its settings in config.json and its tokenizer in files of its own";
+    let arch =
+        settings["model_type"].as_str().and_then(by_model_type).map_or("ARCHITECTURE", |(arch, _)| arch.name);
+    let copy = "change these files in a copy of the folder";
+    let hint = match keys::of_hub(key, arch) {
+        _ if is_setting(key) => format!("name an output that ends in .gguf, or {copy}"),
+        Some(own) => {
+            format!("name an output that ends in .gguf, where the key is {own}; or {copy}")
+        }
+        None => format!("{copy}; of a .gguf, the keys are those that `ggufkit inspect` prints"),
+    };
+    Err(Error::usage(format!("{} {key}: {why}", edit.option())).or(hint))
+}
+
+/// The key in the header of safetensors that says which library has written them.
+const WRITER: &str = "format";
+
+/// Whether a key is one under which a GGUF has settings or a tokenizer.
+fn is_setting(key: &str) -> bool {
+    let first = key.split('.').next().unwrap_or(key);
+    let named = ["general", "tokenizer"].contains(&first) || by_name(first).is_some();
+    key.contains('.') && (named || keys::forms(key, first).is_some())
 }
 
 /// The type that a value gets for which the user names none: that of the key, unless programs take others only, or the text
@@ -188,10 +227,15 @@ pub fn name(edits: &[Edit]) -> Option<String> {
     parse_value(text, Some(Form::One(Kind::String))).ok()?.as_str().map(str::to_string)
 }
 
-/// A question that names the key of the model that differs from `key` in a letter or two, if there is one.
+/// A question that names the key that may be meant: the one that means the same in a GGUF, for a name of config.json; else
+/// that of the model that differs from `key` in a letter or two, if there is one.
 fn similar(key: &str, metadata: &Metadata) -> String {
+    let meant = |key: &str| format!(" (is {key} meant?)");
+    if let Some(own) = metadata.text("general.architecture").and_then(|arch| keys::of_hub(key, arch)) {
+        return meant(&own);
+    }
     let near = metadata.iter().map(|(own, _)| (letters_apart(key, own), own)).min();
-    near.filter(|n| n.0 <= 2).map_or(String::new(), |(_, own)| format!(" (is {own} meant?)"))
+    near.filter(|n| n.0 <= 2).map_or(String::new(), |(_, own)| meant(own))
 }
 
 /// Splits "KEY=FILE", where the file's name is any that the system allows.
@@ -227,159 +271,10 @@ pub fn key_value(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
-/// Parses a value: `u32:7`, `f32:1e-5`, `str:text`, `bool:true`, `[i32]:[1, 2]`. Without a type, the value gets the type
-/// `usual`; without that too, a bool, integer or decimal number if the text looks like one, and otherwise a string.
-///
-/// # Errors
-/// A message if the text does not parse, or does not fit the type.
-pub fn parse_value(text: &str, usual: Option<Form>) -> std::result::Result<Value, String> {
-    if let Some((kind, rest)) = text.split_once(':') {
-        if let Some(kind) = Kind::from_name(kind).filter(|&k| k != Kind::Array) {
-            return scalar(kind, rest);
-        }
-        if let Some(kind) = array_kind(kind) {
-            return array(kind, rest);
-        }
-    }
-    match usual {
-        Some(Form::List(kind)) => array(kind, text),
-        Some(Form::One(kind)) => scalar(kind, text),
-        None => {
-            let kinds = [Kind::Bool, Kind::U32, Kind::I32, Kind::U64, Kind::I64, Kind::F32, Kind::F64];
-            let guess = kinds.into_iter().find_map(|kind| scalar(kind, text).ok());
-            Ok(guess.unwrap_or_else(|| Value::text(text)))
-        }
-    }
-}
-
-/// "[str]" → string.
-fn array_kind(text: &str) -> Option<Kind> {
-    Kind::from_name(text.strip_prefix('[')?.strip_suffix(']')?).filter(|&k| k != Kind::Array)
-}
-
-fn scalar(kind: Kind, text: &str) -> std::result::Result<Value, String> {
-    fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-        text.trim().parse().ok()
-    }
-    let value = match kind {
-        Kind::U8 => number(text).map(Value::U8),
-        Kind::I8 => number(text).map(Value::I8),
-        Kind::U16 => number(text).map(Value::U16),
-        Kind::I16 => number(text).map(Value::I16),
-        Kind::U32 => number(text).map(Value::U32),
-        Kind::I32 => number(text).map(Value::I32),
-        Kind::U64 => number(text).map(Value::U64),
-        Kind::I64 => number(text).map(Value::I64),
-        // "inf" and "nan" would parse, but no metadata should contain them. Nor is a small number zero.
-        Kind::F32 => number(text)
-            .filter(|x: &f32| x.is_finite() && (*x != 0.0 || number(text) == Some(0f64)))
-            .map(Value::F32),
-        Kind::F64 => number(text).filter(|x: &f64| x.is_finite()).map(Value::F64),
-        Kind::Bool => number(text).map(Value::Bool),
-        Kind::String => Some(Value::text(text)),
-        Kind::Array => None,
-    };
-    value.ok_or_else(|| format!("{text:?} is not a valid {}", kind.name()))
-}
-
-fn array(kind: Kind, json: &str) -> std::result::Result<Value, String> {
-    let mut reader = serde_json::Deserializer::from_str(json);
-    let array = Elements(kind).deserialize(&mut reader).and_then(|array| reader.end().map(|()| array));
-    array.map(Value::Array).map_err(|e| match e.to_string().split_once(NO_VALUE) {
-        Some((_, why)) => why.rsplit_once(" at line ").map_or(why, |(why, _)| why).to_string(),
-        None => format!("is not a JSON array: {e}"),
-    })
-}
-
-/// Marks an error of a value, whose place in the text says nothing to who has written the values.
-const NO_VALUE: &str = "\u{0}";
-
-/// The elements of a JSON array, of this kind each. They are encoded one by one: as a tree, a list of short numbers would
-/// take many times the memory of its text.
-struct Elements(Kind);
-
-impl<'de> DeserializeSeed<'de> for Elements {
-    type Value = Array;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> std::result::Result<Array, D::Error> {
-        json.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Elements {
-    type Value = Array;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a sequence")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Array, A::Error> {
-        let kind = self.0;
-        let mut failed = None;
-        let values = std::iter::from_fn(|| {
-            let value = list.next_element::<serde_json::Value>().transpose()?.and_then(|v| {
-                let value = match &v {
-                    serde_json::Value::String(s) => scalar(kind, s),
-                    // A string array takes strings only: 1 and "1" are different tokens.
-                    _ if kind == Kind::String => Err(format!("{v} is not a string")),
-                    v => scalar(kind, &v.to_string()),
-                };
-                value.map_err(|why| A::Error::custom(format!("{NO_VALUE}{why}")))
-            });
-            value.map_err(|e| failed = Some(e)).ok()
-        });
-        let array = Array::new(kind, values);
-        failed.map_or_else(|| Ok(array.expect("all values have been made of this kind")), Err)
-    }
-}
-
-/// The value that a file's text is: of the type that the user names, or else of the usual one.
-fn file_value(text: &str, kind: Option<&str>, usual: Option<Form>) -> std::result::Result<Value, String> {
-    match (kind, usual) {
-        (Some("str"), _) | (None, None | Some(Form::One(Kind::String))) => Ok(Value::text(text)),
-        (Some(kind), _) => match array_kind(kind) {
-            Some(kind) => array(kind, text),
-            None => {
-                Err(format!("the type must be str or an array type such as [str] or [f32] (found {kind})"))
-            }
-        },
-        (None, Some(Form::List(kind))) => array(kind, text),
-        (None, Some(Form::One(kind))) => scalar(kind, text.trim()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_are_read_by_type() {
-        for (text, value) in [
-            ("u32:7", Value::U32(7)),
-            ("i8:-1", Value::I8(-1)),
-            ("u64:18446744073709551615", Value::U64(u64::MAX)),
-            ("f32:1e-5", Value::F32(1e-5)),
-            ("str:u32:7", Value::text("u32:7")),
-            ("true", Value::Bool(true)),
-            ("7", Value::U32(7)),
-            ("-7", Value::I32(-7)),
-            ("5000000000", Value::U64(5_000_000_000)),
-            ("0.5", Value::F32(0.5)),
-            ("llama", Value::text("llama")),
-            ("", Value::text("")),
-            ("[str]:[\"a\",\"1\"]", Value::Array(Array::of_strings(["a", "1"]))),
-            ("[i32]:[]", Value::Array(Array::new(Kind::I32, &[]).unwrap())),
-        ] {
-            assert_eq!(parse_value(text, None), Ok(value), "{text}");
-        }
-        assert_eq!(parse_value("7", Some(Form::One(Kind::F32))), Ok(Value::F32(7.0)));
-        assert_eq!(parse_value("7", Some(Form::One(Kind::String))), Ok(Value::text("7")));
-        for text in
-            ["f32:1e-60", "u8:256", "u32:-1", "bool:2", "f32:inf", "[u8]:[300]", "[str]:[1]", "[u8]:7"]
-        {
-            assert!(parse_value(text, None).is_err(), "{text}");
-        }
-    }
+    use formats::metadata::Array;
 
     #[test]
     fn edits_say_what_is_wrong() {
@@ -395,6 +290,9 @@ mod tests {
             Edit::Set("a".into(), "-1".into()),
             Edit::Set("split.count".into(), "2".into()),
             Edit::Rename("a".into(), "split.count".into()),
+            Edit::Rename("a".into(), String::new()),
+            Edit::Set("a".repeat(65536), "2".into()),
+            Edit::SetFile(":str".into(), "x".into()),
         ] {
             assert!(matches!(bad.apply(&mut m, &RunFiles::default()), Err(Error::Usage { .. })), "{bad:?}");
         }

@@ -6,6 +6,7 @@ use formats::container::{Layout, gguf};
 use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Format, Model, Tensor};
 
+use super::container::by_ending;
 use super::edit::Edit;
 use super::gone::gone;
 use super::rounding::Rounding;
@@ -188,6 +189,17 @@ impl Files {
     fn is_same(&self, other: &Self) -> bool {
         (&self.files, &self.extra) == (&other.files, &other.extra)
     }
+}
+
+/// A note on a file that `--format` makes another than its name says.
+pub(super) fn misnamed(options: &PlanOptions, target: Container) -> Option<String> {
+    let out = &options.out;
+    let says =
+        by_ending(out).filter(|&says| options.container.is_some() && says != target && !is_folder(out))?;
+    let (out, is, says) = (out.display(), target.files(), says.files());
+    Some(format!(
+        "{out}: gets {is} (--format), though its name is that of {says}: programs that go by names do not read it"
+    ))
 }
 
 /// A note on options for the search of scales, if no tensor's scales are searched.

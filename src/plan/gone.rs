@@ -4,7 +4,7 @@
 use formats::metadata::{Metadata, Value};
 use formats::model::Tensor;
 
-use crate::arch::{Config, by_name, keys};
+use crate::arch::{Config, by_name, keys, llama_cpp};
 use crate::tokenizer::{Difference, Tokenizer};
 
 /// What comes of a key that is gone.
@@ -19,39 +19,28 @@ pub(super) struct Gone {
 /// The names of the kinds of vocabularies whose tokens are chosen by their scores.
 const BY_SCORE: [&str; 3] = ["llama", "t5", "plamo2"];
 
-/// Ends of settings' keys, with the value that programs take without the key, whatever the architecture; 1 is true. Source:
-/// the initial values of llama.cpp's `llama_hparams`.
-const DEFAULTS: [(f64, &[&str]); 3] = [
-    (
-        0.0,
-        &[
-            "expert_count",
-            "expert_used_count",
-            "expert_shared_count",
-            "expert_weights_scale",
-            "expert_weights_norm",
-            "leading_dense_block_count",
-            "attention.sliding_window",
-            "attention.clamp_kqv",
-            "attention.max_alibi_bias",
-            "attention.scale",
-            "logit_scale",
-            "embedding_scale",
-            "residual_scale",
-            "rope.scaling.finetuned",
-        ],
-    ),
-    (1.0, &["attention.causal"]),
-    (10000.0, &["rope.freq_base"]),
-];
+/// Epsilons of norms, which have no default.
+const EPSILONS: [&str; 3] =
+    ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "attention.group_norm_epsilon"];
 
-/// Whether a setting has the value that programs take without its key.
-fn is_default(end: &str, had: &Value) -> bool {
+/// Whether a setting has the value that programs take without its key: a built-in one, or that of other keys.
+fn is_default(after: &Metadata, arch: &str, end: &str, had: &Value) -> bool {
+    let count = |end: &str| after.get(&format!("{arch}.{end}")).and_then(Value::as_u64);
+    let per_head = || count("embedding_length")?.checked_div(count("attention.head_count")?);
+    let derived = match end {
+        "attention.head_count_kv" => count("attention.head_count"),
+        "attention.key_length" | "attention.value_length" => per_head(),
+        "rope.dimension_count" => count("attention.key_length").or_else(per_head),
+        "rope.scaling.original_context_length" => count("context_length"),
+        _ => None,
+    };
     let number = match had {
         Value::Bool(switch) => Some(f64::from(u8::from(*switch))),
         other => other.as_f64().or(other.as_i128().map(|n| n as f64)),
     };
-    DEFAULTS.iter().any(|(value, ends)| Some(*value) == number && ends.contains(&end))
+    derived.is_some_and(|n| had.as_u64() == Some(n))
+        || number.is_some_and(|number| llama_cpp::is_default(arch, end, number))
+        || end == "rope.scaling.type" && had.as_str() == Some("linear")
 }
 
 /// What comes of `key` having had this value and being gone from the metadata; `None` if the model is read as before.
@@ -121,9 +110,23 @@ pub(super) fn gone(after: &Metadata, key: &str, had: &Value, tensors: &[Tensor])
     }
     let arch = after.text("general.architecture")?;
     let end = key.strip_prefix(arch)?.strip_prefix('.')?;
-    // That of the tokens is taken.
-    if end == "vocab_size" || keys::forms(key, arch).is_none() {
+    if end == "vocab_size" {
+        let counted = after.get("tokenizer.ggml.tokens").is_some();
+        return if counted {
+            None
+        } else {
+            refused("without it and without tokens, programs know no vocabulary")
+        };
+    }
+    // What is not known here of an architecture that is, no program reads.
+    if keys::forms(key, arch).is_none() && by_name(arch).is_some() {
         return None;
+    }
+    if EPSILONS.contains(&end)
+        && by_name(arch).is_none()
+        && !EPSILONS.iter().any(|other| after.get(&format!("{arch}.{other}")).is_some())
+    {
+        return refused("no program reads the model without it: it says the epsilon of its norms");
     }
     let settings = |metadata: &Metadata| {
         by_name(arch)?;
@@ -132,10 +135,11 @@ pub(super) fn gone(after: &Metadata, key: &str, had: &Value, tensors: &[Tensor])
         Config::from_gguf(metadata, rows, find("output.weight").is_none(), None).ok()
     };
     let Some((with, without)) = settings(&with).zip(settings(after)) else {
-        return match is_default(end, had) {
-            true => None,
-            false => default("the model may have been trained with another value"),
-        };
+        if is_default(after, arch, end, had) {
+            return None;
+        }
+        let why = "without it, programs take their default, or refuse the model";
+        return Some(Gone { why, note: Some("the model may have been trained with another value") });
     };
     let same = (with.kv_heads, with.head, with.causal) == (without.kv_heads, without.head, without.causal)
         && (with.theta, with.epsilon, with.scaling) == (without.theta, without.epsilon, without.scaling);
@@ -222,12 +226,27 @@ mod tests {
         // An architecture that is not read here.
         let mut other = metadata("llama");
         other.set("general.architecture", Value::text("mamba"));
+        for (key, n) in [("context_length", 64), ("embedding_length", 8), ("attention.head_count", 2)] {
+            other.set(&format!("mamba.{key}"), Value::U32(n));
+        }
         for (end, had, noted) in [
             ("expert_count", Value::U32(8), true),
             ("expert_count", Value::U32(0), false),
             ("expert_weights_norm", Value::Bool(true), true),
             ("expert_weights_norm", Value::Bool(false), false),
             ("attention.causal", Value::Bool(true), false),
+            ("expert_weights_scale", Value::F32(1.0), false),
+            ("expert_weights_scale", Value::F32(2.5), true),
+            ("attn_logit_softcapping", Value::F32(50.0), false),
+            ("final_logit_softcapping", Value::F32(50.0), true),
+            ("rope.scaling.type", Value::text("linear"), false),
+            ("rope.scaling.type", Value::text("yarn"), true),
+            ("rope.scaling.original_context_length", Value::U32(64), false),
+            ("attention.head_count_kv", Value::U32(2), false),
+            ("attention.key_length", Value::U32(4), false),
+            ("attention.value_length", Value::U32(8), true),
+            ("rope.dimension_count", Value::U32(4), false),
+            ("ssm.conv_kernel", Value::U32(4), true),
             ("logit_scale", Value::F32(0.0), false),
             ("rope.freq_base", Value::F32(10000.0), false),
             ("rope.freq_base", Value::F32(50000.0), true),

@@ -16,6 +16,7 @@ pub mod scales;
 #[cfg(test)]
 mod snapshots;
 pub mod ternary;
+mod values;
 
 pub use crate::scheme::{Choice, Container};
 pub use container::{container, is_folder};
@@ -236,7 +237,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         return Err(no_settings(edit, options));
     }
     if target == Container::Safetensors && !source.filed.is_empty() {
-        edit::refuse_settings(edits)?;
+        edit::refuse_settings(source, edits)?;
     }
     for edit in edits {
         notes.extend(edit.apply(&mut metadata, &source.run)?);
@@ -283,6 +284,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
     notes.extend(effect::unused_search(&options.rounding, &decisions, &tensors));
     notes.extend(effect::unused_tokenizer(source, options, target));
+    notes.extend(effect::misnamed(options, target));
 
     if target == Container::Safetensors {
         container::refuse_quantized(options, &tensors)?;
@@ -294,6 +296,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     if target == Container::Gguf {
         container::gguf_metadata(source, options, &decisions, &tensors, &mut metadata, &mut notes)?;
         rounding::gguf_metadata(&search, &options.edits, &mut metadata);
+        notes.extend(values::named_types(&options.edits, &metadata, &tensors));
     }
     let place = |metadata: &Metadata, tensors: Vec<Tensor>, notes: &mut Vec<String>| {
         container::place(source, options, target, order, metadata, tensors, notes)

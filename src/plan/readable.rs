@@ -4,12 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use formats::container::gguf;
-use formats::metadata::{Array, Metadata, Value};
+use formats::metadata::{Array, Kind, Metadata, Value};
 use formats::model::{Model, Tensor};
 
 use super::Unreadable;
 use super::edit::{Edit, one_of};
 use super::gone::gone;
+use super::values;
 use crate::arch::keys::{self, Form};
 use crate::arch::{Blk, Config, by_name};
 use crate::error::{Error, Result};
@@ -27,29 +28,34 @@ const OURS: &str = "ggufkit does not run or measure the model like this, other p
 
 /// Something for which a program does not read a model.
 #[derive(Debug)]
-struct Problem {
+pub(super) struct Problem {
     /// What it is, in a form that is the same before and after changes that have nothing to do with it.
-    id: String,
+    pub id: String,
     /// The key that it is about.
-    key: String,
+    pub key: String,
     /// What is wrong, as the rest of a sentence that begins with the key.
-    why: String,
+    pub why: String,
     /// The same, as a sentence of its own.
-    alone: String,
+    pub alone: String,
     /// For what is no reason to refuse the change: what readers of the model make of it, for a note.
-    harmless: Option<&'static str>,
+    pub harmless: Option<&'static str>,
+    /// For what is one: what programs do then.
+    pub harm: &'static str,
 }
 
+/// What programs do with most models that are not as they must be.
+const HARM: &str = "programs refuse such a model, or read another one";
+
 impl Problem {
-    fn new(id: impl Into<String>, key: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(super) fn new(id: impl Into<String>, key: impl Into<String>, why: impl Into<String>) -> Self {
         let (key, why) = (key.into(), why.into());
-        Self { id: id.into(), alone: format!("{key}: {why}"), key, why, harmless: None }
+        Self { id: id.into(), alone: format!("{key}: {why}"), key, why, harmless: None, harm: HARM }
     }
 
     /// What a reader says about the keys that it names; `key` counts where it names none.
     fn of_reader(id: &str, metadata: &Metadata, error: String, key: &str) -> Self {
         let key = named(metadata, &error).unwrap_or(key).to_string();
-        Self { id: id.into(), key, alone: error.clone(), why: error, harmless: Some(OURS) }
+        Self { id: id.into(), key, alone: error.clone(), why: error, harmless: Some(OURS), harm: HARM }
     }
 
     /// The problem as a sentence that begins with the change that makes it.
@@ -93,13 +99,13 @@ pub(super) fn check(
     for problem in found.iter().filter(|p| !before.contains(p.id.as_str())) {
         let what = problem.blamed_on(edits);
         let Some(readers) = problem.harmless else {
+            let harm = problem.harm;
             return Err(Error::usage(what).or(match unreadable {
-                Unreadable::RefusedUnlessForced => {
-                    "programs refuse such a model, or read another one; --force writes it all the same"
-                }
+                Unreadable::RefusedUnlessForced => format!("{harm}; --force writes it all the same"),
                 _ => {
-                    "programs refuse such a model, or read another one: leave out this change, or make it in the finished \
-                     file with `ggufkit edit`"
+                    format!(
+                        "{harm}: leave out this change, or make it in the finished file with `ggufkit edit`"
+                    )
                 }
             }));
         };
@@ -138,15 +144,19 @@ fn problems(metadata: &Metadata, tensors: &[Tensor], vocabulary: bool) -> Vec<Pr
         let why = format!("must be a power of two (found {n})");
         found.push(Problem::new("alignment", gguf::ALIGNMENT_KEY, why));
     }
+    found.extend(layers(metadata, arch, tensors));
+    found.extend(per_layer(metadata, arch));
+    let typed: HashSet<String> = found.iter().map(|problem| problem.key.clone()).collect();
+    let values = values::problems(metadata, tensors, vocabulary);
+    // Of one key, one thing is said: a type that is wrong is more than the value of it.
+    found.extend(values.into_iter().filter(|problem| !typed.contains(&problem.key)));
     let missing = keys::needed(metadata).into_iter().filter(|n| metadata.get(&n.key).is_none());
     found.extend(missing.map(|n| {
         let (key, says) = (n.key, n.says);
         let why = format!("no program reads a model without it: it says {says}");
         let alone = format!("no program reads the model without {key}, which says {says}");
-        Problem { id: format!("missing {}", n.part), key, why, alone, harmless: None }
+        Problem { id: format!("missing {}", n.part), alone, ..Problem::new("", key, why) }
     }));
-    found.extend(layers(metadata, arch, tensors));
-    found.extend(per_layer(metadata, arch));
     if !found.iter().any(|p| p.key.starts_with(&format!("{arch}."))) {
         found.extend(shapes(metadata, tensors));
     }
@@ -192,24 +202,13 @@ fn shapes(metadata: &Metadata, tensors: &[Tensor]) -> Option<Problem> {
         Ok(config) => config,
         Err(e) => return Some(Problem::of_reader("settings", metadata, e.to_string(), "")),
     };
-    let vocab_size = format!("{}.vocab_size", config.name);
-    if let Some(says) = metadata.get(&vocab_size).and_then(Value::as_u64).filter(|says| *says != rows) {
-        let why = format!("must be {rows}, the rows of the token embedding (found {says})");
-        return Some(Problem::new("vocab_size", vocab_size, why));
-    }
     let by_name: HashMap<&str, &Tensor> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
     let wrong = arch.expected(&config).into_iter().find_map(|e| {
         let t = by_name.get(e.gguf.as_str()).filter(|t| t.shape != e.shape)?;
         let (name, has, wants) = (&t.name, &t.shape, &e.shape);
         Some(format!("tensor {name} has the shape {has:?}, and the settings ask for {wants:?}"))
     })?;
-    Some(Problem {
-        id: "shapes".into(),
-        key: String::new(),
-        alone: wrong.clone(),
-        why: wrong,
-        harmless: None,
-    })
+    Some(Problem { alone: wrong.clone(), ..Problem::new("shapes", "", wrong) })
 }
 
 /// A vocabulary whose lists do not go together or do not fit the token embedding, or that this program cannot read.
@@ -217,8 +216,10 @@ fn tokens(metadata: &Metadata, tensors: &[Tensor]) -> Vec<Problem> {
     let list = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}")).and_then(Value::as_array);
     let mut found = Vec::new();
     if let Some(n) = list("tokens").map(|tokens| tokens.len() as u64) {
-        found.extend(lengths(n, list, tensors));
+        found.extend(lengths(n, &list, tensors));
         found.extend(ids(metadata, n));
+        found.extend(twice(list("tokens")));
+        found.extend(kinds(list("token_type")));
     }
     let kind = metadata.text("tokenizer.ggml.model").unwrap_or_default();
     if found.is_empty()
@@ -231,7 +232,7 @@ fn tokens(metadata: &Metadata, tensors: &[Tensor]) -> Vec<Problem> {
 }
 
 /// The first list that has not one value for each of the `n` tokens, or the tokens, if they are not those of the embedding.
-fn lengths<'m>(n: u64, list: impl Fn(&str) -> Option<&'m Array>, tensors: &[Tensor]) -> Option<Problem> {
+fn lengths<'m>(n: u64, list: &impl Fn(&str) -> Option<&'m Array>, tensors: &[Tensor]) -> Option<Problem> {
     let must = |name: &str, wanted: u64, one_for: &str, found: u64| {
         let why = format!("must have {wanted} values, one for each {one_for} (found {found})");
         Problem::new(format!("length {name}"), format!("tokenizer.ggml.{name}"), why)
@@ -244,6 +245,27 @@ fn lengths<'m>(n: u64, list: impl Fn(&str) -> Option<&'m Array>, tensors: &[Tens
     let short = |name: &&str| list(name).is_some_and(|values| (values.len() as u64) < n);
     let name = ["scores", "token_type"].into_iter().find(short)?;
     Some(must(name, n, "token", list(name)?.len() as u64))
+}
+
+/// Two tokens of one text, at which llama.cpp stops: it finds tokens by their texts.
+fn twice(tokens: Option<&Array>) -> Option<Problem> {
+    let tokens = tokens.filter(|tokens| tokens.kind() == Kind::String)?;
+    let mut first = HashMap::new();
+    let (text, one, other) = tokens.strings().enumerate().find_map(|(id, text)| {
+        // An empty one gets a text of its own.
+        let one = first.insert(text, id).filter(|_| !text.is_empty())?;
+        Some((String::from_utf8_lossy(text), one, id))
+    })?;
+    let why = format!("tokens {one} and {other} have the same text, {text:?}");
+    Some(Problem::new("same text", "tokenizer.ggml.tokens", why))
+}
+
+/// Kinds of tokens that there are not: 1 to 6 are normal, unknown, control, user-defined, unused and byte.
+fn kinds(kinds: Option<&Array>) -> Option<Problem> {
+    let (id, kind) = kinds?.values().enumerate().find(|(_, kind)| !matches!(kind.as_i128(), Some(1..=6)))?;
+    let why = format!("the type of token {id} must be from 1 to 6 (found {})", kind.describe());
+    let key = "tokenizer.ggml.token_type";
+    Some(Problem { harmless: Some("programs give such tokens no type"), ..Problem::new("token types", key, why) })
 }
 
 /// Tokens with a role that are none of the `n` tokens. llama.cpp leaves them out with a warning, which does no harm but for
@@ -269,7 +291,6 @@ mod tests {
     use super::*;
     use crate::disk::RunFiles;
     use crate::scheme::facts::tests::model;
-    use formats::metadata::Kind;
 
     /// A model of two layers with a vocabulary of four tokens.
     fn two_layers() -> Model {
@@ -352,7 +373,7 @@ mod tests {
             (vec![set("llama.block_count=3")], "must be 2"),
             (
                 vec![set("llama.embedding_length=16")],
-                "--set llama.embedding_length: tensor blk.0.attn_norm.weight has the shape [8]",
+                "--set llama.embedding_length: must be 8, the columns of the token embedding (found 16)",
             ),
             (
                 vec![set("general.name=x"), set("llama.feed_forward_length=8")],
@@ -360,8 +381,25 @@ mod tests {
             ),
             (vec![set("llama.vocab_size=5")], "must be 4, the rows of the token embedding"),
             (vec![set("tokenizer.ggml.tokens=[\"a\"]")], "tokenizer.ggml.tokens: must have 4 values"),
+            (
+                vec![set("tokenizer.ggml.tokens=[\"a\", \"b\", \"c\", \"a\"]")],
+                "--set tokenizer.ggml.tokens: tokens 0 and 3 have the same text, \"a\"",
+            ),
             (vec![set("tokenizer.ggml.scores=[0]")], "tokenizer.ggml.scores: must have 4 values"),
             (vec![set("tokenizer.ggml.token_type=[1]")], "tokenizer.ggml.token_type: must have 4 values"),
+            (
+                vec![set("llama.attention.layer_norm_rms_epsilon=0")],
+                "--set llama.attention.layer_norm_rms_epsilon: must be a finite number above 0 (found 0)",
+            ),
+            (
+                vec![set("llama.expert_count=8")],
+                "--set llama.expert_count: must be 0, as there are no tensors of experts",
+            ),
+            (vec![set("general.type=adapter")], "--set general.type: the tensors are no LoRA adapter"),
+            (
+                vec![set("tokenizer.chat_template={{ x")],
+                "--set tokenizer.chat_template: the chat template, line 1",
+            ),
             (vec![set("llama.feed_forward_length=[16]")], "must have 2 values, one for each layer (found 1)"),
             (vec![set("tokenizer.ggml.token_type=[str]:[\"a\"]")], "must be [i32] or [u32]"),
             (
@@ -379,19 +417,18 @@ mod tests {
         }
         for (edits, says) in [
             ("llama.attention.head_count=0", "--set llama.attention.head_count: "),
-            ("llama.attention.layer_norm_rms_epsilon=0", "must be a positive float"),
             ("llama.attention.head_count_kv=[1, 2]", "--set llama.attention.head_count_kv: "),
             ("llama.feed_forward_length=[i32]:[16, 16]", "--set llama.feed_forward_length: "),
             ("llama.rope.scaling.type=longrope", "\"longrope\" is not supported"),
-            ("llama.expert_count=8", "mixtures of experts"),
             ("tokenizer.ggml.model=x", "\"x\" is not supported"),
             ("tokenizer.ggml.padding_token_id=4294967295", "there are 4 tokens (found u32 4294967295)"),
             ("tokenizer.ggml.eot_token_id=4", "there are 4 tokens"),
+            ("tokenizer.ggml.token_type=[1, 2, 3, 7]", "the type of token 3 must be from 1 to 6 (found i32 7)"),
         ] {
             let notes = changed(&model, &[set(edits)]).unwrap_or_else(|e| panic!("{edits}: {e}"));
             let [note] = &notes[..] else { panic!("{edits}: {notes:?}") };
             assert!(
-                note.contains(says) && (note.ends_with(OURS) || edits.contains("_token_id")),
+                note.contains(says) && (note.ends_with(OURS) || edits.contains("_token_id") || edits.contains("_type")),
                 "{edits}: {note}"
             );
             assert!(note.starts_with("--set ") && !note.contains("no program"), "{note}");

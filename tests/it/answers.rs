@@ -330,64 +330,6 @@ fn options_without_an_effect_are_refused_or_noted() {
 }
 
 #[test]
-fn a_key_for_which_programs_take_another_value_is_not_removed_in_silence() {
-    let dir = Dir::new();
-    let (whole, out) = (gguf(&dir), dir.path("o.gguf"));
-    let theta = dir.path("theta.gguf");
-    ok(&["edit", &whole, &theta, "--set", "llama.rope.freq_base=50000"]);
-    for (source, key) in [
-        (&whole, "tokenizer.ggml.scores"),
-        (&whole, "tokenizer.ggml.token_type"),
-        (&theta, "llama.rope.freq_base"),
-    ] {
-        for change in [["--remove", key], ["--rename", &format!("{key}=own.key")]] {
-            let (code, why) = fails(&["edit", source, &out, change[0], change[1]]);
-            assert!(code == 2 && why.contains("without it") && why.contains("--force"), "{key}: {why}");
-            assert!(!Path::new(&out).exists());
-        }
-        ok(&["edit", source, &dir.path("forced.gguf"), "--force", "--remove", key]);
-    }
-    let begins = dir.path("begins.gguf");
-    ok(&["edit", &whole, &begins, "--set", "tokenizer.ggml.add_bos_token=false"]);
-    for (source, key, noted) in [
-        (&whole, "llama.rope.freq_base", false),
-        (&whole, "tokenizer.ggml.bos_token_id", false),
-        (&whole, "llama.vocab_size", false),
-        (&whole, "general.file_type", false),
-        (&begins, "tokenizer.ggml.add_bos_token", true),
-    ] {
-        let text = said(&["edit", source, &out, "--remove", key]);
-        assert_eq!(text.contains("without it, programs take their default"), noted, "{key}: {text}");
-        assert_eq!(text.contains("without it"), noted, "{key}: {text}");
-    }
-    // A vocabulary that goes as a whole leaves nothing that is read otherwise.
-    let lists = ["tokens", "scores", "token_type"].map(|list| format!("tokenizer.ggml.{list}"));
-    let mut args = vec!["edit", &whole, &out, "--set", "tokenizer.ggml.model=no_vocab"];
-    lists.iter().for_each(|list| args.extend(["--remove", list]));
-    assert!(!said(&args).contains("without it"));
-    ok(&["edit", &whole, &out, "--set", "tokenizer.ggml.add_space_prefix=false"]);
-    let (code, why) =
-        fails(&["edit", &out, &dir.path("p.gguf"), "--remove", "tokenizer.ggml.add_space_prefix"]);
-    assert!(code == 2 && why.contains("treat spaces otherwise"), "{why}");
-    ok(&["edit", &whole, &out, "--set", "tokenizer.ggml.eot_token_id=5"]);
-    let text = said(&["edit", &out, &dir.path("p.gguf"), "--remove", "tokenizer.ggml.eot_token_id"]);
-    assert!(text.contains("generation ends at other tokens"), "{text}");
-    ok(&["edit", &whole, &out, "--set", "tokenizer.ggml.add_bos_token=false"]);
-    let text = said(&["edit", &out, &dir.path("p.gguf"), "--remove", "tokenizer.ggml.add_bos_token"]);
-    assert!(text.contains("take their default, which is another"), "{text}");
-    // An architecture that is not computed here.
-    let other = dir.path("mamba.gguf");
-    let set = ["--set", "general.architecture=mamba", "--set", "mamba.expert_count=2"];
-    ok(&[&["edit", &whole, &other, "--force"][..], &set].concat());
-    let text = said(&["edit", &other, &dir.path("q.gguf"), "--remove", "mamba.expert_count"]);
-    assert!(text.contains("trained with another value"), "{text}");
-    ok(&["edit", &other, &out, "--set", "mamba.expert_count=0"]);
-    assert!(
-        !said(&["edit", &out, &dir.path("q.gguf"), "--remove", "mamba.expert_count"]).contains("without it")
-    );
-}
-
-#[test]
 fn a_dry_run_says_what_would_be_done() {
     let dir = Dir::new();
     let whole = gguf(&dir);

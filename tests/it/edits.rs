@@ -64,7 +64,6 @@ fn an_edited_file_is_read_or_not_written() {
         "llama.attention.head_count_kv=[2, 2, 2]",
         "llama.feed_forward_length=[i32]:[176, 176, 176]",
         "llama.rope.scaling.type=longrope",
-        "llama.rope.freq_base=-1",
         "tokenizer.ggml.padding_token_id=4294967295",
     ] {
         for command in [&["edit"][..], &["convert"], &["quantize", "--type", "q8_0"]] {

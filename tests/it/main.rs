@@ -41,4 +41,5 @@ mod structure;
 mod texts;
 mod types;
 mod usage;
+mod values;
 mod vocab;

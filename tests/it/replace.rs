@@ -95,7 +95,7 @@ fn every_command_that_writes_models_replaces_them_alike() {
         vec!["quantize", &gguf, "OUT", "--type", "f16"],
         vec!["merge", &hub, "OUT"],
         vec!["split", &hub, "OUT", "--max-size", "100K"],
-        vec!["edit", &hub, "OUT", "--set", "a=str:b"],
+        vec!["edit", &hub, "OUT", "--set", "own.a=str:b"],
     ]
     .into_iter()
     .enumerate()
@@ -301,7 +301,7 @@ fn nothing_of_an_older_model_is_left_that_is_read_with_the_new_one() {
         vec!["merge", &hub, "OUT"],
         vec!["merge", &whole, "OUT"],
         vec!["split", &hub, "OUT", "--max-size", "1M"],
-        vec!["edit", &hub, "OUT", "--set", "a=str:b"],
+        vec!["edit", &hub, "OUT", "--set", "own.a=str:b"],
     ]
     .into_iter()
     .enumerate()
