@@ -288,17 +288,19 @@ fn run(
     match job {
         Job::Copy { tensor, range, dtype } => {
             let Stored::Blocks(_, bytes) = fetched else { unreachable!("copies are fetched as blocks") };
-            // Weights from a checkpoint are checked once, here; files that this tool has written are not checked again.
-            if source.hub.is_some()
-                && let Some(block) = dtype.first_not_finite(&bytes)
+            let t = &plan.layout.tensors[*tensor];
+            // Weights that are decoded are checked there.
+            if !plan.copy
+                && let Some(block) = first_not_finite(*dtype, &bytes, order.0)
             {
-                let t = &plan.layout.tensors[*tensor];
                 let info = dtype.info();
+                // Other encodings have their scales behind all codes.
                 let at = (range.start / info.bytes as u64 + block as u64) * info.weights as u64;
+                let at = matches!(t.encoding, Encoding::Blocks(_)).then_some(at);
                 return Err(Error::NotFinite {
                     tensor: t.name.clone(),
-                    weight: Some(at),
-                    row: Some(at / t.cols()),
+                    weight: at,
+                    row: at.map(|at| at / t.cols()),
                     value: None,
                 });
             }
@@ -329,6 +331,16 @@ fn run(
             Ok(Band::new(index, *tensor, vec![(0, bytes)], Outcome::default()))
         }
     }
+}
+
+/// The index of the first block of stored weights with an infinity or a NaN.
+fn first_not_finite(dtype: DType, bytes: &[u8], order: ByteOrder) -> Option<usize> {
+    if order == ByteOrder::Little {
+        return dtype.first_not_finite(bytes);
+    }
+    let mut bytes = bytes.to_vec();
+    dtype.swap(&mut bytes);
+    dtype.first_not_finite(&bytes)
 }
 
 /// Bytes to write, each with its offset from the beginning of the tensor.

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use formats::block::{DType, i2_s};
-use formats::model::{ByteOrder, Encoding, Tensor};
+use formats::model::{ByteOrder, Encoding, Format, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::outcome::{Outcome, squared_error};
 use crate::plan::bias;
 use crate::source::{Source, Stored, scales};
@@ -41,10 +41,22 @@ pub struct Comparison {
 /// shape.
 ///
 /// # Errors
-/// [`crate::Error::Io`] if a file cannot be read; [`crate::Error::Refused`] for a folder without weights.
+/// [`Error::Io`] if a file cannot be read; [`Error::NoWeights`] for a folder without weights; [`Error::Refused`] for a file of
+/// a checkpoint that has none.
 pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding>> {
     source.need_weights()?;
     reference.map_or(Ok(()), Source::need_weights)?;
+    // A GGUF may have a vocabulary alone.
+    let checkpoint = |s: &Source| matches!(s.model.format, Format::Safetensors | Format::PyTorch);
+    if let Some(empty) =
+        [Some(source), reference].into_iter().flatten().find(|s| checkpoint(s) && s.model.tensors.is_empty())
+    {
+        return Err(Error::refused(format!(
+            "{}: has no tensors, so there is nothing to check",
+            empty.path.display()
+        ))
+        .or("take the file with the model's weights"));
+    }
     // Tensors in parallel, bands within one after another: sums do not depend on the number of threads.
     parallel::try_map(source.model.tensors.len(), &|i| tensor(source, i, reference))
 }

@@ -51,6 +51,15 @@ pub(super) fn class_of(
     let Some(kind) = Reader(json).text("model_type")?.filter(|kind| !kind.is_empty()) else {
         return Err(match named {
             Some(name) => unknown(name),
+            None if json.get("hidden_size").is_none() => {
+                let kind = match ["temperature", "max_length", "_from_model_config"].iter().any(|k| json.get(k).is_some()) {
+                    true => "the settings for generating text (generation_config.json)",
+                    false => "no settings of a model",
+                };
+                format!("has {kind}: there is no \"hidden_size\", \"architectures\" or \"model_type\"; take the config.json of \
+                         the model that the weights belong to")
+                .into()
+            }
             None => "names neither its class (\"architectures\") nor its \"model_type\"; add the line of the model's class, \
                      such as \"architectures\": [\"LlamaForCausalLM\"]"
                 .into(),
@@ -107,7 +116,9 @@ mod tests {
     #[test]
     fn what_is_not_known_is_named() {
         for (json, says) in [
-            (json!({}), "\"architectures\": [\"LlamaForCausalLM\"]"),
+            (json!({"hidden_size": 8}), "\"architectures\": [\"LlamaForCausalLM\"]"),
+            (json!({}), "no settings of a model"),
+            (json!({"_from_model_config": true, "eos_token_id": 2}), "generation_config.json"),
             (json!({"model_type": 7}), "model_type"),
             (json!({"model_type": "t5"}), "\"t5\""),
             (json!({"architectures": ["T5Model"], "model_type": "llama"}), "\"T5Model\""),

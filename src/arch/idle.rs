@@ -9,18 +9,41 @@ use formats::metadata::Metadata;
 const IDLE: &[&str] = &[
     "attn_rot_embd.weight",
     "attn_rot_embd",
-    "rotary_emb.inv_freq",
-    "rotary_emb.original_inv_freq",
-    "rotary_emb.cos_cached",
-    "rotary_emb.sin_cached",
+    "inv_freq",
+    "original_inv_freq",
+    "cos_cached",
+    "sin_cached",
+    "_cos_cached",
+    "_sin_cached",
+    "cos_cache",
+    "sin_cache",
+    "cos_sin_cache",
+    "freqs_cis",
+    "freqs_cos",
+    "freqs_sin",
+    "rope.cache",
+    "rotary_emb.scaling_factor",
+    "rotary_emb.attention_scaling",
     "attn.masked_bias",
     "attn.bias",
     "attention.masked_bias",
     "attention.bias",
+    "self_attn.mask",
+    "attn_mask",
+    "attention_mask",
     "causal_mask",
     "position_ids",
     "cache_position",
+    "num_batches_tracked",
+    // What Transformer Engine and torchao keep of their own settings.
+    "_extra_state",
     "input_scale",
+    // The scales with which some programs quantize what layers give, and the KV cache.
+    "output_scale",
+    "k_scale",
+    "v_scale",
+    "attn.q_scale",
+    "attn.prob_scale",
     // The heads of rerankers and of reinforcement learning have no part in the next token.
     "cls.output.weight",
     "cls.output.bias",
@@ -55,10 +78,14 @@ mod tests {
             "blk.0.self_attn.rotary_emb.inv_freq",
             "rotary_emb.inv_freq",
             "blk.2.ffn_down.input_scale",
+            "model.layers.0.self_attn._extra_state",
+            "model.layers.0.self_attn.k_proj.k_scale",
+            "model.freqs_cis",
+            "layers.1.attn.prob_scale",
         ] {
             assert!(is_idle(name), "{name}");
         }
-        for name in ["blk.0.attn_q_norm_in.weight", "blk.0.my_attn_rot_embd", "inv_freq", ""] {
+        for name in ["blk.0.attn_q_norm_in.weight", "blk.0.my_attn_rot_embd", "my_inv_freq", "q_scale", ""] {
             assert!(!is_idle(name), "{name}");
         }
     }

@@ -1,53 +1,20 @@
 //! Weights that are no checkpoint of transformers, though they are in the same container: adapters, other programs'
-//! layouts. Their tensors' names say what they are, and the user is told the way from them to a model.
+//! layouts, other models, or anything else in tensors. Their tensors' names say what they are, and the user is told the way
+//! from them to a model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use formats::model::Tensor;
+use formats::model::{Encoding, Tensor};
 use serde_json::Value as Json;
 
-use super::{CONFIG, other_models, read_json};
-use crate::disk::ADAPTER;
-use crate::error::Error;
+use super::{CONFIG, adapters, other_models, read_json};
+use crate::arch::ARCHS;
+use crate::scheme::is_integer;
 use crate::source::{Foreign, Use};
 use crate::text::listed;
 
-/// How parts of the names of adapters' tensors begin, and what such adapters are called: PEFT's, and those of kohya's,
-/// LyCORIS's and diffusers' scripts.
-const ADAPTERS: [(&str, &str); 9] = [
-    ("lora_", "LoRA"),
-    ("lokr_", "LoKr"),
-    ("hada_", "LoHa"),
-    ("ia3_l", "IA3"),
-    ("oft_", "OFT"),
-    ("boft_", "BOFT"),
-    ("vera_lambda_", "VeRA"),
-    ("randlora_", "RandLoRA"),
-    ("prompt_embeddings", "prompt tuning"),
-];
-
-const MERGE: &str = "merge it into its base model first (in Python with peft: model.merge_and_unload(), then \
-                     model.save_pretrained(FOLDER)) and convert that folder; for a separate adapter, llama.cpp's \
-                     convert_lora_to_gguf.py makes a GGUF";
-
-const MERGE_MLX: &str = "merge it into its base model first (with MLX: mlx_lm.fuse --model BASE --adapter-path FOLDER) and \
-                         convert the folder that this makes";
-
-const PROMPT: &str = "learned prompts cannot be merged into weights, and a GGUF cannot hold them: convert the base model, or \
-                      train an adapter that can be merged (LoRA)";
-
-/// The kind of adapter that a tensor is a part of.
-fn adapter_kind(name: &str) -> Option<&'static str> {
-    let begins = |start: &str| name.split('.').any(|part| part.starts_with(start));
-    ADAPTERS.iter().find(|(start, _)| begins(start)).map(|(_, kind)| *kind)
-}
-
-/// The kind of the adapter that these tensors are, if they are an adapter alone.
-fn adapter(tensors: &[Tensor]) -> Option<&'static str> {
-    // Some have modules that were trained as a whole besides: the output matrix, norms.
-    let kinds: Vec<_> = tensors.iter().filter_map(|t| adapter_kind(&t.name)).collect();
-    kinds.first().copied().filter(|_| 2 * kinds.len() > tensors.len())
-}
+/// Keys of a config.json, of which a language model has at least one.
+const DESCRIBES: [&str; 5] = ["architectures", "model_type", "hidden_size", "n_embd", "d_model"];
 
 /// Whether these tensors have the names of Mistral's own layout, which are those of Meta's first Llama.
 fn is_mistral(tensors: &[Tensor]) -> bool {
@@ -58,44 +25,54 @@ fn is_mistral(tensors: &[Tensor]) -> bool {
 
 /// Whether the tensors of one of several files in a folder are known to be no part of a checkpoint.
 pub fn is_other(tensors: &[Tensor]) -> bool {
-    adapter(tensors).is_some() || is_mistral(tensors)
+    adapters::by_names(tensors).is_some() || is_mistral(tensors)
 }
 
 /// What the tensors of safetensors files in `folder` are, if they are no checkpoint that can be read: an adapter, weights
-/// in Mistral's own layout, no language model, a checkpoint without its config.json. `None` if that is not known.
+/// in Mistral's own layout, no language model, a checkpoint without its config.json, or anything else without settings.
+/// `None` if config.json says what they are.
 pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     let has = |name: &str| tensors.iter().any(|t| t.name == name);
     let ends = |end: &str| tensors.iter().any(|t| t.name.ends_with(end));
     let config = folder.join(CONFIG).is_file();
-    let settings = read_json(&folder.join(ADAPTER)).ok().flatten();
-    let kind = adapter(tensors);
-    if kind.is_some() || !config && settings.is_some() && !ends("layers.0.input_layernorm.weight") {
-        let what = describe(settings.as_ref().unwrap_or(&Json::Null), kind.unwrap_or("LoRA"));
-        // MLX's names are PEFT's in small letters.
-        let mlx = tensors.iter().any(|t| t.name.ends_with(".lora_a"));
-        let hint = match kind {
-            Some("prompt tuning") => PROMPT,
-            _ if mlx => MERGE_MLX,
-            _ => MERGE,
-        };
-        return Some(Foreign {
-            what: format!("is {what}, not a model"),
-            hint: hint.into(),
-            remains: Use::Tensors,
-        });
+    let no_model =
+        |what: String, hint: &str| Some(Foreign { what, hint: hint.into(), remains: Use::Tensors });
+    let Some(first) = tensors.first() else {
+        if config {
+            return None; // the first tensor that is missing is named
+        }
+        return no_model("has no tensors".into(), "take the file with the model's weights");
+    };
+    let empty: Vec<&Tensor> = tensors.iter().filter(|t| t.elements() == 0).collect();
+    if 2 * empty.len() > tensors.len() {
+        let (name, n, all) = (&empty[0].name, empty.len(), tensors.len());
+        return no_model(
+            format!(
+                "has no weights in {n} of {all} tensors (such as {name}), as DeepSpeed's ZeRO-3 leaves them in a file of one process"
+            ),
+            "run zero_to_fp32.py, which DeepSpeed puts beside its checkpoint (python3 zero_to_fp32.py . FOLDER), and convert \
+             what it makes; or train with stage3_gather_16bit_weights_on_model_save",
+        );
+    }
+    let integers = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(d) if is_integer(d));
+    if tensors.iter().all(integers) {
+        let (name, kind) = (&first.name, first.encoding.name());
+        let what = format!("has integers only (tensor {name} is {kind}), which are no weights of a model");
+        return no_model(what, "take the file with the model's weights");
+    }
+    if let Some(adapter) = adapters::recognise(tensors, folder) {
+        return Some(adapter);
     }
     if is_mistral(tensors) {
         let params = if folder.join("params.json").is_file() { "params.json, " } else { "" };
-        return Some(Foreign {
-            what: format!(
+        return no_model(
+            format!(
                 "has its weights in Mistral's own layout ({params}names like layers.0.attention.wq.weight), which is not read"
             ),
-            hint: "take the weights of the same model in transformers' layout: config.json with model-00001-of-0000N.safetensors \
-                   or model.safetensors, which most repositories have too; otherwise transformers' \
-                   convert_mistral_weights_to_hf.py makes them"
-                .into(),
-            remains: Use::Tensors,
-        });
+            "take the weights of the same model in transformers' layout: config.json with model-00001-of-0000N.safetensors \
+             or model.safetensors, which most repositories have too; otherwise transformers' \
+             convert_mistral_weights_to_hf.py makes them",
+        );
     }
     let model_settings = read_json(&folder.join(CONFIG)).ok().flatten();
     if let Some(other) = other_models::recognise(tensors, model_settings.as_ref()) {
@@ -112,25 +89,35 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
             remains: Use::Named,
         });
     }
-    None
+    let described = |settings: &Json| DESCRIBES.iter().any(|key| settings.get(key).is_some());
+    match model_settings {
+        _ if !config => Some(unknown(tensors, None)),
+        Some(settings) if !decoder && settings.is_object() && !described(&settings) => {
+            Some(unknown(tensors, Some(&settings)))
+        }
+        _ => None,
+    }
 }
 
-/// What a folder without weights that are looked for is, if it has an adapter's settings and files: `others` are the names
-/// of its files with weights in other formats.
-pub fn adapter_alone(folder: &Path, others: &[String]) -> Option<Foreign> {
-    let settings = read_json(&folder.join(ADAPTER)).ok().flatten()?;
-    let config = folder.join(CONFIG).is_file();
-    let has = others.iter().any(|name| name.starts_with("adapter"));
-    if config && !has {
-        return None; // the settings of a model, whose weights are elsewhere
+/// Tensors of which little is known but that no supported architecture has them. `config` is the config.json beside them.
+fn unknown(tensors: &[Tensor], config: Option<&Json>) -> Foreign {
+    const SHOWN: usize = 3;
+    let names: Vec<&str> = tensors.iter().take(SHOWN).map(|t| t.name.as_str()).collect();
+    let are = match tensors.len() {
+        1 => format!("its only tensor is {}", names[0]),
+        n if n > SHOWN => format!("its tensors are {} and {} more", names.join(", "), n - SHOWN),
+        _ => format!("its tensors are {}", listed(&names)),
+    };
+    let likely = other_models::likely(tensors, config).map(|what| format!(" ({what})")).unwrap_or_default();
+    let known: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
+    Foreign {
+        what: format!("has no layers of a supported architecture ({}): {are}{likely}", known.join(", ")),
+        hint: format!(
+            "a checkpoint has a {CONFIG} that describes the model, and names like model.layers.0.self_attn.q_proj.weight; {}",
+            other_models::AS_IT_IS
+        ),
+        remains: Use::Named,
     }
-    // MLX's settings name no method of PEFT's, but what was trained.
-    let mlx = settings.get("fine_tune_type").is_some() || settings.get("lora_parameters").is_some();
-    Some(Foreign {
-        what: format!("is {}, not a model", describe(&settings, "LoRA")),
-        hint: if mlx { MERGE_MLX } else { MERGE }.into(),
-        remains: Use::Tensors,
-    })
 }
 
 /// What a folder without weights is, if it is a pipeline of diffusers, whose models are in folders of their own.
@@ -151,129 +138,60 @@ pub fn pipeline(folder: &Path) -> Option<Foreign> {
     })
 }
 
-/// An adapter in words, by its settings, or by its tensors where these do not say: `a LoRA adapter (r 8, of acme/base)`.
-fn describe(config: &Json, by_tensors: &str) -> String {
-    let kind = match config["peft_type"].as_str() {
-        Some("LORA") => "LoRA",
-        Some(other) => other,
-        None => by_tensors,
-    };
-    let rank = config["r"].as_u64().map(|r| format!("r {r}"));
-    let base =
-        config["base_model_name_or_path"].as_str().filter(|b| !b.is_empty()).map(|b| format!("of {b}"));
-    let about: Vec<String> = rank.into_iter().chain(base).collect();
-    let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
-    let article = if kind.starts_with(['A', 'E', 'I', 'O']) { "an" } else { "a" };
-    format!("{article} {kind} adapter{about}")
-}
-
-/// The error for tensors that an architecture does not have. `file` is the checkpoint; `names` are at least one.
-pub fn unexpected(file: PathBuf, names: Vec<String>, architecture: &str) -> Error {
-    if let Some((name, kind)) = names.iter().find_map(|name| Some((name, adapter_kind(name)?))) {
-        let kind = describe(&Json::Null, kind);
-        return Error::refused(format!(
-            "{}: has {kind} beside its weights that is not merged into them (tensor {name})",
-            file.display()
-        ))
-        .or("merge it first (in Python with peft: model.merge_and_unload(), then model.save_pretrained(FOLDER))");
-    }
-    if let Some(name) = names.iter().find(|name| other_models::is_optimizers(name)) {
-        return Error::refused(format!(
-            "{}: has the state of an optimizer beside its weights (tensor {name})",
-            file.display()
-        ))
-        .or("save the model alone: in Python, model.save_pretrained(FOLDER)");
-    }
-    Error::UnexpectedTensors { file, names, architecture: architecture.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use formats::block::DType;
-    use formats::model::{Encoding, Location};
+    use formats::model::Location;
     use serde_json::json;
 
+    fn tensor(name: &str, dtype: DType, shape: &[u64]) -> Tensor {
+        let (encoding, location) = (Encoding::Blocks(dtype), Location::default());
+        Tensor { name: name.into(), shape: shape.to_vec(), encoding, location }
+    }
+
     fn tensors(names: &[&str]) -> Vec<Tensor> {
-        let (encoding, location) = (Encoding::Blocks(DType::F32), Location::default());
-        let tensor = |name: &&str| Tensor { name: name.to_string(), shape: vec![1], encoding, location };
-        names.iter().map(tensor).collect()
+        names.iter().map(|name| tensor(name, DType::F32, &[1])).collect()
     }
 
     #[test]
     fn kinds_of_weights_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let what = |names: &[&str]| recognise(&tensors(names), dir.path()).map(|f| f.what);
-        let peft = ["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "x.lora_B.weight"];
-        assert_eq!(what(&peft).as_deref(), Some("is a LoRA adapter, not a model"));
-        assert!(
-            what(&["lora_unet_x.lora_down.weight", "lora_unet_x.lora_up.weight", "lora_unet_x.alpha"])
-                .is_some()
-        );
         let mistral =
             ["tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.0.attention.wk.weight"];
         assert!(what(&mistral).unwrap().contains("Mistral's own layout (names"));
         assert!(
             what(&["model.layers.0.self_attn.q_proj.weight"]).unwrap().contains("without its config.json")
         );
-        assert_eq!(what(&["w"]), None);
-        assert_eq!(what(&[]), None);
-        let mlx = ["model.layers.0.self_attn.q_proj.lora_a", "model.layers.0.self_attn.q_proj.lora_b"];
-        let found = recognise(&tensors(&mlx), dir.path()).unwrap();
-        assert!(found.what.contains("LoRA adapter") && found.hint.contains("mlx_lm.fuse"), "{found:?}");
-        for (names, says) in [
-            (&["lycoris_x.lokr_w1", "lycoris_x.lokr_w2"][..], "a LoKr adapter"),
-            (&["x.hada_w1_a", "x.hada_w1_b"], "a LoHa adapter"),
-            (&["base_model.model.model.layers.0.self_attn.k_proj.ia3_l"], "an IA3 adapter"),
-            (&["x.oft_r"], "an OFT adapter"),
-            (&["prompt_embeddings"], "a prompt tuning adapter"),
-        ] {
-            assert_eq!(what(names).unwrap(), format!("is {says}, not a model"));
-        }
-
-        let adapter = json!({"peft_type": "IA3", "base_model_name_or_path": "a/b"});
-        std::fs::write(dir.path().join(ADAPTER), adapter.to_string()).unwrap();
-        let ia3 = ["base_model.model.model.layers.0.mlp.down_proj.ia3_l"];
-        let says = recognise(&tensors(&ia3), dir.path()).unwrap().what;
-        assert_eq!(says, "is an IA3 adapter (of a/b), not a model");
-        let alone = |others: &[&str]| {
-            let others: Vec<String> = others.iter().map(|n| n.to_string()).collect();
-            adapter_alone(dir.path(), &others).map(|found| found.what)
-        };
-        assert_eq!(alone(&["adapter_model.bin"]).as_deref(), Some("is an IA3 adapter (of a/b), not a model"));
-        assert!(alone(&["adapters.npz"]).is_some() && alone(&[]).is_some());
         std::fs::write(dir.path().join("params.json"), "{}").unwrap();
-        std::fs::write(dir.path().join(CONFIG), "{}").unwrap();
+        std::fs::write(dir.path().join(CONFIG), json!({"model_type": "llama"}).to_string()).unwrap();
         assert!(recognise(&tensors(&mistral), dir.path()).unwrap().what.contains("params.json, names"));
         assert!(recognise(&tensors(&["model.layers.0.self_attn.q_proj.weight"]), dir.path()).is_none());
-        let others = ["adapter_model.bin".to_string()];
-        assert!(adapter_alone(dir.path(), &[]).is_none() && adapter_alone(dir.path(), &others).is_some());
+        assert!(recognise(&tensors(&["x"]), dir.path()).is_none() && recognise(&[], dir.path()).is_none());
     }
 
     #[test]
-    fn adapters_are_described() {
-        for (config, text) in [
-            (
-                json!({"peft_type": "LORA", "r": 8, "base_model_name_or_path": "a/b"}),
-                "a LoRA adapter (r 8, of a/b)",
-            ),
-            (json!({"r": 16}), "a LoRA adapter (r 16)"),
-            (json!({"peft_type": "PROMPT_TUNING", "base_model_name_or_path": ""}), "a PROMPT_TUNING adapter"),
-            (json!([]), "a LoRA adapter"),
-        ] {
-            assert_eq!(describe(&config, "LoRA"), text);
-        }
-    }
-
-    #[test]
-    fn an_adapter_that_was_not_merged_is_named() {
-        let unmerged = vec!["a.weight".to_string(), "m.q_proj.lora_A.default.weight".to_string()];
-        let error = unexpected("m".into(), unmerged, "llama");
-        assert!(error.to_string().contains("lora_A") && error.hint().unwrap().contains("merge_and_unload"));
-        let trained = vec!["a.weight".to_string(), "optimizer.exp_avg.a.weight".into()];
+    fn what_is_not_known_is_no_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = |tensors: &[Tensor]| recognise(tensors, dir.path()).unwrap();
+        let one = found(&tensors(&["w"]));
         assert!(
-            unexpected("m".into(), trained, "llama").to_string().contains("the state of an optimizer beside")
+            one.what.contains("no layers of a supported architecture (llama, ") && one.what.ends_with("is w")
         );
-        assert!(matches!(unexpected("m".into(), vec!["a".into()], "llama"), Error::UnexpectedTensors { .. }));
+        assert!(one.remains == Use::Named && one.hint.contains("--set general.architecture"), "{one:?}");
+        let five = found(&tensors(&["a", "b", "c", "d", "e"])).what;
+        assert!(five.ends_with("its tensors are a, b, c and 2 more"), "{five}");
+        let none = found(&[]);
+        assert!(none.what == "has no tensors" && none.remains == Use::Tensors);
+        let ids = [tensor("ids", DType::I64, &[4]), tensor("mask", DType::U8, &[4])];
+        assert!(found(&ids).what.contains("integers only (tensor ids is i64)"));
+        let zero =
+            [tensor("a", DType::F32, &[0]), tensor("b", DType::BF16, &[0]), tensor("c", DType::F32, &[4])];
+        let zero = found(&zero);
+        assert!(zero.what.contains("2 of 3 tensors (such as a)") && zero.hint.contains("zero_to_fp32.py"));
+        // Settings that describe no model say no more than none.
+        std::fs::write(dir.path().join(CONFIG), json!({"in_features": 64}).to_string()).unwrap();
+        assert!(found(&tensors(&["linear.weight"])).what.contains("is linear.weight"));
     }
 }

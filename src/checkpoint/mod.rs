@@ -1,13 +1,17 @@
 //! Hugging Face checkpoints: a folder with config.json, safetensors and a tokenizer. Reading gives a model with GGUF's
 //! tensor names and row order; writing gives a model Hugging Face's names and row order.
 
+mod adapters;
 mod bitnet;
 pub mod card;
 mod foreign;
+mod fused;
 mod json;
+mod layouts;
 pub mod left_out;
 mod names;
 mod other_models;
+mod place;
 mod quantized;
 mod read;
 pub mod vocab;
@@ -26,7 +30,8 @@ use crate::order;
 use crate::source::view::RowOrder;
 use crate::text_file;
 
-pub use foreign::{adapter_alone, is_other, pipeline, recognise};
+pub use adapters::alone as adapter_alone;
+pub use foreign::{is_other, pipeline, recognise};
 pub use read::{Vocabulary, settings_only, translate};
 pub use write::{copied, export};
 

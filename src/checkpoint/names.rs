@@ -7,7 +7,7 @@
 //! of them are the architecture's.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use formats::metadata::Metadata;
 use formats::model::Tensor;
@@ -17,13 +17,36 @@ use crate::arch::{Expected, is_idle};
 /// The beginning of the names of all tensors but the output matrix, in transformers' causal language models.
 const BASE: &str = "model.";
 
-/// Parts of names that stand for a wrapper around a module: of `torch.compile`, FSDP, activation checkpointing and
-/// DeepSpeed.
-const WRAPPERS: [&str; 5] =
-    ["_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"];
+/// Parts of names that stand for a wrapper around a module: of `torch.compile`, FSDP, activation checkpointing, DeepSpeed
+/// and PEFT's adapters.
+const WRAPPERS: [&str; 6] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_fpw_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+    "base_layer",
+];
 
-/// A part of a name that only training needs: the value head of reinforcement learning (TRL).
-const TRAINING: &str = "v_head";
+/// The part of a name behind which PEFT puts the name of an adapter, for a module that was trained as a whole.
+const TRAINED: &str = "modules_to_save";
+/// The part for that module as it was before.
+const BEFORE: &str = "original_module";
+
+/// Parts of names that only training or guessing ahead needs, outside of layers: heads that value or judge a text, weights
+/// of the loss, and heads for tokens after the next one.
+const BESIDE: [&str; 10] = [
+    "v_head",
+    "value_head",
+    "critic_head",
+    "reward_head",
+    "score",
+    "classifier",
+    "criterion",
+    "loss_fct",
+    "medusa_head",
+    "mtp",
+];
 
 /// The deepest prefix that is looked for, in parts.
 const DEPTH: usize = 8;
@@ -55,7 +78,12 @@ impl Names {
                 None => outer.insert(e.hub.as_str(), i),
             };
         }
+        let trained: HashSet<String> = stored.iter().filter_map(|t| trained(&t.name)).collect();
         let plain: Vec<Cow<str>> = stored.iter().map(|t| without_wrappers(&t.name)).collect();
+        let before = |name: &str| {
+            let own = name.split('.').any(|part| part == BEFORE);
+            own && trained.contains(&without(name, |part| part == BEFORE))
+        };
         let prefix = prefix(&plain, &inner);
         // Outside of the base model, a name has a part of its prefix, or none.
         let find = |name: &str| {
@@ -67,7 +95,10 @@ impl Names {
             .copied()
         };
         let place: Vec<Option<usize>> = plain.iter().map(|name| find(name)).collect();
-        let is_idle = |name: &str| is_idle(name) || name.split('.').any(|part| part == TRAINING);
+        let beside = |name: &str| {
+            name.split('.').take_while(|part| *part != "layers").any(|part| BESIDE.contains(&part))
+        };
+        let is_idle = |name: &str| is_idle(name) || beside(name) || before(name);
         let idle = (0..stored.len()).filter(|&i| place[i].is_none() && is_idle(&plain[i])).collect();
         let mut names = Self { place, aliases: Vec::new(), idle, prefix: prefix.clone(), notes: Vec::new() };
         names.aliases = aliases(stored, metadata, &names.place, find);
@@ -95,8 +126,8 @@ impl Names {
         }
         let wrapped = stored.iter().zip(plain).find(|(t, plain)| t.name != **plain);
         if let Some((t, _)) = wrapped {
-            let parts: Vec<&str> =
-                WRAPPERS.into_iter().filter(|w| t.name.split('.').any(|p| p == *w)).collect();
+            let own = WRAPPERS.into_iter().chain([TRAINED]);
+            let parts: Vec<&str> = own.filter(|w| t.name.split('.').any(|p| p == *w)).collect();
             let parts = parts.join(" and ");
             self.notes.push(format!("{parts} in names is left out: a wrapper's, as in {}", t.name));
         }
@@ -108,13 +139,28 @@ impl Names {
     }
 }
 
-/// A name without the parts of [`WRAPPERS`].
+/// A name without the parts of [`WRAPPERS`], and without what PEFT adds to the name of a module that was trained.
 fn without_wrappers(name: &str) -> Cow<'_, str> {
-    if !name.split('.').any(|part| WRAPPERS.contains(&part)) {
+    let own = |part: &str| WRAPPERS.contains(&part) || part == TRAINED;
+    if !name.split('.').any(own) {
         return Cow::Borrowed(name);
     }
-    let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
-    Cow::Owned(parts.join("."))
+    let name = trained(name).unwrap_or_else(|| name.into());
+    Cow::Owned(without(&name, |part| WRAPPERS.contains(&part)))
+}
+
+/// A name without the parts that are to be left out.
+fn without(name: &str, out: impl Fn(&str) -> bool) -> String {
+    let parts: Vec<&str> = name.split('.').filter(|part| !out(part)).collect();
+    parts.join(".")
+}
+
+/// The name of a module's tensor that was trained as a whole beside an adapter: `lm_head.weight` for
+/// `lm_head.modules_to_save.default.weight`.
+fn trained(name: &str) -> Option<String> {
+    let (module, rest) = name.split_once(&format!(".{TRAINED}."))?;
+    let (_adapter, tensor) = rest.split_once('.')?;
+    Some(format!("{module}.{tensor}"))
 }
 
 /// The ways to cut a name between its parts: what is before (empty, or ending in a dot) and the rest, shortest first.
@@ -146,7 +192,7 @@ fn aliases(
     place: &[Option<usize>],
     find: impl Fn(&str) -> Option<usize>,
 ) -> Vec<(usize, usize)> {
-    let has: std::collections::HashSet<usize> = place.iter().flatten().copied().collect();
+    let has: HashSet<usize> = place.iter().flatten().copied().collect();
     let by_name: HashMap<&str, usize> =
         stored.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     let mut found = Vec::new();
@@ -214,7 +260,7 @@ mod tests {
             let all = stored(prefix, head);
             let found = names(&all);
             let wanted = if head.is_empty() { expected().len() - 1 } else { expected().len() };
-            let places: std::collections::HashSet<_> = found.place.iter().flatten().collect();
+            let places: HashSet<_> = found.place.iter().flatten().collect();
             assert_eq!((places.len(), all.len()), (wanted, wanted), "{prefix}: {found:?}");
             assert_eq!((found.is_base(), found.notes.len()), (base, notes), "{prefix}: {:?}", found.notes);
         }
@@ -231,6 +277,24 @@ mod tests {
         }
         let found = names(&all);
         assert!(found.place.iter().all(Option::is_some) && found.notes.len() == 1, "{:?}", found.notes);
+    }
+
+    #[test]
+    fn modules_that_were_trained_beside_an_adapter_are_read() {
+        let mut all =
+            stored("base_model.model.model.", "base_model.model.lm_head.modules_to_save.mine.weight");
+        for t in &mut all {
+            t.name = t.name.replace("k_proj.", "k_proj.base_layer.");
+        }
+        all.push(tensor("base_model.model.lm_head.original_module.weight"));
+        let found = names(&all);
+        let (before, own) = found.place.split_last().unwrap();
+        assert!(before.is_none() && own.iter().all(Option::is_some), "{found:?}");
+        assert_eq!(found.idle, [all.len() - 1]);
+        assert!(found.notes.iter().any(|note| note.contains("base_layer")), "{:?}", found.notes);
+        // Without the trained one, nothing is known of what the other stands for.
+        all.retain(|t| !t.name.contains("modules_to_save"));
+        assert!(names(&all).idle.is_empty());
     }
 
     #[test]
@@ -257,18 +321,25 @@ mod tests {
             "v_head.summary.weight",
             "model.layers.0.attention.masked_bias",
             "model.causal_mask",
+            "value_head.weight",
+            "pretrained_model.score.weight",
+            "mtp.layers.0.norm.weight",
         ] {
             all.push(tensor(name));
         }
         let idle = n..all.len();
-        for name in
-            ["model.vision.weight", "model.layers.0.attention.bias_k", "xposition_ids", "model.norm.bias"]
-        {
+        for name in [
+            "model.vision.weight",
+            "model.layers.0.attention.bias_k",
+            "xposition_ids",
+            "model.norm.bias",
+            "model.layers.0.score.weight",
+        ] {
             all.push(tensor(name));
         }
         let found = names(&all);
         assert_eq!(found.idle, idle.collect::<Vec<_>>());
-        assert!(found.notes[0].contains("inv_freq and 6 more"), "{:?}", found.notes);
+        assert!(found.notes[0].contains("inv_freq and 9 more"), "{:?}", found.notes);
     }
 
     #[test]

@@ -19,7 +19,8 @@ struct Kind {
     hint: &'static str,
 }
 
-const AS_IT_IS: &str =
+/// What can be done with tensors of anything.
+pub const AS_IT_IS: &str =
     "--set general.architecture=NAME writes a GGUF of the tensors under the names that they have";
 
 const IMAGES: &str = "stable-diffusion.cpp and ComfyUI-GGUF convert models of images (stable-diffusion.cpp: sd -M convert -m \
@@ -58,9 +59,49 @@ const KINDS: &[Kind] = &[
             "joint_blocks.",
             "single_transformer_blocks.",
             "input_blocks.",
+            "transformer_blocks.0.attn",
+            "controlnet_cond_embedding.",
+            "control_model.",
+            "patch_embedding.",
+            "x_embedder.",
+            "img_in.",
+            "time_embedding.",
+            "time_embed.",
         ],
         parts: &[],
         hint: IMAGES,
+    },
+    Kind {
+        what: "is the projector of a multimodal model (mmproj)",
+        starts: &["mm_projector.", "multi_modal_projector.", "multimodal_projector."],
+        parts: &[],
+        hint: VISION,
+    },
+    Kind {
+        what: "is a control vector, which belongs to a model",
+        starts: &["direction.1", "direction.2"],
+        parts: &[],
+        hint: "llama.cpp's programs take one as a GGUF (llama-cli -m MODEL.gguf --control-vector FILE), which repeng's \
+               export_gguf and llama.cpp's llama-cvector-generator write",
+    },
+    Kind {
+        what: "is an importance matrix",
+        starts: &[],
+        parts: &[".in_sum2"],
+        hint: "importance matrices are read as GGUF or .dat files (--imatrix FILE); ggufkit calibrate and llama.cpp's \
+               llama-imatrix make them",
+    },
+    Kind {
+        what: "has the values of a computation (a KV cache, logits or activations)",
+        starts: &["key_cache.", "value_cache.", "past_key_values.", "logits", "hidden_states"],
+        parts: &[],
+        hint: "take the file with the model's weights",
+    },
+    Kind {
+        what: "is a sparse autoencoder (SAE), which describes the activations of a model",
+        starts: &["W_enc", "W_dec"],
+        parts: &[],
+        hint: AS_IT_IS,
     },
     Kind {
         what: "is a Whisper model, which recognises speech",
@@ -94,6 +135,37 @@ const KINDS: &[Kind] = &[
         hint: VISION,
     },
 ];
+
+/// What is in the names of models of other architectures, and what these are called.
+const ARCHITECTURES: [(&str, &str); 10] = [
+    ("attention.self.query.", "BERT"),
+    ("SelfAttention.q.", "T5"),
+    (".att.key.", "RWKV"),
+    (".att.receptance.", "RWKV"),
+    (".mixer.in_proj.", "Mamba"),
+    ("attn.c_attn.", "GPT-2"),
+    ("gpt_neox.layers.", "GPT-NeoX"),
+    ("self_attention.query_key_value.", "BLOOM, Falcon or ChatGLM"),
+    (".attention.wqkv.", "InternLM2"),
+    ("transformer.blocks.0.", "MPT or OLMo"),
+];
+
+/// Keys of a config.json that describes a part of a model, and what that is.
+const PARTS: [(&str, &str); 4] = [
+    ("medusa_num_heads", "Medusa's heads, which guess tokens for a base model"),
+    ("in_features", "a layer of sentence-transformers, which follows a model"),
+    ("d_sae", "a sparse autoencoder (SAE), which describes the activations of a model"),
+    ("projection_dim", "a projection between models"),
+];
+
+/// What tensors are by their names, or by the config.json beside them, where they are of no supported architecture: "names
+/// of BERT".
+pub fn likely(tensors: &[Tensor], config: Option<&Json>) -> Option<String> {
+    let of = |(part, _): &&(&str, &str)| tensors.iter().any(|t| t.name.contains(part));
+    let said = |(key, _): &&(&str, &str)| config.is_some_and(|config| config.get(key).is_some());
+    let names = || ARCHITECTURES.iter().find(of).map(|(_, name)| format!("names of {name}"));
+    PARTS.iter().find(said).map(|(_, what)| what.to_string()).or_else(names)
+}
 
 /// The part of a name that optimizers give what they keep for each weight: Adam, and SGD with momentum.
 const OPTIMIZER: [&str; 4] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"];
@@ -134,9 +206,12 @@ fn has_part(name: &str, parts: &[&str]) -> bool {
     name.split('.').any(|part| parts.contains(&part))
 }
 
-/// Whether a tensor is kept by an optimizer.
+/// Whether a tensor is kept by an optimizer: by the names of PyTorch's, or as those of MLX and others are called.
 pub fn is_optimizers(name: &str) -> bool {
+    let state = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
     has_part(name, &OPTIMIZER)
+        || [".m", ".v"].iter().any(|end| name.ends_with(end))
+        || name.split_once("state.").is_some_and(|(before, rest)| before.is_empty() && state(rest))
 }
 
 fn is_language(name: &str) -> bool {
@@ -193,6 +268,14 @@ mod tests {
         for (names, says) in [
             (&["0.exp_avg", "0.exp_avg_sq", "step"][..], "the state of an optimizer (tensor 0.exp_avg)"),
             (&["optimizer.state.model.norm.weight.momentum_buffer"], "the state of an optimizer"),
+            (&["state.0.s", "state.1.s"], "the state of an optimizer"),
+            (&["model.norm.weight.m", "model.norm.weight.v", "step"], "the state of an optimizer"),
+            (&["control_model.time_embed.0.weight"], "diffusion"),
+            (&["multi_modal_projector.linear_1.weight"], "mmproj"),
+            (&["direction.1", "direction.2"], "control vector"),
+            (&["model.layers.0.mlp.down_proj.weight.in_sum2"], "importance matrix"),
+            (&["past_key_values.0.key"], "KV cache"),
+            (&["W_enc", "b_enc"], "sparse autoencoder"),
             (&["down_blocks.0.resnets.0.conv1.weight", "mid_block.attentions.0.norm.weight"], "UNet"),
             (
                 &[
@@ -225,12 +308,22 @@ mod tests {
             (&["visual.transformer.resblocks.0.ln_1.weight", "logit_scale"], "model of vision"),
         ] {
             let found = recognise(&tensors(names), None).unwrap_or_else(|| panic!("{names:?}"));
-            assert!(found.what.contains(says) && found.what.contains("not a"), "{found:?}");
+            assert!(found.what.contains(says) && found.what.contains(", not a"), "{found:?}");
             assert_eq!(found.remains == Use::Named, !says.contains("optimizer"));
         }
         let unet = json!({"_class_name": "AutoencoderKL", "sample_size": 64});
         let found = recognise(&tensors(&["w"]), Some(&unet)).unwrap();
         assert!(found.what.contains("AutoencoderKL of diffusers"), "{found:?}");
+    }
+
+    #[test]
+    fn other_architectures_are_guessed() {
+        let by_names = |name: &str| likely(&tensors(&[name]), None);
+        assert_eq!(by_names("encoder.layer.0.attention.self.query.weight").as_deref(), Some("names of BERT"));
+        assert_eq!(by_names("backbone.layers.0.mixer.in_proj.weight").as_deref(), Some("names of Mamba"));
+        assert_eq!(by_names("w"), None);
+        let medusa = likely(&tensors(&["0.0.linear.weight"]), Some(&json!({"medusa_num_heads": 3}))).unwrap();
+        assert!(medusa.contains("Medusa"), "{medusa}");
     }
 
     #[test]
@@ -247,7 +340,7 @@ mod tests {
                 "model.encoder.layers.0.self_attn.q_proj.weight",
                 "model.decoder.layers.0.encoder_attn.q_proj.weight",
             ],
-            &["my_down_blocks.0.weight"],
+            &["my_down_blocks.0.weight", "my_logits"],
             &["w"],
             &[],
         ] {

@@ -33,10 +33,18 @@ const KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantizat
 
 /// Ends of the names of tensors that only quantized weights have, and who writes them. A longer end comes before its
 /// own end.
-const SIGNS: [(&str, &str); 17] = [
+const SIGNS: [(&str, &str); 25] = [
     (".qweight", "GPTQ or AWQ"),
     (".qzeros", "GPTQ or AWQ"),
     (".g_idx", "GPTQ"),
+    (".q_weight", "EXL2"),
+    (".q_invperm", "EXL2"),
+    (".trellis", "EXL3"),
+    (".suh", "EXL3"),
+    (".svh", "EXL3"),
+    (".Qidxs", "QuIP#"),
+    (".SU", "QuIP#"),
+    (".vptq_indices", "VPTQ"),
     (".absmax", "bitsandbytes"),
     (".quant_map", "bitsandbytes"),
     (".SCB", "bitsandbytes"),
@@ -71,13 +79,18 @@ pub fn said(config: &Json) -> Option<String> {
         .next()
 }
 
+/// Whether a value stands for none, as some programs write it.
+fn is_none(value: &Json) -> bool {
+    value.is_null() || *value == false || *value == ""
+}
+
 /// Checks the types of what config.json says of quantization.
 ///
 /// # Errors
 /// The key of a value that is not of its type, and what was expected.
 pub fn check_types(config: &Json) -> std::result::Result<(), String> {
     let read = Reader(config);
-    for key in KEYS {
+    for key in KEYS.into_iter().filter(|key| !is_none(&config[*key])) {
         if read.object(key)?.is_some() {
             let inner = Reader(&config[key]);
             for text in ["quant_method", "quant_algo"] {
@@ -133,11 +146,20 @@ pub fn form(
     let said = said(config);
     // What is not the model's own is no sign of how that is stored, as long as it has no scales.
     let packed = stored.iter().zip(&names.place).find(|(t, place)| place.is_some() && !is_float(t.encoding));
-    let sign = stored.iter().find_map(|t| Some((t, SIGNS.iter().find(|(end, _)| t.name.ends_with(end))?.1)));
+    let mut own = stored.iter().enumerate().filter(|(i, _)| names.idle.binary_search(i).is_err());
+    let sign = own.find_map(|(_, t)| Some((t, SIGNS.iter().find(|(end, _)| t.name.ends_with(end))?)));
+    if let Some((t, _)) = packed
+        && let Some(mode) = mlx_mode(config, t, &by_name)
+    {
+        return Err(mlx(
+            file,
+            format!("weights quantized by MLX in its mode {mode:?} are not supported (tensor {})", t.name),
+        ));
+    }
     match (packed, sign) {
         (None, None) => {
             let note = said.map(|method| {
-                let kinds = kinds(stored);
+                let kinds = kinds(stored, names);
                 format!(
                     "config.json says that the weights are quantized ({method}), but all of them are {kinds}, without scales: \
                      they are read as what they are"
@@ -148,13 +170,6 @@ pub fn form(
         (Some((t, _)), _)
             if t.encoding == Encoding::Blocks(DType::U32) && mlx_parts(t, &by_name).is_some() =>
         {
-            let mode = KEYS.iter().find_map(|key| config[key]["mode"].as_str());
-            if let Some(mode) = mode.filter(|mode| *mode != "affine") {
-                return Err(mlx(
-                    file,
-                    format!("weights quantized by MLX in its mode {mode:?} are not supported"),
-                ));
-            }
             return Ok((Form::Mlx, None));
         }
         (Some((t, _)), _) if is_bytes(t) && is_bitnet(t, &by_name) => {
@@ -162,7 +177,7 @@ pub fn form(
                 "config.json does not say so, but the weights are two-bit codes with a scale (BitNet)".into();
             return Ok((Form::Ternary { scale: Scale::Unsaid, masters }, Some(note)));
         }
-        (None, Some((t, MLX))) => {
+        (None, Some((t, (_, MLX)))) => {
             return Err(mlx(
                 file,
                 format!(
@@ -171,10 +186,21 @@ pub fn form(
                 ),
             ));
         }
+        (None, Some((t, (end, by_tensor)))) if scales_floats(t, end, &by_name) => {
+            let method = said.map_or_else(|| by_tensor.to_string(), |said| format!("{said:?}"));
+            return Err(Error::refused(format!(
+                "{}: tensor {} looks like what quantization ({method}) left beside weights that are floats, which may have \
+                 been multiplied with it or not",
+                file.display(),
+                t.name
+            ))
+            .or("start from the original weights; if these were multiplied with their scales, save the model again without \
+                 the scales (transformers' from_pretrained and save_pretrained leave them out)"));
+        }
         _ => {}
     }
     let (t, by_tensor) = match (packed, sign) {
-        (_, Some((t, method))) => (t, Some(method)),
+        (_, Some((t, (_, method)))) => (t, Some(*method)),
         (Some((t, _)), None) => (t, None),
         (None, None) => unreachable!("floats without scales are plain"),
     };
@@ -187,10 +213,10 @@ pub fn form(
     Err(unsupported(format!("weights quantized by {method} are not supported (tensor {name} is {kind})")))
 }
 
-/// The types of the floats, for a note.
-fn kinds(stored: &[Tensor]) -> String {
-    let mut kinds: Vec<String> =
-        stored.iter().filter(|t| is_float(t.encoding)).map(|t| t.encoding.name()).collect();
+/// The types of the model's floats, for a note.
+fn kinds(stored: &[Tensor], names: &Names) -> String {
+    let own = stored.iter().zip(&names.place).filter(|(t, place)| place.is_some() && is_float(t.encoding));
+    let mut kinds: Vec<String> = own.map(|(t, _)| t.encoding.name()).collect();
     kinds.sort();
     kinds.dedup();
     kinds.join(" or ")
@@ -202,6 +228,24 @@ fn mlx(file: &Path, why: String) -> Error {
         "write the weights as floats with MLX: mlx_lm.convert --dequantize, or mlx_lm.fuse --dequantize for a finetune \
          (--de-quantize in older versions)",
     )
+}
+
+/// Whether a tensor whose name ends so belongs to floats, which need no such thing.
+fn scales_floats(t: &Tensor, end: &str, by_name: &HashMap<&str, &Tensor>) -> bool {
+    let module = t.name.strip_suffix(end).unwrap_or_default();
+    by_name.get(format!("{module}.weight").as_str()).is_some_and(|weight| is_float(weight.encoding))
+}
+
+/// The mode in which MLX packed a tensor, by config.json, or by the types of its scales, if it is another than "affine",
+/// which has an offset for each group.
+fn mlx_mode(config: &Json, t: &Tensor, by_name: &HashMap<&str, &Tensor>) -> Option<String> {
+    let scales = by_name.get(mlx_names(&t.name)?.0.as_str())?;
+    if t.encoding != Encoding::Blocks(DType::U32) {
+        return None;
+    }
+    let said = KEYS.iter().find_map(|key| config[key]["mode"].as_str()).filter(|mode| *mode != "affine");
+    let packed = scales.encoding == Encoding::Blocks(DType::U8);
+    said.map(str::to_string).or_else(|| packed.then(|| "mxfp4 or nvfp4".into()))
 }
 
 /// Whether a tensor has one scale as packed BitNet weights do.
@@ -384,7 +428,13 @@ mod tests {
 
     #[test]
     fn values_of_a_wrong_type_are_not_missing_ones() {
-        for fine in [json!({}), json!({"quantization_config": null}), json!({"quantization": {"bits": 4}})] {
+        for fine in [
+            json!({}),
+            json!({"quantization_config": null}),
+            json!({"quantization_config": false}),
+            json!({"compression_config": ""}),
+            json!({"quantization": {"bits": 4}}),
+        ] {
             assert_eq!(check_types(&fine), Ok(()), "{fine}");
         }
         for (config, says) in [
@@ -410,12 +460,28 @@ mod tests {
             (json!({}), (".weight_scale_inv", DType::F32), "FP8"),
             (json!({"quantization_config": {"quant_method": "fp8"}}), (".weight", DType::F8_E4M3), "\"fp8\""),
             (json!({}), (".scales", DType::F32), "MLX's quantization left"),
+            (json!({"quantization_config": {"quant_method": "exl2"}}), (".q_weight", DType::I32), "\"exl2\""),
+            (json!({}), (".trellis", DType::I16), "EXL3"),
+            (json!({}), (".Qidxs", DType::I64), "QuIP#"),
         ] {
             let name = format!("model.layers.0.mlp.down_proj{}", more.0);
             let stored = [tensor(UP, DType::BF16, &[64, 64]), tensor(&name, more.1, &[64, 64])];
             let why = found(config, &stored).unwrap_err();
             assert!(why.contains(says) && why.contains(&name), "{says}: {why}");
         }
+    }
+
+    #[test]
+    fn scales_beside_floats_are_idle_or_named() {
+        let floats = tensor(UP, DType::BF16, &[64, 64]);
+        let said = json!({"quantization_config": {"quant_method": "fp8"}});
+        for idle in ["mlp.up_proj.input_scale", "self_attn.k_scale", "self_attn.k_proj.output_scale"] {
+            let scale = tensor(&format!("model.layers.0.{idle}"), DType::F32, &[1]);
+            assert_eq!(found(said.clone(), &[floats.clone(), scale]), Ok((Form::Plain, true)), "{idle}");
+        }
+        let scale = tensor(&format!("{UP}_scale"), DType::F32, &[1]);
+        let why = found(said, &[floats, scale]).unwrap_err();
+        assert!(why.contains("left beside weights that are floats") && why.contains("\"fp8\""), "{why}");
     }
 
     #[test]
@@ -429,6 +495,13 @@ mod tests {
         let why =
             found(json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), &mlx).unwrap_err();
         assert!(why.contains("mxfp4") && why.contains("mlx_lm"), "{why}");
+        // Its other modes have scales of eight bits and no offsets, which config.json may leave unsaid.
+        let mxfp4 = [mlx[0].clone(), tensor("model.layers.0.mlp.up_proj.scales", DType::U8, &[64, 2])];
+        let mode = json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}});
+        for (config, says) in [(mode, "mode \"mxfp4\""), (json!({}), "mxfp4 or nvfp4")] {
+            let why = found(config, &mxfp4).unwrap_err();
+            assert!(why.contains(says) && why.contains("--dequantize"), "{why}");
+        }
         let bitnet = [tensor(UP, DType::U8, &[16, 64]), tensor(&format!("{UP}_scale"), DType::BF16, &[1])];
         let packed = Form::Ternary { scale: Scale::Unsaid, masters: false };
         assert_eq!(found(json!({}), &bitnet), Ok((packed, true)));

@@ -10,9 +10,10 @@ use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use serde_json::Value as Json;
 
 use super::names::Names;
+use super::place::placed;
 use super::quantized::{self, Form, is_float};
 use super::write::made_config;
-use super::{beside, bias_switch, bitnet, card, check_shape, foreign, read_json, rows, vocab};
+use super::{beside, bias_switch, bitnet, card, check_shape, fused, layouts, read_json, rows, vocab};
 use crate::arch::config::ConfigError;
 use crate::arch::settings::Reader;
 use crate::arch::{Config, Expected, Presence};
@@ -106,7 +107,7 @@ fn own_settings(config: &Config, json: &Json, tensors: &[Tensor]) -> Json {
 }
 
 /// Writes into config.json what was found out beyond it, for checkpoints that are made of this one: the class that loads
-/// the tensors' names, and that there is no output matrix.
+/// the tensors' names, and whether there is an output matrix.
 fn complete(json: &mut Json, config: &Config) {
     if config.base || !json.is_object() {
         return;
@@ -114,8 +115,8 @@ fn complete(json: &mut Json, config: &Config) {
     if json["architectures"][0] != config.class.name {
         json["architectures"] = serde_json::json!([config.class.name]);
     }
-    if config.tied {
-        json["tie_word_embeddings"] = true.into();
+    if config.tied || json["tie_word_embeddings"] == true {
+        json["tie_word_embeddings"] = config.tied.into();
     }
 }
 
@@ -131,7 +132,8 @@ fn tensors(
     expected: &[Expected],
     file: &Path,
 ) -> Result<Tensors> {
-    let stored = std::mem::take(&mut source.model.tensors);
+    let (stored, note) = fused::split(std::mem::take(&mut source.model.tensors), expected);
+    source.model.notes.extend(note);
     let names = Names::new(&stored, &source.model.metadata, expected);
     source.model.notes.extend(names.notes.iter().cloned());
     let (form, note) = quantized::form(file, json, config.arch, &stored, &names)?;
@@ -155,10 +157,8 @@ fn tensors(
         .enumerate()
         .filter(|(i, t)| names.place[*i].is_none() && names.idle.binary_search(i).is_err() && !consumed(t));
     let left_over: Vec<String> = left_over.map(|(_, t)| t.name.clone()).collect();
-    if !left_over.is_empty() {
-        return Err(foreign::unexpected(source.path.clone(), left_over, config.arch.name));
-    }
-    let found = placed(&stored, &names, expected, config, &mut source.model.notes)?;
+    let (found, notes) = placed(source, &stored, &names, expected, config)?;
+    source.model.notes.extend(notes);
     let present: HashSet<usize> = found.iter().map(|(_, e)| *e).collect();
     let needed = |e: &Expected| match e.rule.presence {
         Presence::Always => true,
@@ -167,6 +167,10 @@ fn tensors(
     };
     let missing = expected.iter().enumerate().filter(|(i, e)| needed(e) && !present.contains(i));
     let missing: Vec<String> = missing.map(|(_, e)| names.stored_name(&e.hub)).collect();
+    if !left_over.is_empty() {
+        let (file, name) = (source.path.clone(), config.arch.name);
+        return Err(layouts::unexpected(file, left_over, &missing, name, expected));
+    }
     if !missing.is_empty() {
         return Err(Error::MissingTensors { file: source.path.clone(), names: missing });
     }
@@ -201,90 +205,25 @@ fn tensors(
     Ok((tensors, views))
 }
 
-/// A note on biases that config.json switches off: transformers leaves them out then, and a GGUF's readers compute with
+/// A note on biases that config.json does not switch on: transformers leaves them out then, and a GGUF's readers compute with
 /// them, as do we.
 fn bias_note<'a>(json: &Json, found: impl Iterator<Item = &'a Expected>) -> Option<String> {
     let off = |e: &&Expected| {
         e.rule.presence == Presence::Optional
             && e.hub.ends_with(".bias")
-            && json[bias_switch(&e.hub)].as_bool() == Some(false)
+            && json[bias_switch(&e.hub)].as_bool() != Some(true)
     };
     let biases: Vec<&Expected> = found.filter(off).collect();
     let first = biases.first()?;
     let (name, switch) = (&first.hub, bias_switch(&first.hub));
     let more = if biases.len() > 1 { format!(" and {} more", biases.len() - 1) } else { String::new() };
+    let says = match &json[switch] {
+        Json::Null => format!("does not say {switch}: true"),
+        _ => format!("says {switch}: false"),
+    };
     Some(format!(
-        "config.json says {switch}: false, but {name}{more} are there: they are kept and computed with; transformers leaves \
-         them out"
+        "config.json {says}, but {name}{more} are there: they are kept and computed with; transformers leaves them out"
     ))
-}
-
-/// Pairs of a stored and an expected tensor, in the order of the stored ones. Decides which tensor is the token embedding,
-/// and which the output matrix, if there is one: the two may be one tensor, stored under either name.
-fn placed(
-    stored: &[Tensor],
-    names: &Names,
-    expected: &[Expected],
-    config: &mut Config,
-    notes: &mut Vec<String>,
-) -> Result<Vec<(usize, usize)>> {
-    let mut of: HashMap<usize, usize> = HashMap::new();
-    for (i, e) in names.place.iter().enumerate().filter_map(|(i, e)| Some((i, (*e)?))) {
-        if let Some(first) = of.insert(e, i) {
-            let (a, b, hub) = (&stored[first].name, &stored[i].name, &expected[e].hub);
-            return Err(Error::refused(format!("tensors {a} and {b} are both {hub}, and only one can be"))
-                .or("save the checkpoint again without one of them"));
-        }
-    }
-    let position = |test: &dyn Fn(&Expected) -> bool| expected.iter().position(test);
-    let embedding = position(&|e| e.gguf == "token_embd.weight").expect("every model has an embedding");
-    let output =
-        position(&|e| e.rule.presence == Presence::Untied).expect("a model may have an output matrix");
-    let head = &expected[output].hub;
-    let mut one = false;
-    for &(e, kept) in &names.aliases {
-        match names.place[kept] {
-            Some(place) if [e, place] == [output, embedding] || [e, place] == [embedding, output] => {
-                one = true
-            }
-            _ => {
-                of.entry(e).or_insert(kept);
-            }
-        }
-    }
-    let aliased = one && !config.tied;
-    config.tied |= one;
-    match (of.get(&embedding).copied(), of.get(&output).copied()) {
-        (None, Some(i)) if config.tied => {
-            of.remove(&output);
-            of.insert(embedding, i);
-            let name = &stored[i].name;
-            notes.push(format!(
-                "{name} is the token embedding too: embeddings are tied, and it is stored once"
-            ));
-        }
-        (Some(_), Some(i)) if config.tied => {
-            of.remove(&output);
-            let name = &stored[i].name;
-            notes.push(format!(
-                "{name} is left out: config.json says that embeddings are tied (tie_word_embeddings)"
-            ));
-        }
-        (Some(_), None) if aliased => notes.push(format!(
-            "embeddings are tied: the file says that {head} is the token embedding, whatever config.json says"
-        )),
-        (Some(_), None) if !config.tied && (config.base || names.is_base()) => {
-            config.tied = true;
-            notes.push(format!(
-                "there is no output matrix ({head}), as in a base or embedding model: programs that generate text use the \
-                 token embedding in its place"
-            ));
-        }
-        _ => {}
-    }
-    let mut found: Vec<(usize, usize)> = of.into_iter().map(|(e, i)| (i, e)).collect();
-    found.sort_unstable();
-    Ok(found)
 }
 
 /// A tensor of floats.

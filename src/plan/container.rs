@@ -279,14 +279,11 @@ pub(super) fn gguf_metadata(
         return Ok(()); // a plain copy stays identical byte by byte
     }
     if metadata.get("general.architecture").is_none() {
-        let why = match model.format {
-            Format::Gguf { .. } => "general.architecture is missing",
-            _ => "a checkpoint needs a config.json next to its weights",
-        };
-        notes.push(format!(
-            "the source does not name its architecture ({why}), so tensors keep their names and llama.cpp will not run the \
-             GGUF; --set general.architecture=NAME adds a name"
-        ));
+        notes.push(
+            "the source does not name its architecture (general.architecture is missing), so tensors keep their names and \
+             llama.cpp will not run the GGUF; --set general.architecture=NAME adds a name"
+                .into(),
+        );
     } else if metadata.get("tokenizer.ggml.model").is_none() && matches!(model.format, Format::Llama2c { .. })
     {
         metadata.set("tokenizer.ggml.model", Value::text("no_vocab"));

@@ -148,6 +148,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// How to run the result on the target machine.
     pub run_hint: Option<String>,
+    /// Whether it is the same model with other metadata or in other pieces, whose weights are not looked at.
+    pub copy: bool,
 }
 
 impl Plan {
@@ -176,7 +178,8 @@ pub fn copy(mut source: Source, options: &PlanOptions) -> Result<(Source, Plan)>
     if target == Container::Safetensors && is_folder(&options.out) && source.has_gguf_names() {
         source = as_checkpoint(source, options)?;
     }
-    let plan = plan(&source, options)?;
+    let mut plan = plan(&source, options)?;
+    plan.copy = true;
     Ok((source, plan))
 }
 
@@ -337,6 +340,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         replaces,
         notes,
         run_hint: None,
+        copy: false,
     };
     if let Some(machine) = options.machine {
         machine::check(machine, &mut plan)?;

@@ -333,7 +333,8 @@ fn norms_are_f32_in_every_gguf_that_is_made() {
             .map(|(name, shape)| (name.into(), "BF16", shape.clone(), bf16(shape.iter().product())))
             .into();
     write_with(Path::new(&dir.path("own.safetensors")), of!({}), &all);
-    ok(&["convert", &dir.path("own.safetensors"), &dir.path("own.gguf")]);
+    let named = ["--set", "general.architecture=own"];
+    ok(&[&["convert", &dir.path("own.safetensors"), &dir.path("own.gguf")], &named[..]].concat());
     let sizes =
         ["layer.norm.weight", "layer.bias", "layer.weight"].map(|n| stored(&dir.path("own.gguf"), n).len());
     assert_eq!(sizes, [32, 16, 64]);

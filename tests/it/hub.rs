@@ -309,7 +309,7 @@ fn what_is_wrong_with_a_checkpoint_is_said() {
     refused(
         &with("num_hidden_layers", of!(1)),
         &all,
-        &["model.layers.1.", "not part of the architecture llama"],
+        &["has 2 layers (tensor model.layers.1.", "num_hidden_layers: 1"],
     );
     let mut fp8 = all.clone();
     fp8.push(("model.layers.0.mlp.up_proj.weight_scale".into(), "F32", vec![1], vec![0; 4]));

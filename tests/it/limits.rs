@@ -196,7 +196,8 @@ fn what_a_file_says_reaches_no_terminal_raw() {
     let model = dir.path(&format!("m{odd}.safetensors"));
     safetensors(&model, &[(&format!("{odd}.weight"), vec![2, 256]), ("b.weight", vec![1, 30])]);
     let gguf = dir.path(&format!("m{odd}.gguf"));
-    ok(&["convert", &model, &gguf, "--set", &format!("k{odd}=str:v{odd}"), "--type", "q8_0"]);
+    let (key, named) = (format!("k{odd}=str:v{odd}"), "general.architecture=mine");
+    ok(&["convert", &model, &gguf, "--set", &key, "--set", named, "--type", "q8_0"]);
     let out = dir.path(&format!("o{odd}.gguf"));
     for args in [
         vec!["inspect", "--tensors", &gguf],

@@ -38,6 +38,7 @@ mod robustness;
 mod run;
 mod settings;
 mod structure;
+mod tensors;
 mod texts;
 mod types;
 mod usage;

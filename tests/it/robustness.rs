@@ -230,8 +230,12 @@ fn big_checkpoint(path: &str) {
 
 /// A safetensors file of one tensor.
 fn one_tensor(path: &str, dtype: &str, shape: &[u64], data: &[u8]) {
-    let header =
-        format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[0,{}]}}}}"#, data.len());
+    // What names its architecture becomes a GGUF.
+    let named = r#""__metadata__":{"general.architecture":"mine"}"#;
+    let header = format!(
+        r#"{{{named},"w":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[0,{}]}}}}"#,
+        data.len()
+    );
     let len = (header.len() as u64).to_le_bytes();
     std::fs::write(path, [&len[..], header.as_bytes(), data].concat()).unwrap();
 }

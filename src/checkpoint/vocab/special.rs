@@ -299,9 +299,10 @@ fn separator(
 }
 
 /// An id in a JSON file; `None` for null, for lists, which [`elsewhere`] reads, and for -1, with which the first
-/// conversions of Llama and what was trained from them say that there is no such token.
+/// conversions of Llama and what was trained from them say that there is no such token, and -100, which PyTorch's loss
+/// passes over.
 fn id(file: &str, key: &str, value: Option<&Value>) -> Result<Option<u32>> {
-    let none = |v: &&Value| v.is_null() || v.is_array() || **v == -1 || **v == false;
+    let none = |v: &&Value| v.is_null() || v.is_array() || **v == -1 || **v == -100 || **v == false;
     let Some(value) = value.filter(|v| !none(v)) else { return Ok(None) };
     // Python's programs write computed integers as floats.
     let float = || value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(x));

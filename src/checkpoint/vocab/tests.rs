@@ -231,7 +231,7 @@ fn ids_by_precedence() {
 fn minus_one_is_no_token() {
     let generation = json!({"bos_token_id": -1, "eos_token_id": [-1, 2], "pad_token_id": -1});
     let dir = folder(false, &[("tokenizer.json", byte_level()), ("generation_config.json", generation)]);
-    let none = json!({"bos_token_id": -1, "eos_token_id": -1, "pad_token_id": -1, "unk_token_id": -1});
+    let none = json!({"bos_token_id": -1, "eos_token_id": -1, "pad_token_id": -100, "unk_token_id": -1});
     let v = read_as(dir.path(), "llama", 4, &none).unwrap().unwrap();
     let ids = ["bos", "eos", "padding", "unknown"]
         .map(|r| get(&v, &format!("{r}_token_id")).and_then(Meta::as_u64));
