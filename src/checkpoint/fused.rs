@@ -50,11 +50,11 @@ fn parts(t: &Tensor, expected: &[Expected]) -> Option<(&'static str, &'static [&
     if !is_float(t.encoding) || !matches!(tensor, "weight" | "bias") || !before.ends_with(block) {
         return None;
     }
-    let wanted = |module: &&str| {
+    let wanted = |module: &str| {
         let end = format!(".0.{block}.{module}.{tensor}");
         expected.iter().find(|e| e.hub.ends_with(&end)).map(|e| &e.shape)
     };
-    let shapes: Vec<&Vec<u64>> = modules.iter().map(|module| wanted(&module)).collect::<Option<_>>()?;
+    let shapes: Vec<&Vec<u64>> = modules.iter().map(|&module| wanted(module)).collect::<Option<_>>()?;
     let rows: u64 = shapes.iter().map(|shape| shape[0]).sum();
     if rows == 0 || t.shape.first() != Some(&rows) || shapes.iter().any(|shape| shape[1..] != t.shape[1..]) {
         return None;

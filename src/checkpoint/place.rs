@@ -11,7 +11,10 @@ use crate::arch::{Config, Expected, Presence};
 use crate::error::{Error, Result};
 use crate::source::Source;
 
-/// Pairs of a stored and an expected tensor, in the order of the stored ones. Decides which tensor is the token embedding,
+/// Pairs of a stored and an expected tensor, by their indices.
+type Pairs = Vec<(usize, usize)>;
+
+/// Which stored tensor is which expected one, in the order of the stored ones. Decides which tensor is the token embedding,
 /// and which the output matrix, if there is one: the two may be one tensor, stored under either name. Gives notes on that.
 pub fn placed(
     source: &Source,
@@ -19,7 +22,7 @@ pub fn placed(
     names: &Names,
     expected: &[Expected],
     config: &mut Config,
-) -> Result<(Vec<(usize, usize)>, Vec<String>)> {
+) -> Result<(Pairs, Vec<String>)> {
     let mut notes = Vec::new();
     let mut of: HashMap<usize, usize> = HashMap::new();
     for (i, e) in names.place.iter().enumerate().filter_map(|(i, e)| Some((i, (*e)?))) {
@@ -84,7 +87,7 @@ pub fn placed(
         }
         _ => {}
     }
-    let mut found: Vec<(usize, usize)> = of.into_iter().map(|(e, i)| (i, e)).collect();
+    let mut found: Pairs = of.into_iter().map(|(e, i)| (i, e)).collect();
     found.sort_unstable();
     Ok((found, notes))
 }
@@ -110,7 +113,7 @@ fn same_tensors(source: &Source, a: &Tensor, b: &Tensor) -> Result<bool> {
     /// Elements that are read together: whole blocks of any type.
     const STEP: u64 = 1 << 20;
     let same_type = a.encoding == b.encoding;
-    if a.shape != b.shape || !same_type && !(is_float(a.encoding) && is_float(b.encoding)) {
+    if a.shape != b.shape || !(same_type || is_float(a.encoding) && is_float(b.encoding)) {
         return Ok(false);
     }
     let (order, mut x, mut y) = (source.model.order, Vec::new(), Vec::new());
@@ -121,7 +124,8 @@ fn same_tensors(source: &Source, a: &Tensor, b: &Tensor) -> Result<bool> {
         let same = if same_type {
             one.little_endian(order) == other.little_endian(order)
         } else {
-            (x.resize(count, 0.0), y.resize(count, 0.0));
+            x.resize(count, 0.0);
+            y.resize(count, 0.0);
             one.decode(&a.name, order, &mut x)?;
             other.decode(&b.name, order, &mut y)?;
             x == y
