@@ -140,7 +140,10 @@ fn hint(folder: &Path, group: &[&Seen]) -> String {
         Group::FolderWithoutSettings => {
             format!("put {CONFIG} and the tokenizer's files beside the weights, into {last}, and name that folder")
         }
-        Group::Packed(how) => how.replace("FILE", &first.to_string()),
+        // What follows is about archives that are given as texts.
+        Group::Packed(how) => {
+            how.split(" (").next().unwrap_or(how).replace("FILE", &first.to_string())
+        }
         Group::Foreign => {
             "weights are read from safetensors, GGUF, PyTorch and llama2.c files; take the model's .safetensors".into()
         }
@@ -203,7 +206,10 @@ struct Look {
 impl Look {
     /// Looks into a folder, whose names begin with `prefix`.
     fn at(&mut self, folder: &Path, prefix: &str, depth: usize) {
-        for name in names(folder) {
+        let names = names(folder);
+        let is_cache = names.iter().any(|name| name == "snapshots");
+        // What is in the blobs of the hub's cache, its snapshots lead to.
+        for name in names.into_iter().filter(|name| !(is_cache && name == "blobs")) {
             let path = folder.join(&name);
             let named = format!("{prefix}{name}");
             match fs::metadata(&path) {
@@ -275,11 +281,20 @@ impl Look {
             Some(Kind { class: Class::Model, what: "a model (GGUF)", .. }) => {
                 Some((Group::Gguf, "a GGUF by its content".into()))
             }
-            Some(Kind { class: Class::Model, what, hint: "" }) => Some((Group::Weights, what.into())),
-            Some(Kind { class: Class::Model | Class::Other, what, hint }) if hint.starts_with("unpack") => {
+            Some(Kind { class: Class::Model, what, hint: "" }) => {
+                // "a file of weights (safetensors)"
+                let format = what.split_once('(').map_or(what, |(_, rest)| rest.trim_end_matches(')'));
+                Some((Group::Weights, format!("{format} by its content")))
+            }
+            // Some formats are archives themselves.
+            Some(Kind { class: Class::Model | Class::Other, what, hint })
+                if hint.starts_with("unpack") && by_name != Some(Group::Foreign) =>
+            {
                 Some((Group::Packed(hint), what.into()))
             }
-            Some(Kind { class: Class::Model, what, .. }) => Some((Group::Foreign, what.into())),
+            Some(Kind { class: Class::Model, what, hint }) if !hint.starts_with("unpack") => {
+                Some((Group::Foreign, what.into()))
+            }
             _ => by_name.map(|group| (group, String::new())),
         }
     }
@@ -308,11 +323,7 @@ mod tests {
         for (files, what, hint) in [
             (&[][..], "", ""),
             (&[("config.json", &b"{}"[..]), ("notes.txt", b"x"), ("README.md", b"x")], "", ""),
-            (
-                &[("weights", SAFETENSORS)],
-                "weights (a file of weights (safetensors))",
-                "name the file itself: ",
-            ),
+            (&[("weights", SAFETENSORS)], "weights (safetensors by its content)", "name the file itself: "),
             (
                 &[("model.safetensors.1", SAFETENSORS), ("z", SAFETENSORS)],
                 "model.safetensors.1",
@@ -320,6 +331,8 @@ mod tests {
             ),
             (&[("model.safetensors.crdownload", b"x")], "model.safetensors.crdownload", "not complete"),
             (&[("m.bin.aria2", b"x"), ("n.part", b"x")], "m.bin.aria2 and 1 more", "not complete"),
+            (&[("weights.npz", b"PK\x03\x04")], "weights.npz", "take the model's .safetensors"),
+            (&[("m.zip", b"PK\x03\x04")], "m.zip (a zip archive)", "/m.zip"),
             (&[("m.safetensors.GZ", GZIP)], "m.safetensors.GZ (a gzip archive)", "gunzip -c "),
             (&[("last", b"GGUF\x03\0\0\0")], "last (a GGUF by its content)", "name the GGUF itself: "),
             (
@@ -358,6 +371,7 @@ mod tests {
                     ("models--a--b/snapshots/2/model.safetensors", b"x"),
                     ("models--a--b/snapshots/2/config.json", b"{}"),
                     ("models--a--b/refs/main", b"1\n"),
+                    ("models--a--b/blobs/4f", SAFETENSORS),
                 ],
                 "models--a--b/snapshots/1 (a folder)",
                 "models--a--b/snapshots/1",
