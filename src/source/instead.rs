@@ -92,10 +92,8 @@ impl Instead {
         look.at(folder, "", 0);
         let mut seen = look.seen;
         order::by(&mut seen, |a, b| {
-            a.group
-                .cmp(&b.group)
-                .then_with(|| number(&a.name).cmp(&number(&b.name)))
-                .then_with(|| a.name.cmp(&b.name))
+            let step = |s: &Seen| if s.group == Group::Folder { number(&s.name) } else { 0 };
+            a.group.cmp(&b.group).then_with(|| step(a).cmp(&step(b))).then_with(|| a.name.cmp(&b.name))
         });
         let Some(first) = seen.first() else {
             let hint = match folder.join("snapshots").is_dir() {
