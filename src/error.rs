@@ -117,12 +117,14 @@ pub enum Error {
         weight: u64,
     },
     /// Settings without weights, where weights are needed.
-    #[error("{}: has settings but no weights{}", path.display(), in_others(others))]
+    #[error("{}: has settings but no weights{}", path.display(), only(what))]
     NoWeights {
         /// The folder.
         path: PathBuf,
-        /// The names of its files with weights in formats that are not read from folders.
-        others: Vec<String>,
+        /// What is there in their place; empty if nothing is known.
+        what: String,
+        /// The way from there to a model; empty if there is none.
+        hint: String,
     },
     /// A model without a tokenizer, where one is needed.
     #[error("{}has no vocabulary (tokenizer.ggml.tokens), without which texts are no tokens", path.as_ref().map_or("the model ".into(), |p| format!("{}: ", p.display())))]
@@ -198,14 +200,14 @@ pub enum Error {
         context: usize,
     },
     /// A folder without a model.
-    #[error("{}: no .safetensors file in this folder{}", folder.display(), in_others(others))]
+    #[error("{}: no weights in this folder{}", folder.display(), only(what))]
     NoModel {
         /// The folder.
         folder: PathBuf,
-        /// The names of its files with weights in formats that are not read from folders.
-        others: Vec<String>,
-        /// Whether it is a model's folder in the hub's cache, which has checkpoints in `snapshots/`.
-        hub_cache: bool,
+        /// What is there in their place; empty if nothing is known.
+        what: String,
+        /// The way from there to a model; empty if there is none.
+        hint: String,
     },
     /// One part of a split model whose name is not that of a part, so that the others cannot be found.
     #[error("{file}: is part {part} of {count} of a split model, but is not named like one")]
@@ -434,13 +436,9 @@ fn several(names: &[String], one: &str, more: &str) -> String {
     }
 }
 
-/// Where a folder's weights are instead: ", only in pytorch_model.bin and 1 more".
-fn in_others(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        [name] => format!(", only {name}"),
-        [name, rest @ ..] => format!(", only {name} and {} more", rest.len()),
-    }
+/// What is in a folder in place of weights: ", only a.pth".
+fn only(what: &str) -> String {
+    if what.is_empty() { String::new() } else { format!(", only {what}") }
 }
 
 impl Error {
@@ -520,8 +518,11 @@ mod tests {
         assert_eq!((overwrite.exit_code(), missing(1).exit_code()), (2, 1));
         assert_eq!(Error::usage("x").or("y").hint().as_deref(), Some("y"));
         assert_eq!(
-            Error::NoModel { folder: "x".into(), others: vec![], hub_cache: false }.or("ignored").hint(),
-            Error::NoModel { folder: "x".into(), others: vec![], hub_cache: false }.hint()
+            Error::NoModel { folder: "x".into(), what: "a".into(), hint: "b".into() }
+                .or("ignored")
+                .hint()
+                .as_deref(),
+            Some("b")
         );
     }
 }

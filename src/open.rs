@@ -1,23 +1,23 @@
 //! Opening a model: a path becomes a [`Source`], whatever the format.
 
+mod folder;
 mod other;
 mod pieces;
 
-use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use formats::container::{self, gguf, llama2c, pytorch, safetensors};
-use formats::model::{Format, Input, Model, Tensor};
+use formats::model::{Format, Model, Tensor};
 
 use crate::arch::by_name;
 use crate::checkpoint::{self, Vocabulary};
 use crate::disk::{self, InFile, Part, RunFiles};
 use crate::error::{Error, Result};
-use crate::source::{Source, Use, foreign, other_weights, scales};
-use crate::text_file;
+use crate::source::{Source, Use, foreign, scales};
 use crate::tokenizer::pre;
+use folder::{Files, INDEX, PYTORCH, SAFETENSORS, open_folder, open_index};
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -34,43 +34,6 @@ pub struct Options {
     /// Leave the tensors of a Hugging Face checkpoint under their own names and in their own row order.
     pub as_filed: bool,
 }
-
-/// How the files of a checkpoint are called and read.
-struct Files {
-    /// The ending of their names.
-    ending: &'static str,
-    /// The name of the only one, in checkpoints of transformers.
-    single: &'static str,
-    /// The name of the index there, where there are several. In others, the beginning may be another.
-    index: &'static str,
-    /// Their reader.
-    read: fn(&InFile) -> Result<Model>,
-}
-
-const SAFETENSORS: Files = Files {
-    ending: ".safetensors",
-    single: "model.safetensors",
-    index: "model.safetensors.index.json",
-    read: read_safetensors,
-};
-
-const PYTORCH: Files =
-    Files { ending: ".bin", single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", read };
-
-/// The end of an index's name, after the ending of the files' names.
-const INDEX: &str = ".index.json";
-
-impl Files {
-    /// The files of which this is the index, by its name.
-    fn of_index(name: &str) -> Option<&'static Self> {
-        [&SAFETENSORS, &PYTORCH]
-            .into_iter()
-            .find(|f| name.strip_suffix(INDEX).is_some_and(|n| n.ends_with(f.ending)))
-    }
-}
-
-/// The longest index that is read, in bytes.
-const MAX_INDEX: u64 = 256 << 20;
 
 /// Opens a model as the only source of a run: [`open_in`] with files of its own.
 ///
@@ -206,164 +169,6 @@ fn open_file(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
     }
 }
 
-fn open_folder(run: &RunFiles, path: &Path, map: bool) -> Result<Source> {
-    let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "read", e))?;
-    let is_weights = |n: &String| {
-        // Other .bin files are settings and states of training, or llama2.c's.
-        let torch = n.trim_start_matches("._").starts_with("pytorch_model") && n.ends_with(PYTORCH.ending);
-        (torch || n.ends_with(SAFETENSORS.ending)) && path.join(n).is_file()
-    };
-    let mut names: Vec<String> =
-        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(is_weights).collect();
-    names.sort();
-    // macOS keeps attributes of NAME in ._NAME on disks of other systems.
-    let (hidden, mut names): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n.starts_with('.'));
-    let found = match open_checkpoint(run, path, &names, &SAFETENSORS, map)? {
-        // An adapter, or Mistral's own layout, beside PyTorch's files is not the checkpoint.
-        Some(source) if checkpoint::is_other(&source.model.tensors) => {
-            open_checkpoint(run, path, &names, &PYTORCH, map)?.or(Some(source))
-        }
-        Some(source) => Some(source),
-        None => open_checkpoint(run, path, &names, &PYTORCH, map)?,
-    };
-    let found = found.map(|mut source| {
-        let (settings, old) = (path.join(checkpoint::CONFIG), disk::aside_name(Path::new(checkpoint::CONFIG)));
-        if !settings.exists() && path.join(&old).is_file() {
-            source.model.notes.push(format!(
-                "there is {} and no {}: a run that was to replace this checkpoint did not end, and the weights may be of two \
-                 models",
-                old.display(),
-                checkpoint::CONFIG
-            ));
-        }
-        source
-    });
-    let Some(mut source) = found else {
-        // An adapter in another format than is looked for here.
-        if let Some(adapter) = checkpoint::adapter_alone(path, &other_weights(path)) {
-            let (path, what) = (path.display(), adapter.what);
-            return Err(Error::refused(format!("{path}: {what}")).or(adapter.hint));
-        }
-        if let Some(pipeline) = checkpoint::pipeline(path) {
-            let (path, what) = (path.display(), pipeline.what);
-            return Err(Error::refused(format!("{path}: {what}")).or(pipeline.hint));
-        }
-        if path.join(checkpoint::CONFIG).is_file() {
-            return Ok(checkpoint::settings_only(path));
-        }
-        let hub_cache = path.join("snapshots").is_dir();
-        return Err(Error::NoModel { folder: path.to_path_buf(), others: other_weights(path), hub_cache });
-    };
-    let read: HashSet<&OsStr> = source.files.iter().filter_map(|f| f.path.file_name()).collect();
-    names.extend(hidden);
-    names.retain(|n| !read.contains(OsStr::new(n)));
-    if let [first, rest @ ..] = &names[..] {
-        let others = if rest.is_empty() {
-            format!("{first} is")
-        } else {
-            format!("{first} and {} more are", rest.len())
-        };
-        let (files, n) = (&source.files, source.files.len());
-        let own = files[0].path.file_name().unwrap_or_default().to_string_lossy();
-        let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
-        source.model.notes.push(format!("{others} not read: the weights are in {own}{more}"));
-    }
-    Ok(source)
-}
-
-/// The checkpoint in a folder, of files of one format; `None` if there are none of these among `names`.
-fn open_checkpoint(
-    run: &RunFiles,
-    path: &Path,
-    names: &[String],
-    of: &'static Files,
-    map: bool,
-) -> Result<Option<Source>> {
-    let names: Vec<String> = names.iter().filter(|n| n.ends_with(of.ending)).cloned().collect();
-    let index = path.join(of.index);
-    // Where both are, transformers reads the single file.
-    if index.is_file() && !names.iter().any(|n| n == of.single) {
-        return Ok(Some(Source { path: path.to_path_buf(), ..open_index(run, &index, of, map)? }));
-    }
-    if names.is_empty() {
-        return Ok(None);
-    }
-    let chosen = one_checkpoint(path, &names, of.single, of.ending)?;
-    let own = chosen.as_ref().unwrap_or(&names);
-    let (mut files, mut shards) = open_all(run, Some(path), (&|| own.iter(), own.len()), map, of.read)?;
-    if chosen.is_none() && !shards.iter().all(|(_, model)| checkpoint::is_other(&model.tensors)) {
-        let own: Vec<bool> = shards.iter().map(|(_, model)| !checkpoint::is_other(&model.tensors)).collect();
-        let mut keep = own.iter();
-        files.retain(|_| *keep.next().expect("one for each file"));
-        let mut keep = own.iter();
-        shards.retain(|_| *keep.next().expect("one for each file"));
-    }
-    Ok(Some(Source::new(path, safetensors::join(shards)?, files)))
-}
-
-/// Which of the files in a folder are the checkpoint, by their names, which have this ending; `None` if these do not say.
-/// `single` is the name of the only file, or with a number the beginning of the parts' names, in transformers. Some
-/// repositories have the weights a second time, under other names (`consolidated.safetensors`), or adapters beside them.
-///
-/// # Errors
-/// [`Error::Refused`] for two complete sets of parts, and for parts of which some are missing.
-fn one_checkpoint(
-    folder: &Path,
-    names: &[String],
-    single: &str,
-    ending: &str,
-) -> Result<Option<Vec<String>>> {
-    if names.iter().any(|n| n == single) {
-        return Ok(Some(vec![single.into()])); // the file that transformers reads
-    }
-    let mut sets: BTreeMap<(&str, usize), HashSet<usize>> = BTreeMap::new();
-    for name in names {
-        let stem = name.strip_suffix(ending).unwrap_or(name);
-        if let Some((stem, no, count)) = container::parse_part_stem(stem) {
-            sets.entry((stem, count)).or_default().insert(no);
-        }
-    }
-    let whole: Vec<(&str, usize)> =
-        sets.iter().filter(|((_, count), parts)| parts.len() == *count).map(|(set, _)| *set).collect();
-    let files = |(stem, count): (&str, usize)| -> Vec<String> {
-        (0..count).map(|no| format!("{}{ending}", container::part_stem(stem, no, count))).collect()
-    };
-    let usual = single.strip_suffix(ending).unwrap_or(single);
-    let usual: Vec<(&str, usize)> = whole.iter().filter(|(stem, _)| *stem == usual).copied().collect();
-    match (&whole[..], &usual[..], sets.first_key_value()) {
-        ([one], _, _) | (_, [one], _) => Ok(Some(files(*one))),
-        ([first, second, ..], _, _) => {
-            let (a, b) = (files(*first).swap_remove(0), files(*second).swap_remove(0));
-            Err(Error::refused(format!("{}: there are two models, of {a} and of {b}", folder.display()))
-                .or("name a part of the one that is meant"))
-        }
-        // A name without a number may be a whole model beside a part of another one.
-        ([], _, Some((set, parts))) if parts.len() == names.len() => {
-            let missing = (0..set.1).find(|no| !parts.contains(no)).unwrap_or(0);
-            let names = (0..set.1).map(|no| format!("{}{ending}", container::part_stem(set.0, no, set.1)));
-            Err(other::missing_part(folder, names, missing, set.1))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn open_index(run: &RunFiles, index: &Path, of: &Files, map: bool) -> Result<Source> {
-    let file = run.open(index, map)?;
-    if file.len > MAX_INDEX {
-        let (name, len) = (file.name(), file.len);
-        return Err(Error::refused(format!(
-            "{name}: an index must have at most {MAX_INDEX} bytes (found {len})"
-        )));
-    }
-    let json = text_file::strict(file.name(), file.read(0, file.len)?.into_owned())?.text.into_bytes();
-    let names = safetensors::read_index(file.name(), &json)?;
-    let (files, shards) = open_all(run, index.parent(), (&|| names.iter(), names.len()), map, of.read)?;
-    safetensors::check_index(file.name(), &json, &shards)?;
-    let mut source = Source::new(index, safetensors::join(shards)?, files);
-    source.beside.push(index.to_path_buf());
-    Ok(source)
-}
-
 /// The shards of a model: their files' names, and what each holds.
 type Shards = Vec<(String, Model)>;
 
@@ -395,18 +200,6 @@ fn open_all<N: AsRef<Path>, I: Iterator<Item = N>>(
     Ok((files, shards))
 }
 
-/// Reads a file of a checkpoint in safetensors, which may be another by its content.
-fn read_safetensors(file: &InFile) -> Result<Model> {
-    let start = file.read(0, file.len.min(4096))?;
-    let input = Input { name: file.name(), bytes: &start, len: file.len };
-    if start.starts_with(b"GGUF") {
-        let name = file.name();
-        return Err(Error::refused(format!("{name}: is a GGUF by its content, not safetensors"))
-            .or("name this file itself rather than its folder; a GGUF has all that belongs to a model"));
-    }
-    container::is_other(&input).map_or_else(|| file.parse(safetensors::read), |e| Err(e.into()))
-}
-
 /// Reads a file of any container.
 fn read(file: &InFile) -> Result<Model> {
     if !file.parse(|input| Ok(pytorch::looks_like(input)))? {
@@ -420,6 +213,13 @@ fn read(file: &InFile) -> Result<Model> {
     model.map_err(|error| match other::explain(file, &error).unwrap_or(error) {
         Error::Format(e) if matches!(e.fault, formats::Fault::NotAModel(_)) => Error::refused(e.to_string())
             .or("name the file with the model's weights: model.safetensors, pytorch_model.bin or a part of these"),
+        Error::Format(e) if matches!(e.fault, formats::Fault::SeveralStates { .. }) => {
+            let formats::Fault::SeveralStates { under, .. } = &e.fault else { unreachable!("it was just matched") };
+            Error::refused(e.to_string()).or(format!(
+                "write the one that is meant into a file of its own, in Python: torch.save(torch.load(FILE){}, NEW)",
+                under[0]
+            ))
+        }
         Error::Format(e) => Error::refused(e.to_string()).or(
             "if the file is whole and from a source that you trust, write its weights as safetensors with transformers: \
              AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)",

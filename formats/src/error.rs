@@ -36,6 +36,15 @@ pub enum Fault {
     /// None of the formats that this crate reads.
     #[error("not a model file: {0}")]
     NotAModel(String),
+    /// A file of PyTorch's with several dictionaries of tensors, of which none has a usual name.
+    #[error("has several dictionaries of tensors, {}{}, and which of them is the model is not known", under.join(", "),
+        if *more > 0 { format!(" and {more} more") } else { String::new() })]
+    SeveralStates {
+        /// The keys that lead to the first of them, as Python writes them: `["model"]["net"]`.
+        under: Vec<String>,
+        /// How many there are besides.
+        more: usize,
+    },
     /// A version of a format that this crate does not read.
     #[error("{format} version {found} is not supported (known: {known})")]
     Version {

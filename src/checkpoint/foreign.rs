@@ -23,9 +23,31 @@ fn is_mistral(tensors: &[Tensor]) -> bool {
         .any(|t| [".attention.wq.weight", ".attention.wk.weight"].iter().any(|end| t.name.ends_with(end)))
 }
 
-/// Whether the tensors of one of several files in a folder are known to be no part of a checkpoint.
+/// The parts of names that the projector of a multimodal model begins with, which some keep in a file of its own.
+const PROJECTORS: [&str; 4] =
+    ["mm_projector", "multi_modal_projector", "vision_projector", "modality_projection"];
+
+/// Whether these tensors are a projector from another model's vectors into the model's.
+fn is_projector(tensors: &[Tensor]) -> bool {
+    let is = |t: &Tensor| t.name.split('.').any(|part| PROJECTORS.contains(&part));
+    !tensors.is_empty() && tensors.iter().all(is)
+}
+
+/// Whether these tensors have the names of PEFT's wrapper, and most are no weights of modules: an adapter of any method.
+fn is_wrapped_adapter(tensors: &[Tensor]) -> bool {
+    let own = |t: &&Tensor| !t.name.ends_with(".weight") && !t.name.ends_with(".bias");
+    let wrapped = tensors.iter().all(|t| t.name.starts_with("base_model.model."));
+    wrapped && 2 * tensors.iter().filter(own).count() > tensors.len()
+}
+
+/// Whether the tensors of one of several files in a folder are known to be no part of a checkpoint: an adapter, what an
+/// optimizer keeps, a projector, a model that is no language model, or weights in Mistral's own layout.
 pub fn is_other(tensors: &[Tensor]) -> bool {
-    adapters::by_names(tensors).is_some() || is_mistral(tensors)
+    adapters::by_names(tensors).is_some()
+        || is_mistral(tensors)
+        || is_projector(tensors)
+        || is_wrapped_adapter(tensors)
+        || other_models::recognise(tensors, None).is_some()
 }
 
 /// What the tensors of safetensors files in `folder` are, if they are no checkpoint that can be read: an adapter, weights
@@ -80,10 +102,12 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
     }
     let decoder = ends("layers.0.self_attn.q_proj.weight") || ends("layers.0.self_attn.qkv_proj.weight");
     if !config && (decoder || has("transformer.wte.weight") || has("wte.weight")) {
+        let renamed =
+            renamed_config(folder).map_or(String::new(), |name| format!("rename {name} to {CONFIG}, or "));
         return Some(Foreign {
             what: format!("is a checkpoint without its {CONFIG}, which says how the model is computed"),
             hint: format!(
-                "put the model's {CONFIG} and tokenizer files beside the weights; --set general.architecture=NAME converts \
+                "{renamed}put the model's {CONFIG} and tokenizer files beside the weights; --set general.architecture=NAME converts \
                  the tensors under the names that they have, which llama.cpp does not run"
             ),
             remains: Use::Named,
@@ -97,6 +121,17 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
         }
         _ => None,
     }
+}
+
+/// A file that may be config.json under another name: in other letters, or as a copy (`config (1).json`).
+fn renamed_config(folder: &Path) -> Option<String> {
+    let entries =
+        std::fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok()?;
+    let is = |name: &String| {
+        let small = name.to_ascii_lowercase();
+        small == CONFIG || small.starts_with("config (") && small.ends_with(".json")
+    };
+    entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(is).min()
 }
 
 /// Tensors of which little is known but that no supported architecture has them. `config` is the config.json beside them.
@@ -169,6 +204,32 @@ mod tests {
         assert!(recognise(&tensors(&mistral), dir.path()).unwrap().what.contains("params.json, names"));
         assert!(recognise(&tensors(&["model.layers.0.self_attn.q_proj.weight"]), dir.path()).is_none());
         assert!(recognise(&tensors(&["x"]), dir.path()).is_none() && recognise(&[], dir.path()).is_none());
+    }
+
+    #[test]
+    fn what_lies_beside_a_model_is_told_from_its_parts() {
+        for (names, other) in [
+            (&["model.mm_projector.0.weight", "model.mm_projector.0.bias"][..], true),
+            (&["multi_modal_projector.linear_1.weight"], true),
+            (&["base_model.model.model.layers.0.self_attn.q_proj.bone_block"], true),
+            (&["model.norm.weight.exp_avg", "step", "x.exp_avg_sq"], true),
+            (&["vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight"], true),
+            (&["base_model.model.model.norm.weight"], false),
+            (&["model.mm_projector.0.weight", "model.norm.weight"], false),
+            (&["model.norm.weight"], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_other(&tensors(names)), other, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_config_under_another_name_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config (2).json"), "{}").unwrap();
+        std::fs::write(dir.path().join("config_old.txt"), "{}").unwrap();
+        let found = recognise(&tensors(&["model.layers.0.self_attn.q_proj.weight"]), dir.path()).unwrap();
+        assert!(found.hint.starts_with("rename config (2).json to config.json, or put"), "{found:?}");
     }
 
     #[test]

@@ -90,5 +90,14 @@ fn check_shape(t: &Tensor, expected: &[u64]) -> Result<()> {
     if t.shape == expected {
         return Ok(());
     }
+    if t.shape == [0] {
+        return Err(Error::refused(format!(
+            "tensor {}: is empty (expected shape {expected:?}): DeepSpeed ZeRO-3 keeps the numbers in files of its own, and only the \
+             names were saved here",
+            t.name
+        ))
+        .or("put them together with the script beside DeepSpeed's files, python zero_to_fp32.py FOLDER OUT, or save with \
+             stage3_gather_16bit_weights_on_model_save"));
+    }
     Err(Error::WrongShape { tensor: t.name.clone(), expected: expected.to_vec(), found: t.shape.clone() })
 }

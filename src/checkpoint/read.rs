@@ -156,7 +156,8 @@ fn tensors(
         .iter()
         .enumerate()
         .filter(|(i, t)| names.place[*i].is_none() && names.idle.binary_search(i).is_err() && !consumed(t));
-    let left_over: Vec<String> = left_over.map(|(_, t)| t.name.clone()).collect();
+    let (files, left_over): (Vec<usize>, Vec<String>) =
+        left_over.map(|(_, t)| (t.location.file, t.name.clone())).unzip();
     let (found, notes) = placed(source, &stored, &names, expected, config)?;
     source.model.notes.extend(notes);
     let present: HashSet<usize> = found.iter().map(|(_, e)| *e).collect();
@@ -168,6 +169,21 @@ fn tensors(
     let missing = expected.iter().enumerate().filter(|(i, e)| needed(e) && !present.contains(i));
     let missing: Vec<String> = missing.map(|(_, e)| names.stored_name(&e.hub)).collect();
     if !left_over.is_empty() {
+        let placed = |file: usize| {
+            (stored.iter().zip(&names.place)).any(|(t, place)| t.location.file == file && place.is_some())
+        };
+        if let Some(own) = (0..source.files.len()).find(|&file| placed(file))
+            && !files.iter().any(|&file| placed(file))
+        {
+            let (path, own) = (source.files[files[0]].path.display(), source.files[own].path.display());
+            let (first, arch) = (&left_over[0], config.arch.name);
+            return Err(Error::refused(format!(
+                "{path}: none of its tensors is a part of the architecture {arch} (the first is {first})"
+            ))
+            .or(format!(
+                "if it is no part of the model, move it elsewhere, or name the model's own file: {own}"
+            )));
+        }
         let (file, name) = (source.path.clone(), config.arch.name);
         return Err(layouts::unexpected(file, left_over, &missing, name, expected));
     }

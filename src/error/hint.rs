@@ -62,11 +62,7 @@ impl Error {
                 "ask whoever made the checkpoint; `ggufkit verify MODEL` lists every such tensor"
             }
             Self::InvalidCode { .. } => DAMAGED,
-            Self::NoWeights { others, .. } | Self::NoModel { others, hub_cache: false, .. }
-                if !others.is_empty() =>
-            {
-                return Some(others_hint(others));
-            }
+            Self::NoWeights { hint, .. } | Self::NoModel { hint, .. } if !hint.is_empty() => hint,
             Self::NoWeights { .. } => {
                 "without weights only --dry-run works; weights are read from .safetensors and pytorch_model.bin files"
             }
@@ -88,10 +84,10 @@ impl Error {
                 "leave out --chat to continue a text that is written in the model's own chat format"
             }
             Self::UnknownToken { .. } => "check that the tokenizer belongs to this model",
-            Self::NoModel { hub_cache: true, .. } => {
-                "this is the hub's cache: name the folder in snapshots/ that has a config.json"
+            Self::NoModel { .. } => {
+                "weights are read from .safetensors and pytorch_model.bin files, a GGUF or a llama2.c checkpoint where it is \
+                 named itself"
             }
-            Self::NoModel { .. } => "name the file itself if it is a GGUF or a llama2.c checkpoint",
             Self::LfsPointer { .. } => "run `git lfs pull` in its folder, or download the file from the hub",
             Self::IsAFolder { path, usual, .. } if path.is_dir() => {
                 return Some(
@@ -174,23 +170,6 @@ impl Error {
         };
         Some(text.into())
     }
-}
-
-/// What to do with weights in formats that are not read from folders; at least one name.
-fn others_hint(names: &[String]) -> Cow<'static, str> {
-    let first = |endings: &[&str]| names.iter().find(|n| endings.iter().any(|e| n.ends_with(e)));
-    if let Some(name) = first(&[".gguf"]) {
-        return format!("name the GGUF itself: {name}").into();
-    }
-    if first(&[".incomplete"]).is_some() {
-        return "the download is not complete: let the program that made these files finish".into();
-    }
-    if first(&[".bin", ".pth", ".pt", ".ckpt"]).is_some() {
-        return "name the file itself if it is a PyTorch or llama2.c checkpoint; transformers writes safetensors: \
-                AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
-            .into();
-    }
-    "weights are read from safetensors, GGUF and llama2.c files; take the model's .safetensors".into()
 }
 
 fn fault(e: &calibration::Error) -> Option<&calibration::Fault> {

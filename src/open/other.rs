@@ -85,7 +85,8 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
         );
     }
     let (what, hint) = known(file, &start)?;
-    let not = if what.ends_with(" model") { "which is not read" } else { "not a model" };
+    let is_model = file.kind().is_some_and(|kind| kind.class == Class::Model);
+    let not = if is_model { "which is not read" } else { "not a model" };
     Some(Error::refused(format!("{}: is {what}, {not}", file.name())).or(hint))
 }
 

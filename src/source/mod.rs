@@ -3,6 +3,7 @@
 
 pub(crate) mod foreign;
 mod hub;
+mod instead;
 pub mod sample;
 pub mod scales;
 mod stored;
@@ -19,6 +20,7 @@ use crate::arch::rotated;
 use crate::disk::{InFile, RunFiles};
 use crate::error::{Error, Result};
 pub use hub::{Export, Hub};
+pub use instead::{Instead, other_weights};
 pub use stored::Stored;
 pub use view::View;
 
@@ -74,25 +76,6 @@ pub struct Source {
     pub tokenizer_option: Option<&'static str>,
     /// What is written besides the weights, where the result is to be a Hugging Face checkpoint.
     pub export: Option<Export>,
-}
-
-/// The names of the files in a folder that have weights in a format that is not looked for in folders, by their
-/// endings, sorted: for messages.
-pub fn other_weights(folder: &Path) -> Vec<String> {
-    const ENDINGS: [&str; 10] =
-        ["bin", "pth", "pt", "ckpt", "gguf", "h5", "msgpack", "onnx", "npz", "incomplete"];
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    let is_weights = |name: &String| {
-        let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
-        // What trainers leave beside the weights.
-        let settings =
-            ["training_args", "optimizer", "scheduler", "rng_state"].iter().any(|s| name.starts_with(s));
-        ENDINGS.contains(&ending) && !name.starts_with('.') && !settings
-    };
-    let mut names: Vec<String> =
-        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(is_weights).collect();
-    names.sort();
-    names
 }
 
 /// The number of matrices in a tensor: the product of all dimensions but the last two (experts are stacked), else 1.
@@ -184,7 +167,8 @@ impl Source {
         if !self.weightless {
             return Ok(());
         }
-        Err(Error::NoWeights { path: self.path.clone(), others: other_weights(&self.path) })
+        let Instead { what, hint } = Instead::of(&self.path);
+        Err(Error::NoWeights { path: self.path.clone(), what, hint })
     }
 
     /// Refuses weights that are known to be no model. `named`: whether the user has named the architecture of tensors

@@ -36,6 +36,7 @@ mod readme;
 mod replace;
 mod robustness;
 mod run;
+mod sets;
 mod settings;
 mod structure;
 mod tensors;

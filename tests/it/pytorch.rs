@@ -4,15 +4,20 @@ use crate::common::{Dir, fails, json, ok};
 use crate::hub::{Tensor, checkpoint, config, tensors};
 use serde_json::json as of;
 
-/// An archive as torch.save writes it: a dictionary of these tensors.
-fn saved(tensors: &[Tensor], order: &str) -> Vec<u8> {
-    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+type Members = Vec<(String, Vec<u8>)>;
+
+/// The pickle of a dictionary of these tensors, whose numbers become members of the archive.
+fn dictionary(tensors: &[Tensor], members: &mut Members) -> Vec<u8> {
     let int = |n: usize| [b"J", &(n as u32).to_le_bytes()[..]].concat();
     let tuple =
         |n: &[usize]| [b"(".to_vec(), n.iter().flat_map(|&n| int(n)).collect(), b"t".to_vec()].concat();
-    let mut pickle = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
-    let mut members = vec![("m/byteorder".to_string(), order.as_bytes().to_vec())];
-    for (i, (name, dtype, shape, bytes)) in tensors.iter().enumerate() {
+    let mut pickle = b"ccollections\nOrderedDict\n)R(".to_vec();
+    for (name, dtype, shape, bytes) in tensors {
+        let key = members.len().to_string();
         let class = if *dtype == "BF16" { "BFloat16" } else { "Float" };
         let n: usize = shape.iter().product();
         let mut strides = vec![1; shape.len()];
@@ -22,7 +27,7 @@ fn saved(tensors: &[Tensor], order: &str) -> Vec<u8> {
             b"ctorch._utils\n_rebuild_tensor_v2\n((",
             &text("storage"),
             &format!("ctorch\n{class}Storage\n").into_bytes(),
-            &[text(&i.to_string()), text("cpu"), int(n)].concat(),
+            &[text(&key), text("cpu"), int(n)].concat(),
             b"tQ",
             &int(0),
             &tuple(shape),
@@ -30,11 +35,67 @@ fn saved(tensors: &[Tensor], order: &str) -> Vec<u8> {
             b"\x89NtR",
         ];
         pickle.extend(parts.concat());
-        members.push((format!("m/data/{i}"), bytes.clone()));
+        members.push((format!("m/data/{key}"), bytes.clone()));
     }
-    pickle.extend(b"u.");
+    pickle.extend(b"u");
+    pickle
+}
+
+/// An archive as torch.save writes it: a dictionary of these tensors.
+pub fn saved(tensors: &[Tensor], order: &str) -> Vec<u8> {
+    let mut members = vec![("m/byteorder".to_string(), order.as_bytes().to_vec())];
+    let pickle = [b"\x80\x02", &dictionary(tensors, &mut members)[..], b"."].concat();
     members.insert(0, ("m/data.pkl".into(), pickle));
     archive(&members)
+}
+
+/// The same of dictionaries in others: each with the keys that lead to it, separated by dots.
+fn nested(parts: &[(&str, &[Tensor])]) -> Vec<u8> {
+    let mut members = vec![("m/byteorder".to_string(), b"little".to_vec())];
+    let mut pickle = b"\x80\x02}".to_vec();
+    for (keys, tensors) in parts {
+        let mut value = dictionary(tensors, &mut members);
+        let keys: Vec<&str> = keys.split('.').collect();
+        for key in keys[1..].iter().rev() {
+            value = [b"}".to_vec(), text(key), value, b"s".to_vec()].concat();
+        }
+        pickle.extend([text(keys[0]), value, b"s".to_vec()].concat());
+    }
+    pickle.extend(b".");
+    members.insert(0, ("m/data.pkl".into(), pickle));
+    archive(&members)
+}
+
+#[test]
+fn the_one_dictionary_of_tensors_is_found_wherever_it_is() {
+    let dir = Dir::new();
+    let (all, plain, folder) = twins(&dir);
+    let file = format!("{folder}/pytorch_model.bin");
+    let adam: Vec<Tensor> =
+        ["exp_avg", "exp_avg_sq"].map(|name| (name.into(), "F32", vec![4], vec![0; 16])).into();
+    let steps: Vec<Tensor> = vec![("steps".into(), "F32", vec![], vec![0; 4])];
+    for (parts, note) in [
+        (&[("weights", &all[..])][..], "under \"weights\""),
+        (&[("model.decoder.net", &all[..])], "under [\"model\"][\"decoder\"][\"net\"]"),
+        (&[("ema_model", &all[..]), ("optimizer.state.0", &adam)], "under \"ema_model\""),
+        (&[("generator.params", &all[..]), ("opt.0", &adam)], "under [\"generator\"][\"params\"]"),
+        (&[("count", &steps[..]), ("learner", &all)], "under \"learner\""),
+        (&[("best", &all[..1]), ("state_dict", &all)], "under \"state_dict\""),
+    ] {
+        std::fs::write(&file, nested(parts)).unwrap();
+        let text = ok(&["convert", &folder, &dir.path("out.gguf"), "--set", "general.name=x"]);
+        assert!(text.contains(note), "{text}");
+        assert!(dir.read("out.gguf") == plain, "{note}");
+    }
+    std::fs::write(&file, nested(&[("net", &all), ("ema", &all[..2])])).unwrap();
+    let (code, text) = fails(&["convert", &folder, &dir.path("none.gguf")]);
+    assert!(
+        code == 1 && text.contains("[\"net\"], [\"ema\"]") && text.contains("torch.load(FILE)[\"net\"]"),
+        "{text}"
+    );
+    std::fs::write(&file, nested(&[("optimizer.state.0", &adam)])).unwrap();
+    let (_, text) = fails(&["convert", &folder, &dir.path("none.gguf")]);
+    assert!(text.contains("expected a state dict"), "{text}");
 }
 
 /// A zip archive of stored members.

@@ -14,7 +14,7 @@ mod torch;
 mod zip;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
 use crate::error::{Error, Fault};
@@ -29,11 +29,11 @@ const MAX_PICKLE: u64 = 8 << 20;
 /// The most tensors. Many names may stand for one tensor.
 const MAX_TENSORS: usize = 1 << 16;
 
-/// Where a state dict may be in what was saved: in a dictionary under one of these keys.
+/// Where a state dict usually is in what was saved: in a dictionary under one of these keys.
 const INNER: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
 /// The deepest level at which a state dict is looked for.
-const DEPTH: usize = 3;
+const DEPTH: usize = 4;
 
 /// Whether the file starts as a zip archive does.
 pub fn looks_like(input: &Input) -> bool {
@@ -138,43 +138,151 @@ fn place(name: &str, t: &torch::View, storage: Range<u64>) -> Result<Tensor, Fau
     Ok(Tensor { name: name.into(), shape, encoding: Encoding::Blocks(dtype), location })
 }
 
+/// Where tensors are that are no model's: in what optimizers, schedules and generators of random numbers keep. Parts of keys.
+const TRAINERS: [&str; 4] = ["optim", "sched", "scaler", "rng"];
+
+/// The names of what an optimizer keeps for a weight.
+const KEPT: [&str; 5] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "step"];
+
+/// The most dictionaries and lists that are looked into.
+const MOST_LOOKED_AT: usize = 1 << 16;
+
+/// Whether these entries are a state dict: names of tensors. Single numbers, such as the number of steps, are none.
+fn is_state(pickle: &Pickle, entries: &[(Id, Id)]) -> bool {
+    entries.iter().any(|&(key, value)| match (pickle.node(key), pickle.node(value)) {
+        (Node::Text(name), Node::Tensor(view)) => !view.shape.is_empty() && !KEPT.contains(name),
+        _ => false,
+    })
+}
+
+/// What leads to a value within another one.
+#[derive(Debug, Clone, Copy)]
+enum Key<'a> {
+    Text(&'a str),
+    Item(usize),
+}
+
+/// The longest key of a dictionary that is looked into, in bytes.
+const LONGEST_KEY: usize = 100;
+
+/// The keys that lead to a value, as Python writes them: `["model"]["net"]`.
+fn subscripts(path: &[Key]) -> String {
+    let one = |key: &Key| match key {
+        Key::Text(text) => format!("[{text:?}]"),
+        Key::Item(i) => format!("[{i}]"),
+    };
+    path.iter().map(one).collect()
+}
+
+/// The state dicts anywhere in a value, each with the keys that lead to it. Into what training keeps is not looked.
+fn states<'a>(pickle: &Pickle<'a>, root: Id) -> Vec<(Vec<Key<'a>>, Id)> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::from([root]);
+    let mut next = VecDeque::from([(Vec::new(), root)]);
+    while let Some((path, id)) = next.pop_front() {
+        let holds = |id: Id| matches!(pickle.node(id), Node::Dict(_) | Node::List(_) | Node::Tuple(_));
+        let mut look = |key: Key<'a>, id: Id| {
+            if path.len() < DEPTH && holds(id) && seen.len() < MOST_LOOKED_AT && seen.insert(id) {
+                next.push_back(([&path[..], &[key]].concat(), id));
+            }
+        };
+        match pickle.node(id) {
+            Node::Dict(entries) if is_state(pickle, entries) => found.push((path, id)),
+            Node::Dict(entries) => {
+                for &(key, value) in entries {
+                    if let Node::Text(text) = pickle.node(key)
+                        && text.len() <= LONGEST_KEY
+                        && !TRAINERS.iter().any(|part| text.to_ascii_lowercase().contains(part))
+                    {
+                        look(Key::Text(text), value);
+                    }
+                }
+            }
+            Node::List(items) | Node::Tuple(items) => {
+                items.iter().enumerate().for_each(|(i, &id)| look(Key::Item(i), id));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The state dict in what was saved, with the keys that lead to it: under the usual keys, or else wherever the only one is.
+fn find_state<'a>(name: &str, pickle: &Pickle<'a>) -> Result<(Vec<Key<'a>>, Id), Error> {
+    let nothing = |id: Id| {
+        let found = pickle.describe(id);
+        let why = format!("expected a state dict (a dictionary of tensors by their names), found {found}");
+        Error::of(name, Fault::Unsupported(why))
+    };
+    let (mut path, mut root) = (Vec::new(), pickle.root);
+    while path.len() < DEPTH
+        && let Node::Dict(entries) = pickle.node(root)
+        && !is_state(pickle, entries)
+    {
+        let is = |id: Id, key: &str| matches!(pickle.node(id), Node::Text(text) if *text == key);
+        let named = |key: &str| entries.iter().any(|&(k, _)| is(k, key));
+        // What `optimizer.state_dict()` gives: its tensors are under the numbers of the weights.
+        if named("param_groups") && named("state") {
+            let what = "it is the state of an optimizer (\"state\" and \"param_groups\"), which training keeps beside the model";
+            return Err(Error::of(name, Fault::NotAModel(what.into())));
+        }
+        let find = |key: &str| {
+            let is_it = |&&(k, value): &&(Id, Id)| is(k, key) && matches!(pickle.node(value), Node::Dict(_));
+            entries.iter().find(is_it).map(|&(_, value)| value)
+        };
+        let Some((key, inner)) = INNER.iter().find_map(|key| Some((key, find(key)?))) else { break };
+        path.push(Key::Text(key));
+        root = inner;
+    }
+    let all = states(pickle, root);
+    // Where the usual keys lead nowhere, others may.
+    let all = if all.is_empty() && !path.is_empty() {
+        path.clear();
+        root = pickle.root;
+        states(pickle, root)
+    } else {
+        all
+    };
+    match &all[..] {
+        [(inner, id)] => Ok(([&path[..], inner].concat(), *id)),
+        [] => {
+            let numbers = |id: Id| match pickle.node(id) {
+                Node::Dict(entries) => entries.iter().any(|e| matches!(pickle.node(e.1), Node::Tensor(_))),
+                _ => false,
+            };
+            if numbers(root) { Ok((path, root)) } else { Err(nothing(root)) }
+        }
+        several => {
+            const NAMED: usize = 3;
+            let keys = |(inner, _): &(Vec<Key>, Id)| subscripts(&[&path[..], inner].concat());
+            let fault = Fault::SeveralStates {
+                under: several.iter().take(NAMED).map(keys).collect(),
+                more: several.len().saturating_sub(NAMED),
+            };
+            Err(Error::of(name, fault))
+        }
+    }
+}
+
 /// The tensors of the state dict, with their names.
 fn state<'p, 'a>(
     name: &str,
     pickle: &'p Pickle<'a>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(&'a str, &'p torch::View<'a>)>, Error> {
+    let (path, root) = find_state(name, pickle)?;
+    if !path.is_empty() {
+        // Of one key, the text; of several, as Python takes them.
+        let under = match &path[..] {
+            [Key::Text(text)] => format!("{text:?}"),
+            path => subscripts(path),
+        };
+        notes.push(format!("the weights are what was saved under {under}; the rest of the file is not read"));
+    }
     let nothing = |what: &str| {
         let why = format!("expected a state dict (a dictionary of tensors by their names), found {what}");
         Error::of(name, Fault::Unsupported(why))
     };
-    let mut root = pickle.root;
-    for _ in 0..DEPTH {
-        let Node::Dict(entries) = pickle.node(root) else { return Err(nothing(&pickle.describe(root))) };
-        if entries.iter().any(|&(_, value)| matches!(pickle.node(value), Node::Tensor(_))) {
-            break;
-        }
-        let find = |key: &str| {
-            let is_it = |&&(k, value): &&(Id, Id)| {
-                matches!(pickle.node(k), Node::Text(text) if *text == key)
-                    && matches!(pickle.node(value), Node::Dict(_))
-            };
-            entries.iter().find(is_it).map(|&(_, value)| value)
-        };
-        // What `optimizer.state_dict()` gives: its tensors are under the numbers of the weights.
-        let named = |key: &str| {
-            entries.iter().any(|&(k, _)| matches!(pickle.node(k), Node::Text(text) if *text == key))
-        };
-        if named("param_groups") && named("state") {
-            let what = "it is the state of an optimizer (\"state\" and \"param_groups\"), which training keeps beside the model";
-            return Err(Error::of(name, Fault::NotAModel(what.into())));
-        }
-        let Some((key, inner)) = INNER.iter().find_map(|key| Some((key, find(key)?))) else {
-            return Err(nothing(&pickle.describe(root)));
-        };
-        notes.push(format!("the weights are what was saved under {key:?}; the rest of the file is not read"));
-        root = inner;
-    }
     let Node::Dict(entries) = pickle.node(root) else { return Err(nothing(&pickle.describe(root))) };
     let mut found = Vec::new();
     let mut others: (Option<String>, usize) = (None, 0);

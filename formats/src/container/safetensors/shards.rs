@@ -92,14 +92,16 @@ fn weight_map(name: &str, json: &[u8]) -> Result<HashMap<String, String>> {
 /// that several files have, the first value is kept.
 ///
 /// # Errors
-/// [`Fault::Duplicate`] for a tensor that is in two files, [`Fault::Split`] for a file of another format or byte order.
+/// [`Fault::Split`] for a tensor that is in two files, and for a file of another format or byte order;
+/// [`Fault::Duplicate`] for a tensor that a file has twice.
 pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
     let (format, order) = match shards.first() {
         Some((_, first)) if first.format == Format::PyTorch => (Format::PyTorch, first.order),
         Some(_) => (Format::Safetensors, ByteOrder::Little),
         None => return Err(Error::of("", Fault::Split("no files".into()))),
     };
-    let mut names = HashSet::new();
+    let mut names: HashMap<String, usize> = HashMap::new();
+    let files: Vec<String> = shards.iter().map(|(name, _)| name.clone()).collect();
     let mut whole = Model {
         format,
         order,
@@ -126,8 +128,11 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
             }
         }
         for mut t in shard.tensors {
-            if !names.insert(t.name.clone()) {
-                let fault = Fault::Duplicate { what: "tensor", name: t.name };
+            if let Some(first) = names.insert(t.name.clone(), i) {
+                let fault = match first == i {
+                    true => Fault::Duplicate { what: "tensor", name: t.name },
+                    false => Fault::Split(format!("tensor {} is in {} too", t.name, files[first])),
+                };
                 return Err(Error::at(&name, t.location.offset, fault));
             }
             t.location.file = i;
