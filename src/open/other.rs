@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use formats::container::parse_part_stem;
+use formats::metadata::Value;
 use formats::model::{Format, Model};
 use formats::{Error as FormatError, Fault};
 
@@ -56,6 +57,11 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
             "llama.cpp's programs take it beside a model: llama-cli -m MODEL.gguf --control-vector FILE",
             Use::Copies,
         ),
+        Format::Gguf { .. } if tokens_beyond(model) => (
+            "has a vocabulary of more tokens than its token embedding has rows, so no program loads it",
+            "convert the checkpoint that it was made of again: its tokenizer's files and its weights may belong to different models",
+            Use::Copies,
+        ),
         Format::Gguf { .. } if model.tensors.is_empty() => (
             match metadata.get("tokenizer.ggml.tokens") {
                 Some(_) => "has a vocabulary and no weights",
@@ -67,6 +73,13 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
         _ => return None,
     };
     Some(Foreign { what: what.into(), hint: hint.into(), remains })
+}
+
+/// Whether there are more tokens than rows of the token embedding.
+fn tokens_beyond(model: &Model) -> bool {
+    let tokens = model.metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array);
+    let embedding = model.tensors.iter().find(|t| t.name == "token_embd.weight");
+    tokens.zip(embedding).is_some_and(|(tokens, embedding)| tokens.len() as u64 > embedding.rows())
 }
 
 /// The error for a file that cannot be read as a model, if it is known what it is instead. `error` is what its reading gave.
