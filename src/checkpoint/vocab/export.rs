@@ -268,13 +268,12 @@ impl Vocab {
     /// The steps around a SentencePiece model: U+2581 for spaces, and what the file says of normalization.
     fn with_spaces(&self, metadata: &Metadata, model: Json) -> Json {
         let prefix = self.tokenizer.space_prefix();
-        // Text behind a symbol of the model itself goes on without a space.
-        let scheme = self
-            .tokenizer
-            .prepend_scheme()
-            .or((!self.tokenizer.symbols().is_empty()).then_some(Prepend::First));
-        let scheme = scheme.filter(|_| prefix);
+        // Text behind a symbol of the model itself goes on without a space. Where extra spaces are removed, `first` would find no
+        // beginning of a text.
         let merge = metadata.get("tokenizer.ggml.remove_extra_whitespaces") == Some(&Value::Bool(true));
+        let symbols = !merge && !self.tokenizer.symbols().is_empty();
+        let scheme = self.tokenizer.prepend_scheme().or(symbols.then_some(Prepend::First));
+        let scheme = scheme.filter(|_| prefix);
         let table = metadata.get("tokenizer.ggml.precompiled_charsmap").and_then(Value::as_array);
         let table = table.map(Array::bytes).filter(|bytes| !bytes.is_empty());
         let steps = [

@@ -221,7 +221,7 @@ impl Json {
     }
 
     /// The texts and ids of the model's vocabulary.
-    pub fn tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+    pub fn tokens(&self) -> impl Iterator<Item = (&str, u32)> + Clone {
         self.vocab.iter().map(|(text, id)| (text.as_str(), *id))
     }
 
@@ -235,7 +235,7 @@ impl Json {
         self.is_unigram() || (self.byte_fallback == Some(true) && !self.is_byte_level())
     }
 
-    /// Whether the tokens are written in the byte alphabet: a step says so, or the token of a space does.
+    /// Whether a step writes texts in the byte alphabet.
     fn is_byte_level(&self) -> bool {
         let is = |step: &Value| step.get("type").and_then(Value::as_str) == Some("ByteLevel");
         let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
@@ -244,12 +244,18 @@ impl Json {
             is(part) || steps.any(is)
         };
         [&self.normalizer, &self.pre_tokenizer, &self.post_processor, &self.decoder].into_iter().any(any)
-            || self.tokens().any(|(text, _)| text == BYTE_SPACE)
     }
 
     /// Refuses a vocabulary of characters, which has no pre-tokenizer.
     pub fn check_byte_level(&self) -> Result<()> {
-        if self.vocab.is_empty() || self.is_byte_level() { Ok(()) } else { Err(over_characters(&self.name)) }
+        if self.vocab.is_empty()
+            || self.is_byte_level()
+            || begin_with_spaces(self.tokens().map(|(text, _)| text)).is_gt()
+        {
+            Ok(())
+        } else {
+            Err(over_characters(&self.name))
+        }
     }
 
     /// The tokens of a converted SentencePiece model. Byte and control tokens are known by their text; scores are the
@@ -375,8 +381,11 @@ fn fill<'a>(
     Ok(())
 }
 
-/// The token of a space in the byte alphabet.
-const BYTE_SPACE: &str = "\u{120}";
+/// What more of a vocabulary's tokens begin with: the space of the byte alphabet (greater), or that of SentencePiece (less).
+fn begin_with_spaces<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> std::cmp::Ordering {
+    let count = |space: char| texts.clone().filter(|text| text.starts_with(space)).count();
+    count('\u{120}').cmp(&count('\u{2581}'))
+}
 
 /// The error of merges of characters without bytes.
 fn over_characters(name: &str) -> Error {
@@ -399,8 +408,7 @@ pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) ->
     let text = folder.json(FILE)?.ok_or_else(|| unfit(&folder.name(FILE), "the file is missing"))?;
     let name = folder.name(FILE);
     let vocab: Vocab = parse(&name, &text)?;
-    let mut texts = vocab.0.iter().map(|(text, _)| &**text);
-    if texts.clone().any(|text| text.starts_with('\u{2581}')) && texts.all(|text| text != BYTE_SPACE) {
+    if begin_with_spaces(vocab.0.iter().map(|(text, _)| &**text)).is_lt() {
         return Err(over_characters(&name));
     }
     let of_added: HashSet<u32> = added.iter().map(|a| a.id).collect();
