@@ -30,6 +30,9 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
     let text = |key: &str| metadata.text(key).unwrap_or_default();
     let (kind, architecture) = (text("general.type"), text("general.architecture"));
     let sums = model.tensors.iter().filter(|t| t.name.ends_with(".in_sum2")).count();
+    if let Some(foreign) = tokens_beyond(model) {
+        return Some(foreign);
+    }
     let (what, hint, remains) = match model.format {
         Format::Llama2cTokenizer => (
             "is a tokenizer of llama2.c, not a model",
@@ -57,11 +60,6 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
             "llama.cpp's programs take it beside a model: llama-cli -m MODEL.gguf --control-vector FILE",
             Use::Copies,
         ),
-        Format::Gguf { .. } if tokens_beyond(model) => (
-            "has a vocabulary of more tokens than its token embedding has rows, so no program loads it",
-            "convert the checkpoint that it was made of again: its tokenizer's files and its weights may belong to different models",
-            Use::Copies,
-        ),
         Format::Gguf { .. } if model.tensors.is_empty() => (
             match metadata.get("tokenizer.ggml.tokens") {
                 Some(_) => "has a vocabulary and no weights",
@@ -75,11 +73,18 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
     Some(Foreign { what: what.into(), hint: hint.into(), remains })
 }
 
-/// Whether there are more tokens than rows of the token embedding.
-fn tokens_beyond(model: &Model) -> bool {
-    let tokens = model.metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array);
-    let embedding = model.tensors.iter().find(|t| t.name == "token_embd.weight");
-    tokens.zip(embedding).is_some_and(|(tokens, embedding)| tokens.len() as u64 > embedding.rows())
+/// A GGUF with more tokens than its token embedding has rows.
+fn tokens_beyond(model: &Model) -> Option<Foreign> {
+    let tokens = model.metadata.get("tokenizer.ggml.tokens")?.as_array()?.len() as u64;
+    let rows = model.tensors.iter().find(|t| t.name == "token_embd.weight")?.rows();
+    (matches!(model.format, Format::Gguf { .. }) && tokens > rows).then(|| Foreign {
+        what: format!(
+            "has a vocabulary of {tokens} tokens, more than the {rows} rows of its token embedding, so no program loads it"
+        ),
+        hint: "convert the checkpoint that it was made of again: its tokenizer's files and its weights may belong to different models"
+            .into(),
+        remains: Use::Copies,
+    })
 }
 
 /// The error for a file that cannot be read as a model, if it is known what it is instead. `error` is what its reading gave.

@@ -13,7 +13,7 @@ use super::trie::Trie;
 pub const ADDED_SCORE: f32 = -1000.0;
 
 /// The longest symbol that is looked for at every place of a text, in bytes. Longer ones are taken for added tokens.
-const LONGEST: usize = 512;
+const LONGEST: usize = 128;
 
 /// The symbols of a vocabulary.
 pub struct Symbols(Trie);

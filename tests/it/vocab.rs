@@ -159,7 +159,7 @@ fn a_gguf_with_more_tokens_than_rows_is_no_model() {
     ] {
         let (code, error) = fails(args);
         assert!(
-            code == 1 && error.contains("more tokens than its token embedding has rows"),
+            code == 1 && error.contains("a vocabulary of 513 tokens, more than the 512 rows"),
             "{args:?}: {error}"
         );
     }
