@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use formats::container::parse_part_stem;
-use formats::metadata::Value;
 use formats::model::{Format, Model};
 use formats::{Error as FormatError, Fault};
 
