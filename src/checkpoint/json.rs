@@ -4,9 +4,12 @@
 use std::borrow::Cow;
 
 use serde::de::Error as _;
-use serde_json::{Error, Value};
+use serde_json::{Error as JsonError, Value};
 
 use crate::arch::settings::FLOAT_TAG;
+use crate::error::{Error, Result};
+use crate::kind::Wanted;
+use crate::text_file;
 
 /// The numbers that JSON does not have. A longer one comes before its own end.
 const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
@@ -18,6 +21,30 @@ const MOST_NUMBERS: usize = 1024;
 /// Bytes of the longest file that is read, for each value that it may have. In a tree, a value takes some 80 bytes, and
 /// an object with one key some 500: so a tree takes at most about ten times as much memory as the longest file has bytes.
 const BYTES_PER_VALUE: u64 = 32;
+
+/// The text of a JSON file. `name` is the file's, for messages.
+///
+/// # Errors
+/// What the file is instead, if it is no text, empty, or a web page, as a download without the right to it gives; those of
+/// [`text_file::strict`].
+pub fn text(name: &str, bytes: Vec<u8>) -> Result<String> {
+    let text = match text_file::strict(name, bytes) {
+        Ok(decoded) => decoded.text,
+        // Its hint is about texts, where that of the kind says nothing.
+        Err(Error::NotAText { what, hint, .. }) => {
+            let hint = if hint == Wanted::TEXT.hint { AGAIN } else { &hint };
+            return Err(Error::refused(format!("{name}: this is {what}, not JSON")).or(hint));
+        }
+        Err(error) => return Err(error),
+    };
+    match text.trim_start().as_bytes().first() {
+        None => Err(Error::refused(format!("{name}: this file is empty")).or(AGAIN)),
+        Some(b'<') => Err(Error::refused(format!("{name}: this file is a web page, not JSON")).or(AGAIN)),
+        Some(_) => Ok(text),
+    }
+}
+
+const AGAIN: &str = "download the file itself again from the model's Hugging Face folder";
 
 /// Parses JSON in which numbers may be `NaN`, `Infinity` or `-Infinity`. They become `{"__float__": "Infinity"}`, as
 /// newer versions of transformers write and read them (`_FLOAT_TAG_KEY` in its `configuration_utils.py`), so a settings
@@ -31,7 +58,7 @@ pub fn parse(text: &[u8], most: u64) -> serde_json::Result<Value> {
     // What cannot have so many values need not be counted.
     let most = usize::try_from(most / BYTES_PER_VALUE).unwrap_or(usize::MAX);
     if text.len() > most && values(text) > most {
-        return Err(Error::custom(format!("it has more than {most} values, which no settings have")));
+        return Err(JsonError::custom(format!("it has more than {most} values, which no settings have")));
     }
     match serde_json::from_slice(text) {
         Ok(value) => Ok(value),
@@ -86,7 +113,7 @@ fn tagged(text: &[u8]) -> serde_json::Result<Cow<'_, [u8]>> {
         number.len()
     });
     if count > MOST_NUMBERS {
-        return Err(Error::custom(format!(
+        return Err(JsonError::custom(format!(
             "it has more than {MOST_NUMBERS} numbers that are NaN or infinite, which no settings have"
         )));
     }
@@ -101,6 +128,23 @@ fn tagged(text: &[u8]) -> serde_json::Result<Cow<'_, [u8]>> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_no_json_is_named() {
+        let of = |bytes: &[u8]| text("config.json", bytes.to_vec());
+        for (bytes, says) in [
+            (&b"\n<html>"[..], "is a web page, not JSON"),
+            (b" \n", "is empty"),
+            (b"PK\x03\x04\x14\0\0\0\x08\0", "not JSON"),
+            (b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ", "AppleDouble"),
+        ] {
+            let error = of(bytes).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            let hint = error.hint().map(|hint| hint.to_string()).unwrap_or_default();
+            assert!(!hint.is_empty() && !hint.contains("text.txt"), "{says}: {hint}");
+        }
+        assert_eq!(of(b"\xEF\xBB\xBF{}").unwrap(), "{}");
+    }
 
     #[test]
     fn numbers_that_json_lacks_are_tagged() {

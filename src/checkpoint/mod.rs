@@ -28,7 +28,6 @@ use crate::disk::{self, InFile, Part};
 use crate::error::{Error, Result};
 use crate::order;
 use crate::source::view::RowOrder;
-use crate::text_file;
 
 pub use adapters::alone as adapter_alone;
 pub use foreign::{is_other, pipeline, recognise};
@@ -63,7 +62,7 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
         return Err(Error::InvalidConfig { file: path.to_path_buf(), why });
     }
     let file = InFile::open(path, false)?;
-    let text = text_file::strict(file.name(), file.read(0, file.len)?.into_owned())?.text;
+    let text = json::text(file.name(), file.read(0, file.len)?.into_owned())?;
     let json = json::parse(text.as_bytes(), MOST_JSON).map_err(|e| {
         let why = if e.is_data() { e.to_string() } else { format!("is not JSON: {e}") };
         Error::InvalidConfig { file: path.to_path_buf(), why }

@@ -29,6 +29,9 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
     let text = |key: &str| metadata.text(key).unwrap_or_default();
     let (kind, architecture) = (text("general.type"), text("general.architecture"));
     let sums = model.tensors.iter().filter(|t| t.name.ends_with(".in_sum2")).count();
+    if let Some(foreign) = tokens_beyond(model) {
+        return Some(foreign);
+    }
     let (what, hint, remains) = match model.format {
         Format::Llama2cTokenizer => (
             "is a tokenizer of llama2.c, not a model",
@@ -67,6 +70,20 @@ pub fn of_model(model: &Model) -> Option<Foreign> {
         _ => return None,
     };
     Some(Foreign { what: what.into(), hint: hint.into(), remains })
+}
+
+/// A GGUF with more tokens than its token embedding has rows.
+fn tokens_beyond(model: &Model) -> Option<Foreign> {
+    let tokens = model.metadata.get("tokenizer.ggml.tokens")?.as_array()?.len() as u64;
+    let rows = model.tensors.iter().find(|t| t.name == "token_embd.weight")?.rows();
+    (matches!(model.format, Format::Gguf { .. }) && tokens > rows).then(|| Foreign {
+        what: format!(
+            "has a vocabulary of {tokens} tokens, more than the {rows} rows of its token embedding, so no program loads it"
+        ),
+        hint: "convert the checkpoint that it was made of again: its tokenizer's files and its weights may belong to different models"
+            .into(),
+        remains: Use::Copies,
+    })
 }
 
 /// The error for a file that cannot be read as a model, if it is known what it is instead. `error` is what its reading gave.

@@ -5,7 +5,8 @@
 //! text is split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the
 //! models' own tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte,
 //! say), that part of the text gets no ids. Two things that files say and llama.cpp does not do are done, as SentencePiece
-//! does them: byte fallback of unigram models, and normalization (`normal`) of the other kind. Sources: llama.cpp's
+//! does them: byte fallback of unigram models, normalization (`normal`) of the other kind, and symbols that the model itself
+//! has (`symbols`). Sources: llama.cpp's
 //! llama-vocab.cpp and unicode.cpp, and SentencePiece.
 
 mod bpe;
@@ -16,6 +17,7 @@ mod read;
 mod roles;
 mod special;
 mod spm;
+mod symbols;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -31,12 +33,14 @@ use formats::metadata::Metadata;
 use crate::error::{Error, Result};
 pub use decode::Stream;
 pub(crate) use normal::Normalizer;
+use normal::Prefix;
 #[cfg(test)]
 pub(crate) use normal::tests::table as tests_table;
 pub use pre::missing_note as pre_tokenizer_note;
 use roles::Roles;
 use special::{Fragment, Specials};
 pub(crate) use special::{is_phi3, keeps_spaces};
+pub(crate) use symbols::ADDED_SCORE;
 #[cfg(test)]
 pub(crate) use tests::byte_level as tests_byte_level;
 pub use text::Text;
@@ -56,8 +60,50 @@ struct Rules {
     add_eos: bool,
     /// A space is put before a text, and before text that follows a special token.
     space_prefix: bool,
+    /// How, if the file says so ([`PREPEND_SCHEME`]).
+    prepend: Option<Prepend>,
     /// Tokens have U+2581 in place of spaces.
     escaped_spaces: bool,
+}
+
+impl Rules {
+    /// Whether a space is put before a part of a text, which may be its first.
+    fn prefix(&self, first: bool) -> Prefix {
+        match (self.space_prefix, self.prepend) {
+            (false, _) => Prefix::None,
+            (true, None) => Prefix::Always,
+            (true, Some(Prepend::First)) if !first => Prefix::None,
+            (true, Some(_)) => Prefix::UnlessSpace,
+        }
+    }
+}
+
+/// The key of [`Prepend`], which other programs do not read: they put a space before every text, and before text that
+/// follows a special token.
+pub(crate) const PREPEND_SCHEME: &str = "ggufkit.tokenizer.prepend_scheme";
+
+/// Where a space is put before text, as `Metaspace` of the `tokenizers` crate does it: never before a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepend {
+    /// Before a text, and before text that follows a special token.
+    Always,
+    /// At the beginning of a text only.
+    First,
+}
+
+impl Prepend {
+    /// The scheme of this name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        [Self::Always, Self::First].into_iter().find(|scheme| scheme.name() == name)
+    }
+
+    /// Its name, in the file and in tokenizer.json.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::First => "first",
+        }
+    }
 }
 
 /// What two tokenizers with the same tokens do differently.
@@ -87,7 +133,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// What another tokenizer with the same tokens makes otherwise of texts; the first of [`Difference`]'s, or `None`.
     pub(crate) fn differs(&self, other: &Self) -> Option<Difference> {
-        let spaces = |of: &Self| (of.rules.space_prefix, of.rules.escaped_spaces);
+        let spaces = |of: &Self| (of.rules.space_prefix, of.rules.prepend, of.rules.escaped_spaces);
         let begins = |of: &Self| (of.rules.add_bos, of.roles.bos);
         let ends = |of: &Self| of.roles.eos.filter(|_| of.rules.add_eos);
         if spaces(self) != spaces(other) {
@@ -120,29 +166,18 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, bos_eos: bool, special: bool) -> Vec<u32> {
         let mut out = Vec::new();
         out.extend(self.roles.bos.filter(|_| bos_eos && self.rules.add_bos));
-        let mut after_special = true;
-        for fragment in self.specials.partition(text, special) {
-            match fragment {
-                Fragment::Token(id) => {
-                    out.push(id);
-                    after_special = true;
+        for (i, fragment) in self.specials.partition(text, special).into_iter().enumerate() {
+            let prefix = self.rules.prefix(i == 0);
+            match (fragment, &self.scheme) {
+                (Fragment::Token(id), _) => out.push(id),
+                (Fragment::Text(text), Scheme::SentencePiece(merger, normalizer)) => {
+                    let text = normalizer.escaped(text, prefix);
+                    merger.encode(&self.tokens, &text, normalizer, &mut out);
                 }
-                Fragment::Text(text) => {
-                    match &self.scheme {
-                        Scheme::SentencePiece(merger, normalizer) => {
-                            let prefix = self.rules.space_prefix && after_special;
-                            let text = normalizer.normalized(text);
-                            if !text.is_empty() {
-                                merger.encode(&self.tokens, &text, prefix, &mut out);
-                            }
-                        }
-                        Scheme::ByteLevel(merger) => {
-                            merger.encode(&self.tokens, text, self.rules.escaped_spaces, &mut out);
-                        }
-                        Scheme::Unigram(viterbi) => viterbi.encode(text, self.rules.space_prefix, &mut out),
-                    }
-                    after_special = false;
+                (Fragment::Text(text), Scheme::ByteLevel(merger)) => {
+                    merger.encode(&self.tokens, text, self.rules.escaped_spaces, &mut out);
                 }
+                (Fragment::Text(text), Scheme::Unigram(viterbi)) => viterbi.encode(text, prefix, &mut out),
             }
         }
         out.extend(self.roles.eos.filter(|_| bos_eos && self.rules.add_eos));
@@ -192,6 +227,16 @@ impl Tokenizer {
     /// Whether a space is put before a text.
     pub(crate) fn space_prefix(&self) -> bool {
         self.rules.space_prefix
+    }
+
+    /// How a space is put before texts, if the file says more than that one is.
+    pub(crate) fn prepend_scheme(&self) -> Option<Prepend> {
+        self.rules.prepend
+    }
+
+    /// The user-defined symbols of a SentencePiece model, by id: see [`symbols`].
+    pub(crate) fn symbols(&self) -> Vec<u32> {
+        (0..).zip(&self.tokens.attributes).filter(|(_, is)| is.symbol).map(|(id, _)| id).collect()
     }
 
     /// The tokens that are looked for in a text before anything else, by id: whether it is only looked for if special

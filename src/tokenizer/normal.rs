@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use super::spm::SPACE;
+use super::symbols::Symbols;
 use crate::error::{Error, Result};
 
 /// The longest string that is looked up in the table, in bytes: the longest in SentencePiece's own tables has 24.
@@ -22,6 +24,16 @@ pub struct Normalizer {
     table: Option<Table>,
     /// Several spaces become one, and those at both ends are dropped.
     pub merge_spaces: bool,
+    symbols: Option<Symbols>,
+}
+
+/// Whether a space is put before a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefix {
+    None,
+    Always,
+    /// Unless the text begins with one.
+    UnlessSpace,
 }
 
 /// A table of replacements.
@@ -46,34 +58,84 @@ impl Normalizer {
                 }
             })?),
         };
-        Ok(Self { table, merge_spaces })
+        Ok(Self { table, merge_spaces, symbols: None })
+    }
+
+    /// The same, for a model with these user-defined symbols.
+    pub fn with(self, symbols: Option<Symbols>) -> Self {
+        Self { symbols, ..self }
     }
 
     /// The text with its characters replaced.
     pub fn replaced<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let Some(table) = &self.table else { return text.into() };
+        if self.table.is_none() {
+            return text.into();
+        }
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
-            let (len, replacement) = match table.longest(rest.as_bytes()) {
-                // A string may end within a character if the table is damaged.
-                Some((len, replacement)) if rest.is_char_boundary(len) => (len, replacement),
-                _ => (c.len_utf8(), &rest[..c.len_utf8()]),
-            };
+            let (len, replacement) = self.replacement(rest, c);
             out.push_str(replacement);
             rest = &rest[len..];
         }
         out.into()
     }
 
-    /// The text with its characters replaced and without extra spaces.
-    pub fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let text = self.replaced(text);
-        if !self.merge_spaces {
-            return text;
+    /// A text as it is split: with its characters replaced, without extra spaces, and with [`SPACE`] for spaces. `prefix`
+    /// says whether a space is put before it. User-defined symbols stay as they are.
+    pub fn escaped(&self, text: &str, prefix: Prefix) -> String {
+        let mut out = String::with_capacity(text.len() + text.len() / 2 + SPACE.len_utf8());
+        let mut after_space = self.merge_spaces;
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            let symbol = self.symbols.as_ref().and_then(|symbols| symbols.longest(rest));
+            let (len, mut part) = match symbol {
+                Some((len, _)) => (len, &rest[..len]),
+                None => self.replacement(rest, c),
+            };
+            rest = &rest[len..];
+            if after_space {
+                part = part.trim_start_matches(' ');
+            }
+            if !part.is_empty() {
+                after_space = self.merge_spaces && part.ends_with(' ');
+                out.extend(part.chars().map(|c| if c == ' ' { SPACE } else { c }));
+            }
         }
-        let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-        words.join(" ").into()
+        if text.is_empty() || (self.merge_spaces && out.is_empty()) {
+            return out;
+        }
+        let before = match prefix {
+            Prefix::None => false,
+            Prefix::Always => true,
+            Prefix::UnlessSpace => !out.starts_with(SPACE),
+        };
+        if before {
+            out.insert(0, SPACE);
+        }
+        if self.merge_spaces {
+            out.truncate(out.trim_end_matches(SPACE).len());
+        }
+        out
+    }
+
+    /// The symbol that a text begins with, whose spaces are replaced: its length in bytes and its id.
+    pub fn symbol(&self, text: &str) -> Option<(usize, u32)> {
+        self.symbols.as_ref()?.longest(text)
+    }
+
+    /// Whether there are user-defined symbols.
+    pub fn has_symbols(&self) -> bool {
+        self.symbols.is_some()
+    }
+
+    /// What a text begins with, of which `c` is the first character: how many bytes, and what they become.
+    fn replacement<'a>(&'a self, text: &'a str, c: char) -> (usize, &'a str) {
+        match self.table.as_ref().and_then(|table| table.longest(text.as_bytes())) {
+            // A string may end within a character if the table is damaged.
+            Some((len, replacement)) if text.is_char_boundary(len) => (len, replacement),
+            _ => (c.len_utf8(), &text[..c.len_utf8()]),
+        }
     }
 }
 
@@ -137,9 +199,18 @@ pub mod tests {
         let table = table(&[(b'A', "a"), (b'\n', " "), (b'3', "three"), (b'-', "")]);
         let normalizer = Normalizer::new(&table, true).unwrap();
         assert_eq!(normalizer.replaced("AB\n\né-3-"), "aB  éthree");
-        assert_eq!(normalizer.normalized(" \nAB\n\né -  3 "), "aB é three");
-        assert_eq!(Normalizer::new(&table, false).unwrap().normalized(" A "), " a ");
-        assert_eq!(Normalizer::new(&[], false).unwrap().normalized("A  b "), "A  b ");
+        let bare = |text: &str| normalizer.escaped(text, Prefix::None);
+        assert_eq!(
+            (bare(" \nAB\n\né -  3 "), bare(" \n "), bare("")),
+            ("aB▁é▁three".into(), "".into(), "".into())
+        );
+        let kept = Normalizer::new(&table, false).unwrap();
+        let of =
+            |text: &str| [Prefix::None, Prefix::Always, Prefix::UnlessSpace].map(|p| kept.escaped(text, p));
+        assert_eq!(of(" A "), ["▁a▁", "▁▁a▁", "▁a▁"]);
+        assert_eq!(of("B  "), ["B▁▁", "▁B▁▁", "▁B▁▁"]);
+        assert_eq!((of("-"), of("")), (["", "▁", "▁"].map(String::from), ["", "", ""].map(String::from)));
+        assert_eq!(normalizer.escaped(" A ", Prefix::Always), "▁a");
     }
 
     #[test]

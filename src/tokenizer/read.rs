@@ -6,8 +6,9 @@ use super::normal::Normalizer;
 use super::pre::table::{self, Bos};
 use super::roles::Roles;
 use super::special::Specials;
+use super::symbols::Symbols;
 use super::tokens::{Attributes, Tokens};
-use super::{Rules, Scheme, Tokenizer, bpe, spm, unigram};
+use super::{PREPEND_SCHEME, Prepend, Rules, Scheme, Tokenizer, bpe, spm, unigram};
 use crate::error::{Error, Result};
 
 /// The kinds of tokenizers by which files say that they have none.
@@ -48,23 +49,28 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         add_bos: file.flag("add_bos_token")?.unwrap_or(add_bos) || (byte_level && bos == Bos::Always),
         add_eos: file.flag("add_eos_token")?.unwrap_or(add_eos),
         space_prefix: file.flag("add_space_prefix")?.unwrap_or(space_prefix),
+        prepend: metadata.text(PREPEND_SCHEME).and_then(Prepend::of),
         escaped_spaces: !byte_level || row.is_some_and(|row| row.raw),
     };
     // llama.cpp does this for unigram models only.
-    let normalizer = || {
+    let normalizer = |symbols: Option<Symbols>| {
         let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);
         let table = file.array("precompiled_charsmap")?;
         if table.is_some_and(|t| !matches!(t.kind(), Kind::U8 | Kind::I8) && !t.is_empty()) {
             return Err(file.wrong("precompiled_charsmap", "an array of bytes"));
         }
-        Normalizer::new(table.map_or(&[][..], Array::bytes), merge_spaces)
+        Ok(Normalizer::new(table.map_or(&[][..], Array::bytes), merge_spaces)?.with(symbols))
     };
 
+    let mut normalizer = match byte_level {
+        true => None,
+        false => Some(normalizer(Symbols::mark(&mut tokens))?),
+    };
     // A unigram model uses the attributes in the file, before `Roles::find` changes those of tokens that are known by
     // their text.
     let unigram = if model == "t5" {
         let unknown = file.id("unknown").or(ids[2]).filter(|id| (*id as usize) < tokens.len());
-        Some(unigram::Viterbi::new(&tokens, unknown, normalizer()?)?)
+        Some(unigram::Viterbi::new(&tokens, unknown, normalizer.take().unwrap_or_default())?)
     } else {
         None
     };
@@ -78,7 +84,10 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
             }
             Scheme::ByteLevel(Box::new(bpe::Merger::new(&tokens, merges.strings(), pre)?))
         }
-        None => Scheme::SentencePiece(Box::new(spm::Merger::new(&tokens, roles.unknown)), normalizer()?),
+        None => {
+            let merger = spm::Merger::new(&tokens, roles.unknown);
+            Scheme::SentencePiece(Box::new(merger), normalizer.take().unwrap_or_default())
+        }
     };
     let [name, arch] = ["general.name", "general.architecture"].map(|k| metadata.text(k).unwrap_or_default());
     let specials = Specials::new(&tokens, name, arch, pre);

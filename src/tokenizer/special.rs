@@ -70,7 +70,7 @@ impl Specials {
     /// Control tokens, the unknown token and user-defined tokens. `name`, `arch` and `pre` are the model's name, its
     /// architecture and its pre-tokenizer in the file: by these llama.cpp knows which tokens strip whitespace.
     pub fn new(tokens: &Tokens, name: &str, arch: &str, pre: &str) -> Self {
-        let special = |is: &Attributes| is.control || is.user_defined || is.unknown;
+        let special = |is: &Attributes| !is.symbol && (is.control || is.user_defined || is.unknown);
         let contains = |text: &str, parts: &[&str]| parts.iter().any(|part| text.contains(part));
         let mask = if contains(pre, &["jina-v2-de", "jina-v2-es", "jina-v2-code"])
             || contains(arch, &["nomic-bert-moe", "jina-bert-v3"])
@@ -274,6 +274,7 @@ mod tests {
         user_defined: true,
         byte: false,
         unused: false,
+        symbol: false,
         lstrip: false,
         rstrip: false,
     };

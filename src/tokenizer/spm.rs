@@ -1,5 +1,5 @@
 //! SentencePiece's byte-pair encoding: of all neighbouring symbols that make a token, those whose token has the highest
-//! score are merged first, the leftmost of equals.
+//! score are merged first, the leftmost of equals. A run of characters without a token is one unknown token.
 //!
 //! A text is not merged as a whole. Between two characters that are side by side in no token, nothing is ever merged,
 //! so the text is split there and the parts are merged on their own, which changes no id. Parts are mostly words, which
@@ -9,6 +9,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::Range;
 
+use super::normal::Normalizer;
 use super::tokens::Tokens;
 
 /// SentencePiece's space.
@@ -21,23 +22,59 @@ pub struct Merger {
     bytes: [Option<u32>; 256],
     /// For characters whose bytes are not tokens either.
     unknown: Option<u32>,
+    /// Whether a run of such characters is one token.
+    fuses: bool,
 }
 
 impl Merger {
     /// `unknown` is the token of characters that are not tokens and whose bytes are not.
     pub fn new(tokens: &Tokens, unknown: Option<u32>) -> Self {
-        Self { neighbours: Neighbours::new(tokens), bytes: tokens.bytes(), unknown }
+        let fuses = unknown.is_some_and(|id| tokens.attributes[id as usize].unknown);
+        Self { neighbours: Neighbours::new(tokens), bytes: tokens.bytes(), unknown, fuses }
     }
 
-    /// Appends the ids of a text, with a space before it if `prefix`.
-    pub fn encode(&self, tokens: &Tokens, text: &str, prefix: bool, out: &mut Vec<u32>) {
-        let mut escaped = String::with_capacity(text.len() + text.len() / 2);
-        escaped.extend(prefix.then_some(SPACE));
-        escaped.extend(text.chars().map(|c| if c == ' ' { SPACE } else { c }));
-
-        let mut known: HashMap<&str, Range<usize>> = HashMap::new();
+    /// Appends the ids of a text as `normalizer` has made it, whose symbols are not merged.
+    pub fn encode(&self, tokens: &Tokens, text: &str, normalizer: &Normalizer, out: &mut Vec<u32>) {
+        let (first, mut known) = (out.len(), HashMap::new());
         let mut scratch = Scratch::default();
-        let mut rest = escaped.as_str();
+        if normalizer.has_symbols() {
+            let (mut from, mut at) = (0, 0);
+            while at < text.len() {
+                let Some((len, id)) = normalizer.symbol(&text[at..]) else {
+                    at += text[at..].chars().next().map_or(1, char::len_utf8);
+                    continue;
+                };
+                self.encode_between(tokens, &text[from..at], &mut known, &mut scratch, out);
+                out.push(id);
+                at += len;
+                from = at;
+            }
+            self.encode_between(tokens, &text[from..], &mut known, &mut scratch, out);
+        } else {
+            self.encode_between(tokens, text, &mut known, &mut scratch, out);
+        }
+        if self.fuses {
+            let mut kept = first;
+            for at in first..out.len() {
+                if at == first || Some(out[at]) != self.unknown || out[at] != out[kept - 1] {
+                    out[kept] = out[at];
+                    kept += 1;
+                }
+            }
+            out.truncate(kept);
+        }
+    }
+
+    /// Appends the ids of a text without symbols. `known` has the places of the ids of parts.
+    fn encode_between<'t>(
+        &self,
+        tokens: &Tokens,
+        text: &'t str,
+        known: &mut HashMap<&'t str, Range<usize>>,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) {
+        let mut rest = text;
         while !rest.is_empty() {
             let part;
             (part, rest) = rest.split_at(self.neighbours.part(rest));
@@ -45,7 +82,7 @@ impl Merger {
                 out.extend_from_within(ids.clone());
             } else {
                 let start = out.len();
-                self.merge(tokens, part, &mut scratch, out);
+                self.merge(tokens, part, scratch, out);
                 known.insert(part, start..out.len());
             }
         }

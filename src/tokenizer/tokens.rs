@@ -11,6 +11,8 @@ pub struct Attributes {
     pub user_defined: bool,
     pub byte: bool,
     pub unused: bool,
+    /// A user-defined symbol of a SentencePiece model: see [`super::symbols`].
+    pub symbol: bool,
     /// Whitespace before it in a text is dropped.
     pub lstrip: bool,
     /// Whitespace after it in a text is dropped.

@@ -5,8 +5,10 @@
 //! Characters without a token have the score of the least likely token minus ten. They become byte tokens if the
 //! vocabulary has all 256 of them, as in SentencePiece, and else the unknown token, once for a run of such characters.
 
-use super::normal::Normalizer;
-use super::spm::SPACE;
+use std::borrow::Cow;
+
+use super::normal::{Normalizer, Prefix};
+use super::symbols;
 use super::tokens::Tokens;
 use super::trie::Trie;
 use crate::error::{Error, Result};
@@ -20,7 +22,7 @@ const LONGEST: usize = 4096;
 /// The model.
 pub struct Viterbi {
     tokens: Trie,
-    /// Log-probabilities by id; those of user-defined tokens are 0.
+    /// Log-probabilities by id; those of user-defined tokens are 0, or nearly so, to be preferred.
     scores: Vec<f64>,
     unknown: Option<u32>,
     unknown_score: f64,
@@ -47,7 +49,11 @@ impl Viterbi {
             let why = format!("token {id} must have at most {LONGEST} bytes (found {n})");
             return Err(Error::InvalidVocabulary { why });
         }
-        let mut pieces = Vec::with_capacity(tokens.len());
+        // SentencePiece prefers a symbol to all that is likely: each of its bytes has the highest score, and never less than 0.
+        let most =
+            tokens.scores.iter().zip(&tokens.attributes).filter(|(_, is)| is.normal).map(|(score, _)| *score);
+        let most = f64::from(most.fold(0.0, f32::max));
+        let mut pieces: Vec<(Cow<[u8]>, u32)> = Vec::with_capacity(tokens.len());
         let mut scores = Vec::with_capacity(tokens.len());
         let mut least = f32::MAX;
         let mut byte = true;
@@ -55,10 +61,16 @@ impl Viterbi {
             if is.normal {
                 least = least.min(score);
             }
-            if is.normal || is.user_defined || is.unused {
-                pieces.push((text, id));
+            if is.symbol {
+                pieces.push((symbols::escaped(&String::from_utf8_lossy(text)).into_bytes().into(), id));
+            } else if is.normal || is.user_defined || is.unused {
+                pieces.push((Cow::from(text), id));
             }
-            scores.push(if is.user_defined { 0.0 } else { score.into() });
+            scores.push(match () {
+                () if is.symbol => text.len() as f64 * most - 0.1,
+                () if is.user_defined => 0.0,
+                () => score.into(),
+            });
         }
         let bytes = tokens.bytes().map(|id| {
             let id = id.filter(|&id| tokens.attributes[id as usize].byte);
@@ -67,12 +79,13 @@ impl Viterbi {
         });
         let unknown_score = (least - PENALTY).into();
         let bytes = byte.then_some(bytes);
-        Ok(Self { tokens: Trie::new(pieces), scores, unknown, unknown_score, bytes, normalizer })
+        let tokens = Trie::new(pieces.iter().map(|(text, id)| (&text[..], *id)));
+        Ok(Self { tokens, scores, unknown, unknown_score, bytes, normalizer })
     }
 
-    /// Appends the ids of a text, with a space before its first word if `prefix`.
-    pub fn encode(&self, text: &str, prefix: bool, out: &mut Vec<u32>) {
-        let text = self.escaped(text, prefix);
+    /// Appends the ids of a text; `prefix` says whether a space is put before it.
+    pub fn encode(&self, text: &str, prefix: Prefix, out: &mut Vec<u32>) {
+        let text = self.normalizer.escaped(text, prefix);
         let n = text.len();
         // Of the best segmentation up to each offset, the sum of scores and the last token. Offsets that no token ends
         // at keep the least score: the whole text before them is unknown.
@@ -116,27 +129,5 @@ impl Viterbi {
             end = start;
         }
         out[first..].reverse();
-    }
-
-    /// The text, normalized, with [`SPACE`] for its spaces.
-    fn escaped(&self, text: &str, prefix: bool) -> String {
-        let text = self.normalizer.replaced(text);
-        let merge_spaces = self.normalizer.merge_spaces;
-        let mut out = String::with_capacity(text.len() + text.len() / 2);
-        let (mut prefixed, mut in_word) = (false, false);
-        for c in text.chars() {
-            if c == ' ' {
-                in_word = false;
-                out.extend((!merge_spaces).then_some(SPACE));
-            } else {
-                if !in_word && ((prefix && !prefixed) || merge_spaces) {
-                    out.push(SPACE);
-                    prefixed = true;
-                }
-                in_word = true;
-                out.push(c);
-            }
-        }
-        out
     }
 }

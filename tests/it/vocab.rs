@@ -141,3 +141,31 @@ fn a_checkpoint_made_of_a_gguf_has_its_tokenizer() {
     assert!(a.encode(&text, true, true) == b.encode(&text, true, true), "the same ids");
     assert_eq!(a.chat_template().unwrap(), b.chat_template().unwrap());
 }
+
+#[test]
+fn a_gguf_with_more_tokens_than_rows_is_no_model() {
+    let dir = Dir::new();
+    let (model, more) = (crate::common::gguf(&dir), dir.path("more.gguf"));
+    let mut tokens: Vec<String> =
+        array(&metadata(&model), "tokens").strings().map(|t| String::from_utf8_lossy(t).into()).collect();
+    tokens.push("<pad>".into());
+    let list = format!("tokenizer.ggml.tokens=[str]:{}", serde_json::to_string(&tokens).unwrap());
+    ok(&["edit", &model, &more, "--force", "--set", &list]);
+    let out = dir.path("out.gguf");
+    for args in [
+        &["quantize", &more, &out, "--type", "q8_0"][..],
+        &["run", &more, "--prompt", "a", "--tokens", "1"],
+        &["eval", &more, &demo("heldout.txt"), "--chunks", "1"],
+    ] {
+        let (code, error) = fails(args);
+        assert!(
+            code == 1 && error.contains("a vocabulary of 513 tokens, more than the 512 rows"),
+            "{args:?}: {error}"
+        );
+    }
+    // It can be mended.
+    tokens.pop();
+    let list = format!("tokenizer.ggml.tokens=[str]:{}", serde_json::to_string(&tokens).unwrap());
+    ok(&["edit", &more, &out, "--set", &list]);
+    ok(&["verify", &out]);
+}

@@ -13,8 +13,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::checkpoint::vocab::lists::MOST_MERGES;
 use crate::checkpoint::vocab::{base64, pre};
 use crate::order;
-use crate::tokenizer::Tokenizer;
 use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION};
+use crate::tokenizer::{PREPEND_SCHEME, Prepend, Tokenizer};
 
 /// Tokens of more bytes get no merges: none of training have, and the time grows with the square.
 const LONGEST_MERGED: usize = 1024;
@@ -55,6 +55,7 @@ pub fn holds(key: &str) -> bool {
     let templates = ["tokenizer.chat_template", "tokenizer.chat_templates"];
     key.strip_prefix("tokenizer.ggml.").is_some_and(|end| HELD.contains(&end))
         || templates.contains(&key)
+        || key == PREPEND_SCHEME
         || key.starts_with("tokenizer.chat_template.")
 }
 
@@ -126,7 +127,10 @@ impl Vocab {
                 "normalized": false, "special": special,
             }))
         };
-        self.tokenizer.specials().into_iter().filter_map(one).collect()
+        let symbols = self.tokenizer.symbols().into_iter().map(|id| (id, false, [false; 2]));
+        let mut all: Vec<_> = self.tokenizer.specials().into_iter().chain(symbols).collect();
+        order::by_key(&mut all, |(id, ..)| *id);
+        all.into_iter().filter_map(one).collect()
     }
 
     /// What is added to a text; `None` for nothing.
@@ -264,14 +268,19 @@ impl Vocab {
     /// The steps around a SentencePiece model: U+2581 for spaces, and what the file says of normalization.
     fn with_spaces(&self, metadata: &Metadata, model: Json) -> Json {
         let prefix = self.tokenizer.space_prefix();
+        // Text behind a symbol of the model itself goes on without a space. Where extra spaces are removed, `first` would find no
+        // beginning of a text.
         let merge = metadata.get("tokenizer.ggml.remove_extra_whitespaces") == Some(&Value::Bool(true));
+        let symbols = !merge && !self.tokenizer.symbols().is_empty();
+        let scheme = self.tokenizer.prepend_scheme().or(symbols.then_some(Prepend::First));
+        let scheme = scheme.filter(|_| prefix);
         let table = metadata.get("tokenizer.ggml.precompiled_charsmap").and_then(Value::as_array);
         let table = table.map(Array::bytes).filter(|bytes| !bytes.is_empty());
         let steps = [
             table.map(|bytes| json!({"type": "Precompiled", "precompiled_charsmap": base64::encode(bytes)})),
             merge.then(|| json!({"type": "Strip", "strip_left": true, "strip_right": true})),
             merge.then(|| json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})),
-            prefix.then(|| json!({"type": "Prepend", "prepend": "\u{2581}"})),
+            (prefix && scheme.is_none()).then(|| json!({"type": "Prepend", "prepend": "\u{2581}"})),
             Some(json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"})),
         ];
         let decoders = [
@@ -283,7 +292,9 @@ impl Vocab {
         let list = |steps: &[Option<Json>]| steps.iter().flatten().cloned().collect::<Vec<_>>();
         json!({
             "normalizer": {"type": "Sequence", "normalizers": list(&steps)},
-            "pre_tokenizer": null,
+            "pre_tokenizer": scheme.map(|scheme| json!({
+                "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme.name(), "split": false,
+            })),
             "post_processor": self.post_processor(),
             "decoder": {"type": "Sequence", "decoders": list(&decoders)},
             "model": model,

@@ -113,11 +113,7 @@ impl<'a> Folder<'a> {
 
     /// A file's text.
     pub fn text(&mut self, name: &str) -> Result<Option<String>> {
-        self.text_up_to(name, MAX_FILE)
-    }
-
-    fn text_up_to(&mut self, name: &str, most: u64) -> Result<Option<String>> {
-        let Some(bytes) = self.bytes_up_to(name, most)? else { return Ok(None) };
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         text_file::strict(&self.name(name), bytes).map(|decoded| Some(decoded.text))
     }
 
@@ -139,9 +135,22 @@ impl<'a> Folder<'a> {
         self.has(name) && disk::leads_out(self.path, &self.path.join(name))
     }
 
+    /// The text of a JSON file.
+    ///
+    /// # Errors
+    /// What the file is, if it is something else.
+    pub fn json(&mut self, name: &str) -> Result<Option<String>> {
+        self.json_up_to(name, MAX_FILE)
+    }
+
+    fn json_up_to(&mut self, name: &str, most: u64) -> Result<Option<String>> {
+        let Some(bytes) = self.bytes_up_to(name, most)? else { return Ok(None) };
+        tree::text(&self.name(name), bytes).map(Some)
+    }
+
     /// A JSON file whose root is an object.
     pub fn object(&mut self, name: &str) -> Result<Option<Value>> {
-        let Some(text) = self.text_up_to(name, MAX_TREE)? else { return Ok(None) };
+        let Some(text) = self.json_up_to(name, MAX_TREE)? else { return Ok(None) };
         let value =
             tree::parse(text.as_bytes(), MAX_TREE).map_err(|e| located(&self.name(name), &text, 0, &e))?;
         if !value.is_object() {

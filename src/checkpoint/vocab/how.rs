@@ -17,7 +17,7 @@ use crate::checkpoint::vocab::sentencepiece::Settings;
 use crate::checkpoint::vocab::tokens::{Token, Tokens, Type};
 use crate::error::Result;
 use crate::text::{first_of, visible};
-use crate::tokenizer::{Normalizer, Tokenizer, is_phi3, keeps_spaces};
+use crate::tokenizer::{ADDED_SCORE, Normalizer, PREPEND_SCHEME, Prepend, Tokenizer, is_phi3, keeps_spaces};
 
 /// A text with what tokenizers differ in: scripts, code, numbers, spaces, line ends, characters in several forms.
 const SAMPLE: &str = include_str!("sample.txt");
@@ -25,6 +25,8 @@ const SAMPLE: &str = include_str!("sample.txt");
 const MERGE_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 
@@ -48,7 +50,6 @@ pub fn write(
     metadata: &mut Metadata,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let normalizes = settings.merge_spaces || !settings.charsmap.is_empty();
     if settings.unigram || settings.merge_spaces {
         metadata.set(MERGE_SPACES, Value::Bool(settings.merge_spaces));
     }
@@ -56,64 +57,150 @@ pub fn write(
         let table = Array::new(Kind::U8, settings.charsmap.iter().map(|&b| Value::U8(b)));
         metadata.set(CHARSMAP, Value::Array(table.expect("all values are bytes")));
     }
-    if settings.unigram {
-        roles(settings, tokens, metadata);
-        let own = Tokenizer::from_metadata(metadata)?;
-        let has_bytes = tokens.iter().any(|token| token.kind == Type::Byte);
-        let bytes = match has_bytes {
-            true => {
-                let unused: Vec<Value> = tokens
-                    .iter()
-                    .map(|token| if token.kind == Type::Byte { Type::Unused } else { token.kind })
-                    .map(|kind| Value::I32(kind as i32))
-                    .collect();
-                let mut without = metadata.clone();
-                without.set(TYPES, Value::Array(Array::new(Kind::I32, unused).expect("all are i32")));
-                let differ = lines_that_differ(&own, &without)?;
-                format!(
-                    ", but llama.cpp has no byte fallback for it: characters without a token become <unk> there, in \
-                     {differ}"
-                )
-            }
-            false => String::new(),
-        };
-        notes.push(format!(
-            "the tokenizer is a unigram model, so the GGUF's vocabulary is of the kind \"t5\": ggufkit and llama.cpp \
-             split texts as the model learned{bytes}. Programs that know \"llama\" vocabularies only do not load it"
-        ));
-    } else if normalizes {
-        let own = Tokenizer::from_metadata(metadata)?;
-        let mut without = metadata.clone();
-        without.remove(MERGE_SPACES);
-        without.remove(CHARSMAP);
-        let differ = lines_that_differ(&own, &without)?;
-        let what = match (settings.charsmap.is_empty(), settings.merge_spaces) {
-            (true, _) => "removes extra spaces from texts",
-            (false, false) => "replaces characters of texts (such as \u{ff21} by A)",
-            (false, true) => "replaces characters of texts (such as \u{ff21} by A) and removes extra spaces",
-        };
-        notes.push(format!(
-            "the tokenizer {what}, and so does ggufkit; llama.cpp does not for this kind of vocabulary: it gives other \
-             tokens for {differ}"
-        ));
+    if let Some(prepend) = settings.prepend {
+        metadata.set(PREPEND_SCHEME, Value::text(prepend.name()));
     }
+    roles(settings, tokens, metadata);
+    let own = Tokenizer::from_metadata(metadata)?;
+    let others = others(settings, tokens, &own, metadata);
+    if !settings.unigram && !tokens.iter().any(|token| token.kind == Type::Byte) {
+        notes.push(
+            "the vocabulary has no tokens of bytes: llama.cpp ends with an error at a text that has characters without a token, \
+             which ggufkit takes for <unk>, as the model's own tokenizer does"
+                .into(),
+        );
+    }
+    let learned = if settings.unread { "" } else { ": ggufkit splits texts as the model learned" };
+    let t5 = "the tokenizer is a unigram model, so the GGUF's vocabulary is of the kind \"t5\"";
+    let only = "Programs that know \"llama\" vocabularies only do not load it";
+    if others.is_empty() {
+        if settings.unigram {
+            let learned = learned.replace("ggufkit splits", "ggufkit and llama.cpp split");
+            notes.push(format!("{t5}{learned}. {only}"));
+        }
+        return Ok(());
+    }
+    let differ = lines_that_differ(&own, &as_llama_cpp(settings, tokens, metadata))?;
+    let others = others.join("; ");
+    notes.push(match settings.unigram {
+        true => format!("{t5}{learned}. llama.cpp gives other tokens for {differ}: {others}. {only}"),
+        false if settings.unread => {
+            format!("llama.cpp gives other tokens than ggufkit for {differ}: {others}")
+        }
+        false => format!(
+            "ggufkit splits texts as the model's own tokenizer does, and llama.cpp gives other tokens for {differ}: {others}"
+        ),
+    });
     Ok(())
 }
 
-/// Writes the roles of tokens and what is added to texts, where nothing is said of them: "t5" has other defaults than
-/// SentencePiece models of language models.
+/// What llama.cpp does otherwise than a model that is written so.
+fn others(settings: &Settings, tokens: &[Token], own: &Tokenizer, metadata: &Metadata) -> Vec<String> {
+    let mut others: Vec<String> = Vec::new();
+    let mut add = |yes: bool, what: &str| others.extend(yes.then(|| what.to_string()));
+    let (prefix, merges) = (own.space_prefix(), settings.merge_spaces);
+    let table = !settings.charsmap.is_empty();
+    let has_bytes = tokens.iter().any(|token| token.kind == Type::Byte);
+    let kind = "for this kind of vocabulary";
+    if settings.unigram {
+        add(
+            has_bytes,
+            &format!("it has no byte fallback {kind}, so characters without a token become <unk>"),
+        );
+        add(merges && !prefix, "it puts a space before texts, where the model puts none");
+    } else {
+        add(table, &format!("it does not replace characters (such as \u{ff21} by A) {kind}"));
+        add(merges, &format!("it does not remove extra spaces {kind}"));
+    }
+    if prefix && metadata.get(PREPEND_SCHEME).is_some() {
+        add(true, "it puts a space before texts that begin with one, where the model puts none");
+        add(settings.prepend == Some(Prepend::First), "it puts a space behind special tokens too");
+    }
+    if let Some(first) = own.symbols().first().filter(|_| prefix || merges) {
+        let text = visible(&own.token(*first));
+        let space = if prefix { "it puts a space behind" } else { "it removes the spaces beside" };
+        others.push(format!("{space} the model's own symbols, such as {text}, where the model does not"));
+    }
+    others
+}
+
+/// The metadata by which our tokenizer does what llama.cpp does with these.
+fn as_llama_cpp(settings: &Settings, tokens: &[Token], metadata: &Metadata) -> Metadata {
+    let mut as_there = metadata.clone();
+    as_there.remove(PREPEND_SCHEME);
+    let score = |token: &Token| if token.kind == Type::UserDefined { ADDED_SCORE } else { token.score };
+    let scores = Array::new(Kind::F32, tokens.iter().map(|token| Value::F32(score(token))));
+    as_there.set(SCORES, Value::Array(scores.expect("all are f32")));
+    if settings.unigram {
+        let kind = |token: &Token| if token.kind == Type::Byte { Type::Unused } else { token.kind };
+        let kinds = Array::new(Kind::I32, tokens.iter().map(|token| Value::I32(kind(token) as i32)));
+        as_there.set(TYPES, Value::Array(kinds.expect("all are i32")));
+        if settings.merge_spaces {
+            as_there.set(SPACE_PREFIX, Value::Bool(true));
+        }
+    } else {
+        as_there.remove(MERGE_SPACES);
+        as_there.remove(CHARSMAP);
+    }
+    as_there
+}
+
+/// Says in the metadata whether texts begin with BOS, where nothing else says so and programs would add a token that is no BOS,
+/// or one that the model's own tokenizer does not add. `json` is the class of the tokenizer, if it was read from a
+/// tokenizer.json.
+pub fn begin(
+    settings: &Settings,
+    json: Option<Option<&str>>,
+    tokens: &[Token],
+    metadata: &mut Metadata,
+    notes: &mut Vec<String>,
+) {
+    let kind = |id: u32| tokens.get(id as usize).map(|token| token.kind);
+    let id =
+        |role: &str| u32::try_from(metadata.get(&format!("tokenizer.ggml.{role}_token_id"))?.as_u64()?).ok();
+    let has_bos = match (id("bos"), json) {
+        (Some(id), _) => !matches!(kind(id), Some(Type::Byte)),
+        // Of a tokenizer.json, the id that programs take.
+        (None, json) => settings.bos.or(json.and(Some(1))).and_then(kind) == Some(Type::Control),
+    };
+    let says = metadata.get(ADD_BOS).cloned();
+    // These classes put BOS before texts whatever tokenizer.json says; of others, its post-processor does.
+    let by_class = |class: &str| {
+        ["Llama", "CodeLlama", "Gemma", "Cohere", "llama", "mistral", "gemma", "cohere"]
+            .iter()
+            .any(|name| class.starts_with(name))
+    };
+    if !has_bos {
+        if says == Some(Value::Bool(true)) {
+            notes.push(
+                "the tokenizer's settings ask for BOS before texts (add_bos_token), but it has no such token: none is added"
+                    .into(),
+            );
+        }
+        metadata.set(ADD_BOS, Value::Bool(false));
+    } else if says.is_none() && json.flatten().is_some_and(|class| !by_class(class)) {
+        metadata.set(ADD_BOS, Value::Bool(false));
+    }
+}
+
+/// Writes the roles of tokens and what is added to texts, where nothing is said of them and the kind of vocabulary has other
+/// defaults: "t5" than SentencePiece models of language models, "llama" than models with other ids.
 fn roles(settings: &Settings, tokens: &[Token], metadata: &mut Metadata) {
     let is = |id: Option<u32>, kind| id.filter(|&id| tokens.get(id as usize).is_some_and(|t| t.kind == kind));
     let unknown = tokens.iter().position(|t| t.kind == Type::Unknown).map(|id| id as u32);
-    for (role, id) in [
-        ("bos", is(settings.bos, Type::Control)),
-        ("eos", is(settings.eos, Type::Control)),
-        ("unknown", unknown),
+    for (role, id, usual) in [
+        ("bos", is(settings.bos, Type::Control), 1),
+        ("eos", is(settings.eos, Type::Control), 2),
+        ("unknown", unknown, 0),
     ] {
         let key = format!("tokenizer.ggml.{role}_token_id");
-        if let Some(id) = id.filter(|_| metadata.get(&key).is_none()) {
+        let needed = |id: &u32| settings.unigram || *id != usual;
+        if let Some(id) = id.filter(needed).filter(|_| metadata.get(&key).is_none()) {
             metadata.set(&key, Value::U32(id));
         }
+    }
+    if !settings.unigram {
+        return;
     }
     let has_bos = metadata.get("tokenizer.ggml.bos_token_id").is_some();
     for (key, default) in [(ADD_BOS, has_bos), (ADD_EOS, false)] {
@@ -126,7 +213,12 @@ fn roles(settings: &Settings, tokens: &[Token], metadata: &mut Metadata) {
 /// On how many lines of the sample text the tokenizer of other metadata gives other tokens, in words.
 fn lines_that_differ(a: &Tokenizer, other: &Metadata) -> Result<String> {
     let b = Tokenizer::from_metadata(other)?;
-    let lines = || SAMPLE.split_inclusive('\n');
+    let mut sample = SAMPLE.to_string();
+    if let Some(symbol) = a.symbols().first() {
+        let symbol = a.token(*symbol);
+        sample.push_str(&format!("a {symbol}b  {symbol} c\n"));
+    }
+    let lines = || sample.split_inclusive('\n');
     let differ = lines().filter(|line| a.encode(line, false, false) != b.encode(line, false, false)).count();
     Ok(format!("{differ} of {} lines of a sample text", lines().count()))
 }
@@ -144,6 +236,8 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
         charsmap: Vec::new(),
         bos: None,
         eos: None,
+        prepend: None,
+        unread: false,
     };
     let mut others: Vec<&str> = Vec::new();
     let mut strips = false;
@@ -176,14 +270,18 @@ pub fn of_json(json: &json::Json, notes: &mut Vec<String>) -> Result<Settings> {
             Some("Metaspace") => {
                 let scheme = step.get("prepend_scheme").and_then(Json::as_str);
                 let old = step.get("add_prefix_space").and_then(Json::as_bool);
-                settings.space_prefix |= scheme.map_or(old.unwrap_or(true), |s| s != "never");
+                let scheme = scheme.unwrap_or(if old.unwrap_or(true) { "always" } else { "never" });
+                // What a normalizer has put there begins with a space.
+                settings.prepend = Prepend::of(scheme).filter(|_| !settings.space_prefix);
+                settings.space_prefix |= settings.prepend.is_some();
             }
             // Gemma's, after spaces have become U+2581: it splits nothing.
             Some("Split") if pattern(step, "String") == Some(" ") => {}
             other => others.extend(other),
         }
     }
-    if !others.is_empty() {
+    settings.unread = !others.is_empty();
+    if settings.unread {
         let (name, list) = (&json.name, visible(&others.join(", ")));
         notes.push(format!(
             "{name} has steps that neither ggufkit nor a GGUF's other readers do with this kind of vocabulary, so some texts \

@@ -28,6 +28,7 @@ pub struct Json {
     /// The path of the file, for messages.
     pub name: String,
     pub added: Vec<Added>,
+    added_ids: HashSet<u32>,
     /// The added tokens that take the whitespace beside them.
     pub strips: Vec<Strips>,
     /// The added tokens that are found in a text as words of their own only.
@@ -116,7 +117,7 @@ struct Piece(String, f64);
 /// [`Error::Format`] for invalid JSON, with the byte offset, and for merges that are not pairs; [`Error::Refused`] for
 /// models other than BPE and Unigram.
 pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
-    let Some(text) = folder.text(FILE)? else { return Ok(None) };
+    let Some(text) = folder.json(FILE)? else { return Ok(None) };
     let name = folder.name(FILE);
     let root: Root = parse(&name, &text)?;
     let rules = |what: &str, part: Option<&RawValue>| match part {
@@ -142,6 +143,7 @@ pub fn read(folder: &mut Folder, whole: bool) -> Result<Option<Json>> {
     let mut json = Json {
         strips: added.iter().filter_map(strips).collect(),
         single_words: added.iter().filter_map(single_word).collect(),
+        added_ids: added.iter().map(|a| a.id).collect(),
         added: added.into_iter().map(|a| Added { id: a.id, text: a.content, special: a.special }).collect(),
         name: name.clone(),
         normalizer,
@@ -213,13 +215,47 @@ impl Json {
         !self.scores.is_empty()
     }
 
+    /// Whether the model was read.
+    pub fn has_model(&self) -> bool {
+        !self.vocab.is_empty()
+    }
+
+    /// The texts and ids of the model's vocabulary.
+    pub fn tokens(&self) -> impl Iterator<Item = (&str, u32)> + Clone {
+        self.vocab.iter().map(|(text, id)| (text.as_str(), *id))
+    }
+
+    /// Whether an id is that of an added token.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.added_ids.contains(&id)
+    }
+
     /// Whether this is a converted SentencePiece model, which llama.cpp runs as "llama" or, if unigram, as "t5".
     pub fn is_sentencepiece(&self) -> bool {
-        if self.is_unigram() {
-            return true;
+        self.is_unigram() || (self.byte_fallback == Some(true) && !self.is_byte_level())
+    }
+
+    /// Whether a step writes texts in the byte alphabet.
+    fn is_byte_level(&self) -> bool {
+        let is = |step: &Value| step.get("type").and_then(Value::as_str) == Some("ByteLevel");
+        let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
+        let any = |part: &Value| {
+            let mut steps = lists.iter().filter_map(|list| part.get(*list)?.as_array()).flatten();
+            is(part) || steps.any(is)
+        };
+        [&self.normalizer, &self.pre_tokenizer, &self.post_processor, &self.decoder].into_iter().any(any)
+    }
+
+    /// Refuses a vocabulary of characters, which has no pre-tokenizer.
+    pub fn check_byte_level(&self) -> Result<()> {
+        if self.vocab.is_empty()
+            || self.is_byte_level()
+            || begin_with_spaces(self.tokens().map(|(text, _)| text)).is_gt()
+        {
+            Ok(())
+        } else {
+            Err(over_characters(&self.name))
         }
-        let decoder = self.decoder.get("type").and_then(Value::as_str);
-        self.byte_fallback == Some(true) && decoder == Some("Sequence")
     }
 
     /// The tokens of a converted SentencePiece model. Byte and control tokens are known by their text; scores are the
@@ -294,18 +330,17 @@ impl Json {
         // What the vocabulary has for the ids and the texts of added tokens.
         let mut ids: HashMap<&str, Option<u32>> =
             self.added.iter().map(|a| (a.text.as_str(), None)).collect();
-        let of_added: HashSet<u32> = texts.keys().copied().collect();
         texts.clear();
         for (text, id) in &self.vocab {
             if let Some(known) = ids.get_mut(text.as_str()) {
                 *known = Some(*id);
             }
-            if of_added.contains(id) {
+            if self.is_added(*id) {
                 texts.insert(*id, text);
             }
         }
         for added in &self.added {
-            if let Some(id) = ids[added.text.as_str()].filter(|&id| id != added.id) {
+            if let Some(id) = ids[added.text.as_str()].filter(|&id| id != added.id && tokens.fits(added.id)) {
                 let what = format!("the token {:?} has the ids {id} and {}", added.text, added.id);
                 return Err(unfit(&self.name, what));
             }
@@ -314,6 +349,10 @@ impl Json {
                 return Err(unfit(&self.name, what));
             }
             texts.insert(added.id, &added.text);
+            // It would be found under its last id only.
+            if tokens.fits(added.id) {
+                ids.insert(&added.text, Some(added.id));
+            }
             tokens.add(added.id, added.token());
         }
         Ok(())
@@ -342,6 +381,22 @@ fn fill<'a>(
     Ok(())
 }
 
+/// What more of a vocabulary's tokens begin with: the space of the byte alphabet (greater), or that of SentencePiece (less).
+fn begin_with_spaces<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> std::cmp::Ordering {
+    let count = |space: char| texts.clone().filter(|text| text.starts_with(space)).count();
+    count('\u{120}').cmp(&count('\u{2581}'))
+}
+
+/// The error of merges of characters without bytes.
+fn over_characters(name: &str) -> Error {
+    let why = format!(
+        "{name}: the tokenizer is BPE over characters without byte fallback: it is not byte-level, so no pre-tokenizer fits it, and \
+         llama.cpp has no such vocabulary"
+    );
+    Error::refused(why).or("if it was made of a SentencePiece model, put that beside it as tokenizer.model; without its tokenizer's files, a \
+         folder is converted to a GGUF without a vocabulary, for programs that give token ids")
+}
+
 /// Whether a token stands for a byte: `<0xNN>`.
 fn is_byte(text: &[u8]) -> bool {
     matches!(text, [b'<', b'0', b'x', a, b, b'>'] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
@@ -350,9 +405,12 @@ fn is_byte(text: &[u8]) -> bool {
 /// The tokens of vocab.json, and added tokens from other files.
 pub fn vocab_json(folder: &mut Folder, added: Vec<Added>, mut tokens: Tokens) -> Result<Tokens> {
     const FILE: &str = "vocab.json";
-    let text = folder.text(FILE)?.ok_or_else(|| unfit(&folder.name(FILE), "the file is missing"))?;
+    let text = folder.json(FILE)?.ok_or_else(|| unfit(&folder.name(FILE), "the file is missing"))?;
     let name = folder.name(FILE);
     let vocab: Vocab = parse(&name, &text)?;
+    if begin_with_spaces(vocab.0.iter().map(|(text, _)| &**text)).is_lt() {
+        return Err(over_characters(&name));
+    }
     let of_added: HashSet<u32> = added.iter().map(|a| a.id).collect();
     fill(&name, vocab.0.iter().cloned(), 0.0, |id| of_added.contains(&id), &mut tokens)?;
     for added in added {

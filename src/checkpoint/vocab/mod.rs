@@ -7,6 +7,7 @@
 
 mod alone;
 mod base64;
+mod choice;
 mod export;
 mod files;
 mod how;
@@ -29,7 +30,6 @@ use std::path::{Path, PathBuf};
 use formats::metadata::{Array, Kind, Metadata, Value};
 
 use crate::error::{Error, Result};
-use crate::order;
 use crate::tokenizer::pre::table;
 use files::{Folder, TOKENIZER_CONFIG, switch, unfit};
 use lists::Merges;
@@ -82,22 +82,21 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let path = folder;
     let mut folder = Folder::new(path);
     let mut notes = Vec::new();
-    let model = sentencepiece_file(&mut folder, &mut notes)?;
+    let model = choice::sentencepiece_file(&mut folder, &mut notes)?;
     if model.is_none() && !folder.has(json::FILE) && !folder.has("vocab.json") {
         return none(&folder);
     }
     let config = folder.object(TOKENIZER_CONFIG)?;
     let config = config.as_ref();
-    let mut json = if model.is_some() && folder.is_empty(json::FILE) {
-        notes.push(format!("{} is empty: {} is read", folder.name(json::FILE), sentencepiece::FILE));
-        None
-    } else {
-        json::read(&mut folder, model.is_none())?
-    };
+    let mut json = choice::json(&mut folder, model.as_deref(), &mut notes)?;
     let listed = added_tokens_decoder(&folder, config)?;
     let mut tokens = Tokens::new(wanted.rows)?;
-    let (source, tokens) = if let Some(file) = model {
-        let settings = sentencepiece::read(&mut folder, &file, &listed, &mut tokens, &mut notes)?;
+    let pieces = match model {
+        Some(file) => choice::pieces(&mut folder, file, json.as_ref(), class(config, wanted), &mut notes)?,
+        None => None,
+    };
+    let (source, tokens) = if let Some(pieces) = pieces {
+        let settings = sentencepiece::fill(&mut folder, pieces, &listed, json.as_ref(), &mut tokens)?;
         (Source::SentencePiece(settings), tokens)
     } else if let Some(json) = json.as_ref().filter(|json| json.is_sentencepiece()) {
         let settings = how::of_json(json, &mut notes)?;
@@ -140,6 +139,8 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
         metadata.set(ADD_BOS, Value::Bool(false));
     }
     if let Source::SentencePiece(settings) = &source {
+        let from_json = json.as_ref().filter(|json| json.has_model()).map(|_| class(config, wanted));
+        how::begin(settings, from_json, &tokens, &mut metadata, &mut notes);
         how::write(settings, &tokens, &mut metadata, &mut gguf_notes)?;
     }
     template::write(&mut folder, config, &mut metadata, &mut notes);
@@ -152,53 +153,6 @@ pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
 }
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
-
-/// The name of the SentencePiece model in a folder. Files that have such a name and hold something else are passed over
-/// with a note.
-///
-/// # Errors
-/// [`Error::Refused`] if there is no other tokenizer beside such a file, with what it is and what to take instead.
-fn sentencepiece_file(folder: &mut Folder, notes: &mut Vec<String>) -> Result<Option<String>> {
-    let mut names = vec![sentencepiece::FILE.to_string()];
-    // Under other names it may be another version's: it counts if there is nothing else. Of Mistral's versions, the newest.
-    if !folder.has(json::FILE) && !folder.has("vocab.json") {
-        names.extend(["spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"].map(String::from));
-        let mut versions = folder.list_here("tokenizer.model.v");
-        order::by_key(&mut versions, |name| std::cmp::Reverse((name.len(), name.clone())));
-        names.extend(versions);
-    }
-    let others = [json::FILE, "vocab.json"];
-    let instead = others.into_iter().find(|name| folder.has(name) && !folder.is_empty(name));
-    let mut wrong = None;
-    for name in names {
-        let file = folder.name(&name);
-        let found = match (folder.peek(&name), instead) {
-            (Ok(None), _) => continue,
-            (Err(why @ Error::LfsPointer { .. }), Some(_)) => Err((why, None)),
-            (Err(why), _) => return Err(why),
-            (Ok(Some(start)), _) => match sentencepiece::content(&start) {
-                // What is damaged is not needed where there is another.
-                Content::Model if instead.is_some() => {
-                    let bytes = folder.look(&name)?.unwrap_or_default();
-                    sentencepiece::check(&file, &bytes).map_err(|why| (why, None))
-                }
-                Content::Model => Ok(()),
-                Content::Other(what, hint) => {
-                    Err((Error::refused(format!("{file}: this file {what}")), Some(hint)))
-                }
-            },
-        };
-        match (found, instead) {
-            (Ok(()), _) => return Ok(Some(name)),
-            (Err((why, _)), Some(instead)) => {
-                notes.push(format!("{why}: it is not read; {instead} is read instead"));
-            }
-            (Err((why, Some(hint))), None) => wrong = wrong.or(Some(why.or(hint))),
-            (Err((why, None)), None) => return Err(why),
-        }
-    }
-    wrong.map_or(Ok(None), Err)
-}
 
 /// What is said of a folder without a tokenizer that can be read: nothing, unless it has one in another form.
 fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
@@ -227,6 +181,12 @@ fn none(folder: &Folder) -> Result<Option<Vocabulary>> {
         return Err(Error::refused(why));
     }
     Ok(None)
+}
+
+/// The class of the tokenizer, or the type of the model, by which programs know the class.
+fn class<'a>(config: Option<&'a serde_json::Value>, wanted: &Wanted<'a>) -> Option<&'a str> {
+    let text = |value: &'a serde_json::Value, key: &str| value.get(key)?.as_str();
+    config.and_then(|c| text(c, "tokenizer_class")).or_else(|| text(wanted.config, "model_type"))
 }
 
 /// Whether a space is put before texts; `None` where programs do by themselves what the model does.
@@ -258,9 +218,11 @@ fn byte_level(
     if let Some(name) = wanted.pre.filter(|name| table::find(name).is_none()) {
         notes.push(format!("pre-tokenizer {name:?} is not known here: it works only if llama.cpp knows it"));
     }
+    if let Some(json) = &json {
+        json.check_byte_level()?;
+    }
     let by_class = || {
-        let class = config.and_then(|c| c.get("tokenizer_class")).or_else(|| wanted.config.get("model_type"));
-        let class = class.and_then(serde_json::Value::as_str).unwrap_or(wanted.arch);
+        let class = class(config, wanted).unwrap_or(wanted.arch);
         table::find_by_class(class).map(|row| row.name).ok_or_else(|| {
             Error::UnknownPreTokenizer {
                 what: format!("the pre-tokenizer of {class:?} is not known, and there is no tokenizer.json"),

@@ -8,11 +8,13 @@
 use std::collections::HashSet;
 
 use crate::checkpoint::vocab::files::{Folder, unfit, wrong};
+use crate::checkpoint::vocab::json::Json;
 use crate::checkpoint::vocab::protobuf::{Field, Fields};
 use crate::checkpoint::vocab::tokens::{
-    ADDED_SCORE, Added, MOST_TOKENS, Token, Tokens, Type, added_tokens_json,
+    ADDED_SCORE, Added, MOST_TOKENS, Token, Tokens, Type, added_tokens_json, too_many,
 };
 use crate::error::Result;
+use crate::tokenizer::Prepend;
 
 /// The name of the file.
 pub const FILE: &str = "tokenizer.model";
@@ -24,6 +26,8 @@ pub struct Settings {
     pub unigram: bool,
     /// A space is put before a text.
     pub space_prefix: bool,
+    /// Where exactly, if a tokenizer.json says so.
+    pub prepend: Option<Prepend>,
     /// Several spaces become one, and those at both ends of a text are dropped.
     pub merge_spaces: bool,
     /// The table by which characters are replaced first (`precompiled_charsmap`); empty if there is none.
@@ -31,49 +35,77 @@ pub struct Settings {
     /// Tokens at the beginning and the end of a text, as the trainer named them.
     pub bos: Option<u32>,
     pub eos: Option<u32>,
+    /// There are steps that nothing here does, so some texts get other tokens.
+    pub unread: bool,
 }
 
-/// The number of pieces in a file that are not read, and the settings.
-struct Outline {
-    pieces: u64,
-    settings: Settings,
+/// A model that was read.
+pub struct Pieces {
+    /// The name of the file in the folder.
+    pub file: String,
+    pub list: Vec<Token>,
+    pub settings: Settings,
 }
 
-/// Reads the vocabulary: the pieces, then added_tokens.json, then `listed`, tokenizer_config.json's added tokens, where
-/// later ones replace earlier ones. Ids without a row in the embedding are left out.
-pub fn read(
+/// Fills the vocabulary: the pieces, then added_tokens.json, then `listed`, tokenizer_config.json's added tokens, where
+/// later ones replace earlier ones; then those that only tokenizer.json has. Added tokens without a row in the embedding are
+/// left out.
+///
+/// # Errors
+/// [`Error::VocabularyMismatch`](crate::Error::VocabularyMismatch) for more pieces than the embedding has rows.
+pub fn fill(
     folder: &mut Folder,
-    file: &str,
+    model: Pieces,
     listed: &[Added],
+    json: Option<&Json>,
     tokens: &mut Tokens,
-    notes: &mut Vec<String>,
 ) -> Result<Settings> {
-    let bytes = folder.bytes(file)?.unwrap_or_default();
-    let name = folder.name(file);
-    let Outline { pieces: found, settings } = outline(&name, &bytes)?;
     let rows = tokens.rows();
-    if found > rows as u64 {
-        notes.push(format!(
-            "{name}: {found} pieces, but the embedding has {rows} rows: the last pieces are left out"
-        ));
+    if let Some(last) = u32::try_from(model.list.len() - 1).ok().filter(|last| !tokens.fits(*last)) {
+        return Err(too_many(&folder.name(&model.file), last, rows));
     }
-    pieces(&name, &bytes, settings.unigram, rows, |id, token| _ = tokens.set(id, token))?;
-    for added in added_tokens_json(folder)? {
-        let token =
-            Token { text: added.text.clone().into_bytes(), score: ADDED_SCORE, kind: Type::UserDefined };
-        tokens.add(added.id, token);
+    for (id, token) in (0..).zip(model.list) {
+        tokens.set(id, token);
+    }
+    let is_symbol = |tokens: &Tokens, added: &Added| own_kind(tokens, added) == Some(Type::UserDefined);
+    let from_files = added_tokens_json(folder)?;
+    let known: HashSet<u32> = from_files.iter().chain(listed).map(|added| added.id).collect();
+    for added in from_files {
+        if !is_symbol(tokens, &added) {
+            let text = added.text.into_bytes();
+            tokens.add(added.id, Token { text, score: ADDED_SCORE, kind: Type::UserDefined });
+        }
     }
     for added in listed {
-        tokens.add(added.id, added.token());
+        if added.special || !is_symbol(tokens, added) {
+            tokens.add(added.id, added.token());
+        }
     }
-    Ok(settings)
+    for added in json.iter().flat_map(|json| &json.added).filter(|added| !known.contains(&added.id)) {
+        let own = own_kind(tokens, added).unwrap_or(Type::Normal);
+        if own == Type::Normal || (added.special && own == Type::UserDefined) {
+            tokens.add(added.id, added.token());
+        }
+    }
+    Ok(model.settings)
+}
+
+/// The type of the model's own token that is listed among the added ones. Its symbols stay as they are if they are, since text
+/// goes on behind them.
+fn own_kind(tokens: &Tokens, added: &Added) -> Option<Type> {
+    let token = tokens.get(added.id)?;
+    let same = match token.kind {
+        Type::UserDefined => token.text == added.text.replace('\u{2581}', " ").as_bytes(),
+        _ => token.text == added.text.as_bytes(),
+    };
+    same.then_some(token.kind)
 }
 
 /// Reads all pieces of a model, and how it splits texts. `name` is the file's, for messages.
 pub fn whole(name: &str, bytes: &[u8]) -> Result<(Vec<Token>, Settings)> {
-    let settings = outline(name, bytes)?.settings;
+    let settings = outline(name, bytes)?;
     let mut tokens = Vec::new();
-    pieces(name, bytes, settings.unigram, usize::MAX, |_, token| tokens.push(token))?;
+    pieces(name, bytes, |token| tokens.push(token))?;
     Ok((tokens, settings))
 }
 
@@ -83,7 +115,7 @@ pub fn whole(name: &str, bytes: &[u8]) -> Result<(Vec<Token>, Settings)> {
 /// What is damaged, with its place.
 pub fn check(name: &str, bytes: &[u8]) -> Result<()> {
     let mut count = 0u64;
-    pieces(name, bytes, true, usize::MAX, |_, _| count += 1)?;
+    pieces(name, bytes, |_| count += 1)?;
     match count {
         0 => Err(unfit(name, "not a SentencePiece model: it has no pieces")),
         _ => Ok(()),
@@ -91,38 +123,40 @@ pub fn check(name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Reads everything but the pieces, which it counts.
-fn outline(name: &str, bytes: &[u8]) -> Result<Outline> {
-    let settings = Settings {
+fn outline(name: &str, bytes: &[u8]) -> Result<Settings> {
+    let mut settings = Settings {
         unigram: true,
         space_prefix: true,
+        prepend: None,
         merge_spaces: true,
         charsmap: Vec::new(),
         bos: Some(1),
         eos: Some(2),
+        unread: false,
     };
-    let mut all = Outline { pieces: 0, settings };
+    let mut pieces = 0u64;
     let mut fields = Fields::new(name, bytes, 0);
     while let Some((number, value, at)) = fields.next()? {
         match (number, value) {
             (1, Field::Bytes(..)) => {
-                all.pieces += 1;
-                if all.pieces > MOST_TOKENS {
+                pieces += 1;
+                if pieces > MOST_TOKENS {
                     let what = format!("there are more than {MOST_TOKENS} pieces, which no model has");
                     return Err(wrong(name, at, what));
                 }
             }
-            (2, Field::Bytes(trainer, start)) => trained(name, trainer, start, &mut all.settings)?,
-            (3, Field::Bytes(normalizer, start)) => normalized(name, normalizer, start, &mut all.settings)?,
+            (2, Field::Bytes(trainer, start)) => trained(name, trainer, start, &mut settings)?,
+            (3, Field::Bytes(normalizer, start)) => normalized(name, normalizer, start, &mut settings)?,
             (1..=3, _) => {
                 return Err(wrong(name, at, "not a SentencePiece model: a field has the wrong type"));
             }
             _ => {}
         }
     }
-    if all.pieces == 0 {
+    if pieces == 0 {
         return Err(unfit(name, "not a SentencePiece model: it has no pieces"));
     }
-    Ok(all)
+    Ok(settings)
 }
 
 /// Reads the trainer's settings.
@@ -172,26 +206,16 @@ fn normalized(name: &str, normalizer: &[u8], start: usize, settings: &mut Settin
     Ok(())
 }
 
-/// Gives the first `most` pieces of a model, each with its score and type as they are in the file.
-fn pieces(
-    name: &str,
-    bytes: &[u8],
-    unigram: bool,
-    most: usize,
-    mut each: impl FnMut(u32, Token),
-) -> Result<()> {
+/// Gives the pieces of a model, each with its score and type as they are in the file.
+fn pieces(name: &str, bytes: &[u8], mut each: impl FnMut(Token)) -> Result<()> {
     let mut known: HashSet<&[u8]> = HashSet::new();
     let mut fields = Fields::new(name, bytes, 0);
     while let Some((number, value, at)) = fields.next()? {
         let (1, Field::Bytes(piece, start)) = (number, value) else { continue };
-        if known.len() == most {
-            break;
-        }
-        let (text, score, kind) = piece_of(name, piece, start, unigram)?;
+        let (text, score, kind) = piece_of(name, piece, start)?;
         if text.is_empty() {
             return Err(wrong(name, at, format!("piece {} has no text", known.len())));
         }
-        let id = known.len() as u32; // at most as many as there may be tokens
         if !known.insert(text) {
             let text = String::from_utf8_lossy(text).into_owned();
             return Err(wrong(name, at, format!("piece {text:?} appears twice")));
@@ -201,17 +225,12 @@ fn pieces(
             Type::UserDefined => String::from_utf8_lossy(text).replace('\u{2581}', " ").into_bytes(),
             _ => text.to_vec(),
         };
-        each(id, Token { text, score, kind });
+        each(Token { text, score, kind });
     }
     Ok(())
 }
 
-fn piece_of<'a>(
-    name: &'a str,
-    piece: &'a [u8],
-    start: usize,
-    unigram: bool,
-) -> Result<(&'a [u8], f32, Type)> {
+fn piece_of<'a>(name: &'a str, piece: &'a [u8], start: usize) -> Result<(&'a [u8], f32, Type)> {
     let (mut found, mut score, mut token_type): (&[u8], _, _) = (&[], 0.0, Type::Normal);
     let mut fields = Fields::new(name, piece, start);
     while let Some((number, value, at)) = fields.next()? {
@@ -228,10 +247,9 @@ fn piece_of<'a>(
                     1 => Type::Normal,
                     2 => Type::Unknown,
                     3 => Type::Control,
-                    // User-defined. convert_hf_to_gguf.py leaves those as normal pieces, and llama.cpp merges them by
-                    // their score like SentencePiece. In a unigram model they are taken wherever they are.
-                    4 if unigram => Type::UserDefined,
-                    4 => Type::Normal,
+                    // convert_hf_to_gguf.py leaves those as normal pieces, which llama.cpp would merge or not find;
+                    // SentencePiece takes them wherever they are.
+                    4 => Type::UserDefined,
                     5 => Type::Unused,
                     6 => Type::Byte,
                     _ => return Err(wrong(name, at, format!("piece type must be 1 to 6 (found {kind})"))),
@@ -340,7 +358,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_has_the_formats_defaults() {
-        let settings = |file: &[u8]| outline("m", file).unwrap().settings;
+        let settings = |file: &[u8]| outline("m", file).unwrap();
         let found = settings(&piece("a", 0.0, 1));
         assert!(found.unigram && found.space_prefix && found.merge_spaces && found.charsmap.is_empty());
         assert_eq!((found.bos, found.eos), (Some(1), Some(2)));

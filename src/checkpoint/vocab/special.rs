@@ -110,8 +110,10 @@ impl Special {
             if let Some(says) = switch(folder, tokenizer_config, &format!("add_{role}_token"))? {
                 special.add_default(role, says);
             }
+            // A token without a row is noted, whatever file has it.
+            let find = |name: String| id_of(added, &name).or_else(|| tokens.left_out(&name));
             if tokenizer_config.is_some()
-                && let Some(id) = names.get(role).and_then(|name| id_of(added, &name))
+                && let Some(id) = names.get(role).and_then(find)
             {
                 special.set(role, id, tokens, notes);
             }

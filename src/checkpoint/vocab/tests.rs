@@ -12,6 +12,7 @@ use super::*;
 mod beyond;
 mod damaged;
 mod export;
+mod golden;
 mod real;
 mod unigram;
 
@@ -65,8 +66,11 @@ fn sentencepiece_comes_first_and_is_padded() {
         "5": {"content": "<|im_end|>"}, "6": {"content": "x▁y", "special": false}, "9": {"content": "z"},
     }});
     let added = json!({"<new>": 7, "<far>": 4_000_000_000u32});
-    let files =
-        [("tokenizer_config.json", config), ("added_tokens.json", added), ("tokenizer.json", byte_level())];
+    // The same vocabulary, with other rules.
+    let mut json = byte_fallback();
+    json["model"]["vocab"].as_object_mut().unwrap().remove("x");
+    json["post_processor"] = json!({"type": "ByteLevel"});
+    let files = [("tokenizer_config.json", config), ("added_tokens.json", added), ("tokenizer.json", json)];
     let v = vocab(&folder(true, &files), "llama", 9);
     let tokens = strings(&v.metadata, "ggml.tokens");
     assert_eq!(tokens[3..], ["<0x0A>", "▁a", "<|im_end|>", "x y", "<new>", "[PAD8]"]);
@@ -84,13 +88,6 @@ fn sentencepiece_comes_first_and_is_padded() {
     // Another architecture asks for no prefix.
     let v = vocab(&folder(true, &[("tokenizer_config.json", json!({"add_prefix_space": true}))]), "qwen2", 5);
     assert_eq!(get(&v, "add_space_prefix"), None);
-}
-
-#[test]
-fn pieces_beyond_the_embedding_are_left_out_with_a_note() {
-    let v = vocab(&folder(true, &[]), "llama", 4);
-    assert_eq!(strings(&v.metadata, "ggml.tokens").len(), 4);
-    assert!(v.notes[0].contains("5 pieces") && v.notes[0].contains("4 rows"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The tokens of a vocabulary: text, score and type of every id.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ pub enum Type {
     Byte = 6,
 }
 
-/// The score of added tokens, as in convert_hf_to_gguf.py.
-pub const ADDED_SCORE: f32 = -1000.0;
+/// The score of added tokens, as in convert_hf_to_gguf.py. By it, [`crate::tokenizer`] tells them from a model's own symbols.
+pub(crate) use crate::tokenizer::ADDED_SCORE;
 /// The score of ids without a token.
 const PADDING_SCORE: f32 = -10000.0;
 
@@ -74,8 +74,8 @@ fn looks_special(text: &str) -> bool {
 pub struct Tokens {
     rows: usize,
     list: HashMap<u32, Token>,
-    /// The ids of added tokens that have no row.
-    left_out: BTreeSet<u32>,
+    /// The added tokens that have no row.
+    left_out: BTreeMap<u32, Vec<u8>>,
 }
 
 impl Tokens {
@@ -87,7 +87,7 @@ impl Tokens {
         if rows == 0 || rows > MOST_TOKENS {
             return Err(Error::refused(format!("vocab_size must be from 1 to {MOST_TOKENS} (found {rows})")));
         }
-        Ok(Self { rows: rows as usize, list: HashMap::new(), left_out: BTreeSet::new() })
+        Ok(Self { rows: rows as usize, list: HashMap::new(), left_out: BTreeMap::new() })
     }
 
     /// The number of rows of the embedding.
@@ -122,14 +122,21 @@ impl Tokens {
     /// Sets an added token. Without a row it is left out, as [`Self::note`] says: programs that load such a checkpoint
     /// run it as long as no text has the token.
     pub fn add(&mut self, id: u32, token: Token) {
-        if !self.set(id, token) {
-            self.left_out.insert(id);
+        if !self.fits(id) {
+            self.left_out.insert(id, token.text);
+        } else {
+            self.set(id, token);
         }
+    }
+
+    /// The id of an added token that was left out.
+    pub fn left_out(&self, text: &str) -> Option<u32> {
+        self.left_out.iter().find(|(_, own)| own[..] == *text.as_bytes()).map(|(id, _)| *id)
     }
 
     /// A note on the added tokens that were left out.
     pub fn note(&self) -> Option<String> {
-        let (rows, first, n) = (self.rows, self.left_out.first()?, self.left_out.len());
+        let (rows, (first, _), n) = (self.rows, self.left_out.first_key_value()?, self.left_out.len());
         Some(format!("added tokens beyond the embedding's {rows} rows are left out: id {first}, {n} in all"))
     }
 

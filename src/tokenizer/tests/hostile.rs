@@ -107,7 +107,7 @@ fn odd_tokens_do_no_harm() {
     for odd in [Value::String(vec![0xff]), Value::U32(7), Value::Array(Array::of_strings(["x"]))] {
         m.set("tokenizer.chat_template", odd);
         let t = made(&m);
-        assert_eq!(t.encode("é", false, true), [0; 2]);
+        assert_eq!(t.encode("é", false, true), [0]);
         let why = t.chat_template().unwrap_err().to_string();
         assert!(why.starts_with("metadata key tokenizer.chat_template must be a string in UTF-8"), "{why}");
         assert_eq!(&*t.token(65), "\u{fffd}A");

@@ -86,7 +86,11 @@ fn unigrams_have_the_best_sum() {
     assert_eq!(t.encode("abb", false, false), [7, 8]);
     // A run of what is unknown is one token.
     assert_eq!(t.encode("axyzb", false, false), [7, 2, 5]);
-    assert_eq!(t.encode("a  <x y>b", false, false), [7, 3, 3, 9, 3, 5]);
+    assert_eq!(t.encode("a  <x y>b", false, false), [7, 3, 3, 9, 5]);
+    // Text behind an added token is a text of its own.
+    let scores = (0..10).map(|id| Value::F32(if id == 9 { -1000.0 } else { t.tokens.scores[id] }));
+    let added = made(&with(m.clone(), "scores", array(Kind::F32, scores)));
+    assert_eq!(added.encode("a  <x y>b", false, false), [7, 3, 3, 9, 3, 5]);
     let merged = made(&with(m.clone(), "remove_extra_whitespaces", Value::Bool(true)));
     assert_eq!(merged.encode("  a   bb  ", false, false), [7, 3, 8]);
     assert_eq!(merged.encode("", false, false), [0u32; 0]);

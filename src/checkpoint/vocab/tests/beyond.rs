@@ -47,6 +47,7 @@ fn tokens_of_the_vocabulary_without_a_row_are_an_error() {
         (2, folder(false, &[("tokenizer.json", byte_level())])),
         (5, folder(false, &[("tokenizer.json", byte_fallback())])),
         (2, parts),
+        (4, folder(true, &[])),
     ] {
         assert!(fails(&dir, rows).contains("is out of range"), "{}", fails(&dir, rows));
     }
@@ -79,7 +80,7 @@ fn content_says_what_a_tokenizer_model_is() {
     let dir = folder(true, &[]);
     fs::write(dir.path().join("tokenizer.json"), "").unwrap();
     let v = vocab(&dir, "llama", 5);
-    assert!(v.notes[0].contains("tokenizer.json is empty"), "{:?}", v.notes);
+    assert!(v.notes[0].contains("is empty: it is not read; tokenizer.model is read"), "{:?}", v.notes);
     // A damaged model is passed over and named.
     let dir = folder(true, &[("tokenizer.json", byte_level())]);
     fs::write(dir.path().join("tokenizer.model"), &small_model()[..20]).unwrap();

@@ -38,6 +38,14 @@ fn published_llama2_both_ways() {
     // "▁t", made by the first merge, and a character that none makes.
     assert_eq!(score(&json, 260), Some(Meta::F32(0.0)));
     assert_eq!(score(&json, 31999), Some(Meta::F32(-61249.0)));
+    // Beside one another they are one tokenizer.
+    let both =
+        copies(&[("llama2.model", "tokenizer.model"), ("phi-3-mini/tokenizer.json", "tokenizer.json")]);
+    let both = vocab(&both, "llama", 32064);
+    assert!(!both.notes.iter().any(|note| note.contains("another tokenizer")), "{:?}", both.notes);
+    assert!(score(&both, 31999) == score(&model, 31999));
+    assert_eq!(strings(&both.metadata, "ggml.tokens")[32010], "<|user|>");
+    assert_eq!(types(&both.metadata)[..3], [2, 3, 3]);
 }
 
 #[test]
