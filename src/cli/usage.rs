@@ -135,12 +135,36 @@ fn foreign(command: &str, option: &str) -> Option<&'static str> {
 
 /// The arguments of the program. Ends it, with 2, if they are wrong.
 pub fn parse(mut program: Command) -> ArgMatches {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args = with_negative(std::env::args_os());
     match program.try_get_matches_from_mut(&args) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::UnknownArgument => answered(error, &program, &args).exit(),
         Err(error) => error.exit(),
     }
+}
+
+/// The arguments, with a negative number joined to the option before it: what takes the value then says what it must be. Alone,
+/// `-5G` looks like an unknown option.
+fn with_negative(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<OsString> = Vec::new();
+    let mut only_files = false;
+    for word in args {
+        only_files |= word == "--";
+        let is_number = matches!(word.as_encoded_bytes(), [b'-', b'0'..=b'9', ..]);
+        match all.last_mut() {
+            Some(option)
+                if is_number
+                    && !only_files
+                    && option.as_encoded_bytes().starts_with(b"--")
+                    && !option.as_encoded_bytes().contains(&b'=') =>
+            {
+                option.push("=");
+                option.push(word);
+            }
+            _ => all.push(word),
+        }
+    }
+    all
 }
 
 /// An unknown argument, answered with what is meant. clap's own guesses go by the likeness of words alone, and suggest
@@ -243,6 +267,21 @@ mod tests {
         let error = program.try_get_matches_from_mut(&args).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{args:?}");
         answered(error, &program, &args).to_string()
+    }
+
+    #[test]
+    fn negative_numbers_are_values() {
+        for (words, wanted) in [
+            ("a --fit -5G b", "a --fit=-5G b"),
+            ("a --fit=-5 --size -.5", "a --fit=-5 --size -.5"),
+            ("a --fit x -5", "a --fit x -5"),
+            ("a -5", "a -5"),
+            ("a -- --fit -5", "a -- --fit -5"),
+            ("a --json -o b", "a --json -o b"),
+        ] {
+            let all = with_negative(words.split(' ').map(OsString::from));
+            assert_eq!(all.join(std::ffi::OsStr::new(" ")), wanted);
+        }
     }
 
     #[test]
