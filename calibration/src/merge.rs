@@ -49,7 +49,9 @@ impl Statistics {
             let why = match (s.chunk_size, to.chunk_size) {
                 (None, Some(_)) => format!("to match {}", to.file),
                 (None, None) => "which llama-imatrix takes by default: neither file says the number".into(),
-                (Some(_), _) => format!("as it says, since {} counts tokens, or chunks of another length", to.file),
+                (Some(_), _) => {
+                    format!("as it says, since {} counts tokens, or chunks of another length", to.file)
+                }
             };
             notes.push(format!("{}: a chunk is counted as {size} tokens, {why}", s.file));
             tokens

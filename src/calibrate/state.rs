@@ -135,9 +135,8 @@ impl State {
             Err(e) => return Err(e),
         };
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::refused(format!("{}: not the state of a run: {e}", path.display())).or(format!(
-                "{OTHER}; or, if the folder is of an earlier run, remove it and start again"
-            ))
+            Error::refused(format!("{}: not the state of a run: {e}", path.display()))
+                .or(format!("{OTHER}; or, if the folder is of an earlier run, remove it and start again"))
         })?;
         if index.run != run {
             return Err(Error::OtherState { folder: folder.to_path_buf() });

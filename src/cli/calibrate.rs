@@ -133,15 +133,15 @@ impl Calibrate {
     pub fn run(self) -> Result<()> {
         let Self { files, measuring, for_measuring } = self;
         if measuring.is_none() && !for_measuring.is_empty() {
-            let (given, are) =
-                (listed(&for_measuring), if for_measuring.len() > 1 { "are" } else { "is" });
+            let (given, are) = (listed(&for_measuring), if for_measuring.len() > 1 { "are" } else { "is" });
             let without = "no model is named to measure";
-            return Err(Error::usage(format!("{given} {are} for measuring, and {without}")).or(
-                match files.show.is_some() {
-                    true => format!("leave out {given}"),
-                    false => format!("leave out {given}; or name a model and a text"),
-                },
-            ));
+            return Err(Error::usage(format!("{given} {are} for measuring, and {without}")).or(match files
+                .show
+                .is_some()
+            {
+                true => format!("leave out {given}"),
+                false => format!("leave out {given}; or name a model and a text"),
+            }));
         }
         if let Some(path) = &files.show {
             let statistics = read(&RunFiles::default(), path)?;
@@ -230,8 +230,9 @@ impl Measuring {
         measured.file = source.path.display().to_string();
         if let Some(same) = earlier.iter().find(|e| e.is_of_the_same(&measured)) {
             let why = format!("{} holds what was measured now, which would count twice", same.file);
-            return Err(Error::usage(why)
-                .or("leave out --merge, for a new file of the same; or add another text, or --from-chunk N"));
+            return Err(Error::usage(why).or(
+                "leave out --merge, for a new file of the same; or add another text, or --from-chunk N",
+            ));
         }
         importance::sign(&mut measured, &source)?;
         earlier.push(measured);

@@ -36,7 +36,8 @@ pub struct Frontier {
     /// Quantization types to choose from, separated by commas
     #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
-    /// Context length in tokens for the memory column, which is that of llama.cpp with an f16 KV cache [default: 4096, or the model's maximum if that is shorter]
+    /// Context length in tokens for the memory column, which is that of llama.cpp with an f16 KV cache [default: 4096, or
+    /// the model's maximum if that is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     context: Option<u64>,
     /// Also list sizes for which weights that are already quantized are quantized again, which adds the errors of both;
@@ -245,7 +246,9 @@ fn predicted(sensitivity: &Sensitivity, plan: &plan::Plan) -> Option<f64> {
 }
 
 fn heading(context: u64) -> Vec<String> {
-    ["size", "bits", "predicted KLD", &format!("memory in llama.cpp, {context} tokens")].map(String::from).to_vec()
+    ["size", "bits", "predicted KLD", &format!("memory in llama.cpp, {context} tokens")]
+        .map(String::from)
+        .to_vec()
 }
 
 fn row(s: &Size) -> Vec<String> {

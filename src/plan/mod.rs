@@ -13,9 +13,9 @@ mod machine;
 mod readable;
 pub mod rounding;
 pub mod scales;
-mod stale;
 #[cfg(test)]
 mod snapshots;
+mod stale;
 pub mod ternary;
 
 pub use crate::scheme::{Choice, Container};
@@ -270,7 +270,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     };
     if options.pure && target == Container::Gguf {
         let mixed = PlanOptions { pure: false, ..options.clone() };
-        let same = |(_, all): (Vec<Decision>, Vec<Tensor>)| all.iter().map(|t| t.encoding).eq(tensors.iter().map(|t| t.encoding));
+        let same = |(_, all): (Vec<Decision>, Vec<Tensor>)| {
+            all.iter().map(|t| t.encoding).eq(tensors.iter().map(|t| t.encoding))
+        };
         if decide::decisions(source, &mixed, target, &metadata).is_ok_and(same) {
             notes.push("--pure has no effect here: every tensor has the type that it has without".into());
         }
@@ -316,7 +318,9 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         Ok(effect::Files::of(layout, extra, notes))
     })?;
     if options.split != Split::None && layout.files.len() == 1 {
-        notes.push("the tensors fit into one file of the size that was asked for: the result is not split".into());
+        notes.push(
+            "the tensors fit into one file of the size that was asked for: the result is not split".into(),
+        );
     }
     container::copy_rotary_tables(source, order, &mut layout)?;
     if matches!(target, Container::Llama2c | Container::Expansion) {

@@ -294,7 +294,10 @@ fn nothing_counts_twice() {
     }
     for other in same {
         let (code, why) = fails(&["calibrate", "--merge", &a, "--merge", &b, "--merge", other, "-o", &out]);
-        assert!(code == 2 && why.contains("would count twice") && why.contains("hint: leave out one"), "{why}");
+        assert!(
+            code == 2 && why.contains("would count twice") && why.contains("hint: leave out one"),
+            "{why}"
+        );
     }
     let (text_copy, twice) = (dir.path("copy.txt"), [&[&*model, &text][..], &["-o", &out], &FEW].concat());
     std::fs::copy(&text, &text_copy).unwrap();
@@ -307,7 +310,8 @@ fn nothing_counts_twice() {
     assert!(code == 2 && why.contains("a.gguf holds what was measured now"), "{why}");
     assert!(!Path::new(&out).exists());
     let measured = |more: &[&str]| {
-        let args = [&["calibrate", &model, &text, "--merge", &a, "-o", &out, "--context", "64"][..], more].concat();
+        let args =
+            [&["calibrate", &model, &text, "--merge", &a, "-o", &out, "--context", "64"][..], more].concat();
         let done = program().args(args).output().unwrap();
         assert!(done.status.success());
         String::from_utf8(done.stderr).unwrap()
@@ -367,6 +371,7 @@ fn every_text_is_read_or_refused_by_name() {
         }
     }
     let folder = dir.0.path().to_str().unwrap();
-    let (code, why) = fails(&["quantize", &model, &dir.path("q.gguf"), "--type", "q8_0", "--calibration", folder]);
+    let (code, why) =
+        fails(&["quantize", &model, &dir.path("q.gguf"), "--type", "q8_0", "--calibration", folder]);
     assert!(code == 1 && why.contains("is a folder, not a text"), "{why}");
 }

@@ -19,13 +19,42 @@ fn options_of_the_search_name_the_types_that_ignore_them() {
         (&["--type", "mxfp4", "--effort", "fast"], "--effort has no effect on mxfp4"),
         (&["--type", "nvfp4", "--effort", "thorough", "--pure"], "--effort has no effect on nvfp4"),
         (&["--type", "q1_0", "--effort", "fast"], "--effort has no effect on q1_0"),
-        (&["--type", "iq4_nl", "--effort", "thorough", "--imatrix", &imatrix, "--output-type", "f16",
-           "--embedding-type", "f16"], "--effort has no effect on iq4_nl"),
-        (&["--type", "q5_0", "--effort", "fast", "--imatrix", &imatrix, "--output-type", "f16", "--embedding-type", "f16"],
-            "--effort has no effect on q5_0"),
+        (
+            &[
+                "--type",
+                "iq4_nl",
+                "--effort",
+                "thorough",
+                "--imatrix",
+                &imatrix,
+                "--output-type",
+                "f16",
+                "--embedding-type",
+                "f16",
+            ],
+            "--effort has no effect on iq4_nl",
+        ),
+        (
+            &[
+                "--type",
+                "q5_0",
+                "--effort",
+                "fast",
+                "--imatrix",
+                &imatrix,
+                "--output-type",
+                "f16",
+                "--embedding-type",
+                "f16",
+            ],
+            "--effort has no effect on q5_0",
+        ),
         (&["--type", "q8_0", "--objective", "prior"], "--objective has no effect on q8_0"),
         (&["--type", "mxfp4", "--objective", "prior"], "--objective has no effect on"),
-        (&["--type", "f16", "--effort", "fast", "--objective", "error"], "no tensor gets a type whose scales are searched"),
+        (
+            &["--type", "f16", "--effort", "fast", "--objective", "error"],
+            "no tensor gets a type whose scales are searched",
+        ),
         (&["--type", "bf16", "--imatrix", &imatrix], "is not used: none of its tensors is quantized"),
         (&["--type", "q8_0", "--pure"], "--pure has no effect here"),
         (&["--type", "q8_0", "--split-max-size", "1G"], "the result is not split"),
@@ -52,9 +81,8 @@ fn biases_are_for_programs_that_load_them() {
     let dir = Dir::new();
     let (model, out) = (first_layers(&dir, 1), dir.path("q.gguf"));
     let short = ["--calibration", "builtin", "--calibration-context", "64", "--calibration-chunks", "2"];
-    let quantize = |more: &[&str]| {
-        run(&[&["quantize", &model, &out, "--bias-correction"][..], &short, more].concat())
-    };
+    let quantize =
+        |more: &[&str]| run(&[&["quantize", &model, &out, "--bias-correction"][..], &short, more].concat());
     let text = String::from_utf8(quantize(&["--type", "f16"]).stdout).unwrap();
     assert!(text.contains("--bias-correction has no effect here"), "{text}");
     let done = quantize(&["--type", "q4_0", "--for", "llama.cpp-tiger"]);
@@ -75,11 +103,24 @@ fn options_for_something_else_are_refused() {
     ok(&["calibrate", &model, "builtin", "-o", &a, "--context", "64", "--chunks", "1"]);
     for (args, says) in [
         (&["calibrate", "--merge", &a, "-o", &out, "--context", "64"][..], "--context is for measuring"),
-        (&["calibrate", "--merge", &a, "-o", &out, "--threads", "2", "--memory", "1G"], "--threads and --memory are for"),
+        (
+            &["calibrate", "--merge", &a, "-o", &out, "--threads", "2", "--memory", "1G"],
+            "--threads and --memory are for",
+        ),
         (&["calibrate", "--show", &a, "--output-matrix"], "--output-matrix is for measuring"),
         (&["calibrate", "--show", &a, "--no-mmap", "--chunks", "2"], "are for measuring"),
         (
-            &["quantize", &model, &out, "--bits-per-weight", "6", "--types", "q4_0,q8_0", "--price", "q8_0=2,q5_0=2"],
+            &[
+                "quantize",
+                &model,
+                &out,
+                "--bits-per-weight",
+                "6",
+                "--types",
+                "q4_0,q8_0",
+                "--price",
+                "q8_0=2,q5_0=2",
+            ],
             "--price q5_0: has no effect",
         ),
         (&["quantize", &model, &out, "--size", "4M", "--price", "mxfp4=2"], "--price mxfp4: has no effect"),
@@ -130,7 +171,8 @@ fn sizes_are_read_as_people_write_them() {
     std::fs::write(&file, "some text").unwrap();
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(format!("{folder}/state.json"), "{\"run\": 1}").unwrap();
-    let mut others = vec![(model.clone(), "is a folder of other files"), (file, "is a file"), (folder, "not the state")];
+    let mut others =
+        vec![(model.clone(), "is a folder of other files"), (file, "is a file"), (folder, "not the state")];
     if cfg!(unix) {
         others.push(("/dev/null".into(), "is a file"));
     }

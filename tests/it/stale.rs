@@ -66,11 +66,9 @@ fn no_file_says_that_it_is_a_part_which_it_is_not() {
         (&[(SPLIT[1], 0)], false),
     ] {
         with_keys(&plain, given, &from);
-        for command in [
-            &["convert"][..],
-            &["quantize", "--type", "q8_0"],
-            &["edit", "--set", "general.name=x"],
-        ] {
+        for command in
+            [&["convert"][..], &["quantize", "--type", "q8_0"], &["edit", "--set", "general.name=x"]]
+        {
             let args = [&command[..1], &[&*from, &*out], &command[1..]].concat();
             let text = ok(&args);
             let kept = keys(&out, &["split."]);
@@ -140,7 +138,10 @@ fn an_importance_matrix_is_whole_or_refused() {
             &["quantize", &demo("model"), &dir.path("q.gguf"), "--type", "q4_0", "--imatrix", &part],
         ] {
             let (code, why) = fails(args);
-            assert!(code == 1 && why.contains("part.gguf: is part") && why.contains("hint: put the parts"), "{why}");
+            assert!(
+                code == 1 && why.contains("part.gguf: is part") && why.contains("hint: put the parts"),
+                "{why}"
+            );
         }
     }
 }

@@ -90,10 +90,11 @@ fn what_changes_the_bytes_of_a_type_is_known() {
             let prior = objective(Objective::Prior) != objective(Objective::Error);
             assert_eq!(prior, info.dtype.has_prior(), "{} {how:?}", info.name);
             for (effort, name) in Effort::ALL {
-                let differs = [None, Some(Objective::Error), Some(Objective::Prior)].into_iter().any(|objective| {
-                    let how = Encode { objective, ..how };
-                    encode(Encode { effort, ..how }) != encode(how)
-                });
+                let differs =
+                    [None, Some(Objective::Error), Some(Objective::Prior)].into_iter().any(|objective| {
+                        let how = Encode { objective, ..how };
+                        encode(Encode { effort, ..how }) != encode(how)
+                    });
                 let matters = effort.matters_to(info.dtype, how.importance.is_some());
                 assert_eq!(differs, matters, "{} {name} {}", info.name, how.importance.is_some());
             }

@@ -133,7 +133,8 @@ fn a_file_alone_does_not_say_that_it_is_a_part() {
         }
         let mut alone = m.clone();
         assert_eq!((settle_alone(&mut alone, tensors.len()).len(), keys(&alone)), (3 - kept, kept));
-        let layout = layout("x", &m, &tensors, Options { order: ByteOrder::Little, split: Split::None }).unwrap();
+        let layout =
+            layout("x", &m, &tensors, Options { order: ByteOrder::Little, split: Split::None }).unwrap();
         let read = read(&Input::whole("x", &materialise(&layout)[0])).unwrap();
         assert_eq!(keys(&read.metadata), kept, "{no} {count} {of}");
     }
