@@ -119,7 +119,8 @@ impl Limit {
             | Self::DefaultTokens(_)
             | Self::Heap98
             | Self::NotForLlamaCpp
-            | Self::PlainBpe => false,
+            | Self::PlainBpe
+            | Self::NoFeedForwardBiases => false,
         }
     }
 }
