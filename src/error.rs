@@ -373,6 +373,8 @@ pub enum Error {
         smallest: String,
         /// The option that asks for that.
         enough: String,
+        /// A question whether another unit is meant.
+        unit: Option<String>,
         /// What would let the types get so small, as was found out: each a change of the options.
         ways: Vec<String>,
     },

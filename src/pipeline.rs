@@ -310,6 +310,12 @@ impl Order {
         let context = ChunkLength { tokens: context, option };
         let mut chunks = Chunks::read(source, &set.text, context, set.chunks, set.seed)?;
         chunks.notes.extend(about);
+        if set.seed.is_some() && set.chunks.is_some_and(|most| most > chunks.tokens.len()) {
+            chunks.notes.push(format!(
+                "--calibration-seed has no effect here: all {} chunks of the text are used",
+                chunks.tokens.len()
+            ));
+        }
         Ok(Some(chunks))
     }
 

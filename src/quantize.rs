@@ -167,8 +167,9 @@ fn sequential(
     let scratch = Scratch { memory, folder: folder.unwrap_or(Path::new(".")).to_path_buf() };
     let mut state = match &sequential.state {
         Some(folder) => {
+            let state = State::open(folder, fingerprint(source, plan, sequential)?)?;
             source.run.refuse_input_in(folder)?;
-            Some(State::open(folder, fingerprint(source, plan, sequential)?)?)
+            Some(state)
         }
         None => None,
     };

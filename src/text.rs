@@ -6,8 +6,10 @@ use std::fmt::Write;
 /// Bytes in a suitable unit (powers of 1024): "1.03 MiB".
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    if n < 1024 {
-        return format!("{n} {}", UNITS[0]);
+    match n {
+        1 => return "1 byte".into(),
+        _ if n < 1024 => return format!("{n} {}", UNITS[0]),
+        _ => {}
     }
     let mut x = n as f64;
     let mut unit = 0;
@@ -18,27 +20,49 @@ pub fn bytes(n: u64) -> String {
     format!("{x:.2} {}", UNITS[unit])
 }
 
-/// Parses a size such as `4096`, `512K`, `512M`, `6G`, `1.5G` (powers of 1024).
+/// Parses a size such as `4096`, `512K`, `512M`, `6 GB`, `1.5GiB` (powers of 1024).
 ///
 /// # Errors
 /// A message for text of another form, and for sizes below 1 byte or above 9·10¹⁸.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+    match parse_bytes_or_none(text)? {
+        0 => Err(format!("{text:?} is less than a byte; sizes are written as 4096 (bytes), 512M or 6G")),
+        size => Ok(size),
+    }
+}
+
+/// Parses a size, which may be 0.
+///
+/// # Errors
+/// A message for text of another form, and for sizes below 0 bytes or above 9·10¹⁸.
+pub fn parse_bytes_or_none(text: &str) -> Result<u64, String> {
+    let no_size = || format!("{text:?} is not a size such as 4096 (bytes), 512M or 6G");
+    let trimmed = text.trim();
+    let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match trimmed[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => 0,
         "K" | "KB" | "KIB" => 10,
         "M" | "MB" | "MIB" => 20,
         "G" | "GB" | "GIB" => 30,
         "T" | "TB" | "TIB" => 40,
-        _ => return Err(format!("{text:?} is not a size such as 4096, 512M or 6G")),
+        _ => return Err(no_size()),
     };
-    let number: f64 =
-        digits.parse().map_err(|_| format!("{text:?} is not a size such as 4096, 512M or 6G"))?;
+    let number: f64 = digits.trim_end().parse().map_err(|_| match digits.contains(',') {
+        true => format!("{} (a decimal point is a ., and digits are not grouped)", no_size()),
+        false => no_size(),
+    })?;
     let size = number * (1u64 << shift) as f64;
-    if !(1.0..9e18).contains(&size) {
-        return Err(format!("{text:?} is out of range"));
+    match size {
+        _ if number.is_nan() => Err(no_size()),
+        _ if size < 0.0 => Err(format!("{text:?} is less than nothing; sizes are written as 512M or 6G")),
+        _ if size >= 9e18 => Err(format!("{text:?} is more than any machine has (the most is 8000000T)")),
+        _ => Ok(size as u64),
     }
-    Ok(size as u64)
+}
+
+/// A question for whoever gives a size that is nearly nothing: a number of gibibytes may be meant.
+pub fn unit_meant(option: &str, size: u64) -> Option<String> {
+    (size < 1024).then(|| format!("a number without a unit is in bytes: is {option} {size}G meant?"))
 }
 
 /// A number with thousands separators: "1,234,567".
@@ -329,10 +353,31 @@ mod tests {
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(parse_bytes("4096"), Ok(4096));
         assert_eq!(parse_bytes("1.5K"), Ok(1536));
-        assert_eq!(parse_bytes("6g"), Ok(6 << 30));
-        for bad in ["", "G", "-1", "1X", "0", "nan", "1e30", "inf"] {
-            assert!(parse_bytes(bad).is_err(), "{bad}");
+        assert_eq!(bytes(1), "1 byte");
+        for six in ["6g", "6 GB", "6GiB", " 6Gb ", "6442450944", "6291456 kib"] {
+            assert_eq!(parse_bytes(six), Ok(6 << 30), "{six}");
         }
+        for (bad, says) in [
+            ("", "not a size"),
+            ("G", "not a size"),
+            ("1X", "not a size"),
+            ("nan", "not a size"),
+            ("8,5G", "decimal point"),
+            ("1,000,000", "not grouped"),
+            ("0", "less than a byte"),
+            ("0.1", "less than a byte"),
+            ("-1", "less than nothing"),
+            ("-1G", "less than nothing"),
+            ("1e30", "more than any machine"),
+            ("inf", "not a size"),
+        ] {
+            let why = parse_bytes(bad).unwrap_err();
+            assert!(why.contains(says), "{bad}: {why}");
+        }
+        assert_eq!(parse_bytes_or_none("0"), Ok(0));
+        assert_eq!(parse_bytes_or_none("0G"), Ok(0));
+        assert!(parse_bytes_or_none("-0.5").is_err());
+        assert_eq!((unit_meant("--fit", 8).is_some(), unit_meant("--fit", 1 << 20)), (true, None));
         assert_eq!(count(1234567), "1,234,567");
         assert_eq!(count(12), "12");
         assert_eq!([&["a"][..], &["a", "b"], &["a", "b", "c"]].map(listed), ["a", "a and b", "a, b and c"]);

@@ -35,6 +35,14 @@ pub enum Fault {
     /// A file of another kind.
     #[error("not an imatrix: {0}")]
     NotAnImatrix(String),
+    /// One of several files, which has a part of the entries.
+    #[error("is part {no} of {count} of an importance matrix that was split")]
+    Part {
+        /// Which part it is, from 1.
+        no: u64,
+        /// How many there are.
+        count: u64,
+    },
     /// An entry of which one of the two tensors is missing.
     #[error("{entry} has {has} but no {lacks}")]
     Incomplete {

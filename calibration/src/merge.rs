@@ -9,6 +9,18 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{CHUNK_SIZE, Entry, Statistics, Unit};
 
 impl Statistics {
+    /// Whether both are of the same measurements: the same mean squares of the same tensors, but for the rounding of a file
+    /// that holds sums of chunks. No two texts give these, so the sum of both would count one text twice.
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        const ROUNDING: f32 = 1e-5;
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= ROUNDING * a.max(*b);
+        self.entries.len() == other.entries.len()
+            && self.entries.iter().zip(&other.entries).all(|((name, a), (other_name, b))| {
+                let same = name == other_name && a.sums().len() == b.sums().len();
+                same && a.means().iter().zip(&b.means()).all(near)
+            })
+    }
+
     /// Adds measurements of the same model on another text: sums and counts, entry by entry. Entries of only one of the two
     /// are kept. `file` stays the same.
     ///
@@ -34,7 +46,14 @@ impl Statistics {
             }
             let tokens = s.in_tokens_or(to.chunk_size.unwrap_or(CHUNK_SIZE)).into_owned();
             let size = tokens.chunk_size.unwrap_or_default();
-            notes.push(format!("{}: a chunk is counted as {size} tokens, to match {}", s.file, to.file));
+            let why = match (s.chunk_size, to.chunk_size) {
+                (None, Some(_)) => format!("to match {}", to.file),
+                (None, None) => "which llama-imatrix takes by default: neither file says the number".into(),
+                (Some(_), _) => {
+                    format!("as it says, since {} counts tokens, or chunks of another length", to.file)
+                }
+            };
+            notes.push(format!("{}: a chunk is counted as {size} tokens, {why}", s.file));
             tokens
         };
         let (mut sum, other) = (converted(self, other), converted(other, self));
@@ -148,6 +167,25 @@ mod tests {
 
     fn is(s: &Statistics, name: &str, sums: &[f32], counts: &[u64]) {
         assert_eq!((s.entries[name].sums(), s.entries[name].counts()), (sums, counts), "{name}");
+    }
+
+    #[test]
+    fn the_same_measurements_are_known_in_every_kind_of_file() {
+        let a = statistics("a", &[("x", &[1.0, 2.0, 0.0], &[3]), ("y", &[5.0, 0.0], &[0])]);
+        let mut tokens = statistics("b", &[("x", &[0.999_999, 2.0, 0.0], &[3]), ("y", &[7.0, 1.0], &[0])]);
+        assert!(a.is_of_the_same(&a) && a.is_of_the_same(&tokens) && tokens.is_of_the_same(&a));
+        // Counted twice, and in chunks.
+        tokens.merge(&a).unwrap();
+        assert!(a.is_of_the_same(&tokens));
+        for other in [
+            statistics("c", &[("x", &[1.0, 2.0, 0.0], &[4]), ("y", &[5.0, 0.0], &[0])]),
+            statistics("c", &[("x", &[1.0, 2.0, 1e-9], &[3]), ("y", &[5.0, 0.0], &[0])]),
+            statistics("c", &[("x", &[1.0, 2.0, 0.0], &[3])]),
+            statistics("c", &[("x", &[1.0, 2.0, 0.0], &[3]), ("z", &[5.0, 0.0], &[0])]),
+            statistics("c", &[("x", &[1.0, 2.0, 0.0], &[3]), ("y", &[5.0, 0.0, 0.0], &[0])]),
+        ] {
+            assert!(!a.is_of_the_same(&other) && !other.is_of_the_same(&a), "{other:?}");
+        }
     }
 
     #[test]

@@ -302,10 +302,15 @@ impl Choices {
         match goal {
             Goal::Size(size) => self.best_within(*size, None, 0.0).ok_or_else(|| {
                 let smallest = self.smallest();
+                let exact = |n: u64| match n {
+                    0..1024 => text::bytes(n),
+                    _ => format!("{} ({n} bytes)", text::bytes(n)),
+                };
                 Error::BudgetTooSmall {
-                    asked: format!("{} ({size} bytes)", text::bytes(*size)),
-                    smallest: format!("{} ({smallest} bytes)", text::bytes(smallest)),
+                    asked: exact(*size),
+                    smallest: exact(smallest),
                     enough: format!("--size {smallest}"),
+                    unit: text::unit_meant("--size", *size),
                     ways: Vec::new(),
                 }
             }),
@@ -319,6 +324,7 @@ impl Choices {
                         asked: format!("{bits} bits per weight"),
                         smallest: format!("{least:.3}"),
                         enough: format!("--bits-per-weight {least:.3}"),
+                        unit: None,
                         ways: Vec::new(),
                     }
                 })

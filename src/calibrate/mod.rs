@@ -114,7 +114,8 @@ impl Chunks {
     /// # Errors
     /// Those of [`RunFiles::read_text`] and [`text_file::decode`]; [`Error::Refused`] if the model has no tokenizer that can be
     /// used;
-    /// [`Error::TextTooShort`] if a text does not fill a chunk; [`Error::Usage`] if no chunk is left.
+    /// [`Error::TextTooShort`] if a text does not fill a chunk; [`Error::Usage`] if no chunk is left, or if two of the texts
+    /// are the same.
     pub fn read_all(
         source: &Source,
         paths: &[impl AsRef<Path>],
@@ -126,9 +127,19 @@ impl Chunks {
         let ChunkLength { tokens: context, option } = context;
         let (mut all, mut hash) = (Self::default(), Hash::new());
         let mut of_texts = Vec::new();
+        let mut texts: Vec<(String, [u8; 32])> = Vec::new();
         for path in paths.iter().map(AsRef::as_ref) {
             let (name, bytes) = bytes(&source.run, path)?;
             hash.update(&bytes);
+            let own = Hash::hash(&bytes);
+            if let Some((other, _)) = texts.iter().find(|(_, hash)| *hash == own) {
+                let why = match *other == name {
+                    true => format!("{name} is given twice, and would count twice"),
+                    false => format!("{other} and {name} are the same text, which would count twice"),
+                };
+                return Err(Error::usage(why).or("leave out one of them"));
+            }
+            texts.push((name.clone(), own));
             let file = text_file::decode(&name, &bytes)?;
             all.notes.extend(file.notes);
             let text = Text::new(&file.text, &tokenizer)?;
@@ -145,9 +156,7 @@ impl Chunks {
             }
             of_texts.push((name.clone(), all.tokens.len()..all.tokens.len() + chunks.tokens.len()));
             all.tokens.append(&mut chunks.tokens);
-            if !all.names.contains(&name) {
-                all.names.push(name);
-            }
+            all.names.push(name);
         }
         let found = all.tokens.len();
         // A text that no chunk is taken of would be named in the result, and counts for nothing.

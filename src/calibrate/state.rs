@@ -102,9 +102,13 @@ impl State {
     /// `state.json` cannot be parsed; [`Error::Io`] if it cannot be created or read.
     pub fn open(folder: &Path, run: String) -> Result<Self> {
         let path = folder.join("state.json");
-        if folder.is_file() {
-            return Err(Error::refused(format!("{}: is a file, not a state folder", folder.display()))
-                .or("name an empty or new folder: --state DIR"));
+        const OTHER: &str = "name an empty or new folder, which keeps the finished layers: --state DIR";
+        if folder.exists() && !folder.is_dir() {
+            return Err(Error::refused(format!(
+                "{}: is a file, not a state folder: the finished layers of a run are kept in a folder of their own",
+                folder.display()
+            ))
+            .or(OTHER));
         }
         let bytes = match whole(&path, MOST_INDEX) {
             Ok(bytes) => bytes,
@@ -119,11 +123,12 @@ impl State {
                     others.find(|f| f.as_ref().is_ok_and(|f| !own(&f.file_name().to_string_lossy())))
                 {
                     let why = format!(
-                        "{}: not a state folder: it contains {:?}",
+                        "{}: is a folder of other files (such as {}), not a state folder: the finished layers of a run are kept \
+                         in one of their own",
                         folder.display(),
-                        other.file_name()
+                        other.file_name().to_string_lossy()
                     );
-                    return Err(Error::refused(why).or("name an empty or new folder: --state DIR"));
+                    return Err(Error::refused(why).or(OTHER));
                 }
                 return Ok(Self { folder: folder.to_path_buf(), index: Index { run, layers: 0 } });
             }
@@ -131,7 +136,7 @@ impl State {
         };
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| {
             Error::refused(format!("{}: not the state of a run: {e}", path.display()))
-                .or("remove the state folder and start again")
+                .or(format!("{OTHER}; or, if the folder is of an earlier run, remove it and start again"))
         })?;
         if index.run != run {
             return Err(Error::OtherState { folder: folder.to_path_buf() });

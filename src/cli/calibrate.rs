@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use calibration::imatrix::HASH;
 use calibration::{Statistics, imatrix};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use super::args::{Input, Resources, at_least_one};
@@ -11,10 +13,12 @@ use super::progress::Progress;
 use super::{claim, note, print};
 use ggufkit::calibrate::{ChunkLength, Chunks, DEFAULT_CONTEXT, Scratch, importance};
 use ggufkit::disk::{self, Output, RunFiles};
+use ggufkit::plan::rounding;
 use ggufkit::report::imatrix::{as_json, by_kind, entries, headline, remarks, table};
 use ggufkit::resources::Watcher;
 use ggufkit::runner::{Network, Options};
 use ggufkit::source::Source;
+use ggufkit::text::listed;
 use ggufkit::{Error, Result};
 
 /// `ggufkit calibrate`: measures an importance matrix, merges several, or shows one.
@@ -23,6 +27,8 @@ pub struct Calibrate {
     files: Files,
     /// `None` if no model is given.
     measuring: Option<Box<Measuring>>,
+    /// The options given that are for measuring.
+    for_measuring: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -86,7 +92,17 @@ enum Kind {
 impl FromArgMatches for Calibrate {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         let measuring = matches.contains_id("input").then(|| Measuring::from_arg_matches(matches));
-        Ok(Self { files: Files::from_arg_matches(matches)?, measuring: measuring.transpose()?.map(Box::new) })
+        let given = |arg: &clap::Arg| {
+            let name = arg.get_long()?;
+            let source = matches.value_source(arg.get_id().as_str());
+            (source == Some(ValueSource::CommandLine)).then(|| format!("--{name}"))
+        };
+        let of_measuring = Measuring::augment_args(clap::Command::new("calibrate"));
+        Ok(Self {
+            files: Files::from_arg_matches(matches)?,
+            measuring: measuring.transpose()?.map(Box::new),
+            for_measuring: of_measuring.get_arguments().filter_map(given).collect(),
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
@@ -115,7 +131,18 @@ impl Args for Calibrate {
 
 impl Calibrate {
     pub fn run(self) -> Result<()> {
-        let Self { files, measuring } = self;
+        let Self { files, measuring, for_measuring } = self;
+        if measuring.is_none() && !for_measuring.is_empty() {
+            let (given, are) = (listed(&for_measuring), if for_measuring.len() > 1 { "are" } else { "is" });
+            let without = "no model is named to measure";
+            return Err(Error::usage(format!("{given} {are} for measuring, and {without}")).or(match files
+                .show
+                .is_some()
+            {
+                true => format!("leave out {given}"),
+                false => format!("leave out {given}; or name a model and a text"),
+            }));
+        }
         if let Some(path) = &files.show {
             let statistics = read(&RunFiles::default(), path)?;
             return match files.json {
@@ -138,6 +165,7 @@ impl Calibrate {
         // The result may replace what it is added to: that is read as a whole before, in a run of its own.
         let earlier: Vec<_> =
             files.merge.iter().map(|path| read(&RunFiles::default(), path)).collect::<Result<_>>()?;
+        refuse_twice(&earlier)?;
         let mut statistics = match measuring {
             Some(measuring) => measuring.run(out, earlier)?,
             None if earlier.is_empty() => {
@@ -184,6 +212,7 @@ impl Measuring {
         let context = ChunkLength { tokens, option };
         let chunks = Chunks::read_all(&source, &self.text, context, self.from_chunk, self.chunks)?;
         about.iter().chain(&chunks.notes).for_each(|text| note(text));
+        earlier.iter().filter_map(|e| self.again(e, &chunks)).for_each(|text| note(&text));
         let limits = self.resources.limits();
         let pool = limits.pool()?;
         let network = pool.install(|| Network::new(&source, Options { exact: true, isa: None }))?;
@@ -199,10 +228,47 @@ impl Measuring {
         progress.finished();
         let mut measured = measured?;
         measured.file = source.path.display().to_string();
+        if let Some(same) = earlier.iter().find(|e| e.is_of_the_same(&measured)) {
+            let why = format!("{} holds what was measured now, which would count twice", same.file);
+            return Err(Error::usage(why).or(
+                "leave out --merge, for a new file of the same; or add another text, or --from-chunk N",
+            ));
+        }
         importance::sign(&mut measured, &source)?;
         earlier.push(measured);
         sum(earlier)
     }
+
+    /// A note if an earlier importance matrix may be of chunks that are measured again.
+    fn again(&self, earlier: &Statistics, chunks: &Chunks) -> Option<String> {
+        let of_this_text = earlier.metadata.text(HASH) == Some(&chunks.hash);
+        let read = earlier.chunks.filter(|&n| of_this_text && (self.from_chunk as u64) < n)?;
+        Some(format!(
+            "{} is of {read} chunks of the same text: those that are read again count twice; if it is of the first ones, \
+             --from-chunk {read} reads those after them",
+            earlier.file
+        ))
+    }
+}
+
+/// Refuses importance matrices of the same measurements, whatever their files: the same text would count twice.
+///
+/// # Errors
+/// [`Error::Usage`] with two of them.
+fn refuse_twice(all: &[Statistics]) -> Result<()> {
+    for (i, a) in all.iter().enumerate() {
+        if let Some(b) = all[..i].iter().find(|b| b.is_of_the_same(a)) {
+            let why = match a.file == b.file {
+                true => format!("--merge {} is given twice, and its measurements would count twice", a.file),
+                false => format!(
+                    "--merge {} and --merge {}: both hold the same measurements, which would count twice",
+                    b.file, a.file
+                ),
+            };
+            return Err(Error::usage(why).or("leave out one of them"));
+        }
+    }
+    Ok(())
 }
 
 /// The result.
@@ -246,6 +312,7 @@ pub fn of_model(statistics: &Statistics, source: &Source) -> Result<()> {
         let why = format!("{} contains none of the tensors of {}", statistics.file, source.path.display());
         return Err(Error::refused(why).or("use an importance matrix that was measured on the same model"));
     }
+    rounding::strangers(statistics, &source.model.tensors).iter().for_each(|text| note(text));
     importance::check(statistics, source)?.iter().for_each(|text| note(text));
     Ok(())
 }

@@ -36,16 +36,17 @@ pub struct Frontier {
     /// Quantization types to choose from, separated by commas
     #[arg(long, value_name = "TYPES", default_value = allocate::DEFAULT_TYPES.as_str(), value_parser = types)]
     types: Types,
-    /// Context length in tokens for the memory column [default: 4096, or the model's maximum if that is shorter]
+    /// Context length in tokens for the memory column, which is that of llama.cpp with an f16 KV cache [default: 4096, or
+    /// the model's maximum if that is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     context: Option<u64>,
     /// Also list sizes for which weights that are already quantized are quantized again, which adds the errors of both;
     /// `quantize` needs the same option for these
     #[arg(long)]
     allow_requantize: bool,
-    /// Number of rows in the table
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1000))]
-    rows: u32,
+    /// Number of rows in the table [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    rows: Option<u32>,
     /// Write an HTML page with a chart
     #[arg(long, value_name = "OUT.html")]
     report: Option<PathBuf>,
@@ -154,7 +155,7 @@ impl Frontier {
         }
         schemes.sort_by_key(|s| s.size.bytes);
         let (heading, about) = (heading(context), text::visible(&sensitivity.summary()));
-        let few = thinned(&points, self.rows as usize);
+        let few = thinned(&points, self.rows.unwrap_or(20) as usize);
         let rows: Vec<Vec<String>> = few.iter().map(|s| row(s)).collect();
         let scheme_rows: Vec<Vec<String>> = schemes
             .iter()
@@ -182,6 +183,9 @@ impl Frontier {
             run.write_whole(path, text.as_bytes(), REPORT)?;
         }
         if self.json {
+            if self.rows.is_some() && self.report.is_none() {
+                note("--rows has no effect here: --json prints every size");
+            }
             let (model, origin) = (source.path.display().to_string(), sensitivity.summary());
             return print_json(&Found { model, origin, points: &points, schemes: &schemes });
         }
@@ -242,7 +246,9 @@ fn predicted(sensitivity: &Sensitivity, plan: &plan::Plan) -> Option<f64> {
 }
 
 fn heading(context: u64) -> Vec<String> {
-    ["size", "bits", "predicted KLD", &format!("memory, {context} tokens")].map(String::from).to_vec()
+    ["size", "bits", "predicted KLD", &format!("memory in llama.cpp, {context} tokens")]
+        .map(String::from)
+        .to_vec()
 }
 
 fn row(s: &Size) -> Vec<String> {

@@ -116,9 +116,10 @@ impl Error {
                 let shorter = shorter.map_or(String::new(), |n| format!("use {option} {n} or less; or "));
                 return Some(format!("{shorter}give a text of at least {need} tokens").into());
             }
-            Self::BudgetTooSmall { enough, ways, .. } => {
-                let all =
-                    ways.iter().fold(format!("use {enough} or more"), |all, way| format!("{all}; or {way}"));
+            Self::BudgetTooSmall { enough, ways, unit, .. } => {
+                let first = unit.iter().fold(String::new(), |_, unit| format!("{unit} Or "));
+                let first = format!("{first}use {enough} or more");
+                let all = ways.iter().fold(first, |all, way| format!("{all}; or {way}"));
                 return Some(format!("{all}; or take a smaller model").into());
             }
             Self::TooLittleMemory(e) => return Some(e.hint().into()),
@@ -163,6 +164,9 @@ impl Error {
                 }
                 Some(calibration::Fault::NotAnImatrix(_)) => {
                     "`ggufkit calibrate MODEL TEXT -o FILE` makes one, as does llama-imatrix"
+                }
+                Some(calibration::Fault::Part { .. }) => {
+                    "put the parts together first: llama-gguf-split --merge PART-00001-of-0000N.gguf WHOLE.gguf"
                 }
                 _ => return None,
             },

@@ -1,6 +1,6 @@
 //! The error for a model that fits into a machine's memory with no choice of types, and what would make it fit.
 
-use crate::text::bytes;
+use crate::text::{bytes, unit_meant};
 
 /// The memory that the smallest choice of types needs, and what could be changed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,7 @@ impl TooLittleMemory {
         options.extend(self.less_reserve.map(|bytes| format!("use --reserve {bytes} or less, in bytes")));
         options.extend(self.ways.iter().cloned());
         options.push("take a smaller model".into());
-        options.join("; or ")
+        let options = options.join("; or ");
+        unit_meant("--fit", self.ram).map_or(options.clone(), |unit| format!("{unit} Or {options}"))
     }
 }

@@ -177,14 +177,21 @@ pub const MACHINES: &[Machine] = &[
         run_hint: "copy the three files next to EBOOT.PBP",
         ..PLAIN
     },
-    // Scottcjn/ppc-tiger-tools builds llama.cpp b2000. In a 32-bit process a file must fit into one mapping.
+    // Scottcjn/ppc-tiger-tools builds llama.cpp b2000. In a 32-bit process a file must fit into one mapping. Biases of
+    // feed-forward matrices in llama models came with ggml-org/llama.cpp#7481, in May 2024.
     Machine {
         name: "llama.cpp-tiger",
         description: "Mac OS X Tiger on a G4 or G5: llama.cpp of January 2024",
         order: Big,
         scheme: "q4_0",
         types: EARLY_2024,
-        limits: &[BITS_32, Limit::OneFile, Limit::Architectures(&["llama"]), Limit::PlainBpe],
+        limits: &[
+            BITS_32,
+            Limit::OneFile,
+            Limit::Architectures(&["llama"]),
+            Limit::PlainBpe,
+            Limit::NoFeedForwardBiases,
+        ],
         run_hint: "./main -m {model} -n 64 -p \"Once upon a time\"",
         ..PLAIN
     },

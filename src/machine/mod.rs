@@ -96,6 +96,8 @@ pub enum Limit {
     PlainBpe,
     /// The kind of vocabulary (`tokenizer.ggml.model`) must be this.
     Vocabulary(&'static str),
+    /// Feed-forward matrices must have no biases, because the program does not know these tensors and refuses the file.
+    NoFeedForwardBiases,
     /// The model must not have a table of rotary frequencies, because the program ignores it.
     NoFrequencies,
 }
@@ -117,7 +119,8 @@ impl Limit {
             | Self::DefaultTokens(_)
             | Self::Heap98
             | Self::NotForLlamaCpp
-            | Self::PlainBpe => false,
+            | Self::PlainBpe
+            | Self::NoFeedForwardBiases => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::stale::FILE_TYPE;
 use super::{
     ByteOrder, Choice, Container, DType, Decision, Encoding, Error, Format, Layout, Location, Metadata,
     Model, PlanOptions, Result, Source, Tensor, Value, effect, gguf, llama2c, machine, safetensors,
@@ -321,10 +322,11 @@ pub(super) fn gguf_metadata(
         None if mostly_i2_s(tensors) => scheme::by_name(scheme::I2_S).and_then(|s| s.file_type()),
         None => main_type(tensors).and_then(scheme::file_type),
     };
-    if let Some(file_type) = named
-        && !by_user("general.file_type")
-    {
-        metadata.set("general.file_type", Value::U32(file_type));
+    match named {
+        _ if by_user(FILE_TYPE) => {}
+        Some(file_type) => metadata.set(FILE_TYPE, Value::U32(file_type)),
+        // llama.cpp has no number for it, and the source's is that of other types.
+        None => drop(metadata.remove(FILE_TYPE)),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Options that would have no effect on the result. Whoever gives one expects something of it, so they are refused, or where
 //! the run is right all the same, noted.
 
-use formats::block::{DType, Effort};
+use formats::block::{DType, Effort, Objective};
 use formats::container::{Layout, gguf};
 use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Format, Model, Tensor};
@@ -9,8 +9,8 @@ use formats::model::{Encoding, Format, Model, Tensor};
 use super::container::by_ending;
 use super::edit::Edit;
 use super::gone::gone;
-use super::rounding::Rounding;
-use super::{Container, Decision, PlanOptions, is_folder};
+use super::rounding::{Rounding, Search};
+use super::{Container, Decision, PlanOptions, bias, is_folder};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::text::listed;
@@ -202,23 +202,56 @@ pub(super) fn misnamed(options: &PlanOptions, target: Container) -> Option<Strin
     ))
 }
 
-/// A note on options for the search of scales, if no tensor's scales are searched.
-pub(super) fn unused_search(
+/// A note on options for how weights are rounded, where none of the types that tensors get is rounded otherwise for them.
+/// That an importance matrix is not used is said where it is looked up.
+pub(super) fn unused_rounding(
     options: &Rounding,
+    search: &Search,
     decisions: &[Decision],
     tensors: &[Tensor],
-) -> Option<String> {
-    let given =
-        [("--effort", options.effort != Effort::default()), ("--objective", options.objective.is_some())];
-    let given: Vec<&str> = given.into_iter().filter(|option| option.1).map(|option| option.0).collect();
-    let searched = |(decision, t): (&Decision, &Tensor)| {
-        decision.from != t.encoding && matches!(t.encoding, Encoding::Blocks(_)) && !t.encoding.is_plain()
-    };
-    if given.is_empty() || decisions.iter().zip(tensors).any(searched) {
-        return None;
+) -> Vec<String> {
+    let mut searched: Vec<(DType, bool)> = Vec::new();
+    for (i, (decision, t)) in decisions.iter().zip(tensors).enumerate() {
+        if let Encoding::Blocks(dtype) = t.encoding
+            && decision.from != t.encoding
+            && !t.encoding.is_plain()
+        {
+            let kind = (dtype, search.columns(i).is_some());
+            searched.extend((!searched.contains(&kind)).then_some(kind));
+        }
     }
-    let (given, has) = (listed(&given), if given.len() > 1 { "have" } else { "has" });
-    Some(format!("{given} {has} no effect here: no tensor gets a type whose scales are searched"))
+    let mut notes = Vec::new();
+    let mut note = |option: &str, matters: &dyn Fn(DType, bool) -> bool, why: &str| {
+        let mut idle: Vec<&str> = Vec::new();
+        for (dtype, _) in &searched {
+            let name = dtype.name();
+            let any = searched.iter().any(|&(other, weighted)| other == *dtype && matters(other, weighted));
+            idle.extend((!any && !idle.contains(&name)).then_some(name));
+        }
+        match idle[..] {
+            [] if searched.is_empty() => notes.push(format!(
+                "{option} has no effect here: no tensor gets a type whose scales are searched"
+            )),
+            [] => {}
+            _ => notes.push(format!("{option} has no effect on {}, {why}", listed(&idle))),
+        }
+    };
+    // Error feedback has an effort of its own.
+    if options.effort != Effort::default() && (options.method.is_none() || searched.is_empty()) {
+        let matters = |dtype, weighted| options.effort.matters_to(dtype, weighted);
+        note("--effort", &matters, "whose search gives the same with it as with the default");
+    }
+    if let Some(objective) = options.objective {
+        let matters = |dtype: DType, _| objective == Objective::Error || dtype.has_prior();
+        note("--objective", &matters, "whose search minimises the squared error alone");
+    }
+    let corrected = |(decision, t): (&Decision, &Tensor)| {
+        decision.from != t.encoding && !t.encoding.is_plain() && bias::bias_name(&t.name).is_some()
+    };
+    if options.bias && !decisions.iter().zip(tensors).any(corrected) {
+        notes.push("--bias-correction has no effect here: no matrix of a layer is quantized".into());
+    }
+    notes
 }
 
 /// A note on an option that names another tokenizer, if the files of the source's own are copied, or none are written.

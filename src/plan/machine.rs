@@ -8,7 +8,7 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{Encoding, Tensor};
 
 use super::Plan;
-use crate::arch::llama_cpp;
+use crate::arch::{Blk, llama_cpp};
 use crate::error::{Error, Result};
 use crate::machine::{Limit, MACHINES, Machine, Reads, Types};
 use crate::scheme::{self, Container};
@@ -416,6 +416,16 @@ fn exceeded(machine: &Machine, limit: Limit, plan: &Plan) -> Option<Error> {
             let own = plan.metadata.text("tokenizer.ggml.model").filter(|own| *own != kind)?;
             let why = format!("the vocabulary's kind is {own}");
             refuse(why, format!("use a model with a vocabulary of kind {kind}"))
+        }
+        Limit::NoFeedForwardBiases => {
+            let is_ffn = |part: &str| ["ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"].contains(&part);
+            let is_bias = |t: &&Tensor| Blk::parse(&t.name).is_some_and(|blk| is_ffn(blk.part));
+            let bias = plan.layout.tensors.iter().find(is_bias)?;
+            let why = format!("feed-forward matrices have biases ({})", bias.name);
+            refuse(why, match plan.search.bias {
+                true => "leave out --bias-correction; or leave out --for, for a current llama.cpp".into(),
+                false => "use a model without such biases; a current llama.cpp runs it".into(),
+            })
         }
         Limit::NoFrequencies if tensor("rope_freqs.weight").is_some() => refuse(
             "the model has a table of rotary frequencies (rope_freqs.weight)".into(),

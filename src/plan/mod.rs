@@ -15,6 +15,7 @@ pub mod rounding;
 pub mod scales;
 #[cfg(test)]
 mod snapshots;
+mod stale;
 pub mod ternary;
 mod values;
 
@@ -271,6 +272,15 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         }
         _ => decide::decisions(source, options, target, &metadata)?,
     };
+    if options.pure && target == Container::Gguf {
+        let mixed = PlanOptions { pure: false, ..options.clone() };
+        let same = |(_, all): (Vec<Decision>, Vec<Tensor>)| {
+            all.iter().map(|t| t.encoding).eq(tensors.iter().map(|t| t.encoding))
+        };
+        if decide::decisions(source, &mixed, target, &metadata).is_ok_and(same) {
+            notes.push("--pure has no effect here: every tensor has the type that it has without".into());
+        }
+    }
     let (decisions, tensors) = match options.rounding.bias {
         true => bias::add(source, target, decisions, tensors)?,
         false => (decisions, tensors),
@@ -285,7 +295,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     }
     notes.extend(decide::missing_importance_note(options, &decisions, &tensors));
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
-    notes.extend(effect::unused_search(&options.rounding, &decisions, &tensors));
+    notes.extend(effect::unused_rounding(&options.rounding, &search, &decisions, &tensors));
     notes.extend(effect::unused_tokenizer(source, options, target));
     notes.extend(effect::misnamed(options, target));
 
@@ -296,6 +306,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         Container::Safetensors | Container::Expansion => ByteOrder::Little,
         _ => options.order.or(options.machine.map(|m| m.order)).unwrap_or(model.order),
     };
+    stale::settle(options, target, &decisions, &tensors, &mut metadata, &mut notes);
     if target == Container::Gguf {
         container::gguf_metadata(source, options, &decisions, &tensors, &mut metadata, &mut notes)?;
         rounding::gguf_metadata(&search, &options.edits, &mut metadata);
@@ -312,6 +323,11 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         let (layout, _, extra) = place(metadata, again.clone(), &mut notes)?;
         Ok(effect::Files::of(layout, extra, notes))
     })?;
+    if options.split != Split::None && layout.files.len() == 1 {
+        notes.push(
+            "the tensors fit into one file of the size that was asked for: the result is not split".into(),
+        );
+    }
     container::copy_rotary_tables(source, order, &mut layout)?;
     if matches!(target, Container::Llama2c | Container::Expansion) {
         notes.extend(checkpoint::left_out::of_llama2c(&metadata));

@@ -103,23 +103,14 @@ pub(super) fn search(
     let Some(statistics) = &options.importance else { return Ok(search) };
     let file = &statistics.file;
     notes.extend(statistics.notes.iter().cloned());
-    let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
-    let unknown: Vec<_> = statistics.entries.keys().filter(|name| !names.contains(name.as_str())).collect();
-    match unknown.first() {
-        Some(first) if unknown.len() == statistics.entries.len() => {
-            return Err(Error::refused(format!(
-                "{file}: the model has none of the tensors in this importance matrix, such as {first}"
-            ))
-            .or("use an importance matrix of this model, or of one with the same shapes and tensor names"));
-        }
-        Some(first) => {
-            notes.push(format!(
-                "{file}: entries for tensors that the model does not have: {}",
-                and_more(first, unknown.len() - 1)
-            ));
-        }
-        None => {}
+    let unknown = unknown(statistics, tensors);
+    if let Some(first) = unknown.first().filter(|_| unknown.len() == statistics.entries.len()) {
+        return Err(Error::refused(format!(
+            "{file}: the model has none of the tensors in this importance matrix, such as {first}"
+        ))
+        .or("use an importance matrix of this model, or of one with the same shapes and tensor names"));
     }
+    notes.extend(strangers(statistics, tensors));
     let (mut importance, mut quantized, mut missing) = (Vec::with_capacity(tensors.len()), 0, Vec::new());
     for (decision, t) in decisions.iter().zip(tensors) {
         // A wrong size is always an error, because it means that the file belongs to another model.
@@ -152,6 +143,20 @@ pub(super) fn search(
         quantized,
     };
     Ok(Search { importance_summary: Some(summary), importance, ..search })
+}
+
+/// The entries for tensors that a model does not have.
+fn unknown<'s>(statistics: &'s Statistics, tensors: &[Tensor]) -> Vec<&'s str> {
+    let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    statistics.entries.keys().map(String::as_str).filter(|name| !names.contains(name)).collect()
+}
+
+/// A note on entries for tensors that the model does not have: the importance matrix may be of another one.
+pub fn strangers(statistics: &Statistics, tensors: &[Tensor]) -> Option<String> {
+    let unknown = unknown(statistics, tensors);
+    let first = unknown.first()?;
+    let names = and_more(first, unknown.len() - 1);
+    Some(format!("{}: entries for tensors that the model does not have: {names}", statistics.file))
 }
 
 /// "a", "a and 3 more".

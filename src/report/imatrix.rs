@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use calibration::imatrix::HASH;
+use calibration::statistics::{CHUNK_SIZE, Unit};
 use calibration::summary::{FEW_TOKENS, cosine_similarity};
 use calibration::{Statistics, Summary, Warning};
 use serde_json::{Value, json};
@@ -157,8 +158,20 @@ pub fn remarks(s: &Statistics) -> String {
     if others.len() > SHOWN {
         lines.push(format!("warning: and {} more", others.len() - SHOWN));
     }
-    lines.extend(s.notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(notes(s).map(|note| format!("note: {note}")));
     lines.iter().fold(String::new(), |text, line| text + &visible(line) + "\n")
+}
+
+/// Notes from reading the file, and what the figures assume.
+fn notes(s: &Statistics) -> impl Iterator<Item = String> {
+    let assumed = (s.unit == Unit::Chunks && s.chunk_size.is_none()).then(|| {
+        format!(
+            "{}: what was measured is counted in chunks of unknown length: tokens are those of chunks of {CHUNK_SIZE}, \
+             llama-imatrix's default",
+            s.file
+        )
+    });
+    s.notes.iter().cloned().chain(assumed)
 }
 
 /// The statistics of each entry as JSON, one at a time: a file may have a million of them.
@@ -197,7 +210,7 @@ pub fn as_json(s: &Statistics) -> Value {
         "chunk_size": s.chunk_size,
         "entries": null,
         "warnings": warnings,
-        "notes": s.notes,
+        "notes": notes(s).collect::<Vec<_>>(),
     })
 }
 
@@ -247,6 +260,17 @@ mod tests {
         );
         assert!(text.ends_with("and 7 more\n"), "{text}");
         assert!(as_json(&statistics(&entries))["warnings"].as_array().unwrap().len() == 30);
+    }
+
+    #[test]
+    fn what_is_assumed_of_chunks_is_said() {
+        let mut s = statistics(&[("a", &[1.0], &[20])]);
+        s.unit = Unit::Chunks;
+        let says = |s: &Statistics| (remarks(s), as_json(s)["notes"].to_string());
+        let (text, json) = says(&s);
+        assert!(text.contains("chunks of 512") && json.contains("chunks of 512"), "{text} {json}");
+        s.chunk_size = Some(128);
+        assert!(!says(&s).0.contains("note") && says(&s).1 == "[]");
     }
 
     #[test]

@@ -273,3 +273,105 @@ fn a_text_of_which_no_chunk_is_taken_is_named() {
         "{late}"
     );
 }
+
+#[test]
+fn nothing_counts_twice() {
+    let dir = Dir::new();
+    let (model, text) = (demo("model"), demo("calibration.txt"));
+    let (a, b, out) = (dir.path("a.gguf"), dir.path("b.gguf"), dir.path("out.gguf"));
+    calibrate(&model, &a, &FEW);
+    calibrate(&model, &b, &["--context", "64", "--chunks", "4", "--from-chunk", "12"]);
+    let (dat, copy, both) = (dir.path("a.dat"), dir.path("copy.gguf"), dir.path("both.gguf"));
+    ok(&["calibrate", "--merge", &a, "-o", &dat]);
+    std::fs::copy(&a, &copy).unwrap();
+    ok(&["calibrate", "--merge", &a, "--merge", &b, "-o", &both]);
+    let mut same = vec![&a, &dat, &copy];
+    let link = dir.path("link.gguf");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&a, &link).unwrap();
+        same.push(&link);
+    }
+    for other in same {
+        let (code, why) = fails(&["calibrate", "--merge", &a, "--merge", &b, "--merge", other, "-o", &out]);
+        assert!(
+            code == 2 && why.contains("would count twice") && why.contains("hint: leave out one"),
+            "{why}"
+        );
+    }
+    let (text_copy, twice) = (dir.path("copy.txt"), [&[&*model, &text][..], &["-o", &out], &FEW].concat());
+    std::fs::copy(&text, &text_copy).unwrap();
+    for second in [&text, &text_copy] {
+        let (code, why) = fails(&[&["calibrate", &model, &text, second, "-o", &out][..], &FEW].concat());
+        assert!(code == 2 && why.contains("would count twice"), "{why}");
+    }
+    // The same again, and a part of it.
+    let (code, why) = fails(&[&["calibrate"][..], &twice[..], &["--merge", &a]].concat());
+    assert!(code == 2 && why.contains("a.gguf holds what was measured now"), "{why}");
+    assert!(!Path::new(&out).exists());
+    let measured = |more: &[&str]| {
+        let args =
+            [&["calibrate", &model, &text, "--merge", &a, "-o", &out, "--context", "64"][..], more].concat();
+        let done = program().args(args).output().unwrap();
+        assert!(done.status.success());
+        String::from_utf8(done.stderr).unwrap()
+    };
+    assert!(measured(&["--chunks", "3"]).contains("is of 12 chunks of the same text"));
+    assert!(!measured(&["--chunks", "3", "--from-chunk", "12"]).contains("of the same text"));
+}
+
+#[test]
+fn every_text_is_read_or_refused_by_name() {
+    let dir = Dir::new();
+    let (model, out) = (gguf(&dir), dir.path("i.gguf"));
+    let plain = std::fs::read_to_string(demo("heldout.txt")).unwrap();
+    let plain: String = plain.chars().take(4000).collect();
+    let measured = |name: &str, bytes: Vec<u8>| {
+        std::fs::write(dir.path(name), bytes).unwrap();
+        let args = ["calibrate", &model, &dir.path(name), "-o", &out, "--context", "32", "--chunks", "8"];
+        let done = program().args(args).output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.success(), "{name}: {said}");
+        (read(&out).entries, said)
+    };
+    let (entries, said) = measured("plain.txt", plain.clone().into());
+    assert!(!said.contains("plain.txt"), "{said}");
+    let utf16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        [0xFEFF].into_iter().chain(plain.encode_utf16()).flat_map(unit).collect()
+    };
+    for (name, bytes) in [
+        ("mark.txt", format!("\u{FEFF}{plain}").into_bytes()),
+        ("le.txt", utf16(u16::to_le_bytes)),
+        ("be.txt", utf16(u16::to_be_bytes)),
+    ] {
+        let (same, said) = measured(name, bytes);
+        assert!(same == entries && said.contains("byte order mark"), "{name}: {said}");
+    }
+    // Other line ends are other tokens, and one line is a text.
+    assert!(measured("crlf.txt", plain.replace('\n', "\r\n").into()).0.len() == entries.len());
+    let line = plain.replace('\n', " ");
+    assert!(measured("line.txt", line.repeat(1 + (1 << 18) / line.len()).into()).0.len() == entries.len());
+    let le: Vec<u8> = plain.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, bytes, says) in [
+        ("empty.txt", Vec::new(), "empty.txt: has"),
+        ("short.txt", b"Once upon a time".to_vec(), "short.txt: has"),
+        ("blank.txt", b"\n\n \n".to_vec(), "blank.txt: has"),
+        ("bytes.bin", (0..=255u8).cycle().take(5000).collect(), "bytes.bin: "),
+        ("zeros.bin", vec![0; 5000], "zeros.bin: "),
+        ("unmarked.txt", le, "UTF-16LE without a byte order mark"),
+    ] {
+        std::fs::write(dir.path(name), bytes).unwrap();
+        for args in [
+            &["calibrate", &model, &dir.path(name), "-o", &dir.path("none.gguf"), "--context", "32"][..],
+            &["sensitivity", &model, &dir.path(name), "-o", &dir.path("none.json"), "--context", "32"],
+            &["quantize", &model, &dir.path("none.gguf"), "--type", "q8_0", "--calibration", &dir.path(name)],
+        ] {
+            let (code, why) = fails(args);
+            assert!(code == 1 && why.contains(says) && why.contains("hint: "), "{args:?}: {why}");
+        }
+    }
+    let folder = dir.0.path().to_str().unwrap();
+    let (code, why) =
+        fails(&["quantize", &model, &dir.path("q.gguf"), "--type", "q8_0", "--calibration", folder]);
+    assert!(code == 1 && why.contains("is a folder, not a text"), "{why}");
+}

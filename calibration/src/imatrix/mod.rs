@@ -32,8 +32,13 @@ const KIND: &str = "general.type";
 const DATASETS: &str = "imatrix.datasets";
 const CHUNKS: &str = "imatrix.chunk_count";
 const SIZE: &str = "imatrix.chunk_size";
-/// Keys that are fields of [`Statistics`], or describe the layout of the file.
-const OWN_KEYS: [&str; 5] = [KIND, DATASETS, CHUNKS, SIZE, gguf::ALIGNMENT_KEY];
+/// Keys that are fields of [`Statistics`].
+const OWN_KEYS: [&str; 4] = [KIND, DATASETS, CHUNKS, SIZE];
+
+/// Whether a key is a field of [`Statistics`], or describes the layout of the file that it is in.
+fn is_own(key: &str) -> bool {
+    OWN_KEYS.contains(&key) || key == gguf::ALIGNMENT_KEY || gguf::SPLIT_KEYS.contains(&key)
+}
 
 /// The most entries of a file. The largest models have some 70,000 matrices, with every expert counted; an entry may have
 /// twenty bytes in the file and takes many times that in memory.
@@ -63,6 +68,16 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
     if let Some(kind) = model.metadata.text(KIND).filter(|&kind| kind != "imatrix") {
         return Err(not(&format!("general.type is {kind:?}")));
     }
+    let split = gguf::split_of(&model.metadata).map_err(|e| formats::Error::of(name, e.into()))?;
+    let mut notes = model.notes.clone();
+    if let Some((no, count)) = split {
+        if !gguf::holds_all(&model) {
+            return Err(Error::new(name, None, Fault::Part { no: no.saturating_add(1), count }));
+        }
+        notes.push(format!(
+            "{name}: says that it is one of {count} files, and has all tensors: it is read as the whole"
+        ));
+    }
     let mut pairs: BTreeMap<&str, [Option<&Tensor>; 2]> = BTreeMap::new();
     let mut others = 0;
     for t in &model.tensors {
@@ -77,7 +92,6 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
         return Err(not("it has no tensor NAME.in_sum2"));
     }
     check_count(name, pairs.len() as u64)?;
-    let mut notes = model.notes;
     if others > 0 {
         notes.push(format!("{name}: {others} tensors that are neither sums nor counts are ignored"));
     }
@@ -108,8 +122,9 @@ fn read_gguf(name: &str, bytes: &[u8]) -> Result<Statistics> {
             "{name}: {unseen} of {matrices} matrices (experts) were never used by the text; all their columns get the same importance"
         ));
     }
-    let mut metadata = model.metadata.clone();
-    OWN_KEYS.iter().for_each(|key| drop(metadata.remove(key)));
+    let mut metadata = Metadata::new();
+    let kept = model.metadata.iter().filter(|(key, _)| !is_own(key));
+    kept.for_each(|(key, value)| metadata.set(key, value.clone()));
     Ok(Statistics {
         file: name.to_string(),
         entries,

@@ -236,3 +236,38 @@ fn more_entries_than_any_model_has_are_refused() {
     let why = read("x.dat", &file((1 << 17) + 1)).unwrap_err().to_string();
     assert!(why.contains("the number of entries") && why.contains("131073"), "{why}");
 }
+
+#[test]
+fn a_part_is_the_whole_or_refused() {
+    let options = Options { order: ByteOrder::Little, split: Split::Tensors(2) };
+    let described: Vec<_> = [DENSE, EXPERTS]
+        .concat()
+        .iter()
+        .map(|(name, shape, _)| Tensor {
+            name: name.to_string(),
+            shape: shape.to_vec(),
+            encoding: Encoding::Blocks(DType::F32),
+            location: Location::default(),
+        })
+        .collect();
+    let parts = layout("x", &metadata(), &described, options).unwrap();
+    let file = |i: usize| {
+        let mut bytes = vec![0; parts.files[i].len as usize];
+        for (at, fixed) in &parts.files[i].fixed {
+            bytes[*at as usize..][..fixed.len()].copy_from_slice(fixed);
+        }
+        bytes
+    };
+    for (i, no) in [(0, 1), (1, 2)] {
+        let why = read("x.gguf", &file(i)).unwrap_err().to_string();
+        assert_eq!(why, format!("x.gguf: is part {no} of 2 of an importance matrix that was split"));
+    }
+    // One that says it has all two tensors.
+    let mut whole = file(0);
+    let key = b"split.tensors.count";
+    let at = whole.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4;
+    whole[at] = 2;
+    let read = read("x.gguf", &whole).unwrap();
+    assert!(read.notes[0].contains("says that it is one of 2 files"), "{:?}", read.notes);
+    assert!(read.entries.len() == 1 && read.metadata.is_empty(), "{:?}", read.metadata);
+}

@@ -5,7 +5,7 @@ use formats::container::gguf::{Options, Split, layout};
 use formats::metadata::{Array, Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Location, Tensor};
 
-use super::{CHUNKS, COUNTS, DATASETS, KIND, OWN_KEYS, SIZE, SUMS};
+use super::{CHUNKS, COUNTS, DATASETS, KIND, SIZE, SUMS, is_own};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::{Entry, Statistics};
 
@@ -64,7 +64,7 @@ fn metadata(statistics: &Statistics) -> Metadata {
     metadata.set(DATASETS, Value::Array(Array::of_strings(&statistics.datasets)));
     metadata.set(CHUNKS, number(statistics.chunks));
     metadata.set(SIZE, number(statistics.chunk_size));
-    for (key, value) in statistics.metadata.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
+    for (key, value) in statistics.metadata.iter().filter(|(key, _)| !is_own(key)) {
         metadata.set(key, value.clone());
     }
     metadata

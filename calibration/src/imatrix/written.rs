@@ -130,7 +130,8 @@ fn statistics_that_readers_refuse_are_not_written() {
 fn keys_of_the_layout_are_not_to_be_overwritten() {
     let entry = Entry::new(vec![1.0], vec![1]).unwrap();
     let mut s = statistics(vec![("a".into(), entry)], None, None);
-    OWN_KEYS.iter().for_each(|key| s.metadata.set(key, Value::U32(7)));
+    let layout = [gguf::ALIGNMENT_KEY].into_iter().chain(gguf::SPLIT_KEYS);
+    OWN_KEYS.into_iter().chain(layout).for_each(|key| s.metadata.set(key, Value::U32(7)));
     let again = read("x", &write(&s).unwrap()).unwrap();
     assert_eq!(again.metadata.iter().collect::<Vec<_>>(), [(HASH, &Value::text("sha256:00"))]);
     assert_eq!((again.datasets, again.chunks), (s.datasets, None));

@@ -1,6 +1,6 @@
 //! What an encoder is asked for besides the weights.
 
-use super::layout;
+use super::{Block, DType, Family, Visitor, layout};
 
 /// Options of encoders.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +40,34 @@ impl Effort {
     /// Every effort, with its name in options.
     pub const ALL: [(Self, &'static str); 3] =
         [(Self::Fast, "fast"), (Self::Normal, "normal"), (Self::Thorough, "thorough")];
+
+    /// Whether the encoder of a type gives other bytes at this effort than at the default one, with an importance matrix or
+    /// without. The snapshot of all encoders is compared with it.
+    pub fn matters_to(self, dtype: DType, importance: bool) -> bool {
+        use DType::{IQ4_NL, MXFP4, NVFP4, Q1_0, Q2_0, Q4_0, Q5_0, Q8_0};
+        if !matches!(dtype.info().family, Family::Scalar | Family::Ternary | Family::Lattice) {
+            return false;
+        }
+        match (self, dtype) {
+            (Self::Normal, _) | (_, MXFP4 | Q1_0) | (Self::Thorough, NVFP4) => false,
+            (Self::Fast, Q4_0 | Q5_0 | Q8_0) | (Self::Thorough, IQ4_NL | Q2_0) => !importance,
+            _ => true,
+        }
+    }
+}
+
+impl DType {
+    /// Whether [`Objective::Prior`] gives the encoder of the type other bytes than [`Objective::Error`].
+    pub fn has_prior(self) -> bool {
+        struct HasPrior;
+        impl Visitor for HasPrior {
+            type Out = bool;
+            fn visit<const W: usize, const B: usize, T: Block<W, B>>(self) -> bool {
+                T::PRIOR != Prior::Plain
+            }
+        }
+        self.visit(HasPrior).unwrap_or(false)
+    }
 }
 
 /// How much more a larger weight x counts: its squared error is multiplied by h · √(s·σ² + x²) or by h · ∜(s·σ² + x²), where h

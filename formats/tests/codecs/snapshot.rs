@@ -1,7 +1,7 @@
 //! Hashes of what every encoder makes of the same rows, by effort, without importances and with them: an accidental
 //! change of a single bit fails here. After a deliberate one, copy the lines that the test prints to `snapshot.txt`.
 
-use formats::block::{Effort, Encode, Objective, TYPES};
+use formats::block::{Effort, Encode, Family, Objective, TYPES};
 
 use crate::encode_with;
 
@@ -75,4 +75,29 @@ fn encoders_give_the_bytes_of_the_snapshot() {
         assert_eq!(now, then);
     }
     assert_eq!(lines, include_str!("snapshot.txt"), "all of the list is now:\n{lines}");
+}
+
+#[test]
+fn what_changes_the_bytes_of_a_type_is_known() {
+    let (x, w) = rows();
+    for info in TYPES.iter().filter(|t| !matches!(t.family, Family::Integer | Family::Activations)) {
+        let Some(plain) = encode_with(info.dtype, &x, &Encode::default()) else { continue };
+        let encode = |how: Encode| encode_with(info.dtype, &x, &how).unwrap();
+        let with = Encode { importance: Some(&w), ..Encode::default() };
+        assert_eq!(encode(with) != plain, info.family != Family::Float, "{}", info.name);
+        for how in [Encode::default(), with] {
+            let objective = |o| encode(Encode { objective: Some(o), ..how });
+            let prior = objective(Objective::Prior) != objective(Objective::Error);
+            assert_eq!(prior, info.dtype.has_prior(), "{} {how:?}", info.name);
+            for (effort, name) in Effort::ALL {
+                let differs =
+                    [None, Some(Objective::Error), Some(Objective::Prior)].into_iter().any(|objective| {
+                        let how = Encode { objective, ..how };
+                        encode(Encode { effort, ..how }) != encode(how)
+                    });
+                let matters = effort.matters_to(info.dtype, how.importance.is_some());
+                assert_eq!(differs, matters, "{} {name} {}", info.name, how.importance.is_some());
+            }
+        }
+    }
 }

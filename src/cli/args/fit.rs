@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use formats::block::DType;
-use ggufkit::allocate::{Budget, Request};
+use ggufkit::allocate::{Budget, Request, default_types};
 use ggufkit::memory::Runtime;
-use ggufkit::text::{listed, parse_bytes};
+use ggufkit::text::{listed, parse_bytes, parse_bytes_or_none};
 use ggufkit::{Error, Result};
 
 use super::KvTypeName;
@@ -30,9 +30,9 @@ pub struct SizeBudget {
     /// Type of the KV cache with --fit [default: f16 or q8_0, whichever gives the lower predicted KL divergence]
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvTypeName>,
-    /// RAM left for the operating system with --fit (e.g. 1G) [default: 0.5 GiB plus 1/16 of the RAM, at
+    /// RAM left for the operating system with --fit (e.g. 1G, or 0) [default: 0.5 GiB plus 1/16 of the RAM, at
     /// most half of it]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes_or_none)]
     pub reserve: Option<u64>,
     /// Program whose memory use must fit with --fit [default: both]
     #[arg(long, value_enum)]
@@ -162,6 +162,15 @@ impl SizeBudget {
                 "--types cannot contain nvfp4, because it adds scale tensors whose size is not planned",
             )
             .or("leave nvfp4 out of --types, or use --type nvfp4 for the whole model"));
+        }
+        let types = self.types.as_ref().map_or_else(default_types, |t| t.0.clone());
+        let prices = self.price.iter().flat_map(|price| &price.0);
+        if let Some((idle, _)) = prices.into_iter().find(|(dtype, _)| !types.contains(dtype)) {
+            let name = idle.name();
+            return Err(Error::usage(format!(
+                "--price {name}: has no effect, as {name} is not among the types to choose from"
+            ))
+            .or(format!("leave {name} out of --price, or name it in --types")));
         }
         Ok(())
     }

@@ -134,6 +134,15 @@ impl Rounding {
             listed(&options.iter().map(name).collect::<Vec<_>>())
         };
         let refuse = |why: String, hint: String| Err(Error::usage(why).or(hint));
+        let of_feedback = given(&[("--symmetric", self.symmetric), ("--sweeps", self.sweeps.is_some())]);
+        if matches!(self.method, Method::Search | Method::Awq) && !of_feedback.is_empty() {
+            let all = listed(&of_feedback);
+            let (is, other) = (if of_feedback.len() > 1 { "are" } else { "is" }, "gptq, awq+gptq or auto");
+            return refuse(
+                format!("{all} {is} for error feedback, and {method} has none"),
+                format!("leave out {all}; or use --method {other} and --calibration TEXT"),
+            );
+        }
         // A folder for finished layers needs a method that has such, and a seed a number of chunks.
         let add_method = if only_state { "--method gptq and " } else { "" };
         let seed_alone = self.calibration_seed.is_some() && self.calibration_chunks.is_none();

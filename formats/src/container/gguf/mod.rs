@@ -15,7 +15,7 @@ mod write;
 
 pub use read::read;
 pub(crate) use split::assign;
-pub use split::{Split, join, split_of};
+pub use split::{SPLIT_KEYS, Split, holds_all, join, settle_alone, split_of};
 pub use write::{Options, layout, layout_of};
 
 /// The alignment of tensor data, in bytes, in files without [`ALIGNMENT_KEY`].

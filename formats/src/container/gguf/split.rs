@@ -11,6 +11,9 @@ const NO: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
 
+/// The keys that say which part of a split model a file is.
+pub const SPLIT_KEYS: [&str; 3] = [NO, COUNT, TENSORS];
+
 /// How tensors are divided among files.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Split {
@@ -58,6 +61,22 @@ pub(super) fn annotate(
     Ok(())
 }
 
+/// Removes what the keys of a split say of another file than one that holds all of these many tensors: readers would look for
+/// parts that there are not. What is true of it is kept. Gives the keys that were removed.
+pub fn settle_alone(m: &mut Metadata, tensors: usize) -> Vec<&'static str> {
+    let is = |key: &str, number: u64| m.get(key).is_none_or(|value| value.as_u64() == Some(number));
+    match is(NO, 0) && is(COUNT, 1) && is(TENSORS, tensors as u64) {
+        true => Vec::new(),
+        false => SPLIT_KEYS.into_iter().filter(|key| m.remove(key).is_some()).collect(),
+    }
+}
+
+/// Whether a file that says it is one of several parts holds all tensors of the model nevertheless, by the number of these
+/// that it says the model has.
+pub fn holds_all(model: &Model) -> bool {
+    model.metadata.get(TENSORS).and_then(Value::as_u64) == Some(model.tensors.len() as u64)
+}
+
 /// The number of this part (from 0) and the number of parts, if the file is part of a split.
 ///
 /// # Errors
@@ -102,9 +121,7 @@ pub fn join(shards: Vec<(String, Model)>) -> Result<Model> {
         }
         match &mut whole {
             None => {
-                for key in [NO, COUNT, TENSORS] {
-                    shard.metadata.remove(key);
-                }
+                SPLIT_KEYS.iter().for_each(|key| drop(shard.metadata.remove(key)));
                 whole = Some(shard);
             }
             Some(w) if w.order != shard.order => {

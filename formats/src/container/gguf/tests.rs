@@ -123,6 +123,27 @@ fn old_versions_are_read() {
 }
 
 #[test]
+fn a_file_alone_does_not_say_that_it_is_a_part() {
+    let (mut m, tensors) = sample();
+    let keys = |m: &Metadata| m.iter().filter(|(key, _)| key.starts_with("split.")).count();
+    let n = tensors.len() as u64;
+    for (no, count, of, kept) in [(0, 1, n, 3), (0, 1, n + 1, 0), (0, 2, n, 0), (1, 1, n, 0), (0, 0, n, 0)] {
+        for (key, value) in SPLIT_KEYS.into_iter().zip([no, count, of]) {
+            m.set(key, Value::U64(value));
+        }
+        let mut alone = m.clone();
+        assert_eq!((settle_alone(&mut alone, tensors.len()).len(), keys(&alone)), (3 - kept, kept));
+        let layout =
+            layout("x", &m, &tensors, Options { order: ByteOrder::Little, split: Split::None }).unwrap();
+        let read = read(&Input::whole("x", &materialise(&layout)[0])).unwrap();
+        assert_eq!(keys(&read.metadata), kept, "{no} {count} {of}");
+    }
+    let mut text = Metadata::new();
+    text.set("split.count", Value::text("1"));
+    assert_eq!(settle_alone(&mut text, 0), ["split.count"]);
+}
+
+#[test]
 fn splits_round_trip() {
     let (m, tensors) = sample();
     let whole = layout("x", &m, &tensors, Options { order: ByteOrder::Big, split: Split::None }).unwrap();

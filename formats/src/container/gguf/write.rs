@@ -69,7 +69,10 @@ pub fn layout_of(name: &str, metadata: &Metadata, tensors: Vec<Tensor>, options:
     let mut files = Vec::with_capacity(shards.len());
     for (i, range) in shards.iter().enumerate() {
         let mut own = if i == 0 { metadata.clone() } else { Metadata::new() };
-        if shards.len() > 1 {
+        if shards.len() == 1 {
+            // They may be those of the file that the metadata was read from.
+            split::settle_alone(&mut own, placed.len());
+        } else {
             split::annotate(&mut own, i, shards.len(), placed.len()).map_err(bad)?;
             if i > 0 && alignment != DEFAULT_ALIGNMENT {
                 own.set(ALIGNMENT_KEY, Value::U32(alignment as u32));
