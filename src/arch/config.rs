@@ -317,11 +317,14 @@ impl Config {
             let key = key(k);
             if array.len() as u64 != layers {
                 let found = value.describe();
-                let why = format!("must be an integer, or a list of {layers}, one for each layer (found {found})");
+                let why =
+                    format!("must be an integer, or a list of {layers}, one for each layer (found {found})");
                 return Err(format!("metadata key {key} {why}").into());
             }
             match value.as_common_u64() {
-                None => Err(format!("metadata key {key} differs between layers, which is not supported").into()),
+                None => {
+                    Err(format!("metadata key {key} differs between layers, which is not supported").into())
+                }
                 one => Ok(one),
             }
         };

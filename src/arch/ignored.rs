@@ -113,7 +113,9 @@ impl Idle {
             Self::Theta => near(known.theta),
             // Some writers say 0 or -1 where there is no window.
             Self::Context => number.is_some_and(|x| x <= 0.0 || x >= known.context as f64),
-            Self::Rotary => value.as_str().is_some_and(|name| name.starts_with("rope") || name.starts_with("rotary")),
+            Self::Rotary => {
+                value.as_str().is_some_and(|name| name.starts_with("rope") || name.starts_with("rotary"))
+            }
             Self::Full => all(&|x| x == "full_attention"),
         }
     }
@@ -166,7 +168,8 @@ pub fn ignored_settings_note(metadata: &Metadata) -> Option<String> {
         .iter()
         .filter_map(|(end, idle)| {
             let key = format!("{arch}.{end}");
-            let value = metadata.get(&key).filter(|value| ![Some(*idle), Some(0.0)].contains(&number(value)))?;
+            let value =
+                metadata.get(&key).filter(|value| ![Some(*idle), Some(0.0)].contains(&number(value)))?;
             Some(format!("{key} ({})", value.describe()))
         })
         .collect();
@@ -221,7 +224,10 @@ mod tests {
         }
         let both = json!({"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "other": 7});
         let text = note(&both, &known("MistralForCausalLM")).unwrap();
-        assert!(text.contains("embedding_multiplier (12.0) and residual_multiplier (0.22), which are"), "{text}");
+        assert!(
+            text.contains("embedding_multiplier (12.0) and residual_multiplier (0.22), which are"),
+            "{text}"
+        );
     }
 
     #[test]

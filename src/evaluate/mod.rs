@@ -145,12 +145,17 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
 pub fn split_note(text: &str, own: &Source, name: &str, other: &Source) -> Result<Option<String>> {
     const KEYS: &str = "tokenizer.ggml.";
     let (a, b) = (&own.model.metadata, &other.model.metadata);
-    if b.get("tokenizer.ggml.model").is_none() {
-        return Ok(None);
-    }
     let names = a.iter().chain(b.iter().filter(|(key, _)| a.get(key).is_none())).map(|(key, _)| key);
     let differ: Vec<&str> = names.filter(|key| key.starts_with(KEYS) && a.get(key) != b.get(key)).collect();
-    if differ.is_empty() || Tokenizer::of(own)?.splits_as(&Tokenizer::of(other)?, text) {
+    if differ.is_empty() {
+        return Ok(None);
+    }
+    let alone = match Tokenizer::of(other) {
+        // It does not split texts.
+        Err(Error::NoTokenizer { .. }) => return Ok(None),
+        found => found?,
+    };
+    if Tokenizer::of(own)?.splits_as(&alone, text) {
         return Ok(None);
     }
     let own = own.path.display();

@@ -33,7 +33,9 @@ fn scores(metadata: &Metadata, sort: &Sort, tokens: &Array) -> Option<String> {
     let mut of_next = || types.next().and_then(|kind| kind.as_i128()).unwrap_or(NORMAL);
     let is_piece = |text: &[u8], kind: i128| {
         let is_byte = text.len() == 6 && text.starts_with(b"<0x");
-        kind == NORMAL && !is_byte && std::str::from_utf8(text).is_ok_and(|text| text.chars().nth(1).is_some())
+        kind == NORMAL
+            && !is_byte
+            && std::str::from_utf8(text).is_ok_and(|text| text.chars().nth(1).is_some())
     };
     let pieces: Vec<bool> = tokens.strings().map(|text| is_piece(text, of_next())).collect();
     if pieces.iter().filter(|is| **is).count() < 2 {
@@ -63,7 +65,9 @@ fn begin(metadata: &Metadata, sort: &Sort, tokens: &Array) -> Option<String> {
     }
     let of = Role { key: "tokenizer.ggml.bos_token_id", does: "begin", usual: sort.ids[0] };
     let note = of.note(metadata, tokens)?;
-    Some(format!("{note}, or that there is none: `ggufkit edit IN OUT --set tokenizer.ggml.add_bos_token=bool:false`"))
+    Some(format!(
+        "{note}, or that there is none: `ggufkit edit IN OUT --set tokenizer.ggml.add_bos_token=bool:false`"
+    ))
 }
 
 /// EOS, where the file names what is none of the tokens.
@@ -96,7 +100,9 @@ impl Role {
             (id, String::from_utf8_lossy(text).trim().to_string())
         });
         let wrong = match given {
-            Some(value) => format!("{key} must be the u32 of one of the {n} tokens (found {})", value.describe()),
+            Some(value) => {
+                format!("{key} must be the u32 of one of the {n} tokens (found {})", value.describe())
+            }
             // The usual one is meant where it looks like it.
             None if text.as_ref().is_some_and(|(id, text)| is_control(metadata, *id, text)) => return None,
             None => format!("{key} is missing"),
@@ -110,7 +116,9 @@ impl Role {
             Some((id, text)) => format!("texts {does} with token {id} ({text:?}), {peer}"),
             None => format!("texts {does} without such a token, {peer}"),
         };
-        Some(format!("{wrong}: {instead}; say which one it is in a copy: `ggufkit edit IN OUT --set {key}=u32:ID`"))
+        Some(format!(
+            "{wrong}: {instead}; say which one it is in a copy: `ggufkit edit IN OUT --set {key}=u32:ID`"
+        ))
     }
 }
 
@@ -158,7 +166,11 @@ mod tests {
         let all: Vec<_> = ["<pad>", "</s>", "<unk>", "ab", "bc"].map(|t| (t.to_string(), 0.0, NORMAL)).into();
         assert!(note(&metadata("t5", &all)).contains("the same score (0, "));
         // Where no piece is longer than a character, and where merges decide.
-        for m in [sentencepiece(&["a", "é"]), sentencepiece(&["a", "ab"]), byte_level("gpt-2", &["a b", "b c"], &[])] {
+        for m in [
+            sentencepiece(&["a", "é"]),
+            sentencepiece(&["a", "ab"]),
+            byte_level("gpt-2", &["a b", "b c"], &[]),
+        ] {
             assert_eq!(note(&without(m, "scores")), "");
         }
     }
@@ -169,7 +181,9 @@ mod tests {
         let bos = |value: Value| note(&with(whole.clone(), "bos_token_id", value));
         assert_eq!(bos(Value::U32(257)), "");
         assert_eq!(bos(Value::U64(257)), "");
-        for (value, found) in [(Value::U32(258), "u32 258"), (Value::I32(-1), "i32 -1"), (Value::U64(u64::MAX), "u64")] {
+        for (value, found) in
+            [(Value::U32(258), "u32 258"), (Value::I32(-1), "i32 -1"), (Value::U64(u64::MAX), "u64")]
+        {
             let text = bos(value);
             assert!(text.contains("one of the 258 tokens (found ") && text.contains(found), "{text}");
             assert!(text.contains("texts begin with token 11 "), "{text}");
@@ -188,7 +202,9 @@ mod tests {
         let few = metadata("llama", &[("a".into(), 0.0, NORMAL)]);
         assert!(note(&few).contains("texts begin without such a token"), "{}", note(&few));
         let end = with(byte_level("qwen2", &[], &[]), "eos_token_id", Value::U32(999));
-        assert!(note(&end).contains("eos_token_id must be") && note(&end).contains("texts end with token 11"));
+        assert!(
+            note(&end).contains("eos_token_id must be") && note(&end).contains("texts end with token 11")
+        );
     }
 
     #[test]

@@ -31,10 +31,10 @@ use formats::metadata::Metadata;
 
 use crate::error::{Error, Result};
 pub use decode::Stream;
+pub use doubts::doubts;
 pub(crate) use normal::Normalizer;
 #[cfg(test)]
 pub(crate) use normal::tests::table as tests_table;
-pub use doubts::doubts;
 pub use pre::unusable_note as pre_tokenizer_note;
 use roles::Roles;
 use special::{Fragment, Specials};

@@ -60,9 +60,17 @@ fn tokens_that_are_not_the_models_own_are_told_by_every_command() {
     for (name, value, says) in [
         ("scores", None, "tokenizer.ggml.scores is missing"),
         ("scores", Some(equal), "all tokens have the same score (-7, "),
-        ("bos_token_id", Some(Value::U32(1 << 20)), "tokenizer.ggml.bos_token_id must be the u32 of one of the"),
+        (
+            "bos_token_id",
+            Some(Value::U32(1 << 20)),
+            "tokenizer.ggml.bos_token_id must be the u32 of one of the",
+        ),
         ("bos_token_id", Some(Value::I32(-1)), "(found i32 -1)"),
-        ("eos_token_id", Some(Value::U32(1 << 20)), "tokenizer.ggml.eos_token_id must be the u32 of one of the"),
+        (
+            "eos_token_id",
+            Some(Value::U32(1 << 20)),
+            "tokenizer.ggml.eos_token_id must be the u32 of one of the",
+        ),
         ("llama.logit_scale", Some(Value::F32(8.0)), "the metadata has llama.logit_scale (f32 8"),
     ] {
         let model = dir.path("changed.gguf");
@@ -90,8 +98,9 @@ fn a_model_that_alone_would_split_the_text_otherwise_is_named() {
     let dir = inputs();
     let [text, original, other] = ["t.txt", "tiny.gguf", "changed.gguf"].map(|name| dir.path(name));
     let few = ["--context", "32", "--chunks", "1"];
-    let compare =
-        |other: &str| said(&[&["compare", &original, other, "--text", &text, "--no-floor"], &few[..]].concat());
+    let compare = |other: &str| {
+        said(&[&["compare", &original, other, "--text", &text, "--no-floor"], &few[..]].concat())
+    };
     let eval = |other: &str| said(&[&["eval", &original, &text, "--reference", other], &few[..]].concat());
     for (name, value) in [
         ("add_bos_token", Value::Bool(false)),
@@ -101,7 +110,8 @@ fn a_model_that_alone_would_split_the_text_otherwise_is_named() {
         let key = format!("tokenizer.ggml.{name}");
         changed(&original, &other, |m| m.set(&key, value.clone()), &[]);
         for (found, called) in [(compare(&other), "changed"), (eval(&other), "changed.gguf")] {
-            let note = format!("{called} alone would split this text otherwise (it has other values of {key})");
+            let note =
+                format!("{called} alone would split this text otherwise (it has other values of {key})");
             assert!(found.contains(&note), "{name}: {found}");
         }
     }
@@ -180,7 +190,10 @@ fn tensors_of_another_architecture_are_refused_by_name() {
                 assert!(why.contains(name) && why.contains("no part of the architecture llama"), "{why}");
             } else {
                 let found = said(&command);
-                assert!(found.contains(&format!("tensor {name} is no part of the architecture llama")), "{found}");
+                assert!(
+                    found.contains(&format!("tensor {name} is no part of the architecture llama")),
+                    "{found}"
+                );
             }
             let _ = fs::remove_file(&out);
         }

@@ -184,9 +184,17 @@ fn a_list_of_equal_numbers_is_one_number() {
     for (key, value, says) in [
         ("llama.attention.head_count_kv", of(4, 2), "head_count_kv differs between layers"),
         ("llama.feed_forward_length", of(768, 512), "feed_forward_length differs between layers"),
-        ("llama.attention.head_count", list(Kind::U32, &[Value::U32(8)]), "must be an integer, or a list of 2, one for each layer (found an array of 1 u32)"),
+        (
+            "llama.attention.head_count",
+            list(Kind::U32, &[Value::U32(8)]),
+            "must be an integer, or a list of 2, one for each layer (found an array of 1 u32)",
+        ),
         ("llama.attention.head_count", of(0, 0), "must be a positive integer"),
-        ("llama.attention.head_count", list(Kind::F32, &[Value::F32(8.0), Value::F32(8.0)]), "must be a positive integer"),
+        (
+            "llama.attention.head_count",
+            list(Kind::F32, &[Value::F32(8.0), Value::F32(8.0)]),
+            "must be a positive integer",
+        ),
         ("llama.embedding_length", of(256, 256), "must be a positive integer"),
     ] {
         let why = with(key, value).unwrap_err();

@@ -192,7 +192,8 @@ fn a_factor_of_cosines_counts_whatever_the_kind() {
         assert_eq!(read(&keys).angles(10000.0, 8, None), (angles.clone(), 1.5), "{keys:?}");
     }
     assert_eq!(read(&[("attn_factor", f(1.0))]), Scaling::None);
-    let yarn = [factor, ("type", text("yarn")), ("factor", f(4.0)), ("original_context_length", Value::U32(64))];
+    let yarn =
+        [factor, ("type", text("yarn")), ("factor", f(4.0)), ("original_context_length", Value::U32(64))];
     let mut m = Metadata::new();
     yarn.iter().for_each(|(k, v)| m.set(&format!("x.rope.scaling.{k}"), v.clone()));
     let (_, attention) = Scaling::from_gguf(&m, "x", 10000.0, 4096, None).unwrap().angles(10000.0, 8, None);
@@ -207,10 +208,13 @@ fn the_original_context_is_the_models_own_unless_there_is_another() {
         m.set("x.rope.scaling.type", text("yarn"));
         m.set("x.rope.scaling.factor", f(4.0));
         given.into_iter().for_each(|n| m.set("x.rope.scaling.original_context_length", Value::U32(n)));
-        let Ok(Scaling::Yarn { original, .. }) = Scaling::from_gguf(&m, "x", 10000.0, 4096, None) else { panic!() };
+        let Ok(Scaling::Yarn { original, .. }) = Scaling::from_gguf(&m, "x", 10000.0, 4096, None) else {
+            panic!()
+        };
         assert_eq!(original, wanted);
     }
-    let Ok(Scaling::Yarn { original, .. }) = Scaling::from_hub(&json!({"rope_type": "yarn", "factor": 4.0}), 4096)
+    let Ok(Scaling::Yarn { original, .. }) =
+        Scaling::from_hub(&json!({"rope_type": "yarn", "factor": 4.0}), 4096)
     else {
         panic!()
     };

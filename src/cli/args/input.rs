@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ggufkit::disk::RunFiles;
-use ggufkit::source::Source;
 use ggufkit::arch::{ignored_settings_note, unknown_tensors_note};
 use ggufkit::checkpoint::setting_notes;
+use ggufkit::disk::RunFiles;
+use ggufkit::source::Source;
 use ggufkit::tokenizer::{doubts, pre_tokenizer_note};
 use ggufkit::{Options, Result, open_in, plan};
 
