@@ -185,6 +185,15 @@ impl Value {
         self.as_i128().and_then(|v| u64::try_from(v).ok())
     }
 
+    /// The value as a `u64`, or the one number that all values of an array are: what may differ between layers is written
+    /// either way.
+    pub fn as_common_u64(&self) -> Option<u64> {
+        let Some(array) = self.as_array() else { return self.as_u64() };
+        let mut values = array.values().map(|v| v.as_u64());
+        let first = values.next()??;
+        values.all(|v| v == Some(first)).then_some(first)
+    }
+
     /// The value as an `i128`, if it is an integer of any kind.
     pub fn as_i128(&self) -> Option<i128> {
         Some(match *self {

@@ -13,6 +13,7 @@ const CLASS: Class = Class {
     kv_heads: Some(5),
     head: None,
     sliding_window: false,
+    sliding_layers: false,
 };
 
 pub(super) const BITNET: Arch = Arch {
@@ -26,6 +27,7 @@ pub(super) const BITNET: Arch = Arch {
     writes_head_length: false,
     writes_vocab_size: true,
     rope_freqs: false,
+    qkv_biases: false,
     any_bias: false,
     programs: Some(programs),
     tensors: &[DECODER, SUB_NORMS],

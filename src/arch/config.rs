@@ -7,7 +7,8 @@ use formats::metadata::{Metadata, Value, WrongValue};
 use serde_json::{Map, Value as Json, json};
 
 use super::class::class_of;
-use super::rope::{Scaling, shortest};
+use super::ignored;
+use super::rope::{self, Scaling, shortest};
 use super::settings::{MOST, Reader, float_name, shown, wrong};
 use super::{Arch, Class, Dim, by_name};
 use crate::error::Error;
@@ -169,8 +170,9 @@ impl Config {
             }
         }
         let theta = theta.unwrap_or(class.theta);
-        let dynamic = rope["rope_type"] == "dynamic" || rope["type"] == "dynamic";
-        let scaling = if dynamic {
+        let (kind, contradiction) = rope::named(rope).map_err(|why| format!("RoPE scaling: {why}"))?;
+        notes.extend(contradiction);
+        let scaling = if kind.as_deref() == Some("dynamic") {
             notes.push(
                 "dynamic RoPE scaling is left out: no GGUF runtime computes it for this architecture".into(),
             );
@@ -212,6 +214,8 @@ impl Config {
                 arch.name
             ));
         }
+        let known = ignored::Known { class, head, theta, context, window: window.is_some() };
+        notes.extend(ignored::note(json, &known));
         Ok(Self {
             arch,
             name: arch.name,
@@ -300,8 +304,33 @@ impl Config {
             |k: &str| metadata.read(&key(k), &positive, |v| v.as_u64().filter(|n| (1..=MOST).contains(n)));
         let count = |k: &str| optional(k)?.ok_or_else(|| ConfigError::Invalid(format!("has no {}", key(k))));
         let float = |k: &str| Ok::<_, ConfigError>(metadata.read_positive(&key(k))?.map(shortest));
-        let (layers, hidden, heads) =
-            (count("block_count")?, count("embedding_length")?, count("attention.head_count")?);
+        let (layers, hidden) = (count("block_count")?, count("embedding_length")?);
+        // One number for all layers, or a list with as many as there are layers.
+        let of_layers = |k: &str| -> Result<Option<u64>, ConfigError> {
+            let Some((array, value)) = metadata.get(&key(k)).and_then(|v| Some((v.as_array()?, v))) else {
+                return Ok(optional(k)?);
+            };
+            let in_range = |n: Option<u64>| n.filter(|n| (1..=MOST).contains(n));
+            if array.values().any(|v| in_range(v.as_u64()).is_none()) {
+                return Ok(optional(k)?);
+            }
+            let key = key(k);
+            if array.len() as u64 != layers {
+                let found = value.describe();
+                let why =
+                    format!("must be an integer, or a list of {layers}, one for each layer (found {found})");
+                return Err(format!("metadata key {key} {why}").into());
+            }
+            match value.as_common_u64() {
+                None => {
+                    Err(format!("metadata key {key} differs between layers, which is not supported").into())
+                }
+                one => Ok(one),
+            }
+        };
+        let count_of_layers =
+            |k: &str| of_layers(k)?.ok_or_else(|| ConfigError::Invalid(format!("has no {}", key(k))));
+        let heads = count_of_layers("attention.head_count")?;
         let head_given = optional("attention.key_length")?;
         let head = head_given.unwrap_or(hidden / heads);
         let rotary = optional("rope.dimension_count")?;
@@ -323,23 +352,24 @@ impl Config {
             return Err("mixtures of experts (expert_count) are not supported".into());
         }
         let theta = float("rope.freq_base")?.unwrap_or(10000.0);
+        let context = optional("context_length")?.unwrap_or(class.context);
         Ok(Self {
             arch,
             name,
             class,
             layers,
             hidden,
-            intermediate: count("feed_forward_length")?,
+            intermediate: count_of_layers("feed_forward_length")?,
             heads,
-            kv_heads: optional("attention.head_count_kv")?.unwrap_or(heads),
+            kv_heads: of_layers("attention.head_count_kv")?.unwrap_or(heads),
             head,
             head_given: head_given.is_some(),
             vocab,
-            context: optional("context_length")?.unwrap_or(class.context),
+            context,
             epsilon: float("attention.layer_norm_rms_epsilon")?
                 .ok_or_else(|| format!("has no {name}.attention.layer_norm_rms_epsilon"))?,
             theta,
-            scaling: Scaling::from_gguf(metadata, name, theta, freqs)?,
+            scaling: Scaling::from_gguf(metadata, name, theta, context, freqs)?,
             tied,
             causal: metadata
                 .read(&key("attention.causal"), "true or false", |v| match v {

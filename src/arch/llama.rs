@@ -12,6 +12,7 @@ const CLASS: Class = Class {
     kv_heads: None,
     head: None,
     sliding_window: false,
+    sliding_layers: false,
 };
 
 pub(super) const LLAMA: Arch = Arch {
@@ -35,6 +36,7 @@ pub(super) const LLAMA: Arch = Arch {
     writes_head_length: true,
     writes_vocab_size: true,
     rope_freqs: true,
+    qkv_biases: true,
     any_bias: true,
     programs: None,
     tensors: &[DECODER, OPTIONAL_BIASES],

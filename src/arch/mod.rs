@@ -7,6 +7,7 @@ mod blk;
 mod class;
 pub mod config;
 mod idle;
+mod ignored;
 pub mod keys;
 mod layers;
 mod llama;
@@ -14,11 +15,14 @@ pub mod llama_cpp;
 mod qwen;
 pub mod rope;
 pub(crate) mod settings;
+mod unknown;
 pub mod values;
 
 pub use blk::Blk;
 pub use config::Config;
 pub use idle::{is_idle, rotated};
+pub use ignored::ignored_settings_note;
+pub use unknown::unknown_tensors_note;
 
 /// An architecture: a family of models with the same computation and tensor names.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub struct Arch {
     /// Whether llama.cpp's loader accepts `rope_freqs.weight`, the divisors of Llama 3's RoPE scaling. Otherwise it refuses
     /// files with it.
     pub rope_freqs: bool,
+    /// Whether llama.cpp's loader accepts biases of the query, key and value projections, whatever the table of tensors says.
+    pub qkv_biases: bool,
     /// Whether llama.cpp's loader accepts a bias for every matrix of a layer. Otherwise it refuses files with further
     /// biases.
     pub any_bias: bool,
@@ -83,6 +89,8 @@ pub struct Class {
     pub head: Option<u64>,
     /// Whether `sliding_window` has effect without `use_sliding_window`.
     pub sliding_window: bool,
+    /// Whether `use_sliding_window` and `layer_types` have effect.
+    pub sliding_layers: bool,
 }
 
 /// Which dimensions of a head rotary embeddings (RoPE) rotate as a pair.
@@ -196,6 +204,18 @@ impl Arch {
     /// This name of the architecture, where it is one of its names, and otherwise the first of them.
     pub fn named(&self, name: &str) -> &'static str {
         self.aliases.iter().find(|alias| **alias == name).copied().unwrap_or(self.name)
+    }
+
+    /// The rule of the tensor with this name in GGUF, with `{}` for the layer.
+    pub fn rule(&self, gguf: &str) -> Option<&'static Rule> {
+        self.tensors.iter().copied().flatten().find(|rule| rule.gguf == gguf)
+    }
+
+    /// Whether models may have a bias of this matrix of a layer (`attn_q`).
+    pub fn has_bias(&self, matrix: &str) -> bool {
+        self.any_bias
+            || self.qkv_biases && ["attn_q", "attn_k", "attn_v"].contains(&matrix)
+            || self.rule(&format!("blk.{{}}.{matrix}.bias")).is_some()
     }
 
     /// Every tensor that a model with these settings may have: the layers in order, then the others.

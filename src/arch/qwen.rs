@@ -13,6 +13,7 @@ const CLASS: Class = Class {
     kv_heads: Some(32),
     head: None,
     sliding_window: false,
+    sliding_layers: true,
 };
 
 pub(super) const QWEN2: Arch = Arch {
@@ -25,6 +26,7 @@ pub(super) const QWEN2: Arch = Arch {
     writes_head_length: false,
     writes_vocab_size: false,
     rope_freqs: false,
+    qkv_biases: true,
     any_bias: false,
     programs: None,
     tensors: &[DECODER, BIASES],

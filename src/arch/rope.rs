@@ -17,6 +17,14 @@ pub enum Scaling {
         /// The factor.
         factor: f64,
     },
+    /// Positions divided by a factor (1 where they are not), and cosines and sines multiplied by another. GGUF alone can say
+    /// so; of the kinds in config.json, YaRN alone has such a factor.
+    Attention {
+        /// The divisor of positions.
+        factor: f64,
+        /// The factor of cosines and sines.
+        attention: f64,
+    },
     /// Llama 3.1's: low frequencies are divided by a factor, high ones are kept, and those between are interpolated.
     /// GGUF has no keys for it, but a tensor of divisors, `rope_freqs.weight`.
     Llama3 {
@@ -48,6 +56,23 @@ const YARN: [(&[&str], &str); 4] = [
     (&["beta_slow"], "yarn_beta_slow"),
 ];
 
+/// The kind that config.json names: `rope_type`, or `type` in older files. With a note for the user where a file has both,
+/// and they are two.
+///
+/// # Errors
+/// One that is no text.
+pub fn named(json: &Json) -> Result<(Option<String>, Option<String>), String> {
+    let read = Reader(json);
+    let (newer, older) = (read.text("rope_type")?, read.text("type")?);
+    let note = newer.zip(older).filter(|(newer, older)| !newer.eq_ignore_ascii_case(older)).map(|(newer, older)| {
+        format!(
+            "RoPE scaling: config.json says \"rope_type\": \"{newer}\" and \"type\": \"{older}\": the first counts here, and \
+             versions of transformers take either; remove the wrong one"
+        )
+    });
+    Ok((newer.or(older).map(str::to_ascii_lowercase), note))
+}
+
 /// The longest context that is accepted as the original one, in tokens.
 const MOST_ORIGINAL: f64 = (1u64 << 31) as f64;
 
@@ -70,9 +95,9 @@ impl Scaling {
             }
             given => given.map(|n| n as u64),
         };
-        let kind = match (read.text("rope_type")?, read.text("type")?) {
-            (Some(kind), _) | (None, Some(kind)) => kind.to_ascii_lowercase(),
-            (None, None) => match read.float("factor")? {
+        let kind = match named(json)?.0 {
+            Some(kind) => kind,
+            None => match read.float("factor")? {
                 Some(factor) if factor != 1.0 => {
                     return Err(format!(
                         "there is a factor ({factor}) without a \"rope_type\"; add the type that the model was trained with, \
@@ -148,6 +173,11 @@ impl Scaling {
                 set("type", Value::text("linear"));
                 set("factor", Value::F32(factor as f32));
             }
+            Self::Attention { factor, attention } => {
+                set("type", Value::text(if factor == 1.0 { "none" } else { "linear" }));
+                set("factor", Value::F32(factor as f32));
+                set("attn_factor", Value::F32(attention as f32));
+            }
             Self::Yarn { factor, original, rest } => {
                 set("type", Value::text("yarn"));
                 set("factor", Value::F32(factor as f32));
@@ -166,9 +196,10 @@ impl Scaling {
         }
     }
 
-    /// From GGUF's keys and, for Llama 3's kind, the divisors of `rope_freqs.weight`. As in llama.cpp
-    /// (`load_hparams` in `llama-model.cpp`), a factor without a type is a linear one, the key of 2023 counts where the
-    /// newer one is missing, and a factor of 0 scales nothing.
+    /// From GGUF's keys and, for Llama 3's kind, the divisors of `rope_freqs.weight`; `context` is the model's. As in
+    /// llama.cpp (`load_hparams` in `llama-model.cpp`), a factor without a type is a linear one, the key of 2023 counts where
+    /// the newer one is missing, a factor of 0 scales nothing, YaRN's original context is the model's unless there is
+    /// another, and `attn_factor` multiplies cosines and sines whatever the type (`llama-context.cpp`).
     ///
     /// # Errors
     /// Kinds that are not supported, values of a wrong type or out of range, missing keys, and divisors that are not those
@@ -177,6 +208,7 @@ impl Scaling {
         metadata: &Metadata,
         arch: &str,
         theta: f64,
+        context: u64,
         freqs: Option<&[f32]>,
     ) -> Result<Self, String> {
         let key = |key: &str| format!("{arch}.rope.scaling.{key}");
@@ -192,25 +224,26 @@ impl Scaling {
         let newer = factor(&key("factor")).map_err(text)?;
         let older = factor(&format!("{arch}.rope.scale_linear")).map_err(text)?;
         let factor = newer.or(older).map(shortest).filter(|&x| x != 0.0);
-        let scaling = match (kind.unwrap_or("linear"), factor) {
-            ("none", _) | ("linear", None | Some(1.0)) => Self::None,
-            ("linear", Some(factor)) => Self::Linear { factor },
-            ("yarn", factor) => {
+        let kind = kind.unwrap_or("linear");
+        let attention = float("attn_factor")?.filter(|&attention| attention != 1.0);
+        let divisor = factor.filter(|_| kind != "none").unwrap_or(1.0);
+        let scaling = match (kind, attention) {
+            ("none" | "linear", Some(attention)) => Self::Attention { factor: divisor, attention },
+            ("none" | "linear", None) if divisor == 1.0 => Self::None,
+            ("none" | "linear", None) => Self::Linear { factor: divisor },
+            ("yarn", attention) => {
                 let factor = factor.ok_or("RoPE scaling: rope.scaling.factor is missing")?;
                 let original = metadata
-                    .read(&key("original_context_length"), "a positive integer", |v| {
-                        v.as_u64().filter(|&n| n > 0)
-                    })
+                    .read(&key("original_context_length"), "an integer that is not negative", Value::as_u64)
                     .map_err(text)?
-                    .ok_or("RoPE scaling: rope.scaling.original_context_length is missing")?;
+                    .filter(|&n| n > 0)
+                    .unwrap_or(context);
                 let mut rest = [None; 4];
                 for (value, (_, name)) in rest.iter_mut().zip(YARN) {
                     *value = float(name)?;
                 }
                 // What llama.cpp multiplies YaRN's default factor by.
-                if let (None, Some(attention)) = (rest[1], float("attn_factor")?) {
-                    rest[1] = Some(attention * usual_attention(factor)).filter(|_| attention != 1.0);
-                }
+                rest[1] = rest[1].or(attention.map(|attention| attention * usual_attention(factor)));
                 Self::Yarn { factor, original, rest }
             }
             (other, _) => return Err(format!("RoPE scaling: type {other:?} is not supported")),
@@ -249,6 +282,10 @@ impl Scaling {
         match self {
             Self::None => json!({ "rope_type": "default" }),
             Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            // No reader of checkpoints computes it: writing a checkpoint refuses it before.
+            Self::Attention { factor, attention } => {
+                json!({ "rope_type": "linear", "factor": factor, "attention_factor": attention })
+            }
             Self::Llama3 { factor, low, high, original } => json!({
                 "rope_type": "llama3",
                 "factor": factor,
@@ -313,6 +350,7 @@ impl Scaling {
         match self {
             Self::None | Self::Llama3 { .. } => (all.map(plain).collect(), 1.0),
             Self::Linear { factor } => (all.map(|i| plain(i) / factor).collect(), 1.0),
+            Self::Attention { factor, attention } => (all.map(|i| plain(i) / factor).collect(), attention),
             Self::Yarn { factor, original, rest } => {
                 let [extrapolation, attention, fast, slow] = rest;
                 // The dimension that makes so many full turns in the original context.

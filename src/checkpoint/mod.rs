@@ -27,6 +27,7 @@ pub use crate::disk::CONFIG;
 use crate::disk::{self, InFile, Part};
 use crate::error::{Error, Result};
 use crate::order;
+use crate::source::Source;
 use crate::source::view::RowOrder;
 
 pub use adapters::alone as adapter_alone;
@@ -68,6 +69,15 @@ pub fn read_json(path: &Path) -> Result<Option<Json>> {
         Error::InvalidConfig { file: path.to_path_buf(), why }
     })?;
     Ok(Some(json))
+}
+
+/// What the settings of a checkpoint that was left as it was filed say and nobody computes, for a command that shows it. Nothing
+/// for settings that cannot be read: what needs them says why.
+pub fn setting_notes(source: &Source) -> Vec<String> {
+    let path = source.filed.last().filter(|path| path.ends_with(CONFIG));
+    let json = path.and_then(|path| read_json(path).ok().flatten());
+    let config = json.and_then(|json| Config::from_hub(&json).ok());
+    config.map_or_else(Vec::new, |config| config.notes)
 }
 
 /// How Hugging Face's rows of a tensor are reordered for GGUF. Each element of a vector is a row.

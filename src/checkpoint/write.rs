@@ -10,13 +10,14 @@ use serde_json::json;
 
 use super::{bias_switch, card, check_shape, left_out, quantized, rows, vocab};
 use crate::arch::config::ConfigError;
+use crate::arch::rope::Scaling;
 use crate::arch::{Config, Expected, Presence, is_idle};
 use crate::disk::{self, TEMPLATES};
 use crate::error::{Error, Result};
 use crate::source::view::{RowOrder, Values, View};
 use crate::source::{Export, Source, scales};
 use crate::text_file;
-use crate::tokenizer::pre_tokenizer_note;
+use crate::tokenizer::doubts;
 
 /// The largest `rope_freqs.weight` that is read, in elements: for attention heads of 2048.
 const MOST_FREQS: u64 = 1024;
@@ -132,7 +133,15 @@ fn read_config(source: &Source) -> Result<std::result::Result<Config, ConfigErro
         None => None,
     };
     let tied = find("output.weight").is_none();
-    Ok(Config::from_gguf(&source.model.metadata, vocab, tied, freqs.as_deref()))
+    let config = Config::from_gguf(&source.model.metadata, vocab, tied, freqs.as_deref());
+    Ok(config.and_then(|config| match config.scaling {
+        Scaling::Attention { attention, .. } => Err(format!(
+            "{}.rope.scaling.attn_factor is {attention}, and config.json can give such a factor to YaRN alone",
+            config.name
+        )
+        .into()),
+        _ => Ok(config),
+    }))
 }
 
 /// config.json, and the files that are copied or made besides the weights; with notes on those that are not copied.
@@ -171,7 +180,7 @@ fn files(source: &Source, config: &Config) -> Result<(Export, Vec<String>)> {
         Some(Ok(made)) => {
             files.extend(made);
             has_tokenizer = true;
-            notes.extend(pre_tokenizer_note(metadata));
+            notes.extend(doubts(metadata));
         }
         Some(Err(why)) => notes.push(format!("the tokenizer is not written ({why}): {copy}")),
         None => {

@@ -34,7 +34,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(self) -> Result<()> {
-        let source = self.input.open()?;
+        let source = self.input.open_to_run()?;
         self.running.pool()?.install(|| {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
             let plan = Plan {

@@ -10,6 +10,7 @@ use super::json::print_json;
 use super::progress::Progress;
 use super::{claim, note, print, shown};
 use ggufkit::disk::{Output, RunFiles};
+use ggufkit::evaluate;
 use ggufkit::evaluate::compare::{Settings, compare, name_of, short_name};
 use ggufkit::evaluate::comparison::Comparison;
 use ggufkit::report::compare::table;
@@ -116,6 +117,9 @@ pub fn side_by_side(
     let mut tick = |done, of| progress.chunks(done, of);
     let found = compare((&short_name(&source.path), source), models, text, settings, &mut tick)?;
     progress.finished();
+    for (name, model) in models {
+        evaluate::split_note(text, source, name, model)?.iter().for_each(|text| note(text));
+    }
     Ok(found)
 }
 

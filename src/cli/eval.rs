@@ -17,7 +17,7 @@ use ggufkit::score::stats::Estimate;
 use ggufkit::score::{Scores, Summary, logits_file};
 use ggufkit::source::Source;
 use ggufkit::text::Table;
-use ggufkit::tokenizer::{Text, Tokenizer};
+use ggufkit::tokenizer::{Text, Tokenizer, text_file};
 use ggufkit::{Error, Result};
 
 /// Measures a model's perplexity on a text with llama.cpp's protocol, and its KL divergence from a reference model.
@@ -155,13 +155,16 @@ impl Eval {
         let (run, options) = (&self.input.run, Options { exact: self.running.exact, isa: None });
         let network = Network::new(source, options)?;
         let tokenizer = Tokenizer::of(source)?;
-        let text = Text::read(run, &self.text, &tokenizer)?;
-        text.notes.iter().for_each(|text| note(text));
+        let file = text_file::read(run, &self.text)?;
+        file.notes.iter().for_each(|text| note(text));
+        let text = Text::new(&file.text, &tokenizer)?;
         let name = self.text.display().to_string();
         let chunks = evaluate::cut(&text.tokens, text.first, cut, CutNames::usual(&name))?;
         let other = reference.map(|r| Network::new(r, options)).transpose()?;
         if let (Some(reference), Some(other)) = (reference, &other) {
             evaluate::same_vocabulary((source, &network), (reference, other))?;
+            let shown = reference.path.display().to_string();
+            evaluate::split_note(&file.text, source, &shown, reference)?.iter().for_each(|text| note(text));
             let most = other.config.context as usize;
             if cut.context > most && Some(most) != source.context_length() {
                 note(&format!(

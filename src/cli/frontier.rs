@@ -92,7 +92,7 @@ struct Found<'a> {
 
 impl Frontier {
     pub fn run(&self) -> Result<()> {
-        let (source, run) = (self.input.open()?, &self.input.run);
+        let (source, run) = (self.input.open_noted()?, &self.input.run);
         if let Some(path) = &self.report {
             claim(run, path, REPORT)?;
         }

@@ -53,7 +53,7 @@ impl Inspect {
 
 impl Inspect {
     fn memory(&self) -> Result<()> {
-        let source = self.input.open()?;
+        let source = self.input.open_noted()?;
         let tensors = &source.model.tensors;
         let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, Tensor::rows);
         let shape = ModelShape::read(&source.model.metadata, vocab)?;

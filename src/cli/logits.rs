@@ -31,7 +31,7 @@ const OUT: Output = Output::result("OUT", "a file of logits", "logits.safetensor
 
 impl Logits {
     pub fn run(self) -> Result<()> {
-        let (source, run) = (self.input.open()?, &self.input.run);
+        let (source, run) = (self.input.open_to_run()?, &self.input.run);
         claim(run, &self.output, OUT)?;
         let (logits, vocab) = self.running.pool()?.install(|| -> Result<_> {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;

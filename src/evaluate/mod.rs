@@ -137,6 +137,34 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
     Ok(())
 }
 
+/// A note for the user if `other`, alone, would split the text into other tokens than `own`, on whose tokens both are
+/// measured: what it does with texts is then not what is measured. `name` is what `other` is called.
+///
+/// # Errors
+/// Those of [`Tokenizer::of`].
+pub fn split_note(text: &str, own: &Source, name: &str, other: &Source) -> Result<Option<String>> {
+    const KEYS: &str = "tokenizer.ggml.";
+    let (a, b) = (&own.model.metadata, &other.model.metadata);
+    let names = a.iter().chain(b.iter().filter(|(key, _)| a.get(key).is_none())).map(|(key, _)| key);
+    let differ: Vec<&str> = names.filter(|key| key.starts_with(KEYS) && a.get(key) != b.get(key)).collect();
+    if differ.is_empty() {
+        return Ok(None);
+    }
+    let alone = match Tokenizer::of(other) {
+        // It does not split texts.
+        Err(Error::NoTokenizer { .. }) => return Ok(None),
+        found => found?,
+    };
+    if Tokenizer::of(own)?.splits_as(&alone, text) {
+        return Ok(None);
+    }
+    let own = own.path.display();
+    Ok(Some(format!(
+        "{name} alone would split this text otherwise (it has other values of {}): it is measured on the tokens of {own}",
+        differ.join(", ")
+    )))
+}
+
 /// What a model is compared with.
 pub enum Reference<'a> {
     /// Nothing.

@@ -201,7 +201,7 @@ pub(super) fn run_hint(machine: &Machine, plan: &Plan) -> Option<String> {
 /// A number from the model's metadata, or 0.
 fn setting(plan: &Plan, key: &str) -> u128 {
     let arch = plan.metadata.text("general.architecture").unwrap_or("llama");
-    plan.metadata.get(&format!("{arch}.{key}")).and_then(Value::as_u64).unwrap_or(0).into()
+    plan.metadata.get(&format!("{arch}.{key}")).and_then(Value::as_common_u64).unwrap_or(0).into()
 }
 
 /// The dimensions of a llama2.c model, in a type wide enough for all their products.

@@ -33,14 +33,14 @@ use formats::metadata::{Metadata, Value};
 use formats::model::{ByteOrder, Encoding, Format, Location, Model, Tensor};
 use regex::Regex;
 
-use crate::arch::{by_name, rotated};
+use crate::arch::{by_name, ignored_settings_note, rotated, unknown_tensors_note};
 use crate::checkpoint;
 use crate::disk::{Replaces, ends_in_slash};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::scheme::{Scheme, is_integer};
 use crate::source::Source;
-use crate::tokenizer::pre_tokenizer_note;
+use crate::tokenizer::{doubts, pre_tokenizer_note};
 use edit::Edit;
 use rounding::{Rounding, Search};
 use scales::Scale;
@@ -261,7 +261,16 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
         let same = target == Container::Gguf && options.scheme.is_none();
         source.need_model_to_write(named, same || model.format == Format::Llama2cTokenizer)?;
     }
-    notes.extend(pre_tokenizer_note(&metadata));
+    notes.extend(doubts(&metadata));
+    // Of a change that names a pre-tokenizer, the change's own note speaks.
+    let named = |edit: &Edit| edit.keys().any(|key| key == "tokenizer.ggml.pre");
+    if !edits.iter().any(named) {
+        notes.extend(pre_tokenizer_note(&metadata));
+    }
+    if target == Container::Gguf {
+        notes.extend(unknown_tensors_note(&metadata, &model.tensors));
+        notes.extend(ignored_settings_note(&metadata));
+    }
     if target == Container::Safetensors && source.export.is_none() && source.has_gguf_names() {
         notes.push(gguf_names(&metadata));
     }

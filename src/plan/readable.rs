@@ -418,7 +418,7 @@ mod tests {
         for (edits, says) in [
             ("llama.attention.head_count=0", "--set llama.attention.head_count: "),
             ("llama.attention.head_count_kv=[1, 2]", "--set llama.attention.head_count_kv: "),
-            ("llama.feed_forward_length=[i32]:[16, 16]", "--set llama.feed_forward_length: "),
+            ("llama.feed_forward_length=[i32]:[16, 8]", "--set llama.feed_forward_length: "),
             ("llama.rope.scaling.type=longrope", "\"longrope\" is not supported"),
             ("tokenizer.ggml.model=x", "\"x\" is not supported"),
             ("tokenizer.ggml.padding_token_id=4294967295", "there are 4 tokens (found u32 4294967295)"),
@@ -437,6 +437,7 @@ mod tests {
             vec![set("general.name=x"), remove("llama.vocab_size"), remove("tokenizer.ggml.scores")],
             vec![remove("llama.block_count"), set("llama.block_count=2")],
             vec![set("general.alignment=64"), set("llama.context_length=32"), set("own.key=u8:7")],
+            vec![set("llama.feed_forward_length=[i32]:[16, 16]")],
             vec![set("llama.rope.scaling.type=linear"), set("llama.rope.scaling.factor=4")],
             vec![set("tokenizer.ggml.eos_token_id=3"), set("tokenizer.ggml.pre=")],
             vec![set("tokenizer.ggml.model=no_vocab"), remove("tokenizer.ggml.tokens")],

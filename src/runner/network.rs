@@ -118,21 +118,30 @@ impl<'a> Network<'a> {
             let linear = |part: &str, rows: u64, cols: u64| -> Result<Linear<'a>> {
                 let matrix = find.matrix(&name(&format!("{part}.weight")), rows, cols, inside, true)?;
                 let scale = find.optional(&name(&format!("{part}.scale")), 1)?.map(|s| s[0]);
-                Ok(Linear { matrix, scale, bias: find.optional(&name(&format!("{part}.bias")), rows)? })
+                // What the architecture does not have is not asked for, and so it is refused.
+                let bias = match arch.has_bias(part) {
+                    true => find.optional(&name(&format!("{part}.bias")), rows)?,
+                    false => None,
+                };
+                Ok(Linear { matrix, scale, bias })
+            };
+            let norm = |part: &str, len: u64| -> Result<Option<Vec<f32>>> {
+                let rule = arch.rule(&format!("blk.{{}}.{part}"));
+                rule.map(|_| find.vector(&name(part), len)).transpose()
             };
             Ok(Layer {
                 attn_norm: find.vector(&name("attn_norm.weight"), hidden)?,
                 q: linear("attn_q", queries, hidden)?,
                 k: linear("attn_k", keys, hidden)?,
                 v: linear("attn_v", keys, hidden)?,
-                q_norm: find.optional(&name("attn_q_norm.weight"), config.head)?,
-                k_norm: find.optional(&name("attn_k_norm.weight"), config.head)?,
-                attn_sub_norm: find.optional(&name("attn_sub_norm.weight"), queries)?,
+                q_norm: norm("attn_q_norm.weight", config.head)?,
+                k_norm: norm("attn_k_norm.weight", config.head)?,
+                attn_sub_norm: norm("attn_sub_norm.weight", queries)?,
                 o: linear("attn_output", hidden, queries)?,
                 ffn_norm: find.vector(&name("ffn_norm.weight"), hidden)?,
                 gate: linear("ffn_gate", inner, hidden)?,
                 up: linear("ffn_up", inner, hidden)?,
-                ffn_sub_norm: find.optional(&name("ffn_sub_norm.weight"), inner)?,
+                ffn_sub_norm: norm("ffn_sub_norm.weight", inner)?,
                 down: linear("ffn_down", hidden, inner)?,
             })
         };

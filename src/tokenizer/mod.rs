@@ -11,6 +11,7 @@
 
 mod bpe;
 mod decode;
+mod doubts;
 mod normal;
 pub(crate) mod pre;
 mod read;
@@ -32,11 +33,12 @@ use formats::metadata::Metadata;
 
 use crate::error::{Error, Result};
 pub use decode::Stream;
+pub use doubts::doubts;
 pub(crate) use normal::Normalizer;
 use normal::Prefix;
 #[cfg(test)]
 pub(crate) use normal::tests::table as tests_table;
-pub use pre::missing_note as pre_tokenizer_note;
+pub use pre::unusable_note as pre_tokenizer_note;
 use roles::Roles;
 use special::{Fragment, Specials};
 pub(crate) use special::{is_phi3, keeps_spaces};
@@ -266,6 +268,11 @@ impl Tokenizer {
             Ok(text) => Ok(text.as_deref()),
             Err(why) => Err(Error::InvalidVocabulary { why: why.clone() }),
         }
+    }
+
+    /// Whether another tokenizer gives a text the same tokens, with BOS and EOS where they add them.
+    pub fn splits_as(&self, other: &Self, text: &str) -> bool {
+        self.encode(text, true, false) == other.encode(text, true, false)
     }
 
     /// Whether two vocabularies give every id the same meaning: the same kind and the same tokens in the same order.

@@ -14,8 +14,22 @@ use crate::error::{Error, Result};
 /// The kinds of tokenizers by which files say that they have none.
 const NO_VOCABULARY: [&str; 2] = ["no_vocab", "none"];
 
-/// Reads the keys under `tokenizer.`.
-pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
+/// What follows from a vocabulary's kind and its switches, without its tokens.
+pub(super) struct Sort<'a> {
+    /// The kind: `llama`, `gpt2`, ...
+    pub model: &'a str,
+    /// The pre-tokenizer.
+    pub pre: &'a str,
+    /// Whether tokens are in the byte alphabet.
+    pub byte_level: bool,
+    /// The ids of BOS, EOS and the unknown token, where the file names none.
+    pub ids: [Option<u32>; 3],
+    /// What is added to texts.
+    pub rules: Rules,
+}
+
+/// Reads what follows from a vocabulary's kind and its switches.
+pub(super) fn sort(metadata: &Metadata) -> Result<Sort<'_>> {
     let file = Keys(metadata);
     let Some(model) = metadata.get(&key("model")) else {
         return Err(Error::NoTokenizer { path: None });
@@ -27,10 +41,7 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
     let gemma4 = model == "gemma4";
     let pre =
         if gemma4 { "gemma4" } else { file.text("pre")?.filter(|p| !p.is_empty()).unwrap_or("default") };
-    file.check_ids()?;
-    let mut tokens = file.tokens()?;
-
-    // Defaults where the file says nothing: the ids of BOS, EOS and the unknown token, and what is added to a text.
+    // Defaults where the file says nothing.
     let byte_level = gemma4 || model == "gpt2";
     let row = table::find(pre);
     let bos = row.map_or(Bos::IfAsked, |row| row.bos);
@@ -52,6 +63,15 @@ pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
         prepend: metadata.text(PREPEND_SCHEME).and_then(Prepend::of),
         escaped_spaces: !byte_level || row.is_some_and(|row| row.raw),
     };
+    Ok(Sort { model, pre, byte_level, ids, rules })
+}
+
+/// Reads the keys under `tokenizer.`.
+pub fn read(metadata: &Metadata) -> Result<Tokenizer> {
+    let file = Keys(metadata);
+    let Sort { model, pre, byte_level, ids, rules } = sort(metadata)?;
+    file.check_ids()?;
+    let mut tokens = file.tokens()?;
     // llama.cpp does this for unigram models only.
     let normalizer = |symbols: Option<Symbols>| {
         let merge_spaces = file.flag("remove_extra_whitespaces")?.unwrap_or(false);

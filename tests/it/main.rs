@@ -28,6 +28,7 @@ mod kept;
 mod kinds;
 mod limits;
 mod machines;
+mod meaning;
 mod nvfp4;
 mod outputs;
 mod plans;

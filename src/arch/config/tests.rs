@@ -1,4 +1,5 @@
 use super::*;
+use formats::metadata::{Array, Kind};
 
 fn llama() -> Json {
     json!({
@@ -163,4 +164,79 @@ fn invalid_settings_are_named() {
     for json in [json!(null), json!([]), json!({"architectures": "x"}), json!(7)] {
         assert!(Config::from_hub(&json).is_err());
     }
+}
+
+#[test]
+fn a_list_of_equal_numbers_is_one_number() {
+    let config = Config::from_hub(&llama()).unwrap();
+    let list = |kind: Kind, values: &[Value]| Value::Array(Array::new(kind, values).unwrap());
+    let with = |key: &str, value: Value| {
+        let mut metadata = config.metadata();
+        metadata.set("general.architecture", Value::text("llama"));
+        metadata.set(key, value);
+        Config::from_gguf(&metadata, 512, false, None).map_err(|e| e.to_string())
+    };
+    let of = |a, b| list(Kind::U32, &[Value::U32(a), Value::U32(b)]);
+    assert_eq!(with("llama.attention.head_count", of(8, 8)).unwrap().heads, 8);
+    assert_eq!(with("llama.attention.head_count_kv", of(4, 4)).unwrap().kv_heads, 4);
+    let signed = list(Kind::I32, &[Value::I32(768), Value::I32(768)]);
+    assert_eq!(with("llama.feed_forward_length", signed).unwrap().intermediate, 768);
+    for (key, value, says) in [
+        ("llama.attention.head_count_kv", of(4, 2), "head_count_kv differs between layers"),
+        ("llama.feed_forward_length", of(768, 512), "feed_forward_length differs between layers"),
+        (
+            "llama.attention.head_count",
+            list(Kind::U32, &[Value::U32(8)]),
+            "must be an integer, or a list of 2, one for each layer (found an array of 1 u32)",
+        ),
+        ("llama.attention.head_count", of(0, 0), "must be a positive integer"),
+        (
+            "llama.attention.head_count",
+            list(Kind::F32, &[Value::F32(8.0), Value::F32(8.0)]),
+            "must be a positive integer",
+        ),
+        ("llama.embedding_length", of(256, 256), "must be a positive integer"),
+    ] {
+        let why = with(key, value).unwrap_err();
+        assert!(why.contains(&format!("metadata key {key}")) && why.contains(says), "{why}");
+    }
+}
+
+#[test]
+fn what_another_class_would_read_is_noted() {
+    let notes = |json: &Json| Config::from_hub(json).unwrap().notes;
+    let with = |key: &str, value: Json| {
+        let mut json = llama();
+        json[key] = value;
+        notes(&json)
+    };
+    assert_eq!(notes(&llama()), [""; 0]);
+    // The bundled settings have heads of 32.
+    assert_eq!(with("attention_multiplier", json!(0.176_776_7)), [""; 0]);
+    for (key, value) in [
+        ("attention_multiplier", json!(0.0078125)),
+        ("logits_scaling", json!(16.0)),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("use_qk_norm", json!(true)),
+        ("parallel_attn", json!(true)),
+    ] {
+        let found = with(key, value);
+        assert!(found.len() == 1 && found[0].contains(key), "{key}: {found:?}");
+    }
+}
+
+#[test]
+fn two_kinds_of_scaling_are_a_contradiction() {
+    let read = |rope: Json| {
+        let mut json = llama();
+        json["rope_scaling"] = rope;
+        Config::from_hub(&json).map(|c| (c.scaling, c.notes))
+    };
+    let linear = Scaling::Linear { factor: 2.0 };
+    let (scaling, notes) = read(json!({"rope_type": "linear", "type": "dynamic", "factor": 2.0})).unwrap();
+    assert!(scaling == linear && notes.len() == 1 && notes[0].contains("\"type\": \"dynamic\""), "{notes:?}");
+    let (scaling, notes) = read(json!({"rope_type": "dynamic", "type": "linear", "factor": 2.0})).unwrap();
+    assert!(scaling == Scaling::None && notes.len() == 2, "{notes:?}");
+    let both = json!({"rope_type": "linear", "type": "Linear", "factor": 2.0});
+    assert_eq!(read(both).unwrap(), (linear, Vec::new()));
 }

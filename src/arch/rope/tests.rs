@@ -27,7 +27,7 @@ fn the_keys_of_a_gguf_mean_what_they_mean_in_llama_cpp() {
     let read = |keys: &[(&str, Value)]| {
         let mut m = Metadata::new();
         keys.iter().for_each(|(k, v)| m.set(&format!("x.rope.{k}"), v.clone()));
-        Scaling::from_gguf(&m, "x", 10000.0, None)
+        Scaling::from_gguf(&m, "x", 10000.0, 4096, None)
     };
     let (f, text) = (Value::F32, Value::text);
     let linear = Ok(Scaling::Linear { factor: 4.0 });
@@ -152,7 +152,7 @@ fn both_dialects_round_trip() {
         assert_eq!(scaling, wanted);
         let mut metadata = Metadata::new();
         scaling.metadata("llama", &mut metadata);
-        assert_eq!(Scaling::from_gguf(&metadata, "llama", 10000.0, None), Ok(wanted));
+        assert_eq!(Scaling::from_gguf(&metadata, "llama", 10000.0, 4096, None), Ok(wanted));
         assert_eq!(Scaling::from_hub(&wanted.to_hub(), 4096), Ok(wanted));
     }
     for bad in [
@@ -165,4 +165,58 @@ fn both_dialects_round_trip() {
     ] {
         assert!(Scaling::from_hub(&bad, 4096).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_factor_of_cosines_counts_whatever_the_kind() {
+    let read = |keys: &[(&str, Value)]| {
+        let mut m = Metadata::new();
+        keys.iter().for_each(|(k, v)| m.set(&format!("x.rope.scaling.{k}"), v.clone()));
+        let scaling = Scaling::from_gguf(&m, "x", 10000.0, 4096, None).unwrap();
+        let mut again = Metadata::new();
+        scaling.metadata("x", &mut again);
+        assert_eq!(Scaling::from_gguf(&again, "x", 10000.0, 4096, None), Ok(scaling));
+        scaling
+    };
+    let (f, text) = (Value::F32, Value::text);
+    let (plain, _) = Scaling::None.angles(10000.0, 8, None);
+    let half: Vec<f64> = plain.iter().map(|x| x / 2.0).collect();
+    let factor = ("attn_factor", f(1.5));
+    for (keys, angles) in [
+        (vec![factor.clone()], &plain),
+        (vec![factor.clone(), ("type", text("none")), ("factor", f(2.0))], &plain),
+        (vec![factor.clone(), ("type", text("linear"))], &plain),
+        (vec![factor.clone(), ("type", text("linear")), ("factor", f(2.0))], &half),
+        (vec![factor.clone(), ("factor", f(2.0))], &half),
+    ] {
+        assert_eq!(read(&keys).angles(10000.0, 8, None), (angles.clone(), 1.5), "{keys:?}");
+    }
+    assert_eq!(read(&[("attn_factor", f(1.0))]), Scaling::None);
+    let yarn =
+        [factor, ("type", text("yarn")), ("factor", f(4.0)), ("original_context_length", Value::U32(64))];
+    let mut m = Metadata::new();
+    yarn.iter().for_each(|(k, v)| m.set(&format!("x.rope.scaling.{k}"), v.clone()));
+    let (_, attention) = Scaling::from_gguf(&m, "x", 10000.0, 4096, None).unwrap().angles(10000.0, 8, None);
+    assert!((attention - 1.5 * usual_attention(4.0)).abs() < 1e-6, "{attention}");
+}
+
+#[test]
+fn the_original_context_is_the_models_own_unless_there_is_another() {
+    let (f, text) = (Value::F32, Value::text);
+    for (given, wanted) in [(None, 4096), (Some(0), 4096), (Some(512), 512)] {
+        let mut m = Metadata::new();
+        m.set("x.rope.scaling.type", text("yarn"));
+        m.set("x.rope.scaling.factor", f(4.0));
+        given.into_iter().for_each(|n| m.set("x.rope.scaling.original_context_length", Value::U32(n)));
+        let Ok(Scaling::Yarn { original, .. }) = Scaling::from_gguf(&m, "x", 10000.0, 4096, None) else {
+            panic!()
+        };
+        assert_eq!(original, wanted);
+    }
+    let Ok(Scaling::Yarn { original, .. }) =
+        Scaling::from_hub(&json!({"rope_type": "yarn", "factor": 4.0}), 4096)
+    else {
+        panic!()
+    };
+    assert_eq!(original, 4096);
 }

@@ -3,17 +3,32 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ggufkit::arch::{ignored_settings_note, unknown_tensors_note};
+use ggufkit::checkpoint::setting_notes;
 use ggufkit::disk::RunFiles;
 use ggufkit::source::Source;
-use ggufkit::tokenizer::pre_tokenizer_note;
+use ggufkit::tokenizer::{doubts, pre_tokenizer_note};
 use ggufkit::{Options, Result, open_in, plan};
 
 use super::super::{advice, note};
 
-/// What was unusual about a model's files, and what they leave open, for the running command's user.
+/// What was unusual about a model's files, and what they leave open, for the running command's user. With what a command
+/// that runs the model refuses by itself.
 pub fn notes(source: &Source) -> Vec<String> {
-    let open = pre_tokenizer_note(&source.model.metadata);
-    source.model.notes.iter().cloned().chain(open).map(|text| advice::note(&text).into_owned()).collect()
+    let (metadata, tensors) = (&source.model.metadata, &source.model.tensors);
+    let refused = [pre_tokenizer_note(metadata), unknown_tensors_note(metadata, tensors)];
+    said(notes_to_run(source).chain(setting_notes(source)).chain(refused.into_iter().flatten()))
+}
+
+/// What was unusual about a model's files, and what they leave open, where the model can be run.
+fn notes_to_run(source: &Source) -> impl Iterator<Item = String> {
+    let metadata = &source.model.metadata;
+    source.model.notes.iter().cloned().chain(doubts(metadata)).chain(ignored_settings_note(metadata))
+}
+
+/// Notes as the running command says them.
+fn said(notes: impl Iterator<Item = String>) -> Vec<String> {
+    notes.map(|text| advice::note(&text).into_owned()).collect()
 }
 
 /// The model that a command reads, and how.
@@ -49,6 +64,13 @@ impl Input {
     pub fn open_to_run(&self) -> Result<Source> {
         let source = self.open()?;
         source.need_model(false)?;
+        said(notes_to_run(&source)).iter().for_each(|text| note(text));
+        Ok(source)
+    }
+
+    /// Opens the model to say what becomes of it, and prints the same.
+    pub fn open_noted(&self) -> Result<Source> {
+        let source = self.open()?;
         notes(&source).iter().for_each(|text| note(text));
         Ok(source)
     }
@@ -71,7 +93,7 @@ impl Input {
     pub fn open_beside(&self, path: &Path) -> Result<Source> {
         let source = open_in(&self.run, path, &self.options(false))?;
         source.need_model(false)?;
-        notes(&source).iter().for_each(|text| note(&format!("{}: {text}", path.display())));
+        said(notes_to_run(&source)).iter().for_each(|text| note(&format!("{}: {text}", path.display())));
         Ok(source)
     }
 

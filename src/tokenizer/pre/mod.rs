@@ -20,16 +20,40 @@ fn is_byte_level(metadata: &Metadata) -> bool {
     metadata.text("tokenizer.ggml.model") == Some("gpt2")
 }
 
+/// What names a pre-tokenizer in a file that has none or a wrong one.
+const NAME_IT: &str = "name the model's pre-tokenizer with --pre-tokenizer NAME (llama-bpe for Llama 3, qwen2 for Qwen 2 to 3), \
+                       or write it into a copy: `ggufkit edit IN OUT --set tokenizer.ggml.pre=str:NAME`";
+
+/// A note for the user if a byte-level vocabulary has a pre-tokenizer by which no text can be split here, so that commands
+/// which need one refuse it: the value is no text, or no name that is known.
+pub fn unusable_note(metadata: &Metadata) -> Option<String> {
+    let value = metadata.get(KEY).filter(|_| is_byte_level(metadata))?;
+    let Some(name) = value.as_str() else {
+        let found = value.describe();
+        return Some(format!("{KEY} must be str (found {found}): programs refuse such a file; {NAME_IT}"));
+    };
+    match table::find(name) {
+        Some(row) if row.splits.is_some() => None,
+        // llama.cpp knows how, and what it splits is not known here.
+        Some(_) => Some(format!(
+            "how texts are split by {name:?} ({KEY}) is not known here: ggufkit does not measure the model on texts"
+        )),
+        None if name.is_empty() => None,
+        None => Some(format!(
+            "the pre-tokenizer {name:?} ({KEY}) is not known here: ggufkit does not measure the model on texts, and programs that \
+             do not know it refuse the file; {NAME_IT}"
+        )),
+    }
+}
+
 /// A note for the user if a byte-level vocabulary does not say how texts are split (`tokenizer.ggml.pre`). GGUFs from
 /// before May 2024, and some converters' to this day, do not. llama.cpp then splits by its oldest rules, and so do we: the
 /// tokens are others than those that the model was trained with.
 pub fn missing_note(metadata: &Metadata) -> Option<String> {
-    let named = metadata.text(KEY).is_some_and(|name| !name.is_empty());
+    let named = metadata.get(KEY).is_some_and(|name| name.as_str() != Some(""));
     (is_byte_level(metadata) && !named).then(|| {
         format!(
-            "{KEY} is missing: texts are split by the default rules, which give other tokens than the model's own; \
-             name the model's pre-tokenizer with --pre-tokenizer NAME (llama-bpe for Llama 3, qwen2 for Qwen 2 to 3), or \
-             write it into a copy: `ggufkit edit IN OUT --set {KEY}=str:NAME`"
+            "{KEY} is missing: texts are split by the default rules, which give other tokens than the model's own; {NAME_IT}"
         )
     })
 }

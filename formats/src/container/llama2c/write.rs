@@ -116,10 +116,10 @@ fn missing(key: &str) -> Fault {
 fn number(metadata: &Metadata, key: &str) -> Checked<Option<u64>> {
     match metadata.get(key) {
         None => Ok(None),
-        Some(Value::Array(_)) => {
+        Some(v @ Value::Array(_)) if v.as_common_u64().is_none() => {
             Err(Fault::Unsupported(format!("{key} differs between layers; llama2.c has one number for all")))
         }
-        Some(v) => v.as_u64().map(Some).ok_or_else(|| {
+        Some(v) => v.as_common_u64().map(Some).ok_or_else(|| {
             let why = format!("must be a non-negative integer (found {v:?})");
             Fault::Metadata { key: key.into(), why }
         }),
@@ -164,8 +164,10 @@ fn check_arithmetic(metadata: &Metadata) -> Checked<()> {
         Some(kind) if kind != "linear" => true,
         _ => scales("llama.rope.scaling.factor")? || scales("llama.rope.scale_linear")?,
     };
-    if scaled {
-        let kind = kind.unwrap_or("linear");
+    // It multiplies cosines and sines whatever the type.
+    let factor = float("llama.rope.scaling.attn_factor")?;
+    if scaled || factor.is_some_and(|(_, f)| f != 1.0) {
+        let kind = kind.filter(|_| scaled).unwrap_or(if scaled { "linear" } else { "attn_factor" });
         let why = format!(
             "the rotary embedding is scaled ({kind}), which llama2.c does not support. Write a GGUF instead"
         );
