@@ -374,7 +374,7 @@ pub enum Error {
         /// The option that asks for that.
         enough: String,
         /// A question whether another unit is meant.
-        unit: Option<String>,
+        unit: Option<Box<str>>,
         /// What would let the types get so small, as was found out: each a change of the options.
         ways: Vec<String>,
     },

@@ -310,7 +310,7 @@ impl Choices {
                     asked: exact(*size),
                     smallest: exact(smallest),
                     enough: format!("--size {smallest}"),
-                    unit: text::unit_meant("--size", *size),
+                    unit: text::unit_meant("--size", *size).map(String::into_boxed_str),
                     ways: Vec::new(),
                 }
             }),

@@ -97,8 +97,14 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
     if let (Some(at), Fault::NotAModel(_)) = (gguf_within(&start), fault) {
         let name = file.name();
         return Some(
-            Error::refused(format!("{name}: a GGUF begins at byte {at}, after bytes that do not belong to it"))
-                .or(format!("cut them off: tail -c +{} {} > NEW.gguf", at + 1, super::pieces::quoted(name))),
+            Error::refused(format!(
+                "{name}: a GGUF begins at byte {at}, after bytes that do not belong to it"
+            ))
+            .or(format!(
+                "cut them off: tail -c +{} {} > NEW.gguf",
+                at + 1,
+                super::pieces::quoted(name)
+            )),
         );
     }
     let (what, hint) = known(file, &start)?;
@@ -109,7 +115,9 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
 
 /// Where a GGUF of a known version begins, if not at the beginning.
 fn gguf_within(start: &[u8]) -> Option<usize> {
-    start.windows(8).position(|w| w.starts_with(b"GGUF") && matches!(w[4..], [1..=3, 0, 0, 0] | [0, 0, 0, 1..=3]))
+    start
+        .windows(8)
+        .position(|w| w.starts_with(b"GGUF") && matches!(w[4..], [1..=3, 0, 0, 0] | [0, 0, 0, 1..=3]))
 }
 
 /// What a file is, by its content and for texts by its name too, and what to give in its place.

@@ -209,7 +209,8 @@ mod tests {
     fn raw_pieces_may_be_named_like_parts() {
         let folder = tempfile::tempdir().unwrap();
         let paths: Vec<_> = (1..=3).map(|i| folder.path().join(format!("m-0000{i}-of-00003.gguf"))).collect();
-        let write = |starts: [&[u8]; 3]| paths.iter().zip(starts).for_each(|(p, s)| std::fs::write(p, s).unwrap());
+        let write =
+            |starts: [&[u8]; 3]| paths.iter().zip(starts).for_each(|(p, s)| std::fs::write(p, s).unwrap());
         let no_model = || Error::from(formats::Error::of("m", Fault::NotAModel("nothing".into())));
         write([b"GGUF....", b"12345678", b"1234"]);
         let text = explain(&paths[1], &no_model()).unwrap();

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::text::letters_apart;
 use crate::tokenizer::text_file;
-pub use value::parse_value;
 use value::file_value;
+pub use value::parse_value;
 
 /// The longest key of a GGUF, in bytes.
 const MOST_KEY: usize = 65535;
@@ -58,7 +58,9 @@ impl Edit {
         let named = self.keys().last().filter(|_| !matches!(self, Self::Remove(_)));
         if let Some(key) = named.filter(|key| !(1..=MOST_KEY).contains(&key.len())) {
             let (option, found) = (self.option(), key.len());
-            return Err(usage(format!("{option}: a key must have from 1 to {MOST_KEY} bytes (found {found})")));
+            return Err(usage(format!(
+                "{option}: a key must have from 1 to {MOST_KEY} bytes (found {found})"
+            )));
         }
         match self {
             Self::Set(key, text) => {

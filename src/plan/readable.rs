@@ -265,7 +265,10 @@ fn kinds(kinds: Option<&Array>) -> Option<Problem> {
     let (id, kind) = kinds?.values().enumerate().find(|(_, kind)| !matches!(kind.as_i128(), Some(1..=6)))?;
     let why = format!("the type of token {id} must be from 1 to 6 (found {})", kind.describe());
     let key = "tokenizer.ggml.token_type";
-    Some(Problem { harmless: Some("programs give such tokens no type"), ..Problem::new("token types", key, why) })
+    Some(Problem {
+        harmless: Some("programs give such tokens no type"),
+        ..Problem::new("token types", key, why)
+    })
 }
 
 /// Tokens with a role that are none of the `n` tokens. llama.cpp leaves them out with a warning, which does no harm but for
@@ -423,12 +426,16 @@ mod tests {
             ("tokenizer.ggml.model=x", "\"x\" is not supported"),
             ("tokenizer.ggml.padding_token_id=4294967295", "there are 4 tokens (found u32 4294967295)"),
             ("tokenizer.ggml.eot_token_id=4", "there are 4 tokens"),
-            ("tokenizer.ggml.token_type=[1, 2, 3, 7]", "the type of token 3 must be from 1 to 6 (found i32 7)"),
+            (
+                "tokenizer.ggml.token_type=[1, 2, 3, 7]",
+                "the type of token 3 must be from 1 to 6 (found i32 7)",
+            ),
         ] {
             let notes = changed(&model, &[set(edits)]).unwrap_or_else(|e| panic!("{edits}: {e}"));
             let [note] = &notes[..] else { panic!("{edits}: {notes:?}") };
             assert!(
-                note.contains(says) && (note.ends_with(OURS) || edits.contains("_token_id") || edits.contains("_type")),
+                note.contains(says)
+                    && (note.ends_with(OURS) || edits.contains("_token_id") || edits.contains("_type")),
                 "{edits}: {note}"
             );
             assert!(note.starts_with("--set ") && !note.contains("no program"), "{note}");

@@ -103,9 +103,9 @@ impl Settings<'_> {
     fn of_layers(&self, end: &str) -> impl Fn(u64) -> Option<u64> + use<> {
         let value = self.metadata.get(&self.key(end));
         let one = value.and_then(Value::as_u64);
-        let each: Vec<_> = value.and_then(Value::as_array).map_or(Vec::new(), |list| {
-            list.values().map(|value| value.as_u64()).collect()
-        });
+        let each: Vec<_> = value
+            .and_then(Value::as_array)
+            .map_or(Vec::new(), |list| list.values().map(|value| value.as_u64()).collect());
         move |layer| one.or_else(|| *each.get(usize::try_from(layer).ok()?)?)
     }
 
@@ -205,7 +205,9 @@ impl Settings<'_> {
             if t.rows() != number.saturating_mul(size) {
                 let why = format!("{} has {} rows, which are not {number} heads of {size}", t.name, t.rows());
                 // Whoever changes a list of heads changes no length.
-                let listed = [count, HEADS].into_iter().find(|end| self.metadata.get(&self.key(end)).is_some_and(|v| v.as_array().is_some()));
+                let listed = [count, HEADS]
+                    .into_iter()
+                    .find(|end| self.metadata.get(&self.key(end)).is_some_and(|v| v.as_array().is_some()));
                 let end = listed.unwrap_or(if self.count(length).is_some() { length } else { count });
                 return Some(Problem { alone: why.clone(), ..self.problem(end, why) });
             }
@@ -406,8 +408,16 @@ mod tests {
                 vec![("attention.key_length", count(8)), ("rope.dimension_count", None)],
                 "blk.0.attn_q.weight has 8 rows",
             ),
-            ("qwen2", vec![("attention.head_count", list([4]))], "blk.0.attn_q.weight has 8 rows, which are not 4 heads"),
-            ("qwen2", vec![("attention.head_count_kv", list([2]))], "blk.0.attn_k.weight has 4 rows, which are not 2 heads"),
+            (
+                "qwen2",
+                vec![("attention.head_count", list([4]))],
+                "blk.0.attn_q.weight has 8 rows, which are not 4 heads",
+            ),
+            (
+                "qwen2",
+                vec![("attention.head_count_kv", list([2]))],
+                "blk.0.attn_k.weight has 4 rows, which are not 2 heads",
+            ),
             ("qwen2", vec![("attention.head_count", list([0]))], "must be at least 1"),
             (
                 "qwen2",

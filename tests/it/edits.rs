@@ -60,10 +60,7 @@ fn an_edited_file_is_read_or_not_written() {
         assert!(code == 2 && why.contains("`ggufkit edit`") && !why.contains("--force"), "{why}");
     }
     // What only this program does not run.
-    for change in [
-        "llama.rope.scaling.type=longrope",
-        "tokenizer.ggml.padding_token_id=4294967295",
-    ] {
+    for change in ["llama.rope.scaling.type=longrope", "tokenizer.ggml.padding_token_id=4294967295"] {
         for command in [&["edit"][..], &["convert"], &["quantize", "--type", "q8_0"]] {
             let new = dir.path("new.gguf");
             let text = said(&[command, &[&model, &new, "--set", change]].concat());

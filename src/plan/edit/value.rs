@@ -114,7 +114,11 @@ impl<'de> Visitor<'de> for Elements {
 }
 
 /// The value that a file's text is: of the type that the user names, or else of the usual one.
-pub(super) fn file_value(text: &str, kind: Option<&str>, usual: Option<Form>) -> std::result::Result<Value, String> {
+pub(super) fn file_value(
+    text: &str,
+    kind: Option<&str>,
+    usual: Option<Form>,
+) -> std::result::Result<Value, String> {
     match (kind, usual) {
         (Some("str"), _) | (None, None | Some(Form::One(Kind::String))) => Ok(Value::text(text)),
         (Some(kind), _) => match array_kind(kind) {
