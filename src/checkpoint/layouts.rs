@@ -23,7 +23,7 @@ const LAYOUTS: &[Layout] = &[
     Layout {
         what: "has GGUF's names",
         parts: &["token_embd.", "blk.0."],
-        hint: "convert the GGUF that these tensors were made of; ggufkit convert MODEL.gguf OUT.safetensors keeps its settings \
+        hint: "convert the GGUF that these tensors were made of; `ggufkit convert MODEL.gguf OUT.safetensors` keeps its settings \
                beside them",
     },
     Layout {

@@ -215,7 +215,8 @@ pub fn is_optimizers(name: &str) -> bool {
 }
 
 fn is_language(name: &str) -> bool {
-    LANGUAGE.iter().any(|end| name.ends_with(end)) && !has_part(name, &BESIDE)
+    name.ends_with("model.norm.weight")
+        || LANGUAGE.iter().any(|end| name.ends_with(end)) && !has_part(name, &BESIDE)
 }
 
 /// Whether a name begins so, or does behind a dot.

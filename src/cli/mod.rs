@@ -83,13 +83,9 @@ enum Command {
     Edit(edit::Edit),
 }
 
-/// The program as clap knows it. A negative number is a value that an option may refuse, not another option.
+/// The program as clap knows it.
 fn program() -> clap::Command {
-    let negative = |arg: clap::Arg| match !arg.is_positional() && arg.get_action().takes_values() {
-        true => arg.allow_negative_numbers(true),
-        false => arg,
-    };
-    Cli::command().mut_subcommands(|command| command.mut_args(negative))
+    Cli::command()
 }
 
 /// Runs the program. The exit code is 0 on success, 1 for an error, 2 for wrong usage and 3 for a limit that was missed.

@@ -30,8 +30,32 @@ const GUESSES: [ContextKind; 4] = [
 /// # Errors
 /// The code to exit with, if they are wrong (2) or ask for a text that is printed here, such as the help.
 pub fn parse(mut program: Command) -> Result<ArgMatches, ExitCode> {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args = with_negative(std::env::args_os());
     program.try_get_matches_from_mut(&args).map_err(|error| printed(&explained(error, &program, &args)))
+}
+
+/// The arguments, with a negative number joined to the option before it: what takes the value then says what it must be. Alone,
+/// `-5G` looks like an unknown option.
+fn with_negative(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<OsString> = Vec::new();
+    let mut only_files = false;
+    for word in args {
+        only_files |= word == "--";
+        let is_number = matches!(word.as_encoded_bytes(), [b'-', b'0'..=b'9', ..]);
+        match all.last_mut() {
+            Some(option)
+                if is_number
+                    && !only_files
+                    && option.as_encoded_bytes().starts_with(b"--")
+                    && !option.as_encoded_bytes().contains(&b'=') =>
+            {
+                option.push("=");
+                option.push(word);
+            }
+            _ => all.push(word),
+        }
+    }
+    all
 }
 
 /// Prints what clap says: a usage error, or the help. Gives the code to exit with.
@@ -245,6 +269,21 @@ mod tests {
         let args: Vec<OsString> = std::iter::once(&"ggufkit").chain(args).map(OsString::from).collect();
         let error = program.try_get_matches_from_mut(&args).unwrap_err();
         explained(error, &program, &args).to_string()
+    }
+
+    #[test]
+    fn negative_numbers_are_values() {
+        for (words, wanted) in [
+            ("a --fit -5G b", "a --fit=-5G b"),
+            ("a --fit=-5 --size -.5", "a --fit=-5 --size -.5"),
+            ("a --fit x -5", "a --fit x -5"),
+            ("a -5", "a -5"),
+            ("a -- --fit -5", "a -- --fit -5"),
+            ("a --json -o b", "a --json -o b"),
+        ] {
+            let all = with_negative(words.split(' ').map(OsString::from));
+            assert_eq!(all.join(std::ffi::OsStr::new(" ")), wanted);
+        }
     }
 
     #[test]

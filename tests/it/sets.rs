@@ -281,9 +281,9 @@ fn weights_that_were_saved_while_they_were_spread_are_known() {
     }
     let path = folder(&dir, "zero3", &[("model.safetensors", safe(&empty))]);
     let (_, text) = fails(&["convert", &path, &dir.path("x.gguf")]);
-    assert!(text.contains("DeepSpeed ZeRO-3") && text.contains("zero_to_fp32.py"), "{text}");
+    assert!(text.contains("DeepSpeed's ZeRO-3") && text.contains("zero_to_fp32.py"), "{text}");
     let flat: Tensor = ("_fsdp_wrapped_module._flat_param".into(), "BF16", vec![4], vec![0; 8]);
     let path = folder(&dir, "flat", &[("model.safetensors", safe(&[flat]))]);
     let (_, text) = fails(&["convert", &path, &dir.path("x.gguf")]);
-    assert!(text.contains("FSDP") && text.contains("full state dict"), "{text}");
+    assert!(text.contains("FSDP") && text.contains("FULL_STATE_DICT"), "{text}");
 }

@@ -85,7 +85,7 @@ pub fn write(
     notes.push(match settings.unigram {
         true => format!("{t5}{learned}. llama.cpp gives other tokens for {differ}: {others}. {only}"),
         false if settings.unread => {
-            format!("llama.cpp gives other tokens than ggufkit for {differ}: {others}")
+            format!("llama.cpp gives other tokens for {differ} than the model learned: {others}")
         }
         false => format!(
             "ggufkit splits texts as the model's own tokenizer does, and llama.cpp gives other tokens for {differ}: {others}"
