@@ -133,7 +133,7 @@ pub fn unexpected(
         and(missing)
     ))
     .or(format!(
-        "ggufkit inspect --tensors lists what is there: either {CONFIG} belongs to another model, or the program that wrote \
+        "`ggufkit inspect IN --tensors` lists what is there: either {CONFIG} belongs to another model, or the program that wrote \
          the weights has names of its own; have it write transformers' names (model.layers.0.self_attn.q_proj.weight)"
     ))
 }
