@@ -58,7 +58,16 @@ pub fn verify(source: &Source, reference: Option<&Source>) -> Result<Vec<Finding
         .or("take the file with the model's weights"));
     }
     // Tensors in parallel, bands within one after another: sums do not depend on the number of threads.
-    parallel::try_map(source.model.tensors.len(), &|i| tensor(source, i, reference))
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for (i, t) in reference.iter().flat_map(|r| &r.model.tensors).enumerate() {
+        places.entry(&t.name).or_insert(i);
+    }
+    let of = |i: usize| {
+        let t: &Tensor = &source.model.tensors[i];
+        let place = *places.get(t.name.as_str())?;
+        reference.filter(|r| r.model.tensors[place].shape == t.shape).map(|r| (r, place))
+    };
+    parallel::try_map(source.model.tensors.len(), &|i| tensor(source, i, of(i)))
 }
 
 /// The differences of two models in their tensors' names and shapes, in words.
@@ -88,10 +97,9 @@ pub fn unmatched(source: &Source, reference: &Source) -> Vec<String> {
     differs.chain(missing.map(|t| format!("tensor {} is in {there} but not in {here}", t.name))).collect()
 }
 
-fn tensor(source: &Source, i: usize, reference: Option<&Source>) -> Result<Finding> {
+/// Checks one tensor; `other` is the tensor that it is compared with, by its place in its model.
+fn tensor(source: &Source, i: usize, other: Option<(&Source, usize)>) -> Result<Finding> {
     let t = &source.model.tensors[i];
-    let find = |r: &'_ Source| r.model.tensors.iter().position(|o| o.name == t.name && o.shape == t.shape);
-    let other = reference.and_then(|r| Some((r, find(r)?)));
     let mut finding =
         Finding { name: t.name.clone(), encoding: t.encoding, not_finite: None, comparison: None };
     let total = t.elements();

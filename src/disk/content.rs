@@ -53,8 +53,8 @@ impl Output {
     /// Looks at what is at the path of a file that is to be written: says whether a file is replaced.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a model where something else is to be written; [`Error::Usage`] for a text where no text of its
-    /// kind is, if the user has named it.
+    /// [`Error::Refused`] for a model where something else is to be written; [`Error::Usage`] for a text or a result of another
+    /// kind, if the user has named it, and for a file that is write-protected.
     pub(super) fn replaces(self, path: &Path, named: bool) -> Result<bool> {
         if !path.is_file() {
             return Ok(false);
@@ -67,10 +67,39 @@ impl Output {
         {
             return Err(Error::refused(replace(found)).or(hint()));
         }
-        if named && let Some(found) = text_at(path).filter(|_| !self.is_again(path)) {
+        if named && let Some(found) = self.other_at(path) {
             return Err(Error::usage(replace(found)).or(hint()));
         }
+        if path.metadata().is_ok_and(|meta| meta.permissions().readonly()) {
+            let hint =
+                format!("choose another name ({}), or allow that the file is written first", self.option);
+            return Err(Error::usage(replace("write-protected")).or(hint));
+        }
         Ok(true)
+    }
+
+    /// What a file is, if it is not an earlier one of the kind that is to be written: a text that somebody has written, a result
+    /// of another kind, a file of another program.
+    fn other_at(self, path: &Path) -> Option<&'static str> {
+        if let Some(text) = text_at(path, ending(Path::new(self.usual))) {
+            return Some(text).filter(|_| !self.is_again(path));
+        }
+        let found = InFile::open(path, false).ok()?.kind()?;
+        let own = match ending(Path::new(self.usual)).as_str() {
+            _ if self.over_model => Class::Model,
+            "toml" => Class::Recipe,
+            "json" => Class::Sensitivities,
+            "html" => Class::Other,
+            _ if self.usual.starts_with("imatrix") => Class::Imatrix,
+            _ => Class::Logits,
+        };
+        let other = match found.class {
+            Class::Imatrix | Class::Logits | Class::Sensitivities | Class::Recipe => true,
+            // By their content, small models of llama2.c may be tokenizers, and the other way round.
+            Class::Tokenizer | Class::Settings | Class::Other => ending(path) != "bin",
+            Class::Model | Class::Text | Class::Empty => false,
+        };
+        (other && found.class != own).then_some(found.what)
     }
 
     /// Whether a text is an earlier one of the kind that is to be written: recipes may have any name.
@@ -81,8 +110,17 @@ impl Output {
     }
 }
 
-/// The endings of names of texts that somebody has written.
-const TEXTS: [&str; 9] = ["txt", "md", "rst", "csv", "tsv", "log", "org", "tex", "adoc"];
+/// The endings of names of texts that somebody has written, prose, programs and settings.
+const TEXTS: [&str; 34] = [
+    "txt", "md", "rst", "csv", "tsv", "log", "org", "tex", "adoc", "py", "ipynb", "sh", "bat", "ps1", "rs",
+    "c", "h", "cc", "cpp", "js", "ts", "html", "htm", "css", "xml", "json", "jsonl", "yaml", "yml", "toml",
+    "ini", "cfg", "conf", "jinja",
+];
+
+/// How a name ends, in small letters.
+fn ending(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
 
 /// The first bytes of a file.
 fn start_of(path: &Path) -> Option<Vec<u8>> {
@@ -91,9 +129,13 @@ fn start_of(path: &Path) -> Option<Vec<u8>> {
     Some(start)
 }
 
-/// What a file is, if by its name and its content it is a text that somebody has written.
-fn text_at(path: &Path) -> Option<&'static str> {
-    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+/// What a file is, if by its name and its content it is a text that somebody has written. Of names that end as those of the
+/// results that replace it do, that is not known.
+fn text_at(path: &Path, usual: String) -> Option<&'static str> {
+    let ending = ending(path);
+    if ending == usual {
+        return None;
+    }
     let is_named = path.file_name().and_then(|n| n.to_str()).and_then(part) == Some(Part::Text);
     if !is_named && !TEXTS.contains(&&*ending) {
         return None;
@@ -206,18 +248,9 @@ mod tests {
         ] {
             assert!(is_model(name, &bytes), "{name}: {}", String::from_utf8_lossy(&bytes));
         }
-        for (name, bytes) in [
-            ("x", safetensors(&["logits", "ids"])),
-            ("x", b"_logits_\x03\0\0\0\x03\0\0\0\x01\0\0\0".to_vec()),
-            (
-                "x.json",
-                br#"{"format": "ggufkit sensitivity 1", "origin": {}, "cache": {}, "matrices": []}"#.to_vec(),
-            ),
-            ("x.html", b"<!doctype html><p>x".to_vec()),
-            ("x.toml", b"\n#\nbase = \"q4_0\"\n".to_vec()),
-            ("x", b"{ not JSON".to_vec()),
-            ("x", Vec::new()),
-        ] {
+        for (name, bytes) in
+            [("x.html", b"<!doctype html><p>x".to_vec()), ("x", b"{ not JSON".to_vec()), ("x", Vec::new())]
+        {
             assert!(!is_model(name, &bytes), "{name}: {}", String::from_utf8_lossy(&bytes));
         }
         // Texts are kept from both, by their names: what is called otherwise is taken for an earlier result.
@@ -236,6 +269,34 @@ mod tests {
             let outputs = [Output::model("OUT"), Output::result("-o", "logits", "base.kld"), recipe];
             assert_eq!(outputs.map(|o| o.replaces(&path, true).is_err()), wanted, "{name}");
         }
+        // Nor does a result take the place of one of another kind.
+        let sensitivities =
+            br#"{"format": "ggufkit sensitivity 1", "origin": {}, "cache": {}, "matrices": []}"#;
+        for (name, bytes, wanted) in [
+            ("s.json", &sensitivities[..], [true, true, true, false]),
+            ("s", sensitivities, [true, true, true, false]),
+            ("b.kld", b"_logits_\x03\0\0\0\x03\0\0\0\x01\0\0\0", [true, false, true, true]),
+            ("r.toml", b"base = \"q4_0\"\n", [true, true, false, true]),
+            ("own.py", b"print(1)\n", [true; 4]),
+            ("own.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [true; 4]),
+        ] {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let outputs = [
+                Output::model("OUT"),
+                Output::result("-o", "logits", "base.kld"),
+                recipe,
+                Output::result("-o", "a sensitivity file", "sensitivity.json"),
+            ];
+            assert_eq!(outputs.map(|o| o.replaces(&path, true).is_err()), wanted, "{name}");
+        }
+        let kept = dir.path().join("kept.gguf");
+        fs::write(&kept, "GGUF\x03\0\0\0").unwrap();
+        let mut rights = fs::metadata(&kept).unwrap().permissions();
+        rights.set_readonly(true);
+        fs::set_permissions(&kept, rights).unwrap();
+        let error = Output::model("OUT").replaces(&kept, true).unwrap_err();
+        assert!(error.to_string().contains("is write-protected, and a model would replace it"), "{error}");
         let nothing = dir.path().join("nothing");
         assert!(!Output::result("-o", "x", "x").replaces(&nothing, true).unwrap());
     }

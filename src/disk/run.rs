@@ -425,12 +425,12 @@ mod tests {
     fn a_model_is_not_replaced_by_a_page() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.html");
-        fs::write(&path, b"GGUF").unwrap();
+        fs::write(&path, b"GGUF\x03\0").unwrap();
         let run = RunFiles::default();
         for refused in [run.claim(&path, PAGE).err(), run.write_whole(&path, b"x", PAGE).err()] {
             assert!(matches!(refused, Some(Error::Refused { .. })), "{refused:?}");
         }
-        assert_eq!(fs::read(&path).unwrap(), b"GGUF");
+        assert_eq!(fs::read(&path).unwrap(), b"GGUF\x03\0");
         run.write_whole(&path, b"new", OUT).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }

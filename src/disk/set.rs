@@ -45,6 +45,8 @@ pub fn finish_set(files: Vec<NewFile>, replaces: &Replaces) -> Result<()> {
     if let Some((run, _)) = files.iter().find_map(|f| f.run.as_ref()) {
         run.unchanged()?;
     }
+    // Of two runs that write the same names, the last one wins as a whole.
+    let _alone = (files.len() > 1).then(|| alone(folder(&files[0].target)));
     let aside = match replaces.settings.as_deref() {
         Some(settings) => set_aside(settings)?,
         None => None,
@@ -97,6 +99,24 @@ pub fn finish_set(files: Vec<NewFile>, replaces: &Replaces) -> Result<()> {
         .or("run again with --overwrite, which writes all files of the new one")),
     }
 }
+
+/// A lock of a folder in which files get their names, which lasts as long as the value. Where a folder cannot be locked, or
+/// another program holds it for long, it is done without.
+fn alone(folder: &Path) -> Option<fs::File> {
+    let file = fs::File::open(folder).ok()?;
+    for _ in 0..WAITS {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(WAIT),
+            Err(fs::TryLockError::Error(_)) => return None,
+        }
+    }
+    None
+}
+
+/// How long, and how often, a run waits for another one to give its files their names.
+const WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+const WAITS: usize = 500;
 
 /// Removes a file, or a folder that is empty; one that is not empty has other files by now, and stays.
 fn remove(path: &Path) -> Result<()> {

@@ -265,7 +265,7 @@ impl Tokenizer {
     /// [`Error::InvalidVocabulary`] for one that is no text.
     pub fn chat_template(&self) -> Result<Option<&str>> {
         match &self.chat_template {
-            Ok(text) => Ok(text.as_deref()),
+            Ok(text) => Ok(text.as_deref().filter(|text| !text.trim().is_empty())),
             Err(why) => Err(Error::InvalidVocabulary { why: why.clone() }),
         }
     }

@@ -164,6 +164,7 @@ fn files_are_opened_in_one_place() {
         ("disk.rs", "the place"),
         ("disk/run.rs", "the place"),
         ("disk/output.rs", "the place"),
+        ("disk/set.rs", "locks a folder"),
         ("disk/content.rs", "looks at what is to be replaced, which is no input"),
         ("source/instead.rs", "looks at what is no input, for messages"),
         ("open/pieces.rs", "likewise"),
