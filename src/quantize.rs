@@ -11,8 +11,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 
 use formats::block::{DType, Encode};
-use formats::model::{ByteOrder, Encoding};
+use formats::model::{ByteOrder, Encoding, Format};
 
+use crate::arch;
 use crate::calibrate::sequential::Sequential;
 use crate::calibrate::state::{State, fingerprint};
 use crate::calibrate::{self, Scratch};
@@ -275,6 +276,13 @@ fn fetch<'a>(source: &'a Source, plan: &Plan, job: &Job) -> Result<Stored<'a>> {
     }
 }
 
+/// Whether a model is a GGUF of an architecture that is not computed here.
+fn is_unknown(source: &Source) -> bool {
+    let name = source.model.metadata.text("general.architecture");
+    matches!(source.model.format, Format::Gguf { .. })
+        && name.is_some_and(|name| arch::by_name(name).is_none())
+}
+
 /// Does a job: the bytes that are to be written, and the error.
 fn run(
     source: &Source,
@@ -290,8 +298,9 @@ fn run(
         Job::Copy { tensor, range, dtype } => {
             let Stored::Blocks(_, bytes) = fetched else { unreachable!("copies are fetched as blocks") };
             let t = &plan.layout.tensors[*tensor];
-            // Weights that are decoded are checked there.
+            // Weights that are decoded are checked there. In architectures that are not known here, a mask may be infinite.
             if !plan.copy
+                && !is_unknown(source)
                 && let Some(block) = first_not_finite(*dtype, &bytes, order.0)
             {
                 let info = dtype.info();

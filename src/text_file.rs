@@ -4,6 +4,7 @@
 //! UTF-16). Files of other kinds that are given for a text by mistake are refused by name ([`crate::kind`]), since a model would
 //! otherwise be measured on their bytes. Source: the Unicode Standard, section 23.8 (byte order mark).
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use formats::model::Input;
@@ -11,6 +12,7 @@ use formats::{Error as FormatError, Fault};
 
 use crate::error::{Error, Result};
 use crate::kind::{self, Class, Kind, Wanted};
+use crate::text::shell_word;
 
 /// A text file's characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,6 +123,7 @@ const LAST_RUN: usize = 24;
 /// Refuses a text whose encoding changes: Windows PowerShell's `>` writes UTF-16, and most programs append UTF-8; the other way
 /// round with its `>>`.
 fn refuse_mixed(name: &str, bytes: &[u8]) -> Result<()> {
+    let file = shell_word(name.as_ref());
     let (first, at, then) = match bytes {
         [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return Ok(()),
         [0xFF, 0xFE, rest @ ..] | [0xFE, 0xFF, rest @ ..] => match narrow_run(rest) {
@@ -136,7 +139,7 @@ fn refuse_mixed(name: &str, bytes: &[u8]) -> Result<()> {
         name: name.into(),
         what: format!("a text whose encoding changes: {first}, and from byte {at} on {then}"),
         hint: format!(
-            "make it one encoding: (head -c {at} {name} | iconv -f {first} -t UTF-8; tail -c +{} {name} | iconv -f {then}{} -t \
+            "make it one encoding: (head -c {at} {file} | iconv -f {first} -t UTF-8; tail -c +{} {file} | iconv -f {then}{} -t \
              UTF-8) > text.txt",
             at + 1,
             // A mark in the middle says its own order.
@@ -148,7 +151,9 @@ fn refuse_mixed(name: &str, bytes: &[u8]) -> Result<()> {
 /// Where a long run of UTF-8 without control characters begins in what should be UTF-16.
 fn narrow_run(bytes: &[u8]) -> Option<usize> {
     let (mut start, mut at) = (0, 0);
-    let long = |start: usize, end: usize| end - start >= if end == bytes.len() { LAST_RUN } else { RUN };
+    let long = |start: usize, end: usize| {
+        end - start >= if end == bytes.len() { LAST_RUN } else { RUN } && is_varied(&bytes[start..end])
+    };
     for chunk in bytes.utf8_chunks() {
         for b in chunk.valid().bytes() {
             if b == 0 || is_control(b) {
@@ -168,6 +173,13 @@ fn narrow_run(bytes: &[u8]) -> Option<usize> {
         }
     }
     long(start, at).then_some(start)
+}
+
+/// Whether a run of bytes has the variety of a text: a line of one character, as dots lead to the number of a page, may have
+/// bytes of letters in UTF-16.
+fn is_varied(run: &[u8]) -> bool {
+    let (pairs, _) = run[..run.len().min(2 * RUN)].as_chunks::<2>();
+    2 * pairs.iter().collect::<HashSet<_>>().len() >= pairs.len()
 }
 
 /// Where UTF-16 begins in what begins as UTF-8.
@@ -341,7 +353,10 @@ mod tests {
                 assert!(near, "{text}, not {at}");
             }
         }
-        for whole in [marked, chinese, line.as_bytes().to_vec(), line.repeat(100).into_bytes()] {
+        let leaders = "目录……………………………………………………………………………………………………十二\n中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中中\n";
+        let leaders =
+            [vec![0xFF, 0xFE], wide(leaders), wide(&"─".repeat(80)), wide(&"…".repeat(40))].concat();
+        for whole in [leaders, marked, chinese, line.as_bytes().to_vec(), line.repeat(100).into_bytes()] {
             assert!(decode("t.txt", &whole).unwrap().valid);
         }
     }

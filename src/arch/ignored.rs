@@ -127,6 +127,8 @@ pub(super) fn note(json: &Json, known: &Known) -> Option<String> {
     let own = |key: &str| {
         ["sliding_window", "layer_types"].contains(&key) && (known.class.sliding_layers || known.window)
             || key == "sliding_window" && known.class.sliding_window
+            // Said to be without effect.
+            || ["sliding_window", "max_window_layers"].contains(&key) && json["use_sliding_window"] == false
     };
     let found: Vec<String> = KEYS
         .iter()

@@ -29,6 +29,10 @@ fn unknown_tensors<'t>(metadata: &Metadata, tensors: &'t [Tensor]) -> Vec<&'t st
         if is_idle(name) || ROTARY.contains(&name) && arch.rope_freqs {
             return true;
         }
+        // llama.cpp adds the first to the logits of qwen2; it is not run here.
+        if name == "output.bias" && arch.qkv_biases {
+            return true;
+        }
         // The scale of a whole tensor.
         if let Some(matrix) = name.strip_suffix(".scale") {
             return names.contains(format!("{matrix}.weight").as_str());

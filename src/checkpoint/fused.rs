@@ -27,9 +27,11 @@ pub fn is_fused(name: &str) -> bool {
 /// rows of packed weights are not always their own.
 pub fn split(stored: Vec<Tensor>, expected: &[Expected]) -> (Vec<Tensor>, Option<String>) {
     let mut note = None;
+    // Every layer is as the first.
+    let first: Vec<&Expected> = expected.iter().filter(|e| e.hub.contains(".0.")).collect();
     let mut all = Vec::new();
     for t in stored {
-        match parts(&t, expected) {
+        match parts(&t, &first) {
             Some((fused, modules, parts)) => {
                 let of = modules.join(", ");
                 note.get_or_insert_with(|| {
@@ -43,8 +45,8 @@ pub fn split(stored: Vec<Tensor>, expected: &[Expected]) -> (Vec<Tensor>, Option
     (all, note)
 }
 
-/// The tensors in a fused one: that one's name, their names, and they.
-fn parts(t: &Tensor, expected: &[Expected]) -> Option<(&'static str, &'static [&'static str], Vec<Tensor>)> {
+/// The tensors in a fused one: that one's name, their names, and they. `first` is what the first layer has.
+fn parts(t: &Tensor, first: &[&Expected]) -> Option<(&'static str, &'static [&'static str], Vec<Tensor>)> {
     let (fused, block, modules) = module(&t.name)?;
     let (before, tensor) = t.name.split_once(&format!(".{fused}."))?;
     if !is_float(t.encoding) || !matches!(tensor, "weight" | "bias") || !before.ends_with(block) {
@@ -52,7 +54,7 @@ fn parts(t: &Tensor, expected: &[Expected]) -> Option<(&'static str, &'static [&
     }
     let wanted = |module: &str| {
         let end = format!(".0.{block}.{module}.{tensor}");
-        expected.iter().find(|e| e.hub.ends_with(&end)).map(|e| &e.shape)
+        first.iter().find(|e| e.hub.ends_with(&end)).map(|e| &e.shape)
     };
     let shapes: Vec<&Vec<u64>> = modules.iter().map(|&module| wanted(module)).collect::<Option<_>>()?;
     let rows: u64 = shapes.iter().map(|shape| shape[0]).sum();

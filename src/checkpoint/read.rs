@@ -1,6 +1,6 @@
 //! Reading a checkpoint: its tensors under GGUF's names, and its settings, model card and tokenizer as GGUF's metadata.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -169,11 +169,10 @@ fn tensors(
     let missing = expected.iter().enumerate().filter(|(i, e)| needed(e) && !present.contains(i));
     let missing: Vec<String> = missing.map(|(_, e)| names.stored_name(&e.hub)).collect();
     if !left_over.is_empty() {
-        let placed = |file: usize| {
-            (stored.iter().zip(&names.place)).any(|(t, place)| t.location.file == file && place.is_some())
-        };
-        if let Some(own) = (0..source.files.len()).find(|&file| placed(file))
-            && !files.iter().any(|&file| placed(file))
+        let placed = stored.iter().zip(&names.place).filter(|(_, place)| place.is_some());
+        let placed: BTreeSet<usize> = placed.map(|(t, _)| t.location.file).collect();
+        if let Some(&own) = placed.first()
+            && !files.iter().any(|file| placed.contains(file))
         {
             let (path, own) = (source.files[files[0]].path.display(), source.files[own].path.display());
             let (first, arch) = (&left_over[0], config.arch.name);

@@ -81,6 +81,10 @@ impl Output {
     /// What a file is, if it is not an earlier one of the kind that is to be written: a text that somebody has written, a result
     /// of another kind, a file of another program.
     fn other_at(self, path: &Path) -> Option<&'static str> {
+        // What a checkpoint cannot be read without is refused where a model's place is known.
+        if self.over_model && !matches!(part(path.file_name()?.to_str()?), None | Some(Part::Text)) {
+            return None;
+        }
         if let Some(text) = text_at(path, ending(Path::new(self.usual))) {
             return Some(text).filter(|_| !self.is_again(path));
         }
@@ -95,11 +99,15 @@ impl Output {
         };
         let other = match found.class {
             Class::Imatrix | Class::Logits | Class::Sensitivities | Class::Recipe => true,
-            // By their content, small models of llama2.c may be tokenizers, and the other way round.
-            Class::Tokenizer | Class::Settings | Class::Other => ending(path) != "bin",
+            // By their content, small models may look like these, and the other way round.
+            Class::Tokenizer | Class::Settings | Class::Other => {
+                !["gguf", "safetensors", "bin"].contains(&&*ending(path))
+            }
             Class::Model | Class::Text | Class::Empty => false,
         };
-        (other && found.class != own).then_some(found.what)
+        // Logits of both commands are as good as each other's.
+        let again = found.class == own || own == Class::Logits && found.what.starts_with("a file of logits");
+        (other && !again).then_some(found.what)
     }
 
     /// Whether a text is an earlier one of the kind that is to be written: recipes may have any name.
@@ -276,6 +284,7 @@ mod tests {
             ("s.json", &sensitivities[..], [true, true, true, false]),
             ("s", sensitivities, [true, true, true, false]),
             ("b.kld", b"_logits_\x03\0\0\0\x03\0\0\0\x01\0\0\0", [true, false, true, true]),
+            ("l.safetensors", &safetensors(&["ids", "logits"]), [true, false, true, true]),
             ("r.toml", b"base = \"q4_0\"\n", [true, true, false, true]),
             ("own.py", b"print(1)\n", [true; 4]),
             ("own.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [true; 4]),

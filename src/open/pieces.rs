@@ -2,7 +2,6 @@
 //! (`X.gguf.part1of2`, `X.gguf-split-a`), which belong together with `cat`; and parts of a split GGUF, each of which is a
 //! GGUF, are put together with `cat` though they do not belong together so.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -89,9 +88,8 @@ pub fn explain(path: &Path, error: &Error) -> Option<Error> {
     order::by(&mut all, |a, b| a.0.place.cmp(&b.0.place));
     // The parts of a split all begin as a GGUF does.
     let is_gguf = |name: &str| {
-        let mut start = [0; 4];
-        let read = std::fs::File::open(path.with_file_name(name)).and_then(|mut f| f.read_exact(&mut start));
-        read.is_ok() && start == *b"GGUF"
+        let file = InFile::open(&path.with_file_name(name), false);
+        file.and_then(|file| Ok(file.len >= 4 && file.read(0, 4)?[..] == *b"GGUF")).unwrap_or(false)
     };
     if own.style.0 == "as a part" && all.iter().skip(1).all(|(_, name)| is_gguf(name)) {
         return None;

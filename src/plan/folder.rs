@@ -193,7 +193,14 @@ impl<'a> Folder<'a> {
         }
         let read_too =
             |n: &&String| matches!(part(n), Some(Part::Companion | Part::AsFiled)) || *n == TEMPLATES;
-        let read: Vec<&String> = self.names.iter().filter(read_too).filter(stays).collect();
+        // Where there is no checkpoint, those that the new one has too are somebody's own as well, if they say something else.
+        let differs = |name: &&String| {
+            let new = extra.iter().find(|(path, _)| path.file_name() == Some(OsStr::new(name.as_str())));
+            let old = || RunFiles::default().read(&self.path.join(name), MOST_TOKENIZER);
+            held.is_empty() && new.is_some_and(|(_, new)| !old().is_ok_and(|old| old == *new))
+        };
+        let read = self.names.iter().filter(read_too).filter(|name| stays(name) || differs(name));
+        let read: Vec<&String> = read.collect();
         if !read.is_empty() && !options.overwrite {
             return Err(Error::refused(format!(
                 "{shown}: has files that would be read with the new weights and are not theirs ({})",

@@ -191,29 +191,31 @@ impl Settings<'_> {
         const VALUE: &str = "attention.value_length";
         let hidden = self.count("embedding_length")?;
         let (all, shared) = (self.of_layers(HEADS), self.of_layers(SHARED));
+        // Not once for each tensor: as a list, one may be long.
+        let (key_length, value_length) = (self.count(KEY), self.count(VALUE));
         for t in self.tensors {
             let Some(blk) = Blk::parse(&t.name) else { continue };
-            let (count, length) = match t.name.rsplit_once("attn_").map(|(_, name)| name) {
-                Some("q.weight") => (HEADS, KEY),
-                Some("k.weight") => (SHARED, KEY),
-                Some("v.weight") => (SHARED, VALUE),
+            let (count, length, stated) = match t.name.rsplit_once("attn_").map(|(_, name)| name) {
+                Some("q.weight") => (HEADS, KEY, key_length),
+                Some("k.weight") => (SHARED, KEY, key_length),
+                Some("v.weight") => (SHARED, VALUE, value_length),
                 _ => continue,
             };
             let Some(heads) = all(blk.layer).filter(|&n| n > 0) else { continue };
             let number = if count == HEADS { heads } else { shared(blk.layer).unwrap_or(heads) };
-            let size = self.count(length).unwrap_or(hidden / heads);
+            let size = stated.unwrap_or(hidden / heads);
             if t.rows() != number.saturating_mul(size) {
                 let why = format!("{} has {} rows, which are not {number} heads of {size}", t.name, t.rows());
                 // Whoever changes a list of heads changes no length.
                 let listed = [count, HEADS]
                     .into_iter()
                     .find(|end| self.metadata.get(&self.key(end)).is_some_and(|v| v.as_array().is_some()));
-                let end = listed.unwrap_or(if self.count(length).is_some() { length } else { count });
+                let end = listed.unwrap_or(if stated.is_some() { length } else { count });
                 return Some(Problem { alone: why.clone(), ..self.problem(end, why) });
             }
         }
         let heads = self.count(HEADS).filter(|&n| n > 0)?;
-        let head = self.count(KEY).unwrap_or(hidden / heads);
+        let head = key_length.unwrap_or(hidden / heads);
         let rotary = self.count("rope.dimension_count")?;
         let whole = llama_cpp::rotates_whole_heads(self.arch);
         let why = match whole {

@@ -238,7 +238,10 @@ impl Look {
             self.seen.push(Seen { group, name: named.into(), about, path: path.into() });
         } else if depth == 0 || name == "snapshots" {
             // Of the revisions of a model in the hub's cache, the one that was downloaded last.
-            let main = fs::read_to_string(path.with_file_name("refs").join("main")).unwrap_or_default();
+            let main = InFile::open(&path.with_file_name("refs").join("main"), false);
+            let main =
+                main.and_then(|file| Ok(file.read(0, file.len.min(100))?.to_vec())).unwrap_or_default();
+            let main = String::from_utf8_lossy(&main);
             let main = main.trim();
             match name == "snapshots" && names.iter().any(|name| name == main) {
                 true => self.folder(&path.join(main), main, &format!("{named}/{main}"), depth + 1),

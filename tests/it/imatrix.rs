@@ -159,7 +159,7 @@ fn gaps_are_said_and_strangers_refused() {
 
     demo_imatrix(&file);
     let (code, text) = fails(&["quantize", &model, &file, "--type", "q4_0", "--imatrix", &file]);
-    assert!(code == 2 && text.contains("is read in this run"), "{text}");
+    assert!(code == 2 && text.contains("is an importance matrix, and a model would replace it"), "{text}");
     let folder = format!("{}/", dir.path("hub"));
     let (code, text) = fails(&["convert", &model, &folder, "--type", "f16", "--imatrix", &file]);
     assert!(code == 2 && text.contains("--imatrix is for GGUF only"), "{text}");

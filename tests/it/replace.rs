@@ -232,13 +232,16 @@ fn weights_do_not_join_the_tokenizer_of_another_model() {
         assert!(code == 1 && text.contains("has an adapter") && text.contains("move the adapter"), "{text}");
         assert_eq!(names(&out), ["adapter_config.json"]);
     }
-    // What the run writes itself stays nobody's.
+    // What the run writes itself is somebody's too, if it says something else.
     std::fs::write(format!("{hub}/special_tokens_map.json"), "{\"a\": 1}").unwrap();
     let out = dir.path("own");
     std::fs::create_dir(&out).unwrap();
     std::fs::write(format!("{out}/special_tokens_map.json"), "{}").unwrap();
-    convert(&hub, &out);
+    let (code, text) = fails(&["convert", &hub, &out]);
+    assert!(code == 1 && text.contains("special_tokens_map.json") && text.contains("--overwrite"), "{text}");
+    ok(&["convert", &hub, &out, "--overwrite"]);
     assert_eq!(dir.read("own/special_tokens_map.json"), b"{\"a\": 1}");
+    assert_eq!(dir.read("own/special_tokens_map.json.old"), b"{}");
 }
 
 /// Writes files of an older model into a folder, under every kind of name that belongs to one, and files of the user's. Gives

@@ -55,6 +55,7 @@ fn values_with_which_programs_stop_are_refused() {
         if why.contains("--force") {
             ok(&["edit", &model, &out, "--set", change, "--force"]);
             // A file that is wrong can be mended, and is otherwise left alone.
+            let _ = std::fs::remove_file(dir.path("p.gguf"));
             ok(&["edit", &out, &dir.path("p.gguf"), "--set", "own.key=1"]);
             fs::remove_file(&out).unwrap();
         } else {
