@@ -30,7 +30,7 @@ fn unknown_tensors<'t>(metadata: &Metadata, tensors: &'t [Tensor]) -> Vec<&'t st
             return true;
         }
         // llama.cpp adds the first to the logits of qwen2; it is not run here.
-        if name == "output.bias" && arch.qkv_biases {
+        if name == "output.bias" && architecture == "qwen2" {
             return true;
         }
         // The scale of a whole tensor.

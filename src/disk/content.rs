@@ -100,6 +100,7 @@ impl Output {
         let other = match found.class {
             Class::Imatrix | Class::Logits | Class::Sensitivities | Class::Recipe => true,
             // By their content, small models may look like these, and the other way round.
+            Class::Other if found.what.starts_with("a file of logits") => true,
             Class::Tokenizer | Class::Settings | Class::Other => {
                 !["gguf", "safetensors", "bin"].contains(&&*ending(path))
             }

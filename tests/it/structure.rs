@@ -166,6 +166,8 @@ fn files_are_opened_in_one_place() {
         ("disk/output.rs", "the place"),
         ("disk/set.rs", "locks a folder"),
         ("disk/content.rs", "looks at what is to be replaced, which is no input"),
+        ("source/instead.rs", "looks at what is no input, for messages"),
+        ("open/pieces.rs", "likewise"),
         ("checkpoint/mod.rs", "small files of a checkpoint: `open` notes what is in `Source::beside`"),
         ("checkpoint/vocab/files.rs", "likewise"),
         ("checkpoint/card/mod.rs", "likewise"),
