@@ -114,7 +114,8 @@ fn files_that_do_not_belong_together() {
     let (_, shards) = split_model();
     let twice = vec![shards[0].clone(), ("second".into(), shards[0].1.clone())];
     let e = join(twice).unwrap_err();
-    assert_eq!((e.file.as_str(), e.fault), ("second", Fault::Split("tensor a is in first too".into())));
+    let why = format!("tensor a is in {} too", shards[0].0);
+    assert_eq!((e.file.as_str(), e.fault), ("second", Fault::Split(why)));
     let mut other = shards.clone();
     other[1].1.format = Format::Gguf { version: 3 };
     assert!(join(other).unwrap_err().to_string().contains("is GGUF v3, the model is safetensors"));
