@@ -1,4 +1,4 @@
-//! What the values of a GGUF's keys must be, beyond their types ([`keys`](super::keys)): a program that finds another one
+//! What the values of a GGUF's keys must be, beyond their types ([`super::keys`]): a program that finds another one
 //! stops, or computes with numbers that are none.
 //!
 //! Source: llama.cpp's loader (`llama-model.cpp`), which stops at kinds of RoPE scaling that it does not know, and its

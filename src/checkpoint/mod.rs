@@ -50,7 +50,7 @@ pub fn beside(folder: &Path, wanted: impl Fn(Part) -> bool) -> Vec<PathBuf> {
 /// Reads a JSON file; `None` if there is no such file. Its numbers may be NaN or infinite, as Python writes them.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; those of [`text_file::strict`]; [`Error::InvalidConfig`] if it is too long or not
+/// [`Error::Io`] if it cannot be read; those of [`crate::text_file::strict`]; [`Error::InvalidConfig`] if it is too long or not
 /// JSON, with the line.
 pub fn read_json(path: &Path) -> Result<Option<Json>> {
     let len = match std::fs::metadata(path) {
