@@ -42,6 +42,14 @@ def gguf(seed, data, bulk):
                 tensors=[*g.tensors, *([b"blk.%d.attn_q.weight" % i, first[1], first[2], 0] for i in range(3, 3 + little))]
             ),
         ),
+        (
+            "a list for a length, and tensors of many layers",
+            lambda: changed(
+                [[b"llama.attention.key_length", formats.ARRAY, [formats.U32, [64] * (bulk // 8)]]],
+                tensors=[*g.tensors, *([b"blk.%d.attn_q.weight" % i, first[1], first[2], 0] for i in range(3, 3 + little // 2))],
+                drop=(b"llama.attention.key_length",),
+            ),
+        ),
         ("a long key", lambda: changed([[b"k" * bulk, formats.U8, 1]])),
         ("a long value", lambda: changed([[b"k", formats.STRING, b"v" * bulk]])),
         ("a value of escapes", lambda: changed([[b"k", formats.STRING, b"\x1b" * bulk]])),
@@ -122,6 +130,10 @@ def safetensors(seed, data, bulk):
     yield (
         "many layers",
         lambda: of(b"{" + many(b'"model.layers.{}.self_attn.q_proj.weight":' + entry + b",", bulk) + b'"a":' + entry + b"}", b""),
+    )
+    yield (
+        "many fused projections",
+        lambda: of(b"{" + many(b'"model.layers.{}.self_attn.qkv_proj.bias":' + entry + b",", bulk) + b'"a":' + entry + b"}", b""),
     )
     yield "much metadata", lambda: of(b'{"__metadata__":{' + many(b'"k{}":"",', bulk) + b'"a":""}}', b"")
     yield (

@@ -13,6 +13,10 @@ use crate::scheme::is_integer;
 use crate::source::{Foreign, Use};
 use crate::text::listed;
 
+/// The way from what DeepSpeed's ZeRO-3 saves to a model.
+pub const ZERO3: &str = "run zero_to_fp32.py, which DeepSpeed puts beside its checkpoint (python3 zero_to_fp32.py . FOLDER), and \
+                         convert what it makes; or train with stage3_gather_16bit_weights_on_model_save";
+
 /// Keys of a config.json, of which a language model has at least one.
 const DESCRIBES: [&str; 5] = ["architectures", "model_type", "hidden_size", "n_embd", "d_model"];
 
@@ -72,8 +76,7 @@ pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {
             format!(
                 "has no weights in {n} of {all} tensors (such as {name}), as DeepSpeed's ZeRO-3 leaves them in a file of one process"
             ),
-            "run zero_to_fp32.py, which DeepSpeed puts beside its checkpoint (python3 zero_to_fp32.py . FOLDER), and convert \
-             what it makes; or train with stage3_gather_16bit_weights_on_model_save",
+            ZERO3,
         );
     }
     let integers = |t: &Tensor| matches!(t.encoding, Encoding::Blocks(d) if is_integer(d));

@@ -101,12 +101,10 @@ fn check_shape(t: &Tensor, expected: &[u64]) -> Result<()> {
     }
     if t.shape == [0] {
         return Err(Error::refused(format!(
-            "tensor {}: is empty (expected shape {expected:?}): DeepSpeed ZeRO-3 keeps the numbers in files of its own, and only the \
-             names were saved here",
+            "tensor {}: is empty (expected shape {expected:?}), as DeepSpeed's ZeRO-3 leaves it in a file of one process",
             t.name
         ))
-        .or("put them together with the script beside DeepSpeed's files, python zero_to_fp32.py FOLDER OUT, or save with \
-             stage3_gather_16bit_weights_on_model_save"));
+        .or(foreign::ZERO3));
     }
     Err(Error::WrongShape { tensor: t.name.clone(), expected: expected.to_vec(), found: t.shape.clone() })
 }

@@ -67,6 +67,12 @@ impl Sensitivity {
         let chunks = self.chunks.map_or_else(|| sensitivity::default_chunks(&source), |n| n as usize);
         let chunks = Chunks::read(&source, &self.text, context, Some(chunks), Some(1))?;
         about.iter().chain(&chunks.notes).for_each(|text| note(text));
+        if source.model.tensors.iter().any(|t| !t.encoding.is_plain()) {
+            note(
+                "the weights are quantized already, and lose nothing in the type that they have: types chosen by what is measured \
+                 here suit this file, not the model that it was made of; measure that one if you have it",
+            );
+        }
         let importance = self.imatrix.as_deref().map(|path| read_importance(run, path)).transpose()?;
         if let Some(importance) = &importance {
             of_model(importance, &source)?;

@@ -17,7 +17,7 @@ use crate::disk::{self, InFile, RunFiles};
 use crate::error::{Error, Result};
 use crate::kind;
 use crate::source::{Instead, Source, other_weights};
-use crate::text::listed;
+use crate::text;
 use crate::text_file;
 
 /// How the files of a checkpoint are called and read.
@@ -263,10 +263,9 @@ fn open_choice(
         Choice::Incomplete(stem, count, parts) => Err(missing(path, &stem, count, &parts, of).into()),
         Choice::Several(first) => {
             let folder = path.display();
-            let all = listed(&first.iter().take(3).collect::<Vec<_>>());
-            let more = if first.len() > 3 { format!(" and {} more", first.len() - 3) } else { String::new() };
+            let all = text::first_of(&first, 3);
             let n = if first.len() == 2 { "two".into() } else { first.len().to_string() };
-            let why = format!("{folder}: there are {n} models: those that begin with {all}{more}");
+            let why = format!("{folder}: there are {n} models: those that begin with {all}");
             let hint = format!("name a part of the one that is meant: {}", path.join(&first[0]).display());
             Err(Failed::Other(Error::refused(why).or(hint)))
         }
@@ -323,10 +322,8 @@ fn open_odd(
     }
     let twice = twice(&all);
     if let [first, .., last] = &twice[..] {
-        let named = listed(&twice.iter().take(3).collect::<Vec<_>>());
-        let more = if twice.len() > 3 { format!(" and {} more", twice.len() - 3) } else { String::new() };
-        let why =
-            format!("{}: there are several models: {named}{more} have the same tensors", path.display());
+        let named = text::first_of(&twice, 3);
+        let why = format!("{}: there are several models: {named} have the same tensors", path.display());
         let (first, last) = (path.join(first), path.join(last));
         let hint = format!("name the file that is meant: {} or {}", first.display(), last.display());
         return Err(Failed::Other(Error::refused(why).or(hint)));

@@ -12,6 +12,7 @@ use crate::disk::{self, InFile};
 use crate::error::Error;
 use crate::kind::{self, Class};
 use crate::source::{Foreign, Use};
+use crate::text::shell_word;
 
 const TEXT: &str = "give the model first, and the text after it";
 /// What a model is.
@@ -103,7 +104,7 @@ pub fn explain(file: &InFile, error: &Error) -> Option<Error> {
             .or(format!(
                 "cut them off: tail -c +{} {} > NEW.gguf",
                 at + 1,
-                super::pieces::quoted(name)
+                shell_word(name.as_ref())
             )),
         );
     }

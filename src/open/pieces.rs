@@ -13,6 +13,7 @@ use regex::Regex;
 use crate::disk::{self, InFile};
 use crate::error::{Error, Result};
 use crate::order;
+use crate::text::shell_word;
 
 /// What follows the name of the whole file in the name of a piece: a word, a number or letters, and perhaps a count.
 static PIECE: LazyLock<Regex> = LazyLock::new(|| {
@@ -120,20 +121,14 @@ pub fn explain(path: &Path, error: &Error) -> Option<Error> {
         (None, Some(end)) => bytes < end,
         (None, None) => all.len() < 2,
     };
-    let names: Vec<String> = all.iter().map(|(_, n)| quoted(n)).collect();
+    let names: Vec<String> = all.iter().map(|(_, n)| shell_word(n.as_ref())).collect();
     let hint = match missing {
         true => format!(
             "get the missing pieces into the same folder first, then put all of them together with cat in their order, into {whole}"
         ),
-        false => format!("put them together: cat {} > {}", names.join(" "), quoted(whole)),
+        false => format!("put them together: cat {} > {}", names.join(" "), shell_word(whole.as_ref())),
     };
     Some(Error::refused(why).or(hint))
-}
-
-/// A name as a shell takes it.
-pub fn quoted(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+=@%/".contains(c);
-    if name.chars().all(plain) { name.into() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 /// Bytes that may lie between two parts.

@@ -148,7 +148,8 @@ impl Measured {
             found if found <= SAME => Ok(None),
             found if found < OTHER => Ok(Some(format!(
                 "{what} were measured on {name}, whose weights differ from these by {:.1} %, as those of a quantized or \
-                 fine-tuned version of one model do: they are about right",
+                 fine-tuned version of one model do: importances are about right then, and sensitivities of a fine-tuned version, \
+                 but those of a quantized one are too small for the types that it has",
                 100.0 * found
             ))),
             _ => Err(Error::OtherModel { what: what.into(), name: name.clone(), path }),

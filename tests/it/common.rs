@@ -205,6 +205,14 @@ pub fn weights(path: &str, name: &str) -> Vec<f32> {
     x
 }
 
+/// The metadata of a model, and the names, shapes and numbers of its tensors, as [`write_gguf`] takes them.
+pub fn contents(path: &str) -> (formats::metadata::Metadata, Vec<Numbers>) {
+    let source = ggufkit::open(Path::new(path), &Default::default()).unwrap();
+    let one = |t: &formats::model::Tensor| (t.name.clone(), t.shape.clone(), weights(path, &t.name));
+    let tensors = source.model.tensors.iter().map(one).collect();
+    (source.model.metadata, tensors)
+}
+
 /// A tensor's stored bytes.
 pub fn stored(path: &str, name: &str) -> Vec<u8> {
     let source = ggufkit::open(Path::new(path), &Default::default()).unwrap();

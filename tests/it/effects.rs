@@ -14,41 +14,28 @@ fn options_of_the_search_name_the_types_that_ignore_them() {
     let dir = Dir::new();
     let imatrix = dir.path("i.gguf");
     ok(&["calibrate", &demo("model"), "builtin", "-o", &imatrix, "--context", "64", "--chunks", "1"]);
+    // Without importances, and in the types of other tensors, the search would do something else.
+    let matrices_alone = |dtype, effort| {
+        [
+            "--type",
+            dtype,
+            "--effort",
+            effort,
+            "--imatrix",
+            &imatrix,
+            "--output-type",
+            "f16",
+            "--embedding-type",
+            "f16",
+        ]
+    };
     for (given, idle) in [
         (&["--type", "mxfp4", "--effort", "thorough"][..], "--effort has no effect on mxfp4"),
         (&["--type", "mxfp4", "--effort", "fast"], "--effort has no effect on mxfp4"),
         (&["--type", "nvfp4", "--effort", "thorough", "--pure"], "--effort has no effect on nvfp4"),
         (&["--type", "q1_0", "--effort", "fast"], "--effort has no effect on q1_0"),
-        (
-            &[
-                "--type",
-                "iq4_nl",
-                "--effort",
-                "thorough",
-                "--imatrix",
-                &imatrix,
-                "--output-type",
-                "f16",
-                "--embedding-type",
-                "f16",
-            ],
-            "--effort has no effect on iq4_nl",
-        ),
-        (
-            &[
-                "--type",
-                "q5_0",
-                "--effort",
-                "fast",
-                "--imatrix",
-                &imatrix,
-                "--output-type",
-                "f16",
-                "--embedding-type",
-                "f16",
-            ],
-            "--effort has no effect on q5_0",
-        ),
+        (&matrices_alone("iq4_nl", "thorough"), "--effort has no effect on iq4_nl"),
+        (&matrices_alone("q5_0", "fast"), "--effort has no effect on q5_0"),
         (&["--type", "q8_0", "--objective", "prior"], "--objective has no effect on q8_0"),
         (&["--type", "mxfp4", "--objective", "prior"], "--objective has no effect on"),
         (

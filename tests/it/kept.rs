@@ -250,15 +250,8 @@ fn files_that_nobody_named_replace_none_of_another_model() {
 fn what_no_option_changes_is_said_first() {
     let dir = Dir::new();
     let (plain, own, out) = (gguf(&dir), dir.path("own.gguf"), dir.path("x.gguf"));
-    let source = ggufkit::open(Path::new(&plain), &Default::default()).unwrap();
-    let mut tensors: Vec<_> = source
-        .model
-        .tensors
-        .iter()
-        .map(|t| (t.name.clone(), t.shape.clone(), crate::common::weights(&plain, &t.name)))
-        .collect();
+    let (mut metadata, mut tensors) = crate::common::contents(&plain);
     tensors.insert(0, ("rope_freqs.weight".into(), vec![4], vec![1.0; 4]));
-    let mut metadata = source.model.metadata.clone();
     metadata.set("tokenizer.ggml.model", Value::text("gpt2"));
     metadata.set("tokenizer.ggml.merges", Value::Array(Array::of_strings(["a b"])));
     crate::common::write_gguf(&own, &metadata, &tensors);

@@ -10,17 +10,19 @@ use super::*;
 /// A tensor of a GGUF and its numbers.
 type Numbers<'a> = (&'a str, &'a [u64], &'a [f32]);
 
+fn described(tensors: &[Numbers<'_>]) -> Vec<Tensor> {
+    let (encoding, location) = (Encoding::Blocks(DType::F32), Location::default());
+    let one = |(name, shape, _): &Numbers<'_>| Tensor {
+        name: name.to_string(),
+        shape: shape.to_vec(),
+        encoding,
+        location,
+    };
+    tensors.iter().map(one).collect()
+}
+
 fn gguf_of(tensors: &[Numbers<'_>], metadata: &Metadata, order: ByteOrder) -> Vec<u8> {
-    let described: Vec<_> = tensors
-        .iter()
-        .map(|(name, shape, _)| Tensor {
-            name: name.to_string(),
-            shape: shape.to_vec(),
-            encoding: Encoding::Blocks(DType::F32),
-            location: Location::default(),
-        })
-        .collect();
-    let layout = layout("x", metadata, &described, Options { order, split: Split::None }).unwrap();
+    let layout = layout("x", metadata, &described(tensors), Options { order, split: Split::None }).unwrap();
     let mut bytes = vec![0; layout.files[0].len as usize];
     for (at, fixed) in &layout.files[0].fixed {
         bytes[*at as usize..][..fixed.len()].copy_from_slice(fixed);
@@ -240,17 +242,7 @@ fn more_entries_than_any_model_has_are_refused() {
 #[test]
 fn a_part_is_the_whole_or_refused() {
     let options = Options { order: ByteOrder::Little, split: Split::Tensors(2) };
-    let described: Vec<_> = [DENSE, EXPERTS]
-        .concat()
-        .iter()
-        .map(|(name, shape, _)| Tensor {
-            name: name.to_string(),
-            shape: shape.to_vec(),
-            encoding: Encoding::Blocks(DType::F32),
-            location: Location::default(),
-        })
-        .collect();
-    let parts = layout("x", &metadata(), &described, options).unwrap();
+    let parts = layout("x", &metadata(), &described(&[DENSE, EXPERTS].concat()), options).unwrap();
     let file = |i: usize| {
         let mut bytes = vec![0; parts.files[i].len as usize];
         for (at, fixed) in &parts.files[i].fixed {
