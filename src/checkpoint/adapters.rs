@@ -78,6 +78,13 @@ pub fn by_names(tensors: &[Tensor]) -> Option<&'static str> {
     kinds.first().copied().filter(|_| 2 * kinds.len() > tensors.len())
 }
 
+/// Whether these tensors have the names of PEFT's wrapper, and most are no weights of modules: an adapter of any method.
+pub fn is_wrapped(tensors: &[Tensor]) -> bool {
+    let own = |t: &&Tensor| !t.name.ends_with(".weight") && !t.name.ends_with(".bias");
+    let wrapped = tensors.iter().all(|t| t.name.starts_with(PEFT));
+    wrapped && 2 * tensors.iter().filter(own).count() > tensors.len()
+}
+
 /// The adapter that these tensors in `folder` are, if they are one: by their names, or as the settings of an adapter are
 /// beside them and they are no model of their own.
 pub fn recognise(tensors: &[Tensor], folder: &Path) -> Option<Foreign> {

@@ -37,20 +37,13 @@ fn is_projector(tensors: &[Tensor]) -> bool {
     !tensors.is_empty() && tensors.iter().all(is)
 }
 
-/// Whether these tensors have the names of PEFT's wrapper, and most are no weights of modules: an adapter of any method.
-fn is_wrapped_adapter(tensors: &[Tensor]) -> bool {
-    let own = |t: &&Tensor| !t.name.ends_with(".weight") && !t.name.ends_with(".bias");
-    let wrapped = tensors.iter().all(|t| t.name.starts_with("base_model.model."));
-    wrapped && 2 * tensors.iter().filter(own).count() > tensors.len()
-}
-
 /// Whether the tensors of one of several files in a folder are known to be no part of a checkpoint: an adapter, what an
 /// optimizer keeps, a projector, a model that is no language model, or weights in Mistral's own layout.
 pub fn is_other(tensors: &[Tensor]) -> bool {
     adapters::by_names(tensors).is_some()
         || is_mistral(tensors)
         || is_projector(tensors)
-        || is_wrapped_adapter(tensors)
+        || adapters::is_wrapped(tensors)
         || other_models::recognise(tensors, None).is_some()
 }
 
