@@ -3,7 +3,7 @@
 
 use ggufkit::evaluate::{Cut, CutNames, Evaluation, Reference, cut};
 use ggufkit::runner::{KvType, Network, Options as RunOptions};
-use ggufkit::tokenizer::{Text, Tokenizer};
+use ggufkit::tokenizer::{Text, tokenizer_of};
 use ggufkit::{Options, Result, open};
 
 fn main() -> Result<()> {
@@ -11,7 +11,7 @@ fn main() -> Result<()> {
         std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("usage: perplexity MODEL TEXT");
     let source = open(model.as_ref(), &Options::default())?;
     let names = CutNames::usual(&text);
-    let text = Text::read(&source.run, text.as_ref(), &Tokenizer::of(&source)?)?;
+    let text = Text::read(&source.run, text.as_ref(), &tokenizer_of(&source)?)?;
     let chunks = cut(&text.tokens, text.first, Cut { context: 256, chunks: None, stride: None }, names)?;
     let network = Network::new(&source, RunOptions::default())?;
     let kv = KvType::F16;

@@ -496,6 +496,18 @@ fn which(weight: Option<u64>, row: Option<u64>) -> String {
     }
 }
 
+impl From<tokenizer::Error> for Error {
+    fn from(error: tokenizer::Error) -> Self {
+        use tokenizer::Error as Of;
+        match error {
+            Of::NoTokenizer => Self::NoTokenizer { path: None },
+            Of::UnknownTokenizer { name, known } => Self::UnknownTokenizer { name, known },
+            Of::UnknownPreTokenizer { what, hint } => Self::UnknownPreTokenizer { what, hint },
+            other => Self::InvalidVocabulary { why: other.to_string() },
+        }
+    }
+}
+
 impl From<calibration::Error> for Error {
     fn from(e: calibration::Error) -> Self {
         Self::Statistics(Box::new(e))

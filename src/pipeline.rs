@@ -29,7 +29,7 @@ use crate::runner::{Network, Options as RunOptions};
 use crate::scheme::{self, recipe};
 use crate::source::Source;
 use crate::text;
-use crate::tokenizer::{Text, Tokenizer, text_file};
+use crate::tokenizer::{Text, text_file, tokenizer_of};
 
 /// The model that is written.
 pub const OUT: Output = Output::model("OUT");
@@ -407,7 +407,7 @@ impl Order {
         notes.extend(about);
         let cut = Cut { context, chunks: check.chunks, stride: None };
         self.limits.pool()?.install(|| Network::new(source, RunOptions::default()).map(drop))?;
-        let tokens = Text::new(&text, &Tokenizer::of(source)?)?;
+        let tokens = Text::new(&text, &tokenizer_of(source)?)?;
         evaluate::cut(&tokens.tokens, tokens.first, cut, names)?;
         Ok(Some(CheckText { text, cut, notes }))
     }

@@ -184,8 +184,14 @@ fn is_varied(run: &[u8]) -> bool {
 
 /// Where UTF-16 begins in what begins as UTF-8.
 fn wide_end(bytes: &[u8]) -> Option<usize> {
-    let valid = bytes.utf8_chunks().next()?.valid();
-    let end = valid.bytes().position(is_control).unwrap_or(valid.len());
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(_) => bytes,
+        Err(e) => &bytes[..e.valid_up_to()],
+    };
+    let mut end = 0;
+    while end < valid.len() && !is_control(valid[end]) {
+        end += 1;
+    }
     if end < LAST_RUN || end == bytes.len() {
         return None;
     }
@@ -200,7 +206,7 @@ const MODEL: &str = "give the text first to last: a model is the first argument,
 
 /// Whether a byte is a control character that no text has, in whatever encoding.
 fn is_control(b: u8) -> bool {
-    b < 9 || (14..27).contains(&b) || (28..32).contains(&b)
+    matches!(b, 0..=8 | 14..=26 | 28..=31)
 }
 
 /// The encoding of a text in UTF-16 or UTF-32 without a mark. Every second byte of UTF-16 is the upper half of a character:
@@ -250,13 +256,10 @@ fn utf8(name: &str, bytes: &[u8], mark: usize) -> Decoded {
         notes.push(format!("{name}: the byte order mark at its beginning is not part of the text"));
     }
     // The number of invalid bytes, and the place of the first.
-    let (mut invalid, mut first, mut at, mut line) = (0, None, mark, 1);
+    let (mut invalid, mut first, mut at) = (0, None, mark);
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
         at += chunk.valid().len();
-        if first.is_none() {
-            line += chunk.valid().bytes().filter(|b| *b == b'\n').count();
-        }
         if !chunk.invalid().is_empty() {
             text.push('\u{FFFD}');
             first = first.or(Some((at, chunk.invalid()[0])));
@@ -265,6 +268,7 @@ fn utf8(name: &str, bytes: &[u8], mark: usize) -> Decoded {
         }
     }
     if let Some((at, byte)) = first {
+        let line = 1 + bytes[..at - mark].iter().filter(|b| **b == b'\n').count();
         let mut note = format!(
             "{name}: {invalid} of {} bytes are not UTF-8 and are read as U+FFFD; the first is 0x{byte:02X} at byte {at}, line {line}",
             bytes.len() + mark
@@ -275,7 +279,7 @@ fn utf8(name: &str, bytes: &[u8], mark: usize) -> Decoded {
         );
         notes.push(note);
     }
-    let zeros = text.bytes().filter(|b| *b == 0).count();
+    let zeros = text.matches('\0').count();
     if zeros > 0 {
         notes.push(format!("{name}: {zeros} of its characters are NUL, so it may be no text"));
     }

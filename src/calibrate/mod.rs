@@ -31,7 +31,7 @@ use crate::kind::Wanted;
 use crate::random::Random;
 use crate::source::Source;
 use crate::text;
-use crate::tokenizer::{Text, Tokenizer, text_file};
+use crate::tokenizer::{Text, text_file, tokenizer_of};
 
 /// The usual number of tokens per chunk, as in llama-imatrix.
 pub const DEFAULT_CONTEXT: usize = 512;
@@ -123,7 +123,7 @@ impl Chunks {
         skip: usize,
         limit: Option<usize>,
     ) -> Result<Self> {
-        let tokenizer = Tokenizer::of(source)?;
+        let tokenizer = tokenizer_of(source)?;
         let ChunkLength { tokens: context, option } = context;
         let (mut all, mut hash) = (Self::default(), Hash::new());
         let mut of_texts = Vec::new();

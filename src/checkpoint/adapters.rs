@@ -67,8 +67,12 @@ const MERGE_MLX: &str = "merge it into its base model first (with MLX: mlx_lm.fu
 
 /// The kind of adapter that a tensor is a part of.
 pub fn kind(name: &str) -> Option<&'static str> {
-    let begins = |start: &str| name.split('.').any(|part| part.starts_with(start));
-    NAMES.iter().find(|(start, _)| begins(start)).map(|(_, kind)| *kind)
+    // Most parts of most names begin as none of the list does, which their first byte shows.
+    let begins = |part: &str, start: &str| {
+        part.as_bytes().first() == start.as_bytes().first() && part.starts_with(start)
+    };
+    let place = |part| NAMES.iter().position(|(start, _)| begins(part, start));
+    name.split('.').filter_map(place).min().map(|first| NAMES[first].1)
 }
 
 /// The kind of the adapter that these tensors are, by their names, if they are an adapter alone.

@@ -17,7 +17,7 @@ use ggufkit::score::stats::Estimate;
 use ggufkit::score::{Scores, Summary, logits_file};
 use ggufkit::source::Source;
 use ggufkit::text::Table;
-use ggufkit::tokenizer::{Text, Tokenizer, text_file};
+use ggufkit::tokenizer::{Text, text_file, tokenizer_of};
 use ggufkit::{Error, Result};
 
 /// Measures a model's perplexity on a text with llama.cpp's protocol, and its KL divergence from a reference model.
@@ -154,7 +154,7 @@ impl Eval {
     fn measure(&self, source: &Source, reference: Option<&Source>, cut: Cut) -> Result<Scores> {
         let (run, options) = (&self.input.run, Options { exact: self.running.exact, isa: None });
         let network = Network::new(source, options)?;
-        let tokenizer = Tokenizer::of(source)?;
+        let tokenizer = tokenizer_of(source)?;
         let file = text_file::read(run, &self.text)?;
         file.notes.iter().for_each(|text| note(text));
         let text = Text::new(&file.text, &tokenizer)?;

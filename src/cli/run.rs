@@ -13,7 +13,7 @@ use ggufkit::chat::{self, Message};
 use ggufkit::runner::sample::{Sampler, Settings};
 use ggufkit::runner::{Network, Options, Run as Tokens, State, forward};
 use ggufkit::text::{escaped, is_hidden};
-use ggufkit::tokenizer::{Stream, Tokenizer, text_file};
+use ggufkit::tokenizer::{Stream, Tokenizer, text_file, tokenizer_of};
 use ggufkit::{Error, Result};
 
 /// The default context length of an interactive chat, in tokens; a model's smaller maximum comes first.
@@ -95,7 +95,7 @@ impl Run {
     pub fn run(self) -> Result<()> {
         let prompt = self.prompt()?;
         let source = self.input.open_to_run()?;
-        let tokenizer = Tokenizer::of(&source)?;
+        let tokenizer = tokenizer_of(&source)?;
         self.running.pool()?.install(|| {
             let network = Network::new(&source, Options { exact: self.running.exact, isa: None })?;
             if tokenizer.len() > network.vocab() {

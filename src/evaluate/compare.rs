@@ -18,7 +18,7 @@ use crate::score::bootstrap::Bootstrap;
 use crate::score::histogram::kld_histogram;
 use crate::sensitivity::{Matrix, Sensitivity};
 use crate::source::Source;
-use crate::tokenizer::{Text, Tokenizer};
+use crate::tokenizer::{Text, tokenizer_of};
 use crate::verify::verify;
 
 /// The settings of a comparison.
@@ -81,7 +81,7 @@ pub fn compare(
     for ((_, candidate), network) in candidates.iter().zip(&networks) {
         evaluate::same_vocabulary((source, &truth), (candidate, network))?;
     }
-    let tokenizer = Tokenizer::of(source)?;
+    let tokenizer = tokenizer_of(source)?;
     let text = Text::new(text, &tokenizer)?;
     let chunks = evaluate::cut(&text.tokens, text.first, settings.cut, CutNames::usual(&settings.text))?;
 

@@ -18,7 +18,7 @@ use crate::runner::{KvType, Network, Run, State, forward};
 use crate::score::logits_file::{self, Header};
 use crate::score::{self, ScoreError, Scores, TokenScore};
 use crate::source::Source;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::tokenizer_of;
 use kernels::parallel;
 
 /// The usual number of tokens per chunk, as in llama-perplexity.
@@ -130,7 +130,7 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
         return other(format!("{va} tokens and {vb} tokens"));
     }
     if b.0.model.metadata.get("tokenizer.ggml.model").is_some()
-        && !Tokenizer::of(a.0)?.same_vocabulary(&Tokenizer::of(b.0)?)
+        && !tokenizer_of(a.0)?.same_vocabulary(&tokenizer_of(b.0)?)
     {
         return other("tokens differ".into());
     }
@@ -150,12 +150,12 @@ pub fn split_note(text: &str, own: &Source, name: &str, other: &Source) -> Resul
     if differ.is_empty() {
         return Ok(None);
     }
-    let alone = match Tokenizer::of(other) {
+    let alone = match tokenizer_of(other) {
         // It does not split texts.
         Err(Error::NoTokenizer { .. }) => return Ok(None),
         found => found?,
     };
-    if Tokenizer::of(own)?.splits_as(&alone, text) {
+    if tokenizer_of(own)?.splits_as(&alone, text) {
         return Ok(None);
     }
     let own = own.path.display();

@@ -10,7 +10,7 @@ use formats::model::{Encoding, Location, Tensor};
 use super::{Choice, Container, Decision, PlanOptions, container, keep_vector};
 use crate::error::{Error, Result};
 use crate::scheme::facts::{RuleInputs, is_vector};
-use crate::scheme::role::{Role, role, role_in};
+use crate::scheme::role::{Role, role};
 use crate::scheme::{self, is_integer};
 use crate::source::Source;
 
@@ -132,8 +132,7 @@ fn choose(
         }
     }
     let subject = inputs.subject(i, t);
-    let embedding = role_in(&t.name, &inputs.facts.arch) == Role::Embedding;
-    let by_option = match (embedding, subject.role) {
+    let by_option = match (inputs.is_embedding(i), subject.role) {
         (true, role) => options.embedding.map(|c| (c, "--embedding-type")).or_else(|| {
             let output = options.output.filter(|_| role == Role::Output);
             output.map(|c| (c, "--output-type (tied embeddings)"))
@@ -172,8 +171,8 @@ pub(super) fn missing_importance_note(
     let mut count = 0;
     for (_, t) in decisions.iter().zip(tensors).filter(|(s, t)| s.from != t.encoding) {
         let Encoding::Blocks(dtype) = t.encoding else { continue };
-        let logits = matches!(role(&t.name), Role::Embedding | Role::Output);
-        if logits || !scheme::needs_importance(dtype, scheme) {
+        let needed = scheme::needs_importance(dtype, scheme);
+        if !needed || matches!(role(&t.name), Role::Embedding | Role::Output) {
             continue;
         }
         count += 1;

@@ -1,11 +1,14 @@
 //! The facts about a model that rules depend on. They come from the metadata, or from tensor names and shapes if it is
 //! missing.
 
+use std::collections::HashMap;
+
 use formats::metadata::{Metadata, Value, WrongValue};
 use formats::model::{Model, Tensor};
 
 use super::role::{Role, layer, role_in};
 use super::rule::{Facts, Subject};
+use crate::arch::Blk;
 
 /// The facts about a model and its tensors that rules depend on.
 pub struct RuleInputs {
@@ -38,7 +41,13 @@ impl RuleInputs {
     /// [`WrongValue`] for a value of another type than its key has.
     pub fn new(model: &Model, metadata: &Metadata, importance: bool) -> Result<Self, WrongValue> {
         let arch = metadata.read_text("general.architecture")?.unwrap_or_default().to_string();
-        let roles: Vec<Role> = model.tensors.iter().map(|t| role_in(&t.name, &arch)).collect();
+        // Of a layer's tensor, only what follows the layer's number counts: a model has a dozen of these.
+        let mut parts: HashMap<&str, Role> = HashMap::new();
+        let roles = model.tensors.iter().map(|t| match Blk::parse(&t.name) {
+            Some(blk) => *parts.entry(blk.part).or_insert_with(|| role_in(&t.name, &arch)),
+            None => role_in(&t.name, &arch),
+        });
+        let roles: Vec<Role> = roles.collect();
         let number = |key: &str| {
             metadata.read(&format!("{arch}.{key}"), "an integer, or an array of them", first_number)
         };
@@ -68,6 +77,11 @@ impl RuleInputs {
             Role::Embedding if self.facts.tied => Role::Output,
             role => role,
         }
+    }
+
+    /// Whether tensor `i` is the token embedding, tied or not.
+    pub fn is_embedding(&self, i: usize) -> bool {
+        self.tensors[i].role == Role::Embedding
     }
 
     /// The facts about tensor `i`, which is `t`.

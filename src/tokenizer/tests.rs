@@ -1,68 +1,86 @@
-//! What the tests share: small vocabularies, and the files of large ones.
+//! Vocabularies in files: the bundled model's, and llama.cpp's with the ids that it expects.
 
-mod bytes;
-mod files;
-mod hostile;
-mod pieces;
-mod words;
+use std::path::Path;
 
-use formats::metadata::{Array, Kind, Metadata, Value};
+use formats::container;
+use formats::metadata::Metadata;
+use formats::model::Input;
 
-use super::Tokenizer;
+use crate::tokenizer::Tokenizer;
 
-/// Types of tokens.
-pub const NORMAL: i32 = 1;
-pub const UNKNOWN: i32 = 2;
-pub const CONTROL: i32 = 3;
-pub const USER_DEFINED: i32 = 4;
-pub const BYTE: i32 = 6;
-
-pub fn array(kind: Kind, values: impl IntoIterator<Item = Value>) -> Value {
-    let values: Vec<Value> = values.into_iter().collect();
-    Value::Array(Array::new(kind, &values).unwrap())
-}
-
-/// The keys of a vocabulary of texts, scores and types.
-pub fn metadata(model: &str, tokens: &[(String, f32, i32)]) -> Metadata {
-    let mut m = Metadata::new();
-    m.set("tokenizer.ggml.model", Value::text(model));
-    m.set("tokenizer.ggml.tokens", Value::Array(Array::of_strings(tokens.iter().map(|t| &t.0))));
-    m.set("tokenizer.ggml.scores", array(Kind::F32, tokens.iter().map(|t| Value::F32(t.1))));
-    m.set("tokenizer.ggml.token_type", array(Kind::I32, tokens.iter().map(|t| Value::I32(t.2))));
-    m
-}
-
-/// A SentencePiece vocabulary: `<unk>` 0, `<s>` 1, `</s>` 2, byte b at 3 + b, and from 259 on these, whose scores
-/// fall from 0.
-pub fn sentencepiece(pieces: &[&str]) -> Metadata {
-    let mut tokens =
-        vec![("<unk>".into(), 0.0, UNKNOWN), ("<s>".into(), 0.0, CONTROL), ("</s>".into(), 0.0, CONTROL)];
-    tokens.extend((0..=255).map(|b| (format!("<0x{b:02X}>"), 0.0, BYTE)));
-    tokens.extend(pieces.iter().zip(0u8..).map(|(piece, i)| (piece.to_string(), -f32::from(i), NORMAL)));
-    metadata("llama", &tokens)
-}
-
-/// A byte-level vocabulary: byte b at b, then what the merges make in their order, then these control tokens.
-pub fn byte_level(pre: &str, merges: &[&str], control: &[&str]) -> Metadata {
-    let bytes = super::bpe::byte_chars().map(|c| (c.to_string(), 0.0, NORMAL));
-    let made = merges.iter().map(|merge| (merge.replacen(' ', "", 1), 0.0, NORMAL));
-    let control = control.iter().map(|text| (text.to_string(), 0.0, CONTROL));
-    let mut m = metadata("gpt2", &bytes.into_iter().chain(made).chain(control).collect::<Vec<_>>());
-    m.set("tokenizer.ggml.pre", Value::text(pre));
-    m.set("tokenizer.ggml.merges", Value::Array(Array::of_strings(merges)));
-    m
-}
-
-/// The metadata with one key set.
-pub fn with(mut m: Metadata, key: &str, value: Value) -> Metadata {
-    m.set(&format!("tokenizer.ggml.{key}"), value);
-    m
-}
-
-pub fn made(m: &Metadata) -> Tokenizer {
+fn made(m: &Metadata) -> Tokenizer {
     Tokenizer::from_metadata(m).unwrap()
 }
 
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+/// llama.cpp's vocabularies whose ids are all as expected.
+const PEERS: &[&str] = &[
+    "command-r",
+    "deepseek-coder",
+    "deepseek-llm",
+    "falcon",
+    "gemma-4",
+    "gpt-2",
+    "llama-bpe",
+    "llama-spm",
+    "mpt",
+    "phi-3",
+    "qwen2",
+    "qwen35",
+    "refact",
+    "starcoder",
+];
+
+fn bundled(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name)
+}
+
+/// The bundled model's tokenizer, as its SentencePiece model and as llama2.c has it.
+fn demo() -> [Metadata; 2] {
+    let folder = bundled("model");
+    let config = std::fs::read(folder.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let rows = config["vocab_size"].as_u64().unwrap();
+    let wanted =
+        crate::checkpoint::vocab::Wanted { arch: "llama", rows, name: None, config: &config, pre: None };
+    let model = crate::checkpoint::vocab::read(&folder, &wanted).unwrap().unwrap().metadata;
+    let bytes = std::fs::read(bundled("tiny-tokenizer.bin")).unwrap();
+    let bin = container::read(&Input::whole("tiny-tokenizer.bin", &bytes)).unwrap().metadata;
+    [model, bin]
+}
+
+#[test]
+fn the_bundled_tokenizers_read_a_story() {
+    let [model, bin] = demo().map(|m| made(&m));
+    let story = std::fs::read_to_string(bundled("heldout.txt")).unwrap();
+    for t in [&model, &bin] {
+        let ids = t.encode(&story, true, false);
+        assert_eq!(Some(ids[0]), t.bos());
+        assert!(ids.len() < story.len(), "{} ids for {} bytes", ids.len(), story.len());
+        assert_eq!(String::from_utf8(t.decode(&ids)).unwrap(), story);
+    }
+    assert!(!model.same_vocabulary(&bin));
+}
+
+#[test]
+#[ignore = "needs llama.cpp's source (see CONTRIBUTING.md)"]
+fn ids_are_those_published_by_llama_cpp() {
+    let source = std::env::var_os("GGUFKIT_LLAMACPP").expect("GGUFKIT_LLAMACPP names llama.cpp's source");
+    for name in PEERS {
+        let path = Path::new(&source).join("models").join(format!("ggml-vocab-{name}.gguf"));
+        let bytes = std::fs::read(&path).unwrap();
+        let tokenizer = made(&container::gguf::read(&Input::whole(name, &bytes)).unwrap().metadata);
+        let beside = |end: &str| std::fs::read_to_string(format!("{}{end}", path.display())).unwrap();
+        let (texts, expected) = (beside(".inp"), beside(".out"));
+        let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+        // What follows the last separator is no text.
+        assert!(expected.lines().count() > 40 && texts.len() >= expected.lines().count());
+        for (text, expected) in texts.iter().zip(expected.lines()) {
+            let expected: Vec<u32> = expected.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let ids = tokenizer.encode(text, false, false);
+            assert_eq!(ids, expected, "{name}: {text:?}");
+            if *name != "gemma-4" {
+                assert_eq!(String::from_utf8_lossy(&tokenizer.decode(&ids)), *text, "{name}");
+            }
+        }
+    }
 }

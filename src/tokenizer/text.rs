@@ -48,18 +48,16 @@ impl Text {
     }
 }
 
-impl Tokenizer {
-    /// The tokenizer of an open model.
-    ///
-    /// # Errors
-    /// [`Error::NoTokenizer`]; those of [`Tokenizer::from_metadata`].
-    pub fn of(source: &Source) -> Result<Self> {
-        Self::from_metadata(&source.model.metadata).map_err(|error| match error {
-            Error::NoTokenizer { .. } => Error::NoTokenizer { path: Some(source.path.clone()) },
-            Error::InvalidVocabulary { why } => {
-                Error::InvalidVocabulary { why: format!("{}: {why}", source.path.display()) }
-            }
-            other => other,
-        })
-    }
+/// The tokenizer of an open model.
+///
+/// # Errors
+/// [`Error::NoTokenizer`]; those of [`Tokenizer::from_metadata`].
+pub fn tokenizer_of(source: &Source) -> Result<Tokenizer> {
+    Tokenizer::from_metadata(&source.model.metadata).map_err(|error| match error {
+        ::tokenizer::Error::NoTokenizer => Error::NoTokenizer { path: Some(source.path.clone()) },
+        ::tokenizer::Error::InvalidVocabulary { why } => {
+            Error::InvalidVocabulary { why: format!("{}: {why}", source.path.display()) }
+        }
+        other => other.into(),
+    })
 }

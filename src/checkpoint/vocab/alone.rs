@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(ids(&m, " a   a "), [1, 5, 5]);
         assert!(notes.iter().any(|n| n.contains("it does not remove extra spaces")), "{notes:?}");
         // A table of normalizations.
-        let table = crate::tokenizer::tests_table(&[(b'A', "a")]);
+        let table = ::tokenizer::testing::table(&[(b'A', "a")]);
         let len = table.len() as u32;
         let field = [&[0x20, 0, 0x12, 0x80 | (len & 0x7f) as u8, (len >> 7) as u8][..], &table].concat();
         let (m, notes) = read(&[0x18, 2], &field);

@@ -99,8 +99,11 @@ impl Merges {
             return false;
         }
         for (i, part) in [a, b].into_iter().enumerate() {
-            self.text.extend((i > 0).then_some(' '));
-            self.text.extend(part.chars().map(|c| if c == ' ' { '\u{120}' } else { c }));
+            self.text.push_str(if i > 0 { " " } else { "" });
+            for (i, piece) in part.split(' ').enumerate() {
+                self.text.push_str(if i > 0 { "\u{120}" } else { "" });
+                self.text.push_str(piece);
+            }
         }
         self.ends.push(self.text.len());
         true

@@ -1,6 +1,6 @@
 //! The tokens of a vocabulary: text, score and type of every id.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -73,7 +73,8 @@ fn looks_special(text: &str) -> bool {
 /// Tokens by id, at most as many as the embedding has rows.
 pub struct Tokens {
     rows: usize,
-    list: HashMap<u32, Token>,
+    /// As far as the highest id that has one.
+    list: Vec<Option<Token>>,
     /// The added tokens that have no row.
     left_out: BTreeMap<u32, Vec<u8>>,
 }
@@ -87,7 +88,7 @@ impl Tokens {
         if rows == 0 || rows > MOST_TOKENS {
             return Err(Error::refused(format!("vocab_size must be from 1 to {MOST_TOKENS} (found {rows})")));
         }
-        Ok(Self { rows: rows as usize, list: HashMap::new(), left_out: BTreeMap::new() })
+        Ok(Self { rows: rows as usize, list: Vec::new(), left_out: BTreeMap::new() })
     }
 
     /// The number of rows of the embedding.
@@ -97,7 +98,7 @@ impl Tokens {
 
     /// The number of ids with a token.
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.list.iter().flatten().count()
     }
 
     /// Whether an id has a row in the embedding.
@@ -107,14 +108,18 @@ impl Tokens {
 
     /// The token of an id.
     pub fn get(&self, id: u32) -> Option<&Token> {
-        self.list.get(&id)
+        self.list.get(id as usize)?.as_ref()
     }
 
     /// Sets the token of an id. False, and nothing changes, if the id has no row.
     pub fn set(&mut self, id: u32, token: Token) -> bool {
         let fits = self.fits(id);
         if fits {
-            self.list.insert(id, token);
+            let id = id as usize;
+            if id >= self.list.len() {
+                self.list.resize(id + 1, None);
+            }
+            self.list[id] = Some(token);
         }
         fits
     }
@@ -142,15 +147,15 @@ impl Tokens {
 
     /// All tokens in the order of ids, as many as the embedding has rows; ids without a token get `[PADn]`.
     pub fn into_list(mut self) -> Vec<Token> {
-        (0..self.rows as u32)
-            .map(|id| {
-                self.list.remove(&id).unwrap_or_else(|| Token {
-                    text: format!("[PAD{id}]").into_bytes(),
-                    score: PADDING_SCORE,
-                    kind: Type::Unused,
-                })
+        self.list.resize(self.rows, None);
+        let list = self.list.into_iter().enumerate().map(|(id, token)| {
+            token.unwrap_or_else(|| Token {
+                text: format!("[PAD{id}]").into_bytes(),
+                score: PADDING_SCORE,
+                kind: Type::Unused,
             })
-            .collect()
+        });
+        list.collect()
     }
 }
 

@@ -38,7 +38,7 @@ fn same_ids(a: &Metadata, b: &Metadata, what: &str) {
 /// A byte-level vocabulary with a template and two special tokens.
 fn bytes(pre: &str) -> Metadata {
     let merges = ["t h", "th e", "Ġ the", "1 2", "12 3", "Ġ Ġ", "' s", "Ċ Ċ", "T H"];
-    let mut m = crate::tokenizer::tests_byte_level(pre, &merges, &["<|user|>", "<|end|>"]);
+    let mut m = ::tokenizer::testing::byte_level(pre, &merges, &["<|user|>", "<|end|>"]);
     let end = 256 + merges.len() as u32 + 1;
     m.set("tokenizer.ggml.bos_token_id", Meta::U32(end - 1));
     m.set("tokenizer.ggml.eos_token_id", Meta::U32(end));
@@ -106,7 +106,7 @@ fn model(unigram: bool, normalizer: &[u8]) -> TempDir {
 
 #[test]
 fn sentencepiece_vocabularies() {
-    let table = crate::tokenizer::tests_table(&[(b'T', "t"), (b'H', "h"), (b'E', "e")]);
+    let table = ::tokenizer::testing::table(&[(b'T', "t"), (b'H', "h"), (b'E', "e")]);
     let len = table.len() as u32;
     let table = [&[0x12, 0x80 | (len & 0x7f) as u8, (len >> 7) as u8][..], &table].concat();
     for unigram in [false, true] {

@@ -69,7 +69,7 @@ fn bytes_are_ours_and_a_note_says_what_others_do() {
 
 #[test]
 fn the_normalizer_is_the_models() {
-    let table = crate::tokenizer::tests_table(&[(b'X', "x"), (b'\n', " ")]);
+    let table = ::tokenizer::testing::table(&[(b'X', "x"), (b'\n', " ")]);
     let len = table.len() as u32;
     let field = [&[0x12, 0x80 | (len & 0x7f) as u8, (len >> 7) as u8][..], &table].concat();
     for (algorithm, xyz) in [(1, [8, 6]), (2, [4, 7])] {

@@ -86,7 +86,10 @@ impl Normalizer {
     pub fn escaped(&self, text: &str, prefix: Prefix) -> String {
         let mut out = String::with_capacity(text.len() + text.len() / 2 + SPACE.len_utf8());
         let mut after_space = self.merge_spaces;
-        let mut rest = text;
+        // Most models only have their spaces replaced.
+        let plain = self.table.is_none() && self.symbols.is_none() && !self.merge_spaces;
+        push_escaped(&mut out, if plain { text } else { "" });
+        let mut rest = if plain { "" } else { text };
         while let Some(c) = rest.chars().next() {
             let symbol = self.symbols.as_ref().and_then(|symbols| symbols.longest(rest));
             let (len, mut part) = match symbol {
@@ -99,7 +102,7 @@ impl Normalizer {
             }
             if !part.is_empty() {
                 after_space = self.merge_spaces && part.ends_with(' ');
-                out.extend(part.chars().map(|c| if c == ' ' { SPACE } else { c }));
+                push_escaped(&mut out, part);
             }
         }
         if text.is_empty() || (self.merge_spaces && out.is_empty()) {
@@ -139,6 +142,16 @@ impl Normalizer {
     }
 }
 
+/// Appends a text with [`SPACE`] for spaces.
+fn push_escaped(out: &mut String, text: &str) {
+    for (i, part) in text.split(' ').enumerate() {
+        if i > 0 {
+            out.push(SPACE);
+        }
+        out.push_str(part);
+    }
+}
+
 impl Table {
     fn new(bytes: &[u8]) -> Option<Self> {
         let (len, rest) = bytes.split_first_chunk::<4>()?;
@@ -172,27 +185,11 @@ impl Table {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// The table in which these characters of one byte have these replacements.
-    pub fn table(replaced: &[(u8, &str)]) -> Vec<u8> {
-        // The root's offset is 256, a character's unit is at 256 + byte, and what its end leads to at 512 + byte.
-        let mut trie = vec![0xffu32; 1024];
-        trie[0] = 256 << 10;
-        let mut replacements = Vec::new();
-        for &(byte, text) in replaced {
-            let (at, end) = (256 + u32::from(byte), 512 + u32::from(byte));
-            trie[at as usize] = (at ^ end) << 10 | 1 << 8 | u32::from(byte);
-            trie[end as usize] = 1 << 31 | replacements.len() as u32;
-            replacements.extend(text.as_bytes());
-            replacements.push(0);
-        }
-        let units = trie.iter().flat_map(|unit| unit.to_le_bytes());
-        4096u32.to_le_bytes().into_iter().chain(units).chain(replacements).collect()
-    }
+    use crate::testing::table;
 
     #[test]
     fn characters_are_replaced_and_spaces_merged() {

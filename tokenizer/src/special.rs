@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use super::tokens::{Attributes, Tokens};
 use super::trie::Trie;
-use crate::order;
 
 /// A part of a text: a special token, or the text between them.
 #[derive(Debug, PartialEq)]
@@ -92,7 +91,7 @@ impl Specials {
             is.rstrip |= phi3 && !keeps_spaces(text);
             found.push((text, Special { id, len: text.len(), is }));
         }
-        order::by_key(&mut found, |(text, _)| Reverse(text.len()));
+        found.sort_by_key(|(text, _)| Reverse(text.len()));
         let (mut numbers, mut reversed, mut texts) = (HashMap::new(), Vec::new(), Vec::<Found>::new());
         for (rank, (text, special)) in found.iter().enumerate() {
             let number = *numbers.entry(*text).or_insert(texts.len());
@@ -156,7 +155,7 @@ impl Specials {
     pub fn list(&self) -> Vec<(u32, bool, [bool; 2])> {
         let one = |s: &Special| (s.id, s.is.control || s.is.unknown, [s.is.lstrip, s.is.rstrip]);
         let mut list: Vec<_> = self.all.iter().map(one).collect();
-        order::by_key(&mut list, |(id, ..)| *id);
+        list.sort_by_key(|(id, ..)| *id);
         list
     }
 

@@ -4,7 +4,7 @@
 //! every tokenizer has: `\s+(?!\S)|\s+`, whitespace but for the last character if a word follows. `\s+` finds it, and
 //! the character that is too much is given back ([`Tail`]).
 
-pub(crate) mod table;
+pub mod table;
 
 use formats::metadata::{Metadata, Value};
 use regex::Regex;
@@ -105,9 +105,7 @@ impl Splitter {
                 hint: format!("{KEY} or --pre-tokenizer can be one of {known}"),
             }
         })?;
-        let steps = patterns
-            .iter()
-            .map(|pattern| step(pattern).map_err(|e| Error::refused(format!("pre-tokenizer {name:?}: {e}"))));
+        let steps = patterns.iter().map(|pattern| step(pattern).map_err(|e| invalid(name, &e)));
         Ok(Self(steps.collect::<Result<_>>()?))
     }
 
@@ -116,6 +114,11 @@ impl Splitter {
         // Recursion is as deep as there are patterns.
         split(&self.0, text, word);
     }
+}
+
+/// A pattern of the table that the engine does not take.
+fn invalid(name: &str, why: &regex::Error) -> Error {
+    Error::InvalidVocabulary { why: format!("pre-tokenizer {name:?}: {why}") }
 }
 
 fn step(pattern: &str) -> std::result::Result<Step, regex::Error> {

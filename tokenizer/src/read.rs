@@ -32,11 +32,11 @@ pub(super) struct Sort<'a> {
 pub(super) fn sort(metadata: &Metadata) -> Result<Sort<'_>> {
     let file = Keys(metadata);
     let Some(model) = metadata.get(&key("model")) else {
-        return Err(Error::NoTokenizer { path: None });
+        return Err(Error::NoTokenizer);
     };
     let model = model.as_str().ok_or_else(|| file.wrong("model", "a string"))?;
     if NO_VOCABULARY.contains(&model) || metadata.get(&key("tokens")).is_none() {
-        return Err(Error::NoTokenizer { path: None });
+        return Err(Error::NoTokenizer);
     }
     let gemma4 = model == "gemma4";
     let pre =
