@@ -62,7 +62,7 @@ impl Settings {
 /// Compares open models with a reference. `on_chunk` is given the number of finished chunks and of all.
 ///
 /// # Errors
-/// [`Error::OtherVocabulary`] for models with different vocabularies; those of [`Network::new`], [`Tokenizer::of`],
+/// [`Error::OtherVocabulary`] for models with different vocabularies; those of [`Network::new`], [`tokenizer_of`],
 /// [`evaluate::cut`], [`Evaluation::run`] and [`verify`].
 pub fn compare(
     reference: (&str, &Source),

@@ -141,7 +141,7 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
 /// measured: what it does with texts is then not what is measured. `name` is what `other` is called.
 ///
 /// # Errors
-/// Those of [`Tokenizer::of`].
+/// Those of [`tokenizer_of`].
 pub fn split_note(text: &str, own: &Source, name: &str, other: &Source) -> Result<Option<String>> {
     const KEYS: &str = "tokenizer.ggml.";
     let (a, b) = (&own.model.metadata, &other.model.metadata);

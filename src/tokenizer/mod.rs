@@ -1,5 +1,5 @@
-//! Texts as the tokens of an open model: the [`tokenizer`](::tokenizer) crate, and the files that it reads no more of than
-//! their metadata.
+//! Texts as the tokens of an open model: the text files, and the tokenizer of the model's metadata. Splitting texts is the
+//! work of the crate [`tokenizer`], whose items are here too.
 
 #[cfg(test)]
 mod tests;

@@ -234,7 +234,7 @@ impl Tokenizer {
         self.rules.prepend
     }
 
-    /// The user-defined symbols of a SentencePiece model, by id: see [`symbols`].
+    /// The user-defined symbols of a SentencePiece model, by id: texts that stay whole, wherever they are.
     pub fn symbols(&self) -> Vec<u32> {
         (0..).zip(&self.tokens.attributes).filter(|(_, is)| is.symbol).map(|(id, _)| id).collect()
     }

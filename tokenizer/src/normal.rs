@@ -81,7 +81,7 @@ impl Normalizer {
         out.into()
     }
 
-    /// A text as it is split: with its characters replaced, without extra spaces, and with [`SPACE`] for spaces. `prefix`
+    /// A text as it is split: with its characters replaced, without extra spaces, and with U+2581 for spaces. `prefix`
     /// says whether a space is put before it. User-defined symbols stay as they are.
     pub fn escaped(&self, text: &str, prefix: Prefix) -> String {
         let mut out = String::with_capacity(text.len() + text.len() / 2 + SPACE.len_utf8());

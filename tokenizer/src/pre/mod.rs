@@ -2,7 +2,7 @@
 //!
 //! The patterns are those of [`table`], in the syntax of `regex`, which has no look-ahead. There is one that nearly
 //! every tokenizer has: `\s+(?!\S)|\s+`, whitespace but for the last character if a word follows. `\s+` finds it, and
-//! the character that is too much is given back ([`Tail`]).
+//! the character that is too much is given back (`Tail`).
 
 pub mod table;
 
