@@ -110,23 +110,28 @@ impl Weights<32, 34> for Q8_0 {
     }
 }
 
+/// The first `DIGITS` digits of base three of `BYTES` bytes: all first ones, then all second ones.
+#[inline(always)]
+fn digits<const BYTES: usize, const DIGITS: usize>(bytes: &[u8], out: &mut [u8]) {
+    let mut power = 1u8;
+    for n in 0..DIGITS {
+        for i in 0..BYTES {
+            let fraction = bytes[i].wrapping_mul(power);
+            out[n * BYTES + i] = ((u16::from(fraction) * 3) >> 8) as u8;
+        }
+        power = power.wrapping_mul(3);
+    }
+}
+
 /// Digits of base three.
 pub struct Tq1_0;
 impl Weights<256, 54> for Tq1_0 {
     const OFFSET: i32 = 1;
     #[inline(always)]
     fn codes(block: &[u8; 54], out: &mut [u8; 256]) {
-        // First byte, bytes, first weight and digits of the three parts.
-        for (byte, count, weight, digits) in [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)] {
-            let mut power = 1u8;
-            for n in 0..digits {
-                for i in 0..count {
-                    let fraction = block[byte + i].wrapping_mul(power);
-                    out[weight + n * count + i] = ((u16::from(fraction) * 3) >> 8) as u8;
-                }
-                power = power.wrapping_mul(3);
-            }
-        }
+        digits::<32, 5>(&block[..32], &mut out[..160]);
+        digits::<16, 5>(&block[32..48], &mut out[160..240]);
+        digits::<4, 4>(&block[48..52], &mut out[240..]);
     }
     #[inline(always)]
     fn scale(block: &[u8; 54], _: usize) -> f32 {
