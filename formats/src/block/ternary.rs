@@ -151,22 +151,38 @@ fn round(x: &[f32; 256], d: f32) -> [u8; 256] {
 /// 160 + 16 · n + i of the next 80 (16 bytes) and 240 + 4 · n + i of the last 16 (4 bytes).
 pub struct Tq1_0;
 
-/// The first byte, number of bytes, first weight and number of digits of each of the three parts.
-const PARTS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
+/// The first `DIGITS` digits of bytes: all first ones, then all second ones. Constant bounds make it more than twice as fast.
+#[inline(always)]
+fn digits<const BYTES: usize, const DIGITS: usize>(bytes: &[u8], trits: &mut [u8]) {
+    let mut power = 1u8;
+    for n in 0..DIGITS {
+        for i in 0..BYTES {
+            trits[n * BYTES + i] = ((u16::from(bytes[i].wrapping_mul(power)) * 3) >> 8) as u8;
+        }
+        power = power.wrapping_mul(3);
+    }
+}
+
+/// The bytes of these digits. There are always five; those beyond `DIGITS` are zero.
+#[inline(always)]
+fn pack_digits<const BYTES: usize, const DIGITS: usize>(trits: &[u8], bytes: &mut [u8]) {
+    for i in 0..BYTES {
+        let mut number = 0u16;
+        for n in 0..5 {
+            number = 3 * number + if n < DIGITS { u16::from(trits[n * BYTES + i]) } else { 0 };
+        }
+        bytes[i] = (u32::from(number) * 256).div_ceil(243) as u8;
+    }
+}
 
 impl Block<256, 54> for Tq1_0 {
     #[inline(always)]
     fn decode(bytes: &[u8; 54], out: &mut [f32; 256]) {
         let d = half(&bytes[52..]);
-        for (byte, count, weight, digits) in PARTS {
-            let mut power = 1u8;
-            for n in 0..digits {
-                for i in 0..count {
-                    let digit = (u16::from(bytes[byte + i].wrapping_mul(power)) * 3) >> 8;
-                    out[weight + n * count + i] = f32::from(digit as i16 - 1) * d;
-                }
-                power = power.wrapping_mul(3);
-            }
+        let mut trits = [0; 256];
+        Self::trits(bytes, &mut trits);
+        for (out, trit) in out.iter_mut().zip(trits) {
+            *out = f32::from(i16::from(trit) - 1) * d;
         }
     }
 
@@ -179,33 +195,19 @@ impl Block<256, 54> for Tq1_0 {
 
 impl Tq1_0 {
     /// The trits of a block, as 0, 1 and 2.
+    #[inline(always)]
     pub(super) fn trits(bytes: &[u8; 54], trits: &mut [u8; 256]) {
-        for (byte, count, weight, digits) in PARTS {
-            let mut power = 1u8;
-            for n in 0..digits {
-                for i in 0..count {
-                    let digit = (u16::from(bytes[byte + i].wrapping_mul(power)) * 3) >> 8;
-                    trits[weight + n * count + i] = digit as u8;
-                }
-                power = power.wrapping_mul(3);
-            }
-        }
+        digits::<32, 5>(&bytes[..32], &mut trits[..160]);
+        digits::<16, 5>(&bytes[32..48], &mut trits[160..240]);
+        digits::<4, 4>(&bytes[48..52], &mut trits[240..]);
     }
 
     /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(d: f32, trits: &[u8; 256], bytes: &mut [u8; 54]) {
-        for (byte, count, weight, digits) in PARTS {
-            for i in 0..count {
-                // Always five digits; in the last part the fifth is zero.
-                let mut number = 0u16;
-                for n in 0..5 {
-                    number =
-                        3 * number + if n < digits { u16::from(trits[weight + n * count + i]) } else { 0 };
-                }
-                bytes[byte + i] = (u32::from(number) * 256).div_ceil(243) as u8;
-            }
-        }
+        pack_digits::<32, 5>(&trits[..160], &mut bytes[..32]);
+        pack_digits::<16, 5>(&trits[160..240], &mut bytes[32..48]);
+        pack_digits::<4, 4>(&trits[240..], &mut bytes[48..52]);
         pack_half(d, &mut bytes[52..]);
     }
 }
