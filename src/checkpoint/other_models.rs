@@ -2,6 +2,7 @@
 //! beside a model. They are in the same container, and settings say in the same way what they are. A language model that has
 //! such parts besides (a vision tower, the value head of training) is one.
 
+use formats::container::gguf::GGML_DIMS;
 use formats::model::Tensor;
 use serde_json::Value as Json;
 
@@ -248,7 +249,15 @@ pub fn recognise(tensors: &[Tensor], config: Option<&Json>) -> Option<Foreign> {
         })
     };
     let (kind, name) = KINDS.iter().find_map(|kind| Some((kind, of(&kind)?)))?;
-    Some(foreign(format!("{}, not a language model (tensor {name})", kind.what), kind.hint, Use::Named))
+    let what = format!("{}, not a language model (tensor {name})", kind.what);
+    // Only models of videos have such tensors, and no other program makes GGUFs of them.
+    let of_videos = kind.what == UNET && tensors.iter().any(|t| t.shape.len() > GGML_DIMS);
+    if of_videos {
+        let what =
+            format!("{what}; programs that run it may look for --set general.architecture=NAME (e.g. wan)");
+        return Some(foreign(what, kind.hint, Use::Types));
+    }
+    Some(foreign(what, kind.hint, Use::Named))
 }
 
 #[cfg(test)]

@@ -119,6 +119,9 @@ pub fn side_by_side(
     progress.finished();
     for (name, model) in models {
         evaluate::split_note(text, source, name, model)?.iter().for_each(|text| note(text));
+        evaluate::order_note((name, model), (&short_name(&source.path), source))
+            .iter()
+            .for_each(|text| note(text));
     }
     Ok(found)
 }

@@ -165,6 +165,8 @@ impl Eval {
             evaluate::same_vocabulary((source, &network), (reference, other))?;
             let shown = reference.path.display().to_string();
             evaluate::split_note(&file.text, source, &shown, reference)?.iter().for_each(|text| note(text));
+            let own = source.path.display().to_string();
+            evaluate::order_note((&own, source), (&shown, reference)).iter().for_each(|text| note(text));
             let most = other.config.context as usize;
             if cut.context > most && Some(most) != source.context_length() {
                 note(&format!(

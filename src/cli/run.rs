@@ -145,6 +145,7 @@ impl Run {
             ids.push(begin);
         }
         let mut writer = self.writer(network, tokenizer, ids.len() + self.tokens as usize)?;
+        writer.check_room(ids.len())?;
         if !self.no_echo {
             writer.out.write(&prompt)?;
         }
@@ -289,22 +290,27 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Refuses a prompt of more tokens than the context has.
+    fn check_room(&self, n: usize) -> Result<()> {
+        let (most, model) = (self.context, self.network.config.context);
+        if n <= most {
+            return Ok(());
+        }
+        let why = format!("the prompt has {n} tokens, more than the context length of {most}");
+        Err(Error::refused(why).or(if model > most as u64 {
+            format!("use --context {n} or more; the model's maximum is {model}")
+        } else {
+            "this is the model's maximum; shorten the prompt".into()
+        }))
+    }
+
     /// Generates and prints the text that follows these tokens, and returns it. Leading tokens that are already in the KV
     /// cache are not computed again.
     ///
     /// # Errors
     /// [`Error::Refused`] if the tokens exceed the context, [`Error::Io`] if the text cannot be written.
     fn write(&mut self, ids: &[u32], mut stream: Stream) -> Result<String> {
-        if ids.len() > self.context {
-            let (n, most) = (ids.len(), self.context);
-            let why = format!("the prompt has {n} tokens, more than the context length of {most}");
-            let model = self.network.config.context;
-            return Err(Error::refused(why).or(if model > most as u64 {
-                format!("use --context {n} or more; the model's maximum is {model}")
-            } else {
-                "this is the model's maximum; shorten the prompt".into()
-            }));
-        }
+        self.check_room(ids.len())?;
         let same = self.seen.iter().zip(ids).take_while(|(a, b)| a == b).count();
         // The last token is always computed, because its logits are needed.
         let new = &ids[same.min(ids.len() - 1)..];

@@ -200,7 +200,8 @@ fn ratio(bootstrap: &Bootstrap, i: usize, scores: &Scores, first: &Scores) -> Op
     if i == 0 { None } else { bootstrap.kld_ratio(scores, first) }
 }
 
-fn bits_per_weight(source: &Source) -> f64 {
+/// Bits per weight of a model, over all tensors.
+pub fn bits_per_weight(source: &Source) -> f64 {
     let tensors = &source.model.tensors;
     let stored = |(i, t): (usize, &formats::model::Tensor)| {
         // A view's stored tensor counts; tensors that are computed from settings are not in the file.

@@ -137,6 +137,20 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
     Ok(())
 }
 
+/// A note for the user if `reference`, against which `model` is measured, has fewer bits per weight, as if they were given in
+/// the wrong order.
+pub fn order_note(model: (&str, &Source), reference: (&str, &Source)) -> Option<String> {
+    let [bits, least] = [model, reference].map(|(_, source)| compare::bits_per_weight(source));
+    // Vectors, which some types leave in f32, and tied matrices make small differences.
+    (bits > 1.2 * least).then(|| {
+        format!(
+            "the reference {} has fewer bits per weight ({least:.2}) than {} ({bits:.2}): figures tell what the model lost only if the \
+             reference is the original",
+            reference.0, model.0
+        )
+    })
+}
+
 /// A note for the user if `other`, alone, would split the text into other tokens than `own`, on whose tokens both are
 /// measured: what it does with texts is then not what is measured. `name` is what `other` is called.
 ///

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 #[cfg(unix)]
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use formats::metadata::{Kind, Metadata, Value};
 
@@ -66,6 +66,11 @@ impl Edit {
             Self::Set(key, text) => {
                 let value = parse_value(text, usual(key, text, metadata))
                     .map_err(|e| usage(format!("--set {key}: {e}")).or(other_type(key, metadata)))?;
+                if let Some(file) = value.as_str().filter(|text| Path::new(text).is_file()) {
+                    notes.push(format!(
+                        "--set {key}: the value is the name of a file, not what is in it (for that: --set-file {key}={file})"
+                    ));
+                }
                 notes.extend(set("--set", key, value, metadata));
             }
             Self::SetFile(key, path) => {
@@ -230,11 +235,18 @@ pub fn name(edits: &[Edit]) -> Option<String> {
 }
 
 /// A question that names the key that may be meant: the one that means the same in a GGUF, for a name of config.json; else
-/// that of the model that differs from `key` in a letter or two, if there is one.
+/// the model's own, if `key` is that without the architecture before it, or with another one; else that of the model that
+/// differs from `key` in a letter or two, if there is one.
 fn similar(key: &str, metadata: &Metadata) -> String {
     let meant = |key: &str| format!(" (is {key} meant?)");
     if let Some(own) = metadata.text("general.architecture").and_then(|arch| keys::of_hub(key, arch)) {
         return meant(&own);
+    }
+    let part =
+        key.split_once('.').filter(|(first, _)| by_name(first).is_some()).map_or(key, |(_, part)| part);
+    let ends = |own: &&str| own.strip_suffix(part).is_some_and(|before| before.ends_with('.'));
+    if let Some(own) = metadata.iter().map(|(own, _)| own).find(|own| ends(own)) {
+        return meant(own);
     }
     let near = metadata.iter().map(|(own, _)| (letters_apart(key, own), own)).min();
     near.filter(|n| n.0 <= 2).map_or(String::new(), |(_, own)| meant(own))
@@ -338,6 +350,10 @@ mod tests {
             ("general.tags", "[\"a\"]", "[str]", "is new"),
             ("tokenizer.ggml.eot_token_id", "7", "u32", "is new"),
             ("mine.size", "7", "u32", "is new"),
+            // Without the architecture's name, and with another one.
+            ("block_count", "3", "u32", "is mamba.block_count meant?"),
+            ("llama.block_count", "3", "u32", "is mamba.block_count meant?"),
+            ("general.description", "Cargo.toml", "str", "--set-file general.description=Cargo.toml"),
         ] {
             let (found, notes) = set(key, text);
             let notes = notes.unwrap().join("\n");

@@ -254,6 +254,22 @@ pub(super) fn unused_rounding(
     notes
 }
 
+/// Notes on options for the type of the output matrix and of the token embedding by which no tensor has its type: with tied
+/// embeddings there is only one of these.
+pub(super) fn unused_types(options: &PlanOptions, decisions: &[Decision]) -> Vec<String> {
+    let given =
+        [("--output-type", options.output.is_some()), ("--embedding-type", options.embedding.is_some())];
+    let by = |option: &str| decisions.iter().any(|decision| decision.rule.starts_with(option));
+    let unused = given.into_iter().filter(|&(option, is_given)| is_given && !by(option));
+    let why = |option| match option {
+        "--output-type" if by("--embedding-type") => {
+            "the output matrix is the token embedding, which has its type from --embedding-type"
+        }
+        _ => "no tensor has its type from it",
+    };
+    unused.map(|(option, _)| format!("{option} has no effect here: {}", why(option))).collect()
+}
+
 /// A note on an option that names another tokenizer, if the files of the source's own are copied, or none are written.
 pub(super) fn unused_tokenizer(source: &Source, options: &PlanOptions, target: Container) -> Option<String> {
     let option = source.tokenizer_option?;

@@ -432,6 +432,29 @@ fn what_was_measured_on_another_model_is_refused() {
 }
 
 #[test]
+fn a_model_of_videos_becomes_a_gguf_for_other_programs() {
+    let dir = Dir::new();
+    let (video, out) = (dir.path("video.safetensors"), dir.path("o.gguf"));
+    let tensor = |name: &str, shape: Vec<usize>| -> Tensor {
+        (name.into(), "F32", shape.clone(), vec![0; 4 * shape.iter().product::<usize>()])
+    };
+    let all = [
+        tensor("patch_embedding.weight", vec![8, 4, 1, 2, 32]),
+        tensor("blocks.0.self_attn.q.weight", vec![64, 64]),
+    ];
+    write_with(Path::new(&video), of!({}), &all);
+    let text = said(&["quantize", &video, &out, "--type", "q8_0"]);
+    assert!(text.contains("makes images, not a language model"), "{text}");
+    assert!(text.contains("has 5 dimensions, more than 4: llama.cpp"), "{text}");
+    let info = json(&["inspect", "--json", &out]);
+    let types: Vec<_> =
+        info["tensors"].as_array().unwrap().iter().map(|t| t["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["f32", "q8_0"]);
+    let why = fails(&["run", &video, "--prompt", "x"]).1;
+    assert!(why.contains("makes images"), "{why}");
+}
+
+#[test]
 fn weights_that_are_no_language_model_are_named() {
     let dir = Dir::new();
     let out = dir.path("o.gguf");

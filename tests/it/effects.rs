@@ -1,6 +1,7 @@
 //! Options that change nothing: whoever gives one is told so.
 
 use crate::common::{Dir, demo, fails, first_layers, ok, program, run};
+use crate::hub::{checkpoint, config, tensors};
 
 /// What a dry run of `quantize` notes with these options, of the bundled model.
 fn notes(more: &[&str]) -> String {
@@ -61,6 +62,22 @@ fn options_of_the_search_name_the_types_that_ignore_them() {
         let text = notes(given);
         assert!(!text.contains("effect") && !text.contains("not split"), "{given:?}: {text}");
     }
+}
+
+#[test]
+fn types_that_no_tensor_gets_are_noted() {
+    let both = ["--type", "q4_0", "--output-type", "q8_0", "--embedding-type", "q6_k"];
+    assert!(!notes(&both).contains("no effect"));
+    let first = ["--type", "q4_0", "--output-type", "q8_0", "--tensor", "^output.weight=f16"];
+    assert!(notes(&first).contains("--output-type has no effect here: no tensor has its type from it"));
+    let dir = Dir::new();
+    let mut settings = config("LlamaForCausalLM");
+    settings["tie_word_embeddings"] = true.into();
+    let tied = checkpoint(&dir, "tied", &settings, &tensors(&[])[1..]);
+    let said = |more: &[&str]| ok(&[&["quantize", &tied, "o.gguf", "--dry-run", "--type"], more].concat());
+    assert!(!said(&["q4_0", "--output-type", "q8_0"]).contains("no effect"));
+    let text = said(&["q4_0", "--output-type", "q8_0", "--embedding-type", "f16"]);
+    assert!(text.contains("the output matrix is the token embedding, which has its type from"), "{text}");
 }
 
 #[test]

@@ -262,6 +262,24 @@ fn models_beside_another_have_notes_too() {
 }
 
 #[test]
+fn a_reference_of_fewer_bits_than_the_model_is_noted() {
+    let dir = Dir::new();
+    let [f16, q4, text] = models(&dir);
+    let rest = ["--context", "128", "--chunks", "2"];
+    for (model, reference, noted) in [(&q4, &f16, false), (&f16, &q4, true), (&f16, &f16, false)] {
+        for command in [
+            &["compare", reference, model, "--text", &text],
+            &["eval", model, &text, "--reference", reference],
+        ] {
+            let out = program().args(command).args(rest).output().unwrap();
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert!(out.status.success(), "{command:?}: {said}");
+            assert_eq!(said.contains("has fewer bits per weight"), noted, "{command:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn speed_is_measured() {
     let found = json(&[
         "bench",

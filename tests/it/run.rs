@@ -178,6 +178,9 @@ fn wrong_arguments_are_told() {
     assert!(code == 1 && text.contains("context length of 128") && text.contains("hint"), "{text}");
     let (code, text) = fails(&[&model, &["--prompt", BEGIN, "--context", "3"][..]].concat());
     assert!(code == 1 && text.contains("context length of 3") && text.contains("128"), "{text}");
+    // What is refused is not printed first.
+    let out = program().args(model).args(["--prompt", &long]).output().unwrap();
+    assert!(out.stdout.is_empty(), "{out:?}");
 }
 
 #[test]
