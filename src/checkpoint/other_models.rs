@@ -252,12 +252,7 @@ pub fn recognise(tensors: &[Tensor], config: Option<&Json>) -> Option<Foreign> {
     let what = format!("{}, not a language model (tensor {name})", kind.what);
     // Only models of videos have such tensors, and no other program makes GGUFs of them.
     let of_videos = kind.what == UNET && tensors.iter().any(|t| t.shape.len() > GGML_DIMS);
-    if of_videos {
-        let what =
-            format!("{what}; programs that run it may look for --set general.architecture=NAME (e.g. wan)");
-        return Some(foreign(what, kind.hint, Use::Types));
-    }
-    Some(foreign(what, kind.hint, Use::Named))
+    Some(foreign(what, kind.hint, if of_videos { Use::Types } else { Use::Named }))
 }
 
 #[cfg(test)]

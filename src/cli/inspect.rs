@@ -115,7 +115,8 @@ fn as_text(source: &Source, all: bool) -> String {
     if weights > 0 {
         let bits = 8.0 * data as f64 / weights as f64;
         let (tensors, weights) = (text::count(model.tensors.len() as u64), text::count(weights));
-        let _ = writeln!(text, "{tensors} tensors, {weights} weights, {bits:.2} bits per weight");
+        let s = if model.tensors.len() == 1 { "" } else { "s" };
+        let _ = writeln!(text, "{tensors} tensor{s}, {weights} weights, {bits:.2} bits per weight");
     }
 
     for note in notes(source) {
