@@ -27,7 +27,7 @@ pub const AS_IT_IS: &str =
 const IMAGES: &str = "stable-diffusion.cpp and ComfyUI-GGUF convert models of images (stable-diffusion.cpp: sd -M convert -m \
                       FILE -o OUT); --set general.architecture=NAME writes a GGUF of the tensors under the names that they have";
 
-const UNET: &str = "is the UNet or transformer of a diffusion model, which makes images";
+const UNET: &str = "is the UNet or transformer of a diffusion model, which makes images or videos";
 
 const SPEECH: &str = "whisper.cpp's models/convert-h5-to-ggml.py makes a file for whisper.cpp; --set general.architecture=NAME \
                       writes a GGUF of the tensors under the names that they have";
@@ -250,7 +250,7 @@ pub fn recognise(tensors: &[Tensor], config: Option<&Json>) -> Option<Foreign> {
     };
     let (kind, name) = KINDS.iter().find_map(|kind| Some((kind, of(&kind)?)))?;
     let what = format!("{}, not a language model (tensor {name})", kind.what);
-    // Only models of videos have such tensors, and no other program makes GGUFs of them.
+    // Convolutions over time or depth: llama.cpp loads no GGUF with them, and the programs that run such models do.
     let of_videos = kind.what == UNET && tensors.iter().any(|t| t.shape.len() > GGML_DIMS);
     Some(foreign(what, kind.hint, if of_videos { Use::Types } else { Use::Named }))
 }

@@ -113,15 +113,15 @@ pub fn side_by_side(
     text: &str,
     settings: &Settings,
 ) -> Result<Comparison> {
+    let reference = short_name(&source.path);
+    let order = |(name, model): &(String, Source)| evaluate::order_note((name, model), (&reference, source));
+    models.iter().find_map(order).iter().for_each(|text| note(text));
     let progress = Progress::new();
     let mut tick = |done, of| progress.chunks(done, of);
-    let found = compare((&short_name(&source.path), source), models, text, settings, &mut tick)?;
+    let found = compare((&reference, source), models, text, settings, &mut tick)?;
     progress.finished();
     for (name, model) in models {
         evaluate::split_note(text, source, name, model)?.iter().for_each(|text| note(text));
-        evaluate::order_note((name, model), (&short_name(&source.path), source))
-            .iter()
-            .for_each(|text| note(text));
     }
     Ok(found)
 }

@@ -137,9 +137,14 @@ pub fn same_vocabulary(a: (&Source, &Network), b: (&Source, &Network)) -> Result
     Ok(())
 }
 
-/// A note for the user if `reference`, against which `model` is measured, has fewer bits per weight, as if they were given in
-/// the wrong order.
+/// A note for the user if `reference`, against which `model` is measured, is quantized and has fewer bits per weight, as if
+/// they were given in the wrong order. A checkpoint is an original, whatever its types.
 pub fn order_note(model: (&str, &Source), reference: (&str, &Source)) -> Option<String> {
+    let quantized = |t: &formats::model::Tensor| t.shape.len() > 1 && !t.encoding.is_plain();
+    let is_original = reference.1.hub.is_some() || reference.1.views.iter().any(Option::is_some);
+    if is_original || !reference.1.model.tensors.iter().any(quantized) {
+        return None;
+    }
     let [bits, least] = [model, reference].map(|(_, source)| compare::bits_per_weight(source));
     // Vectors, which some types leave in f32, and tied matrices make small differences.
     (bits > 1.2 * least).then(|| {

@@ -16,7 +16,7 @@ use crate::checkpoint;
 use crate::disk::RunFiles;
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::text::letters_apart;
+use crate::text::{letters_apart, shell_word};
 use crate::tokenizer::text_file;
 use value::file_value;
 pub use value::parse_value;
@@ -66,9 +66,12 @@ impl Edit {
             Self::Set(key, text) => {
                 let value = parse_value(text, usual(key, text, metadata))
                     .map_err(|e| usage(format!("--set {key}: {e}")).or(other_type(key, metadata)))?;
-                if let Some(file) = value.as_str().filter(|text| Path::new(text).is_file()) {
+                // Whoever writes the type means the text.
+                let long = key == "general.description" || key.starts_with("tokenizer.chat_template");
+                if long && value.as_str() == Some(text) && Path::new(text).is_file() {
+                    let file = shell_word(text.as_ref());
                     notes.push(format!(
-                        "--set {key}: the value is the name of a file, not what is in it (for that: --set-file {key}={file})"
+                        "--set {key}: the value is the name of a file, not what is in it: `ggufkit edit IN OUT --set-file {key}={file}` sets that"
                     ));
                 }
                 notes.extend(set("--set", key, value, metadata));
@@ -242,11 +245,12 @@ fn similar(key: &str, metadata: &Metadata) -> String {
     if let Some(own) = metadata.text("general.architecture").and_then(|arch| keys::of_hub(key, arch)) {
         return meant(&own);
     }
-    let part =
-        key.split_once('.').filter(|(first, _)| by_name(first).is_some()).map_or(key, |(_, part)| part);
-    let ends = |own: &&str| own.strip_suffix(part).is_some_and(|before| before.ends_with('.'));
-    if let Some(own) = metadata.iter().map(|(own, _)| own).find(|own| ends(own)) {
-        return meant(own);
+    let of_another =
+        |(first, _): &(&str, &str)| by_name(first).is_some() || keys::forms(key, first).is_some();
+    let part = key.split_once('.').filter(of_another).map_or(key, |(_, part)| part);
+    let own = metadata.text("general.architecture").map(|arch| format!("{arch}.{part}"));
+    if let Some(own) = own.filter(|own| own != key && metadata.get(own).is_some()) {
+        return meant(&own);
     }
     let near = metadata.iter().map(|(own, _)| (letters_apart(key, own), own)).min();
     near.filter(|n| n.0 <= 2).map_or(String::new(), |(_, own)| meant(own))
@@ -353,6 +357,8 @@ mod tests {
             // Without the architecture's name, and with another one.
             ("block_count", "3", "u32", "is mamba.block_count meant?"),
             ("llama.block_count", "3", "u32", "is mamba.block_count meant?"),
+            ("gpt2.block_count", "3", "u32", "is mamba.block_count meant?"),
+            ("general.license", "Cargo.toml", "str", "of type str"),
             ("general.description", "Cargo.toml", "str", "--set-file general.description=Cargo.toml"),
         ] {
             let (found, notes) = set(key, text);

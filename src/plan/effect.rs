@@ -12,6 +12,7 @@ use super::gone::gone;
 use super::rounding::{Rounding, Search};
 use super::{Container, Decision, PlanOptions, bias, is_folder};
 use crate::error::{Error, Result};
+use crate::scheme::role::{Role, role};
 use crate::source::Source;
 use crate::text::listed;
 
@@ -256,13 +257,19 @@ pub(super) fn unused_rounding(
 
 /// Notes on options for the type of the output matrix and of the token embedding by which no tensor has its type: with tied
 /// embeddings there is only one of these.
-pub(super) fn unused_types(options: &PlanOptions, decisions: &[Decision]) -> Vec<String> {
+pub(super) fn unused_types(options: &PlanOptions, decisions: &[Decision], tensors: &[Tensor]) -> Vec<String> {
     let given =
         [("--output-type", options.output.is_some()), ("--embedding-type", options.embedding.is_some())];
     let by = |option: &str| decisions.iter().any(|decision| decision.rule.starts_with(option));
+    let of =
+        |wanted: Role| decisions.iter().zip(tensors).find(|(_, t)| role(&t.name) == wanted).map(|(d, _)| d);
+    let shared = || {
+        of(Role::Output).is_none()
+            && of(Role::Embedding).is_some_and(|d| d.rule.starts_with("--embedding-type"))
+    };
     let unused = given.into_iter().filter(|&(option, is_given)| is_given && !by(option));
     let why = |option| match option {
-        "--output-type" if by("--embedding-type") => {
+        "--output-type" if shared() => {
             "the output matrix is the token embedding, which has its type from --embedding-type"
         }
         _ => "no tensor has its type from it",

@@ -305,7 +305,7 @@ pub fn plan(source: &Source, options: &PlanOptions) -> Result<Plan> {
     notes.extend(decide::missing_importance_note(options, &decisions, &tensors));
     let search = rounding::search(&options.rounding, &decisions, &tensors, &mut notes)?;
     notes.extend(effect::unused_rounding(&options.rounding, &search, &decisions, &tensors));
-    notes.extend(effect::unused_types(options, &decisions));
+    notes.extend(effect::unused_types(options, &decisions, &tensors));
     notes.extend(effect::unused_tokenizer(source, options, target));
     notes.extend(effect::misnamed(options, target));
 

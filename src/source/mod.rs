@@ -44,7 +44,7 @@ pub enum Use {
     Named,
     /// A GGUF for other purposes, which can be copied as it is.
     Copies,
-    /// The same, and it can have other types; or tensors of which a GGUF for other purposes can be made.
+    /// What can be copied, and quantized to a GGUF for programs other than llama.cpp.
     Types,
 }
 

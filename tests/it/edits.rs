@@ -444,7 +444,7 @@ fn a_model_of_videos_becomes_a_gguf_for_other_programs() {
     ];
     write_with(Path::new(&video), of!({}), &all);
     let text = said(&["quantize", &video, &out, "--type", "q8_0"]);
-    assert!(text.contains("makes images, not a language model"), "{text}");
+    assert!(text.contains("makes images or videos, not a language model"), "{text}");
     assert!(text.contains("has 5 dimensions, more than 4: llama.cpp"), "{text}");
     let info = json(&["inspect", "--json", &out]);
     let types: Vec<_> =

@@ -70,6 +70,8 @@ fn types_that_no_tensor_gets_are_noted() {
     assert!(!notes(&both).contains("no effect"));
     let first = ["--type", "q4_0", "--output-type", "q8_0", "--tensor", "^output.weight=f16"];
     assert!(notes(&first).contains("--output-type has no effect here: no tensor has its type from it"));
+    let untied = [&first[..], &["--embedding-type", "q6_k"]].concat();
+    assert!(notes(&untied).contains("--output-type has no effect here: no tensor has its type from it"));
     let dir = Dir::new();
     let mut settings = config("LlamaForCausalLM");
     settings["tie_word_embeddings"] = true.into();

@@ -266,7 +266,11 @@ fn a_reference_of_fewer_bits_than_the_model_is_noted() {
     let dir = Dir::new();
     let [f16, q4, text] = models(&dir);
     let rest = ["--context", "128", "--chunks", "2"];
-    for (model, reference, noted) in [(&q4, &f16, false), (&f16, &q4, true), (&f16, &f16, false)] {
+    // A checkpoint is an original, whatever its types.
+    let (original, f32) = (demo("model"), dir.path("f32.gguf"));
+    ok(&["convert", &original, &f32, "--type", "f32"]);
+    let pairs = [(&q4, &f16, false), (&f16, &q4, true), (&f16, &f16, false), (&f32, &original, false)];
+    for (model, reference, noted) in pairs {
         for command in [
             &["compare", reference, model, "--text", &text],
             &["eval", model, &text, "--reference", reference],

@@ -18,7 +18,7 @@ pub enum Error {
     /// A pre-tokenizer that is not known.
     #[error("{what}")]
     UnknownPreTokenizer {
-        /// Its name.
+        /// What is wrong, with the name.
         what: String,
         /// What to do about it, with the known names.
         hint: String,

@@ -4,7 +4,7 @@
 //! (`bpe`, after the pre-tokenizer `pre` has split the text into words) or a unigram model (`unigram`). Before that, a
 //! text is split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the
 //! models' own tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte,
-//! say), that part of the text gets no ids. Two things that files say and llama.cpp does not do are done, as SentencePiece
+//! say), that part of the text gets no ids. Three things that files say and llama.cpp does not do are done, as SentencePiece
 //! does them: byte fallback of unigram models, normalization (`normal`) of the other kind, and symbols that the model itself
 //! has (`symbols`). Sources: llama.cpp's
 //! llama-vocab.cpp and unicode.cpp, and SentencePiece.

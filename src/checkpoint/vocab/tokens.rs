@@ -73,7 +73,7 @@ fn looks_special(text: &str) -> bool {
 /// Tokens by id, at most as many as the embedding has rows.
 pub struct Tokens {
     rows: usize,
-    /// As far as the highest id that has one.
+    /// By id, up to the highest that has a token.
     list: Vec<Option<Token>>,
     /// The added tokens that have no row.
     left_out: BTreeMap<u32, Vec<u8>>,
