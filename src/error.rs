@@ -126,11 +126,13 @@ pub enum Error {
         /// The way from there to a model; empty if there is none.
         hint: String,
     },
-    /// A model without a tokenizer, where one is needed.
-    #[error("{}has no vocabulary (tokenizer.ggml.tokens), without which texts are no tokens", path.as_ref().map_or("the model ".into(), |p| format!("{}: ", p.display())))]
-    NoTokenizer {
+    /// A vocabulary that cannot be used, or none where one is needed.
+    #[error("{}", of_model(path.as_deref(), error))]
+    Vocabulary {
         /// The model, where its path is known.
         path: Option<PathBuf>,
+        /// What is wrong with it.
+        error: tokenizer::Error,
     },
     /// A file that was given for a text and is none.
     #[error("{name}: this is {what}, not a text")]
@@ -141,28 +143,6 @@ pub enum Error {
         what: String,
         /// How to make a text of it.
         hint: String,
-    },
-    /// A kind of tokenizer that is not supported.
-    #[error("tokenizer kind {name:?} is not supported")]
-    UnknownTokenizer {
-        /// The value of `tokenizer.ggml.model`.
-        name: String,
-        /// The supported kinds, separated by commas.
-        known: &'static str,
-    },
-    /// A pre-tokenizer that is not known: a name in a GGUF, or the splitting rules of a tokenizer.json.
-    #[error("{what}")]
-    UnknownPreTokenizer {
-        /// The name, or the file and its rules.
-        what: String,
-        /// What to do about it, with the known names.
-        hint: String,
-    },
-    /// A vocabulary in a GGUF that is damaged or incomplete.
-    #[error("{why}")]
-    InvalidVocabulary {
-        /// The key, what was expected and what was found.
-        why: String,
     },
     /// A tokenizer with ids for which the token embedding has no rows.
     #[error("{file}: token id {id} is out of range: the token embedding has {rows} rows")]
@@ -496,15 +476,18 @@ fn which(weight: Option<u64>, row: Option<u64>) -> String {
     }
 }
 
+/// What is wrong with a vocabulary; a model's path stands in place of "the model".
+fn of_model(path: Option<&Path>, error: &tokenizer::Error) -> String {
+    let text = error.to_string();
+    match path {
+        Some(path) => format!("{}: {}", path.display(), text.strip_prefix("the model ").unwrap_or(&text)),
+        None => text,
+    }
+}
+
 impl From<tokenizer::Error> for Error {
     fn from(error: tokenizer::Error) -> Self {
-        use tokenizer::Error as Of;
-        match error {
-            Of::NoTokenizer => Self::NoTokenizer { path: None },
-            Of::UnknownTokenizer { name, known } => Self::UnknownTokenizer { name, known },
-            Of::UnknownPreTokenizer { what, hint } => Self::UnknownPreTokenizer { what, hint },
-            other => Self::InvalidVocabulary { why: other.to_string() },
-        }
+        Self::Vocabulary { path: None, error }
     }
 }
 

@@ -13,8 +13,7 @@ impl Error {
         let text = match self {
             Self::Refused { hint, .. } | Self::Usage { hint, .. } => return hint.as_deref().map(Cow::from),
             Self::UnknownArchitecture { known, .. } => return Some(format!("supported: {known}").into()),
-            Self::UnknownTokenizer { known, .. } => return Some(format!("supported: {known}").into()),
-            Self::UnknownPreTokenizer { hint, .. } | Self::NotAText { hint, .. } => hint,
+            Self::NotAText { hint, .. } => hint,
             Self::SplitPart { part, count, .. } => {
                 let stem =
                     formats::container::part_stem("NAME", part.saturating_sub(1) as usize, *count as usize);
@@ -66,13 +65,19 @@ impl Error {
             Self::NoWeights { .. } => {
                 "without weights only --dry-run works; weights are read from .safetensors and pytorch_model.bin files"
             }
-            Self::NoTokenizer { .. } => {
-                "add --tokenizer FILE with the model's tokenizer.bin or tokenizer.model; or convert the checkpoint again, with its \
+            Self::Vocabulary { error, .. } => match error {
+                tokenizer::Error::NoTokenizer => {
+                    "add --tokenizer FILE with the model's tokenizer.bin or tokenizer.model; or convert the checkpoint again, with its \
                  tokenizer files next to the weights"
-            }
-            Self::InvalidVocabulary { .. } => {
-                "convert the model again from its checkpoint; what needs no text (convert, quantize, verify) works on this file"
-            }
+                }
+                tokenizer::Error::UnknownTokenizer { known, .. } => {
+                    return Some(format!("supported: {known}").into());
+                }
+                tokenizer::Error::UnknownPreTokenizer { hint, .. } => hint,
+                _ => {
+                    "convert the model again from its checkpoint; what needs no text (convert, quantize, verify) works on this file"
+                }
+            },
             Self::VocabularyMismatch { .. } => {
                 "the tokenizer's files and the weights belong to different models; take both from one checkpoint"
             }

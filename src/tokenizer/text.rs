@@ -51,13 +51,8 @@ impl Text {
 /// The tokenizer of an open model.
 ///
 /// # Errors
-/// [`Error::NoTokenizer`]; those of [`Tokenizer::from_metadata`].
+/// [`Error::Vocabulary`], with the model's path; see [`Tokenizer::from_metadata`].
 pub fn tokenizer_of(source: &Source) -> Result<Tokenizer> {
-    Tokenizer::from_metadata(&source.model.metadata).map_err(|error| match error {
-        ::tokenizer::Error::NoTokenizer => Error::NoTokenizer { path: Some(source.path.clone()) },
-        ::tokenizer::Error::InvalidVocabulary { why } => {
-            Error::InvalidVocabulary { why: format!("{}: {why}", source.path.display()) }
-        }
-        other => other.into(),
-    })
+    Tokenizer::from_metadata(&source.model.metadata)
+        .map_err(|error| Error::Vocabulary { path: Some(source.path.clone()), error })
 }

@@ -1,13 +1,26 @@
 //! Text to token ids and back, by the vocabulary in a GGUF's metadata (`tokenizer.*`).
 //!
-//! A vocabulary is one of three kinds: SentencePiece's byte-pair encoding (`spm`), byte-level byte-pair encoding
-//! (`bpe`, after the pre-tokenizer `pre` has split the text into words) or a unigram model (`unigram`). Before that, a
-//! text is split at special tokens (`special`). Ids are those that llama.cpp gives for the same file, also where the
-//! models' own tokenizers give others; where llama.cpp would stop the process (a vocabulary without a token for a byte,
-//! say), that part of the text gets no ids. Three things that files say and llama.cpp does not do are done, as SentencePiece
-//! does them: byte fallback of unigram models, normalization (`normal`) of the other kind, and symbols that the model itself
-//! has (`symbols`). Sources: llama.cpp's
-//! llama-vocab.cpp and unicode.cpp, and SentencePiece.
+//! A vocabulary is one of three kinds: SentencePiece's byte-pair encoding, byte-level byte-pair encoding (after a
+//! pre-tokenizer, [`pre`], has split the text into words) or a unigram model. Before that, a text is split at special tokens.
+//! Ids are those that llama.cpp gives for the same file, also where the models' own tokenizers give others; where llama.cpp
+//! would stop the process (a vocabulary without a token for a byte, say), that part of the text gets no ids. Three things that
+//! files say and llama.cpp does not do are done, as SentencePiece does them: byte fallback of unigram models, normalization of
+//! the other kind, and symbols that the model itself has. Sources: llama.cpp's llama-vocab.cpp and unicode.cpp, and
+//! SentencePiece.
+//!
+//! ```
+//! use formats::metadata::{Array, Metadata, Value};
+//!
+//! let mut metadata = Metadata::new();
+//! metadata.set("tokenizer.ggml.model", Value::text("gpt2"));
+//! metadata.set("tokenizer.ggml.pre", Value::text("gpt-2"));
+//! metadata.set("tokenizer.ggml.tokens", Value::Array(Array::of_strings(["a", "b", "ab"])));
+//! metadata.set("tokenizer.ggml.merges", Value::Array(Array::of_strings(["a b"])));
+//! let tokenizer = tokenizer::Tokenizer::from_metadata(&metadata)?;
+//! assert_eq!(tokenizer.encode("abba", false, false), [2, 1, 0]);
+//! assert_eq!(tokenizer.decode(&[2, 1, 0]), b"abba");
+//! # Ok::<(), tokenizer::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

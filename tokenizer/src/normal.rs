@@ -23,7 +23,7 @@ const LONGEST_REPLACEMENT: usize = 128;
 pub struct Normalizer {
     table: Option<Table>,
     /// Several spaces become one, and those at both ends are dropped.
-    pub merge_spaces: bool,
+    pub(crate) merge_spaces: bool,
     symbols: Option<Symbols>,
 }
 
@@ -43,7 +43,8 @@ struct Table {
 }
 
 impl Normalizer {
-    /// `charsmap` is the file's table; empty if there is none.
+    /// `charsmap` is the file's table; empty if there is none. With `merge_spaces`, several spaces become one, and those at both
+    /// ends are dropped.
     ///
     /// # Errors
     /// [`Error::InvalidVocabulary`] for a table whose parts have other lengths than it says.
@@ -62,7 +63,7 @@ impl Normalizer {
     }
 
     /// The same, for a model with these user-defined symbols.
-    pub fn with(self, symbols: Option<Symbols>) -> Self {
+    pub(crate) fn with(self, symbols: Option<Symbols>) -> Self {
         Self { symbols, ..self }
     }
 
@@ -83,7 +84,7 @@ impl Normalizer {
 
     /// A text as it is split: with its characters replaced, without extra spaces, and with U+2581 for spaces. `prefix`
     /// says whether a space is put before it. User-defined symbols stay as they are.
-    pub fn escaped(&self, text: &str, prefix: Prefix) -> String {
+    pub(crate) fn escaped(&self, text: &str, prefix: Prefix) -> String {
         let mut out = String::with_capacity(text.len() + text.len() / 2 + SPACE.len_utf8());
         let mut after_space = self.merge_spaces;
         // Most models only have their spaces replaced.
@@ -123,12 +124,12 @@ impl Normalizer {
     }
 
     /// The symbol that a text begins with, whose spaces are replaced: its length in bytes and its id.
-    pub fn symbol(&self, text: &str) -> Option<(usize, u32)> {
+    pub(crate) fn symbol(&self, text: &str) -> Option<(usize, u32)> {
         self.symbols.as_ref()?.longest(text)
     }
 
     /// Whether there are user-defined symbols.
-    pub fn has_symbols(&self) -> bool {
+    pub(crate) fn has_symbols(&self) -> bool {
         self.symbols.is_some()
     }
 

@@ -44,6 +44,7 @@ pub use fp4::{half_power, half_ue4m3};
 pub use how::{Effort, Encode, Objective, Prior};
 #[cfg(not(test))]
 pub use portable::{DecodeRow, EncodeRow, portable};
+pub use ternary::tq1_0_trits;
 pub use types::{BITNET_CPP, DType, Family, Field, Info, Number, REMOVED, Section, TYPES};
 
 /// Blocks that are searched together.

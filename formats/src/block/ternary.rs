@@ -162,6 +162,14 @@ fn digits<const BYTES: usize, const DIGITS: usize>(bytes: &[u8], trits: &mut [u8
     }
 }
 
+/// The trits of a block of TQ1_0, as 0, 1 and 2.
+#[inline(always)]
+pub fn tq1_0_trits(bytes: &[u8; 54], trits: &mut [u8; 256]) {
+    digits::<32, 5>(&bytes[..32], &mut trits[..160]);
+    digits::<16, 5>(&bytes[32..48], &mut trits[160..240]);
+    digits::<4, 4>(&bytes[48..52], &mut trits[240..]);
+}
+
 /// The bytes of these digits. There are always five; those beyond `DIGITS` are zero.
 #[inline(always)]
 fn pack_digits<const BYTES: usize, const DIGITS: usize>(trits: &[u8], bytes: &mut [u8]) {
@@ -179,7 +187,7 @@ impl Block<256, 54> for Tq1_0 {
     fn decode(bytes: &[u8; 54], out: &mut [f32; 256]) {
         let d = half(&bytes[52..]);
         let mut trits = [0; 256];
-        Self::trits(bytes, &mut trits);
+        tq1_0_trits(bytes, &mut trits);
         for (out, trit) in out.iter_mut().zip(trits) {
             *out = f32::from(i16::from(trit) - 1) * d;
         }
@@ -193,14 +201,6 @@ impl Block<256, 54> for Tq1_0 {
 }
 
 impl Tq1_0 {
-    /// The trits of a block, as 0, 1 and 2.
-    #[inline(always)]
-    pub(super) fn trits(bytes: &[u8; 54], trits: &mut [u8; 256]) {
-        digits::<32, 5>(&bytes[..32], &mut trits[..160]);
-        digits::<16, 5>(&bytes[32..48], &mut trits[160..240]);
-        digits::<4, 4>(&bytes[48..52], &mut trits[240..]);
-    }
-
     /// Stores a block.
     #[inline(always)]
     pub(super) fn lay_out(d: f32, trits: &[u8; 256], bytes: &mut [u8; 54]) {

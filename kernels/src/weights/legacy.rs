@@ -1,6 +1,6 @@
 //! Types of 32 weights, and the ternary ones, under one scale.
 
-use formats::block::f16_to_f32;
+use formats::block::{f16_to_f32, tq1_0_trits};
 
 use super::Weights;
 
@@ -110,28 +110,13 @@ impl Weights<32, 34> for Q8_0 {
     }
 }
 
-/// The first `DIGITS` digits of base three of `BYTES` bytes: all first ones, then all second ones.
-#[inline(always)]
-fn digits<const BYTES: usize, const DIGITS: usize>(bytes: &[u8], out: &mut [u8]) {
-    let mut power = 1u8;
-    for n in 0..DIGITS {
-        for i in 0..BYTES {
-            let fraction = bytes[i].wrapping_mul(power);
-            out[n * BYTES + i] = ((u16::from(fraction) * 3) >> 8) as u8;
-        }
-        power = power.wrapping_mul(3);
-    }
-}
-
 /// Digits of base three.
 pub struct Tq1_0;
 impl Weights<256, 54> for Tq1_0 {
     const OFFSET: i32 = 1;
     #[inline(always)]
     fn codes(block: &[u8; 54], out: &mut [u8; 256]) {
-        digits::<32, 5>(&block[..32], &mut out[..160]);
-        digits::<16, 5>(&block[32..48], &mut out[160..240]);
-        digits::<4, 4>(&block[48..52], &mut out[240..]);
+        tq1_0_trits(block, out);
     }
     #[inline(always)]
     fn scale(block: &[u8; 54], _: usize) -> f32 {

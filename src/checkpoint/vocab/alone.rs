@@ -22,7 +22,7 @@ const MOST: u64 = 32 * MOST_TOKENS;
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for a damaged file; [`Error::Refused`] for other tokenizers, with what they are;
-/// [`Error::InvalidVocabulary`] for a damaged table of normalizations.
+/// [`Error::Vocabulary`] for a damaged table of normalizations.
 pub fn tokenizer_file(run: &RunFiles, path: &Path, map: bool) -> Result<Model> {
     read_file(run, path, map).map_err(|e| instead(path, Wanted::TOKENIZER, e))
 }

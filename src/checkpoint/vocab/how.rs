@@ -43,7 +43,7 @@ pub fn space_prefix(settings: &Settings) -> Option<bool> {
 /// Writes what a model says of texts, and of a unigram model the roles of tokens that the kind "t5" has otherwise.
 ///
 /// # Errors
-/// [`Error::InvalidVocabulary`](crate::Error::InvalidVocabulary) for a damaged table of normalizations.
+/// [`Error::Vocabulary`](crate::Error::Vocabulary) for a damaged table of normalizations.
 pub fn write(
     settings: &Settings,
     tokens: &[Token],

@@ -76,7 +76,7 @@ enum Source {
 ///
 /// # Errors
 /// [`Error::Format`] for damaged files, with the byte offset where possible; [`Error::VocabularyMismatch`] for more
-/// tokens than the embedding has rows; [`Error::UnknownPreTokenizer`]; [`Error::Refused`] for kinds of tokenizers that
+/// tokens than the embedding has rows; [`Error::Vocabulary`]; [`Error::Refused`] for kinds of tokenizers that
 /// are not supported and missing files; [`Error::Io`] for files that cannot be read.
 pub fn read(folder: &Path, wanted: &Wanted) -> Result<Option<Vocabulary>> {
     let path = folder;
@@ -224,11 +224,11 @@ fn byte_level(
     let by_class = || {
         let class = class(config, wanted).unwrap_or(wanted.arch);
         table::find_by_class(class).map(|row| row.name).ok_or_else(|| {
-            Error::UnknownPreTokenizer {
+            Error::from(tokenizer::Error::UnknownPreTokenizer {
                 what: format!("the pre-tokenizer of {class:?} is not known, and there is no tokenizer.json"),
                 hint: "save the tokenizer with a tokenizer.json, or name its pre-tokenizer with --pre-tokenizer NAME"
                     .into(),
-            }
+            })
         })
     };
     let pre = match (wanted.pre, &json) {

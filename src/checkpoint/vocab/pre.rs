@@ -14,7 +14,7 @@ use crate::tokenizer::pre::table::{self, CONTIGUOUS_PUNCTUATION, DIGIT, GPT2, NU
 /// beside it.
 ///
 /// # Errors
-/// [`Error::UnknownPreTokenizer`], with the rules.
+/// [`Error::Vocabulary`], with the rules.
 pub fn recognise(json: &Json, clean: Option<bool>) -> Result<&'static str> {
     let found = normalizer(&json.normalizer).zip(splits(&json.pre_tokenizer)).and_then(|(nfc, splits)| {
         let splits: Vec<&str> = splits.iter().map(String::as_str).collect();
@@ -23,10 +23,10 @@ pub fn recognise(json: &Json, clean: Option<bool>) -> Result<&'static str> {
     found.map(|row| row.name).ok_or_else(|| {
         let rules = json!({"normalizer": json.normalizer, "pre_tokenizer": json.pre_tokenizer});
         let known = table::names(|_| true).join(", ");
-        Error::UnknownPreTokenizer {
+        Error::from(tokenizer::Error::UnknownPreTokenizer {
             what: format!("{}: llama.cpp has no pre-tokenizer with these rules: {rules}", json.name),
             hint: format!("name one that splits in the same way with --pre-tokenizer NAME: {known}"),
-        }
+        })
     })
 }
 

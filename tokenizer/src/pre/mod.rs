@@ -49,7 +49,7 @@ pub fn unusable_note(metadata: &Metadata) -> Option<String> {
 /// A note for the user if a byte-level vocabulary does not say how texts are split (`tokenizer.ggml.pre`). GGUFs from
 /// before May 2024, and some converters' to this day, do not. llama.cpp then splits by its oldest rules, and so do we: the
 /// tokens are others than those that the model was trained with.
-pub fn missing_note(metadata: &Metadata) -> Option<String> {
+pub(crate) fn missing_note(metadata: &Metadata) -> Option<String> {
     let named = metadata.get(KEY).is_some_and(|name| name.as_str() != Some(""));
     (is_byte_level(metadata) && !named).then(|| {
         format!(
@@ -73,7 +73,7 @@ pub fn set(metadata: &mut Metadata, name: &str) -> Option<String> {
 }
 
 /// Splits a text into words, one pattern after the other: each splits what the one before it matched and what it left.
-pub struct Splitter(Vec<Step>);
+pub(crate) struct Splitter(Vec<Step>);
 
 enum Step {
     Pattern { regex: Regex, tail: Tail },

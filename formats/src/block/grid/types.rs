@@ -10,7 +10,7 @@ use crate::block::layout::{
 };
 use crate::block::legacy::{Affine, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Scaled, fifth_bits};
 use crate::block::single;
-use crate::block::ternary::{Tq1_0, Tq2_0};
+use crate::block::ternary::{Tq1_0, Tq2_0, tq1_0_trits};
 
 /// `N` integers from `FIRST` on.
 struct Integers<const FIRST: i32, const N: usize>;
@@ -278,7 +278,7 @@ impl Grid for Tq1_0 {
 
     fn unpack(&self, bytes: &[u8], parts: &mut Parts) {
         *parts = Parts { d: half(&bytes[52..]), ..Parts::ZERO };
-        Self::trits(read(bytes), &mut parts.codes);
+        tq1_0_trits(read(bytes), &mut parts.codes);
     }
 
     fn pack(&self, parts: &Parts, bytes: &mut [u8]) {
